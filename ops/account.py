@@ -1,0 +1,58 @@
+"""The account that servers run under: never root."""
+
+import os
+import pwd
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Account:
+    """An unprivileged user that we, being root, start a server as."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def server_account(preferred: str) -> Account | None:
+    """Give the account for a server: None (our own) unless we are root, then the preferred one or nobody."""
+    if os.geteuid() != 0:
+        return None
+    for name in (preferred, "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    return Account("65534", 65534, 65534)
+
+
+def can_enter(account: Account | None, folder: Path) -> bool:
+    """Whether the account can reach what is inside `folder`; asked of the kernel, which knows ACLs and mounts too."""
+    if account is None:
+        return os.access(folder, os.X_OK)
+    who = {"user": account.uid, "group": account.gid, "extra_groups": []}
+    probe = ["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)]
+    return subprocess.run(probe, cwd="/", capture_output=True, check=False, timeout=10, **who).returncode == 0  # type: ignore[call-overload, no-any-return]
+
+
+def own_folder(folder: Path, account: Account | None) -> Path:
+    """Make `folder` if need be, entered by nobody but the account."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    if account is not None:
+        os.chown(folder, account.uid, account.gid)
+    return folder
+
+
+def own_file(path: Path, text: str, account: Account | None, mode: int = 0o600) -> None:
+    """Write a file that nobody but the account can read, in one step."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+        if account is not None:
+            os.fchown(file.fileno(), account.uid, account.gid)
+    fresh.replace(path)

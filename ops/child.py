@@ -1,0 +1,111 @@
+"""A process that is started, watched, restarted and stopped: a server or a worker, all the same."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+
+from ops.account import Account
+from ops.errors import NotReady
+from ops.processes import Seen, end, see, spawn, wait_until
+
+_LARGEST_LOG = 50 * 2**20
+
+
+@dataclass
+class Child:
+    """What to run and how to stop it; `process` is the one that runs, if any.
+
+    `ready` asks the process itself. `at_our_death` is sent to it by the kernel should we be killed.
+    """
+
+    name: str
+    role: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    folder: Path
+    ready: Callable[[], bool]
+    account: Account | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    at_our_death: signal.Signals = signal.SIGTERM
+    process: Popen[bytes] | None = field(default=None, repr=False)
+    seen: Seen | None = None
+    began: float = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process that runs. Raises `NotReady` when none does."""
+        if self.process is None:
+            raise NotReady(f"{self.name} is not running")
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there; it is reaped when it has died."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; it is not ready yet. Its output is added to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as output:
+            self.process = spawn(
+                list(self.command),
+                dict(self.environment),
+                folder=str(self.folder),
+                output=output,
+                account=self.account,
+                at_our_death=self.at_our_death,
+            )
+        self.seen, self.began = see(self.process.pid), time.monotonic()
+
+    def failure(self) -> str:
+        """Say in one line how the process ended and where its log is."""
+        code = None if self.process is None else self.process.poll()
+        how = "did not answer" if code is None else f"was killed by {_name(-code)}" if code < 0 else f"exited with {code}"
+        return f"{self.name} {how}: see {self.log}"
+
+
+def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[[], None] = lambda: None) -> None:
+    """Wait until all are ready. Raises `NotReady` as soon as one has died, or when the time is up.
+
+    `interrupted` is called on every round, and may raise to give up.
+    """
+    waiting = list(children)
+
+    def all_ready() -> bool:
+        interrupted()
+        for child in list(waiting):
+            if not child.running:
+                raise NotReady(child.failure())
+            if child.ready():
+                waiting.remove(child)
+        return not waiting
+
+    if not wait_until(all_ready, seconds):
+        raise NotReady(f"not ready after {seconds:.0f} s: " + "; ".join(child.failure() for child in waiting))
+
+
+def stop(children: Sequence[Child], seconds: float) -> None:
+    """Stop these processes together; those that take longer are killed, with all they started. None is left."""
+    by_signal: dict[signal.Signals, list[Seen]] = {}
+    for child in children:
+        if child.seen is not None:
+            by_signal.setdefault(child.stop_signal, []).append(child.seen)
+    for stop_signal, seen in by_signal.items():
+        end(seen, stop_signal, seconds)
+    for child in children:
+        if child.process is not None:
+            child.process.wait(timeout=10)
+        child.process = child.seen = None
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,42 @@
+"""Connections to Postgres, and the only COMMIT."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+
+#: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
+SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
+
+
+def make_engine(database_url: str, *, pool_size: int = 5, statement_timeout: float = 60.0) -> Engine:
+    """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
+
+    A connection that died while idle is noticed when it is taken, and replaced.
+    """
+    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "options": options,
+            "application_name": "waxseal",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that is committed when the block ends, and rolled back when it raises."""
+    with engine.begin() as conn:
+        yield conn

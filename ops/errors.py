@@ -1,0 +1,33 @@
+"""Errors of running the system. Their text is one line that says what a person should do next.
+
+OpsError
+├── Misconfigured    a setting is missing or wrong: fix it and start again
+├── ServersMissing   PostgreSQL or RabbitMQ is not installed: install it, or use containers
+├── NotReady         a process did not come up in time: its log says why
+├── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
+└── NotRunning       nothing to talk to: start it
+"""
+
+
+class OpsError(Exception):
+    """Something a person has to do; the command line prints the text and exits with 2."""
+
+
+class Misconfigured(OpsError):
+    """A setting is missing or has a value that cannot be used."""
+
+
+class ServersMissing(OpsError):
+    """The programs of PostgreSQL or RabbitMQ are not on this machine."""
+
+
+class NotReady(OpsError):
+    """A process died or stayed silent before it was ready."""
+
+
+class AlreadyRunning(OpsError):
+    """Another supervisor holds the data folder."""
+
+
+class NotRunning(OpsError):
+    """What was asked needs a running system."""

@@ -1,0 +1,230 @@
+"""Every metric of the system, and the functions that workers call with their facts.
+
+The assignments below are the table: name, meaning, buckets, and the closed set of each label. None has a tenant label,
+because tenants are not a closed set. A message is counted in `ingest_messages_total` once, where its fate is decided:
+by the ingress when it turns it away, else by the ingest worker after COMMIT.
+"""
+
+import platform
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import get_args
+
+from ops.metric_kinds import (
+    ATTEMPTS,
+    BATCH_SIZES,
+    JOURNEY_SECONDS,
+    MESSAGE_BYTES,
+    WORK_SECONDS,
+    closed,
+    counter,
+    gauge,
+    histogram,
+)
+from pipeline.errors import Rejected
+from schemas.deadletter import Stage
+from schemas.source import KINDS
+
+# The last member of each set takes whatever is not in it.
+SOURCES = (*KINDS, "mail", "unknown")
+OUTCOMES = ("accepted", "duplicate", "rejected", "error")
+TRANSPORTS = ("http", "amqp", "smtp", "other")
+REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", "other")
+STATUSES = ("202", "400", "401", "404", "405", "411", "413", "415", "429", "503", "500")
+BURIALS = ("exhausted", "gone", "refused", "disabled", "poison", *REJECTIONS)
+FAULTS = ("none", "destination", "platform")
+STAGES = get_args(Stage)
+CONNECTIONS = ("consumer", "publisher", "actors", "other")
+PROCESSES = ("ingress", "ingest", "relay", "deliver", "sequencer", "mail", "console", "postgres", "rabbitmq", "other")
+
+FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a bucket's edge, or it cannot be measured
+
+INGEST_MESSAGES = counter(
+    "ingest_messages_total",
+    "Messages whose fate was decided, by what it was.",
+    source=SOURCES,
+    outcome=OUTCOMES,
+)
+INGEST_REJECTIONS = counter(
+    "ingest_rejections_total", "Messages that were not admitted, by reason.", source=SOURCES, reason=REJECTIONS
+)
+INGEST_SECONDS = histogram(
+    "ingest_duration_seconds", "From a message's arrival to the answer to its sender.", WORK_SECONDS, source=SOURCES
+)
+INGEST_BYTES = histogram("ingest_message_bytes", "Size of a message's body.", MESSAGE_BYTES, source=SOURCES)
+INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingress, by status.", status=STATUSES)
+
+BATCH_MESSAGES = histogram("dedupe_batch_messages", "Messages in one batch of the ingest worker.", BATCH_SIZES)
+BATCH_SECONDS = histogram("dedupe_batch_duration_seconds", "One batch, from its first message to COMMIT.", WORK_SECONDS)
+DEDUPE_MESSAGES = counter(
+    "dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate")
+)
+CHAIN_APPEND_SECONDS = histogram("chain_append_duration_seconds", "Extending the chains of one batch.", WORK_SECONDS)
+CHAIN_LOCK_SECONDS = histogram("chain_lock_wait_seconds", "Waiting for the heads of one batch.", WORK_SECONDS)
+
+ATTEMPTS_MADE = counter(
+    "delivery_attempts_total",
+    "Attempts to deliver, by outcome, and by whose fault a failure was.",
+    transport=TRANSPORTS,
+    outcome=("delivered", "failed"),
+    fault=FAULTS,
+)
+ATTEMPT_SECONDS = histogram(
+    "delivery_attempt_duration_seconds",
+    "One attempt, from connecting to the answer.",
+    WORK_SECONDS,
+    transport=TRANSPORTS,
+)
+DELIVERIES = counter(
+    "deliveries_total",
+    "Deliveries that came to their end, by result.",
+    transport=TRANSPORTS,
+    result=("delivered", "dead_lettered", "cancelled"),
+)
+FIRST_ATTEMPT_SECONDS = histogram(
+    "delivery_first_attempt_delay_seconds", "From COMMIT to the first attempt.", JOURNEY_SECONDS, transport=TRANSPORTS
+)
+END_TO_END_SECONDS = histogram(
+    "delivery_end_to_end_seconds", "From the message's arrival to its delivery.", JOURNEY_SECONDS, transport=TRANSPORTS
+)
+ATTEMPTS_TO_SUCCESS = histogram("delivery_attempts_to_success", "Attempts that a delivery took.", ATTEMPTS)
+HTTP_CONNECTIONS = counter(
+    "delivery_connections_total", "Connections used to deliver, by whether one was reused.", reused=("true", "false")
+)
+
+ACTOR_MESSAGES = counter("actor_messages_total", "Messages an actor was done with.", queue=(), actor=(), outcome=())
+ACTOR_SECONDS = histogram("actor_duration_seconds", "One run of an actor.", WORK_SECONDS, queue=(), actor=())
+ACTOR_WAIT_SECONDS = histogram(
+    "actor_queue_wait_seconds", "From enqueueing to an actor's start.", WORK_SECONDS, pool=()
+)
+ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are at work on.", "pool")
+WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool")
+
+QUEUE_MESSAGES = gauge("queue_messages", "Messages in a queue, by state: ready or unacked.", "queue", "state")
+QUEUE_CONSUMERS = gauge("queue_consumers", "Consumers of a queue.", "queue")
+QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of what waits longest.", "queue")
+RETRIES_DUE = gauge("retries_due", "Deliveries that wait for another try, by when: overdue or future.", "when")
+DEAD_LETTERS = gauge("dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", "queue")
+DEAD_LETTER_OLDEST_SECONDS = gauge("dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", "queue")
+DEAD_LETTERS_MADE = counter("dead_letters_total", "Dead letters, by stage and reason.", stage=STAGES, reason=BURIALS)
+DEAD_LETTER_REPLAYS = counter(
+    "dead_letter_replays_total", "Dead letters decided upon, by result.", result=("replayed", "discarded")
+)
+COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", "collector")
+COLLECTOR_LAST_SUCCESS = gauge(
+    "collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector"
+)
+
+POOL_CONNECTIONS = gauge("db_pool_connections", "Connections of the pool, by state: idle or checked_out.", "state")
+POOL_SIZE = gauge("db_pool_size", "Connections the pool may hold.")
+POOL_WAIT_SECONDS = histogram("db_pool_wait_seconds", "Waiting for a connection of the pool.", WORK_SECONDS)
+BROKER_RECONNECTS = counter(
+    "broker_reconnects_total", "Times a broker connection was made anew.", connection=CONNECTIONS
+)
+PROCESS_RESTARTS = counter("process_restarts_total", "Processes the supervisor started again.", process=PROCESSES)
+BUILD_INFO = gauge("build_info", "Always 1; what is running.", "version", "python")
+
+
+def observe_response(source: str, status: int, seconds: float, size: int, rejection: str | None = None) -> None:
+    """Count an answer of the ingress: a 5xx is an error, a `rejection` a message turned away, a 202 still under way."""
+    source = closed(source, SOURCES)
+    INGRESS_RESPONSES.labels(closed(str(status), STATUSES)).inc()
+    INGEST_SECONDS.labels(source).observe(seconds)
+    INGEST_BYTES.labels(source).observe(size)
+    if status >= 500:
+        observe_ingested(source, "error")
+    elif rejection is not None:
+        observe_rejected(source, rejection)
+
+
+def observe_ingested(source: str, outcome: str, count: int = 1) -> None:
+    """Count messages of one source as `accepted`, `duplicate` or `error`, after COMMIT."""
+    INGEST_MESSAGES.labels(closed(source, SOURCES), closed(outcome, OUTCOMES)).inc(count)
+
+
+def observe_rejected(source: str, reason: str) -> None:
+    """Count one message that was not admitted."""
+    source = closed(source, SOURCES)
+    INGEST_MESSAGES.labels(source, "rejected").inc()
+    INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
+
+
+def observe_batch(
+    new: Mapping[str, int],
+    duplicates: Mapping[str, int],
+    *,
+    seconds: float,
+    append: float,
+    lock_wait: float | None = None,
+) -> None:
+    """Count a committed batch: how many messages of each source were new or already known, and the seconds it took."""
+    for outcome, result, counts in (("accepted", "new", new), ("duplicate", "duplicate", duplicates)):
+        DEDUPE_MESSAGES.labels(result).inc(sum(counts.values()))
+        for source, count in counts.items():
+            observe_ingested(source, outcome, count)
+    BATCH_MESSAGES.observe(sum(new.values()) + sum(duplicates.values()))
+    BATCH_SECONDS.observe(seconds)
+    CHAIN_APPEND_SECONDS.observe(append)
+    if lock_wait is not None:
+        CHAIN_LOCK_SECONDS.observe(lock_wait)
+
+
+def observe_attempt(
+    transport: str, fault: str, seconds: float, *, first_delay: float | None = None, reused: bool | None = None
+) -> None:
+    """Count one attempt; `fault` is `none` for a success, else `destination` or `platform`, which is us."""
+    transport, fault = closed(transport, TRANSPORTS), closed(fault, FAULTS)
+    ATTEMPTS_MADE.labels(transport, "delivered" if fault == "none" else "failed", fault).inc()
+    ATTEMPT_SECONDS.labels(transport).observe(seconds)
+    if first_delay is not None:
+        FIRST_ATTEMPT_SECONDS.labels(transport).observe(first_delay)
+    if reused is not None:
+        HTTP_CONNECTIONS.labels(str(reused).lower()).inc()
+
+
+def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:
+    """Count a delivery that arrived, after `attempts` and `end_to_end` seconds."""
+    transport = closed(transport, TRANSPORTS)
+    DELIVERIES.labels(transport, "delivered").inc()
+    END_TO_END_SECONDS.labels(transport).observe(end_to_end)
+    ATTEMPTS_TO_SUCCESS.observe(attempts)
+
+
+def observe_buried(stage: str, reason: str, transport: str | None = None) -> None:
+    """Count a dead letter; with its `transport` if it was a delivery."""
+    DEAD_LETTERS_MADE.labels(closed(stage, STAGES), closed(reason, BURIALS)).inc()
+    if transport is not None:
+        DELIVERIES.labels(closed(transport, TRANSPORTS), "dead_lettered").inc()
+
+
+def declare_actor(queue: str, actor: str, pool: str) -> None:
+    """Make the series of an actor exist from boot; the actors are known only where they are written."""
+    for outcome in ("done", "failed", "skipped"):
+        ACTOR_MESSAGES.labels(queue, actor, outcome)
+    ACTOR_SECONDS.labels(queue, actor)
+    ACTOR_WAIT_SECONDS.labels(pool)
+    ACTOR_IN_PROGRESS.labels(pool).set(0)
+
+
+def watch_pool(size: int, idle: Callable[[], int], checked_out: Callable[[], int]) -> None:
+    """Read the database pool's state whenever the metrics are read."""
+    POOL_SIZE.set(size)
+    POOL_CONNECTIONS.labels("idle").set_function(idle)
+    POOL_CONNECTIONS.labels("checked_out").set_function(checked_out)
+
+
+def collected(collector: str, now: float | None) -> None:
+    """Say whether a collector could read its figures: at `now` (seconds since 1970), or None if it could not."""
+    COLLECTOR_UP.labels(collector).set(now is not None)
+    if now is not None:
+        COLLECTOR_LAST_SUCCESS.labels(collector).set(now)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("waxseal")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+BUILD_INFO.labels(_version(), platform.python_version()).set(1)

@@ -1,0 +1,20 @@
+"""The main route: configuration, ledger, deliveries, dead letters."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Creates everything in the SQL file beside this one, in the caller's transaction."""
+    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
+
+
+def downgrade() -> None:
+    """Is refused: a ledger is not taken back."""
+    raise RuntimeError("a ledger is append-only: restore a backup instead of downgrading")

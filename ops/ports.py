@@ -1,0 +1,61 @@
+"""Free ports on the loopback address, that stay free long enough to be listened on."""
+
+import random
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST: Final = 20_000
+
+
+def choose_ports(names: Iterable[str], preferred: Mapping[str, int], avoid: Iterable[int] = ()) -> dict[str, int]:
+    """Give each name a port that nothing listens on: the preferred one where that is free, else any."""
+    taken = set(avoid)
+    chosen = {}
+    for name in names:
+        chosen[name] = _choose(preferred.get(name), taken)
+        taken.add(chosen[name])
+    return chosen
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` now; what only lingers in TIME_WAIT does not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on `port`."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _choose(preferred: int | None, taken: set[int]) -> int:
+    if preferred and preferred not in taken and is_free(preferred):
+        return preferred
+    # Below the ephemeral range: a client that retries a closed port of that range can be connected to itself, and then
+    # the server cannot have its port back.
+    ceiling = _ephemeral_floor()
+    for port in random.sample(range(_LOWEST, ceiling), 1000):
+        if port not in taken and is_free(port):
+            return port
+    raise OSError(f"no free port between {_LOWEST} and {ceiling} on {LOOPBACK}")
+
+
+def _ephemeral_floor() -> int:
+    try:
+        floor = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        floor = 32_768
+    return floor if floor >= _LOWEST + 2000 else 32_768

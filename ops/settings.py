@@ -1,0 +1,128 @@
+"""The settings: every `WAXSEAL_` variable, its default and its meaning. Nothing else reads the environment."""
+
+import base64
+import os
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ops.errors import Misconfigured
+
+PREFIX: Final = "WAXSEAL_"
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(lambda value: str(value).lower())
+]
+
+
+class Settings(BaseSettings):
+    """What one process needs to know, read once at its start and never changed.
+
+    A URL that was not given is empty; a process names the ones it cannot do without (`load_settings`).
+    Secret values do not show in a repr.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+
+    database_url: str = Field("", repr=False, description="PostgreSQL: postgresql://user:password@host:port/database")
+    amqp_url: str = Field("", repr=False, description="RabbitMQ: amqp://user:password@host:port/vhost")
+    keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
+    keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
+    blobs: str = Field(".waxseal/blobs", description="where large bodies are kept: a folder or s3://bucket/prefix")
+    log: Literal["auto", "console", "json"] = Field(
+        "auto", description="form of the logs; auto: console on a terminal, else json"
+    )
+    log_level: LogLevel = Field("info", description="least severe log line: debug, info, warning, error or critical")
+    metrics_host: str = Field("127.0.0.1", description="address that serves /metrics, /livez and /readyz")
+    metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: any free one")
+    ingress_host: str = Field("127.0.0.1", description="address that the HTTP ingress listens on")
+    ingress_port: int = Field(8420, ge=0, le=65535, description="its port; 0: any free one")
+    batch_size: int = Field(1000, ge=1, le=10_000, description="most events appended in one transaction")
+    prefetch: int = Field(
+        2000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"
+    )
+    confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
+    lease: float = Field(90.0, gt=0, description="seconds until a claimed delivery that was not settled is claimed again")
+    delivery_threads: int = Field(16, ge=1, le=1024, description="threads per delivery process")
+    max_leased: int = Field(4000, ge=1, description="most deliveries claimed and not yet settled")
+    debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, url: str) -> str:
+        return _with_scheme(url, "postgresql://", "postgres://", "postgresql+psycopg://")
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _is_amqp(cls, url: str) -> str:
+        return _with_scheme(url, "amqp://", "amqps://")
+
+    @field_validator("keys")
+    @classmethod
+    def _are_keys(cls, keys: str) -> str:
+        split_keys(keys)
+        return keys
+
+    def fernet_keys(self) -> list[str]:
+        """Give the keys, newest first, from the variable or else the file; an empty list when neither is set."""
+        if self.keys or self.keys_file is None:
+            return split_keys(self.keys)
+        try:
+            return split_keys(self.keys_file.read_text())
+        except (OSError, ValueError) as error:
+            raise Misconfigured(f"{PREFIX}KEYS_FILE: {error}") from error
+
+
+def load_settings(*needed: str) -> Settings:
+    """Read the environment. Raises `Misconfigured`, naming each variable that is invalid, or needed and missing."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
+        raise Misconfigured("; ".join(faults)) from error
+    require(settings, *needed)
+    return settings
+
+
+def require(settings: Settings, *needed: str) -> None:
+    """Raise `Misconfigured` unless each of the `needed` settings has a value."""
+    missing = [name for name in needed if not (settings.fernet_keys() if name == "keys" else getattr(settings, name))]
+    if missing:
+        names = ", ".join(PREFIX + name.upper() for name in missing)
+        raise Misconfigured(f"{names}: not set; set it, or run `waxseal up` first (`waxseal settings` explains each)")
+
+
+def described() -> list[tuple[str, str, str]]:
+    """List every variable with its default and its meaning."""
+    return [
+        (PREFIX + name.upper(), "" if field.default is None else str(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Copy this process's environment, for a child's, and for secrets given as `env:NAME`."""
+    return dict(os.environ)
+
+
+def split_keys(text: str) -> list[str]:
+    """Split Fernet keys at commas and line ends. Raises `ValueError` for what is not a key, without showing it."""
+    keys = [key.strip() for line in text.splitlines() for key in line.split(",") if key.strip()]
+    for position, key in enumerate(keys, 1):
+        if not _is_fernet(key):
+            raise ValueError(f"key {position} is not a Fernet key (32 bytes in url-safe base64)")
+    return keys
+
+
+def _is_fernet(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
+    except ValueError:
+        return False
+
+
+def _with_scheme(url: str, *schemes: str) -> str:
+    if url and not url.startswith(schemes):
+        raise ValueError(f"must start with {' or '.join(schemes)}")
+    return url

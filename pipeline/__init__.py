@@ -1,0 +1,14 @@
+"""What happens to a message, in route order.
+
+    room       module       durable after                          if the process dies here
+    admit      admit        nothing new: the broker holds it       redelivered
+    dedupe     dedupe       nothing new                            redelivered
+    chain      chain        nothing new                            redelivered
+    fan out    fanout       nothing new                            redelivered
+    append     append       COMMIT, by the caller; then the ack    redelivered before COMMIT, a duplicate after it
+    deliver    deliver      nothing new: a lease is on the row     the lease ends, claimed again: sent twice under one id
+    settle     settle       COMMIT, by the caller                  as deliver
+
+Beside the route: `verify` and `bundle` read the ledger back, `kinds` know the sources' signatures, `store` holds every SQL
+statement. Nothing here logs, counts, reads a clock or commits: it takes `conn`, `now` and a policy, and returns facts.
+"""

@@ -1,0 +1,120 @@
+"""Room 2, admit: a message becomes events, or is rejected with a reason."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline import cloudevents
+from pipeline.dedupe import chain_key, fingerprint
+from pipeline.errors import Rejected
+from pipeline.rules import Reader
+from schemas.catalog import Catalog
+from schemas.event import Event
+from schemas.message import Message
+from schemas.source import Source
+
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+DEFAULT_TYPE = "message.received"
+
+Draft = tuple[dict[str, str], bytes]
+
+
+def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
+    """The events of `message`: one, or as many as a CloudEvents batch holds; all or none.
+
+    Raises `Rejected`. An event without a time takes `now`; one whose `source` attribute names something else than the source
+    it came through keeps that name as the extension `origin`, because only the former has been proved.
+    """
+    source = _source_of(message, catalog)
+    if len(message.body) > source.max_body:
+        raise Rejected("too_large", f"{len(message.body)} bytes; source {source.name} takes {source.max_body}")
+    key = catalog.tenants[source.tenant]
+    return [_event(source, key, attributes, body, now) for attributes, body in _drafts(message, source)]
+
+
+def _source_of(message: Message, catalog: Catalog) -> Source:
+    if message.tenant not in catalog.tenants:
+        raise Rejected("unknown_tenant", f"routing key {message.routing_key!r:.200} names no tenant")
+    source = catalog.sources.get((message.tenant, message.source))
+    if source is None:
+        raise Rejected("unknown_source", f"tenant {message.tenant} has no source {message.source!r:.200}")
+    if (source.kind == "amqp") == message.trusted:
+        raise Rejected("wrong_kind", f"source {source.name} is of kind {source.kind}; only kind amqp is published to directly")
+    return source
+
+
+def _drafts(message: Message, source: Source) -> Iterator[Draft]:
+    headers = message.headers or {}
+    if cloudevents.media_type(message.content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH):
+        drafts = cloudevents.events(message.content_type, message.body)
+    else:
+        attributes = cloudevents.from_headers(headers) or _plain(message, headers)
+        attributes.setdefault("datacontenttype", message.content_type or DEFAULT_CONTENT_TYPE)
+        if message.content_encoding:
+            attributes.setdefault("contentencoding", message.content_encoding)
+        drafts = iter([(attributes, message.body)])
+    for attributes, body in drafts:
+        if not message.trusted:
+            _overrule(attributes, source, Reader(_lower(headers), body))
+        yield attributes, body
+
+
+def _plain(message: Message, headers: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes of a message that is no CloudEvent, from AMQP's own properties (CONTRACT §5)."""
+    found = {
+        "id": message.message_id,
+        "type": message.type,
+        "time": _rfc3339(message.timestamp),
+        "subject": headers.get("subject"),
+        "traceparent": headers.get("traceparent"),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _overrule(attributes: dict[str, str], source: Source, reader: Reader) -> None:
+    rules = {"id": source.id, "type": source.type, "subject": source.subject, **source.extensions}
+    for name, rule in rules.items():
+        value = reader.read(rule) if rule else None
+        if value is not None:
+            attributes[name] = value
+
+
+def _event(source: Source, key: bytes, attributes: dict[str, str], body: bytes, now: datetime) -> Event:
+    if not attributes.get("id"):
+        raise Rejected("missing_id", "an event needs an id: CloudEvents id, property message_id, or the source's id rule")
+    if not attributes.get("subject"):
+        raise Rejected("missing_subject", "an event needs a subject: CloudEvents subject, header subject, or the source's rule")
+    origin = attributes.get("source", source.name)
+    if origin != source.name:
+        attributes.setdefault("origin", origin)
+    attributes["source"] = source.name
+    attributes["specversion"] = attributes.get("specversion", "1.0")
+    if not attributes.get("type"):
+        attributes["type"] = DEFAULT_TYPE
+    if not attributes.get("datacontenttype"):
+        attributes["datacontenttype"] = DEFAULT_CONTENT_TYPE
+    if "time" in attributes:
+        cloudevents.instant(attributes["time"])
+    else:
+        attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    cloudevents.check(attributes)
+    return Event(
+        source.tenant,
+        attributes,
+        body,
+        fingerprint(key, source.name, attributes["id"]),
+        chain_key(key, attributes["subject"]),
+    )
+
+
+def _rfc3339(timestamp: int | None) -> str | None:
+    if timestamp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        raise Rejected("malformed", f"timestamp {timestamp} is not a time") from None
+
+
+def _lower(headers: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in headers.items()}

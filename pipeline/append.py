@@ -1,0 +1,56 @@
+"""Rooms 4 to 6 in one transaction: dedupe, chain, fan out."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from pipeline.chain import SALT_BYTES, extend_all
+from pipeline.dedupe import first_of_each, unknown
+from pipeline.errors import ChainBroken
+from pipeline.fanout import Subscriptions, plan
+from pipeline.store import deliveries, ledger
+from schemas.entry import Entry
+from schemas.event import Event
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What one batch came to: the new entries in chain order, the number of duplicates, of deliveries planned."""
+
+    entries: Sequence[Entry]
+    duplicates: int
+    planned: int
+
+
+def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions, now: datetime) -> Appended:
+    """Records each new event of `events` once, in their order within each chain, and plans its deliveries.
+
+    Runs in the caller's transaction and holds the heads of all touched chains until it ends: nothing is durable before
+    COMMIT. An event whose (tenant, source, id) is in the ledger, or earlier in `events`, is a duplicate. A writer that records
+    the same event at the same time makes this raise a unique violation: roll back and append again.
+    """
+    fresh = first_of_each(events)
+    fresh = unknown(fresh, ledger.known_fingerprints(conn, [event.fingerprint for event in fresh]))
+    if not fresh:
+        return Appended((), len(events), 0)
+    subjects = {event.chain_key: (event.tenant, event.subject) for event in fresh}
+    ledger.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
+    heads = ledger.lock_heads(conn, subjects)
+    if len(heads) != len(subjects):
+        raise ChainBroken(f"{len(subjects) - len(heads)} chains vanished while their heads were being locked")
+    entries, moved = extend_all(heads, fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
+    ledger.insert_entries(conn, entries)
+    ledger.move_heads(conn, moved)
+    planned = plan(entries, subscribed)
+    deliveries.insert_planned(conn, planned, now)
+    return Appended(entries, len(events) - len(entries), len(planned))
+
+
+def _microseconds(moment: datetime) -> int:
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

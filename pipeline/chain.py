@@ -1,0 +1,79 @@
+"""Room 5, chain: an event becomes an entry. Pure; the bytes are LEDGER §1's."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import digest
+from uuid import UUID
+
+import orjson
+
+from schemas.entry import Entry, Head
+from schemas.event import Event
+
+VERSION = "waxseal/event/v1"
+LEAF = b"\x00"  # RFC 6962: an entry's hash is the leaf's hash as well
+CONTENT = b"waxseal/content/v1\x00"
+SALT_BYTES = 32
+
+
+def encode(attributes: Mapping[str, str]) -> bytes:
+    """The attributes in RFC 8785 form. Exact for string values under lower-case ASCII keys, which is all there can be."""
+    return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
+
+
+def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
+    """`pc`: commits to the content and, once the 32-byte salt is gone, tells nothing of it."""
+    return digest(salt, CONTENT + len(attributes).to_bytes(8, "big") + attributes + body, "sha256").hex()
+
+
+def envelope(tenant: str, head: Head, at: int, pc: str | None, kind: str = "event") -> bytes:
+    """The bytes of the entry that follows `head`. `at` is in microseconds UTC."""
+    return orjson.dumps(
+        {
+            "v": VERSION,
+            "hash": "sha-256",
+            "tenant": tenant,
+            "chain": head.chain_id.hex,
+            "seq": head.seq + 1,
+            "prev": head.hash.hex() if head.hash is not None else None,
+            "at": at,
+            "kind": kind,
+            "pc": pc,
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def entry_hash(sealed: bytes) -> bytes:
+    """The hash of an envelope: chain link and Merkle leaf in one."""
+    return sha256(LEAF + sealed).digest()
+
+
+def extend(head: Head, event: Event, at: int, salt: bytes) -> Entry:
+    """The entry that records `event` behind `head`."""
+    attributes = encode(event.attributes)
+    sealed = envelope(event.tenant, head, at, commitment(salt, attributes, event.body))
+    return Entry(event, head.chain_id, head.seq + 1, head.hash, entry_hash(sealed), sealed, attributes, salt)
+
+
+def extend_all(
+    heads: Mapping[bytes, Head], events: Sequence[Event], at: int, salts: bytes
+) -> tuple[list[Entry], dict[bytes, Head]]:
+    """Extends each event's chain in the events' order. Returns the entries and the heads that moved, by chain key.
+
+    `heads` must hold every chain key of `events`; `salts` 32 fresh random bytes for each event.
+    """
+    assert len(salts) == SALT_BYTES * len(events)
+    moved: dict[bytes, Head] = {}
+    entries = []
+    for index, event in enumerate(events):
+        head = moved.get(event.chain_key) or heads[event.chain_key]
+        entry = extend(head, event, at, salts[index * SALT_BYTES : (index + 1) * SALT_BYTES])
+        moved[event.chain_key] = Head(entry.chain_id, entry.seq, entry.hash)
+        entries.append(entry)
+    return entries, moved
+
+
+def chain_uuid(random: bytes) -> UUID:
+    """The id of a new chain, from 16 random bytes."""
+    return UUID(bytes=random)

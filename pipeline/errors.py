@@ -1,0 +1,39 @@
+"""Errors, by what the caller must do.
+
+PipelineError
+├── Rejected      reject: the message can never be admitted; keep it as a dead letter
+├── ChainBroken   stop: the ledger does not hold what its head says; a person must look
+└── Unreadable    stop: stored or exported data is not in a form that this version reads
+"""
+
+
+class PipelineError(Exception):
+    """Something that a room of the pipeline tells its caller."""
+
+
+class Rejected(PipelineError):
+    """The message cannot be admitted. `reason` is from the closed set below, `detail` says what to mend."""
+
+    REASONS = (
+        "unknown_tenant",
+        "unknown_source",
+        "wrong_kind",
+        "malformed",
+        "missing_id",
+        "missing_subject",
+        "too_large",
+    )
+
+    def __init__(self, reason: str, detail: str) -> None:
+        assert reason in self.REASONS, reason
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ChainBroken(PipelineError):
+    """A chain's head and its entries disagree."""
+
+
+class Unreadable(PipelineError):
+    """Stored or exported data is not in a form that this version reads."""

@@ -1,0 +1,86 @@
+"""Statements on what is configured."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from schemas.catalog import Catalog
+from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY, DEFAULT_TIMEOUT, Endpoint
+from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
+
+# One row: read with every batch, so that a change takes effect with the next.
+VERSION = text("SELECT version FROM catalog")
+
+TENANTS = text("SELECT name, fingerprint_key FROM tenant ORDER BY id")
+
+SOURCES = text("""
+    SELECT tenant.name AS tenant, source.name, kind, secrets, settings
+    FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
+
+# Removed endpoints as well: deliveries that were planned for them still have to be settled.
+ENDPOINTS = text("""
+    SELECT endpoint.id, tenant.name AS tenant, endpoint.name, url, secrets, settings, state, filter
+    FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN subscription ON endpoint_id = endpoint.id
+    ORDER BY endpoint.id""")
+
+Decrypt = Callable[[bytes], bytes]
+
+
+def version(conn: Connection) -> int:
+    """The catalog's version: higher after every change."""
+    return int(conn.execute(VERSION).scalar_one())
+
+
+def load(conn: Connection, decrypt: Decrypt) -> Catalog:
+    """The whole catalog, secrets in the clear; `decrypt` undoes what encrypted them.
+
+    The version is read first: a change in between makes the next comparison read again, never keep what is old.
+    """
+    current = version(conn)
+    tenants = {name: decrypt(key) for name, key in conn.execute(TENANTS)}
+    sources = [_source(row._mapping, decrypt) for row in conn.execute(SOURCES)]  # noqa: SLF001
+    endpoints = [_endpoint(row._mapping, decrypt) for row in conn.execute(ENDPOINTS)]  # noqa: SLF001
+    return Catalog(
+        current,
+        tenants,
+        {(source.tenant, source.name): source for source in sources},
+        {each.id: each for each in endpoints},
+    )
+
+
+def _texts(encrypted: Sequence[bytes], decrypt: Decrypt) -> tuple[str, ...]:
+    return tuple(decrypt(each).decode() for each in encrypted)
+
+
+def _source(row: Any, decrypt: Decrypt) -> Source:
+    settings = row["settings"]
+    return Source(
+        tenant=row["tenant"],
+        name=row["name"],
+        kind=row["kind"],
+        secrets=_texts(row["secrets"], decrypt),
+        id=settings.get("id"),
+        type=settings.get("type"),
+        subject=settings.get("subject"),
+        extensions=settings.get("extensions", {}),
+        max_body=settings.get("max_body", DEFAULT_MAX_BODY),
+        tolerance=settings.get("tolerance", DEFAULT_TOLERANCE),
+        options=settings.get("options", {}),
+    )
+
+
+def _endpoint(row: Any, decrypt: Decrypt) -> Endpoint:
+    settings = row["settings"]
+    return Endpoint(
+        id=row["id"],
+        tenant=row["tenant"],
+        name=row["name"],
+        url=row["url"],
+        secrets=_texts(row["secrets"], decrypt),
+        filter=row["filter"],
+        retry=tuple(settings.get("retry", DEFAULT_RETRY)),
+        timeout=settings.get("timeout", DEFAULT_TIMEOUT),
+        max_in_flight=settings.get("max_in_flight", DEFAULT_MAX_IN_FLIGHT),
+        state=row["state"],
+    )

@@ -1,0 +1,26 @@
+"""A dead letter: what could not go on, kept where someone can look at it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["admit", "append", "deliver", "actor"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message, event or delivery that stopped at `stage`: a reason from a closed set, a detail for a person."""
+
+    stage: Stage
+    reason: str
+    detail: str
+    tenant: str | None = None
+    source: str | None = None
+    endpoint_id: int | None = None
+    delivery_id: int | None = None
+    event_id: str | None = None
+    routing_key: str | None = None
+    content_type: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
+    attempts: int = 1

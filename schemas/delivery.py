@@ -1,0 +1,74 @@
+"""A delivery: one entry owed to one endpoint, and every attempt to pay."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+DeliveryState = Literal["pending", "leased", "delivered", "dead", "paused", "discarded"]
+Outcome = Literal["delivered", "retry", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A delivery that fan-out plans in the entry's own transaction."""
+
+    endpoint_id: int
+    tenant: str
+    chain_id: UUID
+    seq: int
+    size: int  # bytes of the body, so that batches can be bounded before the bodies are read
+    state: Literal["pending", "paused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery under a lease: `lease` fences it, nobody else may settle it until `lease_until`."""
+
+    id: int
+    endpoint_id: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A leased delivery with all that is needed to send it."""
+
+    id: int
+    endpoint_id: int
+    tenant: str
+    attempts: int  # tries so far
+    chain_id: UUID
+    seq: int
+    hash: bytes
+    prev_hash: bytes | None
+    attributes: bytes  # the hashed JSON
+    body: bytes
+    fingerprint: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What came of one try to send, before any policy: an answer, or the error that stood in its place."""
+
+    started_at: datetime
+    duration: float  # seconds
+    status: int | None = None
+    error: str | None = None  # class of failure: timeout, connect, dns, tls, reset, redirect, ...
+    detail: str | None = None
+    retry_after: float | None = None  # seconds from now, as the answer asked
+    response: bytes = b""  # the head of the answer, 4 KiB at most
+    reused: bool | None = None  # whether a kept-alive connection served
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The verdict on one try: what to write."""
+
+    delivery_id: int
+    attempt: int  # 1, 2, ...
+    outcome: Outcome
+    receipt: Receipt
+    next_attempt_at: datetime | None  # for outcome "retry"
+    reason: str | None = None  # for outcome "dead"

@@ -1,0 +1,29 @@
+"""An entry: an event in the ledger. The bytes are LEDGER.md's."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from schemas.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: the last entry's number and hash, or -1 and None before the first."""
+
+    chain_id: UUID
+    seq: int
+    hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event, chained: the exact bytes that are hashed and stored."""
+
+    event: Event
+    chain_id: UUID
+    seq: int
+    prev_hash: bytes | None
+    hash: bytes
+    envelope: bytes
+    attributes: bytes
+    salt: bytes

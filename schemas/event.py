@@ -1,0 +1,32 @@
+"""An event: a message that was admitted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: The attributes that every event has (LEDGER §1), CloudEvents 1.0 names.
+REQUIRED = ("id", "source", "specversion", "type", "subject", "time", "datacontenttype")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One admitted event: its CloudEvents attributes, values strings only, and its body as received.
+
+    `fingerprint` (16 bytes) is the same for every redelivery of the same (tenant, source, id); `chain_key` (16 bytes) for
+    every event of the same (tenant, subject).
+    """
+
+    tenant: str
+    attributes: Mapping[str, str]
+    body: bytes
+    fingerprint: bytes
+    chain_key: bytes
+
+    @property
+    def id(self) -> str:
+        """The id that the source gave it."""
+        return self.attributes["id"]
+
+    @property
+    def subject(self) -> str:
+        """What the event is about; one chain per subject."""
+        return self.attributes["subject"]

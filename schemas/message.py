@@ -1,0 +1,34 @@
+"""A message: bytes at the edge of the system, not yet judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the broker handed over, in the broker's own words.
+
+    `trusted` says that it came through the exchange on which only our own receivers publish, so its source is one whose
+    signature has been checked; otherwise an upstream system published it and its source must be of kind `amqp`.
+    """
+
+    routing_key: str
+    body: bytes
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] | None = None
+    message_id: str | None = None
+    type: str | None = None
+    timestamp: int | None = None  # Unix seconds, as AMQP has it
+    trusted: bool = False
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the routing key `{tenant}.{source}` names, which need not exist."""
+        return self.routing_key.partition(".")[0]
+
+    @property
+    def source(self) -> str:
+        """The source that the routing key `{tenant}.{source}` names, which need not exist."""
+        return self.routing_key.partition(".")[2]

@@ -1,0 +1,30 @@
+"""A source: where messages of a tenant come from, and how to read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+KINDS = ("standard-webhooks", "github", "hmac", "token", "none", "amqp")
+
+DEFAULT_MAX_BODY = 1024 * 1024  # bytes
+DEFAULT_TOLERANCE = 300  # seconds, as every Standard Webhooks library has it
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A configured source. `secrets` are in the clear here and never in a repr.
+
+    `id`, `type`, `subject` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body, or
+    `header:NAME`; None leaves it to the kind. `options` are the kind's own settings (the header of an `hmac`, say).
+    """
+
+    tenant: str
+    name: str
+    kind: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    id: str | None = None
+    type: str | None = None
+    subject: str | None = None
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    max_body: int = DEFAULT_MAX_BODY
+    tolerance: int = DEFAULT_TOLERANCE
+    options: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,219 @@
+import re
+from itertools import product
+
+import pytest
+from prometheus_client import REGISTRY, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ops import metric_kinds, metrics
+
+# name: (type, labels), as dashboards and alerts know them
+DOCUMENTED = {
+    "ingest_messages_total": ("counter", {"source", "outcome"}),
+    "ingest_rejections_total": ("counter", {"source", "reason"}),
+    "ingest_duration_seconds": ("histogram", {"source"}),
+    "ingest_message_bytes": ("histogram", {"source"}),
+    "ingress_responses_total": ("counter", {"status"}),
+    "dedupe_batch_messages": ("histogram", set()),
+    "dedupe_batch_duration_seconds": ("histogram", set()),
+    "dedupe_messages_total": ("counter", {"result"}),
+    "chain_append_duration_seconds": ("histogram", set()),
+    "chain_lock_wait_seconds": ("histogram", set()),
+    "delivery_attempts_total": ("counter", {"transport", "outcome", "fault"}),
+    "delivery_attempt_duration_seconds": ("histogram", {"transport"}),
+    "deliveries_total": ("counter", {"transport", "result"}),
+    "delivery_first_attempt_delay_seconds": ("histogram", {"transport"}),
+    "delivery_end_to_end_seconds": ("histogram", {"transport"}),
+    "delivery_attempts_to_success": ("histogram", set()),
+    "delivery_connections_total": ("counter", {"reused"}),
+    "actor_messages_total": ("counter", {"queue", "actor", "outcome"}),
+    "actor_duration_seconds": ("histogram", {"queue", "actor"}),
+    "actor_queue_wait_seconds": ("histogram", {"pool"}),
+    "actor_in_progress": ("gauge", {"pool"}),
+    "worker_threads": ("gauge", {"pool"}),
+    "queue_messages": ("gauge", {"queue", "state"}),
+    "queue_consumers": ("gauge", {"queue"}),
+    "queue_oldest_message_age_seconds": ("gauge", {"queue"}),
+    "retries_due": ("gauge", {"when"}),
+    "dead_letters": ("gauge", {"queue"}),
+    "dead_letter_oldest_age_seconds": ("gauge", {"queue"}),
+    "dead_letters_total": ("counter", {"stage", "reason"}),
+    "dead_letter_replays_total": ("counter", {"result"}),
+    "collector_up": ("gauge", {"collector"}),
+    "collector_last_success_timestamp_seconds": ("gauge", {"collector"}),
+    "db_pool_connections": ("gauge", {"state"}),
+    "db_pool_size": ("gauge", set()),
+    "db_pool_wait_seconds": ("histogram", set()),
+    "broker_reconnects_total": ("counter", {"connection"}),
+    "process_restarts_total": ("counter", {"process"}),
+    "build_info": ("gauge", {"version", "python"}),
+}
+
+
+def families() -> dict[str, Metric]:
+    return {
+        family.name.removeprefix("waxseal_") + ("_total" if family.type == "counter" else ""): family
+        for family in REGISTRY.collect()
+        if family.name.startswith("waxseal_")
+    }
+
+
+def label_names(family: Metric) -> set[str]:
+    return {name for sample in family.samples for name in sample.labels} - {"le"}
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"waxseal_{name}", labels) or 0.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _everything_set() -> None:
+    metrics.declare_actor("waxseal.deliver", "deliver_batch", "deliver")
+    metrics.watch_pool(5, lambda: 3, lambda: 2)
+    metrics.collected("queues", 1.0)
+    metrics.WORKER_THREADS.labels("deliver").set(8)
+    metrics.QUEUE_MESSAGES.labels("waxseal.ingest", "ready").set(0)
+    metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
+    metrics.RETRIES_DUE.labels("overdue").set(0)
+    for metric in (metrics.QUEUE_OLDEST_SECONDS, metrics.DEAD_LETTERS, metrics.DEAD_LETTER_OLDEST_SECONDS):
+        metric.labels("admit").set(0)
+
+
+def test_the_metrics_are_the_documented_ones() -> None:
+    found = {name: (family.type, label_names(family)) for name, family in families().items()}
+
+    assert DOCUMENTED == found
+
+
+def test_every_metric_says_what_it_means() -> None:
+    assert [] == [name for name, family in families().items() if not re.fullmatch(r"[A-Z].+\.", family.documentation)]
+
+
+def test_total_is_the_ending_of_counters_only() -> None:
+    text = generate_latest().decode()
+    types = dict(re.findall(r"^# TYPE (waxseal_\S+) (\w+)$", text, re.MULTILINE))
+
+    assert {name for name in types if name.endswith("_total")} == {n for n, kind in types.items() if kind == "counter"}
+
+
+def test_units_are_base_units() -> None:
+    assert [] == [name for name in families() if re.search(r"_(ms|milliseconds|minutes|kib|mib|percent)(_|$)", name)]
+
+
+def test_no_metric_has_a_tenant_or_endpoint_label() -> None:
+    assert set() == {"tenant", "endpoint", "subject", "id", "pid"} & {
+        n for _, labels in DOCUMENTED.values() for n in labels
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("ingest_messages_total", {"source": metrics.SOURCES, "outcome": metrics.OUTCOMES}),
+        ("ingest_rejections_total", {"source": metrics.SOURCES, "reason": metrics.REJECTIONS}),
+        ("ingest_duration_seconds_count", {"source": metrics.SOURCES}),
+        ("ingress_responses_total", {"status": metrics.STATUSES}),
+        (
+            "delivery_attempts_total",
+            {"transport": metrics.TRANSPORTS, "outcome": ("delivered", "failed"), "fault": metrics.FAULTS},
+        ),
+        ("dead_letters_total", {"stage": metrics.STAGES, "reason": metrics.BURIALS}),
+        ("broker_reconnects_total", {"connection": metrics.CONNECTIONS}),
+        ("process_restarts_total", {"process": metrics.PROCESSES}),
+        (
+            "actor_messages_total",
+            {"queue": ["waxseal.deliver"], "actor": ["deliver_batch"], "outcome": ["done", "failed"]},
+        ),
+    ],
+)
+def test_every_series_of_a_closed_set_exists_from_the_start(name: str, labels: dict[str, tuple[str, ...]]) -> None:
+    series = [dict(zip(labels, values, strict=True)) for values in product(*labels.values())]
+
+    assert [] == [one for one in series if REGISTRY.get_sample_value(f"waxseal_{name}", one) is None]
+
+
+def test_the_series_of_one_process_stay_within_their_budget() -> None:
+    series = sum(1 for line in generate_latest().decode().splitlines() if not line.startswith("#"))
+
+    assert 500 < series < 2_000
+
+
+def test_the_threshold_of_an_objective_is_an_edge_of_its_histogram() -> None:
+    assert metrics.FIRST_ATTEMPT_SLO_SECONDS in metric_kinds.JOURNEY_SECONDS
+    assert value("delivery_first_attempt_delay_seconds_bucket", transport="http", le="30.0") is not None
+    assert 1048576 in metric_kinds.MESSAGE_BYTES
+
+
+def test_the_text_is_read_back_by_a_prometheus_parser() -> None:
+    names = {family.name for family in text_string_to_metric_families(generate_latest().decode())}
+
+    assert {"waxseal_dead_letters", "waxseal_build_info"} <= names
+
+
+def test_an_unforeseen_word_falls_to_the_last_of_its_set() -> None:
+    before = value("ingest_rejections_total", source="unknown", reason="other")
+    metrics.observe_rejected("acme-special", "the moon is full")
+
+    assert before + 1 == value("ingest_rejections_total", source="unknown", reason="other")
+
+
+def test_a_batch_is_counted_by_source_and_result() -> None:
+    names = [
+        ("ingest_messages_total", {"source": "github", "outcome": "accepted"}),
+        ("ingest_messages_total", {"source": "amqp", "outcome": "duplicate"}),
+        ("dedupe_messages_total", {"result": "new"}),
+        ("dedupe_batch_messages_sum", {}),
+    ]
+    before = [value(name, **labels) for name, labels in names]
+    metrics.observe_batch({"github": 3}, {"amqp": 2}, seconds=0.1, lock_wait=0.01, append=0.05)
+
+    assert [3, 2, 3, 5] == [value(n, **labels) - old for (n, labels), old in zip(names, before, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("status", "rejection", "counted"), [(202, None, []), (401, "signature", ["rejected"]), (503, None, ["error"])]
+)
+def test_the_ingress_counts_only_messages_that_end_with_it(
+    status: int, rejection: str | None, counted: list[str]
+) -> None:
+    before = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
+    metrics.observe_response("github", status, 0.01, 300, rejection)
+    after = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
+
+    assert counted == [outcome for outcome in metrics.OUTCOMES if after[outcome] > before[outcome]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [("none", "delivered"), ("destination", "failed"), ("platform", "failed")]
+)
+def test_an_attempt_is_counted_by_whose_fault_it_was(fault: str, outcome: str) -> None:
+    before = value("delivery_attempts_total", transport="http", outcome=outcome, fault=fault)
+    metrics.observe_attempt("http", fault, 0.2, first_delay=0.5, reused=True)
+
+    assert before + 1 == value("delivery_attempts_total", transport="http", outcome=outcome, fault=fault)
+
+
+def test_the_end_of_a_delivery_is_counted_once() -> None:
+    before = [value("deliveries_total", transport="smtp", result=r) for r in ("delivered", "dead_lettered")]
+    metrics.observe_delivered("smtp", attempts=2, end_to_end=12.0)
+    metrics.observe_buried("deliver", "exhausted", "smtp")
+    metrics.observe_buried("admit", "missing_id")
+
+    after = [value("deliveries_total", transport="smtp", result=r) for r in ("delivered", "dead_lettered")]
+    assert [old + 1 for old in before] == after
+
+
+def test_the_pool_is_read_when_the_metrics_are_read() -> None:
+    assert (5, 3, 2) == (
+        value("db_pool_size"),
+        value("db_pool_connections", state="idle"),
+        value("db_pool_connections", state="checked_out"),
+    )
+
+
+def test_a_collector_that_went_blind_keeps_the_time_of_its_last_success() -> None:
+    metrics.collected("queues", 100.0)
+    metrics.collected("queues", None)
+
+    assert 0.0 == value("collector_up", collector="queues")
+    assert 100.0 == value("collector_last_success_timestamp_seconds", collector="queues")

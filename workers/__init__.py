@@ -1,0 +1,1 @@
+"""The processes: thin, and the only ones that talk to the network."""
