@@ -21,14 +21,16 @@ RUN python -m build --wheel --no-isolation --outdir /wheel
 FROM dependencies AS installed
 COPY --from=wheel /wheel /wheel
 RUN /waxseal/bin/pip install --no-cache-dir --no-index --no-deps /wheel/*.whl \
- && /waxseal/bin/pip uninstall --yes pip
+ && /waxseal/bin/pip uninstall --yes pip \
+ && mkdir /data
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="waxseal" org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/waxseal/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=installed /waxseal /waxseal
+COPY --from=installed --chown=10001:10001 /data /data
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001
-WORKDIR /tmp
+WORKDIR /data
 ENTRYPOINT ["waxseal"]
 CMD ["--help"]

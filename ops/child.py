@@ -92,12 +92,7 @@ def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[
 
 def stop(children: Sequence[Child], seconds: float) -> None:
     """Stop these processes together; those that take longer are killed, with all they started. None is left."""
-    by_signal: dict[signal.Signals, list[Seen]] = {}
-    for child in children:
-        if child.seen is not None:
-            by_signal.setdefault(child.stop_signal, []).append(child.seen)
-    for stop_signal, seen in by_signal.items():
-        end(seen, stop_signal, seconds)
+    end({child.seen: child.stop_signal for child in children if child.seen is not None}, seconds)
     for child in children:
         if child.process is not None:
             child.process.wait(timeout=10)

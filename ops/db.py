@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 #: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
@@ -23,6 +26,7 @@ def make_engine(database_url: str, *, pool_size: int = 5, statement_timeout: flo
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes to logs; what people sent does not
         connect_args={
             "connect_timeout": 5,
             "options": options,
@@ -40,3 +44,26 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that is committed when the block ends, and rolled back when it raises."""
     with engine.begin() as conn:
         yield conn
+
+
+#: SQLSTATE classes that pass: connection, transaction rollback, resources, operator intervention, lock not available.
+_PASSING = ("08", "40", "53", "55", "57")
+UNIQUE_VIOLATION = "23505"
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE behind `error`, empty when Postgres had no part in it."""
+    return getattr(_cause(error), "sqlstate", None) or ""
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same transaction may well succeed when it is tried again: the fault is not in what was sent."""
+    cause = _cause(error)
+    if sqlstate(cause):
+        return sqlstate(cause).startswith(_PASSING)
+    return isinstance(cause, PoolTimeout | psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised: COPY speaks to it directly, everything else through SQLAlchemy."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -29,9 +29,9 @@ from schemas.source import KINDS
 SOURCES = (*KINDS, "mail", "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = ("http", "amqp", "smtp", "other")
-REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", "other")
+REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", "poison", "other")
 STATUSES = ("202", "400", "401", "404", "405", "411", "413", "415", "429", "503", "500")
-BURIALS = ("exhausted", "gone", "refused", "disabled", "poison", *REJECTIONS)
+BURIALS = ("exhausted", "gone", "refused", "disabled", *REJECTIONS)
 FAULTS = ("none", "destination", "platform")
 STAGES = get_args(Stage)
 CONNECTIONS = ("consumer", "publisher", "actors", "other")
@@ -56,9 +56,7 @@ INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingr
 
 BATCH_MESSAGES = histogram("dedupe_batch_messages", "Messages in one batch of the ingest worker.", BATCH_SIZES)
 BATCH_SECONDS = histogram("dedupe_batch_duration_seconds", "One batch, from its first message to COMMIT.", WORK_SECONDS)
-DEDUPE_MESSAGES = counter(
-    "dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate")
-)
+DEDUPE_MESSAGES = counter("dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate"))
 CHAIN_APPEND_SECONDS = histogram("chain_append_duration_seconds", "Extending the chains of one batch.", WORK_SECONDS)
 CHAIN_LOCK_SECONDS = histogram("chain_lock_wait_seconds", "Waiting for the heads of one batch.", WORK_SECONDS)
 
@@ -94,9 +92,7 @@ HTTP_CONNECTIONS = counter(
 
 ACTOR_MESSAGES = counter("actor_messages_total", "Messages an actor was done with.", queue=(), actor=(), outcome=())
 ACTOR_SECONDS = histogram("actor_duration_seconds", "One run of an actor.", WORK_SECONDS, queue=(), actor=())
-ACTOR_WAIT_SECONDS = histogram(
-    "actor_queue_wait_seconds", "From enqueueing to an actor's start.", WORK_SECONDS, pool=()
-)
+ACTOR_WAIT_SECONDS = histogram("actor_queue_wait_seconds", "From enqueueing to an actor's start.", WORK_SECONDS, pool=())
 ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are at work on.", "pool")
 WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool")
 
@@ -111,16 +107,12 @@ DEAD_LETTER_REPLAYS = counter(
     "dead_letter_replays_total", "Dead letters decided upon, by result.", result=("replayed", "discarded")
 )
 COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", "collector")
-COLLECTOR_LAST_SUCCESS = gauge(
-    "collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector"
-)
+COLLECTOR_LAST_SUCCESS = gauge("collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector")
 
 POOL_CONNECTIONS = gauge("db_pool_connections", "Connections of the pool, by state: idle or checked_out.", "state")
 POOL_SIZE = gauge("db_pool_size", "Connections the pool may hold.")
 POOL_WAIT_SECONDS = histogram("db_pool_wait_seconds", "Waiting for a connection of the pool.", WORK_SECONDS)
-BROKER_RECONNECTS = counter(
-    "broker_reconnects_total", "Times a broker connection was made anew.", connection=CONNECTIONS
-)
+BROKER_RECONNECTS = counter("broker_reconnects_total", "Times a broker connection was made anew.", connection=CONNECTIONS)
 PROCESS_RESTARTS = counter("process_restarts_total", "Processes the supervisor started again.", process=PROCESSES)
 BUILD_INFO = gauge("build_info", "Always 1; what is running.", "version", "python")
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from subprocess import DEVNULL, STDOUT, Popen
@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import psutil
 
-from ops.account import Account
+from ops.account import Account, switch_to
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -55,8 +55,7 @@ def spawn(
 
     On Linux it is sent `at_our_death` when the thread that called this ends, however it ends: call it from one that stays.
     """
-    who = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
-    return Popen(  # type: ignore[call-overload, no-any-return]
+    return Popen(  # noqa: S603 - the commands are ours
         command,
         env=environment,
         cwd=folder,
@@ -64,8 +63,8 @@ def spawn(
         stdout=output,
         stderr=STDOUT,
         start_new_session=True,
-        preexec_fn=_dying_with_us(at_our_death),
-        **who,
+        preexec_fn=_dying_with_us(at_our_death),  # noqa: PLW1509 - it takes no lock that a thread could hold
+        **switch_to(account),
     )
 
 
@@ -93,14 +92,13 @@ def wait_until(happened: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def end(processes: Iterable[Seen], request: signal.Signals, seconds: float) -> None:
-    """Ask processes to stop, wait, then kill them and whatever is left of their sessions. Returns when none is left."""
-    asked = list(processes)
-    members = [member for seen in asked for member in _with_children(seen)]
-    for seen in asked:
+def end(requests: Mapping[Seen, signal.Signals], seconds: float) -> None:
+    """Ask each process to stop in its way, wait, then kill them and what is left of their sessions. None is left."""
+    members = [member for seen in requests for member in _with_children(seen)]
+    for seen, request in requests.items():
         _send(seen, request)
-    wait_until(lambda: not any(seen.alive() for seen in asked), seconds)
-    left = [*members, *(member for seen in asked for member in _session(seen))]
+    wait_until(lambda: not any(seen.alive() for seen in requests), seconds)
+    left = [*members, *(member for seen in requests for member in _session(seen))]
     for seen in left:
         _send(seen, signal.SIGKILL)
     wait_until(lambda: not any(seen.alive() for seen in left), 10)

@@ -20,7 +20,10 @@ def chain_key(key: bytes, subject: str) -> bytes:
 
 def first_of_each(events: Iterable[Event]) -> list[Event]:
     """The events without those that repeat an earlier one of the same batch, in their order."""
-    return list({event.fingerprint: event for event in reversed(list(events))}.values())[::-1]
+    firsts: dict[bytes, Event] = {}
+    for event in events:
+        firsts.setdefault(event.fingerprint, event)
+    return list(firsts.values())
 
 
 def unknown(events: Iterable[Event], known: Set[bytes]) -> list[Event]:

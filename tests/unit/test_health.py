@@ -180,9 +180,7 @@ def test_a_client_that_dribbles_is_cut_off_all_the_same(start: Serve, monkeypatc
     assert time.monotonic() - began < 5
 
 
-def test_slow_clients_cannot_take_more_than_their_share_of_threads(
-    start: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_clients_cannot_take_more_than_their_share_of_threads(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_REQUEST_SECONDS", 1.0)
     server = start()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]

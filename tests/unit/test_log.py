@@ -223,9 +223,7 @@ def test_a_secret_is_known_by_its_looks(text: str, shown: str) -> None:
 def test_nested_values_are_covered() -> None:
     event = {"endpoint": {"url": "http://a:b@c/", "auth": [{"secret": "tulip"}, ("whsec_x",)]}}
 
-    assert {"endpoint": {"url": "http://a:***@c/", "auth": [{"secret": "***"}, ["whsec_***"]]}} == redact(
-        None, "info", event
-    )
+    assert {"endpoint": {"url": "http://a:***@c/", "auth": [{"secret": "***"}, ["whsec_***"]]}} == redact(None, "info", event)
 
 
 def test_long_wide_and_deep_values_are_bounded() -> None:

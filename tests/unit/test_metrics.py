@@ -101,9 +101,7 @@ def test_units_are_base_units() -> None:
 
 
 def test_no_metric_has_a_tenant_or_endpoint_label() -> None:
-    assert set() == {"tenant", "endpoint", "subject", "id", "pid"} & {
-        n for _, labels in DOCUMENTED.values() for n in labels
-    }
+    assert set() == {"tenant", "endpoint", "subject", "id", "pid"} & {n for _, labels in DOCUMENTED.values() for n in labels}
 
 
 @pytest.mark.parametrize(
@@ -173,9 +171,7 @@ def test_a_batch_is_counted_by_source_and_result() -> None:
 @pytest.mark.parametrize(
     ("status", "rejection", "counted"), [(202, None, []), (401, "signature", ["rejected"]), (503, None, ["error"])]
 )
-def test_the_ingress_counts_only_messages_that_end_with_it(
-    status: int, rejection: str | None, counted: list[str]
-) -> None:
+def test_the_ingress_counts_only_messages_that_end_with_it(status: int, rejection: str | None, counted: list[str]) -> None:
     before = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
     metrics.observe_response("github", status, 0.01, 300, rejection)
     after = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
@@ -183,9 +179,7 @@ def test_the_ingress_counts_only_messages_that_end_with_it(
     assert counted == [outcome for outcome in metrics.OUTCOMES if after[outcome] > before[outcome]]
 
 
-@pytest.mark.parametrize(
-    ("fault", "outcome"), [("none", "delivered"), ("destination", "failed"), ("platform", "failed")]
-)
+@pytest.mark.parametrize(("fault", "outcome"), [("none", "delivered"), ("destination", "failed"), ("platform", "failed")])
 def test_an_attempt_is_counted_by_whose_fault_it_was(fault: str, outcome: str) -> None:
     before = value("delivery_attempts_total", transport="http", outcome=outcome, fault=fault)
     metrics.observe_attempt("http", fault, 0.2, first_delay=0.5, reused=True)

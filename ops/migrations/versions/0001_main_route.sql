@@ -44,7 +44,7 @@ CREATE TABLE subscription (
 
 -- One number that moves with every change above, in the same transaction: a process compares it and reads again.
 CREATE TABLE catalog (
-  only    boolean PRIMARY KEY DEFAULT true CHECK (only),
+  single  boolean PRIMARY KEY DEFAULT true CHECK (single),
   version bigint NOT NULL
 );
 INSERT INTO catalog (version) VALUES (0);

@@ -1,0 +1,138 @@
+"""Reads the configuration file: everything that is wrong with it at once, each with its line."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from ops.errors import Misconfigured
+from ops.yaml import Document, Location
+from pipeline.filters import compile_filter
+from pipeline.rules import check_rule
+from schemas.config_file import Checks, ConfigFile, EndpointSpec, SourceSpec, TenantSpec
+from schemas.source import KINDS
+
+_LARGEST_SECRET: Final = 64 * 1024  # characters
+_ITEMS: Final[Mapping[str, type[BaseModel]]] = {"tenants": TenantSpec, "sources": SourceSpec, "endpoints": EndpointSpec}
+_EXPECTED: Final = {
+    "string_type": "must be text; put it in quotes",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping, as {name: acme}",
+    "mapping_type": "must be a mapping",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """Something wrong with the file."""
+
+    line: int
+    where: str
+    what: str
+
+
+class BadConfig(Misconfigured):
+    """The file cannot be used; one line of text per fault."""
+
+    def __init__(self, path: Path, faults: list[Fault]) -> None:
+        self.faults = sorted(set(faults))
+        super().__init__("\n".join(f"{path}:{f.line}: {f.where + ': ' if f.where else ''}{f.what}" for f in self.faults))
+
+
+def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
+    """What the file says, every secret resolved: `env:` from `environment`, `file:` from the file's own folder.
+
+    Raises `BadConfig` with every fault that there is.
+    """
+    try:
+        document = Document(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if document.error is not None:
+        raise BadConfig(path, [Fault(*document.error)])
+    faults = [Fault(document.line(loc), _path(loc), what) for loc, what in _names(document.content)]
+    checks = Checks(KINDS, check_rule, compile_filter, _secrets(environment, path.parent), lambda _source: None)
+    try:
+        config = ConfigFile.model_validate(document.content, context=checks)
+    except ValidationError as error:
+        faults += [Fault(document.line(each["loc"]), *_told(each)) for each in error.errors(include_input=False)]
+    if faults:
+        raise BadConfig(path, faults)
+    return config
+
+
+def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Names that occur twice, and tenants that are named but not there; in the raw content, whatever else is wrong."""
+    tenants = {item.get("name") for _, item in _items(content, "tenants")}
+    for section in ("tenants", "sources", "endpoints", "mailboxes"):
+        seen = set()
+        for index, item in _items(content, section):
+            key = (item.get("tenant"), item.get("name"))
+            if key in seen:
+                yield (section, index, "name"), f"{item.get('name')!r} is there twice"
+            seen.add(key)
+            if isinstance(key[0], str) and key[0] not in tenants:
+                yield (section, index, "tenant"), f"tenant {key[0]!r:.80} is not among the tenants of this file"
+
+
+def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    listed = content.get(section)
+    for index, item in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(item, dict) and isinstance(item.get("name"), str):
+            yield index, item
+
+
+def _secrets(environment: Mapping[str, str], folder: Path) -> Callable[[str], str]:
+    def resolve(text: str) -> str:
+        if text.startswith("env:"):
+            name = text.removeprefix("env:")
+            secret = environment.get(name, "")
+            missing = f"the environment variable {name} is not set"
+        elif text.startswith("file:"):
+            secret, missing = _from_file(folder / text.removeprefix("file:"))
+        else:
+            secret, missing = text, "must not be empty"
+        if not secret:
+            raise ValueError(missing)
+        return secret
+
+    return resolve
+
+
+def _from_file(path: Path) -> tuple[str, str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(_LARGEST_SECRET).strip(), f"the file {path} is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the secret in {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+
+
+def _told(error: Any) -> tuple[str, str]:
+    """Where and what, in the words of someone who writes such a file."""
+    loc, kind = error["loc"], error["type"]
+    if kind == "missing":
+        return _path(loc[:-1]), f"needs {loc[-1]}"
+    if kind == "extra_forbidden":
+        return _path(loc[:-1]), f"unknown key {str(loc[-1])!r:.80}{_meant(loc)}"
+    if kind == "value_error":
+        return _path(loc), error["msg"].removeprefix("Value error, ")
+    return _path(loc), _EXPECTED.get(kind, error["msg"][:1].lower() + error["msg"][1:])
+
+
+def _meant(loc: Location) -> str:
+    model = ConfigFile if len(loc) == 1 else _ITEMS.get(str(loc[0]))
+    close = get_close_matches(str(loc[-1]), model.model_fields, 1) if model else []
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _path(loc: Location) -> str:
+    """A location as it is read: `endpoints[2].retry[0]`."""
+    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step != "[key]"]
+    return "".join(parts).removeprefix(".")

@@ -1,0 +1,48 @@
+"""What every test may ask for: private servers, started once, and folders that they can enter."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.leftovers import end_leftovers
+from ops.memory import peek
+from ops.servers import PrivateServers, erase_servers, private_servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[PrivateServers]:
+    """One PostgreSQL and one RabbitMQ for the whole session; share them, and keep to databases and names of your own."""
+    folder = enterable_folder()
+    try:
+        with private_servers(folder) as running:
+            yield running
+        assert no_server_is_left(folder)
+    finally:
+        erase(folder)
+
+
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    """An empty data folder that the servers' accounts can enter, unlike pytest's own under root."""
+    folder = enterable_folder()
+    yield folder
+    erase(folder)
+
+
+def enterable_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="waxseal-"))
+    folder.chmod(0o711)
+    return folder
+
+
+def no_server_is_left(folder: Path) -> bool:
+    memory = peek(folder)
+    return memory is None or end_leftovers(memory.folder) == 0
+
+
+def erase(folder: Path) -> None:
+    erase_servers(folder)
+    shutil.rmtree(folder, ignore_errors=True)

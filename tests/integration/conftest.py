@@ -1,0 +1,103 @@
+"""A migrated database of its own for each test, and ways to put a catalog into it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine, make_url
+
+from ops.db import make_engine
+from ops.migrate import migrate
+from ops.secrets import Vault
+from ops.servers import PrivateServers
+
+TEMPLATE = "template_waxseal"
+_numbers = itertools.count()
+
+
+@dataclass
+class Database:
+    """A database that only this test uses. `url` logs in as its owner, `worker_url` as a member of waxseal_writer."""
+
+    url: str
+    worker_url: str
+    key: str  # of its secrets
+
+    @property
+    def vault(self) -> Vault:
+        return Vault([self.key])
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.url, autocommit=True)
+
+    def rows(self, query: str, *parameters: object) -> list[tuple]:
+        with self.connect() as conn:
+            return conn.execute(query, parameters).fetchall()
+
+    def add_tenant(self, name: str = "acme") -> None:
+        key = self.vault.encrypt(b"k" * 32)
+        with self.connect() as conn:
+            conn.execute("INSERT INTO tenant (name, fingerprint_key) VALUES (%s, %s)", (name, key))
+
+    def add_source(self, name: str, kind: str, *secrets: str, tenant: str = "acme", **settings: object) -> None:
+        encrypted = [self.vault.encrypt(secret.encode()) for secret in secrets]
+        with self.connect() as conn:
+            conn.execute(
+                "INSERT INTO source (tenant_id, name, kind, secrets, settings)"
+                " SELECT id, %s, %s, %s, %s FROM tenant WHERE name = %s",
+                (name, kind, encrypted, Jsonb(settings), tenant),
+            )
+
+    def add_endpoint(
+        self, name: str, url: str, *secrets: str, tenant: str = "acme", filter: dict | None = None, **settings: object
+    ) -> int:
+        encrypted = [self.vault.encrypt(secret.encode()) for secret in secrets]
+        with self.connect() as conn:
+            row = conn.execute(
+                "INSERT INTO endpoint (tenant_id, name, url, secrets, settings)"
+                " SELECT id, %s, %s, %s, %s FROM tenant WHERE name = %s RETURNING id",
+                (name, url, encrypted, Jsonb(settings), tenant),
+            ).fetchone()
+            assert row is not None
+            conn.execute("INSERT INTO subscription VALUES (%s, %s)", (row[0], Jsonb(filter) if filter else None))
+            return int(row[0])
+
+
+@pytest.fixture(scope="session")
+def template(servers: PrivateServers) -> str:
+    """The name of a migrated, empty database, to be copied."""
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {TEMPLATE}")
+    migrate(_on(servers.database_url, TEMPLATE))
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(servers: PrivateServers, template: str) -> Iterator[Database]:
+    """A fresh migrated database, dropped afterwards."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = _on(servers.database_url, name)
+    worker = make_url(url).set(username="test_worker", password="worker").render_as_string(hide_password=False)
+    yield Database(url, worker, Fernet.generate_key().decode())
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """A pool on the test's database with the rights of a worker."""
+    engine = make_engine(database.worker_url, pool_size=10)
+    yield engine
+    engine.dispose()
+
+
+def _on(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)

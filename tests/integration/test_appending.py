@@ -1,0 +1,293 @@
+"""Rooms 4 to 6 on a real Postgres, with the rights of a worker."""
+
+import itertools
+import multiprocessing
+import os
+import random
+import threading
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from ops.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
+from pipeline.admit import admit
+from pipeline.append import Appended, append
+from pipeline.fanout import subscriptions
+from schemas.catalog import Catalog
+from schemas.endpoint import Endpoint
+from schemas.event import Event
+from schemas.message import Message
+from schemas.source import Source
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CATALOG = Catalog(
+    1,
+    {"acme": b"k" * 32, "other": b"o" * 32},
+    {
+        ("acme", "orders"): Source("acme", "orders", "amqp"),
+        ("acme", "shop"): Source("acme", "shop", "amqp"),
+        ("other", "orders"): Source("other", "orders", "amqp"),
+    },
+    {1: Endpoint(1, "acme", "billing", "http://127.0.0.1/", filter={"prefix": {"type": "order."}})},
+)
+
+
+def event(
+    id: str, subject: str = "order-1", body: bytes = b"{}", source: str = "acme.orders", type: str = "order.paid"
+) -> Event:
+    message = Message(source, body, "application/json", None, {"subject": subject}, id, type)
+    return admit(message, CATALOG, NOW)[0]
+
+
+def record(engine: Engine, *events: Event) -> Appended:
+    with transaction(engine) as conn:
+        return append(conn, events, subscriptions(CATALOG), NOW)
+
+
+def race(url: str, worker: int, count: int, subject: str, failures: "multiprocessing.Queue[str]") -> None:
+    """What each of the racing processes does: small batches on one chain, tried again when a race is lost."""
+    engine = make_engine(url, pool_size=1)
+    pending = [event(f"{worker}-{n}", subject) for n in range(count)]
+    while pending:
+        size = random.randint(1, 7)
+        try:
+            record(engine, *pending[:size])
+            pending = pending[size:]
+        except (DBAPIError, psycopg.Error) as error:
+            if not passes(error):
+                failures.put(str(error))
+                return
+
+
+@pytest.mark.parametrize("beforehand", [0, 1], ids=["on its first entry", "on a chain that exists"])
+def test_eight_processes_racing_on_one_chain_append_800_of_800_without_a_gap(database, engine, beforehand) -> None:
+    for n in range(beforehand):
+        record(engine, event(f"before-{n}", "raced"))
+    context = multiprocessing.get_context("spawn")
+    failures = context.Queue()
+    racers = [
+        context.Process(target=race, args=(database.worker_url, n, 100, "raced", failures), daemon=True) for n in range(8)
+    ]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(120)
+
+    assert [0] * 8 == [racer.exitcode for racer in racers]
+    assert failures.empty()
+    seqs = [seq for (seq,) in database.rows("SELECT seq FROM entry ORDER BY seq")]
+    assert list(range(800 + beforehand)) == seqs
+    assert [(800 + beforehand - 1,)] == database.rows("SELECT seq FROM chain WHERE subject = 'raced'")
+
+
+def test_batches_that_make_the_same_chains_in_opposite_order_do_not_deadlock(database, engine) -> None:
+    subjects = [f"s-{n}" for n in range(40)]
+    errors: list[Exception] = []
+
+    def run(worker: int, order: list[str]) -> None:
+        try:
+            record(engine, *[event(f"{worker}-{subject}", subject) for subject in order])
+        except (DBAPIError, psycopg.Error) as error:
+            errors.append(error)
+
+    for turn in range(5):
+        names = [f"{turn}-{subject}" for subject in subjects]
+        threads = [threading.Thread(target=run, args=(n, names if n % 2 else names[::-1])) for n in (turn * 10, turn * 10 + 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert [] == errors
+    assert [(400,)] == database.rows("SELECT count(*) FROM entry")
+
+
+def test_the_same_batch_twice_is_recorded_once(database, engine) -> None:
+    batch = [event(f"e-{n}", f"s-{n % 3}") for n in range(10)]
+
+    first, second = record(engine, *batch), record(engine, *batch)
+
+    assert (10, 0, 10) == (len(first.entries), first.duplicates, first.planned)
+    assert (0, 10, 0) == (len(second.entries), second.duplicates, second.planned)
+    assert [(10,)] == database.rows("SELECT count(*) FROM entry")
+    assert [(10,)] == database.rows("SELECT count(*) FROM delivery")
+
+
+def test_a_duplicate_in_the_same_batch_is_appended_once_and_the_first_one_counts(database, engine) -> None:
+    appended = record(engine, event("same", body=b"first"), event("other"), event("same", body=b"second"))
+
+    assert (2, 1) == (len(appended.entries), appended.duplicates)
+    assert [(b"first",), (b"{}",)] == database.rows("SELECT body FROM content ORDER BY seq")
+
+
+def test_the_same_id_from_another_source_or_tenant_is_another_event(database, engine) -> None:
+    appended = record(engine, event("e-1"), event("e-1", source="acme.shop"), event("e-1", source="other.orders"))
+
+    assert (3, 0) == (len(appended.entries), appended.duplicates)
+
+
+def test_the_same_subject_of_two_tenants_is_two_chains(database, engine) -> None:
+    record(engine, event("e-1"), event("e-2", source="other.orders"))
+
+    assert [("acme", 0), ("other", 0)] == database.rows("SELECT tenant, seq FROM entry ORDER BY tenant")
+
+
+def test_a_late_commit_of_the_same_event_makes_the_second_writer_fail_and_then_find_a_duplicate(database, engine) -> None:
+    late = engine.connect()
+    append(late, [event("e-1")], subscriptions(CATALOG), NOW)
+    outcome: list[Appended | Exception] = []
+
+    def second() -> None:
+        try:
+            outcome.append(record(engine, event("e-1")))
+        except (DBAPIError, psycopg.Error) as error:
+            outcome.append(error)
+            outcome.append(record(engine, event("e-1")))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive(), "the second writer must wait for the first one's head"
+    late.commit()
+    thread.join(10)
+    late.close()
+
+    assert isinstance(outcome[0], Exception)
+    assert UNIQUE_VIOLATION == sqlstate(outcome[0])
+    assert isinstance(outcome[1], Appended)
+    assert (0, 1) == (len(outcome[1].entries), outcome[1].duplicates)
+    assert [(0,)] == database.rows("SELECT seq FROM entry")
+
+
+def test_a_rolled_back_batch_leaves_nothing_behind(database, engine) -> None:
+    conn = engine.connect()
+    append(conn, [event("e-1")], subscriptions(CATALOG), NOW)
+    conn.rollback()
+    conn.close()
+
+    assert [(0, 0, 0, 0)] == database.rows(
+        "SELECT (SELECT count(*) FROM chain), (SELECT count(*) FROM entry), (SELECT count(*) FROM content),"
+        " (SELECT count(*) FROM delivery)"
+    )
+
+
+def test_only_endpoints_whose_filter_matches_are_owed_a_delivery(database, engine) -> None:
+    appended = record(engine, event("e-1", type="order.paid"), event("e-2", type="stock.low"))
+
+    assert 1 == appended.planned
+    assert [(1, "pending", NOW)] == database.rows("SELECT endpoint_id, state, next_attempt_at FROM delivery")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"amount": 1.10}',
+        b'{"id": 9007199254740993}',
+        b'{"a": 1, "a": 2}',
+        b'{"nul": "\\u0000"}',
+        b"raw \x00 NUL",
+        b'{"lone": "\\ud800"}',
+        b"\xed\xa0\x80",
+        b"\xff\xfe",
+        b"",
+        os.urandom(100_000),
+    ],
+    ids=[
+        "1.10",
+        "2^53+1",
+        "duplicate keys",
+        "NUL escape",
+        "NUL",
+        "lone surrogate escape",
+        "lone surrogate",
+        "no UTF-8",
+        "empty",
+        "random",
+    ],
+)
+def test_a_body_comes_back_to_the_byte(database, engine, body) -> None:
+    record(engine, event("e-1", body=body))
+
+    assert [(body,)] == database.rows("SELECT body FROM content")
+
+
+def forge(conn: psycopg.Connection, seq: int, prev_hash: bytes | None, hash: bytes | None = None) -> None:
+    """Inserts an entry behind the only one there is, the way a second writer with a bug would."""
+    envelope = f"forged {seq}".encode()
+    conn.execute(
+        "INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant)"
+        " SELECT chain_id, %s, %s, %s, %s, tenant FROM entry",
+        (seq, prev_hash, hash or sha256(b"\0" + envelope).digest(), envelope),
+    )
+
+
+def test_postgres_itself_refuses_a_wrong_hash_a_broken_link_a_gap_and_a_fork(database, engine) -> None:
+    head = record(engine, event("e-1")).entries[0].hash
+
+    with database.connect() as owner:
+        with pytest.raises(psycopg.errors.CheckViolation, match="entry_hash"):
+            forge(owner, 1, head, hash=b"h" * 32)
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="entry_link"):
+            forge(owner, 1, b"h" * 32)
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="entry_link"):
+            forge(owner, 2, head)
+        with pytest.raises(psycopg.errors.UniqueViolation, match="entry_pkey"):
+            forge(owner, 0, None)
+        with pytest.raises(psycopg.errors.CheckViolation, match="entry_first"):
+            forge(owner, 1, None)
+        forge(owner, 1, head)
+
+    assert [(0,), (1,)] == database.rows("SELECT seq FROM entry ORDER BY seq")
+
+
+@pytest.mark.parametrize("statement", ["UPDATE entry SET tenant = 'x'", "DELETE FROM entry", "TRUNCATE entry"])
+@pytest.mark.parametrize("role", ["origin", "replica"])
+def test_even_the_superuser_is_refused(database, engine, statement, role) -> None:
+    record(engine, event("e-1"))
+
+    with database.connect() as owner, pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+        owner.execute(f"SET session_replication_role = {role}")
+        owner.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entry SET tenant = 'x'",
+        "DELETE FROM entry",
+        "TRUNCATE entry",
+        "UPDATE content SET body = 'x'",
+        "DELETE FROM content",
+        "DELETE FROM delivery",
+        "DELETE FROM dead_letter",
+        "DELETE FROM chain",
+        "UPDATE source SET kind = 'none'",
+        "UPDATE endpoint SET url = 'http://elsewhere/'",
+        "INSERT INTO tenant (name, fingerprint_key) VALUES ('x', 'y')",
+        "CREATE TABLE mine ()",
+        "ALTER TABLE entry DISABLE TRIGGER ALL",
+    ],
+)
+def test_a_worker_has_no_right_to(database, engine, statement) -> None:
+    with psycopg.connect(database.worker_url) as worker, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        worker.execute(statement)
+
+
+def test_the_look_up_of_fingerprints_takes_the_index_of_a_table_that_was_never_analysed(database, engine) -> None:
+    ids = itertools.count()
+    for _ in range(5):
+        record(engine, *[event(f"e-{next(ids)}", f"s-{n % 50}") for n in range(1000)])
+    keys = "{" + ",".join(event(f"e-{n}").fingerprint.hex() for n in range(20)) + "}"
+
+    plan = "\n".join(
+        line
+        for (line,) in database.rows(
+            "EXPLAIN SELECT uuid_send(fingerprint) FROM entry WHERE fingerprint = ANY(CAST(%s AS uuid[]))", keys
+        )
+    )
+
+    assert "entry_fingerprint_key" in plan

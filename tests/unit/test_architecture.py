@@ -1,0 +1,188 @@
+import ast
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("schemas", "pipeline", "ops", "workers")  # each imports itself and those before it
+
+# library: where it may be imported; a benchmark runs its peers, so it may import what they are made of
+HOMES = {
+    "pika": ("workers/",),
+    "dramatiq": ("workers/",),
+    "celery": (),
+    "sqlalchemy": ("pipeline/", "ops/"),
+    "psycopg": ("pipeline/", "ops/"),
+    "alembic": ("ops/",),
+    "structlog": ("ops/", "workers/"),
+    "logging": ("ops/", "workers/"),
+    "prometheus_client": ("ops/",),
+}
+# A worker is handed connections and must know their failures; statements are the pipeline's.
+HANDLES = ("sqlalchemy.Connection", "sqlalchemy.Engine", "sqlalchemy.exc.")
+BENCH = "ops/bench"
+LAZY = ("ops/cli", BENCH)  # may start a worker, from inside a function
+
+ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv"}
+CLOCKS = {
+    *(f"datetime.{name}" for name in ("now", "utcnow", "today")),
+    *(f"datetime.datetime.{name}" for name in ("now", "utcnow", "today")),
+    *(f"time.{name}" for name in ("time", "time_ns", "monotonic", "perf_counter", "sleep")),
+    "date.today",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    path: str
+    tree: ast.Module
+    lines: int
+
+    @property
+    def layer(self) -> str:
+        return self.path.split("/")[0]
+
+
+@dataclass(frozen=True)
+class Import:
+    module: Module
+    name: str
+    lazy: bool
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    paths = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+    return tuple(
+        Module(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), path), path.read_text().count("\n"))
+        for path in paths
+    )
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def imports() -> Iterator[Import]:
+    for module in modules():
+        inside = {id(node) for function in functions(module.tree) for node in ast.walk(function)}
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Import):
+                yield from (Import(module, alias.name, id(node) in inside) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{module.path}: a relative import"
+                yield from (Import(module, f"{node.module}.{alias.name}", id(node) in inside) for alias in node.names)
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def uses(module: Module, names: set[str]) -> list[str]:
+    attributes = (dotted(node) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute))
+    from_imports = (
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    )
+    return [f"{module.path}: {name}" for name in (*attributes, *from_imports) if name in names]
+
+
+def calls(module: Module, *methods: str) -> list[str]:
+    return [
+        f"{module.path}:{node.lineno}: .{node.func.attr}()"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods
+    ]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert set(LAYERS) == {module.layer for module in modules()}
+
+
+def test_imports_run_one_way() -> None:
+    wrong = [
+        f"{one.module.path} imports {one.name}"
+        for one in imports()
+        if (target := one.name.split(".")[0]) in LAYERS
+        and LAYERS.index(target) > LAYERS.index(one.module.layer)
+        and not (one.lazy and target == "workers" and one.module.path.startswith(LAZY))
+    ]
+
+    assert [] == wrong
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_only_where_it_is_at_home(library: str) -> None:
+    elsewhere = {
+        f"{one.module.path} imports {one.name}"
+        for one in imports()
+        if one.name.split(".")[0] == library
+        and not one.module.path.startswith((*HOMES[library], BENCH))
+        and not (one.module.layer == "workers" and one.name.startswith(HANDLES))
+    }
+
+    assert set() == elsewhere
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = [use for module in modules() for use in uses(module, ENVIRONMENT) if module.path != "ops/settings.py"]
+
+    assert [] == readers
+
+
+def test_only_one_place_commits() -> None:
+    committers = [
+        call
+        for module in modules()
+        if module.path != "ops/db.py" and not module.path.startswith(BENCH)
+        for call in calls(module, "commit", "begin")
+    ]
+
+    assert [] == committers
+
+
+def test_the_pipeline_reads_no_clock_and_prints_nothing() -> None:
+    pipeline = [module for module in modules() if module.layer == "pipeline"]
+    printers = [
+        module.path
+        for module in pipeline
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and dotted(node.func) == "print"
+    ]
+
+    assert [] == [use for module in pipeline for use in uses(module, CLOCKS)] + printers
+
+
+def test_modules_are_small() -> None:
+    lines = {module.path: module.lines for module in modules() if not module.path.endswith("__init__.py")}
+
+    assert {} == {path: count for path, count in lines.items() if count > 300}
+    assert statistics.median(lines.values()) <= 110
+
+
+def test_functions_are_small() -> None:
+    long = [
+        f"{module.path}: {function.name} has {length} lines"
+        for module in modules()
+        for function in functions(module.tree)
+        if (length := (function.end_lineno or 0) - function.lineno + 1) > 50
+    ]
+
+    assert [] == long
+
+
+def test_every_package_is_typed_and_says_what_it_is() -> None:
+    assert [] == [layer for layer in LAYERS if not (ROOT / layer / "py.typed").exists()]
+    assert [] == [module.path for module in modules() if ast.get_docstring(module.tree) is None]
+
+
+def test_no_folder_of_tests_is_named_like_a_package() -> None:
+    assert [] == [path for path in (ROOT / "tests").rglob("*") if path.is_dir() and path.name in LAYERS]

@@ -1,0 +1,205 @@
+"""The ingest worker: takes what is in the inbox, as much as is there, and acks it once it is in the ledger.
+
+Two threads: this one reads the broker and admits the next batch while the other has the database busy with the last.
+If the process dies, everything not acked is redelivered; what was committed by then is a duplicate.
+"""
+
+import queue
+import random
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pika
+import structlog
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
+
+from ops import health, metrics
+from ops import log as logs
+from ops.db import make_engine
+from ops.secrets import Vault
+from ops.settings import Settings, require
+from schemas.message import Message
+from workers.topology import INBOX, RECEIVED, declare
+from workers.writer import Judged, Stopped, Writer
+
+log = structlog.get_logger()
+
+MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket is left unread until a batch is done
+RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
+THREAD_TURN = 0.001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
+
+
+class Ingest:
+    """One consumer of the inbox and the thread that writes for it."""
+
+    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._stop = stop
+        self._connection: pika.BlockingConnection | None = None
+        self._channel: BlockingChannel | None = None
+        self._buffer: deque[tuple[int, Judged]] = deque()
+        self._buffered = 0  # bytes
+        self._in_hand: int | None = None  # the delivery tag that the batch being written ends with
+        self._batches: queue.Queue[list[Judged] | None] = queue.Queue(1)
+        self._results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self._beat: Callable[[], None] = lambda: None
+        self.trouble: str | None = "not connected yet"
+
+    def run(self, beat: Callable[[], None]) -> None:
+        """Consumes until the process is to stop; connects again, however often the broker goes away."""
+        self._beat = beat
+        thread = threading.Thread(target=self._write, name="writer")
+        thread.start()
+        wait = RECONNECT[0]
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._connect()
+                    wait = RECONNECT[0]
+                    self._consume()
+                except (AMQPError, OSError) as error:
+                    self.trouble = f"broker: {error!r}"
+                    log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
+                    metrics.BROKER_RECONNECTS.labels("consumer").inc()
+                    self._stop.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, guards nothing
+                    wait = min(wait * 2, RECONNECT[1])
+        finally:
+            self._batches.put(None)
+            thread.join()
+
+    def _connect(self) -> None:
+        parameters = pika.URLParameters(self._settings.amqp_url)
+        parameters.heartbeat = 60
+        parameters.socket_timeout = parameters.stack_timeout = 10
+        parameters.blocked_connection_timeout = None  # only publishers are blocked
+        self._connection = pika.BlockingConnection(parameters)
+        self._channel = self._connection.channel()
+        declare(self._channel)
+        self._channel.basic_qos(prefetch_count=max(self._settings.prefetch, 2 * self._settings.batch_size))
+        self._buffer.clear()
+        self._buffered = 0
+        self._drop_result()
+        self._channel.basic_consume(INBOX, self._receive)
+        self.trouble = None
+        log.info("inbox_opened", queue=INBOX)
+
+    def _drop_result(self) -> None:
+        """Waits out a batch of the connection before: its tags mean nothing on this one, its messages come again."""
+        while self._in_hand is not None:
+            self._beat()
+            with suppress(queue.Empty):
+                failure = self._results.get(timeout=1.0)
+                self._in_hand = None
+                self._raise_failure(failure)
+
+    def _consume(self) -> None:
+        assert self._connection is not None
+        while not self._stop.is_set():
+            self._beat()
+            if self._buffered < MAX_BUFFERED or self._in_hand is None:
+                self._connection.process_data_events(time_limit=0.5)
+            self._settle(wait=self._buffered >= MAX_BUFFERED)
+            self._hand_over()
+        self._close()
+
+    def _receive(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        message = Message(
+            method.routing_key,
+            body,
+            properties.content_type,
+            properties.content_encoding,
+            properties.headers,
+            properties.message_id,
+            properties.type,
+            properties.timestamp,
+            trusted=method.exchange == RECEIVED,
+        )
+        self._buffer.append((method.delivery_tag, self._writer.judge(message)))
+        self._buffered += len(body)
+
+    def _hand_over(self) -> None:
+        """Gives the writer all that has arrived, up to a batch, when it has nothing to do: no lingering."""
+        if self._in_hand is not None or not self._buffer:
+            return
+        taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._settings.batch_size))]
+        self._buffered -= sum(len(judged.message.body) for _tag, judged in taken)
+        self._in_hand = taken[-1][0]
+        self._batches.put([judged for _tag, judged in taken])
+
+    def _settle(self, *, wait: bool) -> None:
+        """Acks the batch that was written, if it was, on the channel that it came from."""
+        if self._in_hand is None:
+            return
+        try:
+            failure = self._results.get(block=wait, timeout=1.0)
+        except queue.Empty:
+            return
+        tag, self._in_hand = self._in_hand, None
+        self._raise_failure(failure)
+        assert self._channel is not None
+        self._channel.basic_ack(tag, multiple=True)
+
+    def _raise_failure(self, failure: Exception | None) -> None:
+        if failure is not None:
+            self._stop.set()
+            if not isinstance(failure, Stopped):
+                raise failure
+
+    def _close(self) -> None:
+        """Finishes the batch in hand and hands back the rest, unharmed: closing requeues what was not acked."""
+        assert self._connection is not None
+        while self._in_hand is not None:
+            self._connection.process_data_events(time_limit=0)
+            self._settle(wait=True)
+        self._connection.close()
+
+    def _write(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            failure: Exception | None = None
+            try:
+                self._writer.write(batch)
+            except Exception as error:  # noqa: BLE001 - the other thread raises it
+                failure = error
+            self._results.put(failure)
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.add_callback_threadsafe(_nothing)
+        except AMQPError:
+            pass  # the connection is gone, and with it what would have been acked
+
+
+def _nothing() -> None:
+    """Wakes the connection's loop, no more."""
+
+
+def run(settings: Settings) -> int:
+    """Runs one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
+    require(settings, "database_url", "amqp_url", "keys")
+    logs.configure(settings.log, settings.log_level, "ingest")
+    sys.setswitchinterval(THREAD_TURN)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = make_engine(settings.database_url, pool_size=2)
+    writer = Writer(engine, Vault(settings.fernet_keys()), stop.is_set)
+    ingest = Ingest(settings, writer, stop)
+    checks = {"broker": lambda: ingest.trouble, "database": lambda: writer.trouble}
+    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
+    log.info("started", metrics_port=server.port)
+    try:
+        ingest.run(server.beat)
+    finally:
+        server.close()
+        engine.dispose()
+    log.info("stopped")
+    return 0

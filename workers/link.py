@@ -1,0 +1,167 @@
+"""A connection to the broker, with one channel in confirm mode, that comes back by itself."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Protocol
+
+import pika
+import structlog
+from pika.channel import Channel
+from pika.exceptions import AMQPError
+from pika.spec import Basic
+
+from ops import metrics
+from workers.session import Lost, Session
+from workers.topology import Declaration
+
+_SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
+_HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
+_FIRST_WAIT: Final = 0.2
+_LONGEST_WAIT: Final = 5.0
+
+_log = structlog.get_logger()
+
+
+class Side(Protocol):
+    """Whoever publishes through a link, and what it is told, always on the event loop."""
+
+    def on_up(self, channel: Channel) -> None:
+        """Told that `channel` may be published to; the first message there has the delivery tag 1."""
+
+    def on_down(self, reason: str) -> None:
+        """Told that the channel is gone: what it did not confirm it never will."""
+
+    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
+        """Told the broker's word on message `tag`, or on all up to it: whether they are durable."""
+
+    def on_return(self, exchange: str, routing_key: str) -> None:
+        """Told that a message could not be routed; its confirm comes later, and does not say so."""
+
+
+class Link:
+    """Connects, declares, tells its `side`, and begins anew whenever the connection or the channel ends, until `close`.
+
+    `reason` says why nothing can be published just now: not connected, or the broker is in alarm; None while it can be.
+    Waits between attempts grow from 0.2 s to 5 s, with jitter.
+    """
+
+    def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
+        self._parameters = _parameters(amqp_url, name)
+        self._topology = topology
+        self._side = side
+        self._keeper: asyncio.Task[None] | None = None
+        self._live: Session | None = None
+        self._ups = 0
+        self.reason: str | None = "not connected"
+
+    def start(self) -> None:
+        """Begin to connect, on the running event loop. Does not wait."""
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Close the connection and stay away."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+
+    async def _keep(self) -> None:
+        wait = _FIRST_WAIT
+        while True:
+            ups = self._ups
+            reason = await self._session()
+            wait = _FIRST_WAIT if self._ups > ups else min(2 * wait, _LONGEST_WAIT)
+            pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
+            _log.warning("broker_lost", reason=reason, again_in=round(pause, 2))
+            await asyncio.sleep(pause)
+
+    async def _session(self) -> str:
+        """One connection from its opening to its end; gives the reason of the end."""
+        session = Session(self._parameters)
+        session.connection.add_on_connection_blocked_callback(partial(self._blocked, session))
+        session.connection.add_on_connection_unblocked_callback(partial(self._unblocked, session))
+        try:
+            async with asyncio.timeout(_SETUP_SECONDS):
+                channel = await self._open(session)
+            self._up(session, channel)
+            return await session.ended
+        except TimeoutError:
+            return f"not set up within {_SETUP_SECONDS:g} s"
+        except (Lost, AMQPError) as error:
+            return str(error) or type(error).__name__
+        finally:
+            self._down(session)
+            await session.close()
+
+    async def _open(self, session: Session) -> Channel:
+        await session.opened()
+        channel: Channel = await session.reply(partial(_open_channel, session))
+        channel.add_on_close_callback(lambda _channel, error: session.end(error))
+        channel.add_on_return_callback(partial(self._returned, session))
+        await session.reply(partial(_confirm, channel, partial(self._confirmed, session)))
+        for method, arguments in self._topology:
+            await session.reply(partial(_declare, channel, method, dict(arguments)))
+        return channel
+
+    def _up(self, session: Session, channel: Channel) -> None:
+        self._live = session
+        self.reason = session.blocked
+        self._ups += 1
+        if self._ups > 1:
+            metrics.BROKER_RECONNECTS.labels("publisher").inc()
+        _log.info("broker_connected", times=self._ups)
+        self._side.on_up(channel)
+
+    def _down(self, session: Session) -> None:
+        if self._live is session:
+            self._live = None
+            self.reason = "not connected"
+            self._side.on_down("the connection to the broker was lost")
+
+    # What a session that is no longer ours still says does not count: its delivery tags mean nothing on another channel.
+
+    def _confirmed(self, session: Session, frame: Any) -> None:
+        if self._live is session:
+            method = frame.method
+            self._side.on_confirm(method.delivery_tag, multiple=method.multiple, taken=isinstance(method, Basic.Ack))
+
+    def _returned(self, session: Session, _channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
+        if self._live is session:
+            self._side.on_return(method.exchange, method.routing_key)
+
+    def _blocked(self, session: Session, _connection: Any, frame: Any) -> None:
+        session.blocked = f"the broker is in alarm: {frame.method.reason}"
+        if self._live is session:
+            self.reason = session.blocked
+            _log.warning("broker_blocked", reason=frame.method.reason)
+
+    def _unblocked(self, session: Session, _connection: Any, _frame: Any) -> None:
+        session.blocked = None
+        if self._live is session:
+            self.reason = None
+            _log.info("broker_unblocked")
+
+
+def _open_channel(session: Session, reply: Callable[[Any], None]) -> None:
+    session.connection.channel(on_open_callback=reply)
+
+
+def _confirm(channel: Channel, confirmed: Callable[[Any], None], reply: Callable[[Any], None]) -> None:
+    channel.confirm_delivery(confirmed, callback=reply)
+
+
+def _declare(channel: Channel, method: str, arguments: dict[str, Any], reply: Callable[[Any], None]) -> None:
+    getattr(channel, method)(**arguments, callback=reply)
+
+
+def _parameters(amqp_url: str, name: str) -> pika.URLParameters:
+    parameters = pika.URLParameters(amqp_url)
+    parameters.heartbeat = parameters.heartbeat or _HEARTBEAT
+    parameters.socket_timeout, parameters.stack_timeout = 5, 8
+    # A blocked connection is kept: only on it does the broker say when the alarm is over.
+    parameters.blocked_connection_timeout = None
+    parameters.client_properties = {"connection_name": f"waxseal {name}"}
+    return parameters

@@ -1,0 +1,98 @@
+"""One connection to the broker on the event loop: pika's callbacks as something that can be awaited."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pika
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.exceptions import AMQPError
+
+_CLOSE_SECONDS: Final = 2.0
+
+
+class Lost(Exception):
+    """The connection or its channel ended."""
+
+
+class Unsendable(ValueError):
+    """The message cannot be put into AMQP's frames."""
+
+
+class Session:
+    """A connection that is being opened on the running event loop; `ended` gets the reason when it, or its channel, ends."""
+
+    def __init__(self, parameters: pika.URLParameters) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self.blocked: str | None = None
+        self._opened: asyncio.Future[Any] = loop.create_future()
+        self._closed = asyncio.Event()
+        self.connection = _Connection(
+            parameters,
+            on_open_callback=lambda connection: self._opened.set_result(connection),
+            on_open_error_callback=self._gone,
+            on_close_callback=self._gone,
+            custom_ioloop=loop,
+        )
+
+    async def opened(self) -> None:
+        """Return when the connection is open. Raises `Lost`."""
+        await self._settled(self._opened)
+
+    async def reply(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
+        """Give the broker's reply to what `ask` requests with the callback it is given. Raises `Lost`, or pika's errors."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        ask(lambda value: answer.done() or answer.set_result(value))
+        return await self._settled(answer)
+
+    def end(self, error: object) -> None:
+        """Say that the session is over; only the first reason counts."""
+        if not self.ended.done():
+            self.ended.set_result(str(error) or type(error).__name__)
+
+    async def close(self) -> None:
+        """Close what is open. A broker that does not answer is left to the heartbeat after two seconds."""
+        self.end("closed")
+        if not self._closed.is_set():
+            try:
+                self.connection.close()
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._closed.wait()
+            except (AMQPError, TimeoutError):
+                return
+
+    async def _settled(self, future: asyncio.Future[Any]) -> Any:
+        await asyncio.wait({future, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if self.ended.done():
+            raise Lost(self.ended.result())
+        return future.result()
+
+    def _gone(self, _connection: Any, error: object) -> None:
+        self._closed.set()
+        self.end(error)
+
+
+class _Connection(AsyncioConnection):  # type: ignore[misc]
+    """Sends once per turn of the loop: pika's send for each frame, three to a message, costs as much as all the rest."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._frames: list[bytes] = []
+        super().__init__(*arguments, **options)
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        # Bodies are split into frames, properties are not; the broker would answer by closing the connection for everybody.
+        if max(map(len, marshaled_frames)) > self.params.frame_max:
+            raise Unsendable(f"the message's properties do not fit into a frame of {self.params.frame_max} bytes")
+        super()._output_marshaled_frames(marshaled_frames)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._frames:
+            self.ioloop.call_soon(self._emit)
+        self._frames.append(data)
+
+    def _emit(self) -> None:
+        data = b"".join(self._frames)
+        self._frames.clear()
+        if self._transport is not None:
+            super()._adapter_emit_data(data)
