@@ -12,7 +12,8 @@ from ops.errors import Misconfigured
 from ops.yaml import Document, Location
 from pipeline.filters import compile_filter
 from pipeline.rules import check_rule
-from schemas.config_file import Checks, ConfigFile, EndpointSpec, SourceSpec, TenantSpec
+from schemas.config_file import ConfigFile, EndpointSpec, SourceSpec, TenantSpec
+from schemas.config_values import Checks
 from schemas.source import KINDS
 
 _LARGEST_SECRET: Final = 64 * 1024  # characters
@@ -70,22 +71,23 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
 
 def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     """Names that occur twice, and tenants that are named but not there; in the raw content, whatever else is wrong."""
-    tenants = {item.get("name") for _, item in _items(content, "tenants")}
+    tenants = {name for _, item in _items(content, "tenants") if isinstance(name := item.get("name"), str)}
     for section in ("tenants", "sources", "endpoints", "mailboxes"):
-        seen = set()
+        seen: set[tuple[str, str]] = set()
         for index, item in _items(content, section):
-            key = (item.get("tenant"), item.get("name"))
-            if key in seen:
-                yield (section, index, "name"), f"{item.get('name')!r} is there twice"
+            tenant, name = item.get("tenant"), item.get("name")
+            key = (str(tenant), str(name))
+            if isinstance(name, str) and key in seen:
+                yield (section, index, "name"), f"{name!r:.80} is there twice"
             seen.add(key)
-            if isinstance(key[0], str) and key[0] not in tenants:
-                yield (section, index, "tenant"), f"tenant {key[0]!r:.80} is not among the tenants of this file"
+            if isinstance(tenant, str) and tenant not in tenants:
+                yield (section, index, "tenant"), f"tenant {tenant!r:.80} is not among the tenants of this file"
 
 
 def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[str, Any]]]:
     listed = content.get(section)
     for index, item in enumerate(listed if isinstance(listed, list) else []):
-        if isinstance(item, dict) and isinstance(item.get("name"), str):
+        if isinstance(item, dict):
             yield index, item
 
 

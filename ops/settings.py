@@ -106,6 +106,11 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def debug_wanted() -> bool:
+    """Whether tracebacks are to be shown; known even when no other setting can be read."""
+    return os.environ.get(f"{PREFIX}DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+
 def split_keys(text: str) -> list[str]:
     """Split Fernet keys at commas and line ends. Raises `ValueError` for what is not a key, without showing it."""
     keys = [key.strip() for line in text.splitlines() for key in line.split(",") if key.strip()]

@@ -75,5 +75,6 @@ def _syntax(error: YAMLError) -> tuple[int, str, str]:
     if not isinstance(error, MarkedYAMLError):
         return 1, "", f"is not YAML: {str(error).splitlines()[0]}"
     mark = error.problem_mark or error.context_mark
-    problem = (error.problem or error.context or "cannot be read").splitlines()[0]
+    # A duplicate key's message shows both values, and either may be a secret.
+    problem = (error.problem or error.context or "cannot be read").splitlines()[0].partition(" with value ")[0]
     return (mark.line + 1 if mark else 1), "", f"is not YAML: {problem}"

@@ -166,9 +166,11 @@ def _members(text: str, at: int) -> tuple[dict[str, tuple[Any, str]], int]:
     if text[at : at + 1] == "}":
         return members, at + 1
     while True:
+        if text[at : at + 1] != '"':
+            raise ValueError(f"a member's name expected at character {at}")
         name, at = _DECODER.raw_decode(text, at)
-        if not isinstance(name, str) or name in members:
-            raise ValueError(f"member name {name!r:.80} is not a string or occurs twice")
+        if name in members:
+            raise ValueError(f"member {name!r:.80} occurs twice")
         start = _after(text, at, ":")
         value, at = _DECODER.raw_decode(text, start)
         members[name] = (value, text[start:at])

@@ -46,6 +46,7 @@ class Delivery:
     body: bytes
     fingerprint: bytes
     created_at: datetime
+    lease: UUID
 
 
 @dataclass(frozen=True, slots=True)

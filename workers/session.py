@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pika
@@ -30,7 +31,7 @@ class Session:
         self._closed = asyncio.Event()
         self.connection = _Connection(
             parameters,
-            on_open_callback=lambda connection: self._opened.set_result(connection),
+            on_open_callback=self._opened.set_result,
             on_open_error_callback=self._gone,
             on_close_callback=self._gone,
             custom_ioloop=loop,
@@ -43,7 +44,7 @@ class Session:
     async def reply(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
         """Give the broker's reply to what `ask` requests with the callback it is given. Raises `Lost`, or pika's errors."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        ask(lambda value: answer.done() or answer.set_result(value))
+        ask(partial(_set, answer))
         return await self._settled(answer)
 
     def end(self, error: object) -> None:
@@ -71,6 +72,11 @@ class Session:
     def _gone(self, _connection: Any, error: object) -> None:
         self._closed.set()
         self.end(error)
+
+
+def _set(answer: asyncio.Future[Any], value: Any) -> None:
+    if not answer.done():
+        answer.set_result(value)
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]

@@ -107,3 +107,8 @@ def _content_row(entry: Entry) -> tuple[bytes | None, ...]:
         attributes["subject"].encode(),
         timestamp(instant(attributes["time"])),
     )
+
+
+def count_by_heads(conn: Connection) -> int:
+    """The number of entries, as the heads have it."""
+    return int(conn.execute(COUNT_BY_HEADS).scalar_one())

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pika
@@ -162,6 +163,8 @@ def publish(servers: PrivateServers, queue: str, body: bytes) -> None:
         channel = connection.channel()
         channel.confirm_delivery()
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        # RabbitMQ writes down a new quorum queue's name half a second late; killed before that, it forgets the queue.
+        time.sleep(1)
         channel.basic_publish("", queue, body, mandatory=True)
 
 

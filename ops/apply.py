@@ -1,0 +1,106 @@
+"""Makes tenants, sources and endpoints what a configuration file says."""
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+from ops.config_file import read_config
+from ops.db import make_engine, transaction
+from ops.difference import Change, differences, unnamed
+from ops.secrets import Vault
+from ops.settings import Settings, environment, require
+from pipeline.store import catalog, configure
+from schemas.endpoint import Endpoint
+from schemas.source import Source
+
+_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What was changed, or would be. `generated` holds the secrets that were made, by endpoint: to be shown once."""
+
+    changes: Sequence[Change]
+    generated: dict[str, str] = field(default_factory=dict, repr=False)
+    dry_run: bool = False
+
+    @property
+    def changed(self) -> list[Change]:
+        """What is not as it was."""
+        return [change for change in self.changes if change.action in ("created", "changed", "removed")]
+
+
+def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: bool = False, enable: bool = False) -> Difference:
+    """Makes everything what the file says, in one transaction, and nothing at all when anything is wrong with it.
+
+    Idempotent: what is so already is not written again, and a process that watches the catalog sees no change. What the file
+    does not name stays, unless `prune`. Raises `BadConfig` with every fault of the file.
+    """
+    require(settings, "database_url", "keys")
+    config = read_config(path, environment())
+    vault = Vault(settings.fernet_keys())
+    engine = make_engine(settings.database_url, pool_size=1)
+    try:
+        with transaction(engine) as conn:
+            configure.lock(conn)
+            now = catalog.load(conn, vault.decrypt)
+            changes = list(differences(config, now, enable=enable))
+            if prune:
+                changes += unnamed(config, now, configure.tenants_in_use(conn))
+            generated: dict[str, str] = {}
+            if not dry_run:
+                changes, generated = _with_secrets(changes)
+                _write(conn, vault, changes)
+    finally:
+        engine.dispose()
+    return Difference(changes, generated, dry_run)
+
+
+def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
+    """Gives every endpoint without a secret one of its own."""
+    generated = {}
+    for index, change in enumerate(changes):
+        if isinstance(change.after, Endpoint) and not change.after.secrets:
+            secret = "whsec_" + base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+            generated[change.title] = secret
+            changes[index] = replace(change, after=replace(change.after, secrets=(secret,)))
+    return changes, generated
+
+
+def _write(conn: Connection, vault: Vault, changes: Sequence[Change]) -> None:
+    for change in changes:
+        if change.action in ("created", "changed"):
+            _put(conn, vault, change)
+        elif change.action == "removed":
+            _remove(conn, change)
+
+
+def _put(conn: Connection, vault: Vault, change: Change) -> None:
+    if isinstance(change.after, Source):
+        configure.put_source(conn, change.after, _encrypted(vault, change.after.secrets), change.settings)
+    elif isinstance(change.after, Endpoint):
+        secrets = _encrypted(vault, change.after.secrets)
+        endpoint_id = configure.put_endpoint(conn, change.after, secrets, change.settings, activate=change.activate)
+        if change.activate and change.before is not None:
+            configure.release(conn, endpoint_id, datetime.now(UTC))
+    else:
+        configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+
+
+def _remove(conn: Connection, change: Change) -> None:
+    if isinstance(change.before, Endpoint):
+        configure.remove_endpoint(conn, change.before.id)
+    elif change.item == "source":
+        configure.delete_source(conn, change.tenant, change.name)
+    else:
+        configure.delete_tenant(conn, change.name)
+
+
+def _encrypted(vault: Vault, secrets: Sequence[str]) -> list[bytes]:
+    return [vault.encrypt(secret.encode()) for secret in secrets]

@@ -1,0 +1,198 @@
+"""The peers of `bench ingest`: the same work as one dramatiq actor per event, as one Celery task per event, and the floor.
+
+The peers call the very `append` that we do, for one event at a time, and acknowledge after COMMIT: what they lack is the batch.
+"""
+
+import base64
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pika
+from sqlalchemy import Engine
+
+from ops.bench.load import events
+from ops.db import make_engine, transaction
+from ops.secrets import Vault
+from ops.settings import Settings, load_settings
+from pipeline.admit import admit
+from pipeline.append import append
+from pipeline.chain import extend_all
+from pipeline.fanout import plan, subscriptions
+from pipeline.store import catalog, deliveries, ledger
+from schemas.catalog import Catalog
+from schemas.message import Message
+from workers.topology import IN, INBOX, declare
+
+THREADS = 8
+QUEUE = "bench"
+BATCH = 1000
+
+
+def fill_inbox(amqp_url: str, count: int) -> None:
+    """Publishes `count` events to the inbox and returns when all are there."""
+    _fill(amqp_url, INBOX, ((IN, "bench.orders", body, _properties(headers)) for body, headers in events(count)), count)
+
+
+def fill_dramatiq(amqp_url: str, count: int) -> None:
+    """Publishes `count` events as messages to an actor."""
+    import dramatiq  # noqa: PLC0415 - a peer
+
+    dramatiq.set_broker(_dramatiq_broker(amqp_url))
+    actor = dramatiq.actor(_record_one, actor_name="record", queue_name=QUEUE)
+    actor.broker.declare_queue(QUEUE, ensure=True)
+    encoded = (actor.message(*_packed(body, headers)).encode() for body, headers in events(count))
+    _fill(amqp_url, QUEUE, (("", QUEUE, body, _properties()) for body in encoded), count)
+    actor.broker.close()
+
+
+def fill_celery(amqp_url: str, count: int) -> None:
+    """Publishes `count` events as calls of a task."""
+    app = _celery_app(amqp_url)
+    with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+        for body, headers in events(count):
+            app.send_task("record", _packed(body, headers), producer=producer, queue=f"{QUEUE}-celery")
+
+
+def run_dramatiq(settings: Settings) -> None:
+    """Runs the actor on threads, prefetching as dramatiq does, until SIGTERM."""
+    import dramatiq  # noqa: PLC0415 - a peer
+
+    broker = _dramatiq_broker(settings.amqp_url)
+    dramatiq.set_broker(broker)
+    dramatiq.actor(_record_one, actor_name="record", queue_name=QUEUE, max_retries=3)
+    worker = dramatiq.Worker(broker, worker_threads=THREADS)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    worker.start()
+    stop.wait()
+    worker.stop()
+
+
+def run_celery(settings: Settings) -> None:
+    """Runs the task on threads, acknowledging late as nothing may be lost, until SIGTERM."""
+    app = _celery_app(settings.amqp_url)
+    app.task(_record_one, name="record")
+    options = ["--pool=threads", f"--concurrency={THREADS}", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    app.worker_main(["worker", f"--queues={QUEUE}-celery", "--loglevel=WARNING", *options])
+
+
+def run_floor(settings: Settings) -> None:
+    """Consumes and COPYs rows that were made beforehand, a thousand to a transaction, and prints how fast."""
+    count = int(sys.argv[2])
+    prepared = _Prepared(settings)
+    batches = list(prepared.batches(count))
+    connection = pika.BlockingConnection(pika.URLParameters(settings.amqp_url))
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=2 * BATCH)
+    began, taken = time.monotonic(), 0
+    for method, _properties, _body in channel.consume(INBOX):
+        taken += 1
+        if taken % BATCH == 0:
+            prepared.store(batches[taken // BATCH - 1])
+            channel.basic_ack(method.delivery_tag, multiple=True)
+        if taken == count:
+            break
+    seconds = time.monotonic() - began
+    connection.close()
+    sys.stdout.write(json.dumps({"events_per_s": count / seconds}))
+
+
+class _Prepared:
+    """Rows that only have to be copied: chained beforehand on chains of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine, self.catalog = _engine_and_catalog(settings)
+        self._now = datetime.now(UTC)
+
+    def batches(self, count: int) -> Iterator[tuple[list[Any], list[Any]]]:
+        admitted = [_event(body, dict(headers), self.catalog, self._now) for body, headers in events(count)]
+        renamed = {event.chain_key: os.urandom(16) for event in admitted}
+        subjects = {renamed[event.chain_key]: (event.tenant, event.subject) for event in admitted}
+        with transaction(self.engine) as conn:
+            ledger.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
+            made = ledger.lock_heads(conn, subjects)
+        heads = {key: made[renamed[key]] for key in renamed}
+        subscribed = subscriptions(self.catalog)
+        for first in range(0, count, BATCH):
+            batch = admitted[first : first + BATCH]
+            entries, moved = extend_all(heads, batch, 0, os.urandom(32 * len(batch)))
+            heads |= moved
+            yield entries, plan(entries, subscribed)
+
+    def store(self, batch: tuple[list[Any], list[Any]]) -> None:
+        with transaction(self.engine) as conn:
+            ledger.insert_entries(conn, batch[0])
+            deliveries.insert_planned(conn, batch[1], self._now)
+
+
+_state: dict[str, tuple[Engine, Catalog]] = {}
+
+
+def _record_one(body: str, headers: dict[str, str]) -> None:
+    """What a task per event does: the whole route for one event, in one transaction."""
+    if "here" not in _state:
+        _state["here"] = _engine_and_catalog(load_settings())
+    engine, known = _state["here"]
+    now = datetime.now(UTC)
+    event = _event(base64.b64decode(body), headers, known, now)
+    with transaction(engine) as conn:
+        append(conn, [event], subscriptions(known), now)
+
+
+def _event(body: bytes, headers: dict[str, str], known: Catalog, now: datetime) -> Any:
+    return admit(Message("bench.orders", body, "application/json", None, headers), known, now)[0]
+
+
+def _engine_and_catalog(settings: Settings) -> tuple[Engine, Catalog]:
+    engine = make_engine(settings.database_url, pool_size=THREADS)
+    with transaction(engine) as conn:
+        return engine, catalog.load(conn, Vault(settings.fernet_keys()).decrypt)
+
+
+def _packed(body: bytes, headers: Any) -> tuple[str, dict[str, str]]:
+    return base64.b64encode(body).decode(), dict(headers)
+
+
+def _properties(headers: Any = None) -> pika.BasicProperties:
+    return pika.BasicProperties(content_type="application/json", headers=headers, delivery_mode=2)
+
+
+def _fill(amqp_url: str, queue: str, messages: Iterator[tuple[str, str, bytes, pika.BasicProperties]], count: int) -> None:
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        channel = connection.channel()
+        declare(channel)
+        channel.queue_purge(queue)
+        for exchange, key, body, properties in messages:
+            channel.basic_publish(exchange, key, body, properties)
+        deadline = time.monotonic() + 60
+        while channel.queue_declare(queue, passive=True).method.message_count < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"queue {queue} did not fill")
+            connection.sleep(0.1)
+
+
+def _dramatiq_broker(amqp_url: str) -> Any:
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415 - a peer
+
+    return RabbitmqBroker(url=amqp_url, confirm_delivery=True)
+
+
+def _celery_app(amqp_url: str) -> Any:
+    from celery import Celery  # noqa: PLC0415 - a peer
+
+    app = Celery("peer", broker=amqp_url)
+    app.conf.update(
+        task_acks_late=True, task_ignore_result=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=16
+    )
+    return app
+
+
+if __name__ == "__main__":
+    {"dramatiq": run_dramatiq, "celery": run_celery, "floor": run_floor}[sys.argv[1]](load_settings())

@@ -1,0 +1,28 @@
+"""The command line. A module here gives its commands as `COMMANDS`; adding one is a line below.
+
+Modules import what their commands need inside them, so that `waxseal --help` is there at once.
+"""
+
+import click
+
+from ops.cli import run
+from ops.cli.plain import PlainGroup
+
+COMMANDS: tuple[click.Command, ...] = (*run.COMMANDS,)
+
+
+@click.group(cls=PlainGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="waxseal", message="%(version)s")
+def main() -> None:
+    """Record webhooks, events and mail once, in a tamper-evident ledger, and deliver them until they arrive.
+
+    \b
+    Try it:
+      waxseal up --config waxseal.yaml    servers and workers, in .waxseal
+      waxseal status                      what is queued, delivered, dead
+      waxseal verify                      is the ledger as it was written?
+      waxseal down                        stop it all; `up` resumes
+
+    Commands that read or write the ledger find it by WAXSEAL_DATABASE_URL, else in .waxseal (`--data`).
+    `waxseal settings` lists every variable. An error is one line that says what to do, and exit code 2.
+    """

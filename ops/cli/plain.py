@@ -1,0 +1,86 @@
+"""Plain answers: an exit code from what a command returns, and one line for whatever went wrong."""
+
+import os
+import sys
+import traceback
+from collections.abc import MutableMapping, Sequence
+from typing import Any, NoReturn
+
+import click
+
+FAILED = 2
+INTERRUPTED = 130
+
+
+class PlainGroup(click.Group):
+    """Commands whose returned number is the exit code (None is 0) and whose errors are one line and exit code 2.
+
+    WAXSEAL_DEBUG=1 shows the traceback too.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002 - click's signature; ours is the standalone mode
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run a command and exit."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader of our output has seen enough; Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Interrupted.", err=True)
+            sys.exit(INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the person gets a line, not a traceback
+            _show(error)
+            sys.exit(FAILED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help, and succeed, when nothing was asked for."""
+        return super().parse_args(ctx, args or ["--help"])
+
+
+def _show(error: Exception) -> None:
+    from ops.settings import debug_wanted  # noqa: PLC0415 - only when something went wrong
+
+    if debug_wanted():
+        traceback.print_exception(error)
+    click.echo(f"Error: {explain(error)}", err=True)
+
+
+def explain(error: Exception) -> str:
+    """Say in one line what went wrong and what to do."""
+    from ops.errors import OpsError  # noqa: PLC0415
+
+    if isinstance(error, OpsError):
+        return str(error)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message()} (see `{error.ctx.command_path} --help`)"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if _is_from("sqlalchemy.exc", "OperationalError", error) or _is_from("psycopg", "OperationalError", error):
+        return f"the database does not answer ({_first_line(error)}): start it with `waxseal up`, or check WAXSEAL_DATABASE_URL"
+    if _is_from("pika.exceptions", "AMQPError", error):
+        return f"the broker does not answer ({_first_line(error)}): start it with `waxseal up`, or check WAXSEAL_AMQP_URL"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}"
+    return f"unexpected {type(error).__name__}: {_first_line(error)} (WAXSEAL_DEBUG=1 shows where)"
+
+
+def _is_from(module: str, name: str, error: Exception) -> bool:
+    """Whether `error` is of a class of a library that need not be loaded to ask."""
+    loaded: MutableMapping[str, Any] = sys.modules
+    return module in loaded and isinstance(error, getattr(loaded[module], name))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no details"

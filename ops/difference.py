@@ -1,0 +1,114 @@
+"""What applying a configuration file changes, worked out before anything is changed."""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from ops.redact import redact_text
+from schemas.catalog import Catalog
+from schemas.config_file import ConfigFile, EndpointSpec, SourceSpec
+from schemas.endpoint import Endpoint
+from schemas.source import Source
+
+Action = Literal["created", "changed", "removed", "unchanged", "kept"]
+Item = Literal["tenant", "source", "endpoint"]
+
+_NOT_COMPARED = ("id", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one thing. `before` and `after` hold secrets in the clear and never show in a repr."""
+
+    action: Action
+    item: Item
+    tenant: str
+    name: str
+    details: tuple[str, ...] = ()
+    before: Source | Endpoint | None = field(default=None, repr=False)
+    after: Source | Endpoint | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    activate: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is called: `acme` or `acme/billing`."""
+        return self.tenant if self.item == "tenant" else f"{self.tenant}/{self.name}"
+
+
+def differences(config: ConfigFile, now: Catalog, *, enable: bool = False) -> Iterator[Change]:
+    """Every thing that the file names, with what has to happen to it.
+
+    An endpoint that a 410 disabled is active again when its URL changes, or with `enable`.
+    """
+    for tenant in config.tenants:
+        yield Change("unchanged" if tenant.name in now.tenants else "created", "tenant", tenant.name, tenant.name)
+    for source in config.sources:
+        yield _source(source, now.sources.get((source.tenant, source.name)))
+    known = {(endpoint.tenant, endpoint.name): endpoint for endpoint in now.endpoints.values()}
+    for endpoint in config.endpoints:
+        yield _endpoint(endpoint, known.get((endpoint.tenant, endpoint.name)), enable=enable)
+
+
+def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str]) -> Iterator[Change]:
+    """Everything that the file does not name, with what pruning does to it."""
+    tenants = {tenant.name for tenant in config.tenants}
+    sources = {(source.tenant, source.name) for source in config.sources}
+    endpoints = {(endpoint.tenant, endpoint.name) for endpoint in config.endpoints}
+    for source in now.sources.values():
+        if (source.tenant, source.name) not in sources:
+            yield Change("removed", "source", source.tenant, source.name, before=source)
+    for endpoint in now.endpoints.values():
+        if endpoint.state != "removed" and (endpoint.tenant, endpoint.name) not in endpoints:
+            yield Change("removed", "endpoint", endpoint.tenant, endpoint.name, before=endpoint)
+    for name in now.tenants:
+        if name in in_use and name not in tenants:
+            why = "it has entries in the ledger, which is for ever, or had sources until now"
+            yield Change("kept", "tenant", name, name, (why,))
+        elif name not in tenants:
+            yield Change("removed", "tenant", name, name)
+
+
+def _source(spec: SourceSpec, before: Source | None) -> Change:
+    settings = spec.settings()
+    after = Source(spec.tenant, spec.name, spec.kind, tuple(spec.secrets), **settings)
+    details = () if before is None else tuple(_changes(before, after))
+    return Change(_action(before, details), "source", spec.tenant, spec.name, details, before, after, settings)
+
+
+def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> Change:
+    settings = spec.settings()
+    assert spec.url is not None
+    terms: dict[str, Any] = {name: settings[name] for name in ("timeout", "max_in_flight") if name in settings}
+    if "retry" in settings:
+        terms["retry"] = tuple(settings["retry"])
+    secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before else ()
+    after = Endpoint(before.id if before else 0, spec.tenant, spec.name, spec.url, secrets, spec.filter, **terms)
+    if before is None or before.state == "removed":
+        again = () if before is None else ("it was removed before, and takes up where it left off",)
+        return Change("created", "endpoint", spec.tenant, spec.name, again, before, after, settings, activate=True)
+    details: tuple[str, ...] = tuple(_changes(before, after))
+    activate = before.state == "disabled" and (enable or before.url != after.url)
+    if before.state == "disabled":
+        details += ("active again",) if activate else ()
+        after = replace(after, state="active" if activate else "disabled")
+    return Change(_action(before, details), "endpoint", spec.tenant, spec.name, details, before, after, settings, activate)
+
+
+def _action(before: object, details: tuple[str, ...]) -> Action:
+    return "created" if before is None else "changed" if details else "unchanged"
+
+
+def _changes(before: Any, after: Any) -> Iterator[str]:
+    """What is different, field by field; of secrets only that they are."""
+    for each in fields(after):
+        old, new = getattr(before, each.name), getattr(after, each.name)
+        if each.name in _NOT_COMPARED or old == new:
+            continue
+        yield "secrets changed" if each.name == "secrets" else f"{each.name}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)
+    return redact_text(f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value))

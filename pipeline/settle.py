@@ -1,0 +1,55 @@
+"""Room 8, settle: the verdicts on many tries, written in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+from sqlalchemy import Connection
+
+from pipeline.deliver import GONE
+from pipeline.store import deliveries, graves
+from schemas.deadletter import DeadLetter
+from schemas.delivery import Delivery, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A delivery and the verdict on its try."""
+
+    delivery: Delivery
+    settlement: Settlement
+
+
+def settle(conn: Connection, tried: Sequence[Tried], now: datetime) -> list[Tried]:
+    """Writes state and attempt of each delivery whose lease still holds; returns those.
+
+    Runs in the caller's transaction: until COMMIT nothing of it counts, and what was sent will be sent again under the same
+    id. A dead one becomes a dead letter as well. An endpoint that is gone is disabled, so that nothing more is sent there.
+    """
+    written = deliveries.settle(conn, [(each.delivery.lease, each.settlement) for each in tried], now)
+    settled = [each for each in tried if each.delivery.id in written]
+    graves.bury(conn, [_letter(each) for each in settled if each.settlement.outcome == "dead"], now)
+    gone = {each.delivery.endpoint_id for each in settled if each.settlement.reason == "gone"}
+    if gone:
+        deliveries.disable(conn, gone, f"it answered {GONE} Gone at {now:%Y-%m-%d %H:%M:%SZ}")
+    return settled
+
+
+def _letter(tried: Tried) -> DeadLetter:
+    """What an operator needs to judge it. The content stays in the ledger alone, where it can be erased."""
+    delivery, settlement = tried.delivery, tried.settlement
+    attributes = orjson.loads(delivery.attributes)
+    receipt = settlement.receipt
+    return DeadLetter(
+        stage="deliver",
+        reason=settlement.reason or "exhausted",
+        detail=f"{receipt.error}: {receipt.detail}",
+        tenant=delivery.tenant,
+        source=attributes["source"],
+        endpoint_id=delivery.endpoint_id,
+        delivery_id=delivery.id,
+        event_id=attributes["id"],
+        content_type=attributes["datacontenttype"],
+        attempts=settlement.attempt,
+    )

@@ -1,0 +1,96 @@
+"""What a subscriber is sent besides the body: Standard Webhooks 1.0 signatures, CloudEvents 1.0 headers, a W3C trace."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hmac import digest
+from urllib.parse import quote
+
+import orjson
+
+from schemas.delivery import Delivery
+
+PREFIX = "whsec_"
+RANDOM_BYTES = 24  # of a trace id and a span id
+
+# Standard Webhooks forbids a "." that others control in the id; the rest must be safe in a header and in anybody's log.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_PLAIN = re.compile(r"[!#$&-~]*")
+_UNESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_MEDIA_TYPE = re.compile(r"[!-~]+/[ -~]+")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+_SAMPLED = 0x01
+
+
+def key_of(secret: str) -> bytes:
+    """The key in a `whsec_` secret, which is the decoded bytes. Raises ValueError, without the secret in it.
+
+    The prefix may be missing and the padding too, as in every Standard Webhooks library.
+    """
+    encoded = secret.removeprefix(PREFIX)
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError(f"an endpoint's secret is {PREFIX} followed by base64")
+    return key
+
+
+def sign(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature`: one `v1,` signature per key. `timestamp` in Unix seconds."""
+    signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
+    return " ".join("v1," + base64.b64encode(digest(key, signed, "sha256")).decode() for key in keys)
+
+
+def webhook_id(event_id: str, fingerprint: bytes) -> str:
+    """The id that subscribers dedupe by: the event's own where a header can carry it, else one made of its fingerprint."""
+    return event_id if _ID.fullmatch(event_id) else f"evt_{fingerprint.hex()}"
+
+
+def headers(delivery: Delivery, keys: Sequence[bytes], user_agent: str, now: datetime, random: bytes) -> dict[str, str]:
+    """All headers of one try at `now`, none of which can hold anything but printable ASCII (CONTRACT §6).
+
+    `random` holds 24 fresh bytes. What the event says of itself cannot overrule what the ledger says of it.
+    """
+    attributes: dict[str, str] = orjson.loads(delivery.attributes)
+    content_type = attributes.pop("datacontenttype")
+    identity, timestamp = webhook_id(attributes["id"], delivery.fingerprint), int(now.timestamp())
+    found = {
+        "content-type": content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream",
+        "user-agent": user_agent,
+        "webhook-id": identity,
+        "webhook-timestamp": str(timestamp),
+        "traceparent": traceparent(attributes.get("traceparent"), random),
+    }
+    if keys:
+        found["webhook-signature"] = sign(keys, identity, timestamp, delivery.body)
+    for name, value in (attributes | _ledger(delivery)).items():
+        if name.isascii() and name.isalnum():
+            found[f"ce-{name}"] = _escaped(value)
+    return found
+
+
+def traceparent(given: str | None, random: bytes) -> str:
+    """A new span in the trace that `given` names, if that is a valid traceparent (W3C Trace Context 1), else in a new one."""
+    trace, span, flags = random[:16].hex(), random[16:24].hex(), _SAMPLED
+    match = _TRACEPARENT.fullmatch(given or "")
+    if match and not (match[1] == "00" and match[4]):
+        trace, flags = match[2], int(match[3], 16) & _SAMPLED
+    return f"00-{trace}-{span}-{flags:02x}"
+
+
+def _ledger(delivery: Delivery) -> Mapping[str, str]:
+    place = {
+        "tenant": delivery.tenant,
+        "chain": delivery.chain_id.hex,
+        "chainseq": str(delivery.seq),
+        "chainhash": delivery.hash.hex(),
+    }
+    return place if delivery.prev_hash is None else place | {"prevhash": delivery.prev_hash.hex()}
+
+
+def _escaped(value: str) -> str:
+    """A value as the CloudEvents HTTP binding §3.1.3.2 writes it: percent-encoded but for printable ASCII without space."""
+    return value if _PLAIN.fullmatch(value) else quote(value, safe=_UNESCAPED)
