@@ -56,6 +56,13 @@ def can_enter(account: Account | None, folder: Path) -> bool:
     return probe.returncode == 0
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that others can pass through but not list; one that exists is left as it is."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
 def own_folder(folder: Path, account: Account | None) -> Path:
     """Make `folder` if need be, entered by nobody but the account."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,27 @@
 """A process that is started, watched, restarted and stopped: a server or a worker, all the same."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
+from typing import IO, Final
 
-from ops.account import Account
+from ops.account import Account, make_folder
 from ops.errors import NotReady
 from ops.processes import Seen, end, see, spawn, wait_until
 
-_LARGEST_LOG = 50 * 2**20
+_LARGEST_LOG: Final = 50 * 2**20
 
 
 @dataclass
 class Child:
     """What to run and how to stop it; `process` is the one that runs, if any.
 
-    `ready` asks the process itself. `at_our_death` is sent to it by the kernel should we be killed.
+    `clear` removes what an earlier process may have left behind; `ready` asks the process itself; the kernel sends it
+    `at_our_death` should we be killed.
     """
 
     name: str
@@ -28,12 +31,14 @@ class Child:
     log: Path
     folder: Path
     ready: Callable[[], bool]
+    clear: Callable[[], object] = lambda: None
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     at_our_death: signal.Signals = signal.SIGTERM
     process: Popen[bytes] | None = field(default=None, repr=False)
     seen: Seen | None = None
     began: float = 0.0
+    _log_from: int = 0
 
     @property
     def pid(self) -> int:
@@ -49,10 +54,9 @@ class Child:
 
     def start(self) -> None:
         """Start the process; it is not ready yet. Its output is added to the log."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as output:
+        self.clear()
+        with open_log(self.log) as output:
+            self._log_from = output.tell()
             self.process = spawn(
                 list(self.command),
                 dict(self.environment),
@@ -64,10 +68,30 @@ class Child:
         self.seen, self.began = see(self.process.pid), time.monotonic()
 
     def failure(self) -> str:
-        """Say in one line how the process ended and where its log is."""
+        """Say in one line how the process ended, why if it said so, and where its log is."""
         code = None if self.process is None else self.process.poll()
-        how = "did not answer" if code is None else f"was killed by {_name(-code)}" if code < 0 else f"exited with {code}"
-        return f"{self.name} {how}: see {self.log}"
+        how = "does not answer" if code is None else f"was killed by {_name(-code)}" if code < 0 else f"exited with {code}"
+        why = last_error(self.log, self._log_from)
+        return f"{self.name} {how}{': ' if why else ''}{why} (log: {self.log})"
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to add to; only the owner can read it. One that has grown large is put aside first."""
+    make_folder(path.parent)
+    if path.exists() and path.stat().st_size > _LARGEST_LOG:
+        path.replace(path.with_suffix(".log.1"))
+    log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def last_error(path: Path, since: int = 0) -> str:
+    """Give the last error that a `waxseal` process told in its log, if any."""
+    with path.open("rb") as log:
+        log.seek(max(since, path.stat().st_size - 20_000))
+        lines = log.read().decode(errors="replace").splitlines()
+    told = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    return told[-1] if told else ""
 
 
 def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[[], None] = lambda: None) -> None:

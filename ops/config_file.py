@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from ops.errors import Misconfigured
 from ops.yaml import Document, Location
+from pipeline import kinds
 from pipeline.filters import compile_filter
 from pipeline.rules import check_rule
 from schemas.config_file import ConfigFile, EndpointSpec, SourceSpec, TenantSpec
 from schemas.config_values import Checks
-from schemas.source import KINDS
 
 _LARGEST_SECRET: Final = 64 * 1024  # characters
 _ITEMS: Final[Mapping[str, type[BaseModel]]] = {"tenants": TenantSpec, "sources": SourceSpec, "endpoints": EndpointSpec}
@@ -59,7 +59,8 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
     if document.error is not None:
         raise BadConfig(path, [Fault(*document.error)])
     faults = [Fault(document.line(loc), _path(loc), what) for loc, what in _names(document.content)]
-    checks = Checks(KINDS, check_rule, compile_filter, _secrets(environment, path.parent), lambda _source: None)
+    known = (*kinds.KINDS, kinds.AMQP)
+    checks = Checks(known, check_rule, compile_filter, _secrets(environment, path.parent), kinds.check)
     try:
         config = ConfigFile.model_validate(document.content, context=checks)
     except ValidationError as error:
@@ -103,6 +104,8 @@ def _secrets(environment: Mapping[str, str], folder: Path) -> Callable[[str], st
             secret, missing = text, "must not be empty"
         if not secret:
             raise ValueError(missing)
+        if not secret.isprintable():
+            raise ValueError("holds something that is not printable text")
         return secret
 
     return resolve

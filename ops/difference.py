@@ -70,10 +70,9 @@ def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str]) -> Iterator[Chan
 
 
 def _source(spec: SourceSpec, before: Source | None) -> Change:
-    settings = spec.settings()
-    after = Source(spec.tenant, spec.name, spec.kind, tuple(spec.secrets), **settings)
+    after = spec.source()
     details = () if before is None else tuple(_changes(before, after))
-    return Change(_action(before, details), "source", spec.tenant, spec.name, details, before, after, settings)
+    return Change(_action(before, details), "source", spec.tenant, spec.name, details, before, after, spec.settings())
 
 
 def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> Change:
@@ -85,7 +84,7 @@ def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> C
     secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before else ()
     after = Endpoint(before.id if before else 0, spec.tenant, spec.name, spec.url, secrets, spec.filter, **terms)
     if before is None or before.state == "removed":
-        again = () if before is None else ("it was removed before, and takes up where it left off",)
+        again = () if before is None else ("active again",)
         return Change("created", "endpoint", spec.tenant, spec.name, again, before, after, settings, activate=True)
     details: tuple[str, ...] = tuple(_changes(before, after))
     activate = before.state == "disabled" and (enable or before.url != after.url)

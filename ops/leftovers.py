@@ -13,22 +13,21 @@ _PROGRAMS: Final = {"postgres", "beam.smp", "epmd", "initdb"}
 _STOP_SECONDS: Final = 20.0
 
 
-def end_leftovers(folder: Path) -> int:
-    """End every server that works in `folder`; how many there were.
+def end_leftovers(*folders: Path) -> int:
+    """End every server that works in one of the folders; how many there were.
 
     A pid file would name a pid that may by now be somebody else's; who works in the data's folder is beyond doubt.
     """
-    found = _working_in({folder / "postgres", folder / "postgres" / "data", folder / "rabbitmq"})
+    found = _working_in({str(folder.resolve()) for folder in folders})
     end(found, _STOP_SECONDS)
     return len(found)
 
 
-def _working_in(folders: set[Path]) -> dict[Seen, signal.Signals]:
+def _working_in(folders: set[str]) -> dict[Seen, signal.Signals]:
     found = {}
-    places = {str(folder.resolve()) for folder in folders}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.name() in _PROGRAMS and process.cwd() in places:
+            if process.name() in _PROGRAMS and process.cwd() in folders:
                 request = signal.SIGINT if process.name() == "postgres" else signal.SIGTERM
                 found[Seen(process.pid, process.create_time())] = request
     return found

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.account import Account, can_enter, own_file, server_account
+from ops.account import Account, can_enter, make_folder, own_file, server_account
 from ops.errors import OpsError
+from ops.ports import choose_ports
 
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
@@ -29,6 +31,18 @@ class Memory:
     def folder(self) -> Path:
         """The folder that holds the servers' data."""
         return self.elsewhere or self.data
+
+    @property
+    def workplaces(self) -> tuple[Path, ...]:
+        """The folders that the servers work in."""
+        broker = self.folder / "rabbitmq"
+        return (self.folder / "postgres", self.folder / "postgres" / "data", broker, broker / "epmd")
+
+    def take_ports(self, names: Sequence[str], preferred: Mapping[str, int] | None = None) -> None:
+        """Choose free ports for these names, those of the last run first, and keep them in mind."""
+        others = {port for name, port in self.ports.items() if name not in names}
+        self.ports |= choose_ports(names, {**self.ports, **(preferred or {})}, others)
+        remember(self)
 
     def account(self, preferred: str) -> Account | None:
         """Give the account for a server. Raises `OpsError` when it can no longer reach its data."""
@@ -73,13 +87,6 @@ def remember(memory: Memory) -> None:
         "passwords": memory.passwords,
     }
     own_file(memory.data / FILE, json.dumps(known, indent=1) + "\n", None)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that others can pass through but not list; one that exists is left as it is."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
-        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def _elsewhere(data: Path) -> Path | None:

@@ -13,6 +13,7 @@ from psycopg import sql
 from ops.account import Account, own_file, own_folder, switch_to
 from ops.child import Child
 from ops.errors import NotReady
+from ops.leftovers import end_leftovers
 from ops.ports import LOOPBACK, listens
 from ops.programs import find_postgres
 from ops.settings import environment
@@ -69,7 +70,6 @@ def postgres_child(home: Path, port: int, password: str, account: Account | None
     if version is None:
         _initdb(programs, home, password, account)
     own_file(data / "postgresql.conf", CONFIGURATION.format(port=port), account)
-    (data / "postmaster.pid").unlink(missing_ok=True)  # whoever wrote it has been ended; its pid may be anybody's now
     return Child(
         name="postgres",
         role="postgres",
@@ -78,6 +78,7 @@ def postgres_child(home: Path, port: int, password: str, account: Account | None
         log=log,
         folder=data,
         ready=lambda: listens(port) and _answers(postgres_url(port, USER, password, "postgres")),
+        clear=lambda: _clear(data),
         account=account,
         stop_signal=signal.SIGINT,  # fast: rolls back what is open, then a checkpoint
         at_our_death=signal.SIGINT,
@@ -112,6 +113,12 @@ def _initdb(programs: Path, home: Path, password: str, account: Account | None) 
     if made.returncode != 0:
         raise NotReady(f"initdb failed: {' '.join(made.stderr.split())}")
     fresh.rename(home / "data")
+
+
+def _clear(data: Path) -> None:
+    """End what a killed server left working on the data, then its lock: the pid in it may be anybody's by now."""
+    end_leftovers(data)
+    (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ops.account import Account, own_file, own_folder
 from ops.child import Child
+from ops.leftovers import end_leftovers
 from ops.ports import LOOPBACK, listens
 from ops.programs import find_epmd, find_rabbitmq
 from ops.settings import environment
@@ -36,15 +37,16 @@ def rabbitmq_url(port: int, password: str) -> str:
 
 def epmd_child(home: Path, port: int, account: Account | None, log: Path) -> Child:
     """Describe the port mapper; it keeps nothing. Raises `ServersMissing`."""
-    own_folder(home, account)
+    folder = own_folder(own_folder(home, account) / "epmd", account)
     return Child(
         name="epmd",
         role="epmd",
         command=[str(find_epmd()), "-port", str(port), "-address", LOOPBACK],
-        environment={"PATH": environment().get("PATH", "/usr/bin:/bin"), "HOME": str(home)},
+        environment={"PATH": environment().get("PATH", "/usr/bin:/bin"), "HOME": str(folder)},
         log=log,
-        folder=home,
+        folder=folder,
         ready=lambda: listens(port),
+        clear=lambda: end_leftovers(folder),
         account=account,
     )
 
@@ -70,6 +72,7 @@ def rabbitmq_child(home: Path, ports: tuple[int, int, int], password: str, accou
         log=log,
         folder=home,
         ready=lambda: _greets(amqp),
+        clear=lambda: end_leftovers(home),
         account=account,
     )
 

@@ -13,8 +13,8 @@ from ops.child import Child, stop, wait_ready
 from ops.errors import NotReady
 from ops.leftovers import end_leftovers
 from ops.lock import sole_owner
-from ops.memory import Memory, peek, recall, remember
-from ops.ports import choose_ports, is_free
+from ops.memory import Memory, peek, recall
+from ops.ports import is_free
 from ops.postgres import USER, create_database, postgres_child, postgres_url
 from ops.rabbitmq import epmd_child, rabbitmq_child, rabbitmq_url
 
@@ -34,21 +34,21 @@ class PrivateServers:
         self.data = data.absolute()
         self.children: list[Child] = []
         self._interrupted = interrupted
-        self._memory: Memory
+        self.memory: Memory
 
     @property
     def database_url(self) -> str:
         """The URL of the database, as its owner and the server's superuser."""
-        return self.url_for(USER, self._memory.passwords["postgres"])
+        return self.url_for(USER, self.memory.passwords["postgres"])
 
     @property
     def amqp_url(self) -> str:
         """The URL of the broker, with every right."""
-        return rabbitmq_url(self._memory.ports["amqp"], self._memory.passwords["rabbitmq"])
+        return rabbitmq_url(self.memory.ports["amqp"], self.memory.passwords["rabbitmq"])
 
     def url_for(self, user: str, password: str) -> str:
         """Give the database's URL for another user."""
-        return postgres_url(self._memory.ports["postgres"], user, password)
+        return postgres_url(self.memory.ports["postgres"], user, password)
 
     @property
     def postgres_pid(self) -> int:
@@ -77,11 +77,10 @@ class PrivateServers:
 
         Raises `ServersMissing` or `NotReady`, and then none is left running.
         """
-        self._memory = recall(self.data)
-        end_leftovers(self._memory.folder)
+        self.memory = recall(self.data)
+        end_leftovers(*self.memory.workplaces)
         for attempt in range(1, _ATTEMPTS + 1):
-            self._memory.ports = choose_ports(("postgres", "amqp", "node", "epmd"), self._memory.ports)
-            remember(self._memory)
+            self.memory.take_ports(("postgres", "amqp", "node", "epmd"))
             try:
                 self._start_once()
                 return
@@ -114,12 +113,12 @@ class PrivateServers:
 
     def _start_once(self) -> None:
         ports, passwords, folder, logs = (
-            self._memory.ports,
-            self._memory.passwords,
-            self._memory.folder,
+            self.memory.ports,
+            self.memory.passwords,
+            self.memory.folder,
             self.data / "log",
         )
-        broker = self._memory.account("rabbitmq")
+        broker = self.memory.account("rabbitmq")
         epmd = epmd_child(folder / "rabbitmq", ports["epmd"], broker, logs / "epmd.log")
         rabbit_ports = (ports["amqp"], ports["node"], ports["epmd"])
         rabbitmq = rabbitmq_child(folder / "rabbitmq", rabbit_ports, passwords["rabbitmq"], broker, logs / "rabbitmq.log")
@@ -127,7 +126,7 @@ class PrivateServers:
         epmd.start()
         wait_ready([epmd], 10, self._interrupted)
         rabbitmq.start()  # the slowest: PostgreSQL is made and started meanwhile
-        owner = self._memory.account("postgres")
+        owner = self.memory.account("postgres")
         postgres = postgres_child(folder / "postgres", ports["postgres"], passwords["postgres"], owner, logs / "postgres.log")
         self.children.append(postgres)
         postgres.start()
@@ -135,7 +134,7 @@ class PrivateServers:
         create_database(ports["postgres"], passwords["postgres"])
 
     def _ports_are_free(self) -> bool:
-        return all(is_free(port) for port in self._memory.ports.values())
+        return all(is_free(port) for port in self.memory.ports.values())
 
 
 @contextmanager
@@ -155,7 +154,7 @@ def erase_servers(data: Path) -> None:
     """Remove the servers' data, wherever it is, after ending what still works on it."""
     memory = peek(data.absolute())
     if memory is not None:
-        end_leftovers(memory.folder)
+        end_leftovers(*memory.workplaces)
         for name in ("postgres", "rabbitmq"):
             rmtree(memory.folder / name, ignore_errors=True)
         if memory.elsewhere is not None:

@@ -60,7 +60,18 @@ def _plain(node: Any, depth: int) -> Any:
         return {_scalar(key): _plain(value, depth - 1) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(each, depth - 1) for each in node]
+    if isinstance(node, str) and ("\x00" in node or not node.isascii()):
+        _check_storable(node)
     return _scalar(node)
+
+
+def _check_storable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is not text") from None
+    if "\x00" in text:
+        raise ValueError("NUL cannot be stored in text")
 
 
 def _scalar(value: Any) -> Any:

@@ -49,3 +49,8 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+def summary(receipt: Receipt) -> str | None:
+    """What went wrong, in one line for an operator; None when nothing did."""
+    return f"{receipt.error}: {receipt.detail}" if receipt.error and receipt.detail else receipt.error

@@ -7,7 +7,7 @@ from datetime import datetime
 import orjson
 from sqlalchemy import Connection
 
-from pipeline.deliver import GONE
+from pipeline.deliver import GONE, summary
 from pipeline.store import deliveries, graves
 from schemas.deadletter import DeadLetter
 from schemas.delivery import Delivery, Settlement
@@ -40,11 +40,10 @@ def _letter(tried: Tried) -> DeadLetter:
     """What an operator needs to judge it. The content stays in the ledger alone, where it can be erased."""
     delivery, settlement = tried.delivery, tried.settlement
     attributes = orjson.loads(delivery.attributes)
-    receipt = settlement.receipt
     return DeadLetter(
         stage="deliver",
         reason=settlement.reason or "exhausted",
-        detail=f"{receipt.error}: {receipt.detail}",
+        detail=summary(settlement.receipt) or "no error",
         tenant=delivery.tenant,
         source=attributes["source"],
         endpoint_id=delivery.endpoint_id,

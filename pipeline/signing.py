@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from hmac import digest
 from urllib.parse import quote
@@ -81,7 +81,7 @@ def traceparent(given: str | None, random: bytes) -> str:
     return f"00-{trace}-{span}-{flags:02x}"
 
 
-def _ledger(delivery: Delivery) -> Mapping[str, str]:
+def _ledger(delivery: Delivery) -> dict[str, str]:
     place = {
         "tenant": delivery.tenant,
         "chain": delivery.chain_id.hex,

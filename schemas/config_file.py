@@ -1,6 +1,6 @@
 """The configuration file: what it may say (CONTRACT §3). Shapes only; `ops.config_file` reads it and finds its lines."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -21,8 +21,7 @@ from schemas.config_values import (
     Whsec,
     checks,
 )
-
-WITHOUT_SECRETS: Final = ("none", "amqp")
+from schemas.source import Source
 
 
 def _not_yet(value: bool, info: ValidationInfo) -> bool:
@@ -69,12 +68,14 @@ class SourceSpec(_Spec):
 
     @model_validator(mode="after")
     def _suits_its_kind(self, info: ValidationInfo) -> Self:
-        if self.kind in WITHOUT_SECRETS and self.secrets:
-            raise ValueError(f"kind {self.kind} checks no signature, so it takes no secrets")
-        if self.kind not in WITHOUT_SECRETS and not self.secrets:
-            raise ValueError(f"kind {self.kind} needs secrets, at least one")
-        checks(info).source(self)
+        problems = checks(info).source(self.source())
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def source(self) -> Source:
+        """The source as it is wanted."""
+        return Source(self.tenant, self.name, self.kind, tuple(self.secrets), **self.settings())
 
     def settings(self) -> dict[str, Any]:
         """What was said, of that which is stored as settings; a default that was not asked for is not stored."""

@@ -5,16 +5,14 @@ import binascii
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from schemas.event import REQUIRED
+from schemas.source import Source
 from schemas.units import seconds, size
-
-if TYPE_CHECKING:
-    from schemas.config_file import SourceSpec
 
 MAX_BODY: Final = 64 * 1024 * 1024  # bytes; well below what a broker takes in one message
 MAX_TIMEOUT: Final = 60.0  # seconds; below the lease, or a slow endpoint would be sent everything twice
@@ -29,13 +27,13 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,20}")
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What values are held against that is not known here. Each callable raises `ValueError`, saying what is wrong."""
+    """What values are held against that is not known here. All but `source` raise `ValueError`, saying what is wrong."""
 
     kinds: Collection[str]
     rule: Callable[[str], None]
     filter: Callable[[Mapping[str, Any]], object]
     secret: Callable[[str], str]  # a literal, env:NAME or file:PATH -> the secret itself
-    source: "Callable[[SourceSpec], None]"  # what only the source's kind can judge
+    source: Callable[[Source], list[str]]  # what its kind finds wrong with a source
 
 
 def checks(info: ValidationInfo) -> Checks:

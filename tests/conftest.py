@@ -40,7 +40,7 @@ def enterable_folder() -> Path:
 
 def no_server_is_left(folder: Path) -> bool:
     memory = peek(folder)
-    return memory is None or end_leftovers(memory.folder) == 0
+    return memory is None or end_leftovers(*memory.workplaces) == 0
 
 
 def erase(folder: Path) -> None:

@@ -91,9 +91,8 @@ def run_floor(settings: Settings) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(settings.amqp_url))
     channel = connection.channel()
     channel.basic_qos(prefetch_count=2 * BATCH)
-    began, taken = time.monotonic(), 0
-    for method, _properties, _body in channel.consume(INBOX):
-        taken += 1
+    began = time.monotonic()
+    for taken, (method, _properties, _body) in enumerate(channel.consume(INBOX), 1):
         if taken % BATCH == 0:
             prepared.store(batches[taken // BATCH - 1])
             channel.basic_ack(method.delivery_tag, multiple=True)

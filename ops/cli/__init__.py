@@ -5,10 +5,10 @@ Modules import what their commands need inside them, so that `waxseal --help` is
 
 import click
 
-from ops.cli import run
 from ops.cli.plain import PlainGroup
+from ops.cli.run import COMMANDS as RUNNING
 
-COMMANDS: tuple[click.Command, ...] = (*run.COMMANDS,)
+COMMANDS: tuple[click.Command, ...] = (*RUNNING,)
 
 
 @click.group(cls=PlainGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,4 +25,4 @@ def main() -> None:
 
     Commands that read or write the ledger find it by WAXSEAL_DATABASE_URL, else in .waxseal (`--data`).
     `waxseal settings` lists every variable. An error is one line that says what to do, and exit code 2.
-    """
+    """  # noqa: D301 - \b is click's own mark for lines that are not to be wrapped

@@ -3,13 +3,19 @@
 import os
 import sys
 import traceback
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
 
 FAILED = 2
 INTERRUPTED = 130
+
+_SILENT = (
+    ("sqlalchemy.exc", "OperationalError", "database", "WAXSEAL_DATABASE_URL"),
+    ("psycopg", "OperationalError", "database", "WAXSEAL_DATABASE_URL"),
+    ("pika.exceptions", "AMQPError", "broker", "WAXSEAL_AMQP_URL"),
+)
 
 
 class PlainGroup(click.Group):
@@ -18,18 +24,10 @@ class PlainGroup(click.Group):
     WAXSEAL_DEBUG=1 shows the traceback too.
     """
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: ARG002 - click's signature; ours is the standalone mode
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> NoReturn:
+    def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run a command and exit."""
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(*args, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader of our output has seen enough; Python would complain when it flushes at exit.
@@ -62,14 +60,12 @@ def explain(error: Exception) -> str:
 
     if isinstance(error, OpsError):
         return str(error)
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f"{error.format_message()} (see `{error.ctx.command_path} --help`)"
     if isinstance(error, click.ClickException):
-        return error.format_message()
-    if _is_from("sqlalchemy.exc", "OperationalError", error) or _is_from("psycopg", "OperationalError", error):
-        return f"the database does not answer ({_first_line(error)}): start it with `waxseal up`, or check WAXSEAL_DATABASE_URL"
-    if _is_from("pika.exceptions", "AMQPError", error):
-        return f"the broker does not answer ({_first_line(error)}): start it with `waxseal up`, or check WAXSEAL_AMQP_URL"
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        return error.format_message() + (f" (see `{context.command_path} --help`)" if context else "")
+    for module, name, what, variable in _SILENT:
+        if _is_from(module, name, error):
+            return f"the {what} does not answer ({_first_line(error)}): start it with `waxseal up`, or check {variable}"
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return f"unexpected {type(error).__name__}: {_first_line(error)} (WAXSEAL_DEBUG=1 shows where)"
@@ -77,7 +73,7 @@ def explain(error: Exception) -> str:
 
 def _is_from(module: str, name: str, error: Exception) -> bool:
     """Whether `error` is of a class of a library that need not be loaded to ask."""
-    loaded: MutableMapping[str, Any] = sys.modules
+    loaded: Mapping[str, Any] = sys.modules
     return module in loaded and isinstance(error, getattr(loaded[module], name))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.deliveries import NOTIFY_DUE
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
@@ -97,7 +98,8 @@ def remove_endpoint(conn: Connection, id_: int) -> None:
 
 
 def release(conn: Connection, endpoint_id: int, now: datetime) -> int:
-    """Makes the paused deliveries of an endpoint due; returns how many."""
+    """Makes the paused deliveries of an endpoint due, and wakes the relay when the transaction commits; returns how many."""
+    conn.execute(NOTIFY_DUE)
     return conn.execute(RELEASE, {"id": endpoint_id, "now": now}).rowcount
 
 

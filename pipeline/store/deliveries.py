@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from pipeline.deliver import summary
 from pipeline.store.copy import copy_rows, int4, int8, timestamp
 from schemas.delivery import Claim, Delivery, Planned, Settlement
 
@@ -86,6 +87,8 @@ DISABLE = text("""
 
 Held = tuple[int, UUID]  # a delivery's id and the lease that it is held under
 
+State = Literal["pending", "paused", "discarded"]
+
 STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 _real = Struct(">f").pack
@@ -142,17 +145,17 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 
 def release(conn: Connection, held: Sequence[Held], due: datetime) -> int:
     """Hands back deliveries that were not tried, to be claimed again at `due`; returns how many were still held."""
-    return _move(conn, held, "pending", due, None, None)
+    return _move(conn, held, "pending", due=due)
 
 
 def pause(conn: Connection, held: Sequence[Held]) -> int:
     """Keeps deliveries that were not tried until their endpoint is enabled again; returns how many were still held."""
-    return _move(conn, held, "paused", None, None, None)
+    return _move(conn, held, "paused")
 
 
 def discard(conn: Connection, held: Sequence[Held], now: datetime, why: str) -> int:
     """Ends deliveries that nobody is to get any more; returns how many were still held."""
-    return _move(conn, held, "discarded", None, now, why)
+    return _move(conn, held, "discarded", settled_at=now, error=why)
 
 
 def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:
@@ -163,7 +166,7 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
         "states": [STATES[each.outcome] for each in settlements],
         "attempts": [each.attempt for each in settlements],
         "dues": [each.next_attempt_at for each in settlements],
-        "errors": [_storable(_summary(each)) for each in settlements],
+        "errors": [_storable(summary(each.receipt)) for each in settlements],
         "now": now,
     }
     written = set(conn.execute(SETTLE, moved).scalars())
@@ -183,15 +186,10 @@ def _keys(held: Iterable[Held]) -> dict[str, object]:
     return {"ids": list(ids), "leases": "{" + ",".join([lease.hex for lease in leases]) + "}"}
 
 
-State = Literal["pending", "paused", "discarded"]
-
-
-def _move(
-    conn: Connection, held: Sequence[Held], state: State, due: datetime | None, settled_at: datetime | None, error: str | None
-) -> int:
+def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> int:
     if not held:
         return 0
-    moved = {**_keys(held), "state": state, "due": due, "settled_at": settled_at, "error": error}
+    moved = {"due": None, "settled_at": None, "error": None, **values, **_keys(held), "state": state}
     return conn.execute(MOVE, moved).rowcount
 
 
@@ -221,14 +219,6 @@ def _attempt_row(settlement: Settlement) -> tuple[bytes | None, ...]:
         _bytes(receipt.detail),
         receipt.response or None,
     )
-
-
-def _summary(settlement: Settlement) -> str | None:
-    """What an operator reads in the list of deliveries."""
-    receipt = settlement.receipt
-    if settlement.outcome == "delivered":
-        return None
-    return f"{receipt.error}: {receipt.detail}" if receipt.detail else receipt.error
 
 
 def _storable(value: str | None) -> str | None:

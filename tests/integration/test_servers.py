@@ -103,7 +103,7 @@ def test_data_survives_a_clean_stop_a_taken_port_and_the_death_of_everything(dat
         execute(first, "CREATE TABLE kept (n int)")
         publish(first, "kept", b"1")
         ports = dict(peek(data_folder).ports)
-    assert end_leftovers(peek(data_folder).folder) == 0
+    assert end_leftovers(*peek(data_folder).workplaces) == 0
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports["postgres"]))
@@ -129,7 +129,7 @@ def test_servers_end_with_the_process_that_started_them_even_when_it_is_killed(d
     holder.wait()
 
     assert wait_until(lambda: not any(one.alive() for one in seen), 20)
-    assert end_leftovers(peek(data_folder).folder) == 0
+    assert end_leftovers(*peek(data_folder).workplaces) == 0
 
 
 @pytest.mark.slow

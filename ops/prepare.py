@@ -1,0 +1,54 @@
+"""What a system needs before its workers start: the schema, their login, a key for secrets, and the configuration."""
+
+from pathlib import Path
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg import sql
+
+from ops.account import own_file
+from ops.migrate import migrate
+from ops.servers import PrivateServers
+from ops.settings import Settings
+
+WORKER = "waxseal_worker"
+_WRITER = "waxseal_writer"  # made by the migrations: may do what workers do, and no more
+
+
+def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
+    """Bring the database up to date and make what is missing; the settings that the workers are to be given.
+
+    Running it again changes nothing.
+    """
+    migrate(servers.database_url)
+    password = servers.memory.passwords["worker"]
+    _make_login(servers.database_url, password)
+    told = {
+        "database_url": servers.url_for(WORKER, password),
+        "amqp_url": servers.amqp_url,
+        "blobs": _blobs(servers.data, settings),
+    }
+    if not settings.keys:
+        told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
+    return told
+
+
+def make_keys(data: Path) -> Path:
+    """Make a key for secrets at rest unless the folder has one; it is worth a copy somewhere safe."""
+    keys = data / "keys"
+    if not keys.exists():
+        own_file(keys, Fernet.generate_key().decode() + "\n", None)
+    return keys
+
+
+def _blobs(data: Path, settings: Settings) -> str:
+    return settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
+
+
+def _make_login(database_url: str, password: str) -> None:
+    names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER), "password": sql.Literal(password)}
+    with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
+        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [WORKER]).fetchone():
+            conn.execute(sql.SQL("CREATE ROLE {worker}").format(**names))
+        conn.execute(sql.SQL("ALTER ROLE {worker} LOGIN PASSWORD {password}").format(**names))
+        conn.execute(sql.SQL("GRANT {writer} TO {worker}").format(**names))

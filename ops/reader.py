@@ -1,0 +1,74 @@
+"""Reads the database for people: snapshots that cannot write, and errors that say what to do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import ProgrammingError
+
+from ops.db import make_engine, sqlstate, transaction
+from ops.errors import OpsError
+from ops.secrets import Vault
+from ops.settings import Settings
+from pipeline.store import reading
+
+_PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
+_NO_TABLE, _DENIED = "42P01", "42501"
+
+
+@contextmanager
+def open_engine(settings: Settings) -> Iterator[Engine]:
+    """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not there, or not ours."""
+    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
+    try:
+        yield engine
+    except ProgrammingError as error:
+        raise OpsError(_advice(error)) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees the database as it is now, for as long as the block takes, and cannot write."""
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        reading.be_patient(conn)
+        yield conn
+
+
+def tenant_keys(conn: Connection, settings: Settings) -> Mapping[str, bytes] | None:
+    """The tenants' keys; None when there is no key to decrypt them with. Raises `OpsError` for a wrong one."""
+    keys = settings.fernet_keys()
+    if not keys:
+        return None
+    vault = Vault(keys)
+    return {name: vault.decrypt(key) for name, key in reading.tenants(conn).items()}
+
+
+def known_tenant(conn: Connection, name: str) -> str:
+    """The tenant's name. Raises `OpsError`, with the names there are, for one that is neither configured nor recorded."""
+    tenants = reading.tenants(conn)
+    if name in tenants or reading.is_recorded(conn, name):
+        return name
+    raise OpsError(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
+
+
+def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
+    """The endpoint's id. Raises `OpsError`, with the names there are."""
+    endpoints = reading.endpoints(conn, tenant)
+    if name in endpoints:
+        return endpoints[name]
+    raise OpsError(f"tenant {tenant} has no endpoint {name!r}; {_list(sorted(endpoints))}")
+
+
+def _list(names: list[str]) -> str:
+    return f"there are: {', '.join(names[:50])}" if names else "there is none yet: describe it in a file and `waxseal apply FILE`"
+
+
+def _advice(error: ProgrammingError) -> str:
+    if sqlstate(error) == _NO_TABLE:
+        return "the database does not have Waxseal's schema: run `waxseal migrate`"
+    if sqlstate(error) == _DENIED:
+        return f"this login may not do that ({error.orig}): use the database's owner"
+    return f"the database refuses: {error.orig}"

@@ -1,0 +1,32 @@
+"""The kinds of sources that come over HTTP. A new one is a file with a `KIND`, and a line in `KINDS`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pipeline.kinds import bearer, github, hmac_body, standard_webhooks, unsigned
+from pipeline.kinds.kind import Headers, Kind, Unverified
+from schemas.source import Source
+
+__all__ = ["KINDS", "Headers", "Kind", "Unverified", "check"]
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "standard-webhooks": standard_webhooks.KIND,
+        "github": github.KIND,
+        "hmac": hmac_body.KIND,
+        "token": bearer.KIND,
+        "none": unsigned.KIND,
+    }
+)
+
+#: Published to the broker by whoever may write there; nothing comes over HTTP.
+AMQP: Final = "amqp"
+
+
+def check(source: Source) -> list[str]:
+    """What is wrong with a source's kind, secrets and options; one line each, without secrets. Empty when all is well."""
+    if source.kind == AMQP:
+        return ["kind amqp takes no secrets: the broker's users are what protects it"] if source.secrets else []
+    kind = KINDS.get(source.kind)
+    return kind.check(source) if kind else [f"unknown kind {source.kind!r}; known are {', '.join((*KINDS, AMQP))}"]

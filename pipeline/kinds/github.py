@@ -1,0 +1,55 @@
+"""GitHub: HMAC-SHA256 of the body in X-Hub-Signature-256.
+
+Source: docs.github.com, "Validating webhook deliveries". No time is signed, and neither is the delivery's id, so what
+protects from replays is that an id is recorded once.
+"""
+
+import hmac
+import re
+from datetime import datetime
+from urllib.parse import parse_qs
+
+import orjson
+
+from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, keys_of, need_secret, unknown_options
+from schemas.source import Source
+
+_SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
+_FORM = "application/x-www-form-urlencoded"
+
+
+def verify(source: Source, headers: Headers, body: bytes, _now: datetime) -> None:
+    """The body must be signed with one of the secrets."""
+    match = _SIGNATURE.fullmatch(headers.get("x-hub-signature-256", ""))
+    if match is None:
+        raise Unverified("malformed", "the header X-Hub-Signature-256 must hold sha256= and 64 hexadecimal digits")
+    expected = [hmac.digest(key, body, "sha256") for key in keys_of(source)]
+    if not any_equal(expected, [bytes.fromhex(match.group(1))]):
+        raise Unverified("signature", "X-Hub-Signature-256 does not match")
+
+
+def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
+    """The delivery's id, the event's name, and the repository it is about."""
+    found = {"subject": _repository(headers, body) or source.name}
+    for attribute, header in (("id", "x-github-delivery"), ("type", "x-github-event")):
+        if headers.get(header):
+            found[attribute] = headers[header]
+    return found
+
+
+def check(source: Source) -> list[str]:
+    """A secret is needed."""
+    return need_secret(source) + unknown_options(source)
+
+
+def _repository(headers: Headers, body: bytes) -> str | None:
+    try:
+        if headers.get("content-type", "").lower().startswith(_FORM):
+            body = parse_qs(body.decode(), max_num_fields=16)["payload"][0].encode()
+        name = orjson.loads(body)["repository"]["full_name"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return name if isinstance(name, str) and name else None
+
+
+KIND = Kind(verify, check, describe)

@@ -1,0 +1,94 @@
+"""What a kind of source is: how its signature is checked, and what its messages say about themselves."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from schemas.source import Source
+
+#: By lower-case name, decoded as Latin-1, which loses nothing; a header that came twice holds both values, with a comma.
+Headers = Mapping[str, str]
+Reason = Literal["signature", "timestamp", "malformed"]
+
+
+class Unverified(Exception):
+    """The message is not what its source would send. `detail` is shown to the sender: never a secret in it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of source.
+
+    `verify` returns when the message was signed with one of the source's secrets, and else raises `Unverified`, nothing else,
+    whatever the input. `describe` gives the attributes that the kind's own headers and body hold; `None` for a kind that has
+    no form of its own, so that CloudEvents are understood. `check` lists what is wrong with a source's secrets and options.
+    """
+
+    verify: Callable[[Source, Headers, bytes, datetime], None]
+    check: Callable[[Source], list[str]]
+    describe: Callable[[Source, Headers, bytes], dict[str, str]] | None = None
+    challenge: str = "Signature"  # what a 401 names in WWW-Authenticate
+
+
+def octets(value: str) -> bytes:
+    """A header's value as it was on the wire."""
+    return value.encode("latin-1", "replace")
+
+
+def keys_of(source: Source) -> list[bytes]:
+    """The secrets as bytes, UTF-8; without empty ones, under which anybody could sign."""
+    return [secret.encode(errors="replace") for secret in source.secrets if secret]
+
+
+def base64_bytes(text: str) -> bytes | None:
+    """The bytes in standard base64, padded or not; None when it is something else."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def any_equal(expected: list[bytes], given: list[bytes]) -> bool:
+    """Whether one of `given` is one of `expected`; the time it takes does not tell which, or how nearly."""
+    found = False
+    for one in expected:
+        for other in given:
+            found |= hmac.compare_digest(one, other)
+    return found
+
+
+def check_time(text: str, header: str) -> int:
+    """The Unix seconds in a header. Raises `Unverified` when it holds anything but digits."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise Unverified("malformed", f"{header} must hold Unix seconds")
+    return int(text)
+
+
+def check_age(sent: int, now: datetime, tolerance: int) -> None:
+    """Raises `Unverified` when `sent` is more than `tolerance` seconds from `now`, before or after."""
+    age = now.timestamp() - sent
+    if abs(age) > tolerance:
+        when = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
+        raise Unverified("timestamp", f"the message is {when}; {tolerance} s are allowed, so look at the clocks")
+
+
+def need_secret(source: Source) -> list[str]:
+    """The problem of a source without a usable secret, if it is one."""
+    if not source.secrets:
+        return [f"kind {source.kind} needs at least one secret"]
+    return [f"secret {n} is empty" for n, secret in enumerate(source.secrets, 1) if not secret]
+
+
+def unknown_options(source: Source, *known: str) -> list[str]:
+    """The problems of options that the kind does not have."""
+    has = f"it has {', '.join(known)}" if known else "it has none"
+    return [f"kind {source.kind} has no option {name!r}; {has}" for name in source.options if name not in known]

@@ -1,0 +1,101 @@
+"""Standard Webhooks 1.0.0: HMAC-SHA256 (`v1`, secret whsec_...) and Ed25519 (`v1a`, public key whpk_...).
+
+Signed is `id.timestamp.body`. The headers of Svix, from which the standard grew, are understood as well.
+"""
+
+import hmac
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from pipeline.kinds.kind import (
+    Headers,
+    Kind,
+    Unverified,
+    any_equal,
+    base64_bytes,
+    check_age,
+    check_time,
+    need_secret,
+    octets,
+    unknown_options,
+)
+from schemas.source import Source
+
+_SECRET, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
+_MAX_SIGNATURES: Final = 20  # each costs a verification per key
+_MAX_SECONDS: Final = 253_402_300_799  # the last second that a datetime holds
+
+
+def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None:
+    """One signature of the header must be made with one of the secrets; the timestamp, which is signed, must be recent."""
+    identity, timestamp, signatures = _fields(headers)
+    sent = check_time(timestamp, "webhook-timestamp")
+    content = b"%b.%b.%b" % (octets(identity), timestamp.encode(), body)
+    if not _signed(source.secrets, content, signatures.split()):
+        raise Unverified("signature", "no signature in webhook-signature matches")
+    check_age(sent, now, source.tolerance)
+
+
+def describe(_source: Source, headers: Headers, _body: bytes) -> dict[str, str]:
+    """The id, which stays the same when the message is sent again, and the time of this sending."""
+    identity, timestamp, _ = _fields(headers)
+    sent = datetime.fromtimestamp(min(int(timestamp), _MAX_SECONDS), UTC)
+    return {"id": identity, "time": sent.isoformat().replace("+00:00", "Z")}
+
+
+def check(source: Source) -> list[str]:
+    """Each secret must hold a key; a private key is the sender's business."""
+    problems = need_secret(source) + unknown_options(source)
+    for n, secret in enumerate(source.secrets, 1):
+        if secret.startswith(_PRIVATE):
+            problems.append(f"secret {n} is a private key; a source needs the sender's public one, whpk_...")
+        elif secret and _key(secret) is None:
+            problems.append(f"secret {n} is neither whsec_ and base64, nor whpk_ and the base64 of an Ed25519 public key")
+    return problems
+
+
+def _fields(headers: Headers) -> tuple[str, str, str]:
+    prefix = "webhook-" if "webhook-id" in headers else "svix-"
+    fields = [headers.get(prefix + name, "") for name in ("id", "timestamp", "signature")]
+    if not all(fields):
+        raise Unverified("malformed", "the headers webhook-id, webhook-timestamp and webhook-signature are needed")
+    return fields[0], fields[1], fields[2]
+
+
+def _signed(secrets: tuple[str, ...], content: bytes, signatures: list[str]) -> bool:
+    if len(signatures) > _MAX_SIGNATURES:
+        raise Unverified("malformed", f"webhook-signature holds more than {_MAX_SIGNATURES} signatures")
+    keys = [key for key in map(_key, secrets) if key is not None]
+    expected = [hmac.digest(key, content, "sha256") for key in keys if isinstance(key, bytes)]
+    if expected and any_equal(expected, _decoded(signatures, "v1,")):
+        return True
+    given = _decoded(signatures, "v1a,")
+    return any(_verifies(key, one, content) for key in keys if isinstance(key, Ed25519PublicKey) for one in given)
+
+
+def _decoded(signatures: list[str], version: str) -> list[bytes]:
+    found = [base64_bytes(one[len(version) :]) for one in signatures if one.startswith(version)]
+    return [one for one in found if one]
+
+
+def _verifies(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
+    try:
+        key.verify(signature, content)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _key(secret: str) -> bytes | Ed25519PublicKey | None:
+    if secret.startswith(_PUBLIC):
+        raw = base64_bytes(secret.removeprefix(_PUBLIC))
+        return Ed25519PublicKey.from_public_bytes(raw) if raw and len(raw) == 32 else None
+    return base64_bytes(secret.removeprefix(_SECRET)) or None
+
+
+KIND = Kind(verify, check, describe)

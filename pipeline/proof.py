@@ -1,0 +1,119 @@
+"""What holds for an entry whoever keeps it: shared by the verifiers of the ledger and of bundles. Pure, and offline."""
+
+import re
+from collections.abc import Iterator, Mapping
+from hmac import compare_digest
+from typing import Any, Final
+
+import orjson
+
+from pipeline.chain import VERSION, commitment
+from pipeline.errors import Unreadable
+from schemas.event import REQUIRED
+from schemas.fault import FaultKind
+
+Finding = tuple[FaultKind, str]
+
+#: Kinds of entries, and whether they have content.
+KINDS: Final = {"event": True}
+
+_KEYS: Final = frozenset({"v", "hash", "tenant", "chain", "seq", "prev", "at", "kind", "pc"})
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_CHAIN: Final = re.compile(r"[0-9a-f]{32}")
+_NAME: Final = re.compile(r"[a-z0-9]+")
+_SAFE: Final = 2**53
+_REQUIRED: Final = frozenset(REQUIRED)
+
+
+def read_envelope(raw: bytes) -> Mapping[str, Any]:
+    """The members of an envelope. Raises `Unreadable` unless they are those of LEDGER §1, in RFC 8785 form."""
+    members = _json(raw)
+    if not isinstance(members, dict) or members.keys() != _KEYS:
+        raise Unreadable("it has not exactly the keys " + " ".join(sorted(_KEYS)))
+    if members["v"] != VERSION or members["hash"] != "sha-256" or members["kind"] not in KINDS:
+        what = "/".join(str(members[name])[:40] for name in ("v", "hash", "kind"))
+        raise Unreadable(f"version, hash or kind is not known to this program: {what}")
+    for name, holds in _VALUES.items():
+        if not holds(members[name]):
+            raise Unreadable(f"{name} is not what it must be: {str(members[name])[:80]}")
+    return members
+
+
+def read_attributes(raw: bytes) -> Mapping[str, str]:
+    """The attributes of an event. Raises `Unreadable` unless they are those of LEDGER §1, in RFC 8785 form."""
+    attributes = _json(raw)
+    if not isinstance(attributes, dict) or not attributes.keys() >= _REQUIRED:
+        raise Unreadable("one of these is missing: " + " ".join(REQUIRED))
+    for name, value in attributes.items():
+        if not isinstance(value, str) or not _NAME.fullmatch(name):
+            raise Unreadable(f"{name[:80]!r} is not a lower-case name with a string")
+    return attributes
+
+
+def check_content(pc: str, attributes: bytes, body: bytes, salt: bytes) -> Iterator[Finding]:
+    """Finds content that the commitment `pc` does not hold for."""
+    if not compare_digest(commitment(salt, attributes, body), pc):
+        yield "content_altered", "attributes, body or salt are not what the envelope commits to"
+
+
+class Thread:
+    """Follows one chain from its first entry: numbers and links."""
+
+    def __init__(self) -> None:
+        self.seq = -1
+        self.hash: bytes | None = None
+        self._here: set[str | None] = {None}  # hashes of the entries under the number `seq`: more than one in a fork
+        self._before: set[str | None] | None = None  # those under the number before it; None when they are missing
+
+    def follow(self, seq: int, prev: str | None, entry_hash: bytes) -> Iterator[Finding]:
+        """Takes the next entry: its number, the hash that it names as the one before, and its own, computed."""
+        if seq == self.seq:
+            yield "repeated", f"number {seq} is there more than once"
+        elif seq == self.seq + 1:
+            self._before, self._here = self._here, set()
+        else:
+            yield "gap", f"{_entries(self.seq + 1, seq - 1)} missing" if seq > self.seq else f"it comes after {self.seq}"
+            self._before, self._here = None, set()
+        if (prev is None) != (seq == 0):
+            yield "link", "only the first entry has nothing before it" if seq else "the first entry names one before it"
+        elif self._before is not None and prev not in self._before:
+            yield "link", f"it follows {prev}; the entry before is {' or '.join(map(str, self._before))}"
+        self._here.add(entry_hash.hex())
+        self.seq, self.hash = seq, entry_hash
+
+    def skip(self, entry_hash: bytes) -> None:
+        """Takes an entry that cannot be read as if it were the next."""
+        self.seq += 1
+        self.hash = entry_hash
+        self._before, self._here = self._here, {entry_hash.hex()}
+
+
+def _entries(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        members = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(f"it is not JSON: {error}") from None
+    try:
+        if orjson.dumps(members, option=orjson.OPT_SORT_KEYS) == raw:
+            return members
+    except (orjson.JSONEncodeError, RecursionError):
+        pass
+    raise Unreadable("its bytes are not in RFC 8785 form")
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+_VALUES: Final = {
+    "tenant": lambda value: isinstance(value, str) and value != "",
+    "chain": lambda value: isinstance(value, str) and _CHAIN.fullmatch(value) is not None,
+    "seq": lambda value: type(value) is int and 0 <= value < _SAFE,
+    "prev": lambda value: value is None or _is_hash(value),
+    "at": lambda value: type(value) is int and abs(value) < _SAFE,
+    "pc": _is_hash,
+}

@@ -1,0 +1,155 @@
+"""Room 1, receive: an HTTP message, whose signature has been checked, says its attributes."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import unquote
+
+import orjson
+
+from pipeline import cloudevents
+from pipeline.errors import Rejected
+from pipeline.kinds import KINDS, Headers
+from pipeline.rules import Reader
+from schemas.source import Source
+
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: AMQP has to carry them in one frame of 128 KiB
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
+_CE: Final = "ce-"
+_MISSING: Final = {"id": "missing_id", "subject": "missing_subject"}
+
+
+def receive(
+    source: Source, headers: Headers, body: bytes, now: datetime, fresh_id: Callable[[], str]
+) -> list[tuple[dict[str, str], bytes]]:
+    """The attributes and the body of each event in a message of `source`: one, or as many as a CloudEvents batch holds.
+
+    What the source's rules name comes first, then what the kind or CloudEvents say, then what can be guessed; `fresh_id`
+    is asked when nothing else gives an id. The body is kept to the byte. Raises `Rejected`, also when a rule for id, type or
+    subject finds nothing; an extension that is not there is left out.
+    """
+    describe = KINDS[source.kind].describe
+    headers = {name: value if value.isascii() else _text(value) for name, value in headers.items()}
+    content_type = headers.get("content-type")
+    structured = cloudevents.media_type(content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH)
+    if describe is None and (structured or "ce-specversion" in headers):
+        drafts = cloudevents.events(content_type, body) if structured else [(_binary(headers), body)]
+        return [(_completed(source, headers, _native(attributes), data, now), data) for attributes, data in drafts]
+    found = {} if describe is None else describe(source, headers, body)
+    return [(_completed(source, headers, found, body, now, fresh_id), body)]
+
+
+def _completed(
+    source: Source,
+    headers: Headers,
+    attributes: dict[str, str],
+    body: bytes,
+    now: datetime,
+    fresh_id: Callable[[], str] | None = None,
+) -> dict[str, str]:
+    attributes.update(_ruled(source, Reader(headers, body)))
+    if fresh_id is not None:
+        _guess(attributes, source, headers, body, fresh_id)
+    origin = attributes.get("source") or source.name
+    if origin != source.name:
+        attributes.setdefault("origin", origin)  # only the name it came through has been proved
+    attributes["source"] = source.name
+    attributes["specversion"] = attributes.get("specversion", "1.0")
+    attributes["subject"] = attributes.get("subject") or source.name
+    attributes["datacontenttype"] = attributes.get("datacontenttype") or headers.get("content-type") or DEFAULT_CONTENT_TYPE
+    _add_trace(attributes, headers)
+    if "time" in attributes:
+        cloudevents.instant(attributes["time"])
+    else:
+        attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    cloudevents.check(attributes)
+    if sum(map(len, attributes.values())) > MAX_TOTAL:
+        raise Rejected("malformed", f"the attributes hold more than {MAX_TOTAL} characters")
+    return attributes
+
+
+def _native(attributes: dict[str, str]) -> dict[str, str]:
+    """A CloudEvent's attributes, the required ones among them."""
+    for name in ("specversion", "id", "source", "type"):
+        if not attributes.get(name):
+            raise Rejected(_MISSING.get(name, "malformed"), f"the CloudEvent has no {name}")
+    return attributes
+
+
+def _binary(headers: Headers) -> dict[str, str]:
+    """The attributes of CloudEvents' binary mode, percent-decoded (HTTP protocol binding 1.0.2, §3.1.3.2)."""
+    attributes = {}
+    for name, value in headers.items():
+        if name.startswith(_CE):
+            try:
+                attributes[name[len(_CE) :]] = unquote(value, errors="strict")
+            except UnicodeDecodeError:
+                raise Rejected("malformed", f"the header {name[:80]} is not percent-encoded UTF-8") from None
+    attributes.pop("datacontenttype", None)  # the header Content-Type is what says it in this mode
+    return attributes
+
+
+def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:
+    for name, rule in (("id", source.id), ("type", source.type), ("subject", source.subject)):
+        if rule is not None:
+            value = reader.read(rule)
+            if not value:
+                raise Rejected(_MISSING.get(name, "malformed"), f"nothing is at {rule}, where the rule for {name} points")
+            yield name, value
+    for name, rule in source.extensions.items():
+        with suppress(Rejected):  # a body that is not JSON has no such extension
+            if value := reader.read(rule):
+                yield name, value
+
+
+def _guess(attributes: dict[str, str], source: Source, headers: Headers, body: bytes, fresh_id: Callable[[], str]) -> None:
+    """Adds the id, type and subject that were not found, from what senders commonly do."""
+    if all(attributes.get(name) for name in ("id", "type", "subject")):
+        return
+    members = _members(body)
+    if not attributes.get("id"):
+        attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(members, body) or fresh_id()
+    for name, otherwise in (("type", f"{source.name}.received"), ("subject", source.name)):
+        if not attributes.get(name):
+            found = members.get(name)
+            attributes[name] = found if isinstance(found, str) and found else otherwise
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _id(members: Mapping[str, Any], body: bytes) -> str | None:
+    value = members.get("id")
+    if isinstance(value, float):  # also an integer beyond 64 bits: read again, by a parser that keeps every digit
+        with suppress(Rejected):
+            return Reader({}, body).read("/id")
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
+    """Keeps W3C trace context, where it is in order; a sender's mistake there must not cost the message."""
+    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
+    if "traceparent" not in attributes and _TRACEPARENT.fullmatch(parent):
+        attributes["traceparent"] = parent
+        if _TRACESTATE.fullmatch(state):
+            attributes["tracestate"] = state
+
+
+def _text(value: str) -> str:
+    """A header's value as text: UTF-8 if it is that, else Latin-1."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value

@@ -1,0 +1,138 @@
+"""The deliver process: a dramatiq worker whose actor hands each batch to the desk and waits for it, but not for ever.
+
+Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, so an
+endpoint that hangs holds places in its own lane and nothing else; should the process die then, the lease brings the delivery
+back, instead of the message.
+"""
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from importlib.metadata import version
+from typing import Any, Final
+from uuid import UUID
+
+import dramatiq
+import structlog
+import uvloop
+
+from ops import health, metrics
+from ops import log as logs
+from ops.db import make_engine
+from ops.secrets import Vault
+from ops.settings import Settings, require
+from workers.books import Books
+from workers.broker import ACTOR, POOL, QUEUE, make_broker
+from workers.catalog import CatalogWatch
+from workers.desk import Batch, Desk
+from workers.senders import HttpSender
+
+PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
+GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
+THREAD_TURN: Final = 0.001  # seconds one thread may keep the others waiting
+BEAT: Final = 1.0  # seconds
+WORKER_TURN_MS: Final = 250  # for which an idle thread of dramatiq's does not look whether it is to stop
+WORKER_STOP_MS: Final = 5000
+
+_log = structlog.get_logger()
+
+
+class Office:
+    """The event loop in its thread, with the desk and the connections on it, from `open` to `close`."""
+
+    def __init__(self, books: Books, catalog: CatalogWatch) -> None:
+        self._books = books
+        self._catalog = catalog
+        self._loop = uvloop.new_event_loop()
+        self._sender = HttpSender()
+        self._desk: Desk
+        self._thread = threading.Thread(target=self._loop.run_forever, name="desk", daemon=True)
+
+    def open(self, beat: Callable[[], None]) -> None:
+        """Begin; batches can be taken. Calls `beat` every second for as long as the loop turns."""
+        self._thread.start()
+        self._call(self._open(beat)).result(10)
+
+    def deliver(self, lease: str, until: float, endpoint_id: int, ids: list[int], sizes: list[int]) -> None:
+        """Take a batch and wait for it: the actor."""
+        whole = until - time.time()
+        if whole <= 0:  # its lease has ended, so it is claimed again, or has been
+            return
+        batch = Batch(UUID(hex=lease), until, endpoint_id, list(zip(ids, sizes, strict=True)), whole)
+        try:
+            self._call(self._desk.take(batch)).result(PATIENCE)
+        except TimeoutError:
+            _log.debug("batch_left_to_its_lease", endpoint=endpoint_id, deliveries=len(ids))
+
+    def close(self) -> None:
+        """Finish or hand back what is in hand, and end the thread."""
+        self._call(self._close()).result(GRACE + 30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _open(self, beat: Callable[[], None]) -> None:
+        self._sender.open()
+        self._desk = Desk(self._books, lambda: self._catalog.current, self._sender.send, f"waxseal/{version('waxseal')}")
+        self._keep_beating(beat)
+
+    def _keep_beating(self, beat: Callable[[], None]) -> None:
+        beat()
+        self._loop.call_later(BEAT, self._keep_beating, beat)
+
+    async def _close(self) -> None:
+        await self._desk.close(GRACE)
+        await self._sender.close()
+
+
+def run(settings: Settings) -> int:
+    """Run one deliver process until SIGTERM or SIGINT. Returns the exit status."""
+    require(settings, "database_url", "amqp_url", "keys")
+    logs.configure(settings.log, settings.log_level, "deliver")
+    sys.setswitchinterval(THREAD_TURN)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = make_engine(settings.database_url, pool_size=4)
+    catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
+    books = Books(engine, settings.lease)
+    office = Office(books, catalog)
+    worker = _worker(settings, office)
+    checks = {"catalog": catalog.ready, "database": lambda: books.trouble, "broker": lambda: _fault_of(worker)}
+    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
+    _log.info("started", metrics_port=server.port)
+    try:
+        catalog.start()
+        office.open(server.beat)
+        while not catalog.wait(0.2) and not stop.is_set():
+            pass
+        worker.start()
+        stop.wait()
+        worker.stop(WORKER_STOP_MS)
+        office.close()
+    finally:
+        catalog.stop()
+        server.close()
+        engine.dispose()
+    _log.info("stopped")
+    return 0
+
+
+def _worker(settings: Settings, office: Office) -> dramatiq.Worker:
+    broker = make_broker(settings)
+    dramatiq.actor(office.deliver, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    metrics.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
+    return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_TURN_MS)
+
+
+def _fault_of(worker: dramatiq.Worker) -> str | None:
+    """Why nothing is consumed just now, if that is so."""
+    consumer = getattr(worker.consumers.get(QUEUE), "consumer", None)
+    connection = getattr(consumer, "connection", None)
+    return None if connection is not None and connection.is_open else "not connected to the broker"

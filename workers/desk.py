@@ -1,0 +1,177 @@
+"""The batches in a deliver process' hands: each delivery waits for its endpoint's lane, is loaded, sent, and settled.
+
+All on one event loop. A waiting delivery is an id, not a body, so that many may wait. If the process dies, what was not
+settled is sent again, under the same id, when its message comes back or its lease ends.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from pipeline.deliver import UNSENDABLE, judge
+from pipeline.settle import Tried
+from pipeline.signing import RANDOM_BYTES, headers, key_of
+from pipeline.store.deliveries import Held
+from schemas.catalog import Catalog
+from schemas.delivery import Delivery, Receipt
+from schemas.endpoint import Endpoint
+from workers.books import Books, Found, Missing, Untried, Verdict
+from workers.clerk import Clerk
+from workers.gate import Gate
+from workers.senders import Send
+
+MAX_BYTES: Final = 32 * 1024 * 1024  # of bodies in memory
+MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
+SETTLE_SECONDS: Final = 5.0  # for which a closing desk waits for Postgres
+CATALOG_SECONDS: Final = 3.0  # to wait for an endpoint that the catalog, up to a second old, does not have yet
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one message hands over: deliveries of one endpoint under one lease, which ends at `until`, in Unix seconds."""
+
+    lease: UUID
+    until: float
+    endpoint_id: int
+    sizes: Sequence[tuple[int, int]]  # (delivery id, bytes of its body)
+    whole: float  # seconds of the lease that were left when it was taken
+
+    @property
+    def margin(self) -> float:
+        """Seconds at the lease's end that are kept for settling."""
+        return min(MARGIN, self.whole / 10)
+
+
+class Desk:
+    """Takes batches from construction to `close`, on the running event loop."""
+
+    def __init__(self, books: Books, catalog: Callable[[], Catalog], send: Send, user_agent: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._catalog = catalog
+        self._send = send
+        self._user_agent = user_agent
+        self._loader: Clerk[Held, Found] = Clerk("loader", books.load)
+        self._settler: Clerk[Verdict, None] = Clerk("settler", books.settle)
+        self._lanes: defaultdict[int, Gate] = defaultdict(Gate)
+        self._bytes = Gate()
+        self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
+        self._in_hand: dict[Held, asyncio.Task[None]] = {}
+        self._sending: set[Held] = set()
+        self._settling: set[Held] = set()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._in_hand)
+
+    async def take(self, batch: Batch) -> None:
+        """Return when each delivery of `batch` is settled, handed back, or found to be no longer ours.
+
+        What is in hand already is left alone: its message was repeated.
+        """
+        tasks = []
+        for delivery_id, size in batch.sizes:
+            held = (delivery_id, batch.lease)
+            if held not in self._in_hand:
+                self._in_hand[held] = self._loop.create_task(self._deliver(held, size, batch))
+                tasks.append(self._in_hand[held])
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def close(self, grace: float) -> None:
+        """Hand back what has not begun, give `grace` seconds to what is being sent, hand back the rest, settle, and end."""
+        self._closing = True
+        self._cancel(self._in_hand.keys() - self._sending - self._settling)
+        await self._finished(grace)
+        self._cancel(self._in_hand.keys() - self._settling)
+        await self._finished(SETTLE_SECONDS)
+        await self._loader.close()
+        await self._settler.close()
+
+    def _cancel(self, which: Collection[Held]) -> None:
+        for held in which:
+            self._in_hand[held].cancel()
+
+    async def _finished(self, seconds: float) -> None:
+        if self._in_hand:
+            await asyncio.wait(self._in_hand.values(), timeout=seconds)
+
+    async def _deliver(self, held: Held, size: int, batch: Batch) -> None:
+        verdict: Verdict | None = None
+        try:
+            verdict = await self._verdict(held, size, batch)
+        except asyncio.CancelledError:
+            verdict = Untried(held, "pending")
+        except Exception:
+            _log.exception("delivery_abandoned", delivery=held[0])  # its lease ends, and it is claimed again
+        self._settling.add(held)
+        try:
+            if verdict is not None:
+                await self._settler.ask(verdict)
+        finally:
+            self._settling.discard(held)
+            del self._in_hand[held]
+
+    async def _verdict(self, held: Held, size: int, batch: Batch) -> Verdict | None:
+        endpoint = await self._endpoint(batch.endpoint_id)
+        if endpoint is None or self._closing:
+            return Untried(held, "pending")
+        start_by = self._loop.time() + batch.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
+        lane = self._lanes[endpoint.id]
+        if not await lane.enter(1, endpoint.max_in_flight, start_by):
+            return Untried(held, "pending")
+        try:
+            if not await self._bytes.enter(size, MAX_BYTES, start_by):
+                return Untried(held, "pending")
+            try:
+                return await self._try(held, batch)
+            finally:
+                self._bytes.leave(size)
+        finally:
+            lane.leave(1)
+
+    async def _try(self, held: Held, batch: Batch) -> Verdict | None:
+        endpoint = self._catalog().endpoints[batch.endpoint_id]
+        if endpoint.state == "removed":
+            return Untried(held, "discarded", "the endpoint was removed")
+        if endpoint.state == "disabled" or self._gone.get(endpoint.id) == self._catalog().version:
+            return Untried(held, "paused")
+        found = await self._loader.ask(held)
+        if isinstance(found, Missing):
+            return Untried(held, "discarded", found.value) if found is Missing.CONTENT else None
+        self._sending.add(held)
+        try:
+            receipt = await self._sent(found, endpoint, batch)
+        finally:
+            self._sending.discard(held)
+        settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
+        if settlement.reason == "gone":
+            self._gone[endpoint.id] = self._catalog().version
+        return Tried(found, settlement)
+
+    async def _sent(self, delivery: Delivery, endpoint: Endpoint, batch: Batch) -> Receipt:
+        now = datetime.now(UTC)
+        try:
+            keys = [key_of(secret) for secret in endpoint.secrets]
+            said = headers(delivery, keys, self._user_agent, now, os.urandom(RANDOM_BYTES))
+        except Exception as error:  # noqa: BLE001 - it would be the same the next time
+            return Receipt(now, 0.0, error=UNSENDABLE, detail=f"{type(error).__name__}: {error}"[:500])
+        seconds = min(endpoint.timeout, batch.until - batch.margin - time.time())
+        return await self._send(endpoint, said, delivery.body, seconds)
+
+    async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
+        """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""
+        deadline = self._loop.time() + CATALOG_SECONDS
+        while (endpoint := self._catalog().endpoints.get(endpoint_id)) is None and self._loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        return endpoint

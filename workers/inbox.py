@@ -1,0 +1,37 @@
+"""An event on its way to the inbox: CloudEvents' binary mode over AMQP (CONTRACT §5), which `pipeline.admit` reads back."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pika import BasicProperties
+
+from pipeline.cloudevents import BATCH, STRUCTURED, media_type
+from schemas.source import Source
+from workers.topology import RECEIVED
+from workers.window import Outgoing
+
+_PREFIX: Final = "cloudEvents:"
+_CONTENT_TYPE: Final = "datacontenttype"
+_SHORT: Final = 255  # bytes of a short string in AMQP
+_PERSISTENT: Final = 2
+
+
+def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes) -> Outgoing:
+    """The message that carries an event of `source`, received and checked by us."""
+    headers = {_PREFIX + name: value for name, value in attributes.items() if name != _CONTENT_TYPE}
+    content_type: str | None = attributes[_CONTENT_TYPE]
+    # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
+    if media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type):
+        headers[_PREFIX + _CONTENT_TYPE] = content_type
+        content_type = None
+    properties = BasicProperties(
+        content_type=content_type,
+        delivery_mode=_PERSISTENT,
+        headers=headers,
+        message_id=attributes["id"] if _is_short(attributes["id"]) else None,
+    )
+    return Outgoing(RECEIVED, f"{source.tenant}.{source.name}", body, properties)
+
+
+def _is_short(value: str) -> bool:
+    return len(value) <= _SHORT and (value.isascii() or len(value.encode()) <= _SHORT)
