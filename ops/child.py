@@ -1,6 +1,7 @@
 """A process that is started, watched, restarted and stopped: a server or a worker, all the same."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from ops.account import Account, make_folder
 from ops.errors import NotReady
 from ops.processes import Seen, end, see, spawn, wait_until
 
+_TOLD: Final = re.compile(r"^(?:Error: |.* FATAL: +)(.+)$", re.MULTILINE)
 _LARGEST_LOG: Final = 50 * 2**20
 
 
@@ -86,12 +88,11 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def last_error(path: Path, since: int = 0) -> str:
-    """Give the last error that a `waxseal` process told in its log, if any."""
+    """Give the last error that a `waxseal` process, or PostgreSQL, told in its log, if any."""
     with path.open("rb") as log:
         log.seek(max(since, path.stat().st_size - 20_000))
-        lines = log.read().decode(errors="replace").splitlines()
-    told = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    return told[-1] if told else ""
+        told = _TOLD.findall(log.read().decode(errors="replace"))
+    return str(told[-1]) if told else ""
 
 
 def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[[], None] = lambda: None) -> None:

@@ -30,7 +30,7 @@ def up_detached(data: Path, arguments: Sequence[str]) -> str:
         process.terminate()
         raise NotReady(f"not ready after {_READY_SECONDS:.0f} s; it was told to stop: see {log}")
     if process.poll() is not None:
-        raise NotReady(f"{last_error(log, begins) or 'the supervisor ended'} (log: {log})")
+        raise NotReady(last_error(log, begins) or f"the supervisor ended (log: {log})")
     known = read_stack(data) or {}
     return f"ready: {known['ingress_url']}  (all addresses: {data / 'stack.json'}; stop: waxseal down --data {data})"
 

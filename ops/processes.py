@@ -55,7 +55,7 @@ def spawn(
 
     On Linux it is sent `at_our_death` when the thread that called this ends, however it ends: call it from one that stays.
     """
-    return Popen(  # noqa: S603 - the commands are ours
+    return Popen(
         command,
         env=environment,
         cwd=folder,

@@ -63,7 +63,7 @@ def _has_version(folder: Path, version: str | None) -> bool:
     if version is None:
         return True
     command = [str(folder / "initdb"), "--version"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - a fixed one
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     return re.search(rf" {version}\b", answer.stdout) is not None
 
 

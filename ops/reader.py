@@ -22,11 +22,19 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not there, or not ours."""
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
     try:
-        yield engine
-    except ProgrammingError as error:
-        raise OpsError(_advice(error)) from error
+        with explained():
+            yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what Postgres says about a missing schema or missing rights into an `OpsError` that says what to do."""
+    try:
+        yield
+    except ProgrammingError as error:
+        raise OpsError(_advice(error)) from error
 
 
 @contextmanager
@@ -63,7 +71,9 @@ def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
 
 
 def _list(names: list[str]) -> str:
-    return f"there are: {', '.join(names[:50])}" if names else "there is none yet: describe it in a file and `waxseal apply FILE`"
+    return (
+        f"there are: {', '.join(names[:50])}" if names else "there is none yet: describe it in a file and `waxseal apply FILE`"
+    )
 
 
 def _advice(error: ProgrammingError) -> str:

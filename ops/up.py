@@ -104,10 +104,11 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
 
 def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapping[str, str]) -> None:
     from ops.apply import apply_file  # noqa: PLC0415 - only with --config
+    from ops.cli.config import show  # noqa: PLC0415
 
     urls = {"database_url": servers.database_url, "amqp_url": servers.amqp_url, "blobs": told["blobs"]}
     keys = {"keys_file": Path(told["keys_file"])} if "keys_file" in told else {}
-    apply_file(config, settings.model_copy(update={**urls, **keys}))
+    show(apply_file(config, settings.model_copy(update={**urls, **keys})))
 
 
 def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:

@@ -28,7 +28,7 @@ class CatalogWatch:
         self._engine = engine
         self._vault = vault
         self._current = EMPTY
-        self._fault: str | None = "not read yet"
+        self._fault: str | None = None
         self._loaded = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="catalog", daemon=True)
@@ -38,9 +38,14 @@ class CatalogWatch:
         """The catalog as it was read last; `EMPTY` before the first time."""
         return self._current
 
+    @property
+    def loaded(self) -> bool:
+        """Whether a catalog has been read."""
+        return self._loaded.is_set()
+
     def ready(self) -> str | None:
         """Give None once a catalog has been read, though it may be old by now; else the reason."""
-        return None if self._loaded.is_set() else f"catalog: {self._fault}"
+        return None if self._loaded.is_set() else f"not read yet: {self._fault}" if self._fault else "not read yet"
 
     def start(self) -> None:
         """Begin to read, in a thread. Does not wait."""

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_Asked = tuple[_Item, "asyncio.Future[_Result]"]
+_Asked = tuple[_Item, asyncio.Future[_Result]]
 
 MOST: Final = 500  # items at once, so that the first is not kept waiting for the last
 
@@ -29,7 +29,7 @@ class Clerk(Generic[_Item, _Result]):
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def ask(self, item: _Item) -> "asyncio.Future[_Result]":
+    def ask(self, item: _Item) -> asyncio.Future[_Result]:
         """Await what this gives for the result."""
         answer: asyncio.Future[_Result] = self._loop.create_future()
         self._asked.put((item, answer))
@@ -69,13 +69,13 @@ class Clerk(Generic[_Item, _Result]):
             self._loop.call_soon_threadsafe(_resolve, answers, results)
 
 
-def _resolve(answers: Sequence["asyncio.Future[_Result]"], results: Sequence[_Result]) -> None:
+def _resolve(answers: Sequence[asyncio.Future[_Result]], results: Sequence[_Result]) -> None:
     for answer, result in zip(answers, results, strict=True):
         if not answer.done():
             answer.set_result(result)
 
 
-def _fail(answers: Sequence["asyncio.Future[_Result]"], error: Exception) -> None:
+def _fail(answers: Sequence[asyncio.Future[_Result]], error: Exception) -> None:
     for answer in answers:
         if not answer.done():
             answer.set_exception(error)

@@ -126,7 +126,7 @@ def run(settings: Settings) -> int:
 
 def _worker(settings: Settings, office: Office) -> dramatiq.Worker:
     broker = make_broker(settings)
-    dramatiq.actor(office.deliver, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(office.deliver)
     metrics.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
     return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_TURN_MS)
 

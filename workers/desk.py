@@ -32,7 +32,7 @@ from workers.senders import Send
 MAX_BYTES: Final = 32 * 1024 * 1024  # of bodies in memory
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
 SETTLE_SECONDS: Final = 5.0  # for which a closing desk waits for Postgres
-CATALOG_SECONDS: Final = 3.0  # to wait for an endpoint that the catalog, up to a second old, does not have yet
+CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
 
 _log = structlog.get_logger()
 
@@ -112,8 +112,8 @@ class Desk:
             verdict = await self._verdict(held, size, batch)
         except asyncio.CancelledError:
             verdict = Untried(held, "pending")
-        except Exception:
-            _log.exception("delivery_abandoned", delivery=held[0])  # its lease ends, and it is claimed again
+        except Exception:  # noqa: BLE001 - its lease ends, and it is claimed again
+            _log.exception("delivery_abandoned", delivery=held[0])
         self._settling.add(held)
         try:
             if verdict is not None:
@@ -171,7 +171,9 @@ class Desk:
 
     async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
         """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""
-        deadline = self._loop.time() + CATALOG_SECONDS
-        while (endpoint := self._catalog().endpoints.get(endpoint_id)) is None and self._loop.time() < deadline:
-            await asyncio.sleep(0.05)
-        return endpoint
+        for _ in range(CATALOG_LOOKS):
+            endpoint = self._catalog().endpoints.get(endpoint_id)
+            if endpoint is not None:
+                return endpoint
+            await asyncio.sleep(0.1)
+        return None

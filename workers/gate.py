@@ -45,7 +45,7 @@ class Gate:
     def _fits(self, weight: int) -> bool:
         return self._inside == 0 or self._inside + weight <= self._limit
 
-    def _give_up(self, turn: "asyncio.Future[None]", weight: int) -> None:
+    def _give_up(self, turn: asyncio.Future[None], weight: int) -> None:
         if turn.done() and not turn.cancelled():
             self.leave(weight)  # let in at the very moment of giving up
         else:

@@ -19,13 +19,13 @@ _PERSISTENT: Final = 2
 def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes) -> Outgoing:
     """The message that carries an event of `source`, received and checked by us."""
     headers = {_PREFIX + name: value for name, value in attributes.items() if name != _CONTENT_TYPE}
-    content_type: str | None = attributes[_CONTENT_TYPE]
+    content_type = attributes[_CONTENT_TYPE]
     # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
-    if media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type):
+    as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
+    if as_header:
         headers[_PREFIX + _CONTENT_TYPE] = content_type
-        content_type = None
     properties = BasicProperties(
-        content_type=content_type,
+        content_type=None if as_header else content_type,
         delivery_mode=_PERSISTENT,
         headers=headers,
         message_id=attributes["id"] if _is_short(attributes["id"]) else None,

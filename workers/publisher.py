@@ -15,7 +15,7 @@ from pika.exceptions import AMQPError
 
 from workers.link import Link
 from workers.session import Unsendable
-from workers.topology import PROBE, TOPOLOGY, Declaration
+from workers.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
 from workers.window import Outgoing, Settle, Slot, Window
 
 WINDOW: Final = 2000  # messages that wait for their confirm
@@ -52,7 +52,7 @@ class Publisher:
         backlog: int = BACKLOG,
     ) -> None:
         """`timeout` in seconds, from `publish` to the confirm; `name` is shown among the broker's connections."""
-        self._link = Link(amqp_url, topology, self, name)
+        self._link = Link(amqp_url, (*topology, PROBE_EXCHANGE), self, name)
         self._window = Window(window, WINDOW_BYTES, backlog)
         self._timeout = timeout
         self._channel: Channel | None = None
@@ -83,8 +83,11 @@ class Publisher:
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> asyncio.Future[None]:
         """Await what this gives: it ends when the message is durable, or raises `Unconfirmed` after `timeout` at the latest."""
+        return self.post(Outgoing(exchange, routing_key, body, properties))
+
+    def post(self, message: Outgoing) -> asyncio.Future[None]:
+        """Publish, as `publish` does."""
         future: asyncio.Future[None] = self._loop.create_future()
-        message = Outgoing(exchange, routing_key, body, properties)
         self.send(message, self._loop.time() + self._timeout, partial(_resolve, future))
         return future
 

@@ -40,10 +40,10 @@ class PublisherThread:
         if not messages:
             return []
         batch = _Batch(len(messages))
-        self._loop.call_soon_threadsafe(self._send, batch, messages, deadline)
         try:
+            self._loop.call_soon_threadsafe(self._send, batch, messages, deadline)
             return batch.done.result(deadline + _GRACE)
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # the latter after `close`
             return [False] * len(messages)
 
     def close(self) -> None:

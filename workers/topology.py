@@ -38,12 +38,14 @@ def _everything_of(exchange: str) -> Declaration:
     return "queue_bind", {"queue": INBOX, "exchange": exchange, "routing_key": "#"}
 
 
+PROBE_EXCHANGE: Final = _exchange(PROBE, "fanout")
+
 #: In order: the method of a channel, and its arguments.
 TOPOLOGY: Final[tuple[Declaration, ...]] = (
     _exchange(IN),
     _exchange(RECEIVED),
     _exchange(EVENTS),
-    _exchange(PROBE, "fanout"),
+    PROBE_EXCHANGE,
     ("queue_declare", {"queue": INBOX, "durable": True, "arguments": dict(INBOX_ARGUMENTS)}),
     _everything_of(IN),
     _everything_of(RECEIVED),

@@ -21,6 +21,9 @@ COPY_DELIVERIES = (
 # Delivered with the COMMIT, once however often it is said in the transaction: the relay looks at once, not at its next poll.
 NOTIFY_DUE = text("SELECT pg_notify('waxseal_due', '')")
 
+# On a connection that is kept for it, outside any transaction: what is said there is heard at once.
+LISTEN_DUE = text("LISTEN waxseal_due")
+
 # A lease that a crash of Postgres forgets is a delivery that is due again: nothing to wait for the disk for.
 FORGETTABLE = text("SET LOCAL synchronous_commit = off")
 
@@ -108,6 +111,18 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
         stamp = timestamp(now)
         copy_rows(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
         conn.execute(NOTIFY_DUE)
+
+
+def listen(conn: Connection) -> None:
+    """Subscribes `conn`, which must commit by itself, to what `insert_planned` says."""
+    conn.execute(LISTEN_DUE)
+
+
+def heard(conn: Connection, seconds: float) -> bool:
+    """Waits for it, `seconds` at most; whether anything was said since the last time."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    return bool(list(driver.notifies(timeout=seconds, stop_after=1)))
 
 
 def leased(conn: Connection, at_most: int) -> int:

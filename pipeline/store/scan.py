@@ -19,7 +19,7 @@ ENTRIES = """
     FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     {where} ORDER BY entry.chain_id, entry.seq"""
 
-LONG_BODY = text("SELECT body FROM content WHERE chain_id = CAST(:chain_id AS uuid) AND seq = :seq LIMIT 1")
+BODY = text("SELECT body FROM content WHERE chain_id = CAST(:chain_id AS uuid) AND seq = :seq LIMIT 1")
 
 CHAINS = """
     SELECT uuid_send(key), tenant, subject, uuid_send(chain_id), seq, hash FROM chain {where} ORDER BY chain_id"""
@@ -75,7 +75,7 @@ def entries(conn: Connection, scope: Scope) -> Iterator[StoredEntry]:
     statement = ENTRIES.format(inline=INLINE, where=scope.where("entry"))
     for row in _stream(conn, "entries", statement, scope):
         entry = StoredEntry._make(row[:-1])
-        yield entry._replace(body=_long_body(conn, entry)) if row[-1] else entry
+        yield entry._replace(body=body(conn, entry.chain_id, entry.seq)) if row[-1] else entry
 
 
 def chains(conn: Connection, scope: Scope) -> Iterator[StoredChain]:
@@ -98,6 +98,7 @@ def _stream(conn: Connection, name: str, statement: str, scope: Scope) -> Iterat
         yield from cursor
 
 
-def _long_body(conn: Connection, entry: StoredEntry) -> bytes | None:
-    body = conn.execute(LONG_BODY, {"chain_id": entry.chain_id.hex(), "seq": entry.seq}).scalar()
-    return None if body is None else bytes(body)
+def body(conn: Connection, chain_id: bytes, seq: int) -> bytes | None:
+    """One body, however long; None when it is gone."""
+    found = conn.execute(BODY, {"chain_id": chain_id.hex(), "seq": seq}).scalar()
+    return None if found is None else bytes(found)

@@ -1,0 +1,30 @@
+# Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint bench setup clean
+
+help:           ## show this
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
+
+demo: setup     ## run the whole system and send real traffic through it
+	@$(BIN)/waxseal demo
+
+test: lint      ## lint, then all tests on real servers, with coverage; ARGS='-k name' for some
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: setup     ## rules, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup    ## measure ingest, ingress and delivery
+	@for what in ingest ingress delivery; do $(BIN)/waxseal bench $$what || exit; done
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }
+	@$(PYTHON) -m ops.bootstrap
+
+clean: ## stop everything; remove the data, the servers' too, and the virtual environment
+	@if [ -d .waxseal ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --delete-data --yes; fi
+	@rm -rf .venv .waxseal .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,138 @@
+"""Sets a machine up, from a bare clone to everything that `make demo` and `make test` need: `python3 -m ops.bootstrap`.
+
+Runs before the virtual environment exists, so it imports nothing but the standard library, and parses on older Pythons:
+they have to be told what is missing. Running it again does only what is left to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements-dev.lock"
+STAMP = VENV / "waxseal-installed"
+OLDEST = (3, 11)
+NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
+CONTAINERS = "or run it in containers: docker compose up"
+
+
+def main() -> None:
+    """Do what is left to do, saying so; exit with 2 and one message when a person has to do something first."""
+    if sys.version_info < OLDEST:
+        _continue_with_a_newer_python()
+    _install_servers()
+    _make_environment()
+    _install_packages()
+
+
+def _continue_with_a_newer_python() -> NoReturn:
+    for name in NEWER:
+        python = shutil.which(name)
+        if python and _works([python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]):
+            os.execv(python, [python, "-m", "ops.bootstrap"])  # noqa: S606 - the very program, on a newer Python
+    this = ".".join(str(number) for number in sys.version_info[:2])
+    _give_up(f"Python 3.11 or newer is needed, this is {this}: install it, for example as python3.11; {CONTAINERS}")
+
+
+def _install_servers() -> None:
+    """Install PostgreSQL and RabbitMQ where apt can, without starting them; they run as private servers only."""
+    missing = _missing_servers()
+    if not missing:
+        return
+    names = " and ".join(missing)
+    _apt_install(missing, f"{names} not found on this machine")
+    still = _missing_servers()
+    if still:
+        _give_up(f"{' and '.join(still)} was installed but is not found: put its programs on PATH; {CONTAINERS}")
+
+
+def _missing_servers() -> list[str]:
+    from ops.errors import ServersMissing  # noqa: PLC0415 - on an older Python it does not import
+    from ops.programs import find_epmd, find_postgres, find_rabbitmq  # noqa: PLC0415
+
+    wanted: list[tuple[str, Callable[[], Path]]] = [
+        ("postgresql", find_postgres),
+        ("rabbitmq-server", find_rabbitmq),
+        ("rabbitmq-server", find_epmd),
+    ]
+    missing = []
+    for package, find in wanted:
+        try:
+            find()
+        except ServersMissing:
+            missing.append(package)
+    return sorted(set(missing))
+
+
+def _make_environment() -> None:
+    python = VENV / "bin" / "python"
+    if _works([python, "-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))"]):
+        return
+    if not _works([sys.executable, "-c", "import ensurepip, venv"]):
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        _apt_install([package], "Python's venv module is missing")
+    _say(f"making {VENV.name} with Python {sys.version.split()[0]}")
+    _run([sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made")
+
+
+def _install_packages() -> None:
+    """Install what the lock file names, by hash, then this project, in place."""
+    done = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
+    if STAMP.exists() and STAMP.read_text() == done:
+        return
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _say("installing the packages of requirements-dev.lock (a minute or two)")
+    _run([*pip, "--require-hashes", "-r", str(LOCK)], "the packages could not be installed")
+    _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], "waxseal could not be installed")
+    STAMP.write_text(done)
+    _say("installed")
+
+
+def _apt_install(packages: Sequence[str], why: str) -> None:
+    names = " ".join(packages)
+    as_root = _as_root()
+    if as_root is None or not shutil.which("apt-get"):
+        _give_up(f"{why}: install the packages {names} (Debian, Ubuntu: sudo apt-get install {names}); {CONTAINERS}")
+    _say(f"{why}: installing {names} with apt")
+    _run([*as_root, "sh", str(ROOT / "ops" / "install-servers.sh"), *packages], f"apt could not install {names}")
+
+
+def _as_root() -> list[str] | None:
+    """How to run a command as root: as it is, or with sudo if that asks no password; None when there is no way."""
+    if os.geteuid() == 0:
+        return []
+    return ["sudo", "-n"] if _works(["sudo", "-n", "true"]) else None
+
+
+def _works(command: Sequence[str | Path]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _run(command: Sequence[str], complaint: str) -> None:
+    if subprocess.run(command, cwd=ROOT, check=False, timeout=1800).returncode != 0:
+        _give_up(f"{complaint}: the reason is above; {CONTAINERS}")
+
+
+def _say(what: str) -> None:
+    sys.stdout.write(f"waxseal set-up: {what}\n")
+    sys.stdout.flush()
+
+
+def _give_up(why: str) -> NoReturn:
+    sys.stderr.write(f"waxseal set-up: {why}\n")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The command that configures."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ops.cli.run import DATA
+
+if TYPE_CHECKING:
+    from ops.apply import Difference
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--prune", is_flag=True, help="Remove what the file does not name. Tenants with entries always stay.")
+@click.option("--enable", is_flag=True, help="Make endpoints active again that answered 410 Gone.")
+@DATA
+def apply(file: Path, dry_run: bool, prune: bool, enable: bool, data: Path) -> None:
+    """Make tenants, sources and endpoints what FILE says.
+
+    All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
+    A secret is a literal, env:NAME or file:PATH. Not yet: mailboxes, rate_limit, ordered: true, amqp and smtp endpoints.
+
+    Example: waxseal apply waxseal.yaml --dry-run
+    """
+    from ops.apply import apply_file
+    from ops.reader import explained
+    from ops.stack import settings_for
+
+    with explained():
+        show(apply_file(file, settings_for(data, "database_url", "keys"), dry_run, prune, enable))
+
+
+def show(difference: "Difference") -> None:
+    """Prints what changed, and the secrets that were made: the only time that they can be seen."""
+    for change in difference.changes:
+        if change.action != "unchanged":
+            details = "; ".join(change.details)
+            click.echo(f"{change.action:<8} {change.item:<9} {change.title:<30} {details}".rstrip())
+    counts = dict.fromkeys(("created", "changed", "removed", "unchanged", "kept"), 0)
+    for change in difference.changes:
+        counts[change.action] += 1
+    would = "; nothing was written: this was a dry run" if difference.dry_run else ""
+    click.echo(", ".join(f"{count} {action}" for action, count in counts.items() if count) + would)
+    for endpoint, secret in difference.generated.items():
+        click.echo(f"\nThe receiver of {endpoint} verifies signatures with this secret, which is shown only now:\n  {secret}")
+
+
+COMMANDS: tuple[click.Command, ...] = (apply,)

@@ -1,0 +1,94 @@
+"""How lists are shown: a table on a terminal, JSON lines with `--json`, tab-separated lines elsewhere."""
+
+# ruff: noqa: PLC0415 - rich is loaded only when there is a terminal to draw on
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import click
+import orjson
+
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
+
+_ROWS_ON_TERMINAL: Final = 200
+_WIDEST: Final = 60  # characters of one cell
+
+Row = Mapping[str, Any]
+Column = tuple[str, str | Callable[[Row], object]]
+
+
+def show_list(rows: Iterable[Row], columns: Sequence[Column], as_json: bool, *, limited: bool = False) -> int:
+    """Shows `rows` as they come; returns how many. On a terminal the first 200, unless `limited` by who asked."""
+    if as_json:
+        return sum(_json(row) for row in rows)
+    cells = ([_cell(row, value) for _, value in columns] for row in rows)
+    titles = [title for title, _ in columns]
+    if sys.stdout.isatty():
+        return _table(titles, cells, limited=limited)
+    click.echo("\t".join(titles))
+    return sum(_line(row) for row in cells)
+
+
+def show_fields(row: Row, as_json: bool) -> None:
+    """Shows one thing, a field a line."""
+    if as_json:
+        _json(row)
+        return
+    width = max(map(len, row))
+    for name, value in row.items():
+        text = orjson.dumps(value).decode() if isinstance(value, dict | list) else "-" if value is None else str(value)
+        click.echo(f"{name:<{width}}  {printable(text)}")
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal might obey, or that would break a line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; what it gives is called with how much is done."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total or None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _json(row: Row) -> int:
+    click.echo(orjson.dumps(row))
+    return 1
+
+
+def _line(cells: Sequence[str]) -> int:
+    click.echo("\t".join(cells))
+    return 1
+
+
+def _cell(row: Row, value: str | Callable[[Row], object]) -> str:
+    found = value(row) if callable(value) else row[value]
+    return "" if found is None else printable(str(found))
+
+
+def _table(titles: Sequence[str], rows: Iterator[list[str]], *, limited: bool) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    shown = 0
+    for row in rows if limited else islice(rows, _ROWS_ON_TERMINAL):
+        table.add_row(*(Text(cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…") for cell in row))
+        shown += 1
+    if shown:
+        Console().print(table)
+    if not limited and next(rows, None) is not None:
+        click.echo(f"The first {shown}; more with --limit N or --json.", err=True)
+    return shown

@@ -1,0 +1,55 @@
+"""The command that says how it is going."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from ops.cli.run import DATA
+from ops.cli.show import JSON, printable
+
+
+@click.command()
+@JSON
+@DATA
+def status(as_json: bool, data: Path) -> None:
+    """Show processes, queues, deliveries, dead letters and the ledger's size.
+
+    Example: waxseal status
+    """
+    from ops.stack import settings_for
+    from ops.status import status as look
+    from workers.depths import depths
+
+    found = look(data, settings_for(data, "database_url"), depths)
+    if as_json:
+        click.echo(orjson.dumps(found))
+        return
+    for name, value in _lines(found):
+        click.echo(f"{name:<14}{printable(value)}")
+
+
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for role, processes in (found["processes"] or {}).items():
+        yield role, ", ".join(f"{each['pid']} {'up' if each['up'] else 'DOWN'}" for each in processes) or "DOWN"
+    if found["queues"] is None:
+        yield "queues", found["queues_error"]
+    for queue, depth in (found["queues"] or {}).items():
+        yield "queue", f"{queue}: {'not there yet' if depth is None else f'{depth} waiting'}"
+    states = ", ".join(f"{count} {state}" for state, count in sorted(found["deliveries"].items())) or "none"
+    yield "deliveries", ("about " if found["deliveries_estimated"] else "") + states
+    if found["oldest_due_seconds"]:
+        yield "", f"the oldest is due for {found['oldest_due_seconds']:.1f} s"
+    for endpoint, reason in found["disabled_endpoints"].items():
+        yield "disabled", f"{endpoint}: {reason}"
+    letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
+    yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
+    ledger = found["ledger"]
+    yield "ledger", f"{ledger['entries']} entries in {ledger['chains']} chains, {ledger['bytes'] / 2**20:.1f} MiB"
+
+
+COMMANDS: tuple[click.Command, ...] = (status,)

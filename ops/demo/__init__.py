@@ -1,0 +1,1 @@
+"""`waxseal demo`: the whole system on private servers, real traffic through it, and what became of every message."""

@@ -1,0 +1,134 @@
+"""Runs the demo: brings everything up, sends, waits, shows, verifies, stops."""
+
+import base64
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from ops.account import own_file
+from ops.demo.outcome import Outcome, look
+from ops.demo.sink import FAILURES, Sink
+from ops.demo.traffic import CONFIG, ENDPOINTS, GITHUB, SHOP, Publish, Sent, traffic
+from ops.detach import up_detached
+from ops.down import down
+from ops.errors import NotReady, OpsError
+from ops.memory import make_folder
+from ops.proving import Subject, whole_ledger
+from ops.reader import open_engine
+from ops.settings import Settings, load_settings
+from ops.stack import read_stack
+from pipeline.store.reading import Letters
+from schemas.fault import Fault
+
+_SETTLED_SECONDS: Final = 30.0
+_WIDTH: Final = 150  # characters, where there is no terminal
+
+_INTRO: Final = """\
+Waxseal records every message once, in a ledger that shows tampering, and delivers it to whoever subscribed.
+This demo runs all of it, on a PostgreSQL and a RabbitMQ of its own in {data}.
+"""
+_SENDING: Final = """\
+Tenant acme takes webhooks from its shop and from GitHub, and events from its orders system over AMQP.
+Three endpoints subscribed: [b]works[/b] takes everything; [b]recovers[/b] takes orders, and fails {failures} times before it
+accepts; [b]broken[/b] takes payments, and never accepts. Sending:
+"""
+_LATER: Final = """\
+To look further, start it again on the same data:
+  waxseal up --data {data} --detach
+  waxseal status --data {data}
+  waxseal timeline acme {subject} --data {data}
+  waxseal deliveries acme --state dead --data {data}
+  waxseal dead list --data {data}
+  waxseal export acme -o acme.jsonl --data {data} && waxseal verify-bundle acme.jsonl
+  waxseal down --data {data}
+"""
+
+
+class DemoFailed(OpsError):
+    """Something did not come out as it must."""
+
+
+def demo(data: Path, publish: Publish) -> None:
+    """The whole demo on `data`, which keeps its ledger. Raises `DemoFailed` with everything that came out wrong.
+
+    Nothing is left running, however it ends.
+    """
+    began = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_INTRO.format(data=data))
+    run = f"{int(time.time()):x}"
+    secrets = {name: "whsec_" + base64.b64encode(os.urandom(32)).decode() for name in ENDPOINTS}
+    with Sink(secrets) as sink:
+        config = CONFIG.format(url=sink.url, shop=SHOP, github=GITHUB, **secrets)
+        with _running(data, config) as (settings, ingress, amqp):
+            console.print(f"PostgreSQL, RabbitMQ and Waxseal are ready after {time.monotonic() - began:.0f} s.\n")
+            console.print(_SENDING.format(failures=FAILURES))
+            sent = traffic(run, ingress, amqp, publish)
+            problems = [*_show(console, settings, sent), *_forgeries(console, sink), *_verify(console, settings)]
+    if problems:
+        raise DemoFailed("the demo did not come out as it must:\n  " + "\n  ".join(problems))
+    console.print(_LATER.format(data=data, subject=sent[0].subject))
+    console.print(f"Everything came out as it must, and nothing is left running. {time.monotonic() - began:.0f} s in all.")
+
+
+@contextmanager
+def _running(data: Path, config: str) -> Iterator[tuple[Settings, str, str]]:
+    """The system on `data` while the block runs; settings that lead there whatever the environment says, and its URLs."""
+    make_folder(data)
+    down(data)  # an earlier demo that was killed
+    file = data / "demo.yaml"
+    own_file(file, config, None)
+    try:
+        up_detached(data, ["--config", str(file)])
+        known = read_stack(data) or {}
+        keys = {"keys_file": Path(known["keys_file"])} if known["keys_file"] else {}
+        found = {"database_url": known["database_url"], "amqp_url": known["amqp_url"], **keys}
+        yield load_settings().model_copy(update=found), known["ingress_url"], known["amqp_url"]
+    finally:
+        down(data)
+
+
+def _show(console: Console, settings: Settings, sent: Sequence[Sent]) -> list[str]:
+    """Sends everything, waits until nothing moves any more, and shows what became of it; returns what is wrong."""
+    since = Letters(since=datetime.now(UTC))
+    answers = [each.send() for each in sent]
+    with open_engine(settings) as engine:
+        deadline = time.monotonic() + _SETTLED_SECONDS
+        while not (outcome := look(engine, settings, sent, since)).settled(sent):
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"the messages were not settled after {_SETTLED_SECONDS:.0f} s: {'; '.join(outcome.problems(sent, answers))}"
+                )
+            time.sleep(0.2)
+    console.print(_table(sent, answers, outcome), width=None if console.is_terminal else _WIDTH)
+    return list(outcome.problems(sent, answers))
+
+
+def _table(sent: Sequence[Sent], answers: Sequence[str], outcome: Outcome) -> Table:
+    table = Table("sent", "answer", "recorded as", *ENDPOINTS, box=None, pad_edge=False, header_style="bold")
+    for each, answer in zip(sent, answers, strict=True):
+        table.add_row(each.what, answer, outcome.place(each), *(outcome.delivery(each, name) for name in ENDPOINTS))
+    return table
+
+
+def _forgeries(console: Console, sink: Sink) -> list[str]:
+    console.print(f"\nThe receivers checked {sink.verified.total()} signatures; {sink.forged.total()} were wrong.")
+    return ["an endpoint received something with a wrong signature"] if sink.forged else []
+
+
+def _verify(console: Console, settings: Settings) -> list[str]:
+    """Verifies the whole ledger; returns its faults."""
+    faults: list[Fault] = []
+    with whole_ledger(settings, Subject()) as sight:
+        verified = sight.verify(faults.append, lambda _done: None)
+    console.print(
+        f"The ledger is {verified.verdict}: {verified.entries} entries in {verified.chains} chains, every hash recomputed.\n"
+    )
+    return [f"ledger: {fault.kind} at {fault.subject} {fault.seq}: {fault.detail}" for fault in faults]

@@ -1,0 +1,153 @@
+"""The demo's traffic: what is sent, how, and what must become of it."""
+
+import base64
+import hmac
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SHOP: Final = "whsec_" + base64.b64encode(b"the demo's shop signs with this.").decode()
+GITHUB: Final = "the demo's GitHub signs with this"
+ENDPOINTS: Final = ("works", "recovers", "broken")
+
+CONFIG: Final = """\
+# What `waxseal demo` applies; `waxseal apply` takes any file like it.
+tenants: [{{name: acme}}]
+sources:
+  - {{tenant: acme, name: shop, kind: standard-webhooks, secrets: ["{shop}"], subject: /order, type: /type}}
+  - {{tenant: acme, name: github, kind: github, secrets: ["{github}"], subject: /repository/full_name}}
+  - {{tenant: acme, name: orders, kind: amqp}}
+endpoints:
+  - {{tenant: acme, name: works, url: "{url}/works", secrets: ["{works}"]}}
+  - tenant: acme
+    name: recovers
+    url: {url}/recovers
+    secrets: ["{recovers}"]
+    filter: {{prefix: {{type: "order."}}}}
+    retry: [1s, 1s, 1s]
+  - tenant: acme
+    name: broken
+    url: {url}/broken
+    secrets: ["{broken}"]
+    filter: {{exact: {{type: order.paid}}}}
+    retry: [1s, 1s]
+"""
+
+Properties = Mapping[str, Any]
+Publish = Callable[[str, str, bytes, Properties], None]  # AMQP URL, routing key, body, properties
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One message of the demo: what it is, how it is sent, and what must become of it."""
+
+    what: str
+    id: str
+    send: Callable[[], str]  # gives the answer
+    answer: str  # that it must get
+    subject: str | None = None  # where it must be recorded; None: nowhere
+    repeats: bool = False  # it was recorded before and must not be again
+    owed: Sequence[str] = field(default=())  # the endpoints it must be planned for
+    buried: str | None = None  # the reason of the dead letter that it must become
+
+
+def traffic(run: str, ingress: str, amqp: str, publish: Publish) -> list[Sent]:
+    """All messages in their order. `run` is in every id, so that the demo can be run again on the same ledger."""
+    order, repository = f"order-{run}", f"acme/shop-{run}"
+    paid = json.dumps({"type": "order.paid", "order": order, "amount": 42}).encode()
+    pushed = json.dumps({"repository": {"full_name": repository}, "ref": "refs/heads/main"}).encode()
+
+    def webhook(id_: str, body: bytes, secret: str = SHOP) -> str:
+        return _post(f"{ingress}/in/acme/shop", body, _standard_webhook(id_, body, secret))
+
+    def push() -> str:
+        signature = "sha256=" + hmac.digest(GITHUB.encode(), pushed, "sha256").hex()
+        headers = {"X-GitHub-Event": "push", "X-GitHub-Delivery": f"push-{run}", "X-Hub-Signature-256": signature}
+        return _post(f"{ingress}/in/acme/github", pushed, headers)
+
+    def amqp_event(body: bytes, **properties: Any) -> Callable[[], str]:
+        def send() -> str:
+            publish(amqp, "acme.orders", body, properties)
+            return "confirmed"
+
+        return send
+
+    forged = "whsec_" + base64.b64encode(os.urandom(32)).decode()
+    return [
+        Sent("webhook, signed", f"pay-{run}", lambda: webhook(f"pay-{run}", paid), "202", order, owed=ENDPOINTS),
+        Sent("the same once more", f"pay-{run}", lambda: webhook(f"pay-{run}", paid), "202", order, repeats=True),
+        Sent("webhook, forged", f"forged-{run}", lambda: webhook(f"forged-{run}", paid, forged), "401"),
+        Sent("GitHub push, signed", f"push-{run}", push, "202", repository, owed=ENDPOINTS[:1]),
+        Sent(
+            "CloudEvent over AMQP, binary",
+            f"pack-{run}",
+            amqp_event(b'{"boxes": 2}', content_type="application/json", headers=_binary(f"pack-{run}", "order.packed", order)),
+            "confirmed",
+            order,
+            owed=ENDPOINTS[:2],
+        ),
+        Sent(
+            "CloudEvent over AMQP, structured",
+            f"ship-{run}",
+            amqp_event(_structured(f"ship-{run}", "order.shipped", order), content_type="application/cloudevents+json"),
+            "confirmed",
+            order,
+            owed=ENDPOINTS[:2],
+        ),
+        Sent(
+            "plain message over AMQP",
+            f"note-{run}",
+            amqp_event(b"left at the door", message_id=f"note-{run}", type="courier.note", headers={"subject": order}),
+            "confirmed",
+            order,
+            owed=ENDPOINTS[:1],
+        ),
+        Sent(
+            "AMQP, but without an id",
+            f"lost-{run}",
+            amqp_event(f"whose am I? ({run})".encode(), headers={"subject": order}),
+            "confirmed",
+            buried="missing_id",
+        ),
+    ]
+
+
+def _binary(id_: str, type_: str, subject: str) -> dict[str, str]:
+    attributes = {"specversion": "1.0", "id": id_, "source": "orders", "type": type_, "subject": subject}
+    return {f"cloudEvents:{name}": value for name, value in attributes.items()}
+
+
+def _structured(id_: str, type_: str, subject: str) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": id_,
+        "source": "orders",
+        "type": type_,
+        "subject": subject,
+        "data": {"carrier": "bike"},
+    }
+    return json.dumps(event).encode()
+
+
+def _standard_webhook(id_: str, body: bytes, secret: str) -> dict[str, str]:
+    timestamp = str(int(time.time()))
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, "sha256")).decode()
+    return {"webhook-id": id_, "webhook-timestamp": timestamp, "webhook-signature": f"v1,{signature}"}
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str:
+    """The status, as text."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})  # noqa: S310 - our own ingress
+    # Without the proxies that the environment may name: this never leaves the machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=15) as answer:
+            return str(answer.status)
+    except urllib.error.HTTPError as refused:
+        return str(refused.code)

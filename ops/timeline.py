@@ -1,0 +1,69 @@
+"""Timelines, deliveries and dead letters, read in pages: nothing waits in the database for whoever reads them."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Engine
+
+from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
+from ops.settings import Settings
+from ops.views import View, delivery_view, entry_view, letter_view
+from pipeline.dedupe import chain_key
+from pipeline.store import reading, scan
+from pipeline.store.reading import Letters
+
+PAGE: Final = 200
+_NO_END: Final = 2**62
+
+
+def timeline(
+    engine: Engine, settings: Settings, tenant: str, subject: str, after: int = -1, limit: int | None = None
+) -> Iterator[View]:
+    """The subject's entries after number `after`, oldest first. Raises `OpsError` for a tenant that does not exist."""
+    with snapshot(engine) as conn:
+        keys = tenant_keys(conn, settings) or {}
+        key = chain_key(keys[tenant], subject) if known_tenant(conn, tenant) in keys else None
+        chain = reading.chain_of(conn, tenant, subject, key)
+    left = _NO_END if limit is None else limit
+    while chain is not None and left > 0:
+        with snapshot(engine) as conn:
+            page = reading.timeline(conn, chain, after, min(left, PAGE))
+        for row in page:
+            body = row["body"]
+            if row["size"] is not None and body is None:
+                with snapshot(engine) as conn:
+                    body = scan.body(conn, chain.bytes, row["seq"])
+            yield entry_view(row, chain.hex, body)
+        if not page:
+            return
+        after, left = page[-1]["seq"], left - len(page)
+
+
+def deliveries(
+    engine: Engine, tenant: str, state: str | None = None, endpoint: str | None = None, limit: int | None = None
+) -> Iterator[View]:
+    """The tenant's deliveries with their attempts, newest first. Raises `OpsError` for names that do not exist."""
+    with snapshot(engine) as conn:
+        known_tenant(conn, tenant)
+        endpoint_id = None if endpoint is None else known_endpoint(conn, tenant, endpoint)
+    before, left = _NO_END, _NO_END if limit is None else limit
+    while left > 0:
+        with snapshot(engine) as conn:
+            page = reading.deliveries(conn, tenant, state, endpoint_id, before, min(left, PAGE))
+            tries = reading.attempts(conn, [row["id"] for row in page])
+        yield from (delivery_view(row, tries[row["id"]]) for row in page)
+        if not page:
+            return
+        before, left = page[-1]["id"], left - len(page)
+
+
+def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> Iterator[View]:
+    """The dead letters that are wanted, newest first."""
+    before, left = _NO_END, _NO_END if limit is None else limit
+    while left > 0:
+        with snapshot(engine) as conn:
+            page = reading.letters(conn, wanted, before, min(left, PAGE))
+        yield from map(letter_view, page)
+        if not page:
+            return
+        before, left = page[-1]["id"], left - len(page)

@@ -1,0 +1,220 @@
+"""Every process is killed, several times and at random, while 5,000 events go through; then every single one is looked for."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pika
+import psycopg
+import pytest
+from pika.exceptions import AMQPError
+from standardwebhooks import Webhook
+from tests_support import wait_for
+
+from ops.settings import environment
+
+EVENTS = 5000  # sent, of which a tenth are repeats
+SUBJECTS = 40
+VICTIMS = ("ingest", "relay", "deliver", "ingress", "rabbitmq")
+KILLS_OF_EACH = 3
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+CONFIG = """
+tenants: [{{name: acme}}]
+sources:
+  - {{tenant: acme, name: hooks, kind: standard-webhooks, secrets: ["{secret}"], subject: /subject}}
+  - {{tenant: acme, name: orders, kind: amqp}}
+endpoints:
+  - {{tenant: acme, name: sink, url: "{url}", secrets: ["{secret}"], retry: [1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s], timeout: 2s}}
+"""
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[str, Counter[str]]]:
+    """An endpoint that counts what it is sent, by webhook-id."""
+    seen: Counter[str] = Counter()
+
+    class Sink(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            Webhook(SECRET).verify(body, dict(self.headers.items()))
+            seen[self.headers["webhook-id"]] += 1
+            self.send_response(204)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", seen
+    server.shutdown()
+    server.server_close()
+
+
+def waxseal(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ops.cli", *arguments, "--data", str(data)]
+    env = environment() | {"WAXSEAL_LEASE": "10"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
+
+
+class System:
+    """The running system, as its stack.json has it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def stack(self) -> dict:
+        return json.loads((self.data / "stack.json").read_text())
+
+    def pids(self, name: str) -> list[int]:
+        return self.stack()["pids"][name]
+
+    def rows(self, query: str) -> list[tuple]:
+        with psycopg.connect(self.stack()["database_url"], connect_timeout=5) as conn:
+            return conn.execute(query).fetchall()
+
+
+@pytest.fixture
+def system(data_folder: Path, sink) -> Iterator[System]:
+    config = data_folder / "waxseal.yaml"
+    config.write_text(CONFIG.format(url=sink[0], secret=SECRET))
+    started = waxseal("up", "--detach", "--config", str(config), data=data_folder)
+    assert 0 == started.returncode, started.stderr
+    yield System(data_folder)
+    stopped = waxseal("down", data=data_folder)
+    assert 0 == stopped.returncode, stopped.stderr
+
+
+def planned(channel: int) -> list[tuple[str, str]]:
+    """What sender `channel` (0 to 7) sends, in order: (id, subject); every tenth twice."""
+    numbers = range(channel, EVENTS * 9 // 10, 8)
+    once = [(f"evt-{n}", f"subject-{channel}-{n % (SUBJECTS // 8)}") for n in numbers]
+    return [pair for n, pair in enumerate(once) for pair in ([pair, pair] if n % 9 == 0 else [pair])]
+
+
+def send_webhooks(system: System, channel: int, pause: float) -> None:
+    for id, subject in planned(channel):
+        body = json.dumps({"id": id, "subject": subject, "type": "order.paid"})
+        while (status := post(system, id, body)) != 202:
+            assert status in (None, 503)
+            time.sleep(0.2)
+        time.sleep(pause)
+
+
+def post(system: System, id: str, body: str) -> int | None:
+    """The ingress' answer, None when it did not give one."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    headers = {
+        "webhook-id": id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(SECRET).sign(id, now, body),
+        "content-type": "application/json",
+    }
+    request = Request(f"{system.stack()['ingress_url']}/in/acme/hooks", body.encode(), headers)
+    try:
+        with urlopen(request, timeout=10) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+    except (OSError, HTTPException):
+        return None
+
+
+def publish_events(system: System, channel: int, pause: float) -> None:
+    sending = iter(planned(channel))
+    current = next(sending, None)
+    while current is not None:
+        with suppress(AMQPError, OSError):
+            parameters = pika.URLParameters(system.stack()["amqp_url"])
+            parameters.socket_timeout = parameters.stack_timeout = 5
+            with pika.BlockingConnection(parameters) as connection:
+                broker = connection.channel()
+                broker.confirm_delivery()
+                while current is not None:
+                    id, subject = current
+                    properties = pika.BasicProperties(
+                        message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2
+                    )
+                    broker.basic_publish("waxseal.in", "acme.orders", id.encode(), properties, mandatory=True)
+                    current = next(sending, None)
+                    connection.sleep(pause)
+        time.sleep(0.2)
+
+
+def kill_at_random(system: System, sending: Callable[[], bool]) -> Counter[str]:
+    """Kills each victim at least `KILLS_OF_EACH` times, in random order, while events are being sent."""
+    order = [name for name in VICTIMS for _ in range(KILLS_OF_EACH)]
+    random.shuffle(order)
+    killed: Counter[str] = Counter()
+    for name in itertools.chain(order, iter(lambda: random.choice(VICTIMS[:4]), None)):
+        if not sending() and killed.total() >= len(order):
+            return killed
+        wait_for(lambda name=name: any(map(_alive, system.pids(name))), 60)
+        for pid in system.pids(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed[name] += 1
+        time.sleep(random.uniform(0.5, 2.0))
+    raise AssertionError("unreachable")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System, sink) -> None:
+    _url, seen = sink
+    with ThreadPoolExecutor(8) as pool:
+        senders = [pool.submit(send_webhooks if n < 4 else publish_events, system, n, 0.06) for n in range(8)]
+        killed = kill_at_random(system, lambda: not all(sender.done() for sender in senders))
+        for sender in senders:
+            sender.result(120)
+    expected = {f"evt-{n}" for n in range(EVENTS * 9 // 10)}
+
+    wait_for(lambda: system.rows("SELECT count(*) FROM entry")[0][0] >= len(expected), 120)
+    wait_for(lambda: system.rows("SELECT count(*) FROM delivery WHERE state <> 'delivered'") == [(0,)], 120)
+
+    assert all(killed[name] >= KILLS_OF_EACH for name in VICTIMS)
+    recorded = system.rows("SELECT subject, convert_from(attributes, 'UTF8')::json->>'id' FROM content ORDER BY chain_id, seq")
+    assert len(expected) == len(recorded)
+    assert expected == {id for _subject, id in recorded}
+    assert expected == set(seen)
+    order: dict[str, list[str]] = {}
+    for subject, id in recorded:
+        order.setdefault(subject, []).append(id)
+    for channel in range(8):
+        for subject, pairs in itertools.groupby(sorted(set(planned(channel)), key=_by_subject), key=lambda pair: pair[1]):
+            assert [id for id, _subject in pairs] == order[subject]
+    verified = waxseal("verify", data=system.data)
+    assert 0 == verified.returncode, verified.stdout + verified.stderr
+    assert [(0,)] == system.rows("SELECT count(*) FROM dead_letter")
+
+
+def _by_subject(pair: tuple[str, str]) -> tuple[str, int]:
+    return pair[1], int(pair[0].removeprefix("evt-"))

@@ -1,0 +1,208 @@
+"""`waxseal up` and `waxseal down`: one supervised system per data folder, that resumes, heals and leaves nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from ops.leftovers import end_leftovers
+from ops.memory import peek
+from ops.processes import Seen, wait_until
+
+WAXSEAL = [sys.executable, "-m", "ops.cli"]
+CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
+ROLES = {"ingress", "ingest", "relay", "deliver", "postgres", "rabbitmq", "supervisor"}
+
+#: A system whose only worker answers nothing and ends at once.
+STILLBORN = """
+import sys
+from pathlib import Path
+from ops.crew import Post
+from ops.settings import load_settings
+from ops.up import Plan, up
+worker = "import sys; sys.exit('Error: no work to be had')"
+up(Plan(Path(sys.argv[1]), load_settings(), [Post("relay", "relay", (sys.executable, "-c", worker))]))
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder that the servers' accounts cannot enter under root, as in a clone in root's home."""
+    data = tmp_path_factory.mktemp("stack") / "data"
+    yield data
+    waxseal("down", "--delete-data", "--yes", "--data", str(data))
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Path:
+    """The whole system, with two ingest and two deliver processes."""
+    done = waxseal("up", "--detach", "--workers", "2", "--data", str(folder))
+    assert (0, "") == (done.returncode, done.stderr)
+    return folder
+
+
+def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(running: Path) -> None:
+    stack = stack_of(running)
+
+    assert CONTRACT <= stack.keys()
+    assert ROLES <= stack["pids"].keys()
+    assert {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2"} == stack["metrics"].keys()
+    assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
+    assert 0o600 == (running / "stack.json").stat().st_mode & 0o777
+    assert all(200 == status(url) for url in stack["metrics"].values())
+    assert 200 == status(stack["ingress_url"] + "/readyz")
+
+
+def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> None:
+    with psycopg.connect(stack_of(running)["database_url"]) as conn:
+        query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'waxseal'"
+        logins = {name for (name,) in conn.execute(query)}
+        superuser = conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'waxseal_worker'").fetchone()
+
+    assert {"waxseal_worker"} == logins
+    assert (False,) == superuser
+
+
+def test_the_supervisors_output_and_all_secrets_are_closed_to_others(running: Path) -> None:
+    secret = [running / "keys", running / "servers.json", *(running / "log").glob("*.log")]
+
+    assert {0} == {path.stat().st_mode & 0o077 for path in secret}
+
+
+def test_a_second_up_on_the_same_folder_is_one_line_and_exit_2(running: Path) -> None:
+    for more in ([], ["--detach"]):
+        refused = waxseal("up", "--data", str(running), *more)
+
+        assert (2, 1) == (refused.returncode, refused.stderr.count("\n"))
+        assert "already running" in refused.stderr
+
+
+def test_commands_find_the_running_system_by_its_folder(running: Path) -> None:
+    done = waxseal("migrate", "--data", str(running))
+
+    assert (0, "the schema is at its newest version\n") == (done.returncode, done.stdout)
+
+
+def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:
+    before = stack_of(running)
+    victims = {role: before["pids"][role][-1] for role in ("ingest", "relay", "postgres", "rabbitmq", "epmd")}
+    for pid in victims.values():
+        os.kill(pid, signal.SIGKILL)
+
+    def healed() -> bool:
+        now = stack_of(running)["pids"]
+        return all(len(now[role]) == len(before["pids"][role]) and pid not in now[role] for role, pid in victims.items())
+
+    assert wait_until(healed, 20)
+    assert wait_until(lambda: all(is_ready(url) for url in before["metrics"].values()), 60)
+    after = stack_of(running)
+    assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
+    assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
+
+
+def test_up_resumes_with_all_data_after_the_supervisor_was_killed_and_down_leaves_nothing(running: Path) -> None:
+    before = stack_of(running)
+    with psycopg.connect(before["database_url"]) as conn:
+        conn.execute("CREATE TABLE kept AS SELECT 7 AS n")
+    os.kill(before["pids"]["supervisor"][0], signal.SIGKILL)
+
+    again = waxseal("up", "--detach", "--data", str(running))
+    after = stack_of(running)
+    assert (0, "") == (again.returncode, again.stderr)
+    assert not any(seen.alive() for seen in processes_of(before))
+    assert before["database_url"] == after["database_url"]
+    with psycopg.connect(after["database_url"]) as conn:
+        assert (7,) == conn.execute("SELECT n FROM kept").fetchone()
+
+    done = waxseal("down", "--data", str(running))
+    assert (0, "") == (done.returncode, done.stderr)
+    assert not any(seen.alive() for seen in processes_of(after))
+    assert nothing_runs_on(running)
+    assert set() == {pid for pids in stack_of(running)["pids"].values() for pid in pids}
+    assert after["ingress_url"] == stack_of(running)["ingress_url"]
+
+
+def test_down_where_nothing_runs_says_so_and_succeeds(running: Path, tmp_path: Path) -> None:
+    never_used = waxseal("down", "--data", str(tmp_path / "never"))
+
+    assert (0, f"nothing is running on {tmp_path / 'never'}\n") == (never_used.returncode, never_used.stdout)
+    assert not (tmp_path / "never").exists()
+
+
+def test_ctrl_c_on_a_terminal_stops_everything_and_succeeds(data_folder: Path) -> None:
+    supervisor = subprocess.Popen(
+        [*WAXSEAL, "up", "--data", str(data_folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    told = next(line for line in supervisor.stdout if "webhooks" in line)
+    stack = stack_of(data_folder)
+    assert stack["ingress_url"] in told
+    supervisor.send_signal(signal.SIGINT)
+
+    assert 0 == supervisor.wait(timeout=60)
+    assert not any(seen.alive() for seen in processes_of(stack))
+    assert nothing_runs_on(data_folder)
+
+
+def test_down_ends_what_a_killed_supervisor_left(data_folder: Path) -> None:
+    waxseal("up", "--detach", "--data", str(data_folder))
+    stack = stack_of(data_folder)
+    for pid in stack["pids"]["ingest"]:
+        os.kill(pid, signal.SIGSTOP)  # it cannot hear that its supervisor died
+    os.kill(stack["pids"]["supervisor"][0], signal.SIGKILL)
+    begun = time.monotonic()
+    done = waxseal("down", "--data", str(data_folder))
+
+    assert 0 == done.returncode
+    assert "left behind" in done.stdout
+    assert not any(seen.alive() for seen in processes_of(stack))
+    assert nothing_runs_on(data_folder)
+    assert time.monotonic() - begun < 60
+
+
+def test_an_up_that_fails_says_why_in_one_line_and_leaves_nothing(data_folder: Path) -> None:
+    failed = subprocess.run(
+        [sys.executable, "-c", STILLBORN, str(data_folder)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert "NotReady: relay exited with 1: no work to be had (log: " in failed.stderr
+    assert nothing_runs_on(data_folder)
+
+
+def waxseal(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([*WAXSEAL, *arguments], capture_output=True, text=True, timeout=150, check=False)
+
+
+def stack_of(folder: Path) -> dict:
+    return json.loads((folder / "stack.json").read_text())
+
+
+def processes_of(stack: dict) -> list[Seen]:
+    return [Seen(int(pid), started) for pid, started in stack["started"].items()]
+
+
+def status(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.status
+
+
+def is_ready(metrics_url: str) -> bool:
+    try:
+        return status(metrics_url.replace("/metrics", "/readyz")) == 200
+    except OSError:
+        return False
+
+
+def nothing_runs_on(folder: Path) -> bool:
+    named = [one.pid for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+    return not named and end_leftovers(*peek(folder).workplaces) == 0

@@ -1,0 +1,105 @@
+"""Settings: read once, checked at the start, and never telling a secret."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from ops.account import own_file
+from ops.errors import Misconfigured
+from ops.settings import Settings, described, load_settings
+from ops.stack import FILE, settings_for
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, _, _ in described():
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = load_settings()
+
+    assert ("", "", [], 8420) == (settings.database_url, settings.amqp_url, settings.fernet_keys(), settings.ingress_port)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("WAXSEAL_DATABASE_URL", "mysql://secret@host/db"),
+        ("WAXSEAL_AMQP_URL", "http://secret@host"),
+        ("WAXSEAL_KEYS", "secret"),
+        ("WAXSEAL_LOG", "secret"),
+        ("WAXSEAL_LOG_LEVEL", "secret"),
+        ("WAXSEAL_INGRESS_PORT", "65536"),
+        ("WAXSEAL_BATCH_SIZE", "secret"),
+    ],
+)
+def test_an_invalid_value_is_named_by_its_variable_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(Misconfigured, match=f"^{variable}: ") as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
+def test_all_invalid_values_are_named_at_once_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAXSEAL_BATCH_SIZE", "0")
+    monkeypatch.setenv("WAXSEAL_LEASE", "-1")
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_BATCH_SIZE: .*; WAXSEAL_LEASE: [^\n]*$"):
+        load_settings()
+
+
+def test_what_a_process_needs_and_does_not_have_is_named() -> None:
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_AMQP_URL, WAXSEAL_KEYS: not set; "):
+        load_settings("amqp_url", "keys")
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = Fernet.generate_key().decode()
+    monkeypatch.setenv("WAXSEAL_DATABASE_URL", "postgresql://u:hidden@h/d")
+    monkeypatch.setenv("WAXSEAL_AMQP_URL", "amqp://u:hidden@h")
+    monkeypatch.setenv("WAXSEAL_KEYS", key)
+
+    shown = repr(load_settings())
+    assert ("hidden" in shown, key in shown) == (False, False)
+
+
+def test_keys_come_newest_first_from_the_variable_or_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    new, old, other = (Fernet.generate_key().decode() for _ in range(3))
+    (tmp_path / "keys").write_text(f"{new}\n{old}\n")
+    monkeypatch.setenv("WAXSEAL_KEYS_FILE", str(tmp_path / "keys"))
+    assert [new, old] == load_settings("keys").fernet_keys()
+
+    monkeypatch.setenv("WAXSEAL_KEYS", f"{other}, {old}")
+    assert [other, old] == load_settings("keys").fernet_keys()
+
+
+def test_a_keys_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WAXSEAL_KEYS_FILE", str(tmp_path / "none"))
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_KEYS_FILE: .*none"):
+        load_settings("keys")
+
+
+def test_a_running_system_fills_in_what_the_environment_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(Fernet.generate_key().decode())
+    stack = f'{{"database_url": "postgresql://d", "amqp_url": "amqp://s", "keys_file": "{tmp_path / "keys"}", "blobs": "b"}}'
+    own_file(tmp_path / FILE, stack, None)
+    monkeypatch.setenv("WAXSEAL_AMQP_URL", "amqp://mine")
+
+    settings = settings_for(tmp_path, "database_url", "amqp_url", "keys")
+    assert ("postgresql://d", "amqp://mine", "b") == (settings.database_url, settings.amqp_url, settings.blobs)
+    assert 1 == len(settings.fernet_keys())
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().batch_size = 1
+
+
+def test_every_setting_is_explained() -> None:
+    assert [] == [variable for variable, _, meaning in described() if not meaning]

@@ -1,0 +1,114 @@
+"""The supervisor restarts what dies, patiently."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ops.child import Child, stop, wait_ready
+from ops.errors import NotReady
+from ops.processes import see
+from ops.settings import environment
+from ops.supervisor import Backoff, Supervisor
+
+
+class Enough(Exception):
+    pass
+
+
+def child(folder: Path, program: str) -> Child:
+    return Child(
+        name="worker",
+        role="worker",
+        command=[sys.executable, "-c", program],
+        environment=environment(),
+        log=folder / "worker.log",
+        folder=folder,
+        ready=lambda: True,
+    )
+
+
+def watch(supervisor: Supervisor, until, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+
+    def interrupted() -> None:
+        if until() or time.monotonic() > deadline:
+            raise Enough
+
+    with pytest.raises(Enough):
+        supervisor.run(interrupted)
+
+
+def test_waits_double_up_to_half_a_minute_and_begin_anew_after_a_minute_alive() -> None:
+    backoff = Backoff()
+
+    assert [0.5, 1, 2, 4, 8, 16, 30, 30] == [backoff.next(lived=1) for _ in range(8)]
+    assert [0.5, 1] == [backoff.next(lived=61), backoff.next(lived=1)]
+
+
+def test_a_killed_process_is_restarted_and_told_of(tmp_path: Path) -> None:
+    worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker.start()
+    first = worker.pid
+    os.kill(first, signal.SIGKILL)
+    try:
+        watch(Supervisor([worker], lambda: changes.append(worker.pid)), lambda: changes)
+
+        assert [worker.pid] == changes
+        assert worker.running
+        assert first != worker.pid
+    finally:
+        stop([worker], 5)
+
+
+def test_a_program_that_is_gone_is_tried_again_later(tmp_path: Path) -> None:
+    worker = child(tmp_path, "pass")
+    worker.start()
+    worker.command = [str(tmp_path / "gone")]
+    watch(Supervisor([worker], lambda: None), lambda: False, seconds=1.2)
+
+    assert not worker.running
+
+
+def test_stop_kills_what_does_not_listen_and_all_it_started(tmp_path: Path) -> None:
+    deaf = child(
+        tmp_path,
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep(60)",
+    )
+    deaf.start()
+    wait_for_output(deaf.log)
+    family = [see(int(deaf.log.read_text())), see(deaf.pid)]
+    stop([deaf], 0.3)
+
+    assert not deaf.running
+    assert [False, False] == [member.alive() for member in family]
+
+
+def test_waiting_for_a_process_that_dies_says_how_it_died_and_what_it_said(tmp_path: Path) -> None:
+    worker = child(tmp_path, "import sys; sys.exit('Error: no key')")
+    worker.ready = lambda: False
+    worker.start()
+
+    with pytest.raises(NotReady, match=r"^worker exited with 1: no key \(log: .*worker\.log\)$"):
+        wait_ready([worker], 10)
+
+
+def test_waiting_for_a_process_that_stays_silent_ends(tmp_path: Path) -> None:
+    worker = child(tmp_path, "import time; time.sleep(60)")
+    worker.ready = lambda: False
+    worker.start()
+    try:
+        with pytest.raises(NotReady, match="not ready after 0 s: worker does not answer"):
+            wait_ready([worker], 0.2)
+    finally:
+        stop([worker], 5)
+
+
+def wait_for_output(log: Path) -> None:
+    deadline = time.monotonic() + 10
+    while not log.read_text().endswith("\n") and time.monotonic() < deadline:
+        time.sleep(0.02)
