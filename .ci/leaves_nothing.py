@@ -25,8 +25,9 @@ def main() -> int:
         time.sleep(0.1)
     for pid, name in left.items():
         sys.stderr.write(f"left behind: {pid} {name}\n")
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     return code or (1 if left else 0)
 
 

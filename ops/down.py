@@ -3,18 +3,23 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
 from ops.errors import AlreadyRunning, NotReady, OpsError
 from ops.leftovers import end_leftovers
+from ops.lock import FILE as LOCK
 from ops.lock import owner, sole_owner
+from ops.memory import FILE as MEMORY
 from ops.memory import peek
 from ops.processes import end, see, wait_until
 from ops.servers import erase_servers
+from ops.stack import FILE as STACK
 from ops.stack import end_recorded
 
+_MADE: Final = (MEMORY, STACK, "keys", LOCK)
 _STOP_SECONDS: Final = 120.0  # workers finish what they hold, then both servers shut down
 
 
@@ -32,11 +37,20 @@ def down(data: Path) -> str:
 
 
 def delete_data(data: Path) -> None:
-    """Remove the data folder and the servers' data, wherever that is; nothing may be running on it."""
-    if data.is_dir():
-        with sole_owner(data):
-            erase_servers(data)
-        rmtree(data)
+    """Remove what was made in the data folder, and the servers' data, wherever that is; nothing may be running on it.
+
+    Other files in the folder stay. Raises `OpsError` for a folder that was never used.
+    """
+    if not (data / MEMORY).exists():
+        raise OpsError(f"{data} is not a data folder of waxseal: nothing was removed")
+    with sole_owner(data):
+        erase_servers(data)
+        for name in _MADE:
+            (data / name).unlink(missing_ok=True)
+        for name in ("log", "blobs"):
+            rmtree(data / name, ignore_errors=True)
+    with suppress(OSError):  # somebody else's files are in it
+        data.rmdir()
 
 
 def _stop_supervisor(pid: int) -> None:

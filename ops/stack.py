@@ -16,7 +16,7 @@ from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
 _ROLES: Final = ("ingress", "ingest", "relay", "deliver", "postgres", "rabbitmq", "epmd", "supervisor")
-_STOP_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0  # they were asked once already, by the kernel, when their supervisor died
 
 
 @dataclass

@@ -14,8 +14,8 @@ from schemas.fault import FaultKind
 
 Finding = tuple[FaultKind, str]
 
-#: Kinds of entries, and whether they have content.
-KINDS: Final = {"event": True}
+#: Kinds of entries that this program knows; all of them have content.
+KINDS: Final = ("event",)
 
 _KEYS: Final = frozenset({"v", "hash", "tenant", "chain", "seq", "prev", "at", "kind", "pc"})
 _HASH: Final = re.compile(r"[0-9a-f]{64}")

@@ -10,7 +10,7 @@ and for every entry of it, in order,
  (2) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
  (3) the stored hash is SHA-256(0x00 || envelope);
  (4) its number is one more than the one before, and `prev` is the hash of the entry before;
- (5) the entry's columns say what the envelope says;
+ (5) the entry's columns, and the tenant of its chain, say what the envelope says;
  (6) the content is there, and the envelope commits to it;
  (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject say what they say;
  (8) the fingerprint is that of its tenant's key, source and id;
@@ -138,15 +138,19 @@ class _Verifier:
             yield "envelope", str(error)
             thread.skip(computed)
             return
-        yield from thread.follow(entry.seq, envelope["prev"], computed)  # (4)
+        seq = envelope["seq"] if entry.seq is None else entry.seq
+        yield from thread.follow(seq, envelope["prev"], computed)  # (4)
         yield from _columns(entry, envelope)  # (5)
+        if row is not None and row.tenant != envelope["tenant"]:
+            yield "subject", f"the entry is of tenant {envelope['tenant']}, its chain of {row.tenant}"
         yield from self._content(row, entry, envelope)
 
     def _content(self, row: StoredChain | None, entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
         if entry.attributes is None or entry.salt is None or entry.body is None:
-            what = "nothing authorises that it is gone" if entry.blob is None else f"its body is elsewhere: {entry.blob:.80}"
-            yield "content_missing", what
+            yield "content_missing", "nothing authorises that it is gone"
             return
+        if entry.blob is not None:
+            yield "content_column", f"blob is {entry.blob:.80}, but the body is here"
         yield from check_content(envelope["pc"], entry.attributes, entry.body, entry.salt)  # (6)
         try:
             attributes = read_attributes(entry.attributes)  # (7)
@@ -174,6 +178,7 @@ def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Findin
     for name, stored, sealed in (
         ("chain_id", _hex(entry.chain_id), envelope["chain"]),
         ("seq", entry.seq, envelope["seq"]),
+        ("prev_seq", entry.prev_seq, envelope["seq"] - 1 if envelope["seq"] else None),
         ("prev_hash", _hex(entry.prev_hash), envelope["prev"]),
         ("tenant", entry.tenant, envelope["tenant"]),
     ):
@@ -197,10 +202,8 @@ def _head(row: StoredChain, thread: Thread) -> Iterator[Finding]:
     """(9) the chain's row names the last entry and its hash."""
     if thread.seq < 0:
         yield "entries_missing", f"the row of the chain is there, but none of its entries 0 to {row.seq}"
-    elif row.seq > thread.seq:
-        yield "head", f"the chain ends at {row.seq}, but its last entry is {thread.seq}: later ones are missing"
-    elif row.seq < thread.seq:
-        yield "head", f"the chain ends at {row.seq}, but there are entries up to {thread.seq}"
+    elif row.seq != thread.seq:
+        yield "head", f"the chain's row ends at {row.seq}, its entries at {thread.seq}"
     elif row.hash != thread.hash:
         yield "head", "the chain's hash is not that of its last entry"
 

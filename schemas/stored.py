@@ -19,6 +19,7 @@ class StoredEntry(NamedTuple):
 
     chain_id: bytes
     seq: int
+    prev_seq: int | None
     prev_hash: bytes | None
     hash: bytes
     envelope: bytes

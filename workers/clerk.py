@@ -6,7 +6,7 @@ Under load that makes one transaction out of hundreds; without load nobody waits
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
 _Item = TypeVar("_Item")
@@ -25,39 +25,48 @@ class Clerk(Generic[_Item, _Result]):
     def __init__(self, name: str, work: Callable[[Sequence[_Item]], Sequence[_Result]]) -> None:
         self._loop = asyncio.get_running_loop()
         self._work = work
-        self._asked: SimpleQueue[_Asked[_Item, _Result] | None] = SimpleQueue()
+        self._noted: list[_Asked[_Item, _Result]] = []
+        self._asked: SimpleQueue[list[_Asked[_Item, _Result]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def ask(self, item: _Item) -> asyncio.Future[_Result]:
         """Await what this gives for the result."""
+        if not self._noted:
+            self._loop.call_soon(self._hand_over)
         answer: asyncio.Future[_Result] = self._loop.create_future()
-        self._asked.put((item, answer))
+        self._noted.append((item, answer))
         return answer
 
     async def close(self) -> None:
         """Return when everything asked for before has been done, and the thread has ended."""
+        self._hand_over()
         self._asked.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
-    def _serve(self) -> None:
-        while (first := self._asked.get()) is not None:
-            taken, last = self._taken(first)
-            self._answer(taken)
-            if last:
-                return
+    def _hand_over(self) -> None:
+        """Once for all that was asked in one turn of the loop: the thread would wake for the first and miss the rest."""
+        if self._noted:
+            self._asked.put(self._noted)
+            self._noted = []
 
-    def _taken(self, first: _Asked[_Item, _Result]) -> tuple[list[_Asked[_Item, _Result]], bool]:
-        taken = [first]
-        while len(taken) < MOST:
-            try:
-                asked = self._asked.get_nowait()
-            except Empty:
-                break
-            if asked is None:
-                return taken, True
-            taken.append(asked)
-        return taken, False
+    def _serve(self) -> None:
+        last = False
+        while not last:
+            taken, last = self._taken()
+            for start in range(0, len(taken), MOST):
+                self._answer(taken[start : start + MOST])
+
+    def _taken(self) -> tuple[list[_Asked[_Item, _Result]], bool]:
+        """All that there is, waited for if need be; and whether it is the last."""
+        taken: list[_Asked[_Item, _Result]] = []
+        asked = self._asked.get()
+        while asked is not None:
+            taken += asked
+            if len(taken) >= MOST or self._asked.empty():
+                return taken, False
+            asked = self._asked.get()
+        return taken, True
 
     def _answer(self, taken: Sequence[_Asked[_Item, _Result]]) -> None:
         answers = [answer for _item, answer in taken]

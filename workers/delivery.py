@@ -6,6 +6,7 @@ back, instead of the message.
 """
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
@@ -96,6 +97,7 @@ def run(settings: Settings) -> int:
     require(settings, "database_url", "amqp_url", "keys")
     logs.configure(settings.log, settings.log_level, "deliver")
     sys.setswitchinterval(THREAD_TURN)
+    _calm_collector()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -122,6 +124,12 @@ def run(settings: Settings) -> int:
         engine.dispose()
     _log.info("stopped")
     return 0
+
+
+def _calm_collector() -> None:
+    """Collect garbage a tenth as often, and never among what was imported: that took a third of the time of a delivery."""
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
 
 
 def _worker(settings: Settings, office: Office) -> dramatiq.Worker:

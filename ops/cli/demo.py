@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ def demo(data: Path) -> None:
     """
     from ops.demo.run import demo as run
     from workers.upstream import Published, publish
+
+    # Told to stop, it stops what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def send(amqp_url: str, routing_key: str, body: bytes, properties: Mapping[str, Any]) -> None:
         publish(amqp_url, [Published(routing_key, body, dict(properties))])

@@ -56,7 +56,7 @@ def up(data: Path, config: Path | None, detach: bool, workers: int) -> None:
 
 @click.command()
 @DATA
-@click.option("--delete-data", is_flag=True, help="Then remove the folder, the ledger in it, and the servers' data.")
+@click.option("--delete-data", is_flag=True, help="Then remove the ledger, the queues, the keys and the logs.")
 @click.option("--yes", is_flag=True, help="Needed to delete data.")
 def down(data: Path, delete_data: bool, yes: bool) -> None:
     """Stop all that `up` started.
@@ -72,7 +72,7 @@ def down(data: Path, delete_data: bool, yes: bool) -> None:
     click.echo(stopping.down(data.absolute()))
     if delete_data:
         stopping.delete_data(data.absolute())
-        click.echo(f"removed {data}")
+        click.echo(f"removed all data of {data}")
 
 
 @click.command()

@@ -67,7 +67,7 @@ class Outcome:
         if letter is not None:
             return f"dead letter {letter['id']}: {letter['reason']}"
         if not entries:
-            return "nowhere"
+            return "nothing"
         seq = f"{entries[0]['subject']} #{entries[0]['seq']}"
         return f"still once: {seq}" if sent.repeats else seq
 

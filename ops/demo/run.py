@@ -12,14 +12,13 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from ops.account import own_file
+from ops.account import make_folder, own_file
 from ops.demo.outcome import Outcome, look
 from ops.demo.sink import FAILURES, Sink
 from ops.demo.traffic import CONFIG, ENDPOINTS, GITHUB, SHOP, Publish, Sent, traffic
 from ops.detach import up_detached
 from ops.down import down
-from ops.errors import NotReady, OpsError
-from ops.memory import make_folder
+from ops.errors import OpsError
 from ops.proving import Subject, whole_ledger
 from ops.reader import open_engine
 from ops.settings import Settings, load_settings
@@ -29,6 +28,8 @@ from schemas.fault import Fault
 
 _SETTLED_SECONDS: Final = 30.0
 _WIDTH: Final = 150  # characters, where there is no terminal
+
+_ANSWERS: Final = {"202": "202 accepted", "401": "401 refused", "confirmed": "confirmed by RabbitMQ"}
 
 _INTRO: Final = """\
 Waxseal records every message once, in a ledger that shows tampering, and delivers it to whoever subscribed.
@@ -61,7 +62,7 @@ def demo(data: Path, publish: Publish) -> None:
     Nothing is left running, however it ends.
     """
     began = time.monotonic()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if Console().is_terminal else _WIDTH)
     console.print(_INTRO.format(data=data))
     run = f"{int(time.time()):x}"
     secrets = {name: "whsec_" + base64.b64encode(os.urandom(32)).decode() for name in ENDPOINTS}
@@ -103,18 +104,20 @@ def _show(console: Console, settings: Settings, sent: Sequence[Sent]) -> list[st
         deadline = time.monotonic() + _SETTLED_SECONDS
         while not (outcome := look(engine, settings, sent, since)).settled(sent):
             if time.monotonic() > deadline:
-                raise NotReady(
-                    f"the messages were not settled after {_SETTLED_SECONDS:.0f} s: {'; '.join(outcome.problems(sent, answers))}"
-                )
+                problems = "\n  ".join(outcome.problems(sent, answers))
+                raise DemoFailed(f"not settled after {_SETTLED_SECONDS:.0f} s:\n  {problems}")
             time.sleep(0.2)
-    console.print(_table(sent, answers, outcome), width=None if console.is_terminal else _WIDTH)
+    console.print(_table(sent, answers, outcome), soft_wrap=False)
     return list(outcome.problems(sent, answers))
 
 
 def _table(sent: Sequence[Sent], answers: Sequence[str], outcome: Outcome) -> Table:
-    table = Table("sent", "answer", "recorded as", *ENDPOINTS, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("sent", "answer", "recorded as", *ENDPOINTS):
+        table.add_column(title, overflow="fold")
     for each, answer in zip(sent, answers, strict=True):
-        table.add_row(each.what, answer, outcome.place(each), *(outcome.delivery(each, name) for name in ENDPOINTS))
+        meaning = _ANSWERS.get(answer, answer)
+        table.add_row(each.what, meaning, outcome.place(each), *(outcome.delivery(each, name) for name in ENDPOINTS))
     return table
 
 

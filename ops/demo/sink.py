@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Final, Self
 
 FAILURES: Final = 2  # of /recovers, for each event
 _LARGEST: Final = 1024 * 1024  # bytes
@@ -31,7 +31,7 @@ class Sink(ThreadingHTTPServer):
         """Where it listens."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> "Sink":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

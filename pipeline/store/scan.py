@@ -13,8 +13,8 @@ INLINE: Final = 64 * 1024  # bytes; longer bodies are fetched one by one, so tha
 
 # In chain order, so that one pass sees each chain whole; the index gives that order and no sort is needed.
 ENTRIES = """
-    SELECT uuid_send(entry.chain_id), entry.seq, entry.prev_hash, entry.hash, entry.envelope, entry.tenant,
-           uuid_send(entry.fingerprint), attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
+    SELECT uuid_send(entry.chain_id), entry.seq, prev_seq, prev_hash, hash, envelope, tenant, uuid_send(fingerprint),
+           attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
            source, type, subject, timestamptz_send("time"), octet_length(body) > {inline}
     FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     {where} ORDER BY entry.chain_id, entry.seq"""

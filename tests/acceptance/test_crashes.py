@@ -156,7 +156,9 @@ def publish_events(system: System, channel: int, pause: float) -> None:
                     properties = pika.BasicProperties(
                         message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2
                     )
-                    broker.basic_publish("waxseal.in", "acme.orders", id.encode(), properties, mandatory=True)
+                    broker.basic_publish(
+                        "waxseal.in", "acme.orders", json.dumps({"id": id}).encode(), properties, mandatory=True
+                    )
                     current = next(sending, None)
                     connection.sleep(pause)
         time.sleep(0.2)

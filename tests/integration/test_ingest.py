@@ -91,9 +91,7 @@ def test_foreign_messages_of_every_mode_become_entries(database, start, publish)
     encoded = ce | {"id": "batched-2", "data_base64": "AP8=", "datacontenttype": "image/x"}
     batch = json.dumps([ce | {"id": "batched-1", "data": "text", "datacontenttype": "text/plain"}, encoded])
     publish(batch.encode(), content_type="application/cloudevents-batch+json")
-    publish(
-        b"plain", message_id="plain", type="t", timestamp=1767225600, headers={"subject": "s-1"}, content_type="text/plain"
-    )
+    publish(b"plain", message_id="plain", type="t", timestamp=1767225600, headers={"subject": "s-1"}, content_type="text/plain")
     start()
 
     wait_for(lambda: len(attributes(database)) == 6)

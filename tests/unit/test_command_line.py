@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import psycopg
@@ -109,10 +110,19 @@ def test_settings_lists_every_variable() -> None:
     assert "WAXSEAL_DATABASE_URL" in CliRunner().invoke(main, ["settings"]).stdout
 
 
-def test_data_is_deleted_only_with_yes(tmp_path) -> None:
+def test_data_is_deleted_only_with_yes(tmp_path: Path) -> None:
     ended = CliRunner().invoke(main, ["down", "--delete-data", "--data", str(tmp_path)])
 
     assert (2, True) == (ended.exit_code, tmp_path.exists())
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    ended = CliRunner().invoke(main, ["down", "--delete-data", "--yes", "--data", str(tmp_path)])
+
+    assert 2 == ended.exit_code
+    assert "is not a data folder of waxseal" in ended.stderr
+    assert (tmp_path / "log").exists()
 
 
 def test_help_loads_no_database_broker_or_server() -> None:

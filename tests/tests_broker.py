@@ -1,0 +1,41 @@
+"""Ways to be unkind to the broker, and to make up for it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ops.programs import find_rabbitmq
+from ops.servers import PrivateServers
+
+
+@contextmanager
+def broker_stopped(servers: PrivateServers) -> Iterator[None]:
+    """Kills the broker for the time of the block; it has its data again afterwards."""
+    os.kill(servers.rabbitmq_pid, signal.SIGKILL)
+    servers.child("rabbitmq").process.wait(10)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        servers.restart_rabbitmq()
+
+
+@contextmanager
+def alarm(servers: PrivateServers) -> Iterator[None]:
+    """Makes the broker refuse publishers for the time of the block, as when its memory is full."""
+    rabbitmqctl(servers, "set_vm_memory_high_watermark", "0")
+    try:
+        yield
+    finally:
+        rabbitmqctl(servers, "set_vm_memory_high_watermark", "0.6")
+
+
+def rabbitmqctl(servers: PrivateServers, *command: str) -> None:
+    broker = servers.child("rabbitmq")
+    who = {} if broker.account is None else {"user": broker.account.uid, "group": broker.account.gid, "extra_groups": []}
+    program = find_rabbitmq().with_name("rabbitmqctl")
+    environment = {name: value for name, value in broker.environment.items() if name != "ERL_FLAGS"}
+    subprocess.run(
+        [str(program), *command], env=environment, cwd=broker.folder, check=True, capture_output=True, timeout=60, **who
+    )  # type: ignore[call-overload]

@@ -1,0 +1,79 @@
+"""The ledger's bytes, held against its published vectors byte for byte."""
+
+import base64
+import json
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from pipeline.chain import commitment, encode, entry_hash, envelope, extend, extend_all
+from schemas.entry import Head
+from schemas.event import Event
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "ledger.json").read_text())
+
+
+def sealed(vector: dict) -> dict:
+    return json.loads(vector["envelope"])
+
+
+def head_before(vector: dict) -> Head:
+    members = sealed(vector)
+    prev = members["prev"]
+    return Head(UUID(members["chain"]), members["seq"] - 1, bytes.fromhex(prev) if prev else None)
+
+
+def event_of(vector: dict, key: bytes = b"c" * 16) -> Event:
+    attributes = json.loads(vector["attributes"])
+    return Event("acme", attributes, base64.b64decode(vector["body_base64"]), attributes["id"].encode()[:16], key)
+
+
+def test_the_vectors_are_one_chain_of_three() -> None:
+    assert [0, 1, 2] == [sealed(vector)["seq"] for vector in VECTORS]
+    assert [None, VECTORS[0]["hash"], VECTORS[1]["hash"]] == [sealed(vector)["prev"] for vector in VECTORS]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"entry {sealed(vector)['seq']}")
+def test_an_entry_is_the_vector_to_the_byte(vector) -> None:
+    at = sealed(vector)["at"]
+    salt = bytes.fromhex(vector["salt"])
+    attributes = encode(json.loads(vector["attributes"]))
+    pc = commitment(salt, attributes, base64.b64decode(vector["body_base64"]))
+    raw = envelope("acme", head_before(vector), at, pc)
+    entry = extend(head_before(vector), event_of(vector), at, salt)
+
+    assert vector["attributes"].encode() == attributes == entry.attributes
+    assert vector["pc"] == pc
+    assert vector["envelope"].encode() == raw == entry.envelope
+    assert vector["hash"] == entry_hash(raw).hex() == entry.hash.hex()
+
+
+def test_a_batch_extends_its_chain_in_the_events_order() -> None:
+    events = [event_of(vector) for vector in VECTORS]
+    salts = b"".join(bytes.fromhex(vector["salt"]) for vector in VECTORS)
+
+    entries, moved = extend_all({b"c" * 16: head_before(VECTORS[0])}, events, 1767225600123456, salts)
+
+    assert VECTORS[0]["hash"] == entries[0].hash.hex()
+    assert [None, entries[0].hash, entries[1].hash] == [entry.prev_hash for entry in entries]
+    assert {b"c" * 16: Head(entries[0].chain_id, 2, entries[2].hash)} == moved
+
+
+def test_chains_of_one_batch_do_not_mix() -> None:
+    one, other = b"1" * 16, b"2" * 16
+    heads = {key: Head(UUID(bytes=key), -1, None) for key in (one, other)}
+    events = [event_of(VECTORS[n % 3], one if n % 2 else other) for n in range(6)]
+
+    entries, moved = extend_all(heads, events, 1, bytes(32 * 6))
+
+    assert [(UUID(bytes=other), n // 2) if n % 2 == 0 else (UUID(bytes=one), n // 2) for n in range(6)] == [
+        (entry.chain_id, entry.seq) for entry in entries
+    ]
+    assert {one: 2, other: 2} == {key: head.seq for key, head in moved.items()}
+
+
+def test_the_commitment_tells_attributes_from_body() -> None:
+    salt = bytes(32)
+
+    assert commitment(salt, b"ab", b"c") != commitment(salt, b"a", b"bc")

@@ -1,0 +1,272 @@
+"""The configuration file: everything that is wrong is said at once, each with its line, and never a secret."""
+
+from pathlib import Path
+
+import pytest
+
+from ops.config_file import BadConfig, Fault, read_config
+from ops.errors import Misconfigured
+from schemas.config_file import ConfigFile
+from schemas.units import seconds, size
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+GOOD = f"""\
+tenants: [{{name: acme}}, {{name: a-2}}]
+sources:
+  - {{tenant: acme, name: shop, kind: standard-webhooks, secrets: ["env:SHOP", "{SECRET}"], tolerance: 5m, max_body: 256KiB}}
+  - tenant: acme
+    name: code
+    kind: github
+    secrets: ["file:secrets/github"]
+    subject: /repository/full_name
+    extensions: {{region: "header:X-Region"}}
+  - {{tenant: a-2, name: shop, kind: none}}
+  - {{tenant: acme, name: orders, kind: amqp}}
+endpoints:
+  - tenant: acme
+    name: billing
+    url: https://billing.example/hooks?x=1
+    secrets: ["env:BILLING"]
+    filter: {{any: [{{prefix: {{type: "order."}}}}, {{exact: {{source: shop}}}}]}}
+    retry: [5s, 5m, 2h, 1d, 500ms, 7]
+    timeout: 15s
+    max_in_flight: 20
+    ordered: false
+  - {{tenant: acme, name: plain, url: "http://127.0.0.1:8000"}}
+mailboxes: []
+"""
+ENVIRONMENT = {"SHOP": "whsec_" + "A" * 44, "BILLING": "whsec_" + "B" * 44}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "github").write_text("from a file\n")
+    return tmp_path
+
+
+def read(folder: Path, text: str, environment: dict[str, str] = ENVIRONMENT) -> ConfigFile:
+    (folder / "waxseal.yaml").write_text(text)
+    return read_config(folder / "waxseal.yaml", environment)
+
+
+def faults(folder: Path, text: str) -> list[Fault]:
+    with pytest.raises(BadConfig) as raised:
+        read(folder, text)
+    return raised.value.faults
+
+
+def source(**more: object) -> str:
+    """A file whose only source, on line 3, says `more` as well."""
+    said = {"tenant": "acme", "name": "shop", "kind": "github", "secrets": '["s"]', **more}
+    return f"tenants: [{{name: acme}}]\nsources:\n  - {{{', '.join(f'{k}: {v}' for k, v in said.items() if v is not None)}}}\n"
+
+
+def endpoint(**more: object) -> str:
+    said = {"tenant": "acme", "name": "out", "url": '"http://x.example/"', **more}
+    return (
+        f"tenants: [{{name: acme}}]\nendpoints:\n  - {{{', '.join(f'{k}: {v}' for k, v in said.items() if v is not None)}}}\n"
+    )
+
+
+def test_a_good_file_is_read(folder) -> None:
+    config = read(folder, GOOD)
+
+    assert ["acme", "a-2"] == [tenant.name for tenant in config.tenants]
+    assert [["whsec_" + "A" * 44, SECRET], ["from a file"], [], []] == [each.secrets for each in config.sources]
+    assert {"tolerance": 300, "max_body": 262144} == config.sources[0].settings()
+    assert {"subject": "/repository/full_name", "extensions": {"region": "header:X-Region"}} == config.sources[1].settings()
+    retry = [5.0, 300.0, 7200.0, 86400.0, 0.5, 7.0]
+    assert {"retry": retry, "timeout": 15.0, "max_in_flight": 20, "ordered": False} == config.endpoints[0].settings()
+    assert config.endpoints[1].secrets is None
+    assert {} == config.endpoints[1].settings()
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_its_line(folder) -> None:
+    text = """\
+tenants:
+  - {name: acme}
+  - {name: Acme}
+sources:
+  - tenant: acme
+    name: shop
+    kind: githb
+    secrets: ["env:NOPE"]
+    subjct: /x
+  - {tenant: nobody, name: shop, kind: amqp, max_body: 3 elephants}
+endpoints:
+  - tenant: acme
+    name: billing
+    url: ftp://x.example/
+    retry: [5s, 5x]
+  - {tenant: acme, name: billing, secrets: [abc]}
+extra: 1
+"""
+    expected = [
+        (3, "tenants[1].name"),
+        (7, "sources[0].kind"),
+        (8, "sources[0].secrets[0]"),
+        (9, "sources[0]"),
+        (10, "sources[1].max_body"),
+        (10, "sources[1].tenant"),
+        (14, "endpoints[0].url"),
+        (15, "endpoints[0].retry[1]"),
+        (16, "endpoints[1].name"),
+        (16, "endpoints[1].secrets[0]"),
+        (17, ""),
+    ]
+
+    assert expected == [(fault.line, fault.where) for fault in faults(folder, text)]
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "text"),
+    [
+        (3, "unknown key 'tolerence'; did you mean tolerance?", source(tolerence="5m")),
+        (3, "needs kind", source(kind=None)),
+        (3, "unknown kind 'svix'; known are: standard-webhooks, github", source(kind="svix")),
+        (3, "kind github needs at least one secret", source(secrets=None)),
+        (3, "kind github needs at least one secret", source(secrets="[]")),
+        (3, "kind none checks no secret", source(kind="none")),
+        (3, "kind amqp takes no secrets", source(kind="amqp")),
+        (3, "must be a list", source(secrets="abc")),
+        (3, "must be text; put it in quotes", source(secrets="[1]")),
+        (3, "must be text; put it in quotes", source(name="1")),
+        (3, "'Shop' is not a name", source(name="Shop")),
+        (3, "'-shop' is not a name", source(name="-shop")),
+        (3, "is not a name", source(name="x" * 64)),
+        (3, "tenant 'other' is not among the tenants of this file", source(tenant="other")),
+        (3, "neither a JSON pointer", source(subject="order.id")),
+        (3, "header: needs a name", source(id='"header:"')),
+        (3, "'Region' cannot be an extension", source(extensions="{Region: /a}")),
+        (3, "'subject' cannot be an extension", source(extensions="{subject: /a}")),
+        (3, "must be a mapping", source(extensions="[a]")),
+        (3, "must be a size, as 256KiB", source(max_body="1 elephant")),
+        (3, "must be from 1 to 67108864 bytes", source(max_body="65MiB")),
+        (3, "must be from 1 to 67108864 bytes", source(max_body="0")),
+        (3, "must be a duration, as 30s", source(tolerance="soon")),
+        (3, "must be from 1 to 86400 s", source(tolerance="2d")),
+        (3, "option", source(options="{nope: x}")),
+        (3, "rate_limit is not supported by this version", source(rate_limit="5/s")),
+        (3, "the environment variable NOPE is not set", source(secrets='["env:NOPE"]')),
+        (3, "the environment variable  is not set", source(secrets='["env:"]')),
+        (3, "must not be empty", source(secrets='[""]')),
+        (3, "cannot read the secret in", source(secrets='["file:nope"]')),
+        (3, "holds something that is not printable text", source(secrets='["a\\tb"]')),
+        (3, "needs url", endpoint(url=None)),
+        (3, "must be an http:// or https:// URL", endpoint(url="ftp://x.example")),
+        (3, "must be an http:// or https:// URL", endpoint(url='"https:///path"')),
+        (3, "must be an http:// or https:// URL", endpoint(url='"http://x.example/' + "x" * 2048 + '"')),
+        (3, "must not hold a user name or password", endpoint(url='"https://me:pass@x.example/"')),
+        (3, "must be a plain URL", endpoint(url='"https://x.example/#part"')),
+        (3, "must be a plain URL", endpoint(url='"https://x.example/a b"')),
+        (3, "must be a plain URL", endpoint(url='"https://x.example/é"')),
+        (3, "must be a plain URL", endpoint(url='"https://x.example:0/"')),
+        (3, "Port", endpoint(url='"https://x.example:99999/"')),
+        (3, "must be whsec_ and the base64 of 24 to 64", endpoint(secrets='["secret"]')),
+        (3, "must be whsec_ and the base64 of 24 to 64", endpoint(secrets='["whsec_c2hvcnQ="]')),
+        (3, "must be whsec_ and the base64 of 24 to 64", endpoint(secrets='["whsec_!"]')),
+        (3, "at least 1 item", endpoint(secrets="[]")),
+        (3, "unknown filter dialect 'exakt'", endpoint(filter="{exakt: {type: a}}")),
+        (3, "must be a mapping", endpoint(filter="all")),
+        (3, "must be a list", endpoint(retry="5s")),
+        (3, "must be from 0.001 to 604800 s", endpoint(retry="[0]")),
+        (3, "must be from 0.001 to 604800 s", endpoint(retry="[8d]")),
+        (3, "at most 50 items", endpoint(retry=str([1] * 51))),
+        (3, "must be from 0.1 to 60 s", endpoint(timeout="2m")),
+        (3, "must be from 1 to 1000 requests", endpoint(max_in_flight="0")),
+        (3, "must be a whole number", endpoint(max_in_flight="many")),
+        (3, "must be true or false", endpoint(ordered="sometimes")),
+        (3, "ordered: true is not supported by this version", endpoint(ordered="true")),
+        (3, "rate_limit is not supported by this version", endpoint(rate_limit="100/s")),
+        (3, "amqp is not supported by this version", endpoint(url=None, amqp="{exchange: x}")),
+        (3, "smtp is not supported by this version", endpoint(url=None, smtp="{to: x}")),
+        (2, "mailboxes are not supported by this version", "tenants: [{name: acme}]\nmailboxes: [{tenant: acme, name: m}]\n"),
+        (2, "'acme' is there twice", "tenants:\n  [{name: acme}, {name: acme}]\n"),
+        (1, "must be a list", "tenants: acme\n"),
+        (2, "must be a mapping, as {name: acme}", "tenants:\n  - acme\n"),
+        (2, "unknown key 'nam'; did you mean name?", "tenants:\n  - {nam: acme}\n"),
+        (1, "unknown key 'tenant'; did you mean tenants?", "tenant: [{name: acme}]\n"),
+        (1, "must be a mapping with tenants", ""),
+        (1, "must be a mapping with tenants", "# nothing yet\n"),
+        (1, "must be a mapping with tenants", "- a\n"),
+        (2, "is not YAML", "tenants:\n\t- a\n"),
+        (2, 'found duplicate key "tenants"', "tenants: []\ntenants: []\n"),
+        (1, "nests more than 50 deep", "tenants: " + "[" * 60 + "]" * 60 + "\n"),
+        (1, "must be a mapping", "tenants: &a [*a]\n"),
+        (1, "NUL cannot be stored", 'tenants: [{name: "a\\0"}]\n'),
+        (1, "lone surrogate", 'tenants: [{name: "a\\ud800"}]\n'),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(line, told, text, folder) -> None:
+    found = faults(folder, text)
+
+    assert [(line, True)] == [(fault.line, told in fault.what) for fault in found if told in fault.what], found
+
+
+def test_no_fault_tells_a_secret(folder) -> None:
+    said = (
+        source(secrets='["hunter2\\t"]')
+        + "endpoints:\n  - {tenant: acme, name: e, url: 'http://u:hunter2@x', secrets: [hunter2]}\n"
+    )
+    with pytest.raises(BadConfig) as raised:
+        read(folder, said + "  - {tenant: acme, name: f, url: 'http://x', secrets: [whsec_hunter2], secrets: [hunter2]}\n")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(BadConfig) as raised:
+        read(folder, said)
+    assert 3 == len(raised.value.faults)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_secret_never_shows_in_a_repr(folder) -> None:
+    assert SECRET not in repr(read(folder, GOOD))
+
+
+def test_a_merge_key_brings_values_in_and_faults_point_at_the_mapping(folder) -> None:
+    text = """\
+tenants: [{name: acme}]
+endpoints:
+  - &base {tenant: acme, name: a, url: 'http://x', timeout: 99}
+  - <<: *base
+    name: b
+"""
+    found = [(each.line, each.where) for each in faults(folder, text)]
+
+    assert [(3, "endpoints[0].timeout"), (4, "endpoints[1].timeout")] == found
+
+
+def test_a_file_that_cannot_be_read_is_said_to_be(folder) -> None:
+    with pytest.raises(Misconfigured, match="cannot read"):
+        read_config(folder / "absent.yaml", {})
+    (folder / "latin").write_bytes(b"tenants: \xe9")
+    with pytest.raises(Misconfigured, match="cannot read"):
+        read_config(folder / "latin", {})
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"), [(0.5, "500ms"), (5, "5s"), (90, "1.5m"), (7200, "2h"), (86400, "1d"), (7, 7), (0.25, 0.25)]
+)
+def test_durations(expected, text) -> None:
+    assert expected == seconds(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "-5s", "5 s", "5S", "1e3s", "٣s", True, None, -1, float("nan"), float("inf"), []]
+)
+def test_what_is_no_duration(text) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"), [(1048576, "1MiB"), (262144, "256KiB"), (1000, "1KB"), (2_000_000, "2 MB"), (7, "7B"), (9, 9)]
+)
+def test_sizes(expected, text) -> None:
+    assert expected == size(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1.5MiB", "-1B", "1mib", True, None, -1, 1.0])
+def test_what_is_no_size(text) -> None:
+    with pytest.raises(ValueError, match="size"):
+        size(text)

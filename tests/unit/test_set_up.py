@@ -1,0 +1,69 @@
+"""The way from a bare clone: what `make` and `.ci/run` rest on."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("ops/__init__.py", "ops/bootstrap.py", "ops/errors.py", "ops/programs.py")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with nothing to install, whose project cannot be built."""
+    (tmp_path / "ops").mkdir()
+    for name in NEEDED:
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "requirements-dev.lock").write_text("")
+    (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "missing"\nbackend-path = ["."]\n')
+    return tmp_path
+
+
+def bootstrap(folder: Path) -> subprocess.CompletedProcess:
+    # Isolated from this session's project: the clone's own `ops` is the one to run.
+    command = [sys.executable, "-c", "import sys; sys.path[0] = '.'; import ops.bootstrap as it; it.main()"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_set_up_that_fails_says_what_failed_and_the_other_way(clone: Path) -> None:
+    done = bootstrap(clone)
+
+    assert 2 == done.returncode
+    assert "making .venv with Python" in done.stdout
+    assert (clone / ".venv" / "bin" / "python").exists()
+    assert "waxseal could not be installed: the reason is above; or run it in containers" in done.stderr
+
+
+def test_what_is_done_is_not_done_again(clone: Path) -> None:
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    parts = (clone / "requirements-dev.lock").read_bytes(), (clone / "pyproject.toml").read_bytes(), str(clone).encode()
+    (clone / ".venv" / "waxseal-installed").write_text(hashlib.sha256(b"".join(parts)).hexdigest())
+
+    done = bootstrap(clone)
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("true", 0), ("exit 3", 3), ("setsid sleep 60 & true", 1), ("(sleep 60 &); exit 4", 4)]
+)
+def test_a_command_that_leaves_a_process_behind_fails_and_the_process_is_ended(script: str, code: int) -> None:
+    program = (ROOT / ".ci" / "leaves_nothing.py").read_text().replace("GRACE_SECONDS = 10.0", "GRACE_SECONDS = 0.3")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "sh", "-c", script], stderr=subprocess.PIPE, text=True, timeout=30, check=False
+    )
+
+    assert (code, "sleep" in script) == (done.returncode, "left behind" in done.stderr)
+    for line in done.stderr.splitlines():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.split()[2]), 0)
+
+
+def test_ci_is_one_command() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
