@@ -14,12 +14,38 @@ DEFAULT_TIMEOUT = 15.0  # seconds, over the whole exchange
 DEFAULT_MAX_IN_FLIGHT = 20
 
 
+Transport = Literal["http", "amqp", "smtp"]
+
+
+@dataclass(frozen=True, slots=True)
+class AmqpTarget:
+    """Where an `amqp` endpoint publishes; `{tenant}`, `{type}`, `{source}` and `{subject}` in the routing key are filled in."""
+
+    exchange: str = "waxseal.events"
+    routing_key: str = "{tenant}.{type}"
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpTarget:
+    """Whom an `smtp` endpoint writes to, and through which server. `subject` and `text` are Jinja2 templates, sandboxed."""
+
+    to: tuple[str, ...]
+    sender: str
+    host: str
+    port: int = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    subject: str = "{{ event.type }}: {{ event.subject }}"
+    text: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A configured endpoint with its subscription. `secrets` are in the clear here and never in a repr.
 
-    `filter` is one CloudEvents filter expression, None for every event of the tenant. `retry` holds the seconds between
-    tries, so there are len(retry) + 1 tries.
+    `url` is empty unless `transport` is http. `filter` is one CloudEvents filter expression, None for every event of the
+    tenant. `retry` holds the seconds between tries, so there are len(retry) + 1 tries.
     """
 
     id: int
@@ -32,3 +58,12 @@ class Endpoint:
     timeout: float = DEFAULT_TIMEOUT
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     state: EndpointState = "active"
+    transport: Transport = "http"
+    amqp: AmqpTarget | None = None
+    smtp: SmtpTarget | None = None
+    rate_limit: float | None = None  # deliveries per second
+    ordered: bool = False  # each subject's events one after the other
+    max_age: float | None = None  # seconds after which a delivery is not tried any more, whatever its schedule says
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # sent with every request; may hold credentials
+    client_cert: str | None = field(default=None, repr=False)  # PEM: certificate chain and private key, for mTLS
+    ca: str | None = field(default=None, repr=False)  # PEM: whom to trust instead of the system's authorities

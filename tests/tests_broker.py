@@ -6,8 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pika
+from pika.exceptions import AMQPError
+from tests_support import wait_for
+
 from ops.programs import find_rabbitmq
 from ops.servers import PrivateServers
+from workers.topology import INBOX
 
 
 @contextmanager
@@ -19,6 +24,17 @@ def broker_stopped(servers: PrivateServers) -> Iterator[None]:
         yield
     finally:
         servers.restart_rabbitmq()
+        wait_for(lambda: works(servers))
+
+
+def works(servers: PrivateServers) -> bool:
+    """Whether the broker does what it is asked: it takes connections a little before that."""
+    try:
+        with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+            connection.channel().queue_declare(INBOX, passive=True)
+    except AMQPError:
+        return False
+    return True
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
@@ -15,7 +15,7 @@ from pika.spec import Basic
 
 from ops import metrics
 from workers.session import Lost, Session
-from workers.topology import Declaration
+from workers.topology import INBOX_QUEUE, RECEIVED, SETTLE_SECONDS, Declaration
 
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
 _HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
@@ -98,12 +98,15 @@ class Link:
 
     async def _open(self, session: Session) -> Channel:
         await session.opened()
-        channel: Channel = await session.reply(partial(_open_channel, session))
+        channel = await session.channel()
         channel.add_on_close_callback(lambda _channel, error: session.end(error))
         channel.add_on_return_callback(partial(self._returned, session))
         await session.reply(partial(_confirm, channel, partial(self._confirmed, session)))
-        for method, arguments in self._topology:
-            await session.reply(partial(_declare, channel, method, dict(arguments)))
+        fresh = not await session.exists(RECEIVED)
+        for declaration in self._topology:
+            await session.reply(partial(_declare, channel, *declaration))
+            if fresh and declaration is INBOX_QUEUE:
+                await asyncio.sleep(SETTLE_SECONDS)
         return channel
 
     def _up(self, session: Session, channel: Channel) -> None:
@@ -145,15 +148,11 @@ class Link:
             _log.info("broker_unblocked")
 
 
-def _open_channel(session: Session, reply: Callable[[Any], None]) -> None:
-    session.connection.channel(on_open_callback=reply)
-
-
 def _confirm(channel: Channel, confirmed: Callable[[Any], None], reply: Callable[[Any], None]) -> None:
     channel.confirm_delivery(confirmed, callback=reply)
 
 
-def _declare(channel: Channel, method: str, arguments: dict[str, Any], reply: Callable[[Any], None]) -> None:
+def _declare(channel: Channel, method: str, arguments: Mapping[str, Any], reply: Callable[[Any], None]) -> None:
     getattr(channel, method)(**arguments, callback=reply)
 
 

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
 from pika.exceptions import AMQPError
 
 _CLOSE_SECONDS: Final = 2.0
@@ -41,11 +42,26 @@ class Session:
         """Return when the connection is open. Raises `Lost`."""
         await self._settled(self._opened)
 
-    async def reply(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
+    async def reply(self, ask: Callable[[Callable[[Any], None]], object]) -> Any:
         """Give the broker's reply to what `ask` requests with the callback it is given. Raises `Lost`, or pika's errors."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         ask(partial(_set, answer))
         return await self._settled(answer)
+
+    async def channel(self) -> Channel:
+        """Open a channel. Raises `Lost`."""
+        return cast("Channel", await self.reply(lambda reply: self.connection.channel(on_open_callback=reply)))
+
+    async def exists(self, exchange: str) -> bool:
+        """Ask whether there is such an exchange, on a channel of its own, because a "no" closes it. Raises `Lost`."""
+        asking = await self.channel()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        asking.add_on_close_callback(lambda _channel, _error: _set(answer, value=False))
+        asking.exchange_declare(exchange, passive=True, callback=lambda _ok: _set(answer, value=True))
+        found = bool(await self._settled(answer))
+        if found:
+            asking.close()
+        return found
 
     def end(self, error: object) -> None:
         """Say that the session is over; only the first reason counts."""

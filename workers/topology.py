@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 
 IN: Final = "waxseal.in"
 RECEIVED: Final = "waxseal.received"
@@ -40,19 +41,44 @@ def _everything_of(exchange: str) -> Declaration:
 
 PROBE_EXCHANGE: Final = _exchange(PROBE, "fanout")
 
+INBOX_QUEUE: Final[Declaration] = (
+    "queue_declare",
+    {"queue": INBOX, "durable": True, "arguments": dict(INBOX_ARGUMENTS)},
+)
+
+#: Killed within half a second of making a quorum queue, RabbitMQ 3.10 comes back without it and without what it confirmed. So
+#: what leads there, the exchanges and their bindings, is made when the queue is safe.
+SETTLE_SECONDS: Final = 1.0
+
 #: In order: the method of a channel, and its arguments.
 TOPOLOGY: Final[tuple[Declaration, ...]] = (
+    INBOX_QUEUE,
     _exchange(IN),
-    _exchange(RECEIVED),
+    _everything_of(IN),
     _exchange(EVENTS),
     PROBE_EXCHANGE,
-    ("queue_declare", {"queue": INBOX, "durable": True, "arguments": dict(INBOX_ARGUMENTS)}),
-    _everything_of(IN),
+    _exchange(RECEIVED),
     _everything_of(RECEIVED),
 )
 
 
 def declare(channel: BlockingChannel) -> None:
     """Make everything exist. Raises pika's `ChannelClosedByBroker` when something is there in another form."""
-    for method, arguments in TOPOLOGY:
+    fresh = not _exists(channel, RECEIVED)
+    for declaration in TOPOLOGY:
+        method, arguments = declaration
         getattr(channel, method)(**arguments)
+        if fresh and declaration is INBOX_QUEUE:
+            channel.connection.sleep(SETTLE_SECONDS)
+
+
+def _exists(channel: BlockingChannel, exchange: str) -> bool:
+    asking = channel.connection.channel()  # of its own, because a "no" closes it
+    try:
+        asking.exchange_declare(exchange, passive=True)
+    except ChannelClosedByBroker as error:
+        if error.reply_code != 404:
+            raise
+        return False
+    asking.close()
+    return True

@@ -36,7 +36,8 @@ UNPROTECTED = """
     ALTER TABLE entry ALTER prev_seq DROP EXPRESSION;
     DO $$ DECLARE found record; BEGIN
       FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint
-                   WHERE conrelid IN ('entry'::regclass, 'content'::regclass, 'chain'::regclass) ORDER BY contype = 'f' DESC LOOP
+                   WHERE conrelid IN ('entry'::regclass, 'content'::regclass, 'chain'::regclass)
+                   ORDER BY contype = 'f' DESC LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', found.owner, found.conname);
       END LOOP;
       FOR found IN SELECT attrelid::regclass AS owner, attname FROM pg_attribute WHERE attnotnull AND attnum > 0
@@ -70,12 +71,12 @@ class Ledger:
 
     def tampered(self, *edits: str | Callable[[Connection], None], scope: Scope = Scope()) -> list[Fault]:  # noqa: B008
         with self.engine.connect() as conn:
-            conn.exec_driver_sql(UNPROTECTED)
+            run(conn, UNPROTECTED)
             for edit in edits:
                 if callable(edit):
                     edit(conn)
                 else:
-                    assert conn.exec_driver_sql(edit).rowcount, f"nothing was changed by: {edit}"
+                    assert run(conn, edit), f"nothing was changed by: {edit}"
             verified, faults = checked(conn, scope, KEYS)
             conn.rollback()
         assert len(faults) == verified.faults
@@ -84,6 +85,13 @@ class Ledger:
 
     def kinds(self, *edits: str | Callable[[Connection], None]) -> set[str]:
         return {fault.kind for fault in self.tampered(*edits)}
+
+
+def run(conn: Connection, statement: str) -> int:
+    """As it is, with nothing between us and Postgres; how many rows it changed."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    return driver.execute(statement).rowcount
 
 
 def checked(conn: Connection, scope: Scope, keys: dict[str, bytes] | None) -> tuple[Verified, list[Fault]]:
@@ -136,9 +144,9 @@ EDITS: list[tuple[str, str, str, set[str]]] = [
         "gen_random_uuid()",
         {"column", "chain_row_missing", "gap", "content_missing", "content_without_entry"},
     ),
-    ("entry", "chain_id", "NULL", {"column", "chain_row_missing", "gap"}),
+    ("entry", "chain_id", "NULL", {"column", "chain_row_missing", "gap", "content_missing", "content_without_entry"}),
     ("entry", "seq", "7", {"column", "gap", "head", "content_missing", "content_without_entry"}),
-    ("entry", "seq", "NULL", {"column", "gap", "content_missing"}),
+    ("entry", "seq", "NULL", {"column", "gap", "head", "content_missing", "content_without_entry"}),
     ("entry", "prev_seq", "5", {"column"}),
     ("entry", "prev_seq", "NULL", {"column"}),
     ("entry", "prev_hash", "sha256('x')", {"column"}),
@@ -162,7 +170,7 @@ EDITS: list[tuple[str, str, str, set[str]]] = [
         "content",
         "attributes",
         "convert_to(replace(convert_from(attributes, 'UTF8'), 'paid', 'free'), 'UTF8')",
-        {"content_altered"},
+        {"content_altered", "content_column"},
     ),
     (
         "content",
@@ -209,18 +217,16 @@ EDITS: list[tuple[str, str, str, set[str]]] = [
 def test_an_edit_of_any_column_is_named(ledger, table, column, value, expected) -> None:
     where = of(seq=None if table == "chain" else 1)
 
-    assert expected == ledger.kinds(f'UPDATE {table} SET "{column}" = {value} WHERE {where}'.replace("%", "%%"))
+    assert expected == ledger.kinds(f'UPDATE {table} SET "{column}" = {value} WHERE {where}')
 
 
 def test_no_column_was_left_out(ledger) -> None:
+    tables = ("entry", "content", "chain")
+    query = text("SELECT table_name, column_name FROM information_schema.columns WHERE table_name = ANY(:tables)")
     with ledger.engine.connect() as conn:
-        columns = conn.execute(
-            text(
-                "SELECT table_name, column_name FROM information_schema.columns WHERE table_name IN ('entry', 'content', 'chain')"
-            )
-        )
+        columns = {tuple(row) for row in conn.execute(query, {"tables": list(tables)})}
 
-        assert {tuple(row) for row in columns} == {(table, column) for table, column, _, _ in EDITS}
+    assert columns == {(table, column) for table, column, _, _ in EDITS}
 
 
 def test_a_long_body_is_checked_to_its_end(ledger) -> None:
@@ -262,7 +268,15 @@ def test_every_fault_is_named_not_just_the_first(ledger) -> None:
         ({"content_without_entry"}, ["DELETE FROM entry WHERE {all}", "DELETE FROM chain WHERE {all}"]),
         ({"chain_row_missing"}, ["DELETE FROM chain WHERE {all}"]),
         ({"repeated"}, ["INSERT INTO entry SELECT * FROM entry WHERE {middle}"]),
-        ({"repeated", "link", "hash", "content_altered"}, ["INSERT INTO entry SELECT * FROM entry WHERE {middle}", "{fork}"]),
+        (
+            {"repeated", "hash"},
+            [
+                "INSERT INTO entry SELECT * FROM entry WHERE {middle}",
+                "UPDATE entry SET envelope = "
+                + ENVELOPE.format('"at":1', '"at":2').replace("{", "{{").replace("}", "}}")
+                + " WHERE ctid = (SELECT max(ctid) FROM entry WHERE {middle})",
+            ],
+        ),
     ],
     ids=[
         "the tail",
@@ -280,15 +294,8 @@ def test_every_fault_is_named_not_just_the_first(ledger) -> None:
 )
 def test_what_is_deleted_or_doubled_is_named(ledger, expected, edits) -> None:
     places = {"tail": of(seq=3), "middle": of(seq=1), "first": of(seq=0), "all": of(seq=None)}
-    fork = f"UPDATE entry SET envelope = {ENVELOPE.format('pc:', 'pc:')} WHERE ctid = (SELECT max(ctid) FROM entry WHERE {of(seq=1)})"
-    if "{fork}" in edits:
-        changed = "overlay(envelope placing '0' from position('\"pc\":\"' in convert_from(envelope, 'UTF8')) + 6 for 1)"
-        fork = f"UPDATE entry SET envelope = {changed} WHERE ctid = (SELECT max(ctid) FROM entry WHERE {of(seq=1)})"
 
-    found = ledger.kinds(*(edit.format(**places, fork=fork) for edit in edits))
-
-    assert expected - {"link"} <= found
-    assert found <= expected
+    assert expected == ledger.kinds(*(edit.format(**places) for edit in edits))
 
 
 def exchange(table: str, columns: str, one: str, other: str) -> Callable[[Connection], None]:
@@ -311,10 +318,10 @@ def exchange(table: str, columns: str, one: str, other: str) -> Callable[[Connec
     [
         ({"column", "link", "content_altered"}, ("entry", "seq", of(seq=1), of(seq=2))),
         ({"content_altered"}, ("content", "seq", of(seq=1), of(seq=2))),
-        ({"column", "link", "subject"}, ("entry", "chain_id", of(seq=1), of("order-2", seq=1))),
+        ({"column", "link", "content_altered", "fingerprint"}, ("entry", "chain_id", of(seq=1), of("order-2", seq=1))),
         ({"column", "link", "subject"}, ("entry", "chain_id, tenant", of(seq=1), of(tenant="other", seq=1))),
         ({"content_altered", "subject"}, ("content", "chain_id", of(seq=1), of("order-2", seq=1))),
-        ({"content_altered", "fingerprint"}, ("content", "chain_id", of(seq=1), of(tenant="other", seq=1))),
+        ({"content_altered"}, ("content", "chain_id", of(seq=1), of(tenant="other", seq=1))),
         ({"subject", "head"}, ("chain", "chain_id", of(seq=None), of("order-2", seq=None))),
         ({"subject"}, ("chain", "chain_id, seq, hash", of(seq=None), of("order-2", seq=None))),
         ({"subject"}, ("chain", "chain_id, seq, hash", of(seq=None), of(tenant="other", seq=None))),
@@ -380,8 +387,8 @@ def test_a_scope_sees_what_was_moved_out_of_it(ledger) -> None:
 
 def test_a_scope_does_not_see_what_is_outside_it(ledger) -> None:
     with ledger.engine.connect() as conn:
-        conn.exec_driver_sql(UNPROTECTED)
-        conn.exec_driver_sql(f"UPDATE content SET body = 'x' WHERE {of()}")
+        run(conn, UNPROTECTED)
+        assert run(conn, f"UPDATE content SET body = 'x' WHERE {of()}")
         outcomes = [
             checked(conn, scope, KEYS)[0].verdict for scope in (Scope("acme"), Scope("acme", "order-2"), Scope("other"))
         ]
