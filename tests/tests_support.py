@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:

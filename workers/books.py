@@ -81,7 +81,7 @@ class Books:
         for attempt in Retrying(
             retry=retry_if_exception(passes),
             stop=stop_after_delay(seconds),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0, jitter=0.2),
+            wait=wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.2),
             before_sleep=self._in_trouble,
             reraise=True,
         ):

@@ -69,9 +69,14 @@ class Office:
         except TimeoutError:
             _log.debug("batch_left_to_its_lease", endpoint=endpoint_id, deliveries=len(ids))
 
-    def close(self) -> None:
-        """Finish or hand back what is in hand, and end the thread."""
-        self._call(self._close()).result(GRACE + 30)
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in hand."""
+        return len(self._desk) > 0
+
+    def close(self, grace: float = GRACE) -> None:
+        """Finish what is being sent within `grace` seconds, hand back the rest, and end the thread."""
+        self._call(self._close(grace)).result(grace + 30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -87,8 +92,8 @@ class Office:
         beat()
         self._loop.call_later(BEAT, self._keep_beating, beat)
 
-    async def _close(self) -> None:
-        await self._desk.close(GRACE)
+    async def _close(self, grace: float) -> None:
+        await self._desk.close(grace)
         await self._sender.close()
 
 

@@ -76,9 +76,10 @@ class Publisher:
 
     def ready(self) -> str | None:
         """Give None when messages can be published, as far as is known, else a short reason. Any thread may ask."""
-        silence = self._loop.time() - self._heard
-        if self._link.reason is None and len(self._window) and silence > _SILENT:
-            return f"the broker has not confirmed anything for {silence:.0f} s"
+        if self._link.reason is None and len(self._window):
+            silence = self._loop.time() - self._heard
+            if silence > _SILENT:
+                return f"the broker has not confirmed anything for {silence:.0f} s"
         return self._link.reason
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> asyncio.Future[None]:

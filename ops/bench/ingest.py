@@ -111,7 +111,7 @@ def _entries(engine: Engine) -> int:
 
 
 @contextmanager
-def _running(commands: Sequence[Sequence[str]], env: Environment) -> Iterator[list[psutil.Process]]:
+def _running(commands: Sequence[Sequence[str]], env: Environment) -> Iterator[Sequence[psutil.Process]]:
     processes = [psutil.Popen(command, env=env, stdout=subprocess.DEVNULL) for command in commands]
     try:
         yield processes

@@ -24,7 +24,7 @@ from ops.settings import Settings, load_settings
 from pipeline.admit import admit
 from pipeline.append import append
 from pipeline.chain import extend_all
-from pipeline.fanout import plan, subscriptions
+from pipeline.fanout import Subscriptions, plan, subscriptions
 from pipeline.store import catalog, deliveries, ledger
 from schemas.catalog import Catalog
 from schemas.message import Message
@@ -44,12 +44,13 @@ def fill_dramatiq(amqp_url: str, count: int) -> None:
     """Publishes `count` events as messages to an actor."""
     import dramatiq  # noqa: PLC0415 - a peer
 
-    dramatiq.set_broker(_dramatiq_broker(amqp_url))
-    actor = dramatiq.actor(_record_one, actor_name="record", queue_name=QUEUE)
-    actor.broker.declare_queue(QUEUE, ensure=True)
+    broker = _dramatiq_broker(amqp_url)
+    dramatiq.set_broker(broker)
+    actor = dramatiq.actor(actor_name="record", queue_name=QUEUE)(_record_one)
+    broker.declare_queue(QUEUE, ensure=True)
     encoded = (actor.message(*_packed(body, headers)).encode() for body, headers in events(count))
     _fill(amqp_url, QUEUE, (("", QUEUE, body, _properties()) for body in encoded), count)
-    actor.broker.close()
+    broker.close()
 
 
 def fill_celery(amqp_url: str, count: int) -> None:
@@ -66,7 +67,7 @@ def run_dramatiq(settings: Settings) -> None:
 
     broker = _dramatiq_broker(settings.amqp_url)
     dramatiq.set_broker(broker)
-    dramatiq.actor(_record_one, actor_name="record", queue_name=QUEUE, max_retries=3)
+    dramatiq.actor(actor_name="record", queue_name=QUEUE, max_retries=3)(_record_one)
     worker = dramatiq.Worker(broker, worker_threads=THREADS)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -131,18 +132,19 @@ class _Prepared:
             deliveries.insert_planned(conn, batch[1], self._now)
 
 
-_state: dict[str, tuple[Engine, Catalog]] = {}
+_state: dict[str, tuple[Engine, Catalog, Subscriptions]] = {}
 
 
 def _record_one(body: str, headers: dict[str, str]) -> None:
     """What a task per event does: the whole route for one event, in one transaction."""
     if "here" not in _state:
-        _state["here"] = _engine_and_catalog(load_settings())
-    engine, known = _state["here"]
+        engine, known = _engine_and_catalog(load_settings())
+        _state["here"] = engine, known, subscriptions(known)
+    engine, known, subscribed = _state["here"]
     now = datetime.now(UTC)
     event = _event(base64.b64decode(body), headers, known, now)
     with transaction(engine) as conn:
-        append(conn, [event], subscriptions(known), now)
+        append(conn, [event], subscribed, now)
 
 
 def _event(body: bytes, headers: dict[str, str], known: Catalog, now: datetime) -> Any:

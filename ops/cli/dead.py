@@ -11,11 +11,11 @@ import click
 
 from ops.cli.plain import PlainGroup
 from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, show_fields, show_list
+from ops.cli.show import JSON, Column, moment, show_fields, show_list
 
 _LETTER: tuple[Column, ...] = (
     ("id", "id"),
-    ("last", "last_at"),
+    ("last", moment("last_at")),
     ("stage", "stage"),
     ("state", "state"),
     ("reason", "reason"),

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from ops.cli.run import DATA
-from ops.cli.show import JSON, printable, progress
+from ops.cli.show import JSON, counted, printable, progress, show_json
 
 if TYPE_CHECKING:
     from schemas.fault import Fault, Verified
@@ -70,7 +69,7 @@ def export(tenant: str, subject: str | None, output: Path, data: Path) -> None:
         replacing(output) as out,
     ):
         count = sight.export(out, show)
-    click.echo(f"{count} entries in {output}", err=True)
+    click.echo(f"{counted(count, 'entry', 'entries')} in {output}", err=True)
 
 
 @click.command("verify-bundle")
@@ -104,7 +103,7 @@ def verify_bundle(file: Path, vkey: str | None, as_json: bool) -> int:
 def _reporter(as_json: bool) -> "Callable[[Fault], None]":
     def report(fault: "Fault") -> None:
         if as_json:
-            click.echo(orjson.dumps(asdict(fault)))
+            show_json(asdict(fault))
             return
         where = "/".join(part for part in (fault.tenant, fault.subject) if part is not None)
         seq = "" if fault.seq is None else f" entry {fault.seq}"
@@ -117,12 +116,13 @@ def _reporter(as_json: bool) -> "Callable[[Fault], None]":
 def _conclude(verified: "Verified", as_json: bool, skipped: list[str], where: str) -> int:
     if as_json:
         counts = {"entries": verified.entries, "chains": verified.chains, "faults": verified.faults}
-        click.echo(orjson.dumps({"verdict": verified.verdict, **counts, "not_checked": skipped}))
+        show_json({"verdict": verified.verdict, **counts, "not_checked": skipped})
     elif verified.verdict == "nothing":
         click.echo(f"nothing to check {where}")
     else:
-        what = "intact" if not verified.faults else f"NOT intact, {verified.faults} faults"
-        click.echo(f"{what}: {verified.entries} entries in {verified.chains} chains {where}")
+        what = "intact" if not verified.faults else f"NOT intact, {counted(verified.faults, 'fault', 'faults')}"
+        entries, chains = counted(verified.entries, "entry", "entries"), counted(verified.chains, "chain", "chains")
+        click.echo(f"{what}: {entries} in {chains} {where}")
     return INTACT if verified.verdict == "intact" else NOT_INTACT
 
 

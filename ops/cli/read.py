@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, show_list
+from ops.cli.show import JSON, Column, moment, show_list
 from schemas.delivery import DeliveryState
 
 LIMIT = click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
@@ -16,7 +16,7 @@ STATES = click.Choice(get_args(DeliveryState))
 
 _ENTRY: tuple[Column, ...] = (
     ("seq", "seq"),
-    ("recorded", "at"),
+    ("recorded", moment("at")),
     ("type", "type"),
     ("source", "source"),
     ("id", "id"),
@@ -31,7 +31,7 @@ _DELIVERY: tuple[Column, ...] = (
     ("seq", "seq"),
     ("state", "state"),
     ("attempts", "attempts"),
-    ("next", "next_attempt_at"),
+    ("next", moment("next_attempt_at")),
     ("error", "error"),
     ("tries", lambda row: " ".join(str(each["status"] or each["error"]) for each in row["tries"])),
 )

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - rich is loaded only when there is a terminal to draw on
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import orjson
 
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
 
+_AWKWARD: Final = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON leaves as it is, and others take for a line's end
 _ROWS_ON_TERMINAL: Final = 200
 _WIDEST: Final = 60  # characters of one cell
 
@@ -23,7 +25,7 @@ Column = tuple[str, str | Callable[[Row], object]]
 def show_list(rows: Iterable[Row], columns: Sequence[Column], as_json: bool, *, limited: bool = False) -> int:
     """Shows `rows` as they come; returns how many. On a terminal the first 200, unless `limited` by who asked."""
     if as_json:
-        return sum(_json(row) for row in rows)
+        return sum(show_json(row) for row in rows)
     cells = ([_cell(row, value) for _, value in columns] for row in rows)
     titles = [title for title, _ in columns]
     if sys.stdout.isatty():
@@ -35,7 +37,7 @@ def show_list(rows: Iterable[Row], columns: Sequence[Column], as_json: bool, *, 
 def show_fields(row: Row, as_json: bool) -> None:
     """Shows one thing, a field a line."""
     if as_json:
-        _json(row)
+        show_json(row)
         return
     width = max(map(len, row))
     for name, value in row.items():
@@ -46,6 +48,16 @@ def show_fields(row: Row, as_json: bool) -> None:
 def printable(text: str) -> str:
     """The text with everything escaped that a terminal might obey, or that would break a line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def moment(name: str) -> Callable[[Row], object]:
+    """A time as a list shows it: to the second."""
+    return lambda row: (row[name] or "")[:19].replace("T", " ")
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many}"
 
 
 @contextmanager
@@ -62,8 +74,9 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def _json(row: Row) -> int:
-    click.echo(orjson.dumps(row))
+def show_json(row: Row) -> int:
+    """Shows one object as one line, whatever its strings hold: nothing in it ends a line, or is obeyed by a terminal."""
+    click.echo(_AWKWARD.sub(lambda match: f"\\u{ord(match[0]):04x}", orjson.dumps(row).decode()))
     return 1
 
 
@@ -82,7 +95,9 @@ def _table(titles: Sequence[str], rows: Iterator[list[str]], *, limited: bool) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
     shown = 0
     for row in rows if limited else islice(rows, _ROWS_ON_TERMINAL):
         table.add_row(*(Text(cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…") for cell in row))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from ops.cli.run import DATA
-from ops.cli.show import JSON, printable
+from ops.cli.show import JSON, counted, printable, show_json
 
 
 @click.command()
@@ -27,7 +26,7 @@ def status(as_json: bool, data: Path) -> None:
 
     found = look(data, settings_for(data, "database_url"), depths)
     if as_json:
-        click.echo(orjson.dumps(found))
+        show_json(found)
         return
     for name, value in _lines(found):
         click.echo(f"{name:<14}{printable(value)}")
@@ -49,7 +48,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
     ledger = found["ledger"]
-    yield "ledger", f"{ledger['entries']} entries in {ledger['chains']} chains, {ledger['bytes'] / 2**20:.1f} MiB"
+    entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
+    yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
 
 
 COMMANDS: tuple[click.Command, ...] = (status,)

@@ -134,7 +134,8 @@ def attempts(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, list[Ro
 
 def letters(conn: Connection, wanted: Letters, before: int, limit: int) -> Sequence[Row]:
     """The `limit` newest dead letters with ids below `before`, without their bodies."""
-    return conn.execute(LETTERS, {**asdict(wanted), "before": before, "limit": limit}).mappings().all()
+    asked = {**asdict(wanted), "ids": None if wanted.ids is None else list(wanted.ids), "before": before, "limit": limit}
+    return conn.execute(LETTERS, asked).mappings().all()
 
 
 def letter(conn: Connection, id_: int) -> Row | None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -78,9 +79,8 @@ def template(servers: PrivateServers) -> str:
     return TEMPLATE
 
 
-@pytest.fixture
-def database(servers: PrivateServers, template: str) -> Iterator[Database]:
-    """A fresh migrated database, dropped afterwards."""
+@contextmanager
+def fresh_database(servers: PrivateServers, template: str) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -89,6 +89,20 @@ def database(servers: PrivateServers, template: str) -> Iterator[Database]:
     yield Database(url, worker, Fernet.generate_key().decode())
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(servers: PrivateServers, template: str) -> Iterator[Database]:
+    """A fresh migrated database, dropped afterwards."""
+    with fresh_database(servers, template) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def shared_database(servers: PrivateServers, template: str) -> Iterator[Database]:
+    """A migrated database that the tests of one module share."""
+    with fresh_database(servers, template) as fresh:
+        yield fresh
 
 
 @pytest.fixture

@@ -33,7 +33,17 @@ def stored(chain: int, subject: str, count: int) -> list[StoredEntry]:
         names = {"id": f"e{n}", "source": "shop", "specversion": "1.0", "type": "t", "datacontenttype": "text/plain"}
         event = Event("acme", {**names, "subject": subject, "time": "2026-01-01T00:00:00Z"}, b"body %d" % n, b"", b"")
         entry = extend(head, event, n, bytes([n]) * 32)
-        raw = (entry.chain_id.bytes, n, None, entry.prev_hash, entry.hash, entry.envelope, "acme", b"", encode(event.attributes))
+        raw = (
+            entry.chain_id.bytes,
+            n,
+            None,
+            entry.prev_hash,
+            entry.hash,
+            entry.envelope,
+            "acme",
+            b"",
+            encode(event.attributes),
+        )
         rows.append(StoredEntry(*raw, event.body, None, entry.salt, None, None, None, None))
         head = Head(entry.chain_id, n, entry.hash)
     return rows

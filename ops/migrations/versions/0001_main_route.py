@@ -12,7 +12,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Creates everything in the SQL file beside this one, in the caller's transaction."""
-    op.get_bind().connection.driver_connection.execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    driver.execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

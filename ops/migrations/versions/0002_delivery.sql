@@ -1,0 +1,109 @@
+-- Delivery that an operator can trust: other transports, health of endpoints, order, a partitioned attempt log, audit.
+
+-- An endpoint is reached by exactly one transport; what amqp and smtp need beside it is in settings.
+ALTER TABLE endpoint
+  ADD COLUMN transport text NOT NULL DEFAULT 'http' CHECK (transport IN ('http', 'amqp', 'smtp')),
+  ALTER COLUMN url DROP NOT NULL,
+  ADD CONSTRAINT endpoint_target CHECK ((transport = 'http') = (url IS NOT NULL));
+
+-- How an endpoint fares, shared by all processes. Apart from endpoint, so that the catalog does not move with every failure.
+CREATE TABLE endpoint_health (
+  endpoint_id    int PRIMARY KEY REFERENCES endpoint,
+  breaker        text NOT NULL DEFAULT 'closed' CHECK (breaker IN ('closed', 'open', 'half_open')),
+  forced         boolean NOT NULL DEFAULT false,       -- by an operator: it stays as it is until released
+  opened_at      timestamptz,
+  probe_at       timestamptz,                          -- when an open breaker lets one delivery through
+  trips          int NOT NULL DEFAULT 0,               -- in a row, without a success between
+  window_from    timestamptz,                          -- of the two counts below
+  successes      int NOT NULL DEFAULT 0,
+  failures       int NOT NULL DEFAULT 0,
+  not_before     timestamptz,                          -- 429, 502, 503, 504: the whole endpoint waits
+  tokens         double precision,                     -- of the rate limit's bucket, at tokens_at
+  tokens_at      timestamptz,
+  failing_since  timestamptz,                          -- of nothing but failures; null after a success
+  last_error     text,
+  changed_at     timestamptz NOT NULL DEFAULT now(),
+  CHECK ((breaker = 'open') = (opened_at IS NOT NULL AND probe_at IS NOT NULL) OR breaker = 'half_open'),
+  CHECK ((tokens IS NULL) = (tokens_at IS NULL))
+) WITH (fillfactor = 50);
+
+-- Claims go endpoint by endpoint, so that no backlog stands before another endpoint's deliveries.
+DROP INDEX delivery_by_due;
+CREATE INDEX delivery_by_due ON delivery (endpoint_id, next_attempt_at) WHERE state = 'pending';
+DROP INDEX delivery_by_lease;
+CREATE INDEX delivery_by_lease ON delivery (endpoint_id, lease_until) WHERE state = 'leased';
+DROP INDEX delivery_unfinished;
+-- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
+CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
+CREATE INDEX delivery_undelivered ON delivery (created_at) WHERE state IN ('dead', 'paused', 'discarded');
+
+-- Attempts by day, so that old ones are dropped whole. No DEFAULT partition: it would block that. Made ahead by the relay.
+DROP TABLE attempt;
+CREATE TABLE attempt (
+  delivery_id bigint NOT NULL,
+  n           int NOT NULL CHECK (n >= 1),
+  started_at  timestamptz NOT NULL,
+  seconds     real NOT NULL,
+  outcome     text NOT NULL CHECK (outcome IN ('delivered', 'retry', 'dead')),
+  status      int,
+  error       text,
+  detail      text,
+  response    bytea CHECK (octet_length(response) <= 4096),
+  address     text,                                    -- that was dialled
+  reused      boolean,
+  dns         real,                                    -- seconds of each phase; null where there was none
+  connect     real,
+  tls         real,
+  first_byte  real,
+  CHECK ((status IS NULL) <= (error IS NOT NULL))      -- no answer without an error that stands in its place
+) PARTITION BY RANGE (started_at);
+CREATE INDEX attempt_by_delivery ON attempt (delivery_id);
+
+-- Runs as its owner, because a worker may not create tables; it can make day partitions of `attempt` and nothing else.
+CREATE FUNCTION make_attempt_partitions(first date, days int) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE day date;
+BEGIN
+  IF days NOT BETWEEN 1 AND 32 THEN RAISE EXCEPTION 'days must be 1 to 32'; END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('waxseal attempt partitions'));
+  FOR day IN SELECT first + n FROM generate_series(0, days - 1) n LOOP
+    IF to_regclass('attempt_' || to_char(day, 'YYYYMMDD')) IS NULL THEN
+      EXECUTE format('CREATE TABLE %I PARTITION OF attempt FOR VALUES FROM (%L) TO (%L)',
+                     'attempt_' || to_char(day, 'YYYYMMDD'), day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+    END IF;
+  END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION make_attempt_partitions FROM PUBLIC;
+SELECT make_attempt_partitions((now() AT TIME ZONE 'UTC')::date - 1, 9);
+
+-- Every act of an operator: who, when, on what, and to how many.
+CREATE TABLE audit (
+  id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at      timestamptz NOT NULL,
+  who     text NOT NULL,
+  act     text NOT NULL,
+  filter  jsonb NOT NULL,
+  count   bigint NOT NULL
+);
+
+-- Operator events: what somebody should hear of without reading logs.
+CREATE TABLE operator_event (
+  id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at          timestamptz NOT NULL,
+  kind        text NOT NULL CHECK (kind IN ('endpoint_disabled', 'endpoint_enabled', 'breaker_opened', 'breaker_closed')),
+  tenant      text NOT NULL,
+  endpoint_id int,
+  detail      text NOT NULL
+);
+
+-- A dead letter that was replayed or discarded says when and by whom.
+ALTER TABLE dead_letter
+  ADD COLUMN decided_at timestamptz,
+  ADD COLUMN decided_by text,
+  ADD CONSTRAINT dead_letter_decided CHECK ((state = 'open') = (decided_at IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL));
+CREATE INDEX dead_letter_by_delivery ON dead_letter (delivery_id) WHERE state = 'open';
+
+GRANT SELECT, INSERT, UPDATE ON endpoint_health TO waxseal_writer;
+GRANT SELECT, INSERT ON attempt, audit, operator_event TO waxseal_writer;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO waxseal_writer;
+GRANT EXECUTE ON FUNCTION make_attempt_partitions TO waxseal_writer;

@@ -1,0 +1,244 @@
+"""Leases: who may work on a delivery, and until when."""
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine
+from tests_deliveries import LEASE, claimed, event, owe
+
+from ops.db import make_engine, transaction
+from pipeline.store import deliveries
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+MANY = 200_000
+BULK = f"""
+INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, attempts, created_at, settled_at)
+SELECT 1 + n % 20, 'acme', gen_random_uuid(), n, 500, 'delivered', 1, now(), now() FROM generate_series(1, {MANY}) AS n
+"""
+
+
+def states(database) -> list[tuple]:
+    return database.rows("SELECT state, count(*) FROM delivery GROUP BY state ORDER BY state")
+
+
+def test_what_is_due_is_claimed_once_and_what_is_not_due_is_left(database, engine) -> None:
+    owe(engine, [event("due", "a")], now=NOW)
+    owe(engine, [event("later", "b")], now=NOW + timedelta(seconds=1))
+
+    _, first = claimed(engine, now=NOW)
+    _, second = claimed(engine, now=NOW)
+
+    assert [(1, 2)] == [(claim.endpoint_id, claim.size) for claim in first]
+    assert [] == second
+    assert [(NOW + LEASE,)] == database.rows("SELECT lease_until FROM delivery WHERE state = 'leased'")
+
+
+def test_what_has_been_due_for_longest_is_claimed_first(database, engine) -> None:
+    owe(engine, [event("young", "a")], now=NOW)
+    owe(engine, [event("old", "b")], now=NOW - timedelta(hours=1))
+
+    _, [claim] = claimed(engine, limit=1, now=NOW)
+
+    assert [(claim.id,)] == database.rows("SELECT id FROM delivery ORDER BY next_attempt_at IS NOT NULL, created_at LIMIT 1")
+    assert [(NOW,)] == database.rows("SELECT next_attempt_at FROM delivery WHERE state = 'pending'")
+
+
+def test_paused_and_finished_deliveries_are_never_claimed(database, engine) -> None:
+    owe(engine, [event("e-1")], [1, 2, 3], now=NOW)
+    with database.connect() as owner:
+        owner.execute("UPDATE delivery SET state = 'paused', next_attempt_at = NULL WHERE endpoint_id = 1")
+        owner.execute("UPDATE delivery SET state = 'dead', next_attempt_at = NULL, settled_at = now() WHERE endpoint_id = 2")
+
+    _, claims = claimed(engine, now=NOW)
+
+    assert [3] == [claim.endpoint_id for claim in claims]
+
+
+def test_eight_claimants_at_once_never_get_the_same_delivery(database, engine) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(1000)], now=NOW)
+    got: list[int] = []
+
+    def claim_all() -> None:
+        own = make_engine(database.worker_url, pool_size=1)
+        while claims := claimed(own, limit=7, now=NOW)[1]:
+            got.extend(claim.id for claim in claims)
+        own.dispose()
+
+    threads = [threading.Thread(target=claim_all) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert 1000 == len(got)
+    assert {1} == set(Counter(got).values())
+    assert [("leased", 1000)] == states(database)
+
+
+def test_a_claim_does_not_wait_for_another_that_is_not_finished(database, engine) -> None:
+    owe(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
+    with transaction(engine) as conn:
+        held = deliveries.claim(conn, uuid4(), NOW, NOW + LEASE, 1)
+        _, others = claimed(engine, now=NOW)
+
+    assert 1 == len(held) == len(others)
+    assert held != others
+
+
+def test_a_lease_that_ended_makes_the_delivery_due_at_once_and_the_old_holder_powerless(database, engine) -> None:
+    owe(engine, [event("e-1")], now=NOW)
+    old, [claim] = claimed(engine, now=NOW)
+    later = NOW + LEASE
+
+    with transaction(engine) as conn:
+        assert 0 == deliveries.expire_leases(conn, later - timedelta(microseconds=1), 10)
+        assert 1 == deliveries.expire_leases(conn, later, 10)
+    new, again = claimed(engine, now=later)
+
+    assert [claim] == again
+    with transaction(engine) as conn:
+        assert [] == deliveries.load_leased(conn, [(claim.id, old)]).deliveries
+        assert 0 == deliveries.release(conn, [(claim.id, old)], later)
+        assert [claim.id] == [each.id for each in deliveries.load_leased(conn, [(claim.id, new)]).deliveries]
+
+
+def test_ended_leases_are_taken_back_a_bounded_number_at_a_time_oldest_first(database, engine) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
+    claimed(engine, limit=2, now=NOW)
+    claimed(engine, limit=3, now=NOW + timedelta(seconds=1))
+
+    with transaction(engine) as conn:
+        assert 2 == deliveries.expire_leases(conn, NOW + timedelta(days=1), 2)
+
+    assert [(NOW + timedelta(seconds=1) + LEASE, 3)] == database.rows(
+        "SELECT lease_until, count(*) FROM delivery WHERE state = 'leased' GROUP BY 1"
+    )
+
+
+def test_what_was_handed_back_is_claimed_again_as_if_it_had_never_been(database, engine) -> None:
+    owe(engine, [event("e-1")], now=NOW)
+    lease, [claim] = claimed(engine, now=NOW)
+
+    with transaction(engine) as conn:
+        assert 1 == deliveries.release(conn, [(claim.id, lease)], NOW)
+        assert 0 == deliveries.release(conn, [], NOW)
+
+    assert [claim] == claimed(engine, now=NOW)[1]
+    assert [(0, None)] == database.rows("SELECT attempts, error FROM delivery")
+
+
+def test_a_held_delivery_is_loaded_whole(database, engine) -> None:
+    owe(engine, [event("e-1", body=b"\x00 first"), event("e-2", body=b"second")], now=NOW)
+    lease, claims = claimed(engine, now=NOW)
+
+    with transaction(engine) as conn:
+        first, second = sorted(
+            deliveries.load_leased(conn, [(claim.id, lease) for claim in claims]).deliveries, key=lambda each: each.seq
+        )
+
+    assert (b"\x00 first", b"second") == (first.body, second.body)
+    assert (None, first.hash) == (first.prev_hash, second.prev_hash)
+    assert [(first.hash, first.attributes)] == database.rows(
+        "SELECT hash, attributes FROM entry JOIN content USING (chain_id, seq) WHERE seq = 0"
+    )
+    assert ("acme", 0, 1, event("e-2").fingerprint, NOW, lease) == (
+        second.tenant,
+        second.attempts,
+        second.endpoint_id,
+        second.fingerprint,
+        second.created_at,
+        second.lease,
+    )
+    assert first.chain_id == second.chain_id
+
+
+def test_what_was_erased_is_told_apart_from_what_is_not_held(database, engine) -> None:
+    owe(engine, [event("e-1")], now=NOW)
+    lease, [claim] = claimed(engine, now=NOW)
+    with database.connect() as owner:
+        owner.execute("DELETE FROM content")
+
+    with transaction(engine) as conn:
+        loaded = deliveries.load_leased(conn, [(claim.id, lease), (claim.id + 1, lease)])
+
+    assert ([], {claim.id}) == (loaded.deliveries, loaded.erased)
+
+
+def test_leases_are_counted_up_to_a_bound_and_the_next_due_time_is_known(database, engine) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
+    owe(engine, [event("later", "t")], now=NOW + timedelta(hours=2))
+    claimed(engine, now=NOW)
+
+    with transaction(engine) as conn:
+        assert (5, 3) == (deliveries.leased(conn, 100), deliveries.leased(conn, 3))
+        assert NOW + timedelta(hours=2) == deliveries.next_due(conn)
+        deliveries.claim(conn, uuid4(), NOW + timedelta(days=1), NOW + timedelta(days=2), 10)
+        assert deliveries.next_due(conn) is None
+
+
+def test_planning_rings_the_bell_of_whoever_listens(database, engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
+        deliveries.listen(listener)
+        assert not deliveries.heard(listener, 0)
+
+        owe(engine, [event("e-1", "a"), event("e-2", "b")])
+
+        assert deliveries.heard(listener, 5)
+        assert not deliveries.heard(listener, 0)
+        listener.invalidate()
+
+
+@pytest.fixture
+def big(database, engine) -> Engine:
+    """A table of 200,000 finished deliveries that was never analysed, with 2,000 that are due and 100 that are leased."""
+    with database.connect() as owner:
+        owner.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
+        owner.execute(BULK)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(2100)], now=NOW)
+    claimed(engine, limit=100, now=NOW)
+    return engine
+
+
+STATEMENTS = {
+    "claim": (deliveries.CLAIM, {"lease": uuid4(), "now": NOW, "until": NOW + LEASE, "limit": 500}, "delivery_by_due"),
+    "count": (deliveries.COUNT_LEASED, {"at_most": 4000}, "delivery_by_lease"),
+    "next due": (deliveries.NEXT_DUE, {}, "delivery_by_due"),
+    "expire": (deliveries.EXPIRE_LEASES, {"now": NOW, "limit": 500}, "delivery_by_lease"),
+    "load": (deliveries.LOAD_LEASED, {"ids": list(range(500)), "leases": [UUID(int=n) for n in range(500)]}, "delivery_pkey"),
+    "settle": (
+        deliveries.SETTLE,
+        {
+            "ids": list(range(500)),
+            "leases": [UUID(int=n) for n in range(500)],
+            "states": ["delivered"] * 500,
+            "attempts": [1] * 500,
+            "dues": [None] * 500,
+            "errors": [None] * 500,
+            "now": NOW,
+        },
+        "delivery_pkey",
+    ),
+}
+
+
+@pytest.mark.parametrize("analysed", [False, True], ids=["never analysed", "analysed"])
+def test_no_statement_reads_the_finished_deliveries(database, big, analysed) -> None:
+    if analysed:
+        with database.connect() as owner:
+            owner.execute("ANALYZE")
+    for name, (statement, parameters, index) in STATEMENTS.items():
+        with big.connect() as conn:
+            plan = "\n".join(conn.exec_driver_sql(*explained(conn, statement, parameters)).scalars())
+            conn.rollback()
+
+        assert index in plan, f"{name}: {plan}"
+        assert "Seq Scan on delivery" not in plan, f"{name}: {plan}"
+
+
+def explained(conn, statement, parameters) -> tuple[str, dict]:
+    compiled = statement.compile(dialect=conn.dialect)
+    return f"EXPLAIN {compiled}", parameters

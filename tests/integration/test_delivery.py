@@ -1,0 +1,406 @@
+"""What comes of a delivery, with a real endpoint at the other end: each path of the sink is one way to answer."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from standardwebhooks import Webhook
+from tests_deliveries import claimed, event, owe
+from tests_sink import Sink
+from tests_support import wait_for
+
+from ops.db import make_engine, transaction
+from pipeline.store import deliveries
+from workers.books import Books
+from workers.catalog import CatalogWatch
+from workers.delivery import PATIENCE, Office
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+Deliver = Callable[..., None]
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    sink = Sink()
+    sink.start()
+    yield sink
+    sink.stop()
+
+
+@pytest.fixture
+def endpoint(database, sink) -> Callable[..., int]:
+    """Adds an endpoint on a path of the sink; gives its id."""
+    database.add_tenant()
+
+    def add(path: str, **settings: object) -> int:
+        name = path.strip("/").replace("/", "-").replace("_", "-")
+        return database.add_endpoint(name, sink.url(path), SECRET, **settings)
+
+    return add
+
+
+@pytest.fixture
+def office(database, engine) -> Iterator[Office]:
+    watch = CatalogWatch(engine, database.vault)
+    watch.start()
+    office = Office(Books(engine, 90.0), watch)
+    office.open(lambda: None)
+    watch.wait(10)
+    yield office
+    office.close(0.2)
+    watch.stop()
+
+
+@pytest.fixture
+def deliver(engine, office) -> Deliver:
+    """Claims all that is due and hands it to the actor, one message for each endpoint; returns when it returns."""
+
+    def deliver(lease_for: float = 90.0, now: datetime | None = None, wait: bool = True) -> None:
+        now = now or datetime.now(UTC)
+        lease, claims = claimed(engine, 1000, now, timedelta(seconds=lease_for))
+        until = time.time() + lease_for
+        for id in sorted({claim.endpoint_id for claim in claims}):
+            own = [claim for claim in claims if claim.endpoint_id == id]
+            office.deliver(lease.hex, until, id, [claim.id for claim in own], [claim.size for claim in own])
+        if wait:
+            wait_for(lambda: not office.busy)
+
+    return deliver
+
+
+def state(database) -> tuple:
+    """Of the only delivery."""
+    (row,) = database.rows("SELECT state, attempts, error FROM delivery")
+    return row
+
+
+def outcome(database) -> tuple:
+    """Of the only attempt."""
+    (row,) = database.rows("SELECT outcome, status, error FROM attempt")
+    return row
+
+
+def test_an_event_arrives_signed_with_its_body_and_attributes(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/200/thanks")
+    owe(engine, [event("e-1", "order 1", b'{"amount": 1.10}')])
+
+    deliver()
+
+    (request,) = sink.requests
+    assert b'{"amount": 1.10}' == request.body
+    Webhook(SECRET).verify(request.body, request.headers)
+    assert ("e-1", "order%201", "0", "application/json") == tuple(
+        request.headers[name] for name in ("webhook-id", "ce-subject", "ce-chainseq", "content-type")
+    )
+    assert not {"cookie", "accept-encoding", "accept", "transfer-encoding"} & set(request.headers)
+    assert ("delivered", 1, None) == state(database)
+    assert [("delivered", 200, None, b"thanks")] == database.rows("SELECT outcome, status, error, response FROM attempt")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/500", 500, "status"),
+        ("/404", 404, "status"),
+        ("/100", None, "timeout"),
+        ("/elsewhere", 302, "redirect"),
+        ("/hang", None, "timeout"),
+        ("/slow_body", 200, "timeout"),
+        ("/cut_body", 200, "reset"),
+        ("/reset", None, "reset"),
+        ("/closed", None, "reset"),
+        ("/garbage", None, "protocol"),
+    ],
+)
+def test_whatever_is_not_a_whole_2xx_is_tried_again(database, engine, endpoint, deliver, path, status, error) -> None:
+    endpoint(path, timeout=0.3)
+    owe(engine, [event("e-1")])
+
+    deliver()
+
+    assert ("retry", status, error) == outcome(database)
+    assert ("pending", 1) == state(database)[:2]
+    assert state(database)[2].startswith(f"{error}: ")
+    assert [(True,)] == database.rows("SELECT next_attempt_at - now() BETWEEN '4 s' AND '6 s' FROM delivery")
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("http://127.0.0.1:1/", "connect"),
+        ("http://nowhere.invalid/", "dns"),
+        ("https://127.0.0.1:{port}/200", "tls"),
+        ("http://127.0.0.1:99999/", "url"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_reached_is_named_for_what_it_is(database, engine, sink, deliver, url, error) -> None:
+    database.add_tenant()
+    database.add_endpoint("away", url.format(port=sink.port), SECRET)
+    owe(engine, [event("e-1")])
+
+    deliver()
+
+    assert ("retry", None, error) == outcome(database)
+
+
+def test_a_redirect_is_not_followed_and_a_cookie_not_kept(engine, sink, endpoint, deliver) -> None:
+    ids = [endpoint("/elsewhere"), endpoint("/cookie")]
+    owe(engine, [event("e-1")], ids)
+    deliver()
+    owe(engine, [event("e-2")], ids)
+    deliver()
+
+    assert ["/cookie", "/cookie", "/elsewhere", "/elsewhere"] == sorted(request.path for request in sink.requests)
+    assert all("cookie" not in request.headers for request in sink.requests)
+
+
+def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/410", max_in_flight=1)
+    owe(engine, [event(f"e-{n}") for n in range(5)])
+
+    deliver()
+
+    assert 1 == len(sink.requests)
+    assert [("dead", 1), ("paused", 4)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1 ORDER BY 1")
+    assert [("disabled",)] == database.rows("SELECT state FROM endpoint")
+    assert [("deliver", "gone", "e-0")] == database.rows("SELECT stage, reason, event_id FROM dead_letter")
+
+
+def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/200")
+    owe(engine, [event("e-1")])
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'removed'")
+    time.sleep(1)
+
+    deliver()
+
+    assert ("discarded", 0, "the endpoint was removed") == state(database)
+    assert [] == sink.requests
+
+
+def test_what_was_erased_is_discarded_unsent(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/200")
+    owe(engine, [event("e-1")])
+    with database.connect() as owner:
+        owner.execute("DELETE FROM content")
+
+    deliver()
+
+    assert ("discarded", 0, "the content was erased") == state(database)
+    assert [] == sink.requests
+
+
+@pytest.mark.parametrize(("path", "seconds"), [("/busy", 120), ("/busy_until", 300)], ids=["seconds", "date"])
+def test_retry_after_puts_off_the_next_try(database, engine, endpoint, deliver, path, seconds) -> None:
+    endpoint(path)
+    owe(engine, [event("e-1")])
+
+    deliver()
+
+    [(wait,)] = database.rows("SELECT extract(epoch FROM next_attempt_at - now())::float FROM delivery")
+    assert seconds - 2 <= wait <= seconds * 1.1
+
+
+def test_the_last_try_makes_a_dead_letter(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/500/no", retry=[0.05])
+    owe(engine, [event("e-1")])
+
+    deliver()
+    time.sleep(0.1)
+    deliver()
+
+    assert ("dead", 2, "status: answered 500") == state(database)
+    assert [("deliver", "exhausted", 2)] == database.rows("SELECT stage, reason, attempts FROM dead_letter")
+    assert [(1, b"no"), (2, b"no")] == database.rows("SELECT n, response FROM attempt ORDER BY n")
+    first, second = sink.requests
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == "e-1"
+    Webhook(SECRET).verify(second.body, second.headers)
+
+
+def test_an_endless_answer_is_read_for_a_while_and_recorded_in_part(database, engine, endpoint, deliver) -> None:
+    endpoint("/endless")
+    owe(engine, [event("e-1")])
+
+    deliver()
+
+    assert ("delivered", 200, None) == outcome(database)
+    assert [(4096,)] == database.rows("SELECT octet_length(response) FROM attempt")
+
+
+def test_connections_are_kept_and_one_that_was_closed_is_replaced(database, engine, sink, endpoint, deliver) -> None:
+    kept, closing = endpoint("/200", max_in_flight=1), endpoint("/once_closed", max_in_flight=1)
+    for n in range(3):
+        owe(engine, [event(f"e-{n}")], [kept, closing])
+        deliver()
+        time.sleep(0.05)
+
+    assert [("delivered", 6)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1")
+    used = {path: {request.connection for request in sink.requests if request.path == path} for path in ("/200", "/once_closed")}
+    assert (1, 3) == (len(used["/200"]), len(used["/once_closed"]))
+
+
+def test_no_more_than_its_share_is_sent_to_an_endpoint_at_once(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/hang", max_in_flight=3)
+    owe(engine, [event(f"e-{n}") for n in range(10)])
+
+    deliver(wait=False)
+    time.sleep(0.3)
+    at_once = len(sink.requests)
+    sink.release()
+
+    assert 3 == at_once
+    wait_for(lambda: [("delivered", 10)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))
+
+
+def test_an_endpoint_that_hangs_holds_the_actor_for_a_moment_only_and_no_other_endpoint(
+    database, engine, sink, endpoint, deliver
+) -> None:
+    hanging, well = endpoint("/hang", timeout=15), endpoint("/200")
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], [hanging, well])
+
+    began = time.monotonic()
+    deliver(wait=False)
+    took = time.monotonic() - began
+
+    assert took < PATIENCE + 1
+    wait_for(lambda: [("delivered", 30)] == database.rows(f"SELECT state, count(*) FROM delivery WHERE endpoint_id = {well} GROUP BY 1"))
+    assert [("leased", 30)] == database.rows(f"SELECT state, count(*) FROM delivery WHERE endpoint_id = {hanging} GROUP BY 1")
+    sink.release()
+    wait_for(lambda: [("delivered", 60)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))
+
+
+def test_what_cannot_begin_before_its_lease_is_nearly_over_is_handed_back_uncounted(
+    database, engine, sink, endpoint, deliver
+) -> None:
+    endpoint("/hang", max_in_flight=1, timeout=1)
+    owe(engine, [event("e-1", "a"), event("e-2", "b")])
+
+    deliver(lease_for=1.2)
+
+    assert 1 == len(sink.requests)
+    assert [("pending", 0), ("pending", 1)] == database.rows("SELECT state, attempts FROM delivery ORDER BY attempts")
+
+
+def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint, office) -> None:
+    id = endpoint("/hang")
+    owe(engine, [event("e-1")])
+    lease, [claim] = claimed(engine)
+    message = (lease.hex, time.time() + 90, id, [claim.id], [claim.size])
+
+    office.deliver(*message)
+    office.deliver(*message)
+    sink.release()
+    wait_for(lambda: state(database)[0] == "delivered")
+    office.deliver(*message)
+
+    assert {"e-1": 1} == sink.ids()
+    assert ("delivered", 1, None) == state(database)
+
+
+def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, endpoint, office, deliver) -> None:
+    id = endpoint("/200")
+    owe(engine, [event("e-1")])
+    old, [claim] = claimed(engine)
+    with transaction(engine) as conn:
+        deliveries.release(conn, [(claim.id, old)], datetime.now(UTC))
+    claimed(engine)
+
+    office.deliver(old.hex, time.time() - 1, id, [claim.id], [claim.size])
+    office.deliver(old.hex, time.time() + 90, id, [claim.id], [claim.size])
+
+    assert [] == sink.requests
+    assert "leased" == state(database)[0]
+
+
+def test_an_endpoint_that_was_made_a_moment_ago_is_waited_for(database, engine, sink, endpoint, office, deliver) -> None:
+    time.sleep(0.6)
+    endpoint("/200")
+    owe(engine, [event("e-1")])
+
+    deliver()
+
+    assert "delivered" == state(database)[0]
+
+
+def test_large_bodies_arrive_a_few_at_a_time(database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/200", max_in_flight=100)
+    body = bytes(range(256)) * 4096  # 1 MiB
+    owe(engine, [event(f"e-{n}", f"s-{n}", body) for n in range(50)])
+
+    deliver()
+
+    assert [("delivered", 50)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1")
+    assert {body} == {request.body for request in sink.requests}
+
+
+def test_a_database_that_is_away_for_a_moment_costs_no_settlement(servers, database, engine, sink, endpoint, deliver) -> None:
+    endpoint("/hang")
+    owe(engine, [event("e-1")])
+    deliver(wait=False)
+    wait_for(lambda: sink.requests)
+
+    with database.connect() as owner:
+        owner.execute("SET application_name = 'us'")
+        name = owner.info.dbname
+        owner.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        _disconnect_all(servers, name)
+        sink.release()
+        time.sleep(0.5)
+    finally:
+        _admin(servers, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    wait_for(lambda: state(database)[0] == "delivered")
+    assert {"e-1": 1} == sink.ids()
+
+
+def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(database, engine, sink, endpoint) -> None:
+    endpoint("/hang", max_in_flight=2)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
+    watch = CatalogWatch(engine, database.vault)
+    watch.start()
+    office = Office(Books(engine, 90.0), watch)
+    office.open(lambda: None)
+    lease, claims = claimed(engine)
+    office.deliver(lease.hex, time.time() + 90, 1, [claim.id for claim in claims], [claim.size for claim in claims])
+    wait_for(lambda: len(sink.requests) == 2)
+
+    threading.Timer(0.3, sink.release).start()
+    office.close(5.0)
+    watch.stop()
+
+    assert [("delivered", 1, 2), ("pending", 0, 3)] == database.rows(
+        "SELECT state, attempts, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"
+    )
+    assert 2 == len(sink.requests)
+
+
+def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endpoint) -> None:
+    endpoint("/hang")
+    owe(engine, [event("e-1")])
+    watch = CatalogWatch(engine, database.vault)
+    watch.start()
+    office = Office(Books(engine, 90.0), watch)
+    office.open(lambda: None)
+    lease, [claim] = claimed(engine)
+    office.deliver(lease.hex, time.time() + 90, 1, [claim.id], [claim.size])
+
+    office.close(0.1)
+    watch.stop()
+
+    assert ("pending", 0, None) == state(database)
+
+
+def _admin(servers, statement: str) -> None:
+    own = make_engine(servers.database_url, pool_size=1)
+    with own.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.exec_driver_sql(statement)
+    own.dispose()
+
+
+def _disconnect_all(servers, name: str) -> None:
+    _admin(servers, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

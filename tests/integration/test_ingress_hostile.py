@@ -1,0 +1,293 @@
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests_ingress import Ingress, drain, parsed, read_all, running
+from tests_support import wait_for
+
+from ops.servers import PrivateServers
+
+READ_SECONDS = 0.6
+POST = b"POST /in/acme/open HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
+    shared_database.add_tenant("acme")
+    shared_database.add_source("open", "none")
+    with running(shared_database.worker_url, shared_database.vault, servers.amqp_url, read_seconds=READ_SECONDS) as one:
+        wait_for(lambda: one.ready)
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _unharmed(ingress: Ingress, servers: PrivateServers) -> Iterator[None]:
+    """Whatever a test did, the next message is taken, and nothing is left behind."""
+    yield
+    assert 202 == ingress.post("open", b"still there").status
+    assert b"still there" == drain(servers.amqp_url)[-1][1].body
+    wait_for(lambda: not ingress.server.server_state.connections)
+    wait_for(lambda: not ingress.server.server_state.tasks)
+
+
+def problem(raw: bytes) -> tuple[int, str]:
+    answer = parsed(raw)
+    assert "application/problem+json" == answer.headers["content-type"]
+    assert "nosniff" == answer.headers["x-content-type-options"]
+    assert answer.status == answer.json["status"]
+    return answer.status, answer.json["type"].removeprefix("urn:waxseal:problem:")
+
+
+def statuses(raw: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", raw)]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"hello\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST /in/acme/open HTTP/9.9\r\n\r\n",
+        b"POST /in/acme/open\xff\xfe HTTP/1.1\r\n\r\n",
+        b"POST in/acme/open HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Content-Length: 99999999999999999999999999\r\n\r\n",
+        POST + b"Content-Length: 0x2\r\n\r\n{}",
+        POST + b"Transfer-Encoding: gzip\r\n\r\n{}",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"Bad Header: 1\r\nContent-Length: 0\r\n\r\n",
+        POST + b"Bad\x00: 1\r\nContent-Length: 0\r\n\r\n",
+        POST + b"X: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        POST + b": 1\r\nContent-Length: 0\r\n\r\n",
+        POST + b" folded: 1\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_malformed(ingress: Ingress, garbage: bytes) -> None:
+    assert (400, "malformed") == problem(ingress.raw(garbage))
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        b"POST",
+        POST,
+        POST + b"X: 1\r\n",
+        POST + b"Content-Length: 5\r\n\r\n",
+        POST + b"Content-Length: 5\r\n\r\n{}",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n",
+    ],
+)
+def test_a_request_that_never_ends_is_given_up(ingress: Ingress, late: bytes) -> None:
+    began = time.monotonic()
+    answer = problem(ingress.raw(late))
+
+    assert (408, "too-slow") == answer
+    assert READ_SECONDS <= time.monotonic() - began < READ_SECONDS + 1
+
+
+def test_a_request_that_comes_byte_by_byte_is_given_up_at_the_same_time(ingress: Ingress) -> None:
+    began = time.monotonic()
+    with ingress.connect() as connection:
+        connection.settimeout(0.05)
+        answer = b""
+        for byte in POST + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000:
+            try:
+                connection.sendall(bytes([byte]))
+                answer = connection.recv(65536)
+                break
+            except TimeoutError:
+                continue
+
+    assert (408, "too-slow") == problem(answer)
+    assert time.monotonic() - began < READ_SECONDS + 1
+
+
+def test_the_second_request_of_a_connection_is_given_up_as_well(ingress: Ingress) -> None:
+    whole = POST + b"Content-Length: 2\r\n\r\n{}"
+
+    assert [202, 408] == statuses(ingress.raw(whole, POST))
+
+
+def test_a_connection_on_which_nothing_comes_is_not_waited_on_for_ever(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress.server.config, "timeout_keep_alive", 0.2)
+    began = time.monotonic()
+
+    assert b"" == ingress.raw()
+    assert b"" == ingress.raw(b"\r\n")
+    assert [202] == statuses(ingress.raw(POST + b"Content-Length: 2\r\n\r\n{}"))
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + b"X: " + b"x" * 40_000 + b"\r\n\r\n",
+        POST + b"".join(b"X-%d: %b\r\n" % (n, b"x" * 1000) for n in range(40)) + b"\r\n",
+        POST + b"".join(b"X-%d: 1\r\n" % n for n in range(200)) + b"\r\n",
+        b"POST /in/acme/" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n",
+        POST
+        + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+        + b"".join(b"X-%d: 1\r\n" % n for n in range(200))
+        + b"\r\n",
+    ],
+    ids=["one", "together", "many", "path", "trailers"],
+)
+def test_headers_are_bounded(ingress: Ingress, head: bytes) -> None:
+    assert (431, "head-too-large") == problem(ingress.raw(head))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [POST + b"X: ", b"POST /in/acme/", POST + b"X", POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"\r\n", b"POST "],
+    ids=["value", "path", "name", "extension", "empty lines", "spaces"],
+)
+def test_what_never_comes_to_an_end_costs_little_memory(ingress: Ingress, start: bytes) -> None:
+    before = psutil.Process().memory_info().rss
+    piece = {b"\r\n": b"\r\n" * 30_000, b"POST ": b" " * 60_000}.get(start, b"a" * 60_000)
+    with ingress.connect() as connection:
+        sent = send_until_refused(connection, start, piece, limit=64 * 2**20)
+
+    assert sent < 64 * 2**20
+    assert psutil.Process().memory_info().rss - before < 20 * 2**20
+
+
+def send_until_refused(connection: socket.socket, start: bytes, piece: bytes, limit: int) -> int:
+    sent = 0
+    try:
+        connection.sendall(start)
+        while sent < limit:
+            connection.sendall(piece)
+            sent += len(piece)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    return sent
+
+
+def test_an_endless_body_is_answered_early_and_cut_off(ingress: Ingress) -> None:
+    before = psutil.Process().memory_info().rss
+    with ingress.connect() as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = send_until_refused(connection, b"", b"10000\r\n" + b"x" * 65536 + b"\r\n", limit=2**40)
+        first = connection.recv(4096) if sent < 2**30 else b""
+
+    assert psutil.Process().memory_info().rss - before < 20 * 2**20
+    assert [413] == statuses(first) or first == b""  # the answer may be lost when we are cut off while we send
+
+
+def test_a_large_body_is_refused_before_it_is_sent(ingress: Ingress) -> None:
+    head = POST + b"Content-Length: 1048577\r\nExpect: 100-continue\r\n\r\n"
+    answer = parsed(ingress.raw(head))
+
+    assert (413, "close") == (answer.status, answer.headers["connection"])
+
+
+def test_who_waits_for_continue_gets_it(ingress: Ingress) -> None:
+    with ingress.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+        interim = connection.recv(4096)
+        connection.sendall(b"{}")
+        final = read_all(connection)
+
+    assert b"HTTP/1.1 100 Continue\r\n\r\n" == interim
+    assert [202] == statuses(final)
+
+
+def test_requests_may_be_sent_ahead_and_are_answered_in_order(ingress: Ingress, servers: PrivateServers) -> None:
+    requests = [POST + b"Idempotency-Key: %d\r\nContent-Length: 2\r\n\r\n{}" % n for n in range(20)]
+    requests[-1] = requests[-1].replace(b"Host: x", b"Connection: close")
+    raw = ingress.raw(b"".join(requests))
+
+    assert [str(n) for n in range(20)] == [json.loads(body)["id"] for body in re.findall(rb"\{[^}]*\}", raw)]
+    assert 20 == len(drain(servers.amqp_url))
+
+
+def test_garbage_behind_a_request_is_never_taken_for_its_answer(ingress: Ingress) -> None:
+    raw = ingress.raw(POST + b"Content-Length: 2\r\n\r\n{}" + b"\x00garbage\r\n\r\n")
+
+    assert statuses(raw) in ([], [202], [202, 400])
+
+
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"\xff"])
+def test_an_upgrade_is_not_taken_up_but_the_message_is(ingress: Ingress, upgrade: bytes) -> None:
+    head = POST + b"Connection: Upgrade\r\nUpgrade: %b\r\nContent-Length: 2\r\n\r\n{}" % upgrade
+
+    assert [202] == statuses(ingress.raw(head))[:1]
+
+
+def test_http_1_0_is_answered_and_the_connection_closed(ingress: Ingress) -> None:
+    assert 202 == parsed(ingress.raw(b"POST /in/acme/open HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")).status
+
+
+def test_who_hangs_up_in_the_middle_leaves_nothing(ingress: Ingress, servers: PrivateServers) -> None:
+    for cut in (POST[:9], POST, POST + b"Content-Length: 9\r\n\r\n{}", POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"):
+        with ingress.connect() as connection:
+            connection.sendall(cut)
+
+    assert [] == drain(servers.amqp_url)
+
+
+def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(ingress: Ingress) -> None:
+    idle = [ingress.connect() for _ in range(1000)]
+    answer = ingress.post("open")
+    for connection in idle:
+        connection.close()
+
+    assert 202 == answer.status
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            b"POST /in/acme/open HTTP/1.1\r\n",
+            b"GET /livez HTTP/1.1\r\n",
+            b"Host: x\r\n",
+            b"Content-Length: 2\r\n",
+            b"Content-Length: 0\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Content-Type: application/cloudevents-batch+json\r\n",
+            b"ce-specversion: 1.0\r\n",
+            b"X-Request-ID: \xff\xfe\r\n",
+            b"Expect: 100-continue\r\n",
+            b"Connection: close\r\n",
+            b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+            b"\r\n",
+            b"{}",
+            b"2\r\n{}\r\n",
+            b"0\r\n\r\n",
+            b"ffffffffffffffff\r\n",
+        ]
+    )
+    | st.binary(max_size=8),
+    max_size=12,
+)
+#: What bad input may be answered with: never 5xx.
+ALLOWED = {100, 200, 202, 400, 401, 404, 405, 408, 411, 413, 415, 431}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=PIECES)
+def test_whatever_is_sent_the_answer_is_never_a_fault_of_ours(ingress: Ingress, pieces: list[bytes]) -> None:
+    with ingress.connect() as connection:
+        try:
+            connection.sendall(b"".join(pieces))
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # cut off already
+        raw = read_all(connection)
+
+    assert set(statuses(raw)) <= ALLOWED

@@ -1,0 +1,42 @@
+"""Deliveries to test with, made by the route itself."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import Engine
+
+from ops.db import transaction
+from pipeline.admit import admit
+from pipeline.append import append
+from pipeline.store import deliveries
+from schemas.catalog import Catalog
+from schemas.delivery import Claim
+from schemas.endpoint import Endpoint
+from schemas.event import Event
+from schemas.message import Message
+from schemas.source import Source
+
+LEASE = timedelta(seconds=90)
+CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "orders"): Source("acme", "orders", "amqp")}, {})
+
+
+def event(id: str, subject: str = "order-1", body: bytes = b"{}") -> Event:
+    message = Message("acme.orders", body, "application/json", None, {"subject": subject}, id, "order.paid")
+    return admit(message, CATALOG, datetime.now(UTC))[0]
+
+
+def owe(engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None) -> None:
+    """Records `events`, and plans each for each of the endpoints, due at `now`."""
+    subscribed = tuple((Endpoint(id, "acme", f"e{id}", "http://127.0.0.1/"), lambda _attributes: True) for id in endpoint_ids)
+    with transaction(engine) as conn:
+        append(conn, events, {"acme": subscribed}, now or datetime.now(UTC))
+
+
+def claimed(
+    engine: Engine, limit: int = 100, now: datetime | None = None, lease_for: timedelta = LEASE
+) -> tuple[UUID, list[Claim]]:
+    """What one claim at `now` gets, and its lease."""
+    lease, now = uuid4(), now or datetime.now(UTC)
+    with transaction(engine) as conn:
+        return lease, deliveries.claim(conn, lease, now, now + lease_for, limit)

@@ -1,0 +1,168 @@
+"""An endpoint whose path says how it behaves, and which remembers what it was sent."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+KEEP_ALIVE = b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b"
+
+
+@dataclass
+class Request:
+    """One request, as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int  # which of the sink's connections it came over
+
+
+@dataclass
+class Sink:
+    """Serves from a thread of its own, from `start` to `stop`."""
+
+    requests: list[Request] = field(default_factory=list)
+    port: int = 0
+    connections: int = 0
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def ids(self) -> Counter[str]:
+        """How often each webhook-id came."""
+        return Counter(request.headers["webhook-id"] for request in self.requests)
+
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.released = asyncio.Event()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        opening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.server = asyncio.run_coroutine_threadsafe(opening, self.loop).result(10)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    def release(self) -> None:
+        """Let what hangs be answered."""
+        self.loop.call_soon_threadsafe(self.released.set)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+    async def _close(self) -> None:
+        self.server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+                body = await reader.readexactly(int(headers["content-length"]))
+                path = head[0].split(" ")[1]
+                self.requests.append(Request(path, headers, body, number))
+                await self._answer(path, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, path: str, writer: asyncio.StreamWriter) -> None:
+        what, _, argument = path.strip("/").partition("/")
+        if what.isdigit():
+            say(writer, int(what), argument.encode())
+        else:
+            await ANSWERS[what](self, writer)
+
+
+def say(writer: asyncio.StreamWriter, status: int, body: bytes = b"", headers: bytes = b"") -> None:
+    writer.write(KEEP_ALIVE % (status, headers, len(body), body))
+
+
+async def busy(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    say(writer, 429, b"", b"Retry-After: 120\r\n")
+
+
+async def busy_until(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
+    say(writer, 503, b"", f"Retry-After: {until}\r\n".encode())
+
+
+async def elsewhere(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    say(writer, 302, b"", b"Location: /200\r\n")
+
+
+async def hang(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    await sink.released.wait()
+    say(writer, 200)
+
+
+async def slow_body(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    await sink.released.wait()
+
+
+async def cut_body(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    writer.close()
+
+
+async def endless(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not sink.released.is_set():
+        writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        await writer.drain()
+
+
+async def reset(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def closed(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def garbage(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+
+async def cookie(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    say(writer, 200, b"", b"Set-Cookie: a=b\r\n")
+
+
+async def once_closed(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    """Answers, and closes the connection that it promised to keep."""
+    say(writer, 200)
+    await writer.drain()
+    writer.close()
+
+
+ANSWERS: dict[str, Callable[[Sink, asyncio.StreamWriter], Awaitable[None]]] = {
+    each.__name__: each
+    for each in (
+        busy,
+        busy_until,
+        elsewhere,
+        hang,
+        slow_body,
+        cut_body,
+        endless,
+        reset,
+        closed,
+        garbage,
+        cookie,
+        once_closed,
+    )
+}
