@@ -26,5 +26,7 @@ setup:
 	@$(PYTHON) -m ops.bootstrap
 
 clean: ## stop everything; remove the data, the servers' too, and the virtual environment
-	@if [ -d .waxseal ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --delete-data --yes; fi
+	@for data in .waxseal/demo .waxseal; do \
+	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
+	done
 	@rm -rf .venv .waxseal .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -8,8 +8,8 @@ and for every line after it
 
  (2) it is JSON in the form of LEDGER §5, no longer than anything that is exported;
  (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1, of that tenant;
- (4) the hash is SHA-256(0x00 || envelope);
- (5) each chain is there once, from its first entry, without a gap, and every entry names the hash of the one before;
+ (4) each chain is there once, from its first entry, without a gap, and every entry names the hash of the one before;
+ (5) the hash is SHA-256(0x00 || envelope);
  (6) the content is there, and the envelope commits to it;
  (7) the attributes are RFC 8785 JSON, and about one subject throughout a chain.
 
@@ -144,12 +144,12 @@ class _Verifier:
             return
         seq: int = envelope["seq"]
         self._found(seq, self._follow(envelope, computed))
-        if members["hash"] != computed.hex():  # (4)
+        if members["hash"] != computed.hex():  # (5)
             self._found(seq, [("hash", f"hash is {str(members['hash'])[:80]}; the envelope hashes to {computed.hex()}")])
         self._found(seq, self._content(envelope["pc"], members["content"], first=seq == 0))
 
     def _follow(self, envelope: Mapping[str, Any], computed: bytes) -> Iterator[Finding]:
-        """(5) each chain is there once, from its first entry, without a gap."""
+        """(4) each chain is there once, from its first entry, without a gap."""
         if envelope["chain"] != self._chain:
             self._chain, self._subject, self._thread = envelope["chain"], None, Thread()
             key = bytes.fromhex(envelope["chain"])

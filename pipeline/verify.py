@@ -7,8 +7,8 @@ For every chain
 
 and for every entry of it, in order,
 
- (2) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
- (3) the stored hash is SHA-256(0x00 || envelope);
+ (2) the stored hash is SHA-256(0x00 || envelope);
+ (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
  (4) its number is one more than the one before, and `prev` is the hash of the entry before;
  (5) the entry's columns, and the tenant of its chain, say what the envelope says;
  (6) the content is there, and the envelope commits to it;
@@ -95,7 +95,7 @@ class _Verifier:
         self._chains += 1
         thread = Thread()
         for entry in entries:
-            if row is None and thread.seq < 0:
+            if row is None and thread.seq < 0:  # (1)
                 self._found(row, entry, [("chain_row_missing", "the entries are there, but not the row of their chain")])
             self._found(row, entry, self._entry(row, entry, thread))
             self._entries += 1
@@ -105,6 +105,7 @@ class _Verifier:
             self._found(row, None, (*self._row(row), *_head(row, thread)))
 
     def strays(self, strays: Iterable[tuple[bytes, int, str]]) -> None:
+        """(10) there is no content without an entry."""
         for chain_id, seq, subject in strays:
             self._faults += 1
             detail = "there is content, but no entry that it belongs to"
@@ -130,10 +131,10 @@ class _Verifier:
 
     def _entry(self, row: StoredChain | None, entry: StoredEntry, thread: Thread) -> Iterator[Finding]:
         computed = entry_hash(entry.envelope or b"")
-        if entry.hash != computed:  # (3)
+        if entry.hash != computed:  # (2)
             yield "hash", f"hash is {_hex(entry.hash)}; the envelope hashes to {computed.hex()}"
         try:
-            envelope = read_envelope(entry.envelope or b"")  # (2)
+            envelope = read_envelope(entry.envelope or b"")  # (3)
         except Unreadable as error:
             yield "envelope", str(error)
             thread.skip(computed)

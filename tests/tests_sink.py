@@ -1,6 +1,7 @@
 """An endpoint whose path says how it behaves, and which remembers what it was sent."""
 
 import asyncio
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -36,12 +37,12 @@ class Sink:
         """How often each webhook-id came."""
         return Counter(request.headers["webhook-id"] for request in self.requests)
 
-    def start(self) -> None:
+    def start(self, tls: ssl.SSLContext | None = None) -> None:
         self.loop = asyncio.new_event_loop()
         self.released = asyncio.Event()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        opening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        opening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.server = asyncio.run_coroutine_threadsafe(opening, self.loop).result(10)
         self.port = self.server.sockets[0].getsockname()[1]
 
@@ -74,7 +75,7 @@ class Sink:
                 self.requests.append(Request(path, headers, body, number))
                 await self._answer(path, writer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

@@ -55,6 +55,13 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self.cycle is None or self.cycle.response_complete:
             self._wait_idle()
 
+    def shutdown(self) -> None:
+        """Wait for the answer that is under way, but not for a request that is still to come."""
+        if self._reading:
+            self._refuse(Problem("unavailable", "this process is ending", RETRY_AFTER))
+        else:
+            super().shutdown()
+
     # What the parser finds. An error raised here ends in `send_400_response`.
 
     def on_message_begin(self) -> None:
@@ -80,6 +87,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Hand the request over."""
         self._advanced = self._in_body = True
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # the parser drops what follows such a request, so the sender must not wait for it
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body over."""

@@ -58,62 +58,50 @@ class Sent:
 
 def traffic(run: str, ingress: str, amqp: str, publish: Publish) -> list[Sent]:
     """All messages in their order. `run` is in every id, so that the demo can be run again on the same ledger."""
-    order, repository = f"order-{run}", f"acme/shop-{run}"
-    paid = json.dumps({"type": "order.paid", "order": order, "amount": 42}).encode()
-    pushed = json.dumps({"repository": {"full_name": repository}, "ref": "refs/heads/main"}).encode()
 
-    def webhook(id_: str, body: bytes, secret: str = SHOP) -> str:
-        return _post(f"{ingress}/in/acme/shop", body, _standard_webhook(id_, body, secret))
-
-    def push() -> str:
-        signature = "sha256=" + hmac.digest(GITHUB.encode(), pushed, "sha256").hex()
-        headers = {"X-GitHub-Event": "push", "X-GitHub-Delivery": f"push-{run}", "X-Hub-Signature-256": signature}
-        return _post(f"{ingress}/in/acme/github", pushed, headers)
-
-    def amqp_event(body: bytes, **properties: Any) -> Callable[[], str]:
+    def publishing(body: bytes, **properties: Any) -> Callable[[], str]:
         def send() -> str:
             publish(amqp, "acme.orders", body, properties)
             return "confirmed"
 
         return send
 
+    return [*_webhooks(run, ingress), *_events(run, publishing)]
+
+
+def _webhooks(run: str, ingress: str) -> list[Sent]:
+    order, repository, id_ = f"order-{run}", f"acme/shop-{run}", f"pay-{run}"
+    paid = json.dumps({"type": "order.paid", "order": order, "amount": 42}).encode()
+    pushed = json.dumps({"repository": {"full_name": repository}, "ref": "refs/heads/main"}).encode()
     forged = "whsec_" + base64.b64encode(os.urandom(32)).decode()
+
+    def pay(id_: str, secret: str) -> Callable[[], str]:
+        return lambda: _post(f"{ingress}/in/acme/shop", paid, _standard_webhook(id_, paid, secret))
+
+    def push() -> str:
+        signature = "sha256=" + hmac.digest(GITHUB.encode(), pushed, "sha256").hex()
+        headers = {"X-GitHub-Event": "push", "X-GitHub-Delivery": f"push-{run}", "X-Hub-Signature-256": signature}
+        return _post(f"{ingress}/in/acme/github", pushed, headers)
+
     return [
-        Sent("webhook, signed", f"pay-{run}", lambda: webhook(f"pay-{run}", paid), "202", order, owed=ENDPOINTS),
-        Sent("the same once more", f"pay-{run}", lambda: webhook(f"pay-{run}", paid), "202", order, repeats=True),
-        Sent("webhook, forged", f"forged-{run}", lambda: webhook(f"forged-{run}", paid, forged), "401"),
+        Sent("webhook, signed", id_, pay(id_, SHOP), "202", order, owed=ENDPOINTS),
+        Sent("the same once more", id_, pay(id_, SHOP), "202", order, repeats=True),
+        Sent("webhook, forged", f"forged-{run}", pay(f"forged-{run}", forged), "401"),
         Sent("GitHub push, signed", f"push-{run}", push, "202", repository, owed=ENDPOINTS[:1]),
-        Sent(
-            "CloudEvent over AMQP, binary",
-            f"pack-{run}",
-            amqp_event(b'{"boxes": 2}', content_type="application/json", headers=_binary(f"pack-{run}", "order.packed", order)),
-            "confirmed",
-            order,
-            owed=ENDPOINTS[:2],
-        ),
-        Sent(
-            "CloudEvent over AMQP, structured",
-            f"ship-{run}",
-            amqp_event(_structured(f"ship-{run}", "order.shipped", order), content_type="application/cloudevents+json"),
-            "confirmed",
-            order,
-            owed=ENDPOINTS[:2],
-        ),
-        Sent(
-            "plain message over AMQP",
-            f"note-{run}",
-            amqp_event(b"left at the door", message_id=f"note-{run}", type="courier.note", headers={"subject": order}),
-            "confirmed",
-            order,
-            owed=ENDPOINTS[:1],
-        ),
-        Sent(
-            "AMQP, but without an id",
-            f"lost-{run}",
-            amqp_event(f"whose am I? ({run})".encode(), headers={"subject": order}),
-            "confirmed",
-            buried="missing_id",
-        ),
+    ]
+
+
+def _events(run: str, publishing: Callable[..., Callable[[], str]]) -> list[Sent]:
+    order, pack, ship, note = f"order-{run}", f"pack-{run}", f"ship-{run}", f"note-{run}"
+    binary = publishing(b'{"boxes": 2}', content_type="application/json", headers=_binary(pack, "order.packed", order))
+    structured = publishing(_structured(ship, "order.shipped", order), content_type="application/cloudevents+json")
+    plain = publishing(b"left at the door", message_id=note, type="courier.note", headers={"subject": order})
+    lost = publishing(b"whose am I?", headers={"subject": order})
+    return [
+        Sent("CloudEvent over AMQP, binary", pack, binary, "confirmed", order, owed=ENDPOINTS[:2]),
+        Sent("CloudEvent over AMQP, structured", ship, structured, "confirmed", order, owed=ENDPOINTS[:2]),
+        Sent("plain message over AMQP", note, plain, "confirmed", order, owed=ENDPOINTS[:1]),
+        Sent("AMQP, but without an id", f"lost-{run}", lost, "confirmed", buried="missing_id"),
     ]
 
 

@@ -76,6 +76,8 @@ def template(servers: PrivateServers) -> str:
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+    with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
+        conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days on which the tests' clocks stand
     return TEMPLATE
 
 

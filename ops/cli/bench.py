@@ -1,0 +1,66 @@
+"""The benchmarks."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+import importlib
+import json
+import sys
+from typing import Any
+
+import click
+
+_BENCHMARKS = {
+    "ingest": "From a full inbox to committed entries, beside one task per event and a bare loop.",
+    "ingress": "Durable answers of the HTTP ingress, and their latency at fixed rates.",
+    "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
+}
+
+
+@click.group()
+def bench() -> None:
+    """Measure, on private servers, beside peers in the same run.
+
+    The figures to quote are the ratios: the machine is shared by all of a run. Takes a minute or a few each.
+
+    Example: waxseal bench ingest --json
+    """
+
+
+def _command(name: str, summary: str) -> click.Command:
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+    @click.option("--quick", is_flag=True, help="A tenth of the work, to see that it runs; quote nothing of it.")
+    def run(as_json: bool, quick: bool) -> None:
+        try:
+            module = importlib.import_module(f"ops.bench.{name}")
+        except ModuleNotFoundError as missing:
+            from ops.errors import Misconfigured
+
+            raise Misconfigured(f"{missing.name} is not installed: pip install 'waxseal[bench]'") from None
+        _show(module.run(quick=quick), as_json)
+
+    return click.command(name, help=summary)(run)
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    for part in ("machine", "versions"):
+        click.echo(f"{part}: " + ", ".join(f"{name} {value}" for name, value in report[part].items()))
+    if not sys.stdout.isatty():
+        for name, value in report["results"].items():
+            click.echo(f"{name}\t{value}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value", title=f"bench {report['benchmark']}")
+    for name, value in report["results"].items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+    Console().print(table)
+
+
+for _name, _summary in _BENCHMARKS.items():
+    bench.add_command(_command(_name, _summary))
+
+COMMANDS: tuple[click.Command, ...] = (bench,)
