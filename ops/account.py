@@ -1,4 +1,4 @@
-"""The account that servers run under: never root."""
+"""Accounts: the one that servers run under, which is never root, and the one who gives a command."""
 
 import os
 import pwd
@@ -15,6 +15,18 @@ class Account:
     name: str
     uid: int
     gid: int
+
+
+def login_name() -> str:
+    """Who gives this command: whoever logged in, also after `su`; without a terminal, the account of the process."""
+    try:
+        return os.getlogin()
+    except OSError:
+        pass
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def server_account(preferred: str) -> Account | None:

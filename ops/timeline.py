@@ -9,8 +9,8 @@ from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.settings import Settings
 from ops.views import View, delivery_view, entry_view, letter_view
 from pipeline.dedupe import chain_key
-from pipeline.store import reading, scan
-from pipeline.store.reading import Letters
+from pipeline.store import letters, reading, scan
+from pipeline.store.letters import Letters
 
 PAGE: Final = 200
 _NO_END: Final = 2**62
@@ -62,7 +62,7 @@ def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> I
     before, left = _NO_END, _NO_END if limit is None else limit
     while left > 0:
         with snapshot(engine) as conn:
-            page = reading.letters(conn, wanted, before, min(left, PAGE))
+            page = letters.letters(conn, wanted, before, min(left, PAGE))
         yield from map(letter_view, page)
         if not page:
             return

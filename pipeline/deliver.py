@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from pipeline.backoff import next_attempt
 from schemas.delivery import Delivery, Receipt, Settlement
@@ -12,28 +13,45 @@ GONE = 410
 #: The error of a receipt for what cannot be made into a request at all; trying again would not help.
 UNSENDABLE = "unsendable"
 
+#: The error of a receipt for what the other side will never take: an SMTP server's 5yz for the mail.
+REFUSED = "refused"
+
+#: Errors that the endpoint has no part in: they say nothing of its health.
+OURS: Final = frozenset({UNSENDABLE, "internal", "proxy", "broker"})
+
 
 def judge(delivery: Delivery, endpoint: Endpoint, receipt: Receipt, now: datetime, random: float) -> Settlement:
-    """Delivered on 2xx; dead on 410, when it cannot be sent, and when the schedule has ended; else to be tried again.
+    """Delivered on 2xx; dead on 410, when it is refused or cannot be sent, and when the schedule has ended; else tried again.
 
     `random` in [0, 1) chooses the jitter.
     """
     attempt = delivery.attempts + 1
     if receipt.error is None:
         return Settlement(delivery.id, attempt, "delivered", receipt, None)
-    due = next_attempt(endpoint.retry, attempt, now, receipt.retry_after, random)
-    reason = _reason(receipt, due)
+    due = next_attempt(endpoint.retry, attempt - delivery.schedule_from, now, receipt.retry_after, random)
+    reason = _reason(endpoint, receipt, due)
     if reason is not None:
         return Settlement(delivery.id, attempt, "dead", receipt, None, reason)
     return Settlement(delivery.id, attempt, "retry", receipt, due)
 
 
-def _reason(receipt: Receipt, due: datetime | None) -> str | None:
-    if receipt.status == GONE:
+def _reason(endpoint: Endpoint, receipt: Receipt, due: datetime | None) -> str | None:
+    if receipt.status == GONE and endpoint.transport == "http":
         return "gone"
+    if receipt.wish == "disable":
+        return "disabled"
+    if receipt.wish == "abort" or receipt.error == REFUSED:
+        return "refused"
     if receipt.error == UNSENDABLE:
         return "poison"
     return "exhausted" if due is None else None
+
+
+def disabling(settlement: Settlement) -> str | None:
+    """What the answer said for its endpoint to be disabled, also one that took the event; None when it said no such thing."""
+    if settlement.reason == "gone":
+        return f"it answered {GONE} Gone"
+    return "it answered webhook-delivery: disable" if settlement.receipt.wish == "disable" else None
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

@@ -49,24 +49,42 @@ def webhook_id(event_id: str, fingerprint: bytes) -> str:
     return event_id if _ID.fullmatch(event_id) else f"evt_{fingerprint.hex()}"
 
 
+def described(delivery: Delivery) -> dict[str, str]:
+    """All that is said of an event: its attributes, and its place in the ledger, which those cannot overrule."""
+    facts: dict[str, str] = orjson.loads(delivery.attributes)
+    facts["tenant"] = delivery.tenant
+    facts["chain"] = delivery.chain_id.hex
+    facts["chainseq"] = str(delivery.seq)
+    facts["chainhash"] = delivery.hash.hex()
+    facts.pop("prevhash", None)
+    if delivery.prev_hash is not None:
+        facts["prevhash"] = delivery.prev_hash.hex()
+    return facts
+
+
+def media_type(value: str) -> str:
+    """A datacontenttype as it may stand in a header."""
+    return value if _MEDIA_TYPE.fullmatch(value) else "application/octet-stream"
+
+
 def headers(delivery: Delivery, keys: Sequence[bytes], user_agent: str, now: datetime, random: bytes) -> dict[str, str]:
     """All headers of one try at `now`, none of which can hold anything but printable ASCII (CONTRACT §6).
 
     `random` holds 24 fresh bytes. What the event says of itself cannot overrule what the ledger says of it.
     """
-    attributes: dict[str, str] = orjson.loads(delivery.attributes)
-    content_type = attributes.pop("datacontenttype")
-    identity, timestamp = webhook_id(attributes["id"], delivery.fingerprint), int(now.timestamp())
+    facts = described(delivery)
+    content_type = facts.pop("datacontenttype")
+    identity, timestamp = webhook_id(facts["id"], delivery.fingerprint), int(now.timestamp())
     found = {
-        "content-type": content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream",
+        "content-type": media_type(content_type),
         "user-agent": user_agent,
         "webhook-id": identity,
         "webhook-timestamp": str(timestamp),
-        "traceparent": traceparent(attributes.get("traceparent"), random),
+        "traceparent": traceparent(facts.get("traceparent"), random),
     }
     if keys:
         found["webhook-signature"] = sign(keys, identity, timestamp, delivery.body)
-    for name, value in (attributes | _ledger(delivery)).items():
+    for name, value in facts.items():
         if name.isascii() and name.isalnum():
             found[f"ce-{name}"] = _escaped(value)
     return found
@@ -79,16 +97,6 @@ def traceparent(given: str | None, random: bytes) -> str:
     if match and not (match[1] == "00" and match[4]):
         trace, flags = match[2], int(match[3], 16) & _SAMPLED
     return f"00-{trace}-{span}-{flags:02x}"
-
-
-def _ledger(delivery: Delivery) -> dict[str, str]:
-    place = {
-        "tenant": delivery.tenant,
-        "chain": delivery.chain_id.hex,
-        "chainseq": str(delivery.seq),
-        "chainhash": delivery.hash.hex(),
-    }
-    return place if delivery.prev_hash is None else place | {"prevhash": delivery.prev_hash.hex()}
 
 
 def _escaped(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 Stage = Literal["admit", "append", "deliver", "actor"]
@@ -9,11 +10,16 @@ Stage = Literal["admit", "append", "deliver", "actor"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message, event or delivery that stopped at `stage`: a reason from a closed set, a detail for a person."""
+    """One message, event or delivery that stopped at `stage`: a reason from a closed set, a detail for a person.
+
+    Of a message, `headers` holds all that came with its body (`workers.writer`), and `body` the bytes as received. Of a
+    delivery it is a reference: the content stays in the ledger alone.
+    """
 
     stage: Stage
     reason: str
     detail: str
+    error: str | None = None  # class of the failure, where the reason does not say it
     tenant: str | None = None
     source: str | None = None
     endpoint_id: int | None = None
@@ -24,3 +30,4 @@ class DeadLetter:
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     attempts: int = 1
+    first_at: datetime | None = None  # since when it was under way; None: since it is buried

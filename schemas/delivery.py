@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+#: What an answer asks for in its `webhook-delivery` header: no more events, or no more tries of this one.
+Wish = Literal["disable", "abort"]
+
 DeliveryState = Literal["pending", "leased", "delivered", "dead", "paused", "discarded"]
 Outcome = Literal["delivered", "retry", "dead"]
 
@@ -47,6 +50,7 @@ class Delivery:
     fingerprint: bytes
     created_at: datetime
     lease: UUID
+    schedule_from: int = 0  # of those tries, the ones before the schedule last began: a replay begins it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,12 @@ class Receipt:
     retry_after: float | None = None  # seconds from now, as the answer asked
     response: bytes = b""  # the head of the answer, 4 KiB at most
     reused: bool | None = None  # whether a kept-alive connection served
+    wish: Wish | None = None
+    address: str | None = None  # that was dialled, with its port; of several the one that answered, or the last
+    dns: float | None = None  # seconds until an address was known; this and what follows None where there was no such phase
+    connect: float | None = None  # seconds for TCP, and for a proxy's tunnel
+    tls: float | None = None  # seconds for the handshake
+    first_byte: float | None = None  # seconds from then until the answer began, so the sending of the request is in it
 
 
 @dataclass(frozen=True, slots=True)

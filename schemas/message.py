@@ -6,6 +6,13 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Opaque:
+    """A header's value that Python has none for: the byte of its type and what follows, as it came over the wire."""
+
+    field: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What the broker handed over, in the broker's own words.
 

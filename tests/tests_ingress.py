@@ -22,7 +22,7 @@ from schemas.message import Message
 from workers.catalog import CatalogWatch
 from workers.ingress import make_app, make_server
 from workers.publisher import Publisher
-from workers.topology import INBOX, RECEIVED
+from workers.topology import INBOX, RECEIVED, declare
 
 KEY = b"k" * 24
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -119,6 +119,12 @@ def signed(body: bytes, *, name: str = "msg_1", sent: int | None = None, key: by
     at = int(time.time()) if sent is None else sent
     mac = base64.b64encode(hmac.digest(key, f"{name}.{at}.".encode() + body, "sha256")).decode()
     return {"webhook-id": name, "webhook-timestamp": str(at), "webhook-signature": f"v1,{mac}"}
+
+
+def empty_inbox(amqp_url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        declare(connection.channel())
+        connection.channel().queue_purge(INBOX)
 
 
 def drain(amqp_url: str) -> list[tuple[pika.BasicProperties, Message]]:

@@ -5,6 +5,7 @@ is why nothing is retried here: dramatiq acks a message whose retry could not be
 of Postgres would multiply the tries. What an actor could not finish is claimed again when its lease ends.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -86,6 +87,11 @@ def make_broker(settings: Settings) -> RabbitmqBroker:
     broker = RabbitmqBroker(confirm_delivery=True, middleware=[each() for each in MIDDLEWARE])
     broker.parameters = _parameters(settings.amqp_url)
     return broker
+
+
+def hush_pika() -> None:
+    """Keep pika from logging every step of a failure, seven lines each time: dramatiq and the publisher say what happened."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:

@@ -90,4 +90,5 @@ class CatalogWatch:
         fault = type(error).__name__
         if fault != self._fault:
             self._fault = fault
-            _log.warning("catalog_unreachable", error=str(error), version=self._current.version)
+            told = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            _log.warning("catalog_unreachable", error=told, version=self._current.version)

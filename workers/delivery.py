@@ -1,4 +1,4 @@
-"""The deliver process: a dramatiq worker whose actor hands each batch to the desk and waits for it, but not for ever.
+"""The deliver process: a dramatiq worker whose actor hands each batch to the dispatcher and waits for it, but not for ever.
 
 Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, so an
 endpoint that hangs holds places in its own lane and nothing else; should the process die then, the lease brings the delivery
@@ -26,10 +26,10 @@ from ops import log as logs
 from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
-from workers.books import Books
-from workers.broker import ACTOR, POOL, QUEUE, make_broker
+from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
-from workers.desk import Batch, Desk
+from workers.delivery_store import DeliveryStore
+from workers.dispatcher import Batch, Dispatcher
 from workers.senders import HttpSender
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
@@ -42,16 +42,16 @@ WORKER_STOP_MS: Final = 5000
 _log = structlog.get_logger()
 
 
-class Office:
-    """The event loop in its thread, with the desk and the connections on it, from `open` to `close`."""
+class DeliveryLoop:
+    """The event loop in its thread, with the dispatcher and the connections on it, from `open` to `close`."""
 
-    def __init__(self, books: Books, catalog: CatalogWatch) -> None:
-        self._books = books
+    def __init__(self, store: DeliveryStore, catalog: CatalogWatch) -> None:
+        self._store = store
         self._catalog = catalog
         self._loop = uvloop.new_event_loop()
         self._sender = HttpSender()
-        self._desk: Desk
-        self._thread = threading.Thread(target=self._loop.run_forever, name="desk", daemon=True)
+        self._dispatcher: Dispatcher
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dispatcher", daemon=True)
 
     def open(self, beat: Callable[[], None]) -> None:
         """Begin; batches can be taken. Calls `beat` every second for as long as the loop turns."""
@@ -65,14 +65,14 @@ class Office:
             return
         batch = Batch(UUID(hex=lease), until, endpoint_id, list(zip(ids, sizes, strict=True)), whole)
         try:
-            self._call(self._desk.take(batch)).result(PATIENCE)
+            self._call(self._dispatcher.take(batch)).result(PATIENCE)
         except TimeoutError:
             _log.debug("batch_left_to_its_lease", endpoint=endpoint_id, deliveries=len(ids))
 
     @property
     def busy(self) -> bool:
         """Whether anything is in hand."""
-        return len(self._desk) > 0
+        return len(self._dispatcher) > 0
 
     def close(self, grace: float = GRACE) -> None:
         """Finish what is being sent within `grace` seconds, hand back the rest, and end the thread."""
@@ -85,7 +85,9 @@ class Office:
 
     async def _open(self, beat: Callable[[], None]) -> None:
         self._sender.open()
-        self._desk = Desk(self._books, lambda: self._catalog.current, self._sender.send, f"waxseal/{version('waxseal')}")
+        self._dispatcher = Dispatcher(
+            self._store, lambda: self._catalog.current, self._sender.send, f"waxseal/{version('waxseal')}"
+        )
         self._keep_beating(beat)
 
     def _keep_beating(self, beat: Callable[[], None]) -> None:
@@ -93,7 +95,7 @@ class Office:
         self._loop.call_later(BEAT, self._keep_beating, beat)
 
     async def _close(self, grace: float) -> None:
-        await self._desk.close(grace)
+        await self._dispatcher.close(grace)
         await self._sender.close()
 
 
@@ -101,6 +103,7 @@ def run(settings: Settings) -> int:
     """Run one deliver process until SIGTERM or SIGINT. Returns the exit status."""
     require(settings, "database_url", "amqp_url", "keys")
     logs.configure(settings.log, settings.log_level, "deliver")
+    hush_pika()
     sys.setswitchinterval(THREAD_TURN)
     _calm_collector()
     stop = threading.Event()
@@ -108,21 +111,21 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     engine = make_engine(settings.database_url, pool_size=4)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-    books = Books(engine, settings.lease)
-    office = Office(books, catalog)
-    worker = _worker(settings, office)
-    checks = {"catalog": catalog.ready, "database": lambda: books.trouble, "broker": lambda: _fault_of(worker)}
+    store = DeliveryStore(engine, settings.lease)
+    delivery_loop = DeliveryLoop(store, catalog)
+    worker = _worker(settings, delivery_loop)
+    checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     try:
         catalog.start()
-        office.open(server.beat)
+        delivery_loop.open(server.beat)
         while not catalog.wait(0.2) and not stop.is_set():
             pass
         worker.start()
         stop.wait()
         worker.stop(WORKER_STOP_MS)
-        office.close()
+        delivery_loop.close()
     finally:
         catalog.stop()
         server.close()
@@ -137,9 +140,9 @@ def _calm_collector() -> None:
     gc.set_threshold(10_000, 50, 50)
 
 
-def _worker(settings: Settings, office: Office) -> dramatiq.Worker:
+def _worker(settings: Settings, delivery_loop: DeliveryLoop) -> dramatiq.Worker:
     broker = make_broker(settings)
-    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(office.deliver)
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(delivery_loop.deliver)
     metrics.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
     return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_TURN_MS)
 

@@ -25,6 +25,7 @@ from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from schemas.message import Message
+from workers import fields
 from workers.topology import INBOX, RECEIVED, declare
 from workers.writer import Judged, Stopped, Writer
 
@@ -39,6 +40,7 @@ class Ingest:
     """One consumer of the inbox and the thread that writes for it."""
 
     def __init__(self, settings: Settings, writer: Writer, stop: threading.Event) -> None:
+        fields.install()
         self._settings = settings
         self._writer = writer
         self._stop = stop

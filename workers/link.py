@@ -1,6 +1,7 @@
 """A connection to the broker, with one channel in confirm mode, that comes back by itself."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,6 @@ from typing import Any, Final, Protocol
 import pika
 import structlog
 from pika.channel import Channel
-from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from ops import metrics
@@ -21,6 +21,9 @@ _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
 _HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 5.0
+
+LOST: Final = "the connection to the broker was lost"
+AWAY: Final = "not connected"
 
 _log = structlog.get_logger()
 
@@ -55,10 +58,13 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._live: Session | None = None
         self._ups = 0
-        self.reason: str | None = "not connected"
+        self.reason: str | None = AWAY
+        self.ending: str | None = None  # the broker's or the network's last word on a connection that ended
 
     def start(self) -> None:
         """Begin to connect, on the running event loop. Does not wait."""
+        for chatty in ("pika.adapters", "pika.connection", "pika.channel"):
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)  # seven errors for each attempt; ours is one line
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:
@@ -68,11 +74,20 @@ class Link:
             with suppress(asyncio.CancelledError):
                 await self._keeper
 
+    async def exists(self, exchange: str) -> bool:
+        """Ask the broker whether there is such an exchange. Raises `Lost`."""
+        if self._live is None:
+            raise Lost(AWAY)
+        return await self._live.exists(exchange)
+
     async def _keep(self) -> None:
         wait = _FIRST_WAIT
         while True:
             ups = self._ups
-            reason = await self._session()
+            try:
+                reason = await self._session()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
+                reason = repr(error)
             wait = _FIRST_WAIT if self._ups > ups else min(2 * wait, _LONGEST_WAIT)
             pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
             _log.warning("broker_lost", reason=reason, again_in=round(pause, 2))
@@ -90,8 +105,8 @@ class Link:
             return await session.ended
         except TimeoutError:
             return f"not set up within {_SETUP_SECONDS:g} s"
-        except (Lost, AMQPError) as error:
-            return str(error) or type(error).__name__
+        except Lost as error:
+            return str(error)
         finally:
             self._down(session)
             await session.close()
@@ -121,8 +136,9 @@ class Link:
     def _down(self, session: Session) -> None:
         if self._live is session:
             self._live = None
-            self.reason = "not connected"
-            self._side.on_down("the connection to the broker was lost")
+            self.reason = AWAY
+            self.ending = session.ended.result() if session.ended.done() else None
+            self._side.on_down(LOST)
 
     # What a session that is no longer ours still says does not count: its delivery tags mean nothing on another channel.
 

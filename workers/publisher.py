@@ -27,6 +27,8 @@ _IDLE: Final = 1.0  # seconds without a message until the broker is probed
 _SILENT: Final = 3.0  # seconds without a confirm that is due until the broker counts as away
 _LATE: Final = "the broker did not confirm it in time"
 
+UNSENT: Final = "cannot be sent"  # how the reason begins when the message itself is to blame
+
 _PROBE: Final = Outgoing(PROBE, "", b"", BasicProperties(), mandatory=False)
 
 
@@ -81,6 +83,18 @@ class Publisher:
             if silence > _SILENT:
                 return f"the broker has not confirmed anything for {silence:.0f} s"
         return self._link.reason
+
+    @property
+    def ending(self) -> str | None:
+        """What was said when the last connection, or its channel, ended."""
+        return self._link.ending
+
+    async def exists(self, exchange: str) -> bool:
+        """Ask the broker whether there is such an exchange: to publish to one that is not there fails all that is in flight.
+
+        Raises `Lost`.
+        """
+        return await self._link.exists(exchange)
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> asyncio.Future[None]:
         """Await what this gives: it ends when the message is durable, or raises `Unconfirmed` after `timeout` at the latest."""
@@ -140,7 +154,7 @@ class Publisher:
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
             )
         except (AMQPError, Unsendable, ValueError, TypeError) as error:  # pika raises these before it sends anything
-            slot.settle(f"cannot be sent: {error!r:.200}")
+            slot.settle(f"{UNSENT}: {error!r:.200}")
         else:
             self._window.sent(slot)
 

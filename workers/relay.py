@@ -24,7 +24,7 @@ from ops.db import make_engine, passes, transaction
 from ops.settings import Settings, require
 from pipeline.store import deliveries
 from schemas.delivery import Claim
-from workers.broker import DELIVER_TOPOLOGY, envelope
+from workers.broker import DELIVER_TOPOLOGY, envelope, hush_pika
 from workers.publisher_thread import PublisherThread
 
 CLAIM: Final = 500  # deliveries in one claim
@@ -68,7 +68,11 @@ class Bell:
 
 
 class Relay:
-    """Claims and publishes. One thread turns it; a few others wait for the broker's confirms."""
+    """Claims and publishes. One thread turns it; a few others wait for the broker's confirms.
+
+    Keeps to `max_leased` deliveries, or their messages would outlive their leases in the queue; relays that claim at the same
+    moment may exceed it by what each of them claims.
+    """
 
     def __init__(self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int) -> None:
         """`lease` in seconds."""
@@ -156,6 +160,7 @@ def run(settings: Settings) -> int:
     """Run one relay until SIGTERM or SIGINT. Returns the exit status."""
     require(settings, "database_url", "amqp_url")
     logs.configure(settings.log, settings.log_level, "relay")
+    hush_pika()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -66,7 +66,7 @@ class Session:
     def end(self, error: object) -> None:
         """Say that the session is over; only the first reason counts."""
         if not self.ended.done():
-            self.ended.set_result(str(error) or type(error).__name__)
+            self.ended.set_result(_told(error))
 
     async def close(self) -> None:
         """Close what is open. A broker that does not answer is left to the heartbeat after two seconds."""
@@ -88,6 +88,17 @@ class Session:
     def _gone(self, _connection: Any, error: object) -> None:
         self._closed.set()
         self.end(error)
+
+
+def _told(error: object) -> str:
+    """What really happened: pika wraps a refused connection three times, and the outermost says nothing."""
+    while isinstance(error, BaseException):
+        wrapped = [getattr(error, "exception", None), *getattr(error, "exceptions", ()), *error.args]
+        causes = [one for one in wrapped if isinstance(one, BaseException)]
+        if not causes:
+            break
+        error = causes[-1]
+    return str(error) or repr(error)
 
 
 def _set(answer: asyncio.Future[Any], value: Any) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,11 +16,12 @@ from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
 from pipeline.append import append
+from pipeline.bury import letter_of
 from pipeline.errors import Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store import catalog, graves
 from schemas.catalog import EMPTY, Catalog
-from schemas.deadletter import DeadLetter, Stage
+from schemas.deadletter import DeadLetter
 from schemas.event import Event
 from schemas.message import Message
 
@@ -64,7 +65,7 @@ class Writer:
         if arrived - self._checked < FRESH:
             try:
                 return Judged(message, arrived, admit(message, self._catalog, datetime.now(UTC)))
-            except Rejected:
+            except Exception:  # noqa: BLE001, S110 - whatever it is, in the transaction it is buried with its reason
                 pass
         return Judged(message, arrived)
 
@@ -152,11 +153,11 @@ class Writer:
             try:
                 admitted.append(judged.events if judged.events is not None else admit(judged.message, self._catalog, now))
             except Rejected as rejected:
-                letters.append(_letter(judged.message, "admit", rejected.reason, rejected.detail))
+                letters.append(letter_of(judged.message, "admit", rejected.reason, rejected.detail))
         return admitted, letters
 
     def _bury(self, judged: Judged, error: Exception) -> None:
-        letter = _letter(judged.message, "append", "poison", _one_line(error))
+        letter = letter_of(judged.message, "append", "poison", _one_line(error), sqlstate(error) or type(error).__name__)
         with transaction(self._engine) as conn:
             graves.bury(conn, [letter], datetime.now(UTC))
         _report(letter, self._kind(letter.tenant or "", letter.source or ""))
@@ -186,31 +187,6 @@ class Failures:
             return True
         self._faults += 1
         return self._faults < 2
-
-
-def _letter(message: Message, stage: Stage, reason: str, detail: str) -> DeadLetter:
-    properties: Mapping[str, object] = {
-        "message_id": message.message_id,
-        "type": message.type,
-        "timestamp": message.timestamp,
-        "content_encoding": message.content_encoding,
-    }
-    return DeadLetter(
-        stage=stage,
-        reason=reason,
-        detail=detail,
-        tenant=message.tenant,
-        source=message.source,
-        event_id=message.message_id,
-        routing_key=message.routing_key,
-        content_type=message.content_type,
-        headers={
-            "headers": message.headers or {},
-            "properties": {name: value for name, value in properties.items() if value is not None},
-            "trusted": message.trusted,
-        },
-        body=message.body,
-    )
 
 
 def _report(letter: DeadLetter, kind: str) -> None:

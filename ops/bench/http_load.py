@@ -11,7 +11,7 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hmac import digest
 from urllib.parse import urlsplit
 
@@ -24,22 +24,26 @@ _END = b"\r\n\r\n"
 _DEADLINE = 60.0  # seconds without the last answer
 
 
-def signed(url: str, secret: str, count: int) -> list[bytes]:
-    """`count` requests with Standard Webhooks signatures, whole, as they go over the wire."""
-    parts = urlsplit(url)
-    key, run, now = b64decode(secret.removeprefix("whsec_")), new_run(), int(time.time())
-    requests = []
+def webhook(run: str, number: int, content: bytes, secret: str) -> dict[str, str]:
+    """The headers of one webhook with a Standard Webhooks signature."""
+    name, now = f"{run}-{number}", int(time.time())
+    signature = digest(b64decode(secret.removeprefix("whsec_")), f"{name}.{now}.".encode() + content, "sha256")
+    return {
+        "content-type": "application/json",
+        "webhook-id": name,
+        "webhook-timestamp": str(now),
+        "webhook-signature": f"v1,{b64encode(signature).decode()}",
+    }
+
+
+def _signed(url: str, secret: str, count: int) -> Iterator[bytes]:
+    """`count` requests, whole, as they go over the wire."""
+    parts, run = urlsplit(url), new_run()
     for number in range(count):
         content = body(number)
-        name = f"{run}-{number}"
-        signature = b64encode(digest(key, f"{name}.{now}.".encode() + content, "sha256")).decode()
-        head = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n"
-            f"webhook-id: {name}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: v1,{signature}\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        )
-        requests.append(head.encode() + content)
-    return requests
+        headers = {"host": parts.netloc, "user-agent": "bench"} | webhook(run, number, content, secret)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | {"content-length": str(len(content))}).items())
+        yield f"POST {parts.path} HTTP/1.1\r\n{lines}\r\n".encode() + content
 
 
 class _Connection(asyncio.Protocol):
@@ -129,8 +133,9 @@ class _Load:
 
 async def _run(url: str, requests: Sequence[bytes], connections: int, rate: float | None) -> dict[str, object]:
     parts, loop = urlsplit(url), asyncio.get_running_loop()
+    host, port = parts.hostname or "", parts.port or 80
     load = _Load(requests, rate)
-    opened = [await loop.create_connection(lambda: _Connection(load), parts.hostname, parts.port) for _ in range(connections)]
+    opened = [await loop.create_connection(lambda: _Connection(load), host, port) for _ in range(connections)]
     began, used = time.perf_counter(), time.process_time()
     load.start([protocol for _, protocol in opened])
     async with asyncio.timeout(_DEADLINE + (len(requests) / rate if rate else 0)):
@@ -149,7 +154,7 @@ async def _run(url: str, requests: Sequence[bytes], connections: int, rate: floa
 
 def main(url: str, secret: str, count: str, connections: str, rate: str) -> None:
     """Run once and print the figures as JSON; rate 0 floods."""
-    requests = signed(url, secret, int(count))
+    requests = list(_signed(url, secret, int(count)))
     figures = uvloop.run(_run(url, requests, int(connections), float(rate) or None))
     sys.stdout.write(json.dumps(figures) + "\n")
 

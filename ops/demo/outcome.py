@@ -10,7 +10,7 @@ from ops.demo.sink import FAILURES
 from ops.demo.traffic import ENDPOINTS, Sent
 from ops.settings import Settings
 from ops.timeline import dead_letters, deliveries, timeline
-from pipeline.store.reading import Letters
+from pipeline.store.letters import Letters
 
 #: What each endpoint must have come to, and after how many tries.
 MUST = {"works": ("delivered", 1), "recovers": ("delivered", FAILURES + 1), "broken": ("dead", 3)}

@@ -23,7 +23,7 @@ from ops.proving import Subject, whole_ledger
 from ops.reader import open_engine
 from ops.settings import Settings, load_settings
 from ops.stack import read_stack
-from pipeline.store.reading import Letters
+from pipeline.store.letters import Letters
 from schemas.fault import Fault
 
 _SETTLED_SECONDS: Final = 30.0

@@ -54,7 +54,7 @@ EXPIRE_LEASES = text("""
 # The lease is part of the key: a repeated message, or one that outlived its lease, finds nothing.
 LOAD_LEASED = text("""
     SELECT delivery.id, endpoint_id, delivery.tenant, attempts, delivery.chain_id, delivery.seq, hash, prev_hash, attributes,
-           body, uuid_send(fingerprint), created_at, delivery.lease
+           body, uuid_send(fingerprint), created_at, delivery.lease, schedule_from
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
     JOIN delivery ON delivery.id = held.id AND delivery.lease = held.lease
     JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq

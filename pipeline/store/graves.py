@@ -1,20 +1,68 @@
-"""Statements on dead letters."""
+"""Statements that bury what cannot go on, and take it out again when somebody has decided about it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from schemas.deadletter import DeadLetter
+from pipeline.bury import message_of
+from pipeline.store.deliveries import NOTIFY_DUE
+from pipeline.store.letters import CHOSEN, Letters
+from pipeline.tagged import tag, untag
+from schemas.deadletter import DeadLetter, Stage
+from schemas.message import Message
 
 # In the transaction of the batch or settlement it comes from: what is acked is either recorded or buried.
 BURY = text("""
-    INSERT INTO dead_letter (stage, reason, detail, tenant, source, endpoint_id, delivery_id, event_id, routing_key,
+    INSERT INTO dead_letter (stage, reason, detail, error, tenant, source, endpoint_id, delivery_id, event_id, routing_key,
                              content_type, headers, body, attempts, first_at, last_at)
-    VALUES (:stage, :reason, :detail, :tenant, :source, :endpoint_id, :delivery_id, :event_id, :routing_key,
-            :content_type, CAST(:headers AS json), :body, :attempts, :now, :now)""")
+    VALUES (:stage, :reason, :detail, :error, :tenant, :source, :endpoint_id, :delivery_id, :event_id, :routing_key,
+            :content_type, CAST(:headers AS json), :body, :attempts, :first_at, :now)""")
+
+# Oldest first. What another run has in hand is its own: two at once share the work and do nothing twice.
+_TAKE = """
+    SELECT dead_letter.id, stage, delivery_id, coalesce(octet_length(body), 0) AS size,
+           coalesce(endpoint.state = 'removed', false) AS unreachable
+    FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
+    WHERE dead_letter.id > :after AND dead_letter.id <= :last AND dead_letter.state = 'open' AND {chosen}
+    ORDER BY dead_letter.id LIMIT :limit FOR UPDATE OF dead_letter SKIP LOCKED"""
+TAKE = text(_TAKE.format(chosen=CHOSEN))
+
+# Apart, so that the bodies can be counted before they are read.
+MESSAGES = text("SELECT routing_key, headers, body FROM dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id")
+
+DECIDE = text("""
+    UPDATE dead_letter SET state = :state, decided_at = :now, decided_by = :who
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'open'""")
+
+# Due at once, or kept while the endpoint is disabled. The schedule begins anew, the attempts go on being counted.
+REVIVE = text("""
+    UPDATE delivery SET state = CASE WHEN endpoint.state = 'disabled' THEN 'paused' ELSE 'pending' END,
+                        next_attempt_at = CASE WHEN endpoint.state <> 'disabled' THEN CAST(:now AS timestamptz) END,
+                        settled_at = NULL, schedule_from = attempts
+    FROM endpoint WHERE endpoint.id = endpoint_id AND delivery.id = ANY(CAST(:ids AS bigint[])) AND delivery.state = 'dead'""")
+
+# What an actor failed at is not dead: it waits, at the latest for the end of its lease.
+HASTEN = text("""
+    UPDATE delivery SET next_attempt_at = :now
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'pending' AND next_attempt_at > :now""")
+
+GIVE_UP = text("""
+    UPDATE delivery SET state = 'discarded' WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'dead'""")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An open dead letter that this transaction has to itself. `size` in bytes of its body."""
+
+    id: int
+    stage: Stage
+    delivery_id: int | None
+    size: int
+    unreachable: bool  # the endpoint of the delivery is removed
 
 
 def bury(conn: Connection, letters: Iterable[DeadLetter], now: datetime) -> None:
@@ -24,13 +72,45 @@ def bury(conn: Connection, letters: Iterable[DeadLetter], now: datetime) -> None
         conn.execute(BURY, rows)
 
 
+def take(conn: Connection, wanted: Letters, after: int, last: int, limit: int) -> list[Taken]:
+    """At most `limit` open ones with ids above `after` and up to `last`, locked until the transaction ends."""
+    asked = {**asdict(wanted), "after": after, "last": last, "limit": limit}
+    return [Taken(*row) for row in conn.execute(TAKE, asked)]
+
+
+def messages(conn: Connection, ids: Sequence[int]) -> list[Message]:
+    """The messages that became the dead letters, as they came, in the order of `ids`, which must ascend."""
+    return [message_of(row.routing_key, untag(row.headers), row.body) for row in conn.execute(MESSAGES, {"ids": list(ids)})]
+
+
+def decide(conn: Connection, ids: Sequence[int], state: Literal["replayed", "discarded"], now: datetime, who: str) -> int:
+    """Closes those that are open; returns how many."""
+    return conn.execute(DECIDE, {"ids": list(ids), "state": state, "now": now, "who": who}).rowcount
+
+
+def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
+    """Makes deliveries due at once: dead ones with a fresh schedule, waiting ones as they are. Wakes the relay."""
+    if delivery_ids:
+        asked = {"ids": list(delivery_ids), "now": now}
+        conn.execute(HASTEN, asked)
+        conn.execute(REVIVE, asked)
+        conn.execute(NOTIFY_DUE)
+
+
+def give_up(conn: Connection, delivery_ids: Sequence[int]) -> None:
+    """Ends dead deliveries for good."""
+    if delivery_ids:
+        conn.execute(GIVE_UP, {"ids": list(delivery_ids)})
+
+
 def _row(letter: DeadLetter, now: datetime) -> dict[str, Any]:
     names = ("stage", "reason", "endpoint_id", "delivery_id", "attempts", "body")
-    texts = ("detail", "tenant", "source", "event_id", "routing_key", "content_type")
+    texts = ("detail", "error", "tenant", "source", "event_id", "routing_key", "content_type")
     return {
         **{name: getattr(letter, name) for name in names},
         **{name: _storable(getattr(letter, name)) for name in texts},
-        "headers": json.dumps(letter.headers, default=repr).replace("\\u0000", "\\ufffd"),
+        "headers": json.dumps(tag(letter.headers)),
+        "first_at": letter.first_at or now,
         "now": now,
     }
 

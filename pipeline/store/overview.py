@@ -23,7 +23,7 @@ ESTIMATE_DELIVERIES = text("SELECT CAST(reltuples AS bigint) FROM pg_class WHERE
 OLDEST_DUE = text("SELECT next_attempt_at FROM delivery WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1")
 
 OPEN_LETTERS = text(
-    "SELECT stage, count(*) AS open, min(first_at) AS oldest FROM dead_letter WHERE state = 'open' GROUP BY stage"
+    "SELECT stage, count(*) AS open, min(last_at) AS oldest FROM dead_letter WHERE state = 'open' GROUP BY stage"
 )
 
 LEDGER_BYTES = text(

@@ -1,8 +1,6 @@
 """Statements that answer people: what is recorded, owed and stuck. None of them locks or writes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -46,40 +44,6 @@ DELIVERIES = text("""
 ATTEMPTS = text("""
     SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail FROM attempt
     WHERE delivery_id = ANY(CAST(:ids AS bigint[])) ORDER BY delivery_id, started_at, n""")
-
-_LETTER = """
-    SELECT dead_letter.id, stage, dead_letter.state, dead_letter.reason, detail, tenant, source, endpoint.name AS endpoint,
-           delivery_id, event_id, routing_key, attempts, first_at, last_at{more}
-    FROM dead_letter LEFT JOIN endpoint ON endpoint.id = endpoint_id"""
-
-# Newest first, in pages by id; conditions as above.
-LETTERS = text(
-    _LETTER.format(more="")
-    + """
-    WHERE dead_letter.id < :before AND (:closed OR dead_letter.state = 'open')
-      AND (CAST(:ids AS bigint[]) IS NULL OR dead_letter.id = ANY(CAST(:ids AS bigint[])))
-      AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
-      AND (CAST(:endpoint AS text) IS NULL OR endpoint.name = :endpoint)
-      AND (CAST(:reason AS text) IS NULL OR dead_letter.reason = :reason)
-      AND (CAST(:since AS timestamptz) IS NULL OR last_at >= :since)
-      AND (CAST(:until AS timestamptz) IS NULL OR last_at < :until)
-    ORDER BY dead_letter.id DESC LIMIT :limit"""
-)
-
-LETTER = text(_LETTER.format(more=", content_type, headers, body") + " WHERE dead_letter.id = :id")
-
-
-@dataclass(frozen=True, slots=True)
-class Letters:
-    """Which dead letters: all that are open, unless something is asked for. Times are of the last thing that happened."""
-
-    tenant: str | None = None
-    endpoint: str | None = None
-    reason: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    ids: Sequence[int] | None = None
-    closed: bool = False  # the replayed and discarded ones too
 
 
 def be_patient(conn: Connection) -> None:
@@ -130,14 +94,3 @@ def attempts(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, list[Ro
     for row in conn.execute(ATTEMPTS, {"ids": list(delivery_ids)}).mappings():
         found[row["delivery_id"]].append(row)
     return found
-
-
-def letters(conn: Connection, wanted: Letters, before: int, limit: int) -> Sequence[Row]:
-    """The `limit` newest dead letters with ids below `before`, without their bodies."""
-    asked = {**asdict(wanted), "ids": None if wanted.ids is None else list(wanted.ids), "before": before, "limit": limit}
-    return conn.execute(LETTERS, asked).mappings().all()
-
-
-def letter(conn: Connection, id_: int) -> Row | None:
-    """One dead letter with all that was kept; None when there is none."""
-    return conn.execute(LETTER, {"id": id_}).mappings().one_or_none()

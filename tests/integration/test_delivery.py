@@ -22,9 +22,9 @@ from tests_support import wait_for
 
 from ops.db import transaction
 from pipeline.store import deliveries
-from workers.books import Books
 from workers.catalog import CatalogWatch
-from workers.delivery import PATIENCE, Office
+from workers.delivery import PATIENCE, DeliveryLoop
+from workers.delivery_store import DeliveryStore
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -52,19 +52,19 @@ def endpoint(database, sink) -> Callable[..., int]:
 
 
 @pytest.fixture
-def office(database, engine) -> Iterator[Office]:
+def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    office = Office(Books(engine, 90.0), watch)
-    office.open(lambda: None)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop.open(lambda: None)
     watch.wait(10)
-    yield office
-    office.close(0.2)
+    yield delivery_loop
+    delivery_loop.close(0.2)
     watch.stop()
 
 
 @pytest.fixture
-def deliver(engine, office) -> Deliver:
+def deliver(engine, delivery_loop) -> Deliver:
     """Claims all that is due and hands it to the actor, one message for each endpoint; returns when it returns."""
 
     def deliver(lease_for: float = 90.0, now: datetime | None = None, wait: bool = True) -> None:
@@ -73,9 +73,9 @@ def deliver(engine, office) -> Deliver:
         until = time.time() + lease_for
         for id in sorted({claim.endpoint_id for claim in claims}):
             own = [claim for claim in claims if claim.endpoint_id == id]
-            office.deliver(lease.hex, until, id, [claim.id for claim in own], [claim.size for claim in own])
+            delivery_loop.deliver(lease.hex, until, id, [claim.id for claim in own], [claim.size for claim in own])
         if wait:
-            wait_for(lambda: not office.busy)
+            wait_for(lambda: not delivery_loop.busy)
 
     return deliver
 
@@ -333,23 +333,23 @@ def test_what_cannot_begin_before_its_lease_is_nearly_over_is_handed_back_uncoun
     assert [("pending", 0), ("pending", 1)] == database.rows("SELECT state, attempts FROM delivery ORDER BY attempts")
 
 
-def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint, office) -> None:
+def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint, delivery_loop) -> None:
     id = endpoint("/hang")
     owe(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
     message = (lease.hex, time.time() + 90, id, [claim.id], [claim.size])
 
-    office.deliver(*message)
-    office.deliver(*message)
+    delivery_loop.deliver(*message)
+    delivery_loop.deliver(*message)
     sink.release()
     wait_for(lambda: state(database)[0] == "delivered")
-    office.deliver(*message)
+    delivery_loop.deliver(*message)
 
     assert {"e-1": 1} == sink.ids()
     assert ("delivered", 1, None) == state(database)
 
 
-def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, endpoint, office, deliver) -> None:
+def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, endpoint, delivery_loop, deliver) -> None:
     id = endpoint("/200")
     owe(engine, [event("e-1")])
     old, [claim] = claimed(engine)
@@ -357,14 +357,14 @@ def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, e
         deliveries.release(conn, [(claim.id, old)], datetime.now(UTC))
     claimed(engine)
 
-    office.deliver(old.hex, time.time() - 1, id, [claim.id], [claim.size])
-    office.deliver(old.hex, time.time() + 90, id, [claim.id], [claim.size])
+    delivery_loop.deliver(old.hex, time.time() - 1, id, [claim.id], [claim.size])
+    delivery_loop.deliver(old.hex, time.time() + 90, id, [claim.id], [claim.size])
 
     assert [] == sink.requests
     assert "leased" == state(database)[0]
 
 
-def test_an_endpoint_that_was_made_a_moment_ago_is_waited_for(database, engine, sink, endpoint, office, deliver) -> None:
+def test_an_endpoint_that_was_made_a_moment_ago_is_waited_for(database, engine, sink, endpoint, delivery_loop, deliver) -> None:
     time.sleep(0.6)
     endpoint("/200")
     owe(engine, [event("e-1")])
@@ -408,14 +408,14 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(database, e
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    office = Office(Books(engine, 90.0), watch)
-    office.open(lambda: None)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop.open(lambda: None)
     lease, claims = claimed(engine)
-    office.deliver(lease.hex, time.time() + 90, 1, [claim.id for claim in claims], [claim.size for claim in claims])
+    delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id for claim in claims], [claim.size for claim in claims])
     wait_for(lambda: len(sink.requests) == 2)
 
     threading.Timer(0.3, sink.release).start()
-    office.close(5.0)
+    delivery_loop.close(5.0)
     watch.stop()
 
     assert [("delivered", 1, 2), ("pending", 0, 3)] == database.rows(
@@ -429,12 +429,12 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     owe(engine, [event("e-1")])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    office = Office(Books(engine, 90.0), watch)
-    office.open(lambda: None)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop.open(lambda: None)
     lease, [claim] = claimed(engine)
-    office.deliver(lease.hex, time.time() + 90, 1, [claim.id], [claim.size])
+    delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id], [claim.size])
 
-    office.close(0.1)
+    delivery_loop.close(0.1)
     watch.stop()
 
     assert ("pending", 0, None) == state(database)

@@ -11,10 +11,10 @@ import pika
 import psycopg
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from tests_support import wait_for
 
 from ops.servers import PrivateServers
 from ops.settings import environment
-from tests_support import wait_for
 from workers.topology import IN, INBOX, RECEIVED, declare
 
 pytestmark = pytest.mark.usefixtures("configured")

@@ -9,7 +9,7 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pytest
-from tests_ingress import SECRET, Answer, Ingress, drain, parsed, read_answer, running, signed
+from tests_ingress import SECRET, Answer, Ingress, drain, empty_inbox, parsed, read_answer, running, signed
 from tests_support import wait_for
 
 from ops.probes import SECURITY_HEADERS
@@ -35,9 +35,9 @@ def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
     database.add_source("tiny", "none", max_body=10)
     database.add_source("queue", "amqp")
     database.add_source("later", "not-known-yet", "x")
+    empty_inbox(servers.amqp_url)
     with running(database.worker_url, database.vault, servers.amqp_url) as one:
         wait_for(lambda: one.ready)
-        drain(servers.amqp_url)
         yield one
 
 

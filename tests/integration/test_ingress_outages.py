@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from tests_broker import alarm, broker_stopped
-from tests_ingress import Answer, Ingress, drain, parsed, read_all, running
+from tests_ingress import Answer, Ingress, drain, empty_inbox, parsed, read_all, running
 from tests_support import wait_for
 
 from ops.ports import choose_ports
@@ -22,7 +22,8 @@ POST = b"POST /in/acme/open HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-
 
 
 @pytest.fixture
-def configured(database: Any) -> Any:
+def configured(database: Any, servers: PrivateServers) -> Any:
+    empty_inbox(servers.amqp_url)
     database.add_tenant("acme")
     database.add_source("open", "none")
     return database
@@ -32,7 +33,6 @@ def configured(database: Any) -> Any:
 def ingress(configured: Any, servers: PrivateServers) -> Iterator[Ingress]:
     with running(configured.worker_url, configured.vault, servers.amqp_url) as one:
         wait_for(lambda: one.ready)
-        drain(servers.amqp_url)
         yield one
 
 

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager, contextmanager
 import pika
 import pytest
 from tests_broker import alarm, broker_stopped
+from tests_ingress import empty_inbox
 from tests_support import wait_for
 
 from ops.servers import PrivateServers
 from workers.publisher import Publisher, Unconfirmed
 from workers.publisher_thread import PublisherThread
-from workers.topology import INBOX, RECEIVED, TOPOLOGY, declare
+from workers.topology import INBOX, RECEIVED, TOPOLOGY
 from workers.window import Outgoing
 
 DURABLE = pika.BasicProperties(delivery_mode=2)
@@ -26,17 +27,14 @@ RECOVERY = 20.0  # seconds that a publisher may take to be back
 @pytest.fixture
 def inbox(servers: PrivateServers) -> Iterator[Callable[[], int]]:
     """An empty inbox; call it for the number of messages that are in it."""
-    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        declare(connection.channel())
-        connection.channel().queue_purge(INBOX)
+    empty_inbox(servers.amqp_url)
 
     def depth() -> int:
         with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
             return int(connection.channel().queue_declare(INBOX, passive=True).method.message_count)
 
     yield depth
-    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        connection.channel().queue_purge(INBOX)
+    empty_inbox(servers.amqp_url)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from pipeline.store import deliveries
 from pipeline.store.catalog import version
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers.books import Books, Untried
+from workers.delivery_store import DeliveryStore, Untried
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AFTER = NOW + timedelta(seconds=2)
@@ -145,10 +145,10 @@ def test_whatever_an_endpoint_answers_can_be_stored(database, engine, owed) -> N
     assert [("status: �?",)] == database.rows("SELECT error FROM delivery WHERE id = %s", owed[0].id)
 
 
-def test_the_books_write_what_was_tried_and_what_was_not_in_one_go(database, engine, owed) -> None:
+def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, engine, owed) -> None:
     tags = [(each.id, each.lease) for each in owed]
 
-    Books(engine, 90.0).settle(
+    DeliveryStore(engine, 90.0).settle(
         [
             tried(owed[0], **OK),
             Untried(tags[1], "pending"),
@@ -166,12 +166,12 @@ def test_the_books_write_what_was_tried_and_what_was_not_in_one_go(database, eng
     assert [(1,)] == database.rows("SELECT count(*) FROM attempt")
 
 
-def test_the_books_find_what_is_missing(database, engine, owed) -> None:
+def test_the_store_find_what_is_missing(database, engine, owed) -> None:
     with database.connect() as owner:
         owner.execute("DELETE FROM content WHERE chain_id = %s", (owed[1].chain_id,))
     tags = [(owed[0].id, owed[0].lease), (owed[1].id, owed[1].lease), (owed[2].id, uuid4())]
 
-    found = Books(engine, 90.0).load(tags)
+    found = DeliveryStore(engine, 90.0).load(tags)
 
     assert [owed[0].id, "CONTENT", "LEASE"] == [getattr(each, "id", None) or each.name for each in found]
 
@@ -180,7 +180,7 @@ def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(data
     with database.connect() as owner:
         owner.execute(f"ALTER TABLE attempt ADD CHECK (delivery_id <> {owed[2].id})")
 
-    Books(engine, 90.0).settle([tried(each, **OK) for each in owed])
+    DeliveryStore(engine, 90.0).settle([tried(each, **OK) for each in owed])
 
     assert ["delivered", "delivered", "leased", "delivered"] == [
         state for (state,) in database.rows("SELECT state FROM delivery ORDER BY id")

@@ -35,7 +35,11 @@ CREATE INDEX delivery_by_lease ON delivery (endpoint_id, lease_until) WHERE stat
 DROP INDEX delivery_unfinished;
 -- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
 CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
-CREATE INDEX delivery_undelivered ON delivery (created_at) WHERE state IN ('dead', 'paused', 'discarded');
+-- What came to no good end, in order of time; together with the one above, every pair that is not delivered.
+CREATE INDEX delivery_undelivered ON delivery (endpoint_id, created_at, id) WHERE state IN ('dead', 'discarded');
+
+-- A replay begins the schedule anew, while attempts go on being counted: the schedule is at step attempts - schedule_from.
+ALTER TABLE delivery ADD COLUMN schedule_from int NOT NULL DEFAULT 0, ADD CHECK (schedule_from BETWEEN 0 AND attempts);
 
 -- Attempts by day, so that old ones are dropped whole. No DEFAULT partition: it would block that. Made ahead by the relay.
 DROP TABLE attempt;
@@ -60,30 +64,38 @@ CREATE TABLE attempt (
 CREATE INDEX attempt_by_delivery ON attempt (delivery_id);
 
 -- Runs as its owner, because a worker may not create tables; it can make day partitions of `attempt` and nothing else.
-CREATE FUNCTION make_attempt_partitions(first date, days int) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE day date;
+-- ATTACH, unlike CREATE ... PARTITION OF, neither waits for who reads or writes attempts nor makes them wait.
+CREATE FUNCTION make_attempt_partitions(first date, days int) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE day date; name text; made int := 0;
 BEGIN
   IF days NOT BETWEEN 1 AND 32 THEN RAISE EXCEPTION 'days must be 1 to 32'; END IF;
   PERFORM pg_advisory_xact_lock(hashtext('waxseal attempt partitions'));
   FOR day IN SELECT first + n FROM generate_series(0, days - 1) n LOOP
-    IF to_regclass('attempt_' || to_char(day, 'YYYYMMDD')) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I PARTITION OF attempt FOR VALUES FROM (%L) TO (%L)',
-                     'attempt_' || to_char(day, 'YYYYMMDD'), day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-    END IF;
+    name := 'attempt_' || to_char(day, 'YYYYMMDD');
+    CONTINUE WHEN to_regclass('public.' || name) IS NOT NULL;
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.attempt INCLUDING ALL)', name);
+    EXECUTE format('ALTER TABLE public.attempt ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+                   name, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+    made := made + 1;
   END LOOP;
+  RETURN made;
 END $$;
 REVOKE ALL ON FUNCTION make_attempt_partitions FROM PUBLIC;
 SELECT make_attempt_partitions((now() AT TIME ZONE 'UTC')::date - 1, 9);
 
--- Every act of an operator: who, when, on what, and to how many.
+-- Every act of an operator: who, when, on what, and to how many. An act on many has two rows: one before anything is done,
+-- with the number it is meant for, and one at its end, with the number it came to. Where the second is missing, it was cut off.
 CREATE TABLE audit (
   id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at      timestamptz NOT NULL,
   who     text NOT NULL,
   act     text NOT NULL,
   filter  jsonb NOT NULL,
-  count   bigint NOT NULL
+  count   bigint NOT NULL,
+  phase   text NOT NULL DEFAULT 'done' CHECK (phase IN ('begun', 'done')),
+  begun   bigint UNIQUE REFERENCES audit,              -- the first row of the act that this one ends
+  CHECK (begun IS NULL OR phase = 'done')
 );
 
 -- Operator events: what somebody should hear of without reading logs.
@@ -96,12 +108,17 @@ CREATE TABLE operator_event (
   detail      text NOT NULL
 );
 
--- A dead letter that was replayed or discarded says when and by whom.
+-- A dead letter that was replayed or discarded says when and by whom. What an actor failed at may name a delivery too.
 ALTER TABLE dead_letter
+  ADD COLUMN error text,                               -- class of the failure; the reason says why that was the end
   ADD COLUMN decided_at timestamptz,
   ADD COLUMN decided_by text,
-  ADD CONSTRAINT dead_letter_decided CHECK ((state = 'open') = (decided_at IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL));
+  ADD CONSTRAINT dead_letter_decided CHECK ((state = 'open') = (decided_at IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL)),
+  DROP CONSTRAINT dead_letter_check,
+  ADD CONSTRAINT dead_letter_delivery CHECK (stage = 'actor' OR (stage = 'deliver') = (delivery_id IS NOT NULL));
 CREATE INDEX dead_letter_by_delivery ON dead_letter (delivery_id) WHERE state = 'open';
+CREATE INDEX dead_letter_by_stage ON dead_letter (stage, last_at) WHERE state = 'open';
+CREATE INDEX dead_letter_closed ON dead_letter (decided_at) WHERE state <> 'open';
 
 GRANT SELECT, INSERT, UPDATE ON endpoint_health TO waxseal_writer;
 GRANT SELECT, INSERT ON attempt, audit, operator_event TO waxseal_writer;

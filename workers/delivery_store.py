@@ -44,7 +44,7 @@ Verdict = Tried | Untried
 Found = Delivery | Missing
 
 
-class Books:
+class DeliveryStore:
     """Loads and settles. Each call is one transaction; any thread may make it."""
 
     def __init__(self, engine: Engine, lease: float) -> None:

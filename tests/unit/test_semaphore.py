@@ -3,7 +3,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.gate import Gate
+from workers.semaphore import WeightedSemaphore
 
 
 def soon() -> float:
@@ -16,13 +16,13 @@ def late() -> float:
 
 def test_so_many_are_inside_and_the_others_follow_in_order() -> None:
     async def main() -> None:
-        gate, order = Gate(), []
+        semaphore, order = WeightedSemaphore(), []
 
         async def visit(name: int) -> None:
-            assert await gate.enter(1, 2, late())
+            assert await semaphore.enter(1, 2, late())
             order.append(name)
             await asyncio.sleep(0.001)
-            gate.leave(1)
+            semaphore.leave(1)
 
         await asyncio.gather(*(visit(name) for name in range(10)))
         assert list(range(10)) == order
@@ -32,34 +32,34 @@ def test_so_many_are_inside_and_the_others_follow_in_order() -> None:
 
 def test_whoever_waited_until_the_deadline_is_not_inside() -> None:
     async def main() -> None:
-        gate = Gate()
-        assert await gate.enter(1, 1, soon())
-        assert not await gate.enter(1, 1, soon())
-        gate.leave(1)
-        assert await gate.enter(1, 1, soon())
+        semaphore = WeightedSemaphore()
+        assert await semaphore.enter(1, 1, soon())
+        assert not await semaphore.enter(1, 1, soon())
+        semaphore.leave(1)
+        assert await semaphore.enter(1, 1, soon())
 
     asyncio.run(main())
 
 
 def test_a_heavy_one_goes_in_alone() -> None:
     async def main() -> None:
-        gate = Gate()
-        assert await gate.enter(100, 10, soon())
-        assert not await gate.enter(1, 10, soon())
-        gate.leave(100)
-        assert await gate.enter(1, 10, soon())
-        assert not await gate.enter(100, 10, soon())
+        semaphore = WeightedSemaphore()
+        assert await semaphore.enter(100, 10, soon())
+        assert not await semaphore.enter(1, 10, soon())
+        semaphore.leave(100)
+        assert await semaphore.enter(1, 10, soon())
+        assert not await semaphore.enter(100, 10, soon())
 
     asyncio.run(main())
 
 
 def test_a_small_one_does_not_overtake_a_heavy_one_but_follows_when_that_gives_up() -> None:
     async def main() -> None:
-        gate = Gate()
-        assert await gate.enter(5, 10, late())
-        heavy = asyncio.create_task(gate.enter(8, 10, soon()))
+        semaphore = WeightedSemaphore()
+        assert await semaphore.enter(5, 10, late())
+        heavy = asyncio.create_task(semaphore.enter(8, 10, soon()))
         await asyncio.sleep(0)
-        small = asyncio.create_task(gate.enter(3, 10, late()))
+        small = asyncio.create_task(semaphore.enter(3, 10, late()))
         await asyncio.sleep(0)
         assert not small.done()
         assert [False, True] == [await heavy, await small]
@@ -69,9 +69,9 @@ def test_a_small_one_does_not_overtake_a_heavy_one_but_follows_when_that_gives_u
 
 def test_a_raised_limit_lets_the_next_in() -> None:
     async def main() -> None:
-        gate = Gate()
-        assert await gate.enter(1, 1, soon())
-        assert await gate.enter(1, 2, soon())
+        semaphore = WeightedSemaphore()
+        assert await semaphore.enter(1, 1, soon())
+        assert await semaphore.enter(1, 2, soon())
 
     asyncio.run(main())
 
@@ -81,24 +81,26 @@ def test_a_raised_limit_lets_the_next_in() -> None:
 )
 def test_no_room_is_lost_whoever_leaves_gives_up_or_is_cancelled(visits, limit) -> None:
     async def main() -> None:
-        gate, inside = Gate(), []
+        semaphore, inside = WeightedSemaphore(), []
 
         async def visit(weight: int, how: str) -> None:
             now = asyncio.get_running_loop().time()
-            if await gate.enter(weight, limit, now + (0.001 if how == "give up" else 60)):
+            if await semaphore.enter(weight, limit, now + (0.001 if how == "give up" else 60)):
                 inside.append(weight)
-                assert len(inside) == 1 or sum(inside) <= limit
-                await asyncio.sleep(0.0005)
-                inside.remove(weight)
-                gate.leave(weight)
+                try:
+                    assert len(inside) == 1 or sum(inside) <= limit
+                    await asyncio.sleep(0.0005)
+                finally:
+                    inside.remove(weight)
+                    semaphore.leave(weight)
 
         tasks = [asyncio.create_task(visit(*each)) for each in visits]
         await asyncio.sleep(0.0007)
         for task, (_, how) in zip(tasks, visits, strict=True):
-            if how == "cancel" and not inside:
+            if how == "cancel":
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert [] == [error for task in tasks if not task.cancelled() and (error := task.exception())]
-        assert await gate.enter(limit, limit, soon())
+        assert await semaphore.enter(limit, limit, soon())
 
     asyncio.run(main())

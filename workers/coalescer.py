@@ -16,7 +16,7 @@ _Asked = tuple[_Item, asyncio.Future[_Result]]
 MOST: Final = 500  # items at once, so that the first is not kept waiting for the last
 
 
-class Clerk(Generic[_Item, _Result]):
+class Coalescer(Generic[_Item, _Result]):
     """Asked on the event loop, works in its own thread, from construction to `close`.
 
     `work` gives one result for each item, in their order; what it raises is raised to everyone who asked.

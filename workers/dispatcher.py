@@ -24,14 +24,14 @@ from pipeline.store.deliveries import Held
 from schemas.catalog import Catalog
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers.books import Books, Found, Missing, Untried, Verdict
-from workers.clerk import Clerk
-from workers.gate import Gate
+from workers.coalescer import Coalescer
+from workers.delivery_store import DeliveryStore, Found, Missing, Untried, Verdict
+from workers.semaphore import WeightedSemaphore
 from workers.senders import Send
 
 MAX_BYTES: Final = 32 * 1024 * 1024  # of bodies in memory
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
-SETTLE_SECONDS: Final = 5.0  # for which a closing desk waits for Postgres
+SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
 CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
 
 _log = structlog.get_logger()
@@ -53,18 +53,18 @@ class Batch:
         return min(MARGIN, self.whole / 10)
 
 
-class Desk:
+class Dispatcher:
     """Takes batches from construction to `close`, on the running event loop."""
 
-    def __init__(self, books: Books, catalog: Callable[[], Catalog], send: Send, user_agent: str) -> None:
+    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, user_agent: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
         self._user_agent = user_agent
-        self._loader: Clerk[Held, Found] = Clerk("loader", books.load)
-        self._settler: Clerk[Verdict, None] = Clerk("settler", books.settle)
-        self._lanes: defaultdict[int, Gate] = defaultdict(Gate)
-        self._bytes = Gate()
+        self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
+        self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle)
+        self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
+        self._bytes = WeightedSemaphore()
         self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
         self._in_hand: dict[Held, asyncio.Task[None]] = {}
         self._sending: set[Held] = set()

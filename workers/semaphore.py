@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 
-class Gate:
+class WeightedSemaphore:
     """Lets in up to a limit of weight, first come, first served. On one event loop."""
 
     def __init__(self) -> None:

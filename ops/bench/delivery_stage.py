@@ -1,0 +1,121 @@
+"""What `bench delivery` is measured on: a configured system without its processes, and twenty endpoints in one sink."""
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+from sqlalchemy import Engine
+
+from ops.apply import apply_file
+from ops.bench.load import BODY_BYTES, SUBJECTS
+from ops.bench.private import configure
+from ops.db import make_engine, transaction
+from ops.errors import OpsError
+from ops.ports import choose_ports
+from ops.secrets import Vault
+from ops.servers import PrivateServers
+from ops.settings import Settings
+from pipeline.append import append
+from pipeline.dedupe import chain_key, fingerprint
+from pipeline.fanout import Subscriptions, subscriptions
+from pipeline.store import catalog, deliveries
+from schemas.event import Event
+
+ENDPOINTS = 20
+DEADLINE = 300.0  # seconds for one part of the benchmark
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody else's
+
+
+class Stage:
+    """A configured system without its processes, and the sink."""
+
+    def __init__(self, servers: PrivateServers, folder: Path) -> None:
+        self.servers = servers
+        self.port = choose_ports(["sink"], {})["sink"]
+        self.env = configure(servers, folder, config(self.port))
+        self._file = folder / "disturbed.yaml"
+        self.engine: Engine = make_engine(servers.database_url, pool_size=2)
+        self._settings = Settings(database_url=servers.database_url, keys=self.env["WAXSEAL_KEYS"])
+        self._planned = 0
+        self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.terminate()
+        self._sink.wait(10)
+        self.engine.dispose()
+
+    def plan(self, count: int) -> None:
+        """Appends `count` events, each due at one of the endpoints."""
+        with transaction(self.engine) as conn:
+            known = catalog.load(conn, Vault(self._settings.fernet_keys()).decrypt)
+        key, subscribed = known.tenants["bench"], subscriptions(known)
+        for first in range(self._planned, self._planned + count, 1000):
+            self._plan(range(first, min(first + 1000, self._planned + count)), key, subscribed)
+        self._planned += count
+
+    def _plan(self, numbers: range, key: bytes, subscribed: Subscriptions) -> None:
+        with transaction(self.engine) as conn:
+            append(conn, [_event(number, key) for number in numbers], subscribed, datetime.now(UTC))
+
+    def unfinished(self) -> bool:
+        """Whether a delivery is due or leased."""
+        with transaction(self.engine) as conn:
+            return deliveries.next_due(conn) is not None or deliveries.leased(conn, 1) > 0
+
+    def requests(self) -> int:
+        """How many requests the sink has had."""
+        return int(self._figures()["requests"])
+
+    def received(self, expected: int) -> list[float]:
+        """The latencies at the endpoints that are well, as soon as `expected` are there; since it was last asked."""
+        found: list[float] = self._figures()["latencies"].get("well", [])
+        deadline = time.monotonic() + DEADLINE
+        while len(found) < expected:
+            if time.monotonic() > deadline:
+                raise OpsError(f"{len(found)} of {expected} events were received")
+            time.sleep(0.1)
+            found += self._figures()["latencies"].get("well", [])
+        return found
+
+    def disturb(self) -> None:
+        """Makes one endpoint hang and one fail."""
+        self._file.write_text(config(self.port, "hanging", "failing"), encoding="utf-8")
+        apply_file(self._file, self._settings)
+
+    def _figures(self) -> dict[str, Any]:
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:  # noqa: S310 - our own sink
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+
+def config(port: int, *kinds: str) -> str:
+    """Twenty endpoints, the first of the given kinds, the others well."""
+    lines = ["tenants: [{name: bench}]", "sources: [{tenant: bench, name: orders, kind: amqp}]", "endpoints:"]
+    for number in range(ENDPOINTS):
+        kind = kinds[number] if number < len(kinds) else "well"
+        lines.append(f"  - tenant: bench\n    name: e{number}\n    url: http://127.0.0.1:{port}/{kind}/{number}")
+        lines.append(f'    secrets: [{SECRET}]\n    filter: {{exact: {{type: "order.{number}"}}}}')
+    return "\n".join(lines) + "\n"
+
+
+def _event(number: int, key: bytes) -> Event:
+    subject = f"order-{number % SUBJECTS}"
+    attributes = {
+        "id": f"planned-{number}",
+        "source": "orders",
+        "specversion": "1.0",
+        "type": f"order.{number % ENDPOINTS}",
+        "subject": subject,
+        "time": "2026-01-01T00:00:00Z",
+        "datacontenttype": "application/json",
+    }
+    identity = fingerprint(key, "orders", attributes["id"])
+    return Event("bench", attributes, b"x" * BODY_BYTES, identity, chain_key(key, subject))

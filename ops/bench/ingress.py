@@ -1,0 +1,162 @@
+"""`bench ingress`: signed webhooks that are answered when RabbitMQ has them durably, beside publishing them without HTTP.
+
+The ingress, RabbitMQ and the client share the cores. A message of the floor is the very one that the ingress publishes.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ops import log as logs
+from ops.bench.http_load import webhook
+from ops.bench.load import body, new_run
+from ops.bench.private import configure
+from ops.bench.report import ratio, report
+from ops.errors import OpsError
+from ops.ports import LOOPBACK, choose_ports
+from ops.processes import wait_until
+from ops.servers import PrivateServers, private_servers
+from pipeline.receive import receive
+from schemas.source import Source
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a published test vector, for private servers
+CONFIG = f"""
+tenants: [{{name: bench}}]
+sources: [{{tenant: bench, name: hooks, kind: standard-webhooks, secrets: ["{SECRET}"]}}]
+"""
+CONNECTIONS = 64
+RATES = (200, 1000)  # a second
+SECONDS = 10  # at each rate
+DEADLINE = 180.0  # seconds for one run of the client
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Runs the ingress on fresh private servers; gives the report of CONTRACT §8."""
+    logs.configure("auto", "warning", "bench")
+    count, seconds = (3_000, 1) if quick else (30_000, SECONDS)
+    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with private_servers(folder) as servers:
+            env = configure(servers, folder, CONFIG)
+            results = _measured(servers, env, count, seconds)
+            floor = _floor(servers, count)
+            results |= {"floor_per_s": round(floor, 1), "ratio_to_floor": ratio(results["acks_per_s"], floor)}
+            results = {"messages": count, "connections": CONNECTIONS} | results
+            return report("ingress", results, servers.database_url, _broker_version(servers))
+
+
+def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, seconds: int) -> dict[str, float]:
+    with _ingress(env) as (process, url):
+        _load(url, count // 10, 0)  # not timed: starting up is no part of the rate
+        _empty_inbox(servers)
+        used = _cpu(process)
+        flood = _load(url, count, 0)
+        cpu = (_cpu(process) - used) / count
+        results = {
+            "acks_per_s": round(flood["per_s"], 1),
+            "cpu_per_ack_us": round(cpu * 1e6, 1),
+            **_latencies(flood, "flooded"),
+        }
+        for rate in RATES:
+            _empty_inbox(servers)
+            paced = _load(url, rate * seconds, rate)
+            results |= {f"rate_at_{rate}_per_s": round(paced["per_s"], 1), **_latencies(paced, f"at_{rate}")}
+        return results | {"rss_mib": round(process.memory_info().rss / 2**20, 1)}
+
+
+def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
+    return {f"p{p}_{at}_ms": round(figures[f"p{p}_ms"], 2) for p in (50, 95, 99)}
+
+
+def _load(url: str, count: int, rate: int) -> dict[str, Any]:
+    """What the client measured, in its own process. Raises `OpsError` unless everything was answered with 202."""
+    command = [sys.executable, "-m", "ops.bench.http_load", url, SECRET, str(count), str(CONNECTIONS), str(rate)]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
+    figures: dict[str, Any] = json.loads(printed.stdout)
+    if figures["statuses"] != {"202": count}:
+        raise OpsError(f"not everything was accepted: {figures['statuses']}")
+    return figures
+
+
+def _floor(servers: PrivateServers, count: int) -> float:
+    """The same messages, made beforehand, through the same publisher, a second without HTTP."""
+    from workers.inbox import to_inbox  # noqa: PLC0415 - a benchmark may use a worker, lazily
+    from workers.publisher_thread import PublisherThread  # noqa: PLC0415
+
+    source = Source("bench", "hooks", "standard-webhooks", (SECRET,))
+    now, run_name = datetime.now(UTC), new_run()
+    messages = []
+    for number in range(count):
+        content = body(number)
+        headers = webhook(run_name, number, content, SECRET)
+        ((attributes, data),) = receive(source, headers, content, now, str)
+        messages.append(to_inbox(source, attributes, data))
+    publisher = PublisherThread(servers.amqp_url, "floor")
+    try:
+        if not wait_until(lambda: publisher.ready() is None, 10):
+            raise OpsError("the floor did not reach RabbitMQ")
+        publisher.publish_all(messages[: count // 10], 60)
+        _empty_inbox(servers)
+        began = time.perf_counter()
+        if not all(publisher.publish_all(messages, 60)):
+            raise OpsError("the floor was not confirmed")
+        return count / (time.perf_counter() - began)
+    finally:
+        publisher.close()
+
+
+def _empty_inbox(servers: PrivateServers) -> None:
+    import pika  # noqa: PLC0415 - the broker's client is at home in workers
+
+    from workers.topology import INBOX  # noqa: PLC0415
+
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        connection.channel().queue_purge(INBOX)
+
+
+def _broker_version(servers: PrivateServers) -> str:
+    import pika  # noqa: PLC0415
+
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        return str(connection._impl.server_properties["version"].decode())  # noqa: SLF001 - there is no other way to it
+
+
+def _cpu(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+@contextmanager
+def _ingress(env: Mapping[str, str]) -> Iterator[tuple[psutil.Process, str]]:
+    port = choose_ports(["ingress"], {})["ingress"]
+    settings = {"WAXSEAL_INGRESS_HOST": LOOPBACK, "WAXSEAL_INGRESS_PORT": str(port)}
+    process = psutil.Popen([sys.executable, "-m", "ops.cli", "ingress"], env={**env, **settings}, stdout=subprocess.DEVNULL)
+    try:
+        if not wait_until(lambda: _is_ready(port), 30):
+            raise OpsError("the ingress did not become ready")
+        yield process, f"http://{LOOPBACK}:{port}/in/bench/hooks"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_ready(port: int) -> bool:
+    connection = HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

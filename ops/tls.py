@@ -1,0 +1,46 @@
+"""TLS towards others: verified always, against the system's authorities or those that an endpoint names."""
+
+import os
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl.SSLContext:
+    """A context that verifies the other side and its name, and shows `client_cert` when it is asked for one.
+
+    `client_cert` holds a certificate, its chain and its private key, `ca` the authorities to trust instead of the system's;
+    both PEM. Raises `ValueError` for what is none, without showing it. Reads files, so it is not for an event loop.
+    """
+    try:
+        context = ssl.create_default_context(cadata=ca)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("ca must be certificates in PEM") from None
+    if client_cert is not None:
+        with _as_file(client_cert) as path:
+            try:
+                context.load_cert_chain(path, password=_none)
+            except (ssl.SSLError, ValueError):
+                raise ValueError("client_cert must be a certificate and its unencrypted private key, both in PEM") from None
+    return context
+
+
+def _none() -> str:
+    """No password: OpenSSL would ask for one on the terminal."""
+    raise ValueError("the private key is encrypted")
+
+
+@contextmanager
+def _as_file(text: str) -> Iterator[str]:
+    """A path under which OpenSSL, which reads keys from nothing else, finds `text`; in memory where there is memfd."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("client_cert"), "w") as file:
+            file.write(text)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            yield file.name

@@ -1,0 +1,66 @@
+"""Statements on the acts of operators and on what operators should hear of. Rows are added and read, never changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, text
+from sqlalchemy import RowMapping as Row
+
+# Before anything is done, in a transaction of its own: an act that is killed has left its name.
+WRITE = text("""
+    INSERT INTO audit (at, who, act, filter, count, phase)
+    VALUES (:now, :who, :act, CAST(:filter AS jsonb), :count, :phase) RETURNING id""")
+
+END = text("""
+    INSERT INTO audit (at, who, act, filter, count, phase, begun)
+    SELECT :now, who, act, filter, :count, 'done', id FROM audit WHERE id = :id""")
+
+# Newest first, in pages by id. An act on many is one line: what it was meant for, and what it came to if it ended.
+ACTS = text("""
+    SELECT act.id, act.at, act.who, act.act, act.filter, act.count AS planned,
+           CASE WHEN act.phase = 'done' THEN act.count ELSE ending.count END AS done,
+           CASE WHEN act.phase = 'done' THEN act.at ELSE ending.at END AS ended_at
+    FROM audit AS act LEFT JOIN audit AS ending ON ending.begun = act.id
+    WHERE act.begun IS NULL AND act.id < :before
+      AND (CAST(:since AS timestamptz) IS NULL OR act.at >= :since)
+      AND (CAST(:until AS timestamptz) IS NULL OR act.at < :until)
+    ORDER BY act.id DESC LIMIT :limit""")
+
+# Newest first, in pages by id.
+EVENTS = text("""
+    SELECT event.id, at, kind, event.tenant, endpoint.name AS endpoint, detail
+    FROM operator_event AS event LEFT JOIN endpoint ON endpoint.id = endpoint_id
+    WHERE event.id < :before
+      AND (CAST(:tenant AS text) IS NULL OR event.tenant = :tenant)
+      AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+      AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
+    ORDER BY event.id DESC LIMIT :limit""")
+
+
+def record(
+    conn: Connection, who: str, act: str, filter_: Mapping[str, Any], count: int, now: datetime, phase: Literal["begun", "done"]
+) -> int:
+    """Notes an act; returns its id. One that is `begun` is to be ended with `end`."""
+    asked = {"who": who, "act": act, "filter": json.dumps(filter_, default=str), "count": count, "now": now, "phase": phase}
+    return int(conn.execute(WRITE, asked).scalar_one())
+
+
+def end(conn: Connection, id_: int, count: int, now: datetime) -> None:
+    """Notes to how many an act was done in the end. Raises a unique violation when that was noted before."""
+    conn.execute(END, {"id": id_, "count": count, "now": now})
+
+
+def acts(conn: Connection, since: datetime | None, until: datetime | None, before: int, limit: int) -> Sequence[Row]:
+    """The `limit` newest acts with ids below `before`; `done` and `ended_at` are null where one was cut off, or still runs."""
+    asked = {"since": since, "until": until, "before": before, "limit": limit}
+    return conn.execute(ACTS, asked).mappings().all()
+
+
+def events(
+    conn: Connection, tenant: str | None, since: datetime | None, until: datetime | None, before: int, limit: int
+) -> Sequence[Row]:
+    """The `limit` newest operator events with ids below `before`."""
+    asked = {"tenant": tenant, "since": since, "until": until, "before": before, "limit": limit}
+    return conn.execute(EVENTS, asked).mappings().all()

@@ -1,0 +1,59 @@
+"""Publishes dead letters again, to the inbox, exactly as they came."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from pika import BasicProperties, DeliveryMode
+
+from ops.errors import OpsError
+from ops.replay import Publish
+from schemas.message import Message
+from workers import fields
+from workers.publisher_thread import PublisherThread
+from workers.topology import IN, RECEIVED
+from workers.window import Outgoing
+
+PATIENCE: Final = 10.0  # seconds for the broker to be there, and then for its confirms
+
+#: What a quorum queue adds when it delivers again, which did not come with the message.
+_BROKERS_OWN: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+
+
+@contextmanager
+def inbox(amqp_url: str) -> Iterator[Publish]:
+    """What is given publishes and waits for the confirms. It raises `OpsError` when the broker is away for ten seconds."""
+    fields.install()
+    publisher = PublisherThread(amqp_url, "replay")
+
+    def publish(messages: Sequence[Message]) -> list[bool]:
+        _wait_for(publisher)
+        return publisher.publish_all([outgoing(message) for message in messages], PATIENCE)
+
+    try:
+        yield publish
+    finally:
+        publisher.close()
+
+
+def outgoing(message: Message) -> Outgoing:
+    """The message on its way to the inbox, by the exchange that it came through."""
+    properties = BasicProperties(
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers={name: value for name, value in (message.headers or {}).items() if name not in _BROKERS_OWN},
+        message_id=message.message_id,
+        type=message.type,
+        timestamp=message.timestamp,
+        delivery_mode=DeliveryMode.Persistent.value,
+    )
+    return Outgoing(RECEIVED if message.trusted else IN, message.routing_key, message.body, properties)
+
+
+def _wait_for(publisher: PublisherThread) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (reason := publisher.ready()) is not None:
+        if time.monotonic() > deadline:
+            raise OpsError(f"the broker does not take messages ({reason}): start it, check WAXSEAL_AMQP_URL, and run this again")
+        time.sleep(0.05)

@@ -1,0 +1,47 @@
+"""What every transport is: something that makes one try and says what came of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pipeline.addresses import Network
+from pipeline.deliver import UNSENDABLE
+from schemas.delivery import Delivery, Receipt
+from schemas.endpoint import Endpoint
+
+#: (endpoint, delivery, seconds it may take altogether) -> what came of it. Raises nothing but CancelledError.
+Send = Callable[[Endpoint, Delivery, float], Awaitable[Receipt]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for everything that a deployment sends."""
+
+    user_agent: str
+    allowed: Sequence[Network] = ()  # private networks that may be reached all the same
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    amqp_url: str = field(default="", repr=False)
+
+
+class Sender(Protocol):
+    """A transport, from `open` to `close` on one event loop."""
+
+    def open(self) -> None:
+        """Make ready, on the running loop; connects to nobody yet."""
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
+        """Make one try, of `seconds` at most from the look-up of the name to the end of the answer."""
+
+
+def unsendable(error: Exception) -> Receipt:
+    """The receipt for what cannot be made into a request; it would be the same the next time."""
+    return Receipt(datetime.now(UTC), 0.0, error=UNSENDABLE, detail=said(error))
+
+
+def said(error: BaseException) -> str:
+    """An error's text, bounded."""
+    return f"{type(error).__name__}: {error}"[:500]
