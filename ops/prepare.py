@@ -10,6 +10,7 @@ from ops.account import own_file
 from ops.migrate import migrate
 from ops.servers import PrivateServers
 from ops.settings import Settings
+from pipeline.addresses import LOOPBACK
 
 WORKER = "waxseal_worker"
 _WRITER = "waxseal_writer"  # made by the migrations: may do what workers do, and no more
@@ -28,6 +29,8 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
         "amqp_url": servers.amqp_url,
         "blobs": _blobs(servers.data, settings),
     }
+    if "allow_networks" not in settings.model_fields_set:
+        told["allow_networks"] = LOOPBACK  # who tries this out delivers to a server of their own on this machine
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
     return told

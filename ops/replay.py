@@ -4,6 +4,7 @@ Of a message, a replay publishes it again and marks it only when the broker has 
 published twice, and the ledger drops the second.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -17,16 +18,23 @@ from schemas.message import Message
 
 MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless one alone is larger
 
+UNREACHABLE: Final = "their endpoint was removed: discard them, or configure it again"
+UNCONFIRMED: Final = "the broker did not confirm them: run the same command again"
+
 Publish = Callable[[Sequence[Message]], Sequence[bool]]
 """Says of each message whether the broker has it durably."""
 
 
 class Decision:
-    """Goes through the dead letters that were counted, oldest first: what is buried in the meantime is not among them."""
+    """Goes through the dead letters that were counted, oldest first: what is buried in the meantime is not among them.
+
+    `left` counts those that stay open, by what is in their way.
+    """
 
     def __init__(self, wanted: Letters, counted: Sequence[Group], who: str) -> None:
         self.wanted = wanted
         self.who = who
+        self.left: Counter[str] = Counter()
         self._after = min((group.first for group in counted), default=0) - 1
         self._last = max((group.last for group in counted), default=-1)
 
@@ -38,48 +46,35 @@ class Decision:
         return taken
 
 
-class Discard:
-    """The step of an act that discards."""
-
-    def __init__(self, decision: Decision) -> None:
-        self._decision = decision
-
-    def __call__(self, conn: Connection, size: int) -> int | None:
-        """Discards the next ones, and the deliveries among them."""
-        taken = self._decision.next(conn, size)
-        if not taken:
-            return None
-        graves.give_up(conn, _deliveries(taken))
-        return graves.decide(conn, [each.id for each in taken], "discarded", datetime.now(UTC), self._decision.who)
+def discard(decision: Decision, conn: Connection, size: int) -> int | None:
+    """Discards the next ones, and the deliveries among them; how many, or None when there are no more."""
+    taken = decision.next(conn, size)
+    if not taken:
+        return None
+    graves.give_up(conn, _deliveries(taken))
+    return graves.decide(conn, [each.id for each in taken], "discarded", datetime.now(UTC), decision.who)
 
 
-class Replay:
-    """The step of an act that replays. `unreachable` and `unconfirmed` count those that it left open."""
+def replay(decision: Decision, publish: Publish, conn: Connection, size: int) -> int | None:
+    """Replays the next ones; how many, or None when there are no more. What cannot be replayed now stays open."""
+    taken = decision.next(conn, size)
+    if not taken:
+        return None
+    able = [each for each in taken if not each.unreachable]
+    decision.left[UNREACHABLE] += len(taken) - len(able)
+    messages = [each.id for each in able if _is_message(each)]
+    published = _published(conn, messages, publish)
+    decision.left[UNCONFIRMED] += len(messages) - len(published)
+    graves.revive(conn, _deliveries(able), datetime.now(UTC))
+    done = [*published, *(each.id for each in able if not _is_message(each))]
+    return graves.decide(conn, done, "replayed", datetime.now(UTC), decision.who)
 
-    def __init__(self, decision: Decision, publish: Publish) -> None:
-        self._decision = decision
-        self._publish = publish
-        self.unreachable = 0
-        self.unconfirmed = 0
 
-    def __call__(self, conn: Connection, size: int) -> int | None:
-        """Replays the next ones; what cannot be now stays open."""
-        taken = self._decision.next(conn, size)
-        if not taken:
-            return None
-        able = [each for each in taken if not each.unreachable]
-        done = [*self._published(conn, [each.id for each in able if _is_message(each)])]
-        graves.revive(conn, _deliveries(able), datetime.now(UTC))
-        done += [each.id for each in able if not _is_message(each)]
-        self.unreachable += len(taken) - len(able)
-        return graves.decide(conn, done, "replayed", datetime.now(UTC), self._decision.who)
-
-    def _published(self, conn: Connection, ids: Sequence[int]) -> list[int]:
-        if not ids:
-            return []
-        confirmed = self._publish(graves.messages(conn, ids))
-        self.unconfirmed += len(ids) - sum(confirmed)
-        return [id_ for id_, durable in zip(ids, confirmed, strict=True) if durable]
+def _published(conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:
+    if not ids:
+        return []
+    confirmed = publish(graves.messages(conn, ids))
+    return [id_ for id_, durable in zip(ids, confirmed, strict=True) if durable]
 
 
 def _is_message(taken: Taken) -> bool:

@@ -4,11 +4,13 @@ import base64
 import os
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.errors import Misconfigured
+from pipeline.addresses import networks
 
 PREFIX: Final = "WAXSEAL_"
 LogLevel = Annotated[
@@ -46,6 +48,17 @@ class Settings(BaseSettings):
     lease: float = Field(90.0, gt=0, description="seconds until a claimed delivery that was not settled is claimed again")
     delivery_threads: int = Field(16, ge=1, le=1024, description="threads per delivery process")
     max_leased: int = Field(4000, ge=1, description="most deliveries claimed and not yet settled")
+    allow_networks: str = Field(
+        "",
+        description="private networks that may be delivered to, comma-separated CIDRs; unset: none, but on the private servers "
+        "of `waxseal up` 127.0.0.0/8,::1/128; none: none there either. A cloud's metadata address needs an entry of its own",
+    )
+    proxy: str = Field(
+        "",
+        repr=False,
+        description="proxy of deliveries over HTTP: http(s)://[user:password@]host:port; then it is the proxy that has to keep "
+        "names from leading to private networks",
+    )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 
     @field_validator("database_url")
@@ -63,6 +76,21 @@ class Settings(BaseSettings):
     def _are_keys(cls, keys: str) -> str:
         split_keys(keys)
         return keys
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks(text)
+        return text
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, url: str) -> str:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port and parts.path in ("", "/")
+        if url and (not whole or parts.query or parts.fragment):
+            raise ValueError("must be http://[user:password@]host:port, or https://")
+        return url
 
     def fernet_keys(self) -> list[str]:
         """Give the keys, newest first, from the variable or else the file; an empty list when neither is set."""

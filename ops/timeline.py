@@ -5,9 +5,10 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from ops.errors import OpsError
 from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.settings import Settings
-from ops.views import View, delivery_view, entry_view, letter_view
+from ops.views import View, delivery_view, entry_view, letter_view, whole_letter_view
 from pipeline.dedupe import chain_key
 from pipeline.store import letters, reading, scan
 from pipeline.store.letters import Letters
@@ -67,3 +68,13 @@ def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> I
         if not page:
             return
         before, left = page[-1]["id"], left - len(page)
+
+
+def dead_letter(engine: Engine, id_: int) -> View:
+    """One dead letter with all that was kept of it. Raises `OpsError` when there is none."""
+    with snapshot(engine) as conn:
+        row = letters.letter(conn, id_)
+        if row is None:
+            raise OpsError(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
+        delivery = row["delivery_id"]
+        return whole_letter_view(row, [] if delivery is None else reading.attempts(conn, [delivery])[delivery])

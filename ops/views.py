@@ -8,6 +8,9 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import RowMapping as Row
 
+from pipeline.store.letters import Group
+from pipeline.store.owed import Planned
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 View = dict[str, Any]
@@ -51,24 +54,72 @@ def delivery_view(row: Row, tries: Sequence[Row]) -> View:
 
 def letter_view(row: Row) -> View:
     """A dead letter as it is listed."""
-    plain = ("id", "stage", "state", "reason", "detail", "tenant", "source", "endpoint", "delivery_id", "event_id")
+    plain = ("id", "stage", "state", "reason", "error", "detail", "tenant", "source", "endpoint", "delivery_id", "event_id")
+    times = ("first_at", "last_at", "decided_at")
     return {
         **{name: row[name] for name in (*plain, "routing_key", "attempts")},
-        "first_at": rfc3339(row["first_at"]),
-        "last_at": rfc3339(row["last_at"]),
+        **{name: rfc3339(row[name]) for name in times},
+        "decided_by": row["decided_by"],
     }
 
 
-def whole_letter_view(row: Row) -> View:
-    """A dead letter with all that was kept of the message."""
+def whole_letter_view(row: Row, tries: Sequence[Row]) -> View:
+    """A dead letter with all that was kept: of a message as it came, of a delivery where it is in the ledger, and its tries."""
     body = None if row["body"] is None else bytes(row["body"])
     return {
         **letter_view(row),
+        "chain": row["chain_id"] and row["chain_id"].hex,
+        "seq": row["seq"],
+        "tries": [_try_view(each) for each in tries],
         "content_type": row["content_type"],
         "headers": row["headers"],
         "body": _text(body),
         "body_base64": None if body is None else base64.b64encode(body).decode(),
     }
+
+
+def group_view(group: Group) -> View:
+    """How many dead letters there are of one kind."""
+    plain = ("stage", "reason", "tenant", "endpoint", "count")
+    return {
+        **{name: getattr(group, name) for name in plain},
+        "oldest": rfc3339(group.oldest),
+        "newest": rfc3339(group.newest),
+    }
+
+
+def owed_view(row: Row) -> View:
+    """A pair of event and endpoint that is not delivered, and why."""
+    attributes = _object(row["attributes"])
+    plain = ("id", "endpoint", "subject", "seq", "state", "attempts")
+    return {
+        **{name: row[name] for name in plain},
+        "event_id": attributes.get("id"),
+        "type": attributes.get("type"),
+        "chain": row["chain_id"].hex,
+        "created_at": rfc3339(row["created_at"]),
+        "next_attempt_at": rfc3339(row["next_attempt_at"]),
+        "settled_at": rfc3339(row["settled_at"]),
+        "reason": _reason(row),
+        "dead_letter": row["letter"],
+    }
+
+
+def planned_view(planned: Planned, endpoint: str) -> View:
+    """How many tries of an endpoint are planned for later."""
+    times = {"earliest": rfc3339(planned.earliest), "latest": rfc3339(planned.latest)}
+    return {"endpoint": endpoint, "count": planned.count, **times}
+
+
+def act_view(row: Row) -> View:
+    """An act of an operator; `done` and `ended_at` are null when it was cut off, or has not ended."""
+    plain = ("id", "who", "act", "filter", "planned", "done")
+    return {**{name: row[name] for name in plain}, "at": rfc3339(row["at"]), "ended_at": rfc3339(row["ended_at"])}
+
+
+def event_view(row: Row) -> View:
+    """Something that an operator should hear of."""
+    return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "detail")}, "at": rfc3339(row["at"])}
 
 
 def rfc3339(moment: datetime | None) -> str | None:
@@ -83,6 +134,14 @@ def _try_view(row: Row) -> View:
         "started_at": rfc3339(row["started_at"]),
         "seconds": round(row["seconds"], 6),
     }
+
+
+def _reason(row: Row) -> str | None:
+    """Why it is not delivered: what ended it, what holds it, or what went wrong last."""
+    if row["state"] == "paused" and row["disabled"]:
+        return f"disabled: {row['disabled']}"
+    parts = (row["buried"] if row["state"] == "dead" else None, row["error"])
+    return ": ".join(part for part in parts if part) or None
 
 
 def _microseconds(at: Any) -> str | None:

@@ -18,7 +18,8 @@ from workers.topology import INBOX
 @contextmanager
 def broker_stopped(servers: PrivateServers) -> Iterator[None]:
     """Kills the broker for the time of the block; it has its data again afterwards."""
-    os.kill(servers.rabbitmq_pid, signal.SIGKILL)
+    if servers.child("rabbitmq").running:
+        os.kill(servers.rabbitmq_pid, signal.SIGKILL)
     servers.child("rabbitmq").process.wait(10)  # type: ignore[union-attr]
     try:
         yield

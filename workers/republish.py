@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from pika import BasicProperties, DeliveryMode
 
 from ops.errors import OpsError
 from ops.replay import Publish
+from ops.settings import Settings, require
 from schemas.message import Message
 from workers import fields
 from workers.publisher_thread import PublisherThread
@@ -22,19 +23,22 @@ _BROKERS_OWN: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
 @contextmanager
-def inbox(amqp_url: str) -> Iterator[Publish]:
-    """What is given publishes and waits for the confirms. It raises `OpsError` when the broker is away for ten seconds."""
-    fields.install()
-    publisher = PublisherThread(amqp_url, "replay")
+def inbox(settings: Settings) -> Iterator[Publish]:
+    """What is given publishes and waits for the confirms; it connects when it is first used.
 
-    def publish(messages: Sequence[Message]) -> list[bool]:
-        _wait_for(publisher)
-        return publisher.publish_all([outgoing(message) for message in messages], PATIENCE)
+    It raises `OpsError` when the broker is away for ten seconds.
+    """
+    with ExitStack() as stack:
+        opened: list[PublisherThread] = []
 
-    try:
+        def publish(messages: Sequence[Message]) -> list[bool]:
+            if not opened:
+                opened.append(_open(settings))
+                stack.callback(opened[0].close)
+            _wait_for(opened[0])
+            return opened[0].publish_all([outgoing(message) for message in messages], PATIENCE)
+
         yield publish
-    finally:
-        publisher.close()
 
 
 def outgoing(message: Message) -> Outgoing:
@@ -51,9 +55,17 @@ def outgoing(message: Message) -> Outgoing:
     return Outgoing(RECEIVED if message.trusted else IN, message.routing_key, message.body, properties)
 
 
+def _open(settings: Settings) -> PublisherThread:
+    require(settings, "amqp_url")
+    fields.install()
+    return PublisherThread(settings.amqp_url, "replay")
+
+
 def _wait_for(publisher: PublisherThread) -> None:
     deadline = time.monotonic() + PATIENCE
     while (reason := publisher.ready()) is not None:
         if time.monotonic() > deadline:
-            raise OpsError(f"the broker does not take messages ({reason}): start it, check WAXSEAL_AMQP_URL, and run this again")
+            raise OpsError(
+                f"the broker does not take messages ({reason}): start it and run this again"
+            )
         time.sleep(0.05)

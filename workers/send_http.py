@@ -3,29 +3,27 @@
 import asyncio
 import os
 import ssl
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
-from ops.tls import client_context
 from pipeline.addresses import literal, refused_host
 from pipeline.deliver import retry_after
 from pipeline.signing import RANDOM_BYTES, headers, key_of
 from schemas.delivery import Delivery, Receipt, Wish
 from schemas.endpoint import Endpoint
-from workers.course import COURSE, Course, TimedTls
+from workers.course import COURSE, Course
 from workers.dialling import Dialler, Refused, endpoint_name
 from workers.http_faults import Fault, fault_of, is_the_proxys, refusal_of
 from workers.sending import Terms, unsendable
+from workers.tls_contexts import TlsContexts
 
 KEPT: Final = 4 * 1024  # bytes of an answer that are recorded
 READ: Final = 64 * 1024  # bytes of an answer that are read; the rest is not waited for
 IDLE: Final = 15.0  # seconds until a connection that nobody used is closed
 DNS_SECONDS: Final = 10
-CONTEXTS: Final = 256  # TLS settings of endpoints that are kept ready
 
 _WISHES: Final[dict[str, Wish]] = {"disable": "disable", "abort-message": "abort"}
 
@@ -77,7 +75,7 @@ class HttpSender:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._proxy = None if terms.proxy is None else URL(terms.proxy)
-        self._contexts: OrderedDict[tuple[str | None, str | None], ssl.SSLContext] = OrderedDict()
+        self._contexts = TlsContexts()
         self._loop: asyncio.AbstractEventLoop
         self._session: aiohttp.ClientSession
         self._dialler: Dialler
@@ -89,7 +87,7 @@ class HttpSender:
         connector = _Connector(
             self._proxy,
             limit=0,  # how many at once is the lanes' business
-            ssl=_timed(client_context()),
+            ssl=self._contexts.common,
             keepalive_timeout=IDLE,
             ttl_dns_cache=DNS_SECONDS,
             resolver=self._dialler,
@@ -133,7 +131,7 @@ class HttpSender:
     async def _exchange(self, tried: _Try, endpoint: Endpoint, said: dict[str, str], body: bytes) -> None:
         if self._proxy is not None and (why := refused_host(_host(endpoint), self._terms.allowed)):
             raise Refused(f"{_host(endpoint)} must not be asked for: {why}")
-        tls = await self._context(endpoint)
+        tls = await self._contexts.of(endpoint)
         async with self._session.post(endpoint.url, data=body, headers=said, allow_redirects=False, ssl=tls) as response:
             tried.answered = self._loop.time()
             tried.status = response.status
@@ -146,18 +144,6 @@ class HttpSender:
                 if seen >= READ:
                     response.close()
                     return
-
-    async def _context(self, endpoint: Endpoint) -> ssl.SSLContext | bool:
-        """The endpoint's own TLS settings; True for everybody's."""
-        key = endpoint.client_cert, endpoint.ca
-        if key == (None, None):
-            return True
-        if key not in self._contexts:
-            self._contexts[key] = _timed(await asyncio.to_thread(client_context, *key))
-            if len(self._contexts) > CONTEXTS:
-                self._contexts.popitem(last=False)
-        self._contexts.move_to_end(key)
-        return self._contexts[key]
 
     def _fault(self, error: Exception, tried: _Try, endpoint: Endpoint, seconds: float) -> Fault:
         kind, detail = fault_of(error, tried.status, seconds)
@@ -188,8 +174,3 @@ class HttpSender:
 def _host(endpoint: Endpoint) -> str:
     """The host as it is asked for, which is not always as it is written."""
     return URL(endpoint.url).raw_host or ""
-
-
-def _timed(context: ssl.SSLContext) -> ssl.SSLContext:
-    context.sslobject_class = TimedTls
-    return context

@@ -5,6 +5,7 @@ the same sink is called over kept connections. What it lacks is the batch.
 """
 
 import http.client
+import os
 import random
 import signal
 import threading
@@ -21,7 +22,7 @@ from ops.secrets import Vault
 from ops.settings import Settings, load_settings
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
-from pipeline.signing import headers, key_of
+from pipeline.signing import RANDOM_BYTES, headers, key_of
 from pipeline.store import catalog, deliveries
 from schemas.catalog import Catalog
 from schemas.delivery import Receipt
@@ -71,8 +72,8 @@ class _Office:
             endpoint = self.catalog.endpoints[delivery.endpoint_id]
             now = datetime.now(UTC)
             keys = [key_of(secret) for secret in endpoint.secrets]
-            receipt = self._post(endpoint, headers(delivery, keys, "peer", now, random.randbytes(24)), delivery.body)
-            verdict = judge(delivery, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - no secret
+            receipt = self._post(endpoint, headers(delivery, keys, "peer", now, os.urandom(RANDOM_BYTES)), delivery.body)
+            verdict = judge(delivery, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
             with transaction(self.engine) as conn:
                 settle(conn, [Tried(delivery, verdict)], datetime.now(UTC))
 

@@ -5,7 +5,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.request import urlopen
 
 import psutil
@@ -32,19 +32,19 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody else's
 
 
 class Stage:
-    """A configured system without its processes, and the sink."""
+    """A configured system without its processes, and the sink, from construction to the end of the block."""
 
     def __init__(self, servers: PrivateServers, folder: Path) -> None:
         self.servers = servers
         self.port = choose_ports(["sink"], {})["sink"]
         self.env = configure(servers, folder, config(self.port))
-        self._file = folder / "disturbed.yaml"
         self.engine: Engine = make_engine(servers.database_url, pool_size=2)
         self._settings = Settings(database_url=servers.database_url, keys=self.env["WAXSEAL_KEYS"])
+        self._file = folder / "disturbed.yaml"
         self._planned = 0
         self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,10 +61,6 @@ class Stage:
             self._plan(range(first, min(first + 1000, self._planned + count)), key, subscribed)
         self._planned += count
 
-    def _plan(self, numbers: range, key: bytes, subscribed: Subscriptions) -> None:
-        with transaction(self.engine) as conn:
-            append(conn, [_event(number, key) for number in numbers], subscribed, datetime.now(UTC))
-
     def unfinished(self) -> bool:
         """Whether a delivery is due or leased."""
         with transaction(self.engine) as conn:
@@ -75,14 +71,14 @@ class Stage:
         return int(self._figures()["requests"])
 
     def received(self, expected: int) -> list[float]:
-        """The latencies at the endpoints that are well, as soon as `expected` are there; since it was last asked."""
-        found: list[float] = self._figures()["latencies"].get("well", [])
+        """The latencies at the endpoints that are well since it was last asked, as soon as `expected` are there."""
+        found: list[float] = self._well()
         deadline = time.monotonic() + DEADLINE
         while len(found) < expected:
             if time.monotonic() > deadline:
                 raise OpsError(f"{len(found)} of {expected} events were received")
             time.sleep(0.1)
-            found += self._figures()["latencies"].get("well", [])
+            found += self._well()
         return found
 
     def disturb(self) -> None:
@@ -90,8 +86,15 @@ class Stage:
         self._file.write_text(config(self.port, "hanging", "failing"), encoding="utf-8")
         apply_file(self._file, self._settings)
 
+    def _plan(self, numbers: range, key: bytes, subscribed: Subscriptions) -> None:
+        with transaction(self.engine) as conn:
+            append(conn, [_event(number, key) for number in numbers], subscribed, datetime.now(UTC))
+
+    def _well(self) -> list[float]:
+        return list(self._figures()["latencies"].get("well", []))
+
     def _figures(self) -> dict[str, Any]:
-        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:  # noqa: S310 - our own sink
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 
@@ -101,8 +104,9 @@ def config(port: int, *kinds: str) -> str:
     lines = ["tenants: [{name: bench}]", "sources: [{tenant: bench, name: orders, kind: amqp}]", "endpoints:"]
     for number in range(ENDPOINTS):
         kind = kinds[number] if number < len(kinds) else "well"
-        lines.append(f"  - tenant: bench\n    name: e{number}\n    url: http://127.0.0.1:{port}/{kind}/{number}")
-        lines.append(f'    secrets: [{SECRET}]\n    filter: {{exact: {{type: "order.{number}"}}}}')
+        url = f"http://127.0.0.1:{port}/{kind}/{number}"
+        terms = f'secrets: ["{SECRET}"], filter: {{exact: {{type: "order.{number}"}}}}'
+        lines.append(f'  - {{tenant: bench, name: e{number}, url: "{url}", {terms}}}')
     return "\n".join(lines) + "\n"
 
 

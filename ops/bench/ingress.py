@@ -129,7 +129,7 @@ def _broker_version(servers: PrivateServers) -> str:
     import pika  # noqa: PLC0415
 
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        return str(connection._impl.server_properties["version"].decode())  # noqa: SLF001 - there is no other way to it
+        return str(connection._impl.server_properties["version"])  # noqa: SLF001 - there is no other way to it
 
 
 def _cpu(process: psutil.Process) -> float:

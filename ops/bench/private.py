@@ -8,6 +8,7 @@ from ops.apply import apply_file
 from ops.migrate import migrate
 from ops.servers import PrivateServers
 from ops.settings import Settings, environment
+from pipeline.addresses import LOOPBACK
 
 
 def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, str]:
@@ -22,4 +23,5 @@ def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, s
         "WAXSEAL_AMQP_URL": servers.amqp_url,
         "WAXSEAL_KEYS": key,
         "WAXSEAL_LOG_LEVEL": "warning",
+        "WAXSEAL_ALLOW_NETWORKS": LOOPBACK,
     }

@@ -5,17 +5,30 @@ Modules import what their commands need inside them, so that `waxseal --help` is
 
 import click
 
+from ops.cli.audit import COMMANDS as ANSWERING
 from ops.cli.bench import COMMANDS as MEASURING
 from ops.cli.config import COMMANDS as CONFIGURING
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as SHOWING
+from ops.cli.owed import COMMANDS as OWING
 from ops.cli.plain import PlainGroup
 from ops.cli.prove import COMMANDS as PROVING
 from ops.cli.read import COMMANDS as READING
 from ops.cli.run import COMMANDS as RUNNING
 from ops.cli.status import COMMANDS as LOOKING
 
-COMMANDS: tuple[click.Command, ...] = (*RUNNING, *CONFIGURING, *LOOKING, *READING, *DEAD, *PROVING, *SHOWING, *MEASURING)
+COMMANDS: tuple[click.Command, ...] = (
+    *RUNNING,
+    *CONFIGURING,
+    *LOOKING,
+    *READING,
+    *OWING,
+    *DEAD,
+    *ANSWERING,
+    *PROVING,
+    *SHOWING,
+    *MEASURING,
+)
 
 
 @click.group(cls=PlainGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,17 +1,28 @@
-"""Commands on dead letters: what stopped, at every stage, and why."""
+"""Commands on dead letters: what stopped, at every stage, and why; and what is to become of it."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from ops.cli.agree import Terms, acting
 from ops.cli.plain import PlainGroup
 from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, moment, show_fields, show_list
+from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.when import LIMIT, SINCE, UNTIL
+from schemas.deadletter import Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ops.acts import Step
+    from ops.replay import Decision
+    from ops.settings import Settings
+    from pipeline.store.letters import Group, Letters
 
 _LETTER: tuple[Column, ...] = (
     ("id", "id"),
@@ -22,48 +33,48 @@ _LETTER: tuple[Column, ...] = (
     ("tenant", "tenant"),
     ("to or from", lambda row: row["endpoint"] or row["source"] or row["routing_key"]),
     ("event", "event_id"),
+    ("attempts", "attempts"),
     ("detail", "detail"),
 )
-
-
-class _Moment(click.ParamType[datetime]):
-    """An RFC 3339 time or date, or how long ago, as 2h."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        from schemas.units import seconds
-
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except ValueError:
-            pass
-        try:
-            return datetime.now(UTC) - timedelta(seconds=seconds(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a time, as 2026-01-31T12:00:00Z, nor how long ago, as 2h", param, ctx)
+_GROUP: tuple[Column, ...] = (
+    ("count", "count"),
+    ("stage", "stage"),
+    ("reason", "reason"),
+    ("tenant", "tenant"),
+    ("endpoint", "endpoint"),
+    ("oldest", moment("oldest")),
+    ("newest", moment("newest")),
+)
+ALL_OPEN = click.option("--all", "everything", is_flag=True, help="All that are open, when nothing else is chosen.")
 
 
 def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose dead letters, the same for every command on them."""
+    """The options that choose dead letters, the same for every command on them, as one argument `wanted`."""
+
+    @wraps(command)
+    def choose(ids: tuple[int, ...], **others: Any) -> Any:
+        from pipeline.store.letters import Letters
+
+        asked = {name: others.pop(name) for name in ("tenant", "endpoint", "reason", "stage", "since", "until")}
+        return command(wanted=Letters(**asked, ids=list(ids) or None), **others)
+
+    chosen: Callable[..., Any] = choose
     for option in (
-        click.option("--tenant", help="Only of this tenant."),
-        click.option("--endpoint", help="Only of deliveries to this endpoint."),
-        click.option("--reason", help="Only with this reason."),
-        click.option("--since", type=_Moment(), help="Only from this time on: RFC 3339 in UTC, or 2h for two hours ago."),
-        click.option("--until", type=_Moment(), help="Only before this time."),
         click.option("--id", "ids", type=int, multiple=True, help="Only this one; may be given several times."),
+        UNTIL,
+        SINCE,
+        click.option("--stage", type=click.Choice(get_args(Stage)), help="Only of this stage."),
+        click.option("--reason", help="Only with this reason."),
+        click.option("--endpoint", help="Only of deliveries to this endpoint."),
+        click.option("--tenant", help="Only of this tenant."),
     ):
-        command = option(command)
-    return command
+        chosen = option(chosen)
+    return chosen
 
 
 @click.group(cls=PlainGroup)
 def dead() -> None:
-    """Look at what could not go on.
+    """Look at what could not go on, and decide what becomes of it.
 
     Messages that could not be admitted, deliveries whose schedule ended, and what else stopped, each with its reason.
     """
@@ -72,31 +83,21 @@ def dead() -> None:
 @dead.command("list")
 @chosen
 @click.option("--all", "closed", is_flag=True, help="Also those that were replayed or discarded.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@LIMIT
 @JSON
 @DATA
-def list_letters(
-    tenant: str | None,
-    endpoint: str | None,
-    reason: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    ids: tuple[int, ...],
-    closed: bool,
-    limit: int | None,
-    as_json: bool,
-    data: Path,
-) -> None:
+def list_letters(wanted: "Letters", closed: bool, limit: int | None, as_json: bool, data: Path) -> None:
     """List open dead letters, newest first.
 
     Example: waxseal dead list --tenant acme --since 2h
     """
+    from dataclasses import replace
+
     from ops.reader import open_engine
     from ops.stack import settings_for
     from ops.timeline import dead_letters
-    from pipeline.store.reading import Letters
 
-    wanted = Letters(tenant, endpoint, reason, since, until, ids or None, closed)
+    wanted = replace(wanted, closed=closed)
     with open_engine(settings_for(data, "database_url")) as engine:
         shown = show_list(dead_letters(engine, wanted, limit), _LETTER, as_json, limited=limit is not None)
     if not shown:
@@ -109,25 +110,108 @@ def list_letters(
 @JSON
 @DATA
 def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data: Path) -> None:
-    """Show dead letters with all that was kept of the message.
+    """Show dead letters with all that was kept of the message, or every try of the delivery.
 
     Example: waxseal dead show 17
     """
-    from ops.errors import OpsError
-    from ops.reader import open_engine, snapshot
+    from ops.reader import open_engine
     from ops.stack import settings_for
-    from ops.views import whole_letter_view
-    from pipeline.store import reading
+    from ops.timeline import dead_letter
 
     if not (id_ or ids):
         raise click.UsageError("which one? `waxseal dead list` shows their ids", click.get_current_context())
     with open_engine(settings_for(data, "database_url")) as engine:
         for wanted in (*id_, *ids):
-            with snapshot(engine) as conn:
-                row = reading.letter(conn, wanted)
-            if row is None:
-                raise OpsError(f"there is no dead letter {wanted}; `waxseal dead list --all` shows them all")
-            show_fields(whole_letter_view(row), as_json)
+            show_fields(dead_letter(engine, wanted), as_json)
+
+
+@dead.command("replay")
+@chosen
+@ALL_OPEN
+@acting
+@DATA
+def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
+    """Send dead letters on their way again, by the route they came and under the same id.
+
+    A delivery is due at once, with its schedule from the start. A message goes back to the inbox as it came, and is marked as
+    replayed when the broker has it. What dies again becomes a new dead letter. Cut off, the same command again does the
+    rest.
+
+    Example: waxseal dead replay --tenant acme --endpoint billing --since 2h
+    """
+    from ops.replay import replay
+    from ops.stack import settings_for
+    from workers.republish import inbox
+
+    settings = settings_for(data, "database_url")
+    with inbox(settings) as publish:
+        _decide(wanted, everything, terms, settings, ("replay", "replayed"), lambda it: partial(replay, it, publish))
+
+
+@dead.command("discard")
+@chosen
+@ALL_OPEN
+@acting
+@DATA
+def discard_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
+    """Close dead letters that nobody is to get any more.
+
+    They stay in the list with --all; what is in the ledger stays there. A delivery among them ends as discarded.
+
+    Example: waxseal dead discard --reason unknown_tenant --until 30d
+    """
+    from ops.replay import discard
+    from ops.stack import settings_for
+
+    settings = settings_for(data, "database_url")
+    _decide(wanted, everything, terms, settings, ("discard", "discarded"), lambda it: partial(discard, it))
+
+
+def _decide(
+    wanted: "Letters",
+    everything: bool,
+    terms: Terms,
+    settings: "Settings",
+    verb: tuple[str, str],
+    step: "Callable[[Decision], Step]",
+) -> None:
+    """Counts, asks, and does it. Raises `OpsError` when some were left open."""
+    from ops.errors import OpsError
+    from ops.reader import open_engine
+    from ops.replay import Decision
+
+    if not (wanted.asked() or everything):
+        raise click.UsageError(f"which ones? choose some, or {verb[0]} --all", click.get_current_context())
+    with open_engine(settings) as engine:
+        groups = _count(engine, wanted, terms.as_json)
+        planned = sum(group.count for group in groups)
+        if not planned:
+            return
+        terms.agree(f"{verb[0]} {counted(planned, 'dead letter', 'dead letters')}")
+        decision = Decision(wanted, groups, terms.who)
+        done = terms.carry_out(engine, f"dead {verb[0]}", wanted.asked(), planned, step(decision))
+    if terms.as_json:
+        show_json({verb[1]: done, "counted": planned})
+    else:
+        click.echo(f"{verb[1]} {counted(done, 'dead letter', 'dead letters')}")
+    left = [f"{count} left open: {why}" for why, count in decision.left.items() if count]
+    if left:
+        raise OpsError("; ".join(left))
+
+
+def _count(engine: "Engine", wanted: "Letters", as_json: bool) -> "Sequence[Group]":
+    """Shows how many there are of what."""
+    from ops.reader import snapshot
+    from ops.views import group_view
+    from pipeline.store import letters
+
+    with snapshot(engine) as conn:
+        groups = letters.count(conn, wanted)
+    if groups:
+        show_list(map(group_view, groups), _GROUP, as_json, limited=True)
+    else:
+        click.echo("no dead letters", err=True)
+    return groups
 
 
 COMMANDS: tuple[click.Command, ...] = (dead,)

@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pika
 import pytest
 from tests_broker import alarm, broker_stopped
-from tests_ingress import empty_inbox
+from tests_ingress import drain, empty_inbox
 from tests_support import wait_for
 
-from ops.servers import PrivateServers
+from ops.servers import PrivateServers, private_servers
 from workers.publisher import Publisher, Unconfirmed
 from workers.publisher_thread import PublisherThread
 from workers.topology import INBOX, RECEIVED, TOPOLOGY
@@ -235,6 +236,20 @@ def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(
     load.join()
 
     wait_for(lambda: confirmed <= inbox())
+
+
+def test_a_broker_killed_right_after_its_first_message_ever_has_kept_it(data_folder: Path) -> None:
+    async def main(fresh: PrivateServers) -> None:
+        async with publishing(fresh) as publisher:
+            await post(publisher)
+        os.kill(fresh.rabbitmq_pid, signal.SIGKILL)
+
+    with private_servers(data_folder) as fresh:
+        asyncio.run(main(fresh))
+        with broker_stopped(fresh):
+            pass
+
+        assert [b"{}"] == [message.body for _, message in drain(fresh.amqp_url)]
 
 
 def test_an_alarm_fails_publishing_in_time_and_ends_by_itself(servers: PrivateServers, inbox: Callable[[], int]) -> None:

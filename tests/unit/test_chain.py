@@ -1,11 +1,14 @@
 """The ledger's bytes, held against its published vectors byte for byte."""
 
 import base64
+import hmac
 import json
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.chain import commitment, encode, entry_hash, envelope, extend, extend_all
 from schemas.entry import Head
@@ -77,3 +80,10 @@ def test_the_commitment_tells_attributes_from_body() -> None:
     salt = bytes(32)
 
     assert commitment(salt, b"ab", b"c") != commitment(salt, b"a", b"bc")
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(), st.binary(max_size=5000))
+def test_a_commitment_is_the_hmac_that_the_library_computes(salt: bytes, attributes: bytes, body: bytes) -> None:
+    message = b"waxseal/content/v1\x00" + len(attributes).to_bytes(8, "big") + attributes + body
+
+    assert hmac.digest(salt, message, "sha256").hex() == commitment(salt, attributes, body)

@@ -1,0 +1,80 @@
+"""Commands that tell what operators did, and what they should hear of."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from ops.cli.run import DATA
+from ops.cli.show import JSON, Column, moment, show_list
+from ops.cli.when import LIMIT, SINCE, UNTIL
+
+_ACT: tuple[Column, ...] = (
+    ("id", "id"),
+    ("at", moment("at")),
+    ("who", "who"),
+    ("act", "act"),
+    ("which", lambda row: " ".join(f"{name}={value}" for name, value in row["filter"].items()) or "all"),
+    ("planned", "planned"),
+    ("done", lambda row: "cut off, or still running" if row["done"] is None else row["done"]),
+)
+_EVENT: tuple[Column, ...] = (
+    ("id", "id"),
+    ("at", moment("at")),
+    ("kind", "kind"),
+    ("tenant", "tenant"),
+    ("endpoint", "endpoint"),
+    ("detail", "detail"),
+)
+
+
+@click.command()
+@SINCE
+@UNTIL
+@LIMIT
+@JSON
+@DATA
+def audit(since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path) -> None:
+    """List the acts of operators, newest first.
+
+    Who did what, when, to which, to how many it was meant, and to how many it was done.
+
+    Example: waxseal audit --since 7d
+    """
+    from ops.history import acts
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        shown = show_list(acts(engine, since, until, limit), _ACT, as_json, limited=limit is not None)
+    if not shown:
+        click.echo("no acts", err=True)
+
+
+@click.command()
+@click.option("--tenant", help="Only of this tenant.")
+@SINCE
+@UNTIL
+@LIMIT
+@JSON
+@DATA
+def events(
+    tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path
+) -> None:
+    """List what operators should hear of, newest first: endpoints that were disabled, breakers that opened.
+
+    Example: waxseal events --since 1d
+    """
+    from ops.history import events as happened
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        shown = show_list(happened(engine, tenant, since, until, limit), _EVENT, as_json, limited=limit is not None)
+    if not shown:
+        click.echo("no events", err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (audit, events)

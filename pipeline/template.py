@@ -1,0 +1,103 @@
+"""Room 7, deliver, by mail: what an endpoint's templates make of an event.
+
+Jinja2's sandbox keeps a template from everything but what it is given. It bounds neither time nor memory, which is why this
+runs in a process of its own (`workers.rendering`).
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+from jinja2 import ChainableUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.signing import described
+from schemas.delivery import Delivery
+from schemas.endpoint import SmtpTarget
+
+MAX_TEXT: Final = 1024 * 1024  # characters that a template may make
+MAX_SUBJECT: Final = 250  # characters; the rest is cut off
+MAX_BODY: Final = 256 * 1024  # characters of the body that a template sees; the ledger has the rest
+
+DEFAULT_TEXT: Final = """\
+{% for name, value in event | dictsort %}{{ name }}: {{ value }}
+{% endfor %}
+{% if body is none %}({{ size }} bytes of {{ event.datacontenttype }}, which is no text){% else %}{{ body }}{% endif %}
+{% if cut %}(the rest of {{ size }} bytes is in the ledger)
+{% endif %}"""
+
+
+class Unrenderable(ValueError):
+    """The templates make no mail of this event."""
+
+
+def order(target: SmtpTarget, delivery: Delivery) -> dict[str, Any]:
+    """What `render` is given: the templates and what they see, as JSON can hold it."""
+    text = _text(delivery.body)
+    return {
+        "templates": {"subject": target.subject, "text": DEFAULT_TEXT if target.text is None else target.text},
+        "event": described(delivery),
+        "body": None if text is None else text[:MAX_BODY],
+        "cut": text is not None and len(text) > MAX_BODY,
+        "size": len(delivery.body),
+    }
+
+
+def render(ordered: Mapping[str, Any]) -> dict[str, str]:
+    """Each template's text, with `event`, its attributes; `body`, its text, None if it is none; `json`, None if it is none.
+
+    Raises `Unrenderable`, and MemoryError.
+    """
+    seen = {name: ordered[name] for name in ("event", "body", "cut", "size")}
+    seen["json"] = _json(ordered)
+    return {name: _rendered(name, source, seen) for name, source in ordered["templates"].items()}
+
+
+def check_template(source: str) -> None:
+    """Raise `Unrenderable` for what is no template, with the line."""
+    try:
+        _compiled(source)
+    except TemplateError as error:
+        raise Unrenderable(f"line {getattr(error, 'lineno', 1)}: {error.message or type(error).__name__}") from None
+
+
+def _rendered(name: str, source: str, seen: Mapping[str, Any]) -> str:
+    try:
+        return _bounded(_compiled(source).generate(**seen))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Unrenderable(f"the {name}: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _bounded(pieces: Iterable[str]) -> str:
+    made, size = [], 0
+    for piece in pieces:
+        made.append(piece)
+        size += len(piece)
+        if size > MAX_TEXT:
+            raise Unrenderable(f"more than {MAX_TEXT} characters")
+    return "".join(made)
+
+
+@lru_cache(64)
+def _compiled(source: str) -> Template:
+    return ImmutableSandboxedEnvironment(undefined=ChainableUndefined, keep_trailing_newline=True).from_string(source)
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _json(ordered: Mapping[str, Any]) -> Any:
+    media = ordered["event"]["datacontenttype"].partition(";")[0].strip().lower()
+    if ordered["body"] is None or ordered["cut"] or not (media == "application/json" or media.endswith("+json")):
+        return None
+    try:
+        return orjson.loads(ordered["body"])
+    except ValueError:
+        return None
