@@ -5,7 +5,8 @@ whenever and however it was cut off.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -55,20 +56,34 @@ class Pace:
             self._sleep(early)
 
 
-def perform(engine: Engine, act: Act, planned: int, step: Step, pace: Pace, show: Callable[[int], None]) -> int:
-    """Do it to all; how many it was done to. When it raises, what is done stays done, and the audit has the count."""
+@dataclass(slots=True)
+class Tally:
+    """To how many it was done so far."""
+
+    done: int = 0
+
+
+@contextmanager
+def noted(engine: Engine, act: Act, planned: int) -> Iterator[Tally]:
+    """Notes the act before the block, and after it, however it ends, what the tally says."""
     with transaction(engine) as conn:
         id_ = audit.record(conn, act.who, act.name, act.filter, planned, datetime.now(UTC), "begun")
-    done = 0
+    tally = Tally()
     try:
-        while (moved := _chunk(engine, step, pace.chunk)) is not None:
-            done += moved
-            show(done)
-            pace.keep(done)
+        yield tally
     finally:
         with transaction(engine) as conn:
-            audit.end(conn, id_, done, datetime.now(UTC))
-    return done
+            audit.end(conn, id_, tally.done, datetime.now(UTC))
+
+
+def perform(engine: Engine, act: Act, planned: int, step: Step, pace: Pace, show: Callable[[int], None]) -> int:
+    """Do it to all; how many it was done to. When it raises, what is done stays done."""
+    with noted(engine, act, planned) as tally:
+        while (moved := _chunk(engine, step, pace.chunk)) is not None:
+            tally.done += moved
+            show(tally.done)
+            pace.keep(tally.done)
+    return tally.done
 
 
 def _chunk(engine: Engine, step: Step, size: int) -> int | None:

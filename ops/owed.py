@@ -25,15 +25,15 @@ def endpoints_of(conn: Connection, tenant: str, endpoint: str | None) -> dict[st
 
 
 def undelivered(engine: Engine, tenant: str, endpoint: str | None, when: Range) -> Iterator[View]:
-    """Every pair of event and endpoint that is not delivered, endpoint by endpoint: first what came to an end, then the rest.
+    """Every pair of event and endpoint that is not delivered, endpoint by endpoint: what is still to come, then what ended.
 
-    Each page is as of its own moment: what is delivered meanwhile does not show, what ends meanwhile may show twice.
+    Each page is as of its own moment: what is delivered meanwhile does not show, what dies meanwhile may show twice.
     """
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
     for _name, id_ in sorted(found.items()):
-        yield from _ended(engine, id_, when)
         yield from _unsettled(engine, id_, when)
+        yield from _ended(engine, id_, when)
 
 
 def _ended(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:

@@ -11,6 +11,7 @@ from pipeline.deliver import disabling, summary
 from pipeline.store import deliveries, graves
 from schemas.deadletter import DeadLetter
 from schemas.delivery import Delivery, Settlement
+from schemas.endpoint import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Tried:
 
     delivery: Delivery
     settlement: Settlement
+    transport: Transport = "http"
 
 
 def settle(conn: Connection, tried: Sequence[Tried], now: datetime) -> list[Tried]:

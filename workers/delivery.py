@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from importlib.metadata import version
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,7 +29,8 @@ from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
 from workers.delivery_store import DeliveryStore
 from workers.dispatcher import Batch, Dispatcher
-from workers.senders import HttpSender
+from workers.senders import Senders
+from workers.sending import Terms, terms_of
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
 GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
@@ -45,11 +45,11 @@ _log = structlog.get_logger()
 class DeliveryLoop:
     """The event loop in its thread, with the dispatcher and the connections on it, from `open` to `close`."""
 
-    def __init__(self, store: DeliveryStore, catalog: CatalogWatch) -> None:
+    def __init__(self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms) -> None:
         self._store = store
         self._catalog = catalog
         self._loop = uvloop.new_event_loop()
-        self._sender = HttpSender()
+        self._senders = Senders(terms)
         self._dispatcher: Dispatcher
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatcher", daemon=True)
 
@@ -84,10 +84,8 @@ class DeliveryLoop:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _open(self, beat: Callable[[], None]) -> None:
-        self._sender.open()
-        self._dispatcher = Dispatcher(
-            self._store, lambda: self._catalog.current, self._sender.send, f"waxseal/{version('waxseal')}"
-        )
+        self._senders.open()
+        self._dispatcher = Dispatcher(self._store, lambda: self._catalog.current, self._senders.send)
         self._keep_beating(beat)
 
     def _keep_beating(self, beat: Callable[[], None]) -> None:
@@ -96,7 +94,7 @@ class DeliveryLoop:
 
     async def _close(self, grace: float) -> None:
         await self._dispatcher.close(grace)
-        await self._sender.close()
+        await self._senders.close()
 
 
 def run(settings: Settings) -> int:
@@ -112,7 +110,7 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=4)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     store = DeliveryStore(engine, settings.lease)
-    delivery_loop = DeliveryLoop(store, catalog)
+    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings))
     worker = _worker(settings, delivery_loop)
     checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)

@@ -12,12 +12,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from ops import metrics
 from ops.db import passes, transaction
-from pipeline.deliver import UNSENDABLE
+from pipeline.deliver import OURS
 from pipeline.settle import Tried, settle
 from pipeline.store import deliveries
 from schemas.delivery import Delivery, Settlement
 
-OURS: Final = (UNSENDABLE, "internal")  # failures that the endpoint has no part in
 LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
 
 _log = structlog.get_logger()
@@ -114,16 +113,16 @@ def _observe(tried: Tried) -> None:
     receipt = settlement.receipt
     waited = (receipt.started_at - delivery.created_at).total_seconds()
     metrics.observe_attempt(
-        "http",
+        tried.transport,
         _fault(settlement),
         receipt.duration,
         first_delay=waited if settlement.attempt == 1 else None,
         reused=receipt.reused,
     )
     if settlement.outcome == "delivered":
-        metrics.observe_delivered("http", settlement.attempt, waited + receipt.duration)
+        metrics.observe_delivered(tried.transport, settlement.attempt, waited + receipt.duration)
     elif settlement.outcome == "dead":
-        metrics.observe_buried("deliver", settlement.reason or "exhausted", "http")
+        metrics.observe_buried("deliver", settlement.reason or "exhausted", tried.transport)
         _log.warning("delivery_buried", delivery=delivery.id, endpoint=delivery.endpoint_id, reason=settlement.reason)
     _log.debug("delivery_settled", delivery=delivery.id, outcome=settlement.outcome, attempt=settlement.attempt)
 

@@ -5,7 +5,6 @@ settled is sent again, under the same id, when its message comes back or its lea
 """
 
 import asyncio
-import os
 import random
 import time
 from collections import defaultdict
@@ -17,17 +16,15 @@ from uuid import UUID
 
 import structlog
 
-from pipeline.deliver import UNSENDABLE, judge
+from pipeline.deliver import disabling, judge
 from pipeline.settle import Tried
-from pipeline.signing import RANDOM_BYTES, headers, key_of
 from pipeline.store.deliveries import Held
 from schemas.catalog import Catalog
-from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from workers.coalescer import Coalescer
 from workers.delivery_store import DeliveryStore, Found, Missing, Untried, Verdict
 from workers.semaphore import WeightedSemaphore
-from workers.senders import Send
+from workers.sending import Send
 
 MAX_BYTES: Final = 32 * 1024 * 1024  # of bodies in memory
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
@@ -56,11 +53,10 @@ class Batch:
 class Dispatcher:
     """Takes batches from construction to `close`, on the running event loop."""
 
-    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, user_agent: str) -> None:
+    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send) -> None:
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
-        self._user_agent = user_agent
         self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
         self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle)
         self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
@@ -151,23 +147,13 @@ class Dispatcher:
             return Untried(held, "discarded", found.value) if found is Missing.CONTENT else None
         self._sending.add(held)
         try:
-            receipt = await self._sent(found, endpoint, batch)
+            receipt = await self._send(endpoint, found, min(endpoint.timeout, batch.until - batch.margin - time.time()))
         finally:
             self._sending.discard(held)
         settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
-        if settlement.reason == "gone":
+        if disabling(settlement) is not None:
             self._gone[endpoint.id] = self._catalog().version
-        return Tried(found, settlement)
-
-    async def _sent(self, delivery: Delivery, endpoint: Endpoint, batch: Batch) -> Receipt:
-        now = datetime.now(UTC)
-        try:
-            keys = [key_of(secret) for secret in endpoint.secrets]
-            said = headers(delivery, keys, self._user_agent, now, os.urandom(RANDOM_BYTES))
-        except Exception as error:  # noqa: BLE001 - it would be the same the next time
-            return Receipt(now, 0.0, error=UNSENDABLE, detail=f"{type(error).__name__}: {error}"[:500])
-        seconds = min(endpoint.timeout, batch.until - batch.margin - time.time())
-        return await self._send(endpoint, said, delivery.body, seconds)
+        return Tried(found, settlement, endpoint.transport)
 
     async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
         """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""

@@ -65,7 +65,5 @@ def _wait_for(publisher: PublisherThread) -> None:
     deadline = time.monotonic() + PATIENCE
     while (reason := publisher.ready()) is not None:
         if time.monotonic() > deadline:
-            raise OpsError(
-                f"the broker does not take messages ({reason}): start it and run this again"
-            )
+            raise OpsError(f"the broker does not take messages ({reason}): start it and run this again")
         time.sleep(0.05)

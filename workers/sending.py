@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Protocol
 
-from pipeline.addresses import Network
+from ops.settings import Settings
+from pipeline.addresses import Network, networks
 from pipeline.deliver import UNSENDABLE
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
@@ -22,6 +24,12 @@ class Terms:
     allowed: Sequence[Network] = ()  # private networks that may be reached all the same
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     amqp_url: str = field(default="", repr=False)
+
+
+def terms_of(settings: Settings) -> Terms:
+    """The terms that a process's settings say."""
+    agent = f"waxseal/{version('waxseal')}"
+    return Terms(agent, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
 
 
 class Sender(Protocol):

@@ -28,7 +28,6 @@ from pipeline.fanout import Subscriptions, plan, subscriptions
 from pipeline.store import catalog, deliveries, ledger
 from schemas.catalog import Catalog
 from schemas.message import Message
-from workers.topology import IN, INBOX, declare
 
 THREADS = 8
 QUEUE = "bench"
@@ -37,6 +36,8 @@ BATCH = 1000
 
 def fill_inbox(amqp_url: str, count: int) -> None:
     """Publishes `count` events to the inbox and returns when all are there."""
+    from workers.topology import IN, INBOX  # noqa: PLC0415 - the door is lazy
+
     _fill(amqp_url, INBOX, ((IN, "bench.orders", body, _properties(headers)) for body, headers in events(count)), count)
 
 
@@ -86,6 +87,8 @@ def run_celery(settings: Settings) -> None:
 
 def run_floor(settings: Settings) -> None:
     """Consumes and COPYs rows that were made beforehand, a thousand to a transaction, and prints how fast."""
+    from workers.topology import INBOX  # noqa: PLC0415 - the door is lazy
+
     count = int(sys.argv[2])
     prepared = _Prepared(settings)
     batches = list(prepared.batches(count))
@@ -166,6 +169,8 @@ def _properties(headers: Any = None) -> pika.BasicProperties:
 
 
 def _fill(amqp_url: str, queue: str, messages: Iterator[tuple[str, str, bytes, pika.BasicProperties]], count: int) -> None:
+    from workers.topology import declare  # noqa: PLC0415 - the door is lazy
+
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
         channel = connection.channel()
         declare(channel)

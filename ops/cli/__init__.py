@@ -13,6 +13,7 @@ from ops.cli.demo import COMMANDS as SHOWING
 from ops.cli.owed import COMMANDS as OWING
 from ops.cli.plain import PlainGroup
 from ops.cli.prove import COMMANDS as PROVING
+from ops.cli.prune import COMMANDS as PRUNING
 from ops.cli.read import COMMANDS as READING
 from ops.cli.run import COMMANDS as RUNNING
 from ops.cli.status import COMMANDS as LOOKING
@@ -25,6 +26,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *OWING,
     *DEAD,
     *ANSWERING,
+    *PRUNING,
     *PROVING,
     *SHOWING,
     *MEASURING,

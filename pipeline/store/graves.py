@@ -53,6 +53,14 @@ HASTEN = text("""
 GIVE_UP = text("""
     UPDATE delivery SET state = 'discarded' WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'dead'""")
 
+COUNT_DECIDED = text("SELECT count(*) FROM dead_letter WHERE state <> 'open' AND decided_at < :before")
+
+# By the database's owner: a worker may not delete.
+DELETE_DECIDED = text("""
+    DELETE FROM dead_letter WHERE id IN (
+      SELECT id FROM dead_letter WHERE state <> 'open' AND decided_at < :before
+      ORDER BY decided_at LIMIT :limit FOR UPDATE SKIP LOCKED)""")
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -101,6 +109,16 @@ def give_up(conn: Connection, delivery_ids: Sequence[int]) -> None:
     """Ends dead deliveries for good."""
     if delivery_ids:
         conn.execute(GIVE_UP, {"ids": list(delivery_ids)})
+
+
+def count_decided(conn: Connection, before: datetime) -> int:
+    """How many were replayed or discarded before then."""
+    return int(conn.execute(COUNT_DECIDED, {"before": before}).scalar_one())
+
+
+def delete_decided(conn: Connection, before: datetime, limit: int) -> int:
+    """Deletes at most `limit` of those, the oldest decisions first; returns how many."""
+    return conn.execute(DELETE_DECIDED, {"before": before, "limit": limit}).rowcount
 
 
 def _row(letter: DeadLetter, now: datetime) -> dict[str, Any]:

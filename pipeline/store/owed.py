@@ -71,9 +71,7 @@ class Planned:
     last: int
 
 
-def ended(
-    conn: Connection, endpoint_id: int, when: Range, after: tuple[datetime, int], limit: int
-) -> Sequence[Row]:
+def ended(conn: Connection, endpoint_id: int, when: Range, after: tuple[datetime, int], limit: int) -> Sequence[Row]:
     """The `limit` dead and discarded ones that follow `after`: the time of the event, and the delivery's id."""
     asked = {"since": when.since, "until": when.until, "after": after[0], "after_id": after[1]}
     return conn.execute(ENDED, {**asked, "endpoint_id": endpoint_id, "limit": limit}).mappings().all()

@@ -7,32 +7,54 @@ ALTER TABLE endpoint
   ADD CONSTRAINT endpoint_target CHECK ((transport = 'http') = (url IS NOT NULL));
 
 -- How an endpoint fares, shared by all processes. Apart from endpoint, so that the catalog does not move with every failure.
+-- No row: nothing ever failed, and no rate is limited.
 CREATE TABLE endpoint_health (
   endpoint_id    int PRIMARY KEY REFERENCES endpoint,
   breaker        text NOT NULL DEFAULT 'closed' CHECK (breaker IN ('closed', 'open', 'half_open')),
   forced         boolean NOT NULL DEFAULT false,       -- by an operator: it stays as it is until released
   opened_at      timestamptz,
-  probe_at       timestamptz,                          -- when an open breaker lets one delivery through
+  probe_at       timestamptz,                          -- when an open breaker lets one delivery through; never, if forced
   trips          int NOT NULL DEFAULT 0,               -- in a row, without a success between
   window_from    timestamptz,                          -- of the two counts below
   successes      int NOT NULL DEFAULT 0,
   failures       int NOT NULL DEFAULT 0,
   not_before     timestamptz,                          -- 429, 502, 503, 504: the whole endpoint waits
+  throttles      int NOT NULL DEFAULT 0,               -- in a row: the wait grows with them
   tokens         double precision,                     -- of the rate limit's bucket, at tokens_at
   tokens_at      timestamptz,
   failing_since  timestamptz,                          -- of nothing but failures; null after a success
+  streak         int NOT NULL DEFAULT 0,               -- how many failures since then
   last_error     text,
   changed_at     timestamptz NOT NULL DEFAULT now(),
-  CHECK ((breaker = 'open') = (opened_at IS NOT NULL AND probe_at IS NOT NULL) OR breaker = 'half_open'),
+  CHECK ((breaker = 'closed') = (opened_at IS NULL)),
+  CHECK ((breaker = 'open' AND NOT forced) = (probe_at IS NOT NULL)),
+  CHECK (NOT forced OR breaker <> 'half_open'),
+  CHECK ((window_from IS NULL) = (failures = 0)),
+  CHECK ((failing_since IS NULL) = (streak = 0)),
   CHECK ((tokens IS NULL) = (tokens_at IS NULL))
 ) WITH (fillfactor = 50);
 
--- Claims go endpoint by endpoint, so that no backlog stands before another endpoint's deliveries.
+-- What was never tried and what is tried again are claimed from lanes of their own, so that neither waits behind the other.
+-- In an ordered endpoint's lane only one delivery of each subject has its turn; the others have no time of a next attempt.
+ALTER TABLE delivery
+  ADD COLUMN lane smallint GENERATED ALWAYS AS (least(attempts, 1)) STORED,
+  ADD COLUMN ordered boolean NOT NULL DEFAULT false,
+  ADD COLUMN age_from timestamptz,                     -- from when its age counts, if not from created_at: a replay, a release
+  DROP CONSTRAINT delivery_due,
+  ADD CONSTRAINT delivery_due
+    CHECK (CASE WHEN state = 'pending' THEN ordered OR next_attempt_at IS NOT NULL ELSE next_attempt_at IS NULL END);
+
+-- Claims go endpoint by endpoint and lane by lane, so that no backlog stands before another endpoint's deliveries.
 DROP INDEX delivery_by_due;
-CREATE INDEX delivery_by_due ON delivery (endpoint_id, next_attempt_at) WHERE state = 'pending';
+CREATE INDEX delivery_by_due ON delivery (endpoint_id, lane, next_attempt_at) WHERE state = 'pending';
 DROP INDEX delivery_by_lease;
 CREATE INDEX delivery_by_lease ON delivery (endpoint_id, lease_until) WHERE state = 'leased';
 DROP INDEX delivery_unfinished;
+-- At most one of a subject has its turn: a second one is refused.
+CREATE UNIQUE INDEX delivery_in_turn ON delivery (endpoint_id, chain_id)
+  WHERE ordered AND (state = 'leased' OR next_attempt_at IS NOT NULL);
+-- Those whose turn has not come, to find a chain in which it was never passed on.
+CREATE INDEX delivery_waiting ON delivery (endpoint_id, chain_id, seq) WHERE state = 'pending' AND next_attempt_at IS NULL;
 -- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
 CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
 -- What came to no good end, in order of time; together with the one above, every pair that is not delivered.
@@ -40,6 +62,9 @@ CREATE INDEX delivery_undelivered ON delivery (endpoint_id, created_at, id) WHER
 
 -- A replay begins the schedule anew, while attempts go on being counted: the schedule is at step attempts - schedule_from.
 ALTER TABLE delivery ADD COLUMN schedule_from int NOT NULL DEFAULT 0, ADD CHECK (schedule_from BETWEEN 0 AND attempts);
+
+-- A delivery leaves two dead rows behind, and claims step over them: they are swept by number, not by share of the table.
+ALTER TABLE delivery SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
 
 -- Attempts by day, so that old ones are dropped whole. No DEFAULT partition: it would block that. Made ahead by the relay.
 DROP TABLE attempt;

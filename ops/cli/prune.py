@@ -1,0 +1,120 @@
+"""The command that drops what is no longer needed."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli.agree import Terms, acting
+from ops.cli.run import DATA
+from ops.cli.show import Column, counted, progress, show_json, show_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from pipeline.store.partitions import Partition
+
+_PARTITION: tuple[Column, ...] = (("day", "day"), ("attempts", "attempts"), ("MiB", "mib"), ("state", "state"))
+
+
+class _Age(click.ParamType[timedelta]):
+    """A day at least."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it."""
+        from schemas.units import seconds
+
+        try:
+            age = value if isinstance(value, timedelta) else timedelta(seconds=seconds(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if age < timedelta(days=1):
+            self.fail("must be a day at least, as 30d", param, ctx)
+        return age
+
+
+@click.command()
+@click.option("--attempts-older-than", "attempts", type=_Age(), help="Drop the attempts of days before that, as 30d.")
+@click.option("--letters-older-than", "letters", type=_Age(), help="Drop dead letters replayed or discarded before that.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
+@acting
+@DATA
+def prune(attempts: timedelta | None, letters: timedelta | None, dry_run: bool, terms: Terms, data: Path) -> None:
+    """Drop old attempts, and dead letters that were decided about. Shows them only, unless there is --yes.
+
+    The attempt log is dropped in whole days, and nobody waits meanwhile. Nothing else is ever touched: no entry and no content
+    of the ledger, no delivery with its state, no dead letter that is open. Needs the login of the database's owner.
+
+    Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
+    """
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    if attempts is None and letters is None:
+        raise click.UsageError("which? --attempts-older-than or --letters-older-than", click.get_current_context())
+    if dry_run and terms.yes:
+        raise click.UsageError("--dry-run or --yes, not both", click.get_current_context())
+    now = datetime.now(UTC)
+    with open_engine(settings_for(data, "database_url")) as engine:
+        if attempts is not None:
+            _prune_attempts(engine, now - attempts, terms)
+        if letters is not None:
+            _prune_letters(engine, now - letters, terms)
+    if not terms.yes:
+        click.echo("nothing was dropped: add --yes", err=True)
+
+
+def _prune_attempts(engine: "Engine", before: datetime, terms: Terms) -> None:
+    from ops.acts import Act
+    from ops.prune import drop_partitions, old_partitions
+    from ops.reader import snapshot
+
+    with snapshot(engine) as conn:
+        old = old_partitions(conn, before)
+    _show(old, terms.as_json)
+    if terms.yes and old:
+        act = Act(terms.who, "prune attempts", {"before": before.date().isoformat()})
+        with progress("dropping", len(old)) as show:
+            done = drop_partitions(engine, act, old, show)
+        _tell(terms, "dropped_days", done, f"dropped the attempts of {counted(done, 'day', 'days')}")
+
+
+def _prune_letters(engine: "Engine", before: datetime, terms: Terms) -> None:
+    from ops.acts import Act, Pace
+    from ops.prune import drop_letters
+    from ops.reader import snapshot
+    from pipeline.store import graves
+
+    with snapshot(engine) as conn:
+        planned = graves.count_decided(conn, before)
+    _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} decided about before that")
+    if terms.yes and planned:
+        act = Act(terms.who, "prune dead letters", {"before": before.isoformat()})
+        with progress("deleting", planned) as show:
+            done = drop_letters(engine, act, planned, before, Pace(terms.rate), show)
+        _tell(terms, "dropped_letters", done, f"dropped {counted(done, 'dead letter', 'dead letters')}")
+
+
+def _show(old: "Sequence[Partition]", as_json: bool) -> None:
+    rows = (
+        {"day": f"{each.day}", "attempts": each.rows, "mib": round(each.bytes / 2**20, 1), "state": each.state} for each in old
+    )
+    if not show_list(rows, _PARTITION, as_json, limited=True):
+        click.echo("no attempts are that old", err=True)
+
+
+def _tell(terms: Terms, name: str, count: int, sentence: str) -> None:
+    if terms.as_json:
+        show_json({name: count})
+    else:
+        click.echo(sentence)
+
+
+COMMANDS: tuple[click.Command, ...] = (prune,)
