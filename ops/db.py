@@ -49,11 +49,18 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 #: SQLSTATE classes that pass: connection, transaction rollback, resources, operator intervention, lock not available.
 _PASSING = ("08", "40", "53", "55", "57")
 UNIQUE_VIOLATION = "23505"
+CHECK_VIOLATION = "23514"
 
 
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE behind `error`, empty when Postgres had no part in it."""
     return getattr(_cause(error), "sqlstate", None) or ""
+
+
+def lacks_partition(error: BaseException) -> bool:
+    """Whether a row found no partition of its table to go to; a CHECK that refuses a row names itself, unlike this."""
+    cause = _cause(error)
+    return sqlstate(cause) == CHECK_VIOLATION and isinstance(cause, psycopg.Error) and cause.diag.constraint_name is None
 
 
 def passes(error: BaseException) -> bool:

@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 from pipeline.chain import SALT_BYTES, extend_all
 from pipeline.dedupe import first_of_each, unknown
 from pipeline.errors import ChainBroken
-from pipeline.fanout import Subscriptions, plan
-from pipeline.store import deliveries, ledger
+from pipeline.fanout import Subscriptions, in_turn, pairs, plan
+from pipeline.store import deliveries, ledger, turns
+from schemas.delivery import Planned
 from schemas.entry import Entry
 from schemas.event import Event
 
@@ -46,9 +47,15 @@ def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions,
     entries, moved = extend_all(heads, fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
     ledger.insert_entries(conn, entries)
     ledger.move_heads(conn, moved)
-    planned = plan(entries, subscribed)
+    planned = _in_turn(conn, plan(entries, subscribed))
     deliveries.insert_planned(conn, planned, now)
     return Appended(entries, len(events) - len(entries), len(planned))
+
+
+def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:
+    """The heads are held, so nobody passes a turn on in these chains between this look and COMMIT."""
+    ordered = pairs(planned)
+    return in_turn(planned, turns.busy(conn, ordered)) if ordered else planned
 
 
 def _microseconds(moment: datetime) -> int:

@@ -1,6 +1,8 @@
 """Room 6, fan out: who is owed an entry. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
 
 from pipeline.filters import Predicate, compile_filter
 from schemas.catalog import Catalog
@@ -32,8 +34,27 @@ def plan(entries: Iterable[Entry], subscribed: Subscriptions) -> list[Planned]:
             entry.seq,
             len(entry.event.body),
             "pending" if endpoint.state == "active" else "paused",
+            endpoint.ordered,
         )
         for entry in entries
         for endpoint, matches in subscribed.get(entry.event.tenant, ())
         if matches(entry.event.attributes)
     ]
+
+
+def pairs(planned: Iterable[Planned]) -> set[tuple[int, UUID]]:
+    """The endpoints and chains in which order matters."""
+    return {(each.endpoint_id, each.chain_id) for each in planned if each.ordered}
+
+
+def in_turn(planned: Sequence[Planned], busy: Collection[tuple[int, UUID]]) -> Sequence[Planned]:
+    """Lets wait, of each pair of an ordered endpoint and a chain, all but the first; that one too if the pair is `busy`."""
+    taken = set(busy)
+    turned = []
+    for each in planned:
+        pair = (each.endpoint_id, each.chain_id)
+        waits = each.ordered and each.state == "pending" and pair in taken
+        turned.append(replace(each, waits=True) if waits else each)
+        if each.ordered:
+            taken.add(pair)
+    return turned

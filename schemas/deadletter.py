@@ -19,7 +19,6 @@ class DeadLetter:
     stage: Stage
     reason: str
     detail: str
-    error: str | None = None  # class of the failure, where the reason does not say it
     tenant: str | None = None
     source: str | None = None
     endpoint_id: int | None = None
@@ -30,4 +29,5 @@ class DeadLetter:
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     attempts: int = 1
+    error: str | None = None  # class of the failure, where the reason does not say it
     first_at: datetime | None = None  # since when it was under way; None: since it is buried

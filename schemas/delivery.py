@@ -22,6 +22,8 @@ class Planned:
     seq: int
     size: int  # bytes of the body, so that batches can be bounded before the bodies are read
     state: Literal["pending", "paused"]
+    ordered: bool = False  # its subject's are delivered one after the other
+    waits: bool = False  # for its turn, which whoever has it passes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Delivery:
     created_at: datetime
     lease: UUID
     schedule_from: int = 0  # of those tries, the ones before the schedule last began: a replay begins it anew
+    ordered: bool = False
+    age_from: datetime | None = None  # from when its age counts: a replay or a release begins that anew, too
 
 
 @dataclass(frozen=True, slots=True)

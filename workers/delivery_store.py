@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import metrics
-from ops.db import passes, transaction
+from ops.db import lacks_partition, passes, transaction
 from pipeline.deliver import OURS
 from pipeline.settle import Tried, settle
-from pipeline.store import deliveries
+from pipeline.store import deliveries, partitions
 from schemas.delivery import Delivery, Settlement
 
 LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
@@ -64,7 +64,7 @@ class DeliveryStore:
         A verdict that Postgres refuses is found by halving, and does not keep the others from being written.
         """
         try:
-            settled = self._until_done(self._lease, lambda conn: _write(conn, verdicts))
+            settled = self._written(verdicts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is lost: the leases end
             _log.warning("settlement_failed", deliveries=len(verdicts), error=_one_line(error))
             if len(verdicts) > 1 and not passes(error):
@@ -75,6 +75,18 @@ class DeliveryStore:
             for each in settled:
                 _observe(each)
         return [None] * len(verdicts)
+
+    def _written(self, verdicts: Sequence[Verdict]) -> list[Tried]:
+        """Partitions of the attempt log are made ahead; should one be missing all the same, no settlement waits for it."""
+        try:
+            return self._until_done(self._lease, lambda conn: _write(conn, verdicts))
+        except Exception as error:
+            if not lacks_partition(error):
+                raise
+        days = [each.settlement.receipt.started_at for each in verdicts if isinstance(each, Tried)]
+        made = self._until_done(LOAD_SECONDS, lambda conn: partitions.ensure_for(conn, days))
+        _log.warning("partitions_missing", made=made)
+        return self._until_done(self._lease, lambda conn: _write(conn, verdicts))
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
         for attempt in Retrying(

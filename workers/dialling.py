@@ -6,7 +6,7 @@ answers differently the second time gains nothing. A connection stays with the a
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from pipeline.addresses import Network, refusal
+from pipeline.addresses import Network, refusal, refused_host
 from workers.course import COURSE
 
 MOST_ADDRESSES: Final = 8  # of a name; the others are not called
 LOOKERS: Final = 32  # look-ups at once; one that hangs cannot be ended and holds its thread until the resolver gives up
 
 AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo(3) gives it
+LookUp = Callable[..., Sequence[AddressInfo]]
 
 
 class Refused(OSError):
@@ -33,8 +34,9 @@ class Dialler(AbstractResolver):
     With `allowed` None every address may be called: for what an operator has named.
     """
 
-    def __init__(self, allowed: Sequence[Network] | None) -> None:
+    def __init__(self, allowed: Sequence[Network] | None, look_up: LookUp = socket.getaddrinfo) -> None:
         self._allowed = allowed
+        self._look_up = look_up
         self._threads = ThreadPoolExecutor(LOOKERS, "dns")
 
     async def close(self) -> None:
@@ -52,7 +54,9 @@ class Dialler(AbstractResolver):
 
     async def find(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
         """The addresses of `host` that may be called. Raises `Refused` when none may, and OSError when there is none."""
-        look = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        if self._allowed is not None and (why := refused_host(host, self._allowed)):
+            raise Refused(f"{host} must not be called: {why}")
+        look = partial(self._look_up, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._threads, look)
         except UnicodeError as error:

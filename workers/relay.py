@@ -26,6 +26,7 @@ from pipeline.store import deliveries
 from schemas.delivery import Claim
 from workers.broker import DELIVER_TOPOLOGY, envelope, hush_pika
 from workers.publisher_thread import PublisherThread
+from workers.upkeep import Upkeep
 
 CLAIM: Final = 500  # deliveries in one claim
 BATCH: Final = 50  # deliveries in one message
@@ -33,7 +34,8 @@ BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
 IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
 POLL: Final = 1.0  # seconds after which the relay looks unasked
-FULL: Final = 0.01  # seconds until it looks again when nothing more may be leased
+FULL: Final = 0.01  # seconds until it looks again when hardly more may be leased
+MEAGRE: Final = 0.1  # seconds after which it claims all the same, however few that is
 SWEEP: Final = 1.0  # seconds between two looks for leases that have ended
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
@@ -82,7 +84,7 @@ class Relay:
         self._max_leased = max_leased
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="publish")
         self._publishing: set[Future[bool]] = set()
-        self._swept = float("-inf")
+        self._swept = self._claimed = float("-inf")
         self._wait = RECONNECT[0]
 
     def turn(self) -> float:
@@ -93,14 +95,21 @@ class Relay:
             return pause
         lease, now = uuid4(), datetime.now(UTC)
         with transaction(self._engine) as conn:
-            room = min(CLAIM, self._max_leased - deliveries.leased(conn, self._max_leased))
+            room = self._room(conn)
             claims = deliveries.claim(conn, lease, now, now + self._lease, room) if room > 0 else []
             due = deliveries.next_due(conn) if len(claims) < room else None
         if claims:
+            self._claimed = time.monotonic()
             self._publishing.add(self._pool.submit(self._publish, claims, lease, now + self._lease))
         if len(claims) == room:
             return 0.0 if claims else FULL
         return POLL if due is None else min(POLL, max(FULL, (due - now).total_seconds()))
+
+    def _room(self, conn: Connection) -> int:
+        """How many to claim. Under a backlog it waits for a good many to be settled: few at a time make batches of one."""
+        room = self._max_leased - deliveries.leased(conn, self._max_leased)
+        enough = min(CLAIM, self._max_leased // 8)
+        return min(CLAIM, room) if room >= enough or time.monotonic() - self._claimed > MEAGRE else 0
 
     def close(self) -> None:
         """Hand back what the broker does not confirm any more. The publisher must be closed before, so that this is quick."""
@@ -164,16 +173,18 @@ def run(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=IN_FLIGHT + 2)
+    engine = make_engine(settings.database_url, pool_size=IN_FLIGHT + 3)
     publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
     relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased)
     rounds = Rounds(relay, Bell(engine), stop)
     checks = {"database": lambda: rounds.trouble, "broker": publisher.ready}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
+    upkeep = Upkeep(settings, engine)
     try:
         rounds.run(server.beat)
     finally:
+        upkeep.close()
         publisher.close()
         relay.close()
         server.close()

@@ -172,5 +172,8 @@ class HttpSender:
 
 
 def _host(endpoint: Endpoint) -> str:
-    """The host as it is asked for, which is not always as it is written."""
-    return URL(endpoint.url).raw_host or ""
+    """The host as it is asked for, which is not always as it is written; nothing when that is no URL."""
+    try:
+        return URL(endpoint.url).raw_host or ""
+    except ValueError:
+        return ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from pipeline.store.deliveries import NOTIFY_DUE
+from pipeline.store import bell
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
@@ -99,7 +99,7 @@ def remove_endpoint(conn: Connection, id_: int) -> None:
 
 def release(conn: Connection, endpoint_id: int, now: datetime) -> int:
     """Makes the paused deliveries of an endpoint due, and wakes the relay when the transaction commits; returns how many."""
-    conn.execute(NOTIFY_DUE)
+    bell.ring(conn)
     return conn.execute(RELEASE, {"id": endpoint_id, "now": now}).rowcount
 
 

@@ -1,71 +1,41 @@
-"""Statements on deliveries: planned, claimed, loaded, settled. All fenced: who no longer holds the lease writes nothing."""
+"""Statements on deliveries: planned, loaded, settled. All fenced: who no longer holds the lease writes nothing."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import starmap
 from struct import Struct
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from pipeline.deliver import summary
+from pipeline.store import bell, turns
 from pipeline.store.copy import copy_rows, int4, int8, timestamp
-from schemas.delivery import Claim, Delivery, Planned, Settlement
+from schemas.delivery import Delivery, Planned, Settlement
 
-COPY_DELIVERIES = (
-    "COPY delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at) FROM STDIN (FORMAT binary)"
-)
-
-# Delivered with the COMMIT, once however often it is said in the transaction: the relay looks at once, not at its next poll.
-NOTIFY_DUE = text("SELECT pg_notify('waxseal_due', '')")
-
-# On a connection that is kept for it, outside any transaction: what is said there is heard at once.
-LISTEN_DUE = text("LISTEN waxseal_due")
-
-# A lease that a crash of Postgres forgets is a delivery that is due again: nothing to wait for the disk for.
-FORGETTABLE = text("SET LOCAL synchronous_commit = off")
-
-# Stops at the bound, and reads the index of leased rows alone, so it costs the same whatever the table holds.
-COUNT_LEASED = text("SELECT count(*) FROM (SELECT FROM delivery WHERE state = 'leased' LIMIT :at_most) AS leased")
-
-# One statement, and rows that another relay holds are skipped, so that no two relays get the same row. Materialized, because
-# a plan that ran the inner query twice would lock twice as many.
-CLAIM = text("""
-    WITH due AS MATERIALIZED (
-      SELECT id FROM delivery WHERE state = 'pending' AND next_attempt_at <= :now
-      ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    UPDATE delivery SET state = 'leased', next_attempt_at = NULL, lease = :lease, lease_until = :until
-    FROM due WHERE delivery.id = due.id
-    RETURNING delivery.id, endpoint_id, size""")
-
-# When the relay has to look again, if nobody wakes it before.
-NEXT_DUE = text("SELECT next_attempt_at FROM delivery WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1")
-
-# Whatever became of the holder: killed, cut off, or its message lost by the broker.
-EXPIRE_LEASES = text("""
-    WITH ended AS MATERIALIZED (
-      SELECT id FROM delivery WHERE state = 'leased' AND lease_until <= :now
-      ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED)
-    UPDATE delivery SET state = 'pending', next_attempt_at = :now, lease = NULL, lease_until = NULL
-    FROM ended WHERE delivery.id = ended.id""")
+COPY_DELIVERIES = """
+    COPY delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, ordered)
+    FROM STDIN (FORMAT binary)"""
 
 # The lease is part of the key: a repeated message, or one that outlived its lease, finds nothing.
 LOAD_LEASED = text("""
     SELECT delivery.id, endpoint_id, delivery.tenant, attempts, delivery.chain_id, delivery.seq, hash, prev_hash, attributes,
-           body, uuid_send(fingerprint), created_at, delivery.lease, schedule_from
+           body, uuid_send(fingerprint), created_at, delivery.lease, schedule_from, ordered,
+           coalesce(age_from, created_at) AS age_from
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
     JOIN delivery ON delivery.id = held.id AND delivery.lease = held.lease
     JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq
     LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq""")
 
-# Without a try: handed back to be claimed again, kept while the endpoint is disabled, or given up with it.
+# Without a try: handed back to be claimed again, kept while the endpoint is disabled, given up with it, or too old. Gives back
+# those whose lease still held: what they left their turn to must be told.
 MOVE = text("""
     UPDATE delivery SET state = :state, next_attempt_at = :due, settled_at = :settled_at, error = coalesce(:error, error),
                         lease = NULL, lease_until = NULL
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
-    WHERE delivery.id = held.id AND delivery.lease = held.lease""")
+    WHERE delivery.id = held.id AND delivery.lease = held.lease
+    RETURNING delivery.id, endpoint_id, chain_id, seq, ordered""")
 
 # After a try. Gives back the ids whose lease still held: only those get an attempt and, when they are dead, a dead letter.
 SETTLE = text("""
@@ -90,11 +60,12 @@ DISABLE = text("""
 
 Held = tuple[int, UUID]  # a delivery's id and the lease that it is held under
 
-State = Literal["pending", "paused", "discarded"]
+State = Literal["pending", "paused", "discarded", "dead"]
 
 STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 _real = Struct(">f").pack
+_FALSE, _TRUE = b"\x00", b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,49 +77,11 @@ class Loaded:
 
 
 def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) -> None:
-    """Adds deliveries, due at once, and wakes the relay when the transaction commits."""
+    """Adds deliveries, due at once unless they wait for their turn, and wakes the relay when the transaction commits."""
     if planned:
         stamp = timestamp(now)
         copy_rows(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
-        conn.execute(NOTIFY_DUE)
-
-
-def listen(conn: Connection) -> None:
-    """Subscribes `conn`, which must commit by itself, to what `insert_planned` says."""
-    conn.execute(LISTEN_DUE)
-
-
-def heard(conn: Connection, seconds: float) -> bool:
-    """Waits for it, `seconds` at most; whether anything was said since the last time."""
-    driver = conn.connection.driver_connection
-    assert driver is not None
-    return bool(list(driver.notifies(timeout=seconds, stop_after=1)))
-
-
-def leased(conn: Connection, at_most: int) -> int:
-    """How many deliveries are leased, counted up to `at_most`."""
-    return int(conn.execute(COUNT_LEASED, {"at_most": at_most}).scalar_one())
-
-
-def claim(conn: Connection, lease: UUID, now: datetime, until: datetime, limit: int) -> list[Claim]:
-    """Puts the `limit` deliveries that have been due for longest under `lease`, in the order of their ids.
-
-    The transaction need not be durable when it commits, so use it for nothing else.
-    """
-    conn.execute(FORGETTABLE)
-    rows = conn.execute(CLAIM, {"lease": lease, "now": now, "until": until, "limit": limit})
-    return sorted(starmap(Claim, rows), key=lambda claimed: claimed.id)
-
-
-def next_due(conn: Connection) -> datetime | None:
-    """When the next delivery is due, which may be past; None when none waits."""
-    due: datetime | None = conn.execute(NEXT_DUE).scalar()
-    return due
-
-
-def expire_leases(conn: Connection, now: datetime, limit: int) -> int:
-    """Makes at most `limit` deliveries whose lease has ended due at once; returns how many."""
-    return conn.execute(EXPIRE_LEASES, {"now": now, "limit": limit}).rowcount
+        bell.ring(conn, {each.endpoint_id for each in planned})
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
@@ -160,17 +93,26 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 
 def release(conn: Connection, held: Sequence[Held], due: datetime) -> int:
     """Hands back deliveries that were not tried, to be claimed again at `due`; returns how many were still held."""
-    return _move(conn, held, "pending", due=due)
+    return len(_move(conn, held, "pending", due=due))
 
 
 def pause(conn: Connection, held: Sequence[Held]) -> int:
     """Keeps deliveries that were not tried until their endpoint is enabled again; returns how many were still held."""
-    return _move(conn, held, "paused")
+    return len(_move(conn, held, "paused"))
 
 
-def discard(conn: Connection, held: Sequence[Held], now: datetime, why: str) -> int:
-    """Ends deliveries that nobody is to get any more; returns how many were still held."""
-    return _move(conn, held, "discarded", settled_at=now, error=why)
+def end(conn: Connection, held: Sequence[Held], state: Literal["discarded", "dead"], now: datetime, why: str) -> set[int]:
+    """Ends deliveries that are not to be tried any more, and passes their turns on; returns the ids of those still held."""
+    rows = _move(conn, held, state, settled_at=now, error=why)
+    pass_on(conn, [(row.endpoint_id, row.chain_id, row.seq) for row in rows if row.ordered], now)
+    return {row.id for row in rows}
+
+
+def pass_on(conn: Connection, ended: Collection[turns.Place], now: datetime) -> None:
+    """Lets whoever follows those in their chains have the turn, and wakes the relay."""
+    due = turns.pass_on(conn, ended, now) if ended else set()
+    if due:
+        bell.ring(conn, due)
 
 
 def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:
@@ -201,11 +143,11 @@ def _keys(held: Iterable[Held]) -> dict[str, object]:
     return {"ids": list(ids), "leases": "{" + ",".join([lease.hex for lease in leases]) + "}"}
 
 
-def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> int:
+def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> Sequence[Row[Any]]:
     if not held:
-        return 0
+        return []
     moved = {"due": None, "settled_at": None, "error": None, **values, **_keys(held), "state": state}
-    return conn.execute(MOVE, moved).rowcount
+    return conn.execute(MOVE, moved).all()
 
 
 def _planned_row(planned: Planned, stamp: bytes) -> tuple[bytes | None, ...]:
@@ -217,7 +159,8 @@ def _planned_row(planned: Planned, stamp: bytes) -> tuple[bytes | None, ...]:
         int4(planned.size),
         planned.state.encode(),
         stamp,
-        stamp if planned.state == "pending" else None,
+        None if planned.waits or planned.state == "paused" else stamp,
+        _TRUE if planned.ordered else _FALSE,
     )
 
 

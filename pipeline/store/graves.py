@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from pipeline.bury import message_of
-from pipeline.store.deliveries import NOTIFY_DUE
+from pipeline.store import bell
 from pipeline.store.letters import CHOSEN, Letters
 from pipeline.tagged import tag, untag
 from schemas.deadletter import DeadLetter, Stage
@@ -102,7 +102,7 @@ def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None
         asked = {"ids": list(delivery_ids), "now": now}
         conn.execute(HASTEN, asked)
         conn.execute(REVIVE, asked)
-        conn.execute(NOTIFY_DUE)
+        bell.ring(conn)
 
 
 def give_up(conn: Connection, delivery_ids: Sequence[int]) -> None:

@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
-from pipeline.store.deliveries import NOTIFY_DUE
+from pipeline.store import bell
 
 _OWED = """
     SELECT delivery.id, endpoint.name AS endpoint, chain.subject, delivery.chain_id, delivery.seq, attributes, delivery.state,
-           delivery.attempts, created_at, next_attempt_at, settled_at, delivery.error, endpoint.reason AS disabled,
+           delivery.attempts, delivery.created_at, next_attempt_at, settled_at, delivery.error, endpoint.reason AS disabled,
            letter.id AS letter, letter.reason AS buried
     FROM ({page}) AS delivery JOIN endpoint ON endpoint.id = endpoint_id
     LEFT JOIN chain ON chain.chain_id = delivery.chain_id
@@ -26,7 +26,7 @@ _RANGE = """(CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 _ENDED = """
     SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('dead', 'discarded') AND {range}
       AND (created_at, id) > (:after, :after_id) ORDER BY created_at, id LIMIT :limit"""
-ENDED = text(_OWED.format(page=_ENDED.format(range=_RANGE), order="created_at, delivery.id"))
+ENDED = text(_OWED.format(page=_ENDED.format(range=_RANGE), order="delivery.created_at, delivery.id"))
 
 _UNSETTLED = """
     SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('pending', 'leased', 'paused') AND {range}
@@ -99,5 +99,5 @@ def move_up(
     asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
     moved = list(conn.execute(MOVE_UP, {**asked, "after": span[0], "last": span[1], "limit": limit}).scalars())
     if moved:
-        conn.execute(NOTIFY_DUE)
+        bell.ring(conn)
     return sorted(moved)

@@ -21,10 +21,12 @@ from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.db import transaction
+from pipeline.addresses import LOOPBACK, networks
 from pipeline.store import deliveries
 from workers.catalog import CatalogWatch
 from workers.delivery import PATIENCE, DeliveryLoop
 from workers.delivery_store import DeliveryStore
+from workers.sending import Terms
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -55,7 +57,7 @@ def endpoint(database, sink) -> Callable[..., int]:
 def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
     delivery_loop.open(lambda: None)
     watch.wait(10)
     yield delivery_loop
@@ -408,7 +410,7 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(database, e
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
     delivery_loop.open(lambda: None)
     lease, claims = claimed(engine)
     delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id for claim in claims], [claim.size for claim in claims])
@@ -429,7 +431,7 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     owe(engine, [event("e-1")])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch)
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
     delivery_loop.open(lambda: None)
     lease, [claim] = claimed(engine)
     delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id], [claim.size])

@@ -70,6 +70,7 @@ def start(servers, database, channel) -> Iterator[Start]:
             "WAXSEAL_DATABASE_URL": database.worker_url,
             "WAXSEAL_AMQP_URL": servers.amqp_url,
             "WAXSEAL_KEYS": database.key,
+            "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
             **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
         }
         processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))

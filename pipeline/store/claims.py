@@ -1,0 +1,152 @@
+"""Statements that claim what is due, endpoint by endpoint, and take back what was claimed by who is gone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from itertools import starmap
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from pipeline.room import Room, Standing
+from pipeline.store.health import health_of
+from schemas.delivery import Claim
+from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
+
+# A lease that a crash of Postgres forgets is a delivery that is due again: nothing to wait for the disk for.
+FORGETTABLE = text("SET LOCAL synchronous_commit = off")
+
+# A loose index scan: one step for each endpoint and lane in which something is pending, whatever stands behind it and however
+# much has been delivered. 8 microseconds an endpoint; who knows which endpoints to look at asks for those alone.
+SURVEY = text("""
+    WITH RECURSIVE waiting AS (
+      (SELECT endpoint_id, lane, next_attempt_at FROM delivery WHERE state = 'pending'
+       ORDER BY endpoint_id, lane, next_attempt_at LIMIT 1)
+      UNION ALL
+      SELECT following.* FROM waiting CROSS JOIN LATERAL (
+        SELECT endpoint_id, lane, next_attempt_at FROM delivery
+        WHERE state = 'pending' AND (endpoint_id, lane) > (waiting.endpoint_id, waiting.lane)
+        ORDER BY endpoint_id, lane, next_attempt_at LIMIT 1) AS following)
+    SELECT endpoint_id, min(next_attempt_at) FROM waiting GROUP BY endpoint_id HAVING min(next_attempt_at) IS NOT NULL""")
+
+# Each number from an index that holds only what is leased, or only what is pending, in the order that is asked for.
+LOOK = text("""
+    SELECT endpoint.id, state, settings -> 'max_in_flight' AS max_in_flight, settings -> 'rate_limit' AS rate_limit,
+           leased.number, first.due AS first_due, again.due AS again_due, endpoint_health.*
+    FROM endpoint LEFT JOIN endpoint_health ON endpoint_health.endpoint_id = endpoint.id
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS number FROM delivery WHERE endpoint_id = endpoint.id AND state = 'leased') AS leased
+    LEFT JOIN LATERAL (
+      SELECT next_attempt_at AS due FROM delivery WHERE endpoint_id = endpoint.id AND lane = 0 AND state = 'pending'
+      ORDER BY next_attempt_at LIMIT 1) AS first ON true
+    LEFT JOIN LATERAL (
+      SELECT next_attempt_at AS due FROM delivery WHERE endpoint_id = endpoint.id AND lane = 1 AND state = 'pending'
+      ORDER BY next_attempt_at LIMIT 1) AS again ON true
+    WHERE endpoint.id = ANY(CAST(:ids AS int[]))""")
+
+# Stops at the bound, and reads the index of leased rows alone, so it costs the same whatever the table holds.
+COUNT_LEASED = text("SELECT count(*) FROM (SELECT FROM delivery WHERE state = 'leased' LIMIT :at_most) AS leased")
+
+# One statement, and rows that another relay holds are skipped, so that no two relays get the same row. Materialized, because
+# a plan that ran the inner query twice would lock twice as many.
+CLAIM = text("""
+    WITH due AS MATERIALIZED (
+      SELECT oldest.id FROM unnest(CAST(:ids AS int[]), CAST(:lanes AS smallint[]), CAST(:rooms AS int[]))
+        AS wanted (endpoint_id, lane, room)
+      CROSS JOIN LATERAL (
+        SELECT id FROM delivery
+        WHERE endpoint_id = wanted.endpoint_id AND lane = wanted.lane AND state = 'pending' AND next_attempt_at <= :now
+        ORDER BY next_attempt_at LIMIT wanted.room FOR UPDATE SKIP LOCKED) AS oldest)
+    UPDATE delivery SET state = 'leased', next_attempt_at = NULL, lease = :lease, lease_until = :until
+    FROM due WHERE delivery.id = due.id
+    RETURNING delivery.id, endpoint_id, size""")
+
+# Whatever became of the holder: killed, cut off, or its message lost by the broker.
+EXPIRE_LEASES = text("""
+    WITH ended AS MATERIALIZED (
+      SELECT id FROM delivery WHERE state = 'leased' AND lease_until <= :now
+      ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE delivery SET state = 'pending', next_attempt_at = :now, lease = NULL, lease_until = NULL
+    FROM ended WHERE delivery.id = ended.id
+    RETURNING endpoint_id""")
+
+# For as long as the holder lives, however slow its endpoint is. Gives back the ids that still are its own.
+EXTEND_LEASES = text("""
+    UPDATE delivery SET lease_until = :until
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
+    WHERE delivery.id = held.id AND delivery.lease = held.lease
+    RETURNING delivery.id""")
+
+# What a disabled endpoint is owed is kept until somebody decides; what a removed one is owed, nobody is to get any more.
+SET_ASIDE = text("""
+    WITH owed AS MATERIALIZED (
+      SELECT delivery.id, endpoint.state = 'removed' AS gone FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
+      WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND delivery.state = 'pending' AND endpoint.state <> 'active'
+      LIMIT :limit FOR UPDATE OF delivery SKIP LOCKED)
+    UPDATE delivery SET state = CASE WHEN gone THEN 'discarded' ELSE 'paused' END, next_attempt_at = NULL,
+                        settled_at = CASE WHEN gone THEN CAST(:now AS timestamptz) END,
+                        error = CASE WHEN gone THEN 'the endpoint was removed' ELSE error END
+    FROM owed WHERE delivery.id = owed.id
+    RETURNING endpoint_id""")
+
+
+def forgettable(conn: Connection) -> None:
+    """Lets this transaction's COMMIT not wait for the disk: for leases, which may be forgotten, and nothing else."""
+    conn.execute(FORGETTABLE)
+
+
+def survey(conn: Connection) -> dict[int, datetime]:
+    """Every endpoint that something is planned for, and when the first of it is due, which may be past."""
+    return dict(conn.execute(SURVEY).tuples())
+
+
+def look(conn: Connection, endpoint_ids: Collection[int]) -> list[Standing]:
+    """How those of the endpoints that there are stand now, in no order."""
+    return [
+        Standing(
+            endpoint_id=row.id,
+            state=row.state,
+            max_in_flight=row.max_in_flight or DEFAULT_MAX_IN_FLIGHT,
+            rate_limit=row.rate_limit,
+            leased=row.number,
+            first_due=row.first_due,
+            again_due=row.again_due,
+            tokens=row.tokens,
+            tokens_at=row.tokens_at,
+            health=health_of(row),
+        )
+        for row in conn.execute(LOOK, {"ids": list(endpoint_ids)})
+    ]
+
+
+def leased(conn: Connection, at_most: int) -> int:
+    """How many deliveries are leased, counted up to `at_most`."""
+    return int(conn.execute(COUNT_LEASED, {"at_most": at_most}).scalar_one())
+
+
+def claim(conn: Connection, rooms: Mapping[int, Room], lease: UUID, now: datetime, until: datetime) -> list[Claim]:
+    """Puts what has been due for longest in each lane under `lease`, as much as there is room, in the order of the ids."""
+    lanes = [(each, lane, room) for each, one in rooms.items() for lane, room in ((0, one.first), (1, one.again)) if room]
+    if not lanes:
+        return []
+    ids, numbers, limits = (list(column) for column in zip(*lanes, strict=True))
+    asked = {"ids": ids, "lanes": numbers, "rooms": limits, "lease": lease, "now": now, "until": until}
+    return sorted(starmap(Claim, conn.execute(CLAIM, asked)), key=lambda claimed: claimed.id)
+
+
+def expire_leases(conn: Connection, now: datetime, limit: int) -> list[int]:
+    """Makes at most `limit` deliveries whose lease has ended due at once; returns the endpoint of each."""
+    return list(conn.execute(EXPIRE_LEASES, {"now": now, "limit": limit}).scalars())
+
+
+def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) -> set[int]:
+    """Lets the leases that still hold last until `until`; returns the ids of their deliveries."""
+    ids, leases = [id_ for id_, _ in held], [lease for _, lease in held]
+    return set(conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until}).scalars())
+
+
+def set_aside(conn: Connection, endpoint_ids: Collection[int], now: datetime, limit: int) -> int:
+    """Pauses what is pending for those of the endpoints that are disabled, and discards it for those that are removed.
+
+    At most `limit` deliveries; returns how many.
+    """
+    return conn.execute(SET_ASIDE, {"ids": list(endpoint_ids), "now": now, "limit": limit}).rowcount
