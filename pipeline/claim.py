@@ -1,6 +1,7 @@
 """Between rooms 6 and 7, claim: one round over the endpoints in which something is due."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -29,69 +30,111 @@ class Looked:
     leased: int
     granted: int
     claimed: int
+    more: bool  # more may be due, and there may be room for it
+    excess: int  # leases that must be settled before its window has room again
     look_at: datetime | None  # when there may be room again, if that is known
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The claims of one round, and how it went at each endpoint; `aside` are endpoints that nothing is to be sent to."""
+    """The claims of one round, and how it went at each endpoint that is active."""
 
     claims: Sequence[Claim]
     looked: Mapping[int, Looked]
-    aside: Collection[int]
 
 
-def claim(conn: Connection, windows: Mapping[int, int], lease: Lease, *, limit: int, max_leased: int, random: float) -> Round:
-    """Claims of each endpoint in `windows` (id -> most of it that may be leased) its fair share, `limit` in all.
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    standing: Standing
+    window: int
+    room: Room
+
+
+Window = Callable[[Standing], int]
+"""The most of an endpoint that may be leased."""
+
+
+def claim(
+    conn: Connection,
+    endpoint_ids: Collection[int],
+    lease: Lease,
+    window: Window,
+    *,
+    limit: int,
+    max_leased: int,
+    random: float,
+) -> Round:
+    """Claims of each of the endpoints its fair share, `limit` in all.
 
     Runs in the caller's transaction, which need not be durable when it commits, so use it for nothing else. Claims wait for
     nobody: what another claimant holds is left to it. Tokens of a rate are taken here and never given back, so a delivery
     that is handed back untried costs its endpoint a token.
     """
     claims.forgettable(conn)
-    standings = claims.look(conn, windows)
-    active = [each for each in standings if each.state == "active"]
-    rooms = {each.endpoint_id: wanted(each, windows[each.endpoint_id], lease.now) for each in active}
-    active, rooms = _guarded(conn, active, rooms, windows, lease.now)
-    surplus = max_leased - claims.leased(conn, max_leased)
-    sizes = {each.endpoint_id: rooms[each.endpoint_id].total for each in active if rooms[each.endpoint_id].total}
-    granted = shares(sizes, {each.endpoint_id: each.leased for each in active}, surplus, limit)
-    halves = {
-        each.endpoint_id: split(granted[each.endpoint_id], each, lease.now, random)
-        for each in active
-        if granted.get(each.endpoint_id)
-    }
+    standings = [each for each in claims.look(conn, endpoint_ids) if each.state == "active"]
+    wishes = _guarded(conn, [_wish(each, window, lease.now) for each in standings], window, lease.now)
+    halves = _granted(conn, wishes, lease.now, limit, max_leased, random)
     got = claims.claim(conn, halves, lease.id, lease.now, lease.until)
-    counts = _counts(got)
-    _take(conn, [each for each in active if counts.get(each.endpoint_id)], counts, lease.now)
+    counts = Counter(each.endpoint_id for each in got)
+    _take(conn, [wish.standing for wish in wishes if counts[wish.standing.endpoint_id]], counts, lease.now)
     looked = {
-        each.endpoint_id: Looked(
-            each.leased,
-            granted.get(each.endpoint_id, 0),
-            counts.get(each.endpoint_id, 0),
-            rooms[each.endpoint_id].look_at,
-        )
-        for each in active
+        wish.standing.endpoint_id: _looked(wish, halves.get(wish.standing.endpoint_id, Room()), counts) for wish in wishes
     }
-    return Round(got, looked, [each.endpoint_id for each in standings if each.state != "active"])
+    return Round(got, looked)
 
 
-def _guarded(
-    conn: Connection, active: list[Standing], rooms: dict[int, Room], windows: Mapping[int, int], now: datetime
-) -> tuple[list[Standing], dict[int, Room]]:
+def claim_anything(conn: Connection, lease: Lease, limit: int) -> Sequence[Claim]:
+    """Claims what is due, wherever it is, `limit` at most, whatever is leased already: for benchmarks and tests."""
+    everywhere = claims.survey(conn)
+    most = limit + claims.leased(conn, 1_000_000)
+    return claim(conn, everywhere, lease, lambda _: most, limit=limit, max_leased=most, random=0.5).claims
+
+
+def _wish(standing: Standing, window: Window, now: datetime) -> _Wish:
+    most = window(standing)
+    return _Wish(standing, most, wanted(standing, most, now))
+
+
+def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: datetime) -> Sequence[_Wish]:
     """Looks again at those of whose probe or tokens two claimants could take too much, once their health is locked.
 
     Only what is read after the lock counts: whoever held it before may have claimed the probe. Those that another holds are
     left out of this round.
     """
-    guarded = {each.endpoint_id for each in active if each.guarded and rooms[each.endpoint_id].total}
+    guarded = {wish.standing.endpoint_id for wish in wishes if wish.standing.guarded and wish.room.total}
     if not guarded:
-        return active, rooms
+        return wishes
     locked = health.lock_free(conn, guarded)
-    again = [each for each in claims.look(conn, locked) if each.state == "active"] if locked else []
-    free = [each for each in active if each.endpoint_id not in guarded]
-    looked = {each.endpoint_id: wanted(each, windows[each.endpoint_id], now) for each in again}
-    return [*free, *again], {**{each.endpoint_id: rooms[each.endpoint_id] for each in free}, **looked}
+    again = [_wish(each, window, now) for each in claims.look(conn, locked) if each.state == "active"]
+    return [*(wish for wish in wishes if wish.standing.endpoint_id not in guarded), *again]
+
+
+def _granted(
+    conn: Connection, wishes: Sequence[_Wish], now: datetime, limit: int, max_leased: int, random: float
+) -> dict[int, Room]:
+    """The room of each endpoint that has any, divided among all of them and between its lanes."""
+    rooms = {wish.standing.endpoint_id: wish.room.total for wish in wishes if wish.room.total}
+    if not rooms:
+        return {}
+    leased = {wish.standing.endpoint_id: wish.standing.leased for wish in wishes}
+    granted = shares(rooms, leased, max_leased - claims.leased(conn, max_leased), limit)
+    return {
+        wish.standing.endpoint_id: split(room, wish.standing, now, random)
+        for wish in wishes
+        if (room := granted.get(wish.standing.endpoint_id))
+    }
+
+
+def _looked(wish: _Wish, room: Room, counts: Mapping[int, int]) -> Looked:
+    standing, claimed = wish.standing, counts.get(wish.standing.endpoint_id, 0)
+    return Looked(
+        leased=standing.leased,
+        granted=room.total,
+        claimed=claimed,
+        more=claimed == room.total or bool(room.first and room.again),
+        excess=standing.leased + claimed - wish.window * 3 // 4,
+        look_at=wish.room.look_at,
+    )
 
 
 def _take(conn: Connection, claimed: Sequence[Standing], counts: Mapping[int, int], now: datetime) -> None:
@@ -102,10 +145,3 @@ def _take(conn: Connection, claimed: Sequence[Standing], counts: Mapping[int, in
     health.take_tokens(conn, tokens, now)
     probes = {each.endpoint_id: probing(each.health, now) for each in claimed if each.health.breaker == "open"}
     health.write(conn, probes, now)
-
-
-def _counts(got: Sequence[Claim]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for each in got:
-        counts[each.endpoint_id] = counts.get(each.endpoint_id, 0) + 1
-    return counts

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from ops.db import transaction
 from pipeline.admit import admit
 from pipeline.append import append
-from pipeline.store import deliveries
+from pipeline.claim import Lease, claim_anything
 from schemas.catalog import Catalog
 from schemas.delivery import Claim
 from schemas.endpoint import Endpoint
@@ -39,4 +39,4 @@ def claimed(
     """What one claim at `now` gets, and its lease."""
     lease, now = uuid4(), now or datetime.now(UTC)
     with transaction(engine) as conn:
-        return lease, deliveries.claim(conn, lease, now, now + lease_for, limit)
+        return lease, list(claim_anything(conn, Lease(lease, now, now + lease_for), limit))

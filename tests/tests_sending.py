@@ -31,11 +31,11 @@ ATTRIBUTES = {
 }
 
 
-def owed(body: bytes = b'{"amount": 1.10}', id: int = 7, **attributes: str) -> Delivery:
+def owed(body: bytes = b'{"amount": 1.10}', number: int = 7, **attributes: str) -> Delivery:
     """A delivery of the second entry of its chain."""
     said = orjson.dumps(ATTRIBUTES | attributes, option=orjson.OPT_SORT_KEYS)
     chain, lease = UUID(int=5), UUID(int=1)
-    return Delivery(id, 1, "acme", 0, chain, 1, b"h" * 32, b"p" * 32, said, body, b"f" * 16, datetime.now(UTC), lease)
+    return Delivery(number, 1, "acme", 0, chain, 1, b"h" * 32, b"p" * 32, said, body, b"f" * 16, datetime.now(UTC), lease)
 
 
 def to(url: str, **terms: object) -> Endpoint:

@@ -7,46 +7,48 @@ what it may be sent at once. What a relay knows of that is its own and may be lo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from typing import Final
 
 from pipeline.claim import Looked
+from pipeline.room import Standing
 from pipeline.store.bell import ANY
 
-START: Final = 100  # deliveries of an endpoint that nothing is known of yet
-HORIZON: Final = 0.15  # seconds that a window lasts: from a claim until its last delivery is sent, and some more
+FEW: Final = 100  # deliveries: the window of an endpoint that nothing is known of yet, or that is not very fast
+DRAIN: Final = 5.0  # seconds in which those must be settled, or the window is smaller
+HORIZON: Final = 0.15  # seconds that a larger one lasts: from a claim until its last delivery is sent, and some more
 MOST: Final = 2000  # of one endpoint
-SOON, LATER: Final = 0.01, 0.25  # seconds until an endpoint whose window is full is looked at again
+SOON: Final = 0.01  # seconds until an endpoint whose window is full is looked at again, at the earliest
+LATER: Final = 0.25  # and at the latest
 SURVEY: Final = 1.0  # seconds between two surveys: what nobody rang for is seen then
 AT_ONCE: Final = 200  # endpoints in one round
-_FADES: Final = 0.5  # seconds in which what was measured before loses half its weight
+_HALVES: Final = 0.5  # seconds in which what was measured before loses half its weight
 
 
 @dataclass(slots=True)
 class Pace:
     """What is known of one endpoint: its leases after the last look, and how fast they are settled, in deliveries a second."""
 
-    at: float
+    at: datetime
     leased: int
     rate: float | None = None
 
-    def settled(self, leased: int, at: float) -> None:
-        """Learn from how many leases there are now."""
-        passed = at - self.at
-        if passed <= 0:
-            return
-        rate = max(0, self.leased - leased) / passed
-        weight = 0.5 ** (passed / _FADES)
-        self.rate = rate if self.rate is None else max(rate, self.rate * weight)
+    def learn(self, leased: int, at: datetime) -> None:
+        """See how many leases there are now."""
+        passed = (at - self.at).total_seconds()
+        if passed > 0:
+            rate = max(0, self.leased - leased) / passed
+            self.rate = rate if self.rate is None else max(rate, self.rate * 0.5 ** (passed / _HALVES))
 
     def window(self, max_in_flight: int) -> int:
         """The most of the endpoint that may be leased."""
         if self.rate is None:
-            return max(START, 2 * max_in_flight)
-        return max(2 * max_in_flight, min(MOST, int(self.rate * HORIZON)))
+            return max(FEW, 2 * max_in_flight)
+        return max(2 * max_in_flight, min(FEW, int(self.rate * DRAIN)), min(MOST, int(self.rate * HORIZON)))
 
 
 class Agenda:
-    """What one relay has to look at. Times as datetimes, of the relay's clock."""
+    """What one relay has to look at. Times are of the relay's clock."""
 
     def __init__(self) -> None:
         self._due: dict[int, datetime] = {}
@@ -70,3 +72,46 @@ class Agenda:
         self._due = dict(dues)
         self._paces = {each: pace for each, pace in self._paces.items() if each in dues}
         self._surveyed = now
+
+    def wanted(self, now: datetime) -> list[int]:
+        """The endpoints to look at now, those first that have waited longest for it."""
+        return nsmallest(AT_ONCE, (each for each, due in self._due.items() if due <= now), key=self._due.__getitem__)
+
+    def window(self, standing: Standing) -> int:
+        """The most of the endpoint that may be leased."""
+        pace = self._paces.get(standing.endpoint_id)
+        return pace.window(standing.max_in_flight) if pace else max(FEW, 2 * standing.max_in_flight)
+
+    def looked(self, found: Mapping[int, Looked], missed: Iterable[int], now: datetime) -> None:
+        """Take over what a round found; `missed` are the endpoints that it was to look at and could not, or need not."""
+        for each in missed:
+            self._due.pop(each, None)
+        for each, looked in found.items():
+            pace = self._paces.setdefault(each, Pace(now, looked.leased))
+            pace.learn(looked.leased, now)
+            pace.at, pace.leased = now, looked.leased + looked.claimed
+            again = _again(looked, pace, now)
+            if again is None:
+                self._due.pop(each, None)
+            else:
+                self._due[each] = again
+
+    def pause(self, now: datetime) -> float:
+        """Seconds until there is something to look at."""
+        if self._surveyed is None:
+            return 0.0
+        first = min(self._due.values(), default=now + timedelta(seconds=SURVEY))
+        survey = self._surveyed + timedelta(seconds=SURVEY)
+        return max(0.0, (min(first, survey) - now).total_seconds())
+
+
+def _again(looked: Looked, pace: Pace, now: datetime) -> datetime | None:
+    """When to look at an endpoint again; None when a survey or a bell will say so."""
+    if looked.look_at is not None:
+        return looked.look_at
+    if looked.claimed:
+        return now if looked.more else None
+    if looked.granted:
+        return None
+    wait = looked.excess / pace.rate if pace.rate else LATER
+    return now + timedelta(seconds=min(max(wait, SOON), LATER))

@@ -116,7 +116,7 @@ def _write(conn: Connection, verdicts: Sequence[Verdict]) -> list[Tried]:
     deliveries.pause(conn, [each.held for each in untried if each.into == "paused"])
     for each in untried:
         if each.into == "discarded":
-            deliveries.discard(conn, [each.held], now, each.why or "")
+            deliveries.end(conn, [each.held], "discarded", now, each.why or "")
     return settled
 
 

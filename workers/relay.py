@@ -1,4 +1,4 @@
-"""The relay: claims the deliveries that are due and hands them to the actors, in batches per endpoint.
+"""The relay: claims the deliveries that are due, endpoint by endpoint, and hands them to the actors in batches.
 
 Woken by Postgres when something was planned, and by the clock. Any number of relays may run. What a relay has claimed when it
 dies is claimed again when the lease ends; what it cannot publish it hands back.
@@ -7,9 +7,8 @@ dies is claimed again when the lease ends; what it cannot publish it hands back.
 import random
 import signal
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -22,10 +21,13 @@ from ops import health
 from ops import log as logs
 from ops.db import make_engine, passes, transaction
 from ops.settings import Settings, require
-from pipeline.store import deliveries
+from pipeline.claim import Lease, claim
+from pipeline.store import bell, claims, deliveries
 from schemas.delivery import Claim
+from workers.agenda import Agenda
 from workers.broker import DELIVER_TOPOLOGY, envelope, hush_pika
 from workers.publisher_thread import PublisherThread
+from workers.sweeps import Sweeps
 from workers.upkeep import Upkeep
 
 CLAIM: Final = 500  # deliveries in one claim
@@ -33,10 +35,7 @@ BATCH: Final = 50  # deliveries in one message
 BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
 IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
-POLL: Final = 1.0  # seconds after which the relay looks unasked
-FULL: Final = 0.01  # seconds until it looks again when hardly more may be leased
-MEAGRE: Final = 0.1  # seconds after which it claims all the same, however few that is
-SWEEP: Final = 1.0  # seconds between two looks for leases that have ended
+FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
 _log = structlog.get_logger()
@@ -49,14 +48,14 @@ class Bell:
         self._engine = engine
         self._conn: Connection | None = None
 
-    def wait(self, seconds: float) -> None:
-        """Return when it rang, or after `seconds`. Raises what SQLAlchemy raises when Postgres is away."""
+    def wait(self, seconds: float) -> set[int]:
+        """At which endpoints it rang, within `seconds`. Raises what SQLAlchemy raises when Postgres is away."""
         try:
             if self._conn is None:
                 self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                deliveries.listen(self._conn)
-                return  # what was said before it listened must be looked for
-            deliveries.heard(self._conn, seconds)
+                bell.listen(self._conn)
+                return {bell.ANY}  # what was said before it listened must be looked for
+            return bell.heard(self._conn, seconds)
         except Exception:
             self.close()
             raise
@@ -72,8 +71,8 @@ class Bell:
 class Relay:
     """Claims and publishes. One thread turns it; a few others wait for the broker's confirms.
 
-    Keeps to `max_leased` deliveries, or their messages would outlive their leases in the queue; relays that claim at the same
-    moment may exceed it by what each of them claims.
+    Keeps to `max_leased` deliveries, or their messages would outlive their leases in the queue; but a few of each endpoint may
+    always be leased, and relays that claim at the same moment may exceed it by what each of them claims.
     """
 
     def __init__(self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int) -> None:
@@ -84,46 +83,47 @@ class Relay:
         self._max_leased = max_leased
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="publish")
         self._publishing: set[Future[bool]] = set()
-        self._swept = self._claimed = float("-inf")
+        self._agenda = Agenda()
+        self._sweeps = Sweeps(engine)
         self._wait = RECONNECT[0]
 
-    def turn(self) -> float:
-        """Claim once and hand on what was claimed; give the seconds until it is worth looking again."""
-        self._sweep()
+    def turn(self, rung: Collection[int] = ()) -> float:
+        """Claim once and hand on what was claimed; give the seconds until it is worth looking again, unless the bell rings.
+
+        `rung` are the endpoints at which it rang.
+        """
+        self._sweeps.turn()
+        self._agenda.ring(rung, datetime.now(UTC))
         pause = self._confirmed()
         if pause:
             return pause
-        lease, now = uuid4(), datetime.now(UTC)
-        with transaction(self._engine) as conn:
-            room = self._room(conn)
-            claims = deliveries.claim(conn, lease, now, now + self._lease, room) if room > 0 else []
-            due = deliveries.next_due(conn) if len(claims) < room else None
-        if claims:
-            self._claimed = time.monotonic()
-            self._publishing.add(self._pool.submit(self._publish, claims, lease, now + self._lease))
-        if len(claims) == room:
-            return 0.0 if claims else FULL
-        return POLL if due is None else min(POLL, max(FULL, (due - now).total_seconds()))
+        now = datetime.now(UTC)
+        if self._agenda.wants_survey(now):
+            with transaction(self._engine) as conn:
+                self._agenda.surveyed(claims.survey(conn), now)
+        endpoints = self._agenda.wanted(now)
+        if endpoints:
+            self._claim(endpoints, Lease(uuid4(), now, now + self._lease))
+        return self._agenda.pause(datetime.now(UTC))
 
-    def _room(self, conn: Connection) -> int:
-        """How many to claim. Under a backlog it waits for a good many to be settled: few at a time make batches of one."""
-        room = self._max_leased - deliveries.leased(conn, self._max_leased)
-        enough = min(CLAIM, self._max_leased // 8)
-        return min(CLAIM, room) if room >= enough or time.monotonic() - self._claimed > MEAGRE else 0
+    def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
+        with transaction(self._engine) as conn:
+            found = claim(
+                conn,
+                endpoints,
+                lease,
+                self._agenda.window,
+                limit=CLAIM,
+                max_leased=self._max_leased,
+                random=random.random(),  # noqa: S311 - divides odd numbers, guards nothing
+            )
+        if found.claims:
+            self._publishing.add(self._pool.submit(self._publish, found.claims, lease.id, lease.until))
+        self._agenda.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
 
     def close(self) -> None:
         """Hand back what the broker does not confirm any more. The publisher must be closed before, so that this is quick."""
         self._pool.shutdown()
-
-    def _sweep(self) -> None:
-        if time.monotonic() - self._swept < SWEEP:
-            return
-        with transaction(self._engine) as conn:
-            expired = deliveries.expire_leases(conn, datetime.now(UTC), CLAIM)
-        if expired:
-            _log.warning("leases_expired", deliveries=expired)
-        if expired < CLAIM:
-            self._swept = time.monotonic()
 
     def _confirmed(self) -> float:
         """Look at what was published before; give the seconds to wait when the broker did not take it."""
@@ -137,31 +137,31 @@ class Relay:
         self._wait = min(self._wait * 2, RECONNECT[1])
         return self._wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the relays, guards nothing
 
-    def _publish(self, claims: Sequence[Claim], lease: UUID, until: datetime) -> bool:
+    def _publish(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
         """Publish all that was claimed and hand back what was not confirmed; whether there was nothing to hand back."""
-        batches = list(batched(claims))
+        batches = list(batched(got))
         messages = [envelope(lease, until.timestamp(), batch) for batch in batches]
         confirmed = self._publisher.publish_all(messages, CONFIRM_SECONDS)
-        _log.debug("deliveries_claimed", deliveries=len(claims), messages=len(messages))
-        lost = [claim for batch, taken in zip(batches, confirmed, strict=True) if not taken for claim in batch]
+        _log.debug("deliveries_claimed", deliveries=len(got), messages=len(messages))
+        lost = [each for batch, taken in zip(batches, confirmed, strict=True) if not taken for each in batch]
         if lost:
             with transaction(self._engine) as conn:
-                deliveries.release(conn, [(claim.id, lease) for claim in lost], datetime.now(UTC))
+                deliveries.release(conn, [(each.id, lease) for each in lost], datetime.now(UTC))
             _log.warning("claims_handed_back", deliveries=len(lost))
         return not lost
 
 
-def batched(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
-    """Cut `claims` into batches of one endpoint each, bounded in number and in bytes, in their order."""
+def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
+    """Cut what was claimed into batches of one endpoint each, bounded in number and in bytes, in their order."""
     open_batches: defaultdict[int, list[Claim]] = defaultdict(list)
     sizes: defaultdict[int, int] = defaultdict(int)
-    for claim in claims:
-        batch = open_batches[claim.endpoint_id]
-        if batch and (len(batch) == BATCH or sizes[claim.endpoint_id] + claim.size > BATCH_BYTES):
-            yield open_batches.pop(claim.endpoint_id)
-            sizes.pop(claim.endpoint_id)
-        open_batches[claim.endpoint_id].append(claim)
-        sizes[claim.endpoint_id] += claim.size
+    for each in got:
+        batch = open_batches[each.endpoint_id]
+        if batch and (len(batch) == BATCH or sizes[each.endpoint_id] + each.size > BATCH_BYTES):
+            yield open_batches.pop(each.endpoint_id)
+            sizes.pop(each.endpoint_id)
+        open_batches[each.endpoint_id].append(each)
+        sizes[each.endpoint_id] += each.size
     yield from open_batches.values()
 
 
@@ -205,13 +205,15 @@ class Rounds:
     def run(self, beat: Callable[[], None]) -> None:
         """Return when the process is to stop."""
         pause = RECONNECT[0]
+        rung: set[int] = set()
         while not self._stop.is_set():
             beat()
             try:
-                self._bell.wait(self._relay.turn())
+                rung = self._bell.wait(self._relay.turn(rung))
             except Exception as error:
                 if not passes(error):
                     raise
+                rung = {bell.ANY}
                 self._lost(error, pause)
                 pause = min(pause * 2, RECONNECT[1])
             else:

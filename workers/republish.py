@@ -7,6 +7,7 @@ from typing import Final
 
 from pika import BasicProperties, DeliveryMode
 
+from ops import log as logs
 from ops.errors import OpsError
 from ops.replay import Publish
 from ops.settings import Settings, require
@@ -57,6 +58,7 @@ def outgoing(message: Message) -> Outgoing:
 
 def _open(settings: Settings) -> PublisherThread:
     require(settings, "amqp_url")
+    logs.configure(settings.log, "error", "replay")  # the connection's steps are nothing to the person who waits
     fields.install()
     return PublisherThread(settings.amqp_url, "replay")
 

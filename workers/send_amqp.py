@@ -90,8 +90,11 @@ class AmqpSender:
         barred_until, why = self._barred.get(message.exchange, (0.0, ""))
         if self._loop.time() < barred_until:
             return "connect", why, _NOT_FOUND
-        if not await self._exists(publisher, message.exchange):
-            return "connect", f"there is no exchange {message.exchange!r}", _NOT_FOUND
+        try:
+            if not await self._exists(publisher, message.exchange):
+                return "connect", f"there is no exchange {message.exchange!r}", _NOT_FOUND
+        except Lost:
+            return LOST
         settled: asyncio.Future[str | None] = self._loop.create_future()
         publisher.send(message, until, lambda fault: None if settled.done() else settled.set_result(fault))
         return await settled

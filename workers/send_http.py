@@ -136,7 +136,7 @@ class HttpSender:
             tried.answered = self._loop.time()
             tried.status = response.status
             tried.retry_after = response.headers.get("Retry-After")
-            tried.wish = _WISHES.get(response.headers.get("webhook-delivery", ""))
+            tried.wish = _WISHES.get(response.headers.get("webhook-delivery", "").lower())
             seen = 0
             async for chunk in response.content.iter_any():
                 tried.head += chunk[: KEPT - len(tried.head)]

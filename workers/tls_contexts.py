@@ -20,12 +20,15 @@ class TlsContexts:
         self._own: OrderedDict[tuple[str | None, str | None], ssl.SSLContext] = OrderedDict()
 
     async def of(self, endpoint: Endpoint) -> ssl.SSLContext:
-        """The endpoint's context. Raises ValueError when what it has is no PEM."""
+        """The endpoint's context. Raises SSLError when what it has is of no use here, though `waxseal apply` took it."""
         key = endpoint.client_cert, endpoint.ca
         if key == (None, None):
             return self.common
         if key not in self._own:
-            self._own[key] = _timed(await asyncio.to_thread(client_context, *key))
+            try:
+                self._own[key] = _timed(await asyncio.to_thread(client_context, *key))
+            except ValueError as error:
+                raise ssl.SSLError(str(error)) from None
             if len(self._own) > KEPT:
                 self._own.popitem(last=False)
         self._own.move_to_end(key)

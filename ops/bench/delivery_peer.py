@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from ops.db import make_engine, transaction
 from ops.secrets import Vault
 from ops.settings import Settings, load_settings
+from pipeline.claim import Lease, claim_anything
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
 from pipeline.signing import RANDOM_BYTES, headers, key_of
@@ -45,7 +46,7 @@ def hand_out(amqp_url: str, engine: Engine) -> int:
         channel = connection.channel()
         while True:
             with transaction(engine) as conn:
-                claims = deliveries.claim(conn, lease, now, now + timedelta(hours=1), CHUNK)
+                claims = claim_anything(conn, Lease(lease, now, now + timedelta(hours=1)), CHUNK)
             if not claims:
                 break
             for claim in claims:

@@ -23,7 +23,7 @@ from ops.settings import Settings
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.fanout import Subscriptions, subscriptions
-from pipeline.store import catalog, deliveries
+from pipeline.store import catalog, claims
 from schemas.event import Event
 
 ENDPOINTS = 20
@@ -64,7 +64,7 @@ class Stage:
     def unfinished(self) -> bool:
         """Whether a delivery is due or leased."""
         with transaction(self.engine) as conn:
-            return deliveries.next_due(conn) is not None or deliveries.leased(conn, 1) > 0
+            return bool(claims.survey(conn)) or claims.leased(conn, 1) > 0
 
     def requests(self) -> int:
         """How many requests the sink has had."""

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
     from pipeline.store.partitions import Partition
 
-_PARTITION: tuple[Column, ...] = (("day", "day"), ("attempts", "attempts"), ("MiB", "mib"), ("state", "state"))
+_PARTITION: tuple[Column, ...] = (
+    ("day", "day"),
+    ("attempts", "attempts"),
+    ("MiB", lambda row: f"{row['bytes'] / 2**20:.1f}"),
+    ("state", "state"),
+)
 
 
 class _Age(click.ParamType[timedelta]):
@@ -103,9 +108,7 @@ def _prune_letters(engine: "Engine", before: datetime, terms: Terms) -> None:
 
 
 def _show(old: "Sequence[Partition]", as_json: bool) -> None:
-    rows = (
-        {"day": f"{each.day}", "attempts": each.rows, "mib": round(each.bytes / 2**20, 1), "state": each.state} for each in old
-    )
+    rows = ({"day": f"{each.day}", "attempts": each.rows, "bytes": each.bytes, "state": each.state} for each in old)
     if not show_list(rows, _PARTITION, as_json, limited=True):
         click.echo("no attempts are that old", err=True)
 

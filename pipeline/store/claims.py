@@ -80,13 +80,11 @@ EXTEND_LEASES = text("""
 SET_ASIDE = text("""
     WITH owed AS MATERIALIZED (
       SELECT delivery.id, endpoint.state = 'removed' AS gone FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
-      WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND delivery.state = 'pending' AND endpoint.state <> 'active'
-      LIMIT :limit FOR UPDATE OF delivery SKIP LOCKED)
+      WHERE delivery.state = 'pending' AND endpoint.state <> 'active' LIMIT :limit FOR UPDATE OF delivery SKIP LOCKED)
     UPDATE delivery SET state = CASE WHEN gone THEN 'discarded' ELSE 'paused' END, next_attempt_at = NULL,
                         settled_at = CASE WHEN gone THEN CAST(:now AS timestamptz) END,
                         error = CASE WHEN gone THEN 'the endpoint was removed' ELSE error END
-    FROM owed WHERE delivery.id = owed.id
-    RETURNING endpoint_id""")
+    FROM owed WHERE delivery.id = owed.id""")
 
 
 def forgettable(conn: Connection) -> None:
@@ -96,7 +94,7 @@ def forgettable(conn: Connection) -> None:
 
 def survey(conn: Connection) -> dict[int, datetime]:
     """Every endpoint that something is planned for, and when the first of it is due, which may be past."""
-    return dict(conn.execute(SURVEY).tuples())
+    return {row[0]: row[1] for row in conn.execute(SURVEY)}
 
 
 def look(conn: Connection, endpoint_ids: Collection[int]) -> list[Standing]:
@@ -144,9 +142,9 @@ def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) 
     return set(conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until}).scalars())
 
 
-def set_aside(conn: Connection, endpoint_ids: Collection[int], now: datetime, limit: int) -> int:
-    """Pauses what is pending for those of the endpoints that are disabled, and discards it for those that are removed.
+def set_aside(conn: Connection, now: datetime, limit: int) -> int:
+    """Pauses what is pending for endpoints that are disabled, and discards it for those that are removed.
 
     At most `limit` deliveries; returns how many.
     """
-    return conn.execute(SET_ASIDE, {"ids": list(endpoint_ids), "now": now, "limit": limit}).rowcount
+    return conn.execute(SET_ASIDE, {"now": now, "limit": limit}).rowcount

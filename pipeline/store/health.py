@@ -101,4 +101,4 @@ def note(conn: Connection, events: Sequence[tuple[EventKind, int, str]], now: da
 
 def destinations(conn: Connection, now: datetime, since: datetime) -> dict[str, int]:
     """How many endpoints are healthy, degraded, open and paused; a failure before `since` is forgotten."""
-    return dict(conn.execute(DESTINATIONS, {"now": now, "since": since}).tuples())
+    return {row[0]: row[1] for row in conn.execute(DESTINATIONS, {"now": now, "since": since})}

@@ -14,7 +14,7 @@ from ops.db import transaction
 from ops.replay import Decision, discard, replay
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
-from pipeline.store import deliveries, graves, letters
+from pipeline.store import bell, deliveries, graves, letters
 from pipeline.store.letters import Letters
 from schemas.deadletter import DeadLetter
 from schemas.delivery import Delivery, Receipt
@@ -283,7 +283,7 @@ def replayed(engine: Engine, **wanted: object) -> tuple[int | None, Decision]:
 
 def test_a_replayed_delivery_is_due_at_once_and_its_schedule_begins_anew(cli, engine, billing, database) -> None:
     with transaction(engine) as conn:
-        deliveries.listen(conn)
+        bell.listen(conn)
     first = die(engine, 1, billing)[0]
     moved, _ = replayed(engine)
     (state, due, attempts) = database.rows("SELECT state, next_attempt_at <= now(), attempts FROM delivery")[0]

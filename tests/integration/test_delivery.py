@@ -213,14 +213,15 @@ def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, eng
     assert [("deliver", "gone", "e-0")] == database.rows("SELECT stage, reason, event_id FROM dead_letter")
 
 
-def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, sink, endpoint, deliver) -> None:
-    endpoint("/200")
+def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, sink, endpoint, delivery_loop) -> None:
+    id = endpoint("/200")
     owe(engine, [event("e-1")])
+    lease, [claim] = claimed(engine)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
     time.sleep(1)
 
-    deliver()
+    delivery_loop.deliver(lease.hex, time.time() + 90, id, [claim.id], [claim.size])
 
     assert ("discarded", 0, "the endpoint was removed") == state(database)
     assert [] == sink.requests

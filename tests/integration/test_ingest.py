@@ -225,7 +225,8 @@ def test_the_worker_survives_a_database_that_goes_away(database, start, publish)
     wait_for(lambda: by_id(database))
     with database.connect() as owner:
         owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     publish(b"2", message_id="after", headers={"subject": "s"})
 

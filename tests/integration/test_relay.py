@@ -198,7 +198,7 @@ def test_messages_that_are_stale_strange_or_broken_are_harmless(database, engine
 
 
 def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, start, channel) -> None:
-    endpoint("/200")
+    endpoint("/200", max_in_flight=60)
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(120)])
     start("relay", lease=3)
     wait_for(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count == 3)
@@ -212,10 +212,10 @@ def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, s
 
 
 def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint, start, channel) -> None:
-    endpoint("/200")
+    endpoints = [endpoint(path, max_in_flight=1000) for path in ("/200", "/200/b")]
     started = [start("relay", max_leased=100_000) for _ in range(2)]
     for batch in range(8):
-        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(500)])
+        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(250)], endpoints)
     wait_for(lambda: counts(database) == {"leased": 4000})
     wait_for(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count >= 80)
     time.sleep(0.3)
@@ -229,7 +229,7 @@ def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint,
 
 
 def test_no_more_is_leased_than_allowed(database, engine, endpoint, start, channel) -> None:
-    endpoint("/200")
+    endpoint("/200", max_in_flight=1000)
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(300)])
 
     start("relay", max_leased=120)

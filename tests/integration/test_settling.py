@@ -11,7 +11,7 @@ from tests_deliveries import LEASE, claimed, event, owe
 from ops.db import transaction
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
-from pipeline.store import deliveries
+from pipeline.store import claims, deliveries
 from pipeline.store.catalog import version
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
@@ -111,7 +111,7 @@ def test_many_are_settled_in_one_go_each_in_its_own_way(database, engine, owed) 
 @pytest.mark.parametrize("receipt", [OK, FAILED, GONE], ids=["delivered", "failed", "gone"])
 def test_whoever_lost_the_lease_writes_nothing(database, engine, owed, receipt) -> None:
     with transaction(engine) as conn:
-        deliveries.expire_leases(conn, NOW + LEASE, 10)
+        claims.expire_leases(conn, NOW + LEASE, 10)
     before = database.rows("SELECT * FROM delivery ORDER BY id")
 
     assert [] == settled(engine, [tried(each, **receipt) for each in owed])

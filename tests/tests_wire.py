@@ -1,0 +1,82 @@
+"""A server that does on each connection what a script says, byte by byte."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+Script = Callable[["Wire", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Wire:
+    """Where the server is, and what came: the head of each request, and how many connections there were."""
+
+    script: Script
+    port: int = 0
+    connections: int = 0
+    heads: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    notes: list[object] = field(default_factory=list)
+
+    def url(self, scheme: str = "http") -> str:
+        return f"{scheme}://127.0.0.1:{self.port}/hooks"
+
+    async def request(self, reader: asyncio.StreamReader) -> str:
+        """Reads one request; gives its head."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        lines = head.lower().split("\r\n")
+        length = next((int(line.partition(":")[2]) for line in lines if line.startswith("content-length:")), 0)
+        self.bodies.append(await reader.readexactly(length))
+        return head
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError, asyncio.LimitOverrunError):
+            await self.script(self, reader, writer)
+        writer.close()
+
+
+@contextmanager
+def wire(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
+    """The server, on a port of the loopback address, in a thread of its own, while the block runs."""
+    made = Wire(script)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def do(work: Awaitable) -> object:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)  # type: ignore[arg-type]
+
+    server = do(asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls))
+    made.port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    try:
+        yield made
+    finally:
+        do(_close(server))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _close(server: asyncio.Server) -> None:
+    server.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def answers(raw: bytes) -> Script:
+    """Answers each request with these bytes."""
+
+    async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await wire.request(reader)
+            writer.write(raw)
+            await writer.drain()
+
+    return script
