@@ -16,6 +16,7 @@ from ops.difference import Change, differences, unnamed
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
 from pipeline.store import catalog, configure
+from pipeline.store.endpoints import settings_of
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
@@ -63,10 +64,10 @@ def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: boo
 
 
 def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
-    """Gives every endpoint without a secret one of its own."""
+    """Gives every endpoint whose deliveries are signed, and that has no secret, one of its own."""
     generated = {}
     for index, change in enumerate(changes):
-        if isinstance(change.after, Endpoint) and not change.after.secrets:
+        if isinstance(change.after, Endpoint) and change.after.transport == "http" and not change.after.secrets:
             secret = "whsec_" + base64.b64encode(os.urandom(_KEY_BYTES)).decode()
             generated[change.title] = secret
             changes[index] = replace(change, after=replace(change.after, secrets=(secret,)))
@@ -86,7 +87,8 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
         configure.put_source(conn, change.after, _encrypted(vault, change.after.secrets), change.settings)
     elif isinstance(change.after, Endpoint):
         secrets = _encrypted(vault, change.after.secrets)
-        endpoint_id = configure.put_endpoint(conn, change.after, secrets, change.settings, activate=change.activate)
+        settings = settings_of(change.after, change.settings, vault.encrypt)
+        endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
         if change.activate and change.before is not None:
             configure.release(conn, endpoint_id, datetime.now(UTC))
     else:

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from ops.errors import Misconfigured
+from ops.tls import client_context
 from ops.yaml import Document, Location
 from pipeline import kinds
 from pipeline.filters import compile_filter
 from pipeline.rules import check_rule
-from schemas.config_file import ConfigFile, EndpointSpec, SourceSpec, TenantSpec
+from pipeline.template import check_template
+from schemas.config_endpoint import EndpointSpec
+from schemas.config_file import ConfigFile, SourceSpec, TenantSpec
 from schemas.config_values import Checks
 
 _LARGEST_SECRET: Final = 64 * 1024  # characters
@@ -60,7 +64,10 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
         raise BadConfig(path, [Fault(*document.error)])
     faults = [Fault(document.line(loc), _path(loc), what) for loc, what in _names(document.content)]
     known = (*kinds.KINDS, kinds.AMQP)
-    checks = Checks(known, check_rule, compile_filter, _secrets(environment, path.parent), kinds.check)
+    secret = partial(_resolved, environment, path.parent)
+    checks = Checks(
+        known, check_rule, compile_filter, partial(_one_line, secret), secret, client_context, check_template, kinds.check
+    )
     try:
         config = ConfigFile.model_validate(document.content, context=checks)
     except ValidationError as error:
@@ -92,23 +99,26 @@ def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[st
             yield index, item
 
 
-def _secrets(environment: Mapping[str, str], folder: Path) -> Callable[[str], str]:
-    def resolve(text: str) -> str:
-        if text.startswith("env:"):
-            name = text.removeprefix("env:")
-            secret = environment.get(name, "")
-            missing = f"the environment variable {name} is not set"
-        elif text.startswith("file:"):
-            secret, missing = _from_file(folder / text.removeprefix("file:"))
-        else:
-            secret, missing = text, "must not be empty"
-        if not secret:
-            raise ValueError(missing)
-        if not secret.isprintable():
-            raise ValueError("holds something that is not printable text")
-        return secret
+def _resolved(environment: Mapping[str, str], folder: Path, text: str) -> str:
+    """What `env:NAME`, `file:PATH` or the text itself holds."""
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        secret = environment.get(name, "")
+        missing = f"the environment variable {name} is not set"
+    elif text.startswith("file:"):
+        secret, missing = _from_file(folder / text.removeprefix("file:"))
+    else:
+        secret, missing = text, "must not be empty"
+    if not secret:
+        raise ValueError(missing)
+    return secret
 
-    return resolve
+
+def _one_line(resolve: Callable[[str], str], text: str) -> str:
+    secret = resolve(text)
+    if not secret.isprintable():
+        raise ValueError("holds something that is not printable text")
+    return secret
 
 
 def _from_file(path: Path) -> tuple[str, str]:
@@ -132,7 +142,7 @@ def _told(error: Any) -> tuple[str, str]:
 
 
 def _meant(loc: Location) -> str:
-    model = ConfigFile if len(loc) == 1 else _ITEMS.get(str(loc[0]))
+    model = ConfigFile if len(loc) == 1 else _ITEMS.get(str(loc[0])) if len(loc) == 3 else None
     close = get_close_matches(str(loc[-1]), model.model_fields, 1) if model else []
     return f"; did you mean {close[0]}?" if close else ""
 

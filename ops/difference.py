@@ -1,12 +1,13 @@
 """What applying a configuration file changes, worked out before anything is changed."""
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from ops.redact import redact_text
 from schemas.catalog import Catalog
-from schemas.config_file import ConfigFile, EndpointSpec, SourceSpec
+from schemas.config_endpoint import EndpointSpec
+from schemas.config_file import ConfigFile, SourceSpec
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
@@ -39,7 +40,7 @@ class Change:
 def differences(config: ConfigFile, now: Catalog, *, enable: bool = False) -> Iterator[Change]:
     """Every thing that the file names, with what has to happen to it.
 
-    An endpoint that a 410 disabled is active again when its URL changes, or with `enable`.
+    A disabled endpoint is active again when its URL or other target changes, or with `enable`.
     """
     for tenant in config.tenants:
         yield Change("unchanged" if tenant.name in now.tenants else "created", "tenant", tenant.name, tenant.name)
@@ -76,18 +77,15 @@ def _source(spec: SourceSpec, before: Source | None) -> Change:
 
 
 def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> Change:
-    settings = spec.settings()
-    assert spec.url is not None
-    terms: dict[str, Any] = {name: settings[name] for name in ("timeout", "max_in_flight") if name in settings}
-    if "retry" in settings:
-        terms["retry"] = tuple(settings["retry"])
-    secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before else ()
-    after = Endpoint(before.id if before else 0, spec.tenant, spec.name, spec.url, secrets, spec.filter, **terms)
+    settings = spec.terms()
+    signed = spec.transport == "http"
+    secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before and signed else ()
+    after = spec.endpoint(before.id if before else 0, secrets)
     if before is None or before.state == "removed":
         again = () if before is None else ("active again",)
         return Change("created", "endpoint", spec.tenant, spec.name, again, before, after, settings, activate=True)
     details: tuple[str, ...] = tuple(_changes(before, after))
-    activate = before.state == "disabled" and (enable or before.url != after.url)
+    activate = before.state == "disabled" and (enable or _place(before) != _place(after))
     if before.state == "disabled":
         details += ("active again",) if activate else ()
         after = replace(after, state="active" if activate else "disabled")
@@ -98,13 +96,22 @@ def _action(before: object, details: tuple[str, ...]) -> Action:
     return "created" if before is None else "changed" if details else "unchanged"
 
 
-def _changes(before: Any, after: Any) -> Iterator[str]:
-    """What is different, field by field; of secrets only that they are."""
+def _place(endpoint: Endpoint) -> tuple[Any, ...]:
+    return endpoint.url, endpoint.amqp, endpoint.smtp
+
+
+def _changes(before: Any, after: Any, of: str = "") -> Iterator[str]:
+    """What is different, field by field; of what may be secret only that it is."""
     for each in fields(after):
         old, new = getattr(before, each.name), getattr(after, each.name)
         if each.name in _NOT_COMPARED or old == new:
             continue
-        yield "secrets changed" if each.name == "secrets" else f"{each.name}: {_shown(old)} -> {_shown(new)}"
+        if not each.repr:
+            yield f"{of}{each.name} changed"
+        elif is_dataclass(old) and is_dataclass(new):
+            yield from _changes(old, new, f"{each.name}.")
+        elif not is_dataclass(old) and not is_dataclass(new):  # or else the transport says it
+            yield f"{of}{each.name}: {_shown(old)} -> {_shown(new)}"
 
 
 def _shown(value: Any) -> str:

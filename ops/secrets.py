@@ -12,7 +12,7 @@ class Vault:
 
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
-            raise OpsError("no key for secrets: set WAXSEAL_KEYS or WAXSEAL_KEYS_FILE (make one with `waxseal keys new`)")
+            raise OpsError("no key for secrets: set WAXSEAL_KEYS or WAXSEAL_KEYS_FILE (make one with `waxseal key`)")
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError:

@@ -31,7 +31,10 @@ class Settings(BaseSettings):
     amqp_url: str = Field("", repr=False, description="RabbitMQ: amqp://user:password@host:port/vhost")
     keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
-    blobs: str = Field(".waxseal/blobs", description="where large bodies are kept: a folder or s3://bucket/prefix")
+    blobs: str = Field(
+        ".waxseal/blobs",
+        description="where large bodies are to be kept: a folder or s3://bucket/prefix; not used by this version",
+    )
     log: Literal["auto", "console", "json"] = Field(
         "auto", description="form of the logs; auto: console on a terminal, else json"
     )

@@ -140,6 +140,8 @@ def _reason(row: Row) -> str | None:
     """Why it is not delivered: what ended it, what holds it, or what went wrong last."""
     if row["state"] == "paused" and row["disabled"]:
         return f"disabled: {row['disabled']}"
+    if row["state"] == "pending" and row["next_attempt_at"] is None:
+        return "waits for its turn: an earlier event of its subject is not settled"
     parts = (row["buried"] if row["state"] == "dead" else None, row["error"])
     return ": ".join(part for part in parts if part) or None
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -53,6 +54,8 @@ class _Wish:
 Window = Callable[[Standing], int]
 """The most of an endpoint that may be leased."""
 
+_ENDLESS: Final = 1_000_000_000
+
 
 def claim(
     conn: Connection,
@@ -85,9 +88,7 @@ def claim(
 
 def claim_anything(conn: Connection, lease: Lease, limit: int) -> Sequence[Claim]:
     """Claims what is due, wherever it is, `limit` at most, whatever is leased already: for benchmarks and tests."""
-    everywhere = claims.survey(conn)
-    most = limit + claims.leased(conn, 1_000_000)
-    return claim(conn, everywhere, lease, lambda _: most, limit=limit, max_leased=most, random=0.5).claims
+    return claim(conn, claims.survey(conn), lease, lambda _: _ENDLESS, limit=limit, max_leased=_ENDLESS, random=0.5).claims
 
 
 def _wish(standing: Standing, window: Window, now: datetime) -> _Wish:

@@ -81,9 +81,16 @@ def _bounded(pieces: Iterable[str]) -> str:
     return "".join(made)
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """What a mapping holds comes before what Python's mappings can do: `json.items` is the event's."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
+
+
 @lru_cache(64)
 def _compiled(source: str) -> Template:
-    return ImmutableSandboxedEnvironment(undefined=ChainableUndefined, keep_trailing_newline=True).from_string(source)
+    return _Sandbox(undefined=ChainableUndefined, keep_trailing_newline=True).from_string(source)
 
 
 def _text(body: bytes) -> str | None:

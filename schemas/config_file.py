@@ -2,32 +2,12 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from schemas.config_values import (
-    Extension,
-    Filter,
-    InFlight,
-    Kind,
-    Retry,
-    Rule,
-    Secret,
-    Size,
-    Slug,
-    Timeout,
-    Tolerance,
-    Unsupported,
-    Url,
-    Whsec,
-    checks,
-)
+from schemas.config_endpoint import EndpointSpec
+from schemas.config_spec import Spec
+from schemas.config_values import Extension, Kind, Rule, Secret, Size, Slug, Tolerance, Unsupported, checks
 from schemas.source import Source
-
-
-def _not_yet(value: bool, info: ValidationInfo) -> bool:
-    if value:
-        raise ValueError(f"{info.field_name}: true is not supported by this version")
-    return value
 
 
 def _no_mailboxes(value: list[Any]) -> list[Any]:
@@ -36,21 +16,13 @@ def _no_mailboxes(value: list[Any]) -> list[Any]:
     return value
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    def _said(self, *names: str) -> dict[str, Any]:
-        said = {name: getattr(self, name) for name in names if name in self.model_fields_set}
-        return {name: value for name, value in said.items() if value is not None}
-
-
-class TenantSpec(_Spec):
+class TenantSpec(Spec):
     """A tenant."""
 
     name: Slug
 
 
-class SourceSpec(_Spec):
+class SourceSpec(Spec):
     """A source, its secrets in the clear."""
 
     tenant: Slug
@@ -60,10 +32,10 @@ class SourceSpec(_Spec):
     id: Rule | None = None
     type: Rule | None = None
     subject: Rule | None = None
-    extensions: dict[Extension, Rule] = {}
+    extensions: dict[Extension, Rule] = Field({})
     max_body: Size | None = None
     tolerance: Tolerance | None = None
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field({})
     rate_limit: Unsupported = None
 
     @model_validator(mode="after")
@@ -79,40 +51,13 @@ class SourceSpec(_Spec):
 
     def settings(self) -> dict[str, Any]:
         """What was said, of that which is stored as settings; a default that was not asked for is not stored."""
-        return self._said("id", "type", "subject", "extensions", "max_body", "tolerance", "options")
+        return self.said("id", "type", "subject", "extensions", "max_body", "tolerance", "options")
 
 
-class EndpointSpec(_Spec):
-    """An endpoint with its subscription, its secrets in the clear. No secrets: one is made at the first apply and kept."""
-
-    tenant: Slug
-    name: Slug
-    url: Url | None = None
-    secrets: Annotated[list[Whsec], Field(min_length=1)] | None = Field(None, repr=False)
-    filter: Filter | None = None
-    retry: Retry | None = None
-    timeout: Timeout | None = None
-    max_in_flight: InFlight | None = None
-    ordered: Annotated[bool, AfterValidator(_not_yet)] = False
-    rate_limit: Unsupported = None
-    amqp: Unsupported = None
-    smtp: Unsupported = None
-
-    @model_validator(mode="after")
-    def _has_somewhere_to_go(self) -> Self:
-        if self.url is None:
-            raise ValueError("needs url")
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """What was said, of that which is stored as settings; a default that was not asked for is not stored."""
-        return self._said("retry", "timeout", "max_in_flight", "ordered")
-
-
-class ConfigFile(_Spec):
+class ConfigFile(Spec):
     """The whole file. That names are unique, and every tenant that is named is there, has been seen to."""
 
-    tenants: list[TenantSpec] = []
-    sources: list[SourceSpec] = []
-    endpoints: list[EndpointSpec] = []
-    mailboxes: Annotated[list[Any], AfterValidator(_no_mailboxes)] = []
+    tenants: list[TenantSpec] = Field([])
+    sources: list[SourceSpec] = Field([])
+    endpoints: list[EndpointSpec] = Field([])
+    mailboxes: Annotated[list[Any], AfterValidator(_no_mailboxes)] = Field([])

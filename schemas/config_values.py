@@ -33,6 +33,9 @@ class Checks:
     rule: Callable[[str], None]
     filter: Callable[[Mapping[str, Any]], object]
     secret: Callable[[str], str]  # a literal, env:NAME or file:PATH -> the secret itself
+    pem: Callable[[str], str]  # likewise, of several lines
+    tls: Callable[[str | None, str | None], object]  # a client certificate and authorities, both PEM
+    template: Callable[[str], None]
     source: Callable[[Source], list[str]]  # what its kind finds wrong with a source
 
 
@@ -96,10 +99,12 @@ def _extension(name: str) -> str:
     return name
 
 
-def _between(low: float, high: float, unit: str) -> AfterValidator:
+def between(low: float, high: float, unit: str) -> AfterValidator:
+    """A number within bounds."""
+
     def check(value: float) -> float:
         if not low <= value <= high:
-            raise ValueError(f"must be from {low:g} to {high:.9g} {unit}")
+            raise ValueError(f"must be from {low:g} to {high:.9g} {unit}".rstrip())
         return value
 
     return AfterValidator(check)
@@ -121,10 +126,10 @@ Url = Annotated[str, AfterValidator(_url)]
 Extension = Annotated[str, AfterValidator(_extension)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Whsec = Annotated[str, AfterValidator(_secret), AfterValidator(_whsec)]
-Size = Annotated[int, BeforeValidator(size), _between(1, MAX_BODY, "bytes")]
-Tolerance = Annotated[int, BeforeValidator(_whole_seconds), _between(1, 86_400, "s")]
-Wait = Annotated[float, BeforeValidator(seconds), _between(0.001, MAX_WAIT, "s")]
+Size = Annotated[int, BeforeValidator(size), between(1, MAX_BODY, "bytes")]
+Tolerance = Annotated[int, BeforeValidator(_whole_seconds), between(1, 86_400, "s")]
+Wait = Annotated[float, BeforeValidator(seconds), between(0.001, MAX_WAIT, "s")]
 Retry = Annotated[list[Wait], Field(max_length=MAX_TRIES)]
-Timeout = Annotated[float, BeforeValidator(seconds), _between(0.1, MAX_TIMEOUT, "s")]
-InFlight = Annotated[int, _between(1, 1000, "requests")]
+Timeout = Annotated[float, BeforeValidator(seconds), between(0.1, MAX_TIMEOUT, "s")]
+InFlight = Annotated[int, between(1, 1000, "requests")]
 Unsupported = Annotated[Any, BeforeValidator(_unsupported)]

@@ -12,6 +12,9 @@ MINUTE, HOUR = 60, 3600
 DEFAULT_RETRY = (5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
 DEFAULT_TIMEOUT = 15.0  # seconds, over the whole exchange
 DEFAULT_MAX_IN_FLIGHT = 20
+DEFAULT_EXCHANGE = "waxseal.events"
+DEFAULT_ROUTING_KEY = "{tenant}.{type}"
+DEFAULT_SUBJECT = "{{ event.type }}: {{ event.subject }}"
 
 
 Transport = Literal["http", "amqp", "smtp"]
@@ -21,8 +24,8 @@ Transport = Literal["http", "amqp", "smtp"]
 class AmqpTarget:
     """Where an `amqp` endpoint publishes; `{tenant}`, `{type}`, `{source}` and `{subject}` in the routing key are filled in."""
 
-    exchange: str = "waxseal.events"
-    routing_key: str = "{tenant}.{type}"
+    exchange: str = DEFAULT_EXCHANGE
+    routing_key: str = DEFAULT_ROUTING_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class SmtpTarget:
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    subject: str = "{{ event.type }}: {{ event.subject }}"
+    subject: str = DEFAULT_SUBJECT
     text: str | None = None
 
 

@@ -106,6 +106,19 @@ def settings() -> None:
 
 
 @click.command()
+def key() -> None:
+    """Make a key for secrets at rest.
+
+    Put it first in WAXSEAL_KEYS; the keys behind it still decrypt what they encrypted. Who loses the keys loses the secrets.
+
+    Example: export WAXSEAL_KEYS="$(waxseal key)"
+    """
+    from cryptography.fernet import Fernet
+
+    click.echo(Fernet.generate_key().decode())
+
+
+@click.command()
 @DATA
 def ingress(data: Path) -> None:
     """Run the HTTP ingress.
@@ -167,4 +180,4 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(run(settings_for(data, *needed)))
 
 
-COMMANDS = (up, down, migrate, settings, ingress, ingest, relay, deliver)
+COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver)

@@ -1,12 +1,12 @@
 """Statements on what is configured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.endpoints import Decrypt, endpoint_of
 from schemas.catalog import Catalog
-from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY, DEFAULT_TIMEOUT, Endpoint
 from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
 
 # One row: read with every batch, so that a change takes effect with the next.
@@ -20,11 +20,9 @@ SOURCES = text("""
 
 # Removed endpoints as well: deliveries that were planned for them still have to be settled.
 ENDPOINTS = text("""
-    SELECT endpoint.id, tenant.name AS tenant, endpoint.name, url, secrets, settings, state, filter
+    SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, url, secrets, settings, state, filter
     FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN subscription ON endpoint_id = endpoint.id
     ORDER BY endpoint.id""")
-
-Decrypt = Callable[[bytes], bytes]
 
 
 def version(conn: Connection) -> int:
@@ -40,7 +38,7 @@ def load(conn: Connection, decrypt: Decrypt) -> Catalog:
     current = version(conn)
     tenants = {name: decrypt(key) for name, key in conn.execute(TENANTS)}
     sources = [_source(row._mapping, decrypt) for row in conn.execute(SOURCES)]  # noqa: SLF001
-    endpoints = [_endpoint(row._mapping, decrypt) for row in conn.execute(ENDPOINTS)]  # noqa: SLF001
+    endpoints = [endpoint_of(row._mapping, decrypt) for row in conn.execute(ENDPOINTS)]  # noqa: SLF001
     return Catalog(
         current,
         tenants,
@@ -67,20 +65,4 @@ def _source(row: Any, decrypt: Decrypt) -> Source:
         max_body=settings.get("max_body", DEFAULT_MAX_BODY),
         tolerance=settings.get("tolerance", DEFAULT_TOLERANCE),
         options=settings.get("options", {}),
-    )
-
-
-def _endpoint(row: Any, decrypt: Decrypt) -> Endpoint:
-    settings = row["settings"]
-    return Endpoint(
-        id=row["id"],
-        tenant=row["tenant"],
-        name=row["name"],
-        url=row["url"],
-        secrets=_texts(row["secrets"], decrypt),
-        filter=row["filter"],
-        retry=tuple(settings.get("retry", DEFAULT_RETRY)),
-        timeout=settings.get("timeout", DEFAULT_TIMEOUT),
-        max_in_flight=settings.get("max_in_flight", DEFAULT_MAX_IN_FLIGHT),
-        state=row["state"],
     )

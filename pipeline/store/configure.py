@@ -27,10 +27,10 @@ DELETE_SOURCE = text("""
 
 # The state only moves when it is asked to: a worker may disable the endpoint while this runs.
 PUT_ENDPOINT = text("""
-    INSERT INTO endpoint (tenant_id, name, url, secrets, settings)
-    SELECT id, :name, :url, :secrets, CAST(:settings AS jsonb) FROM tenant WHERE name = :tenant
+    INSERT INTO endpoint (tenant_id, name, transport, url, secrets, settings)
+    SELECT id, :name, :transport, nullif(:url, ''), :secrets, CAST(:settings AS jsonb) FROM tenant WHERE name = :tenant
     ON CONFLICT (tenant_id, name) DO UPDATE
-    SET url = excluded.url, secrets = excluded.secrets, settings = excluded.settings,
+    SET transport = excluded.transport, url = excluded.url, secrets = excluded.secrets, settings = excluded.settings,
         state = CASE WHEN :activate THEN 'active' ELSE endpoint.state END,
         reason = CASE WHEN :activate THEN NULL ELSE endpoint.reason END
     RETURNING id""")
@@ -83,9 +83,12 @@ def delete_source(conn: Connection, tenant: str, name: str) -> None:
 def put_endpoint(
     conn: Connection, endpoint: Endpoint, secrets: Sequence[bytes], settings: Mapping[str, Any], *, activate: bool
 ) -> int:
-    """Makes the endpoint and its subscription what `endpoint` says; returns its id. `activate` ends its being disabled."""
+    """Makes the endpoint and its subscription what `endpoint` says; returns its id. `activate` ends its being disabled.
+
+    `secrets` are encrypted, and `settings` what `endpoints.settings_of` gives.
+    """
     row: dict[str, Any] = {"tenant": endpoint.tenant, "name": endpoint.name, "url": endpoint.url}
-    row |= {"secrets": list(secrets), "settings": json.dumps(settings), "activate": activate}
+    row |= {"transport": endpoint.transport, "secrets": list(secrets), "settings": json.dumps(settings), "activate": activate}
     id_ = int(conn.execute(PUT_ENDPOINT, row).scalar_one())
     filter_ = None if endpoint.filter is None else json.dumps(endpoint.filter)
     conn.execute(PUT_SUBSCRIPTION, {"id": id_, "filter": filter_})

@@ -35,7 +35,7 @@ MOVE = text("""
                         lease = NULL, lease_until = NULL
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
     WHERE delivery.id = held.id AND delivery.lease = held.lease
-    RETURNING delivery.id, endpoint_id, chain_id, seq, ordered""")
+    RETURNING delivery.id, endpoint_id, chain_id, ordered""")
 
 # After a try. Gives back the ids whose lease still held: only those get an attempt and, when they are dead, a dead letter.
 SETTLE = text("""
@@ -104,13 +104,13 @@ def pause(conn: Connection, held: Sequence[Held]) -> int:
 def end(conn: Connection, held: Sequence[Held], state: Literal["discarded", "dead"], now: datetime, why: str) -> set[int]:
     """Ends deliveries that are not to be tried any more, and passes their turns on; returns the ids of those still held."""
     rows = _move(conn, held, state, settled_at=now, error=why)
-    pass_on(conn, [(row.endpoint_id, row.chain_id, row.seq) for row in rows if row.ordered], now)
+    pass_on(conn, [(row.endpoint_id, row.chain_id) for row in rows if row.ordered], now)
     return {row.id for row in rows}
 
 
-def pass_on(conn: Connection, ended: Collection[turns.Place], now: datetime) -> None:
-    """Lets whoever follows those in their chains have the turn, and wakes the relay."""
-    due = turns.pass_on(conn, ended, now) if ended else set()
+def pass_on(conn: Connection, left: Collection[turns.Pair], now: datetime) -> None:
+    """Lets whoever is first in those chains have the turn, and wakes the relay."""
+    due = turns.pass_on(conn, left, now)
     if due:
         bell.ring(conn, due)
 

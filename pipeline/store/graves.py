@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from pipeline.bury import message_of
-from pipeline.store import bell
+from pipeline.store import bell, deliveries
 from pipeline.store.letters import CHOSEN, Letters
 from pipeline.tagged import tag, untag
 from schemas.deadletter import DeadLetter, Stage
@@ -38,12 +38,15 @@ DECIDE = text("""
     UPDATE dead_letter SET state = :state, decided_at = :now, decided_by = :who
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'open'""")
 
-# Due at once, or kept while the endpoint is disabled. The schedule begins anew, the attempts go on being counted.
+# Due at once, in its turn where there is an order, or kept while the endpoint is disabled. Schedule and age begin anew, the
+# attempts go on being counted.
 REVIVE = text("""
     UPDATE delivery SET state = CASE WHEN endpoint.state = 'disabled' THEN 'paused' ELSE 'pending' END,
-                        next_attempt_at = CASE WHEN endpoint.state <> 'disabled' THEN CAST(:now AS timestamptz) END,
-                        settled_at = NULL, schedule_from = attempts
-    FROM endpoint WHERE endpoint.id = endpoint_id AND delivery.id = ANY(CAST(:ids AS bigint[])) AND delivery.state = 'dead'""")
+                        next_attempt_at = CASE WHEN endpoint.state <> 'disabled' AND NOT ordered
+                                               THEN CAST(:now AS timestamptz) END,
+                        settled_at = NULL, schedule_from = attempts, age_from = :now
+    FROM endpoint WHERE endpoint.id = endpoint_id AND delivery.id = ANY(CAST(:ids AS bigint[])) AND delivery.state = 'dead'
+    RETURNING endpoint_id, chain_id, ordered""")
 
 # What an actor failed at is not dead: it waits, at the latest for the end of its lease.
 HASTEN = text("""
@@ -98,11 +101,13 @@ def decide(conn: Connection, ids: Sequence[int], state: Literal["replayed", "dis
 
 def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
     """Makes deliveries due at once: dead ones with a fresh schedule, waiting ones as they are. Wakes the relay."""
-    if delivery_ids:
-        asked = {"ids": list(delivery_ids), "now": now}
-        conn.execute(HASTEN, asked)
-        conn.execute(REVIVE, asked)
-        bell.ring(conn)
+    if not delivery_ids:
+        return
+    asked = {"ids": list(delivery_ids), "now": now}
+    conn.execute(HASTEN, asked)
+    revived = conn.execute(REVIVE, asked).all()
+    deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in revived if row.ordered}, now)
+    bell.ring(conn)
 
 
 def give_up(conn: Connection, delivery_ids: Sequence[int]) -> None:

@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 Pair = tuple[int, UUID]  # an endpoint, and a chain
-Place = tuple[int, UUID, int]  # an endpoint, a chain, and a number in it
 
 # Read after the heads are locked: what was settled before is seen, and what is settled later waits for this transaction.
 BUSY = text("""
@@ -31,15 +30,15 @@ _NOBODY_IN_TURN = """
       SELECT FROM delivery AS other WHERE other.endpoint_id = following.endpoint_id AND other.chain_id = following.chain_id
       AND other.ordered AND (other.state = 'leased' OR other.next_attempt_at IS NOT NULL))"""
 
-# To the next of the chain that is not at its end, one step in an index of those. If that one is paused, nobody's turn comes.
+# To the first of the chain that is not at its end, one step in an index of those: what was replayed comes before what came
+# after it. If the first is paused, nobody's turn comes.
 PASS_ON = text(f"""
     UPDATE delivery SET next_attempt_at = :now
     FROM (
-      SELECT following.* FROM unnest(CAST(:endpoints AS int[]), CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]))
-        AS ended (endpoint_id, chain_id, seq)
+      SELECT following.* FROM unnest(CAST(:endpoints AS int[]), CAST(:chains AS uuid[])) AS free (endpoint_id, chain_id)
       CROSS JOIN LATERAL (
         SELECT id, endpoint_id, chain_id, state FROM delivery
-        WHERE endpoint_id = ended.endpoint_id AND chain_id = ended.chain_id AND seq > ended.seq
+        WHERE endpoint_id = free.endpoint_id AND chain_id = free.chain_id
         AND ordered AND state IN ('pending', 'leased', 'paused')
         ORDER BY seq LIMIT 1) AS following
       WHERE following.state = 'pending' AND {_NOBODY_IN_TURN}) AS next
@@ -82,18 +81,17 @@ def busy(conn: Connection, pairs: Collection[Pair]) -> set[Pair]:
     return {(row[0], row[1]) for row in conn.execute(BUSY, {"endpoints": list(endpoints), "chains": list(chains)})}
 
 
-def pass_on(conn: Connection, ended: Iterable[Place], now: datetime) -> set[int]:
-    """Gives the turn to whoever follows those that came to their end in this transaction; returns at which endpoints.
+def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
+    """Gives the turn to whoever is first, in the pairs in which this transaction has let it go; returns at which endpoints.
 
     Holds the chains' heads, shared, until the transaction ends.
     """
-    places = sorted(ended)
-    if not places:
+    pairs = sorted(set(left))
+    if not pairs:
         return set()
-    endpoints, chains, seqs = zip(*places, strict=True)
+    endpoints, chains = (list(column) for column in zip(*pairs, strict=True))
     conn.execute(SHARE_HEADS, {"chains": list(set(chains))})
-    asked = {"endpoints": list(endpoints), "chains": list(chains), "seqs": list(seqs), "now": now}
-    return set(conn.execute(PASS_ON, asked).scalars())
+    return set(conn.execute(PASS_ON, {"endpoints": endpoints, "chains": chains, "now": now}).scalars())
 
 
 def open_turns(conn: Connection, after: Pair, now: datetime, limit: int) -> tuple[set[int], Pair]:

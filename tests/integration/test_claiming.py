@@ -3,22 +3,27 @@
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine
 from tests_deliveries import LEASE, claimed, event, owe
 
 from ops.db import make_engine, transaction
-from pipeline.store import deliveries
+from pipeline.claim import Lease, claim_anything
+from pipeline.store import bell, claims, deliveries
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-MANY = 200_000
-BULK = f"""
-INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, attempts, created_at, settled_at)
-SELECT 1 + n % 20, 'acme', gen_random_uuid(), n, 500, 'delivered', 1, now(), now() FROM generate_series(1, {MANY}) AS n
-"""
+
+@pytest.fixture
+def endpoints(database) -> None:
+    """Three, which must be there for anything of them to be claimed."""
+    database.add_tenant()
+    for n in range(3):
+        database.add_endpoint(f"e{n}", "http://127.0.0.1/")
+
+
+pytestmark = pytest.mark.usefixtures("endpoints")
 
 
 def states(database) -> list[tuple]:
@@ -82,7 +87,7 @@ def test_eight_claimants_at_once_never_get_the_same_delivery(database, engine) -
 def test_a_claim_does_not_wait_for_another_that_is_not_finished(database, engine) -> None:
     owe(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
     with transaction(engine) as conn:
-        held = deliveries.claim(conn, uuid4(), NOW, NOW + LEASE, 1)
+        held = claim_anything(conn, Lease(uuid4(), NOW, NOW + LEASE), 1)
         _, others = claimed(engine, now=NOW)
 
     assert 1 == len(held) == len(others)
@@ -95,8 +100,8 @@ def test_a_lease_that_ended_makes_the_delivery_due_at_once_and_the_old_holder_po
     later = NOW + LEASE
 
     with transaction(engine) as conn:
-        assert 0 == deliveries.expire_leases(conn, later - timedelta(microseconds=1), 10)
-        assert 1 == deliveries.expire_leases(conn, later, 10)
+        assert [] == claims.expire_leases(conn, later - timedelta(microseconds=1), 10)
+        assert [1] == claims.expire_leases(conn, later, 10)
     new, again = claimed(engine, now=later)
 
     assert [claim] == again
@@ -112,7 +117,7 @@ def test_ended_leases_are_taken_back_a_bounded_number_at_a_time_oldest_first(dat
     claimed(engine, limit=3, now=NOW + timedelta(seconds=1))
 
     with transaction(engine) as conn:
-        assert 2 == deliveries.expire_leases(conn, NOW + timedelta(days=1), 2)
+        assert [1, 1] == claims.expire_leases(conn, NOW + timedelta(days=1), 2)
 
     assert [(NOW + timedelta(seconds=1) + LEASE, 3)] == database.rows(
         "SELECT lease_until, count(*) FROM delivery WHERE state = 'leased' GROUP BY 1"
@@ -168,77 +173,67 @@ def test_what_was_erased_is_told_apart_from_what_is_not_held(database, engine) -
     assert ([], {claim.id}) == (loaded.deliveries, loaded.erased)
 
 
-def test_leases_are_counted_up_to_a_bound_and_the_next_due_time_is_known(database, engine) -> None:
+def test_leases_are_counted_up_to_a_bound_and_a_survey_knows_when_each_endpoint_has_something_due(database, engine) -> None:
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
-    owe(engine, [event("later", "t")], now=NOW + timedelta(hours=2))
+    owe(engine, [event("later", "t")], [1, 2], now=NOW + timedelta(hours=2))
+    owe(engine, [event("latest", "t")], [2], now=NOW + timedelta(hours=3))
     claimed(engine, now=NOW)
 
     with transaction(engine) as conn:
-        assert (5, 3) == (deliveries.leased(conn, 100), deliveries.leased(conn, 3))
-        assert NOW + timedelta(hours=2) == deliveries.next_due(conn)
-        deliveries.claim(conn, uuid4(), NOW + timedelta(days=1), NOW + timedelta(days=2), 10)
-        assert deliveries.next_due(conn) is None
+        assert (5, 3) == (claims.leased(conn, 100), claims.leased(conn, 3))
+        assert dict.fromkeys((1, 2), NOW + timedelta(hours=2)) == claims.survey(conn)
+    claimed(engine, now=NOW + timedelta(days=1))
+    with transaction(engine) as conn:
+        assert {} == claims.survey(conn)
 
 
-def test_planning_rings_the_bell_of_whoever_listens(database, engine) -> None:
+def test_planning_rings_the_bell_of_whoever_listens_and_says_at_which_endpoints(database, engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
-        deliveries.listen(listener)
-        assert not deliveries.heard(listener, 0)
+        bell.listen(listener)
+        assert set() == bell.heard(listener, 0)
 
-        owe(engine, [event("e-1", "a"), event("e-2", "b")])
+        owe(engine, [event("e-1", "a"), event("e-2", "b")], [1, 3])
 
-        assert deliveries.heard(listener, 5)
-        assert not deliveries.heard(listener, 0)
+        assert {1, 3} == bell.heard(listener, 5)
+        assert set() == bell.heard(listener, 0)
         listener.invalidate()
 
 
-@pytest.fixture
-def big(database, engine) -> Engine:
-    """A table of 200,000 finished deliveries that was never analysed, with 2,000 that are due and 100 that are leased."""
+@pytest.mark.parametrize(("rung", "heard"), [((), {bell.ANY}), (range(1, 3000), {bell.ANY}), ((7, 5), {5, 7})])
+def test_a_bell_for_too_many_endpoints_rings_for_all(database, engine, rung, heard) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
+        bell.listen(listener)
+        with transaction(engine) as conn:
+            bell.ring(conn, rung)
+
+        assert heard == bell.heard(listener, 5)
+        listener.invalidate()
+
+
+def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database, engine) -> None:
+    owe(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
+    lease, [kept, lost] = claimed(engine, now=NOW)
+    with transaction(engine) as conn:
+        deliveries.release(conn, [(lost.id, lease)], NOW)
+
+    with transaction(engine) as conn:
+        assert {kept.id} == claims.extend(conn, [(kept.id, lease), (lost.id, lease)], NOW + timedelta(hours=1))
+        assert [] == claims.expire_leases(conn, NOW + timedelta(minutes=59), 10)
+
+    assert [("leased", NOW + timedelta(hours=1))] == database.rows(
+        "SELECT state, lease_until FROM delivery WHERE id = %s", kept.id
+    )
+
+
+@pytest.mark.parametrize(("state", "reason", "becomes"), [("disabled", "why", "paused"), ("removed", None, "discarded")])
+def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database, engine, state, reason, becomes) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW)
     with database.connect() as owner:
-        owner.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
-        owner.execute(BULK)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(2100)], now=NOW)
-    claimed(engine, limit=100, now=NOW)
-    return engine
+        owner.execute("UPDATE endpoint SET state = %s, reason = %s WHERE id = 2", (state, reason))
 
+    with transaction(engine) as conn:
+        assert (3, 2, 0) == tuple(claims.set_aside(conn, NOW, 3) for _ in range(3))
 
-STATEMENTS = {
-    "claim": (deliveries.CLAIM, {"lease": uuid4(), "now": NOW, "until": NOW + LEASE, "limit": 500}, "delivery_by_due"),
-    "count": (deliveries.COUNT_LEASED, {"at_most": 4000}, "delivery_by_lease"),
-    "next due": (deliveries.NEXT_DUE, {}, "delivery_by_due"),
-    "expire": (deliveries.EXPIRE_LEASES, {"now": NOW, "limit": 500}, "delivery_by_lease"),
-    "load": (deliveries.LOAD_LEASED, {"ids": list(range(500)), "leases": [UUID(int=n) for n in range(500)]}, "delivery_pkey"),
-    "settle": (
-        deliveries.SETTLE,
-        {
-            "ids": list(range(500)),
-            "leases": [UUID(int=n) for n in range(500)],
-            "states": ["delivered"] * 500,
-            "attempts": [1] * 500,
-            "dues": [None] * 500,
-            "errors": [None] * 500,
-            "now": NOW,
-        },
-        "delivery_pkey",
-    ),
-}
-
-
-@pytest.mark.parametrize("analysed", [False, True], ids=["never analysed", "analysed"])
-def test_no_statement_reads_the_finished_deliveries(database, big, analysed) -> None:
-    if analysed:
-        with database.connect() as owner:
-            owner.execute("ANALYZE")
-    for name, (statement, parameters, index) in STATEMENTS.items():
-        with big.connect() as conn:
-            plan = "\n".join(conn.exec_driver_sql(*explained(conn, statement, parameters)).scalars())
-            conn.rollback()
-
-        assert index in plan, f"{name}: {plan}"
-        assert "Seq Scan on delivery" not in plan, f"{name}: {plan}"
-
-
-def explained(conn, statement, parameters) -> tuple[str, dict]:
-    compiled = statement.compile(dialect=conn.dialect)
-    return f"EXPLAIN {compiled}", parameters
+    assert [(1, "pending", 5), (2, becomes, 5)] == database.rows(
+        "SELECT endpoint_id, state, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"
+    )

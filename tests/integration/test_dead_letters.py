@@ -295,6 +295,8 @@ def test_a_replayed_delivery_is_due_at_once_and_its_schedule_begins_anew(cli, en
 
     assert (1, "pending", True, 1) == (moved, state, due, attempts)
     assert (first.id, first.fingerprint) == (again.id, again.fingerprint)
+    assert 1 == again.schedule_from
+    assert again.age_from > first.created_at
     assert ("retry", 2, NOW + timedelta(seconds=60)) == (verdict.outcome, verdict.attempt, verdict.next_attempt_at)
     assert [(1,), (2,)] == database.rows("SELECT n FROM attempt ORDER BY n")
     assert ["replayed"] == list(states(database).values())
@@ -327,6 +329,30 @@ def test_a_replay_is_kept_while_its_endpoint_is_disabled_and_refused_when_it_is_
     assert 2 == ended.exit_code
     assert "1 left open: their endpoint was removed" in ended.stderr
     assert [(2, 1)] == [(act["planned"], act["done"]) for act in cli.json("audit")]
+
+
+def test_replayed_deliveries_of_one_subject_go_in_turn_where_there_is_an_order(cli, engine, billing, database) -> None:
+    die(engine, 3, billing)
+    owe(engine, [event("later")], [billing], NOW)
+    with database.connect() as conn:
+        conn.execute("UPDATE delivery SET ordered = true")
+    cli.json("dead", "replay", "--id", 2, "--id", 3, "--yes")
+
+    assert [("dead", False), ("pending", False), ("pending", False), ("pending", True)] == turns(database)
+    (first, *_) = cli.json("undelivered", "acme")
+    assert "waits for its turn: an earlier event of its subject is not settled" == first["reason"]
+
+    with database.connect() as conn:
+        conn.execute("UPDATE delivery SET state = 'delivered', next_attempt_at = NULL, settled_at = now() WHERE id = 4")
+        conn.execute("UPDATE delivery SET state = 'dead', settled_at = now() WHERE id IN (2, 3)")
+        conn.execute("UPDATE dead_letter SET state = 'open', decided_at = NULL, decided_by = NULL")
+    cli.json("dead", "replay", "--all", "--yes")
+
+    assert [("pending", True), ("pending", False), ("pending", False), ("delivered", False)] == turns(database)
+
+
+def turns(database) -> list[tuple]:
+    return database.rows("SELECT state, next_attempt_at IS NOT NULL FROM delivery ORDER BY id")
 
 
 def test_what_an_actor_failed_at_is_due_again(cli, engine, billing, database) -> None:

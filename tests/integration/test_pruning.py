@@ -100,8 +100,8 @@ def test_making_partitions_waits_for_no_reader_and_keeps_no_writer_waiting(cli, 
         assert time.monotonic() - began < 2
 
 
-def held(engine: Engine, started_at: datetime, count: int = 1) -> list[Tried]:
-    owe(engine, [event(f"e-{n}", f"order-{n}") for n in range(count)])
+def held(engine: Engine, started_at: datetime, *ids: str) -> list[Tried]:
+    owe(engine, [event(id, f"order-{id}") for id in ids])
     lease, claims = claimed(engine)
     with transaction(engine) as conn:
         found: list[Delivery] = list(deliveries.load_leased(conn, [(each.id, lease) for each in claims]).deliveries)
@@ -110,18 +110,18 @@ def held(engine: Engine, started_at: datetime, count: int = 1) -> list[Tried]:
 
 def test_settling_makes_the_partition_that_is_missing(cli, engine, database) -> None:
     late = datetime.now(UTC) + timedelta(days=200)
-    tried = held(engine, datetime.now(UTC), 2)
-    tried += held(engine, late, 1)
+    tried = held(engine, datetime.now(UTC), "e-1", "e-2")
+    tried += held(engine, late, "e-3")
     store = DeliveryStore(engine, 10.0)
     store.settle(tried)
 
     assert [TODAY, late.date()] == days(database)
-    assert [("delivered",)] * 2 == database.rows("SELECT state FROM delivery")
-    assert [(2,)] == database.rows("SELECT count(*) FROM attempt")
+    assert [("delivered",)] * 3 == database.rows("SELECT state FROM delivery")
+    assert [(3,)] == database.rows("SELECT count(*) FROM attempt")
 
 
 def test_a_settlement_that_a_check_refuses_makes_no_partition(cli, engine, database) -> None:
-    (tried,) = held(engine, datetime.now(UTC))
+    (tried,) = held(engine, datetime.now(UTC), "e-1")
     make(database, TODAY, 1)
     with database.connect() as conn:
         conn.execute("ALTER TABLE attempt ADD CONSTRAINT refused CHECK (status <> 200)")

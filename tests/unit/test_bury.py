@@ -1,0 +1,84 @@
+"""A message that becomes a dead letter, and a message again."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika import BasicProperties
+
+from pipeline.bury import letter_of, message_of
+from pipeline.tagged import tag, untag
+from schemas.message import Message, Opaque
+from workers.republish import outgoing
+
+words = st.text(st.characters(), max_size=10) | st.sampled_from(["", "\x00", "\udcff", "$bytes"])
+headers = st.dictionaries(
+    words,
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | words | st.binary(max_size=5),
+    max_size=4,
+)
+messages = st.builds(
+    Message,
+    words,
+    st.binary(max_size=20),
+    st.none() | words,
+    st.none() | words,
+    headers,
+    st.none() | words,
+    st.none() | words,
+    st.none() | st.integers(0, 2**64 - 1),
+    st.booleans(),
+)
+
+
+def stored(text: str) -> str:
+    """What a column of text makes of it."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+@given(messages)
+def test_a_dead_letter_becomes_the_message_it_was(message: Message) -> None:
+    letter = letter_of(message, "admit", "malformed", "x")
+    kept = untag(json.loads(json.dumps(tag(letter.headers), allow_nan=False)))
+
+    assert message == message_of(stored(letter.routing_key or ""), kept, letter.body)
+
+
+def test_a_dead_letter_says_what_can_be_read_of_its_message() -> None:
+    message = Message("acme.shop", b"{}", "application/json", None, None, "e-1", "t", 7, trusted=True)
+    letter = letter_of(message, "append", "poison", "cannot be stored", "22021")
+
+    assert ("append", "poison", "cannot be stored", "22021") == (letter.stage, letter.reason, letter.detail, letter.error)
+    assert ("acme", "shop", "e-1", "acme.shop", "application/json") == (
+        letter.tenant,
+        letter.source,
+        letter.event_id,
+        letter.routing_key,
+        letter.content_type,
+    )
+    properties = {"content_type": "application/json", "message_id": "e-1", "type": "t", "timestamp": 7}
+    assert {"headers": {}, "properties": properties, "trusted": True} == letter.headers
+
+
+@pytest.mark.parametrize(("trusted", "exchange"), [(False, "waxseal.in"), (True, "waxseal.received")])
+def test_a_message_goes_out_by_the_exchange_that_it_came_through_and_durably(trusted: bool, exchange: str) -> None:
+    values = {"a": b"\xff", "b": Decimal("0.5"), "c": datetime(2026, 1, 1, tzinfo=UTC), "d": Opaque(b"V")}
+    message = Message("acme.shop", b"body", "text/plain", "gzip", values | {"x-delivery-count": 3}, "e-1", "t", 7, trusted)
+    sent = outgoing(message)
+
+    assert (exchange, "acme.shop", b"body", True) == (sent.exchange, sent.routing_key, sent.body, sent.mandatory)
+    assert (
+        BasicProperties(
+            content_type="text/plain",
+            content_encoding="gzip",
+            headers=values,
+            message_id="e-1",
+            type="t",
+            timestamp=7,
+            delivery_mode=2,
+        )
+        == sent.properties
+    )
