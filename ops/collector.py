@@ -4,7 +4,7 @@ Elected is who holds an advisory lock of Postgres, with a connection kept for it
 of these series; one that is and cannot read shows its last figures, and by `collector_up` that they are old.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -12,11 +12,12 @@ from sqlalchemy import Connection
 
 from ops import metrics
 from ops.db import make_engine
-from pipeline.store import figures
+from pipeline.store import figures, health, overview
 
 SECONDS: Final = 15.0  # between two readings
 _STATEMENT_SECONDS: Final = 5.0
 _LAG: Final = timedelta(seconds=90)  # after which a decision that was dated is committed or never will be
+_LATELY: Final = timedelta(minutes=5)  # for which an endpoint that failed is called degraded
 
 Queues = Callable[[], Mapping[str, tuple[int, int] | None]]
 """Asks the broker: by queue, how many messages are ready and how many consumers there are; None if it does not exist."""
@@ -24,6 +25,7 @@ Queues = Callable[[], Mapping[str, tuple[int, int] | None]]
 _GAUGES: Final = (
     metrics.RETRIES_DUE,
     metrics.QUEUE_OLDEST_SECONDS,
+    metrics.DESTINATIONS,
     metrics.DEAD_LETTERS,
     metrics.DEAD_LETTER_OLDEST_SECONDS,
     metrics.QUEUE_MESSAGES,
@@ -71,7 +73,8 @@ class Collector:
                 gauge.clear()
             return
         self._show_deliveries(figures.pending(self._conn, now), now)
-        _show_letters(figures.open_letters(self._conn), now)
+        _show_letters(overview.open_letters(self._conn), now)
+        _show_endpoints(health.destinations(self._conn, now, now - _LATELY))
         self._count_decisions(self._conn, now - _LAG)
         metrics.collected("database", now.timestamp())
 
@@ -110,7 +113,12 @@ class Collector:
         self._counted = max(self._counted, until)
 
 
-def _show_letters(found: list[figures.Open], now: datetime) -> None:
+def _show_endpoints(found: Mapping[str, int]) -> None:
+    for fares in metrics.FARES:
+        metrics.DESTINATIONS.labels(fares).set(found.get(fares, 0))
+
+
+def _show_letters(found: Sequence[overview.OpenLetters], now: datetime) -> None:
     by_stage = {each.stage: each for each in found}
     for stage in metrics.STAGES:
         waiting = by_stage.get(stage)

@@ -23,6 +23,7 @@ from ops.metric_kinds import (
 )
 from pipeline.errors import Rejected
 from schemas.deadletter import Stage
+from schemas.health import Breaker
 from schemas.source import KINDS
 
 # The last member of each set takes whatever is not in it.
@@ -31,7 +32,9 @@ OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = ("http", "amqp", "smtp", "other")
 REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", "poison", "other")
 STATUSES = ("202", "400", "401", "404", "405", "408", "411", "413", "415", "429", "431", "503", "500")
-BURIALS = ("exhausted", "gone", "refused", "disabled", *REJECTIONS)
+BURIALS = ("exhausted", "expired", "gone", "refused", "disabled", "internal", *REJECTIONS)
+BREAKERS = get_args(Breaker)
+FARES = ("healthy", "degraded", "open", "paused")
 FAULTS = ("none", "destination", "platform")
 STAGES = get_args(Stage)
 CONNECTIONS = ("consumer", "publisher", "actors", "other")
@@ -88,6 +91,12 @@ END_TO_END_SECONDS = histogram(
 ATTEMPTS_TO_SUCCESS = histogram("delivery_attempts_to_success", "Attempts that a delivery took.", ATTEMPTS)
 HTTP_CONNECTIONS = counter(
     "delivery_connections_total", "Connections used to deliver, by whether one was reused.", reused=("true", "false")
+)
+
+DESTINATIONS = gauge("destinations", "Endpoints, by how they fare: healthy, degraded, open or paused.", "state")
+BREAKER_TRANSITIONS = counter("breaker_transitions_total", "Circuit breakers that moved.", to=BREAKERS)
+ENDPOINTS_DISABLED = counter(
+    "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail."
 )
 
 ACTOR_MESSAGES = counter("actor_messages_total", "Messages an actor was done with.", queue=(), actor=(), outcome=())

@@ -28,9 +28,8 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
         "database_url": servers.url_for(WORKER, password),
         "amqp_url": servers.amqp_url,
         "blobs": _blobs(servers.data, settings),
+        "allow_networks": allowed(settings),
     }
-    if "allow_networks" not in settings.model_fields_set:
-        told["allow_networks"] = LOOPBACK  # who tries this out delivers to a server of their own on this machine
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
     return told
@@ -42,6 +41,11 @@ def make_keys(data: Path) -> Path:
     if not keys.exists():
         own_file(keys, Fernet.generate_key().decode() + "\n", None)
     return keys
+
+
+def allowed(settings: Settings) -> str:
+    """The networks that may be delivered to: who tries this out delivers to servers of their own on this machine."""
+    return settings.allow_networks if "allow_networks" in settings.model_fields_set else LOOPBACK
 
 
 def _blobs(data: Path, settings: Settings) -> str:

@@ -11,9 +11,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from pipeline.store import graves
+from pipeline.store import decided, graves
 from pipeline.store.graves import Taken
 from pipeline.store.letters import Group, Letters
+from schemas.deadletter import Stage
 from schemas.message import Message
 
 MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless one alone is larger
@@ -51,8 +52,9 @@ def discard(decision: Decision, conn: Connection, size: int) -> int | None:
     taken = decision.next(conn, size)
     if not taken:
         return None
-    graves.give_up(conn, _deliveries(taken))
-    return graves.decide(conn, [each.id for each in taken], "discarded", datetime.now(UTC), decision.who)
+    now = datetime.now(UTC)
+    decided.give_up(conn, _deliveries(taken, "deliver"), _deliveries(taken, "actor"), now)
+    return graves.decide(conn, [each.id for each in taken], "discarded", now, decision.who)
 
 
 def replay(decision: Decision, publish: Publish, conn: Connection, size: int) -> int | None:
@@ -65,9 +67,10 @@ def replay(decision: Decision, publish: Publish, conn: Connection, size: int) ->
     messages = [each.id for each in able if _is_message(each)]
     published = _published(conn, messages, publish)
     decision.left[UNCONFIRMED] += len(messages) - len(published)
-    graves.revive(conn, _deliveries(able), datetime.now(UTC))
+    now = datetime.now(UTC)
+    decided.revive(conn, _deliveries(able, "deliver", "actor"), now)
     done = [*published, *(each.id for each in able if not _is_message(each))]
-    return graves.decide(conn, done, "replayed", datetime.now(UTC), decision.who)
+    return graves.decide(conn, done, "replayed", now, decision.who)
 
 
 def _published(conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:
@@ -81,8 +84,8 @@ def _is_message(taken: Taken) -> bool:
     return taken.stage in ("admit", "append")
 
 
-def _deliveries(taken: Sequence[Taken]) -> list[int]:
-    return sorted({each.delivery_id for each in taken if each.delivery_id is not None})
+def _deliveries(taken: Sequence[Taken], *stages: Stage) -> list[int]:
+    return sorted({each.delivery_id for each in taken if each.delivery_id is not None and each.stage in stages})
 
 
 def _bounded(taken: Sequence[Taken]) -> list[Taken]:

@@ -16,12 +16,15 @@ UNSENDABLE = "unsendable"
 #: The error of a receipt for what the other side will never take: an SMTP server's 5yz for the mail.
 REFUSED = "refused"
 
+#: The reason of a dead letter for what became older than its endpoint allows.
+EXPIRED: Final = "expired"
+
 #: Errors that the endpoint has no part in: they say nothing of its health.
 OURS: Final = frozenset({UNSENDABLE, "internal", "proxy", "broker"})
 
 
 def judge(delivery: Delivery, endpoint: Endpoint, receipt: Receipt, now: datetime, random: float) -> Settlement:
-    """Delivered on 2xx; dead on 410, when it is refused or cannot be sent, and when the schedule has ended; else tried again.
+    """Delivered on 2xx; dead on 410, when refused or unsendable, and when schedule or age have ended; else tried again.
 
     `random` in [0, 1) chooses the jitter.
     """
@@ -29,10 +32,18 @@ def judge(delivery: Delivery, endpoint: Endpoint, receipt: Receipt, now: datetim
     if receipt.error is None:
         return Settlement(delivery.id, attempt, "delivered", receipt, None)
     due = next_attempt(endpoint.retry, attempt - delivery.schedule_from, now, receipt.retry_after, random)
-    reason = _reason(endpoint, receipt, due)
+    too_old = due is not None and is_too_old(delivery, endpoint, due)
+    reason = _reason(endpoint, receipt, due) or (EXPIRED if too_old else None)
     if reason is not None:
         return Settlement(delivery.id, attempt, "dead", receipt, None, reason)
     return Settlement(delivery.id, attempt, "retry", receipt, due)
+
+
+def is_too_old(delivery: Delivery, endpoint: Endpoint, at: datetime) -> bool:
+    """Whether it is not to be tried at `at`, because the endpoint's `max_age` will be over."""
+    if endpoint.max_age is None:
+        return False
+    return (at - (delivery.age_from or delivery.created_at)).total_seconds() > endpoint.max_age
 
 
 def _reason(endpoint: Endpoint, receipt: Receipt, due: datetime | None) -> str | None:

@@ -68,10 +68,7 @@ def disable(
     at = f"{now:%Y-%m-%d %H:%M:%SZ}"
     reasons = {each.endpoint_id: _hopeless(each.after) for each in changes if is_hopeless(each.after, now, policy)}
     reasons |= {each.delivery.endpoint_id: f"{why} at {at}" for each in settled if (why := disabling(each.settlement))}
-    disabled = {}
-    for endpoint_id, why in sorted(reasons.items()):
-        if deliveries.disable(conn, [endpoint_id], why):
-            disabled[endpoint_id] = why
+    disabled = {id_: why for id_, why in sorted(reasons.items()) if deliveries.disable(conn, [id_], why)}
     health.note(conn, [("endpoint_disabled", endpoint_id, why) for endpoint_id, why in disabled.items()], now)
     return disabled
 

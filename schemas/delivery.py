@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from schemas.endpoint import Transport
+
 #: What an answer asks for in its `webhook-delivery` header: no more events, or no more tries of this one.
 Wish = Literal["disable", "abort"]
 
@@ -87,3 +89,12 @@ class Settlement:
     receipt: Receipt
     next_attempt_at: datetime | None  # for outcome "retry"
     reason: str | None = None  # for outcome "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A delivery and the verdict on its try."""
+
+    delivery: Delivery
+    settlement: Settlement
+    transport: Transport = "http"

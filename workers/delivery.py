@@ -1,8 +1,8 @@
 """The deliver process: a dramatiq worker whose actor hands each batch to the dispatcher and waits for it, but not for ever.
 
-Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, so an
-endpoint that hangs holds places in its own lane and nothing else; should the process die then, the lease brings the delivery
-back, instead of the message.
+Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, and for
+a while nobody waits for that endpoint at all, so one that hangs holds places in its own lane and nothing else. Should the
+process die then, the lease brings the delivery back, instead of the message.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from ops import log as logs
 from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
+from pipeline.breaker import BreakerPolicy
 from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
 from workers.delivery_store import DeliveryStore
@@ -33,6 +34,7 @@ from workers.senders import Senders
 from workers.sending import Terms, terms_of
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
+SLOW: Final = 10.0  # seconds for which nobody waits for the batches of an endpoint that somebody waited for in vain
 GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
 THREAD_TURN: Final = 0.001  # seconds one thread may keep the others waiting
 BEAT: Final = 1.0  # seconds
@@ -51,6 +53,7 @@ class DeliveryLoop:
         self._loop = uvloop.new_event_loop()
         self._senders = Senders(terms)
         self._dispatcher: Dispatcher
+        self._slow: dict[int, float] = {}  # endpoint id -> until when nobody waits for its batches
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatcher", daemon=True)
 
     def open(self, beat: Callable[[], None]) -> None:
@@ -64,9 +67,12 @@ class DeliveryLoop:
         if whole <= 0:  # its lease has ended, so it is claimed again, or has been
             return
         batch = Batch(UUID(hex=lease), until, endpoint_id, list(zip(ids, sizes, strict=True)), whole)
+        slow = time.monotonic() < self._slow.get(endpoint_id, 0.0)
         try:
-            self._call(self._dispatcher.take(batch)).result(PATIENCE)
+            self._call(self._dispatcher.take(batch)).result(0.0 if slow else PATIENCE)
         except TimeoutError:
+            if not slow:
+                self._slow[endpoint_id] = time.monotonic() + SLOW
             _log.debug("batch_left_to_its_lease", endpoint=endpoint_id, deliveries=len(ids))
 
     @property
@@ -107,9 +113,9 @@ def run(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=4)
+    engine = make_engine(settings.database_url, pool_size=5)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-    store = DeliveryStore(engine, settings.lease)
+    store = DeliveryStore(engine, settings.lease, breaker_policy(settings))
     delivery_loop = DeliveryLoop(store, catalog, terms_of(settings))
     worker = _worker(settings, delivery_loop)
     checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
@@ -130,6 +136,18 @@ def run(settings: Settings) -> int:
         engine.dispose()
     _log.info("stopped")
     return 0
+
+
+def breaker_policy(settings: Settings) -> BreakerPolicy:
+    """When breakers open and endpoints are given up, as the settings say."""
+    return BreakerPolicy(
+        ratio=settings.breaker_ratio,
+        least=settings.breaker_failures,
+        window=settings.breaker_window,
+        wait=settings.breaker_wait,
+        longest=settings.breaker_longest_wait,
+        disable_after=settings.disable_after,
+    )
 
 
 def _calm_collector() -> None:

@@ -1,9 +1,9 @@
 """What the deliver process reads from Postgres and writes to it, for many deliveries at once."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
@@ -12,44 +12,38 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from ops import metrics
 from ops.db import lacks_partition, passes, transaction
-from pipeline.deliver import OURS
-from pipeline.settle import Tried, settle
-from pipeline.store import deliveries, partitions
-from schemas.delivery import Delivery, Settlement
+from pipeline.breaker import DEFAULT, BreakerPolicy
+from pipeline.endpoints import Change
+from pipeline.room import opens_at
+from pipeline.settle import Settled, expire, settle
+from pipeline.store import claims, deliveries, graves, partitions
+from schemas.delivery import Tried
+from workers.tally import tally
+from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
 
 LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
+HELD_OFF: Final = timedelta(seconds=5)  # for which deliveries in hand are handed back; no relay claims others meanwhile
+NOTHING: Final = Settled((), (), {})
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
 
-class Missing(Enum):
-    """Why there is nothing to send."""
-
-    LEASE = "the lease is gone"
-    CONTENT = "the content was erased"
-
-
 @dataclass(frozen=True, slots=True)
-class Untried:
-    """A delivery that was not tried, and what becomes of it: due again at once, kept, or given up."""
-
-    held: deliveries.Held
-    into: deliveries.State
-    why: str | None = None
-
-
-Verdict = Tried | Untried
-Found = Delivery | Missing
+class _Written:
+    settled: Settled
+    expired: Sequence[TooOld]
 
 
 class DeliveryStore:
     """Loads and settles. Each call is one transaction; any thread may make it."""
 
-    def __init__(self, engine: Engine, lease: float) -> None:
+    def __init__(self, engine: Engine, lease: float, policy: BreakerPolicy = DEFAULT) -> None:
         """`lease` in seconds: for longer there is no use in trying to settle."""
         self._engine = engine
-        self._lease = lease
+        self.lease = lease
+        self._policy = policy
+        self._held_off: dict[int, datetime] = {}
         self.trouble: str | None = None  # why Postgres cannot be reached just now
 
     def load(self, held: Sequence[deliveries.Held]) -> list[Found]:
@@ -58,13 +52,27 @@ class DeliveryStore:
         by_id = {(each.id, each.lease): each for each in loaded.deliveries}
         return [by_id.get(key) or (Missing.CONTENT if key[0] in loaded.erased else Missing.LEASE) for key in held]
 
+    def extend(self, held: Sequence[deliveries.Held]) -> set[int]:
+        """Let the leases that still hold last for their whole time from now on; give the ids of their deliveries."""
+        with transaction(self._engine) as conn:
+            claims.forgettable(conn)
+            return claims.extend(conn, held, datetime.now(UTC) + timedelta(seconds=self.lease))
+
+    def is_held_off(self, endpoint_id: int) -> bool:
+        """Whether what is in hand for the endpoint is better handed back: it asked to wait, or its breaker has opened.
+
+        For a moment only: what was claimed after that may be sent.
+        """
+        until = self._held_off.get(endpoint_id)
+        return until is not None and datetime.now(UTC) < until
+
     def settle(self, verdicts: Sequence[Verdict]) -> list[None]:
         """Return when all is durable, or left to the lease: then it is sent again, under the same id.
 
         A verdict that Postgres refuses is found by halving, and does not keep the others from being written.
         """
         try:
-            settled = self._written(verdicts)
+            written = self._written(verdicts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is lost: the leases end
             _log.warning("settlement_failed", deliveries=len(verdicts), error=_one_line(error))
             if len(verdicts) > 1 and not passes(error):
@@ -72,21 +80,54 @@ class DeliveryStore:
                 self.settle(verdicts[:middle])
                 self.settle(verdicts[middle:])
         else:
-            for each in settled:
-                _observe(each)
+            self._hold_off(written.settled.changes)
+            tally(written.settled, written.expired)
         return [None] * len(verdicts)
 
-    def _written(self, verdicts: Sequence[Verdict]) -> list[Tried]:
+    def abandon(self, held: deliveries.Held, error: Exception) -> None:
+        """Keep that nothing could be made of a delivery. Its lease ends, and it is tried again until somebody decides."""
+        if passes(error):
+            return
+        name, detail = type(error).__name__, _one_line(error)
+        try:
+            fresh = self._until_done(
+                LOAD_SECONDS, lambda conn: graves.note_failed(conn, held[0], name, detail, datetime.now(UTC))
+            )
+        except Exception as failure:  # noqa: BLE001 - it is noted the next time
+            _log.warning("failure_not_noted", delivery=held[0], error=_one_line(failure))
+        else:
+            if fresh:
+                metrics.observe_buried("actor", "internal")
+
+    def _hold_off(self, changes: Sequence[Change]) -> None:
+        now = datetime.now(UTC)
+        for change in changes:
+            until = opens_at(change.after, now)
+            if until is None:
+                self._held_off.pop(change.endpoint_id, None)
+            else:
+                self._held_off[change.endpoint_id] = min(until, now + HELD_OFF)
+
+    def _written(self, verdicts: Sequence[Verdict]) -> _Written:
         """Partitions of the attempt log are made ahead; should one be missing all the same, no settlement waits for it."""
         try:
-            return self._until_done(self._lease, lambda conn: _write(conn, verdicts))
+            return self._until_done(self.lease, lambda conn: self._write(conn, verdicts))
         except Exception as error:
             if not lacks_partition(error):
                 raise
         days = [each.settlement.receipt.started_at for each in verdicts if isinstance(each, Tried)]
         made = self._until_done(LOAD_SECONDS, lambda conn: partitions.ensure_for(conn, days))
         _log.warning("partitions_missing", made=made)
-        return self._until_done(self._lease, lambda conn: _write(conn, verdicts))
+        return self._until_done(self.lease, lambda conn: self._write(conn, verdicts))
+
+    def _write(self, conn: Connection, verdicts: Sequence[Verdict]) -> _Written:
+        now = datetime.now(UTC)
+        tried = [verdict for verdict in verdicts if isinstance(verdict, Tried)]
+        settled = settle(conn, tried, now, self._policy, random.random()) if tried else NOTHING  # noqa: S311 - spreads probes
+        too_old = {verdict.delivery.id: verdict for verdict in verdicts if isinstance(verdict, TooOld)}
+        expired = expire(conn, [verdict.delivery for verdict in too_old.values()], now)
+        _move(conn, [verdict for verdict in verdicts if isinstance(verdict, Untried)], now)
+        return _Written(settled, [too_old[delivery.id] for delivery in expired])
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
         for attempt in Retrying(
@@ -107,42 +148,12 @@ class DeliveryStore:
         _log.warning("database_lost", tries=state.attempt_number, error=_one_line(error))
 
 
-def _write(conn: Connection, verdicts: Sequence[Verdict]) -> list[Tried]:
-    now = datetime.now(UTC)
-    tried = [verdict for verdict in verdicts if isinstance(verdict, Tried)]
-    untried = [verdict for verdict in verdicts if isinstance(verdict, Untried)]
-    settled = settle(conn, tried, now) if tried else []
+def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> None:
     deliveries.release(conn, [each.held for each in untried if each.into == "pending"], now)
     deliveries.pause(conn, [each.held for each in untried if each.into == "paused"])
     for each in untried:
         if each.into == "discarded":
             deliveries.end(conn, [each.held], "discarded", now, each.why or "")
-    return settled
-
-
-def _observe(tried: Tried) -> None:
-    delivery, settlement = tried.delivery, tried.settlement
-    receipt = settlement.receipt
-    waited = (receipt.started_at - delivery.created_at).total_seconds()
-    metrics.observe_attempt(
-        tried.transport,
-        _fault(settlement),
-        receipt.duration,
-        first_delay=waited if settlement.attempt == 1 else None,
-        reused=receipt.reused,
-    )
-    if settlement.outcome == "delivered":
-        metrics.observe_delivered(tried.transport, settlement.attempt, waited + receipt.duration)
-    elif settlement.outcome == "dead":
-        metrics.observe_buried("deliver", settlement.reason or "exhausted", tried.transport)
-        _log.warning("delivery_buried", delivery=delivery.id, endpoint=delivery.endpoint_id, reason=settlement.reason)
-    _log.debug("delivery_settled", delivery=delivery.id, outcome=settlement.outcome, attempt=settlement.attempt)
-
-
-def _fault(settlement: Settlement) -> str:
-    if settlement.outcome == "delivered":
-        return "none"
-    return "platform" if settlement.receipt.error in OURS else "destination"
 
 
 def _one_line(error: BaseException | None) -> str:

@@ -16,18 +16,21 @@ from uuid import UUID
 
 import structlog
 
-from pipeline.deliver import disabling, judge
-from pipeline.settle import Tried
+from pipeline.deliver import disabling, is_too_old, judge
 from pipeline.store.deliveries import Held
 from schemas.catalog import Catalog
+from schemas.delivery import Tried
 from schemas.endpoint import Endpoint
 from workers.coalescer import Coalescer
-from workers.delivery_store import DeliveryStore, Found, Missing, Untried, Verdict
+from workers.delivery_store import DeliveryStore
 from workers.semaphore import WeightedSemaphore
 from workers.sending import Send
+from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
 
-MAX_BYTES: Final = 32 * 1024 * 1024  # of bodies in memory
+MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory
+MAX_SHARE: Final = 4 * 1024 * 1024  # of those, of one endpoint: large bodies for one that hangs are not in others' way
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
+BEAT: Final = 1.0  # seconds between two looks for leases that end soon
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
 CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
 
@@ -57,15 +60,19 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
+        self._store = store
         self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
         self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle)
         self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._bytes = WeightedSemaphore()
+        self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
         self._in_hand: dict[Held, asyncio.Task[None]] = {}
+        self._until: dict[Held, float] = {}  # when the lease of what is being sent ends, in Unix seconds
         self._sending: set[Held] = set()
         self._settling: set[Held] = set()
         self._closing = False
+        self._heart = self._loop.create_task(self._keep_leases())
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -91,6 +98,7 @@ class Dispatcher:
         await self._finished(grace)
         self._cancel(self._in_hand.keys() - self._settling)
         await self._finished(SETTLE_SECONDS)
+        self._heart.cancel()
         await self._loader.close()
         await self._settler.close()
 
@@ -108,14 +116,16 @@ class Dispatcher:
             verdict = await self._verdict(held, size, batch)
         except asyncio.CancelledError:
             verdict = Untried(held, "pending")
-        except Exception:  # noqa: BLE001 - its lease ends, and it is claimed again
+        except Exception as error:  # noqa: BLE001 - its lease ends, and it is claimed again
             _log.exception("delivery_abandoned", delivery=held[0])
+            await self._loop.run_in_executor(None, self._store.abandon, held, error)
         self._settling.add(held)
         try:
             if verdict is not None:
                 await self._settler.ask(verdict)
         finally:
             self._settling.discard(held)
+            self._until.pop(held, None)
             del self._in_hand[held]
 
     async def _verdict(self, held: Held, size: int, batch: Batch) -> Verdict | None:
@@ -127,6 +137,16 @@ class Dispatcher:
         if not await lane.enter(1, endpoint.max_in_flight, start_by):
             return Untried(held, "pending")
         try:
+            return await self._with_room(held, size, batch, start_by)
+        finally:
+            lane.leave(1)
+
+    async def _with_room(self, held: Held, size: int, batch: Batch, start_by: float) -> Verdict | None:
+        """First of the endpoint's own room for bodies, then of everybody's."""
+        share = self._shares[batch.endpoint_id]
+        if not await share.enter(size, MAX_SHARE, start_by):
+            return Untried(held, "pending")
+        try:
             if not await self._bytes.enter(size, MAX_BYTES, start_by):
                 return Untried(held, "pending")
             try:
@@ -134,7 +154,7 @@ class Dispatcher:
             finally:
                 self._bytes.leave(size)
         finally:
-            lane.leave(1)
+            share.leave(size)
 
     async def _try(self, held: Held, batch: Batch) -> Verdict | None:
         endpoint = self._catalog().endpoints[batch.endpoint_id]
@@ -142,18 +162,45 @@ class Dispatcher:
             return Untried(held, "discarded", "the endpoint was removed")
         if endpoint.state == "disabled" or self._gone.get(endpoint.id) == self._catalog().version:
             return Untried(held, "paused")
+        if self._store.is_held_off(endpoint.id):
+            return Untried(held, "pending")
         found = await self._loader.ask(held)
         if isinstance(found, Missing):
             return Untried(held, "discarded", found.value) if found is Missing.CONTENT else None
+        if is_too_old(found, endpoint, datetime.now(UTC)):
+            return TooOld(found, endpoint.transport)
         self._sending.add(held)
+        self._until[held] = batch.until
         try:
-            receipt = await self._send(endpoint, found, min(endpoint.timeout, batch.until - batch.margin - time.time()))
+            receipt = await self._send(endpoint, found, endpoint.timeout)
         finally:
             self._sending.discard(held)
         settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
         if disabling(settlement) is not None:
             self._gone[endpoint.id] = self._catalog().version
         return Tried(found, settlement, endpoint.transport)
+
+    async def _keep_leases(self) -> None:
+        """What has begun keeps its lease for as long as it takes, whatever the lease's length."""
+        while True:
+            await asyncio.sleep(min(BEAT, self._store.lease / 6))
+            soon = time.time() + self._store.lease / 2
+            ending = [held for held, until in self._until.items() if until < soon]
+            if ending:
+                await self._extend(ending)
+
+    async def _extend(self, ending: Sequence[Held]) -> None:
+        began = time.time()
+        try:
+            kept = await self._loop.run_in_executor(None, self._store.extend, ending)
+        except Exception as error:  # noqa: BLE001 - while Postgres is away, nobody else can claim them either
+            _log.warning("leases_not_extended", deliveries=len(ending), error=type(error).__name__)
+            return
+        for held in self._in_hand.keys() & set(ending):
+            if held[0] in kept:
+                self._until[held] = began + self._store.lease
+            elif held in self._sending:
+                self._in_hand[held].cancel()  # somebody else has it by now
 
     async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
         """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""

@@ -61,7 +61,8 @@ def is_the_proxys(error: Exception, course: Course, proxy: URL) -> bool:
         return True
     if isinstance(error, aiohttp.ClientConnectorError):
         return (error.host, error.port) == (proxy.host, proxy.port)
-    return course.dialled is not None and course.ready is None and (course.secured is None or proxy.scheme == "https")
+    network = isinstance(error, OSError | aiohttp.ClientConnectionError) and not isinstance(error, ssl.SSLError)
+    return network and course.ready is None and (course.secured is None or proxy.scheme == "https")
 
 
 def _detail(error: Exception) -> str:

@@ -22,11 +22,11 @@ from ops.secrets import Vault
 from ops.settings import Settings, load_settings
 from pipeline.claim import Lease, claim_anything
 from pipeline.deliver import judge
-from pipeline.settle import Tried, settle
+from pipeline.settle import settle
 from pipeline.signing import RANDOM_BYTES, headers, key_of
 from pipeline.store import catalog, deliveries
 from schemas.catalog import Catalog
-from schemas.delivery import Receipt
+from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
 
 THREADS = 8

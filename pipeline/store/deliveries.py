@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 from pipeline.deliver import summary
 from pipeline.store import bell, turns
 from pipeline.store.copy import copy_rows, int4, int8, timestamp
+from pipeline.store.texts import storable
 from schemas.delivery import Delivery, Planned, Settlement
 
 COPY_DELIVERIES = """
@@ -52,7 +53,7 @@ COPY_ATTEMPTS = (
 )
 
 # Asked first, because an UPDATE moves the catalog's version even when it changes nothing.
-STILL_ACTIVE = text("SELECT id FROM endpoint WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active'")
+STILL_ACTIVE = text("SELECT id FROM endpoint WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' FOR UPDATE")
 
 # What it is still owed is set aside as it comes up, and what is planned from now on is planned as paused.
 DISABLE = text("""
@@ -123,7 +124,7 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
         "states": [STATES[each.outcome] for each in settlements],
         "attempts": [each.attempt for each in settlements],
         "dues": [each.next_attempt_at for each in settlements],
-        "errors": [_storable(summary(each.receipt)) for each in settlements],
+        "errors": [storable(summary(each.receipt)) for each in settlements],
         "now": now,
     }
     written = set(conn.execute(SETTLE, moved).scalars())
@@ -131,11 +132,12 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
     return written
 
 
-def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> None:
-    """Disables those of the endpoints that are active; every process hears of it through the catalog."""
+def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> list[int]:
+    """Disables those of the endpoints that are active; returns them. Every process hears of it through the catalog."""
     active = list(conn.execute(STILL_ACTIVE, {"ids": list(endpoint_ids)}).scalars())
     if active:
-        conn.execute(DISABLE, {"ids": active, "reason": reason})
+        conn.execute(DISABLE, {"ids": active, "reason": storable(reason)})
+    return active
 
 
 def _keys(held: Iterable[Held]) -> dict[str, object]:
@@ -179,11 +181,6 @@ def _attempt_row(settlement: Settlement) -> tuple[bytes | None, ...]:
     )
 
 
-def _storable(value: str | None) -> str | None:
-    """Text as Postgres can hold it: what an endpoint answers may end up in an error's text."""
-    return value and value.replace("\x00", "\ufffd").encode(errors="replace").decode()
-
-
 def _bytes(value: str | None) -> bytes | None:
-    stored = _storable(value)
+    stored = storable(value)
     return None if stored is None else stored.encode()

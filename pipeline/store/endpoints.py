@@ -37,7 +37,7 @@ def settings_of(endpoint: Endpoint, terms: Mapping[str, Any], encrypt: Encrypt) 
     return settings
 
 
-def endpoint_of(row: Mapping[str, Any], decrypt: Decrypt) -> Endpoint:
+def endpoint_of(row: Any, decrypt: Decrypt) -> Endpoint:
     """The endpoint in a row, its secrets in the clear."""
     settings = row["settings"]
     secret = json.loads(decrypt(settings[SEALED].encode())) if SEALED in settings else {}

@@ -1,4 +1,4 @@
-"""Statements behind the gauges: what waits, what is due and since when. Each reads an index that holds nothing else."""
+"""Statements behind the gauges: what is due and since when, what was decided. Each reads an index that holds nothing else."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,6 @@ PENDING = text("""
     SELECT count(*) FILTER (WHERE next_attempt_at <= :now) AS overdue, count(*) FILTER (WHERE next_attempt_at > :now) AS future,
            min(next_attempt_at) AS oldest
     FROM delivery WHERE state = 'pending'""")
-
-OPEN_LETTERS = text("SELECT stage, count(*), min(last_at) FROM dead_letter WHERE state = 'open' GROUP BY stage")
 
 # A decision is dated before it commits, so the end of the span has to lie longer ago than a transaction may last.
 DECISIONS = text("""
@@ -29,15 +27,6 @@ class Pending:
     oldest: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Dead letters of one stage that wait for a decision, and when the oldest was buried."""
-
-    stage: str
-    count: int
-    oldest: datetime
-
-
 def lead(conn: Connection) -> bool:
     """Whether this session is the one that reads the figures: it becomes it if no other is, and stays it while it lives."""
     return bool(conn.execute(LEAD).scalar_one())
@@ -46,11 +35,6 @@ def lead(conn: Connection) -> bool:
 def pending(conn: Connection, now: datetime) -> Pending:
     """The deliveries that wait."""
     return Pending(*conn.execute(PENDING, {"now": now}).one())
-
-
-def open_letters(conn: Connection) -> list[Open]:
-    """The dead letters that wait, by stage; a stage that has none is left out."""
-    return [Open(*row) for row in conn.execute(OPEN_LETTERS)]
 
 
 def decisions(conn: Connection, after: datetime, until: datetime) -> dict[str, int]:

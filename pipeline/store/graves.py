@@ -9,8 +9,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from pipeline.bury import message_of
-from pipeline.store import bell, deliveries
 from pipeline.store.letters import CHOSEN, Letters
+from pipeline.store.texts import storable
 from pipeline.tagged import tag, untag
 from schemas.deadletter import DeadLetter, Stage
 from schemas.message import Message
@@ -21,6 +21,16 @@ BURY = text("""
                              content_type, headers, body, attempts, first_at, last_at)
     VALUES (:stage, :reason, :detail, :error, :tenant, :source, :endpoint_id, :delivery_id, :event_id, :routing_key,
             :content_type, CAST(:headers AS json), :body, :attempts, :first_at, :now)""")
+
+# What nothing could be made of is tried again when its lease ends, so it may come often: one open letter counts the times.
+NOTE_FAILED = text("""
+    WITH known AS (
+      UPDATE dead_letter SET attempts = attempts + 1, last_at = :now, detail = :detail, error = :error
+      WHERE delivery_id = :delivery_id AND stage = 'actor' AND state = 'open' RETURNING id)
+    INSERT INTO dead_letter (stage, reason, detail, error, tenant, source, endpoint_id, delivery_id, first_at, last_at)
+    SELECT 'actor', 'internal', :detail, :error, delivery.tenant, content.source, endpoint_id, delivery.id, :now, :now
+    FROM delivery LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq
+    WHERE delivery.id = :delivery_id AND NOT EXISTS (SELECT FROM known)""")
 
 # Oldest first. What another run has in hand is its own: two at once share the work and do nothing twice.
 _TAKE = """
@@ -37,24 +47,6 @@ MESSAGES = text("SELECT routing_key, headers, body FROM dead_letter WHERE id = A
 DECIDE = text("""
     UPDATE dead_letter SET state = :state, decided_at = :now, decided_by = :who
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'open'""")
-
-# Due at once, in its turn where there is an order, or kept while the endpoint is disabled. Schedule and age begin anew, the
-# attempts go on being counted.
-REVIVE = text("""
-    UPDATE delivery SET state = CASE WHEN endpoint.state = 'disabled' THEN 'paused' ELSE 'pending' END,
-                        next_attempt_at = CASE WHEN endpoint.state <> 'disabled' AND NOT ordered
-                                               THEN CAST(:now AS timestamptz) END,
-                        settled_at = NULL, schedule_from = attempts, age_from = :now
-    FROM endpoint WHERE endpoint.id = endpoint_id AND delivery.id = ANY(CAST(:ids AS bigint[])) AND delivery.state = 'dead'
-    RETURNING endpoint_id, chain_id, ordered""")
-
-# What an actor failed at is not dead: it waits, at the latest for the end of its lease.
-HASTEN = text("""
-    UPDATE delivery SET next_attempt_at = :now
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'pending' AND next_attempt_at > :now""")
-
-GIVE_UP = text("""
-    UPDATE delivery SET state = 'discarded' WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'dead'""")
 
 COUNT_DECIDED = text("SELECT count(*) FROM dead_letter WHERE state <> 'open' AND decided_at < :before")
 
@@ -83,6 +75,12 @@ def bury(conn: Connection, letters: Iterable[DeadLetter], now: datetime) -> None
         conn.execute(BURY, rows)
 
 
+def note_failed(conn: Connection, delivery_id: int, error: str, detail: str, now: datetime) -> bool:
+    """Keeps that an actor failed at a delivery for no known reason, once more; whether that is a new dead letter."""
+    asked = {"delivery_id": delivery_id, "error": error, "detail": storable(detail), "now": now}
+    return conn.execute(NOTE_FAILED, asked).rowcount > 0
+
+
 def take(conn: Connection, wanted: Letters, after: int, last: int, limit: int) -> list[Taken]:
     """At most `limit` open ones with ids above `after` and up to `last`, locked until the transaction ends."""
     asked = {**asdict(wanted), "after": after, "last": last, "limit": limit}
@@ -97,23 +95,6 @@ def messages(conn: Connection, ids: Sequence[int]) -> list[Message]:
 def decide(conn: Connection, ids: Sequence[int], state: Literal["replayed", "discarded"], now: datetime, who: str) -> int:
     """Closes those that are open; returns how many."""
     return conn.execute(DECIDE, {"ids": list(ids), "state": state, "now": now, "who": who}).rowcount
-
-
-def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
-    """Makes deliveries due at once: dead ones with a fresh schedule, waiting ones as they are. Wakes the relay."""
-    if not delivery_ids:
-        return
-    asked = {"ids": list(delivery_ids), "now": now}
-    conn.execute(HASTEN, asked)
-    revived = conn.execute(REVIVE, asked).all()
-    deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in revived if row.ordered}, now)
-    bell.ring(conn)
-
-
-def give_up(conn: Connection, delivery_ids: Sequence[int]) -> None:
-    """Ends dead deliveries for good."""
-    if delivery_ids:
-        conn.execute(GIVE_UP, {"ids": list(delivery_ids)})
 
 
 def count_decided(conn: Connection, before: datetime) -> int:
@@ -131,13 +112,8 @@ def _row(letter: DeadLetter, now: datetime) -> dict[str, Any]:
     texts = ("detail", "error", "tenant", "source", "event_id", "routing_key", "content_type")
     return {
         **{name: getattr(letter, name) for name in names},
-        **{name: _storable(getattr(letter, name)) for name in texts},
+        **{name: storable(getattr(letter, name)) for name in texts},
         "headers": json.dumps(tag(letter.headers)),
         "first_at": letter.first_at or now,
         "now": now,
     }
-
-
-def _storable(value: str | None) -> str | None:
-    """Text as Postgres can hold it: what came from outside may hold NUL and lone surrogates."""
-    return value and value.replace("\x00", "\ufffd").encode(errors="replace").decode()

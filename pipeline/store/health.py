@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, text
 
+from pipeline.store.texts import storable
 from schemas.health import Health
 
 EventKind = Literal["endpoint_disabled", "endpoint_enabled", "breaker_opened", "breaker_closed"]
@@ -80,7 +81,10 @@ def lock_free(conn: Connection, endpoint_ids: Collection[int]) -> set[int]:
 
 def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> None:
     """Writes how endpoints fare whose rows this transaction holds."""
-    rows = [{**asdict(health), "endpoint_id": id_, "now": now} for id_, health in changed.items()]
+    rows = [
+        {**asdict(health), "last_error": storable(health.last_error), "endpoint_id": id_, "now": now}
+        for id_, health in changed.items()
+    ]
     if rows:
         conn.execute(WRITE, rows)
 
@@ -94,7 +98,7 @@ def take_tokens(conn: Connection, left: Mapping[int, float], now: datetime) -> N
 
 def note(conn: Connection, events: Sequence[tuple[EventKind, int, str]], now: datetime) -> None:
     """Adds operator events: kind, endpoint and what happened, in words."""
-    rows = [{"kind": kind, "endpoint_id": id_, "detail": detail, "now": now} for kind, id_, detail in events]
+    rows = [{"kind": kind, "endpoint_id": id_, "detail": storable(detail), "now": now} for kind, id_, detail in events]
     if rows:
         conn.execute(NOTE, rows)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tests_tls import Authority
 
 from ops.apply import Difference, apply_file
 from ops.cli import main
@@ -18,6 +19,7 @@ from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.store import catalog
 from schemas.catalog import Catalog
+from schemas.endpoint import AmqpTarget, SmtpTarget
 from schemas.event import Event
 
 ONE = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -293,6 +295,124 @@ def test_an_endpoint_that_is_enabled_again_gets_what_was_kept_for_it(apply, data
     assert "active again" in next(change for change in difference.changed if change.title == "acme/billing").details
     assert [("active", None)] == database.rows("SELECT state, reason FROM endpoint WHERE name = 'billing'")
     assert [("pending", True)] == database.rows("SELECT state, next_attempt_at <= now() FROM delivery")
+
+
+def transports(**more: str) -> str:
+    """A file with an endpoint of every transport, with everything that it may say."""
+    said = {
+        "password": "s3cret",
+        "token": "Bearer hidden",
+        "rate": "30/m",
+        "host": "mx.example",
+        "exchange": "their.events",
+        **more,
+    }
+    return f"""\
+tenants: [{{name: acme}}]
+endpoints:
+  - tenant: acme
+    name: web
+    url: https://billing.example/
+    headers: {{Authorization: {said["token"]}}}
+    ca: env:CA
+    client_cert: env:CLIENT_CERT
+    rate_limit: {said["rate"]}
+    max_age: 3d
+    ordered: true
+  - {{tenant: acme, name: bus, amqp: {{exchange: {said["exchange"]}}}}}
+  - tenant: acme
+    name: mail
+    smtp: {{to: ops@acme.example, from: shop@acme.example, host: {said["host"]}, username: us, password: {said["password"]}}}
+"""
+
+
+@pytest.fixture
+def certificates(monkeypatch) -> dict[str, str]:
+    authority = Authority()
+    pem = {"CA": authority.ca, "CLIENT_CERT": authority.issue("us.example")}
+    for name, value in pem.items():
+        monkeypatch.setenv(name, value)
+    return pem
+
+
+def test_every_transport_is_read_as_it_was_said(apply, database, certificates) -> None:
+    difference = apply(transports())
+
+    web, bus, mail = sorted(stored(database).endpoints.values(), key=lambda each: each.id)
+    assert ("http", {"authorization": "Bearer hidden"}, 0.5, 259_200.0, True) == (
+        web.transport,
+        web.headers,
+        web.rate_limit,
+        web.max_age,
+        web.ordered,
+    )
+    assert (certificates["CA"], certificates["CLIENT_CERT"]) == (web.ca, web.client_cert)
+    assert ("amqp", "", (), AmqpTarget("their.events")) == (bus.transport, bus.url, bus.secrets, bus.amqp)
+    target = SmtpTarget(("ops@acme.example",), "shop@acme.example", "mx.example", username="us", password="s3cret")
+    assert ("smtp", (), target) == (mail.transport, mail.secrets, mail.smtp)
+    assert ["acme/web"] == list(difference.generated)  # only what is signed needs a secret
+
+
+def test_nothing_that_an_endpoint_shows_others_is_stored_in_the_clear(apply, database, certificates) -> None:
+    apply(transports())
+
+    ((dump,),) = database.rows("SELECT string_agg(endpoint::text, ' ') FROM endpoint")
+    for secret in ("s3cret", "hidden", "authorization", "BEGIN", certificates["CA"].splitlines()[1]):
+        assert secret not in dump
+
+
+def test_the_same_transports_again_change_nothing(apply, database, certificates) -> None:
+    apply(transports())
+    version = stored(database).version
+
+    assert {"unchanged"} == set(actions(apply(transports())).values())
+    assert version == stored(database).version
+
+
+def test_a_change_of_a_target_is_shown_but_for_what_is_secret(apply, certificates) -> None:
+    apply(transports())
+
+    difference = apply(transports(password="n3w", token="Bearer new", rate="1/s", host="mx2.example", exchange="our.events"))
+
+    assert [
+        ("acme/web", ("rate_limit: 0.5 -> 1", "headers changed")),
+        ("acme/bus", ("amqp.exchange: their.events -> our.events",)),
+        ("acme/mail", ("smtp.host: mx.example -> mx2.example", "smtp.password changed")),
+    ] == [(change.title, change.details) for change in difference.changed]
+
+
+def test_an_endpoint_may_change_its_transport_and_keeps_its_id(apply, database, certificates) -> None:
+    apply(transports())
+    before = {each.name: each.id for each in stored(database).endpoints.values()}
+
+    text = "tenants: [{name: acme}]\nendpoints: [{tenant: acme, name: web, amqp: {}}, {tenant: acme, name: bus, url: 'http://x/'}]\n"
+    difference = apply(text)
+
+    found = {each.name: each for each in stored(database).endpoints.values()}
+    assert before == {name: each.id for name, each in found.items()}
+    assert ("amqp", "", {}, None, "http", "http://x/") == (
+        found["web"].transport,
+        found["web"].url,
+        found["web"].headers,
+        found["web"].ca,
+        found["bus"].transport,
+        found["bus"].url,
+    )
+    details = {change.title: change.details for change in difference.changed}
+    assert "transport: http -> amqp" in details["acme/web"]
+    assert "secrets changed" in details["acme/web"]
+    assert ["acme/bus"] == list(difference.generated)
+
+
+def test_a_disabled_mailbox_is_enabled_by_a_new_server(apply, database, certificates) -> None:
+    apply(transports())
+    with database.connect() as conn:
+        conn.execute("UPDATE endpoint SET state = 'disabled', reason = 'asked for' WHERE name = 'mail'")
+
+    assert "unchanged" == actions(apply(transports()))["acme/mail"]
+    difference = apply(transports(host="mx2.example"))
+
+    assert "active again" in next(change for change in difference.changed if change.title == "acme/mail").details
 
 
 def test_two_at_once_come_one_after_the_other(apply, settings, database, tmp_path) -> None:

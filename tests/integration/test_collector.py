@@ -18,7 +18,7 @@ from tests_support import wait_for
 from ops.collector import Collector
 from ops.db import transaction
 from ops.ports import choose_ports
-from pipeline.store import figures, graves
+from pipeline.store import figures, graves, overview
 from schemas.deadletter import DeadLetter
 from workers.depths import depths, queues
 from workers.topology import INBOX, declare
@@ -205,7 +205,7 @@ def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engi
     with transaction(engine) as conn:
         plans = "\n".join(
             line
-            for statement in (figures.PENDING, figures.OPEN_LETTERS, figures.DECISIONS)
+            for statement in (figures.PENDING, overview.OPEN_LETTERS, figures.DECISIONS)
             for line in conn.execute(
                 text("EXPLAIN " + statement.text), {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW}
             ).scalars()

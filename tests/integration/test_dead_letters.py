@@ -1,5 +1,8 @@
 """Dead letters and what is owed: counted, decided about, moved up, and who did it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +15,7 @@ from tests_deliveries import claimed, event, owe
 from ops.account import login_name
 from ops.db import transaction
 from ops.replay import Decision, discard, replay
+from ops.settings import environment
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
 from pipeline.store import bell, deliveries, graves, letters
@@ -21,7 +25,7 @@ from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-FAILED = Receipt(NOW, 0.25, status=503, error="status", detail="503 Service Unavailable")
+FAILED = Receipt(NOW, 0.25, status=500, error="status", detail="500 Internal Server Error")
 
 
 @pytest.fixture
@@ -197,8 +201,8 @@ def test_discarding_ends_the_delivery_too_and_keeps_its_error(cli, engine, billi
     cli.json("dead", "discard", "--id", 1, "--yes")
 
     assert [
-        ("discarded", "status: 503 Service Unavailable", 1),
-        ("dead", "status: 503 Service Unavailable", 1),
+        ("discarded", "status: 500 Internal Server Error", 1),
+        ("dead", "status: 500 Internal Server Error", 1),
     ] == database.rows("SELECT state, error, attempts FROM delivery ORDER BY id")
 
 
@@ -206,9 +210,9 @@ def test_a_deliverys_dead_letter_shows_where_its_content_is_and_every_try(cli, e
     delivery = die(engine, 1, billing)[0]
     (letter,) = cli.json("dead", "show", 1)
 
-    assert ("exhausted", "status", "status: 503 Service Unavailable") == (letter["reason"], letter["error"], letter["detail"])
+    assert ("exhausted", "status", "status: 500 Internal Server Error") == (letter["reason"], letter["error"], letter["detail"])
     assert (delivery.chain_id.hex, 0, None) == (letter["chain"], letter["seq"], letter["body"])
-    assert [(1, "dead", 503)] == [(each["n"], each["outcome"], each["status"]) for each in letter["tries"]]
+    assert [(1, "dead", 500)] == [(each["n"], each["outcome"], each["status"]) for each in letter["tries"]]
     assert datetime.fromisoformat(letter["first_at"]) == delivery.created_at
     assert letter["first_at"] < letter["last_at"]
 
@@ -524,3 +528,26 @@ def test_what_fails_while_others_are_moved_up_is_not_moved_up_again(planned, eng
 
     assert (2, 1, None) == (moved, in_transaction(engine, step, 2), in_transaction(engine, step, 2))
     assert [1, 4, 5, 7] == later(database)
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("y", 0, "discarded"), ("n", 130, "open")])
+def test_on_a_terminal_whoever_sits_there_is_asked(answer, code, state, cli, buried, database) -> None:
+    terminal, slave = os.openpty()
+    command = [sys.executable, "-m", "ops.cli", "dead", "discard", "--id", "1"]
+    process = subprocess.Popen(command, env=environment() | cli.environment, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    said = read_until(terminal, "Discard 1 dead letter? [y/N]")
+    os.write(terminal, f"{answer}\n".encode())
+    read_until(terminal, "discarded 1 dead letter" if code == 0 else "Interrupted.")
+
+    assert code == process.wait(10)
+    assert "admit" in said
+    assert state == states(database)[1]
+    os.close(terminal)
+
+
+def read_until(terminal: int, words: str) -> str:
+    said = ""
+    while words not in said:
+        said += os.read(terminal, 1024).decode()
+    return said

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -159,6 +160,30 @@ def test_a_proxy_that_is_not_there_is_its_own_fault(proxy, url) -> None:
 
     assert "proxy" == receipt.error
     assert "p%40ss" not in repr(receipt)
+
+
+@pytest.mark.parametrize("url", ["http://billing.example/", "https://billing.example/"])
+def test_a_proxy_whose_name_is_not_found_in_time_is_its_own_fault(url) -> None:
+    def slow(*_asked: object) -> list:
+        time.sleep(0.6)
+        return []
+
+    async def main(sender: HttpSender) -> Receipt:
+        sender._dialler._look_up = slow
+        return await sender.send(to(url), owed(), 0.3)
+
+    receipt = run(HttpSender, main, replace(LOCAL, proxy="http://proxy.example:3128"))
+
+    assert "proxy" == receipt.error
+    assert receipt.dns == pytest.approx(0.3, abs=0.1)
+
+
+def test_what_is_wrong_with_the_endpoint_itself_is_not_the_proxys_fault() -> None:
+    wrong = [to("http://billing.example:99999/"), to("https://billing.example/", client_cert="none")]
+
+    found = receipts(HttpSender, wrong, replace(LOCAL, proxy="http://127.0.0.1:1"))
+
+    assert ["url", "tls"] == [receipt.error for receipt in found]
 
 
 @pytest.mark.parametrize("url", ["http://billing.example/", "https://billing.example/"])

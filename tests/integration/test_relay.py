@@ -212,10 +212,10 @@ def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, s
 
 
 def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint, start, channel) -> None:
-    endpoints = [endpoint(path, max_in_flight=1000) for path in ("/200", "/201")]
+    endpoints = [endpoint(path, max_in_flight=1000) for path in ("/200", "/201", "/202", "/203")]
     started = [start("relay", max_leased=100_000) for _ in range(2)]
     for batch in range(8):
-        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(250)], endpoints)
+        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(125)], endpoints)
     wait_for(lambda: counts(database) == {"leased": 4000})
     wait_for(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count >= 80)
     time.sleep(0.3)

@@ -26,7 +26,7 @@ from workers.broker import DELIVER_TOPOLOGY, QUEUE
 from workers.topology import IN, INBOX, RECEIVED, declare
 
 Publish = Callable[..., None]
-Start = Callable[[str], None]
+Start = Callable[..., None]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -65,8 +65,8 @@ def start(cli) -> Iterator[Start]:
     """Starts a worker. They are ended together, when the test ends or before."""
     with ExitStack() as running:
 
-        def start(worker: str) -> None:
-            running.enter_context(cli.process(worker, WAXSEAL_ALLOW_NETWORKS="127.0.0.0/8"))
+        def start(worker: str, **settings: str) -> None:
+            running.enter_context(cli.process(worker, WAXSEAL_ALLOW_NETWORKS="127.0.0.0/8", **settings))
 
         start.end = running.close  # type: ignore[attr-defined]
         yield start
@@ -123,6 +123,30 @@ def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cl
         "SELECT n, outcome FROM attempt JOIN delivery ON id = delivery_id WHERE attempts = 2 ORDER BY n"
     )
     assert [("dead replay", 3)] == [(act["act"], act["done"]) for act in cli.json("audit")]
+
+
+def test_what_nothing_can_be_made_of_is_one_dead_letter_that_counts_until_somebody_decides(
+    cli, start, publish, sink, database
+) -> None:
+    endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=["soon"])
+    publish(b"{}", message_id="e-1", headers={"subject": "s"})
+    publish(b"{}", message_id="e-2", headers={"subject": "s"})
+    start("ingest")
+    start("relay", WAXSEAL_LEASE="1.5")
+    start("deliver", WAXSEAL_LEASE="1.5")
+    wait_for(lambda: count(database, "dead_letter WHERE attempts >= 2") == 2)
+    one, other = cli.json("dead", "list", "--stage", "actor")
+    assert {"state": "open", "reason": "internal", "error": "TypeError", "endpoint": "billing"}.items() <= one.items()
+    assert one["first_at"] < one["last_at"]
+
+    cli.json("dead", "discard", "--id", one["id"], "--yes")
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET url = %s, settings = '{}' WHERE id = %s", (sink.url("/200"), endpoint))
+    cli.json("dead", "replay", "--id", other["id"], "--yes")
+    wait_for(lambda: count(database, "delivery WHERE state = 'delivered'") == 1)
+
+    assert [("delivered",), ("discarded",)] == database.rows("SELECT state FROM delivery ORDER BY state")
+    assert [("discarded",), ("replayed",)] == database.rows("SELECT state FROM dead_letter ORDER BY state")
 
 
 def bury(database, messages: list[Message]) -> None:

@@ -10,12 +10,13 @@ from tests_deliveries import LEASE, claimed, event, owe
 
 from ops.db import transaction
 from pipeline.deliver import judge
-from pipeline.settle import Tried, settle
+from pipeline.settle import settle
 from pipeline.store import claims, deliveries
 from pipeline.store.catalog import version
-from schemas.delivery import Delivery, Receipt
+from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from workers.delivery_store import DeliveryStore, Untried
+from workers.delivery_store import DeliveryStore
+from workers.verdicts import Untried
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AFTER = NOW + timedelta(seconds=2)
@@ -40,7 +41,7 @@ def tried(delivery: Delivery, **receipt: object) -> Tried:
 
 def settled(engine: Engine, each: Sequence[Tried], now: datetime = AFTER) -> list[Tried]:
     with transaction(engine) as conn:
-        return settle(conn, each, now)
+        return list(settle(conn, each, now).tried)
 
 
 @pytest.fixture

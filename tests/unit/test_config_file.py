@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tests_tls import Authority
 
 from ops.config_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
 from schemas.config_file import ConfigFile
-from schemas.units import seconds, size
+from schemas.endpoint import AmqpTarget, SmtpTarget
+from schemas.units import per_second, seconds, size
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -70,6 +72,11 @@ def endpoint(**more: object) -> str:
     )
 
 
+def smtp(**more: object) -> str:
+    said = {"to": "ops@acme.example", "from": "shop@acme.example", "host": "mx.example", **more}
+    return "{" + ", ".join(f"{name}: {value}" for name, value in said.items() if value is not None) + "}"
+
+
 def test_a_good_file_is_read(folder) -> None:
     config = read(folder, GOOD)
 
@@ -78,9 +85,57 @@ def test_a_good_file_is_read(folder) -> None:
     assert {"tolerance": 300, "max_body": 262144} == config.sources[0].settings()
     assert {"subject": "/repository/full_name", "extensions": {"region": "header:X-Region"}} == config.sources[1].settings()
     retry = [5.0, 300.0, 7200.0, 86400.0, 0.5, 7.0]
-    assert {"retry": retry, "timeout": 15.0, "max_in_flight": 20, "ordered": False} == config.endpoints[0].settings()
+    assert {"retry": retry, "timeout": 15.0, "max_in_flight": 20, "ordered": False} == config.endpoints[0].terms()
     assert config.endpoints[1].secrets is None
-    assert {} == config.endpoints[1].settings()
+    assert {} == config.endpoints[1].terms()
+
+
+def test_an_endpoint_may_be_an_exchange_or_a_mailbox_under_any_terms(folder) -> None:
+    authority = Authority()
+    (folder / "client.pem").write_text(authority.issue("us.example"))
+    text = """\
+tenants: [{name: acme}]
+endpoints:
+  - {tenant: acme, name: bus, amqp: {}}
+  - {tenant: acme, name: own-bus, amqp: {exchange: their.events, routing_key: "{source}.{subject}"}, ordered: true}
+  - tenant: acme
+    name: mail
+    smtp:
+      to: [ops@acme.example, "Boss <boss@acme.example>"]
+      from: Shop <shop@acme.example>
+      host: mx.example
+      security: tls
+      username: us
+      password: env:PASSWORD
+      subject: "{{ event.type }}"
+      text: |
+        Dear all,
+        {{ body }}
+    rate_limit: 30/m
+    max_age: 3d
+  - {tenant: acme, name: other-mail, smtp: {to: ops@acme.example, from: shop@acme.example, host: "::1", security: none}}
+  - tenant: acme
+    name: web
+    url: https://billing.example/
+    headers: {Authorization: env:TOKEN, X-Team: "a, b"}
+    client_cert: file:client.pem
+    ca: env:CA
+"""
+    config = read(folder, text, {"PASSWORD": "s3cret", "TOKEN": "Bearer abc", "CA": authority.ca})
+
+    bus, own_bus, mail, other, web = (each.endpoint(7, ()) for each in config.endpoints)
+    assert ("amqp", "", AmqpTarget(), None) == (bus.transport, bus.url, bus.amqp, bus.smtp)
+    assert (AmqpTarget("their.events", "{source}.{subject}"), True) == (own_bus.amqp, own_bus.ordered)
+    to = ("ops@acme.example", "Boss <boss@acme.example>")
+    login = ("us", "s3cret")
+    written = SmtpTarget(
+        to, "Shop <shop@acme.example>", "mx.example", 465, "tls", *login, "{{ event.type }}", "Dear all,\n{{ body }}\n"
+    )
+    assert ("smtp", written, 0.5, 259_200.0) == (mail.transport, mail.smtp, mail.rate_limit, mail.max_age)
+    assert ("::1", 25, "none") == (other.smtp.host, other.smtp.port, other.smtp.security)
+    assert {"authorization": "Bearer abc", "x-team": "a, b"} == web.headers
+    assert ((folder / "client.pem").read_text().strip(), authority.ca) == (web.client_cert, web.ca)
+    assert not any(secret in repr(config) + repr((mail, web)) for secret in ("s3cret", "Bearer abc", "BEGIN"))
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_line(folder) -> None:
@@ -178,10 +233,49 @@ extra: 1
         (3, "must be from 1 to 1000 requests", endpoint(max_in_flight="0")),
         (3, "must be a whole number", endpoint(max_in_flight="many")),
         (3, "must be true or false", endpoint(ordered="sometimes")),
-        (3, "ordered: true is not supported by this version", endpoint(ordered="true")),
-        (3, "rate_limit is not supported by this version", endpoint(rate_limit="100/s")),
-        (3, "amqp is not supported by this version", endpoint(url=None, amqp="{exchange: x}")),
-        (3, "smtp is not supported by this version", endpoint(url=None, smtp="{to: x}")),
+        (3, "must be a rate, as 100/s", endpoint(rate_limit="100")),
+        (3, "must be a rate, as 100/s", endpoint(rate_limit="100/d")),
+        (3, "must be a rate, as 100/s", endpoint(rate_limit="-1/s")),
+        (3, "per second", endpoint(rate_limit="0/s")),
+        (3, "must be a duration", endpoint(max_age="3 days")),
+        (3, "must be from 1 to 31622400 s", endpoint(max_age="400d")),
+        (3, "needs url, amqp or smtp, and one of them only", endpoint(amqp="{}")),
+        (3, "needs url, amqp or smtp, and one of them only", endpoint(url=None)),
+        (3, "unknown key 'exchnge'", endpoint(url=None, amqp="{exchnge: x}")),
+        (3, "must be the name of an exchange", endpoint(url=None, amqp='{exchange: ""}')),
+        (3, "must be the name of an exchange", endpoint(url=None, amqp='{exchange: "a b"}')),
+        (3, "is not to be published to", endpoint(url=None, amqp="{exchange: waxseal.received}")),
+        (3, "is not to be published to", endpoint(url=None, amqp="{exchange: waxseal.in}")),
+        (3, "is not to be published to", endpoint(url=None, amqp="{exchange: amq.rabbitmq.trace}")),
+        (3, "in braces only tenant, type, source, subject", endpoint(url=None, amqp='{routing_key: "{body}"}')),
+        (3, "secrets is of no use to an endpoint with amqp", endpoint(url=None, amqp="{}", secrets=f"[{SECRET}]")),
+        (3, "headers is of no use to an endpoint with smtp", endpoint(url=None, smtp=smtp(), headers="{a: b}")),
+        (3, "needs to", endpoint(url=None, smtp=smtp(to=None))),
+        (3, "needs from", endpoint(url=None, smtp=smtp(**{"from": None}))),
+        (3, "at least 1 item", endpoint(url=None, smtp=smtp(to="[]"))),
+        (3, "must be a mail address", endpoint(url=None, smtp=smtp(to="nobody"))),
+        (3, "must be a mail address", endpoint(url=None, smtp=smtp(to='"a@b.example\\nBcc: c@d.example"'))),
+        (3, "must be a mail address", endpoint(url=None, smtp=smtp(**{"from": '"a@b.example, c@d.example"'}))),
+        (3, "must be a mail address", endpoint(url=None, smtp=smtp(to='"é@b.example"'))),
+        (3, "must be the name or address of a mail server", endpoint(url=None, smtp=smtp(host='"mx example"'))),
+        (3, "must be from 1 to 65535", endpoint(url=None, smtp=smtp(port="0"))),
+        (3, "'starttls', 'tls' or 'none'", endpoint(url=None, smtp=smtp(security="ssl"))),
+        (3, "needs username and password, or neither", endpoint(url=None, smtp=smtp(username="us"))),
+        (3, "in the clear", endpoint(url=None, smtp=smtp(username="us", password="pw", security="none"))),
+        (3, "line 1: ", endpoint(url=None, smtp=smtp(text='"{{ unclosed"'))),
+        (3, "webhook-id is set by Waxseal", endpoint(headers="{Webhook-Id: x}")),
+        (3, "ce-id is set by Waxseal", endpoint(headers="{ce-id: x}")),
+        (3, "content-type is set by Waxseal", endpoint(headers="{Content-Type: x}")),
+        (3, "host is set by Waxseal", endpoint(headers="{host: x}")),
+        (3, "transfer-encoding is set by Waxseal", endpoint(headers="{Transfer-Encoding: chunked}")),
+        (3, "is not the name of a header", endpoint(headers='{"a b": x}')),
+        (3, "is not the name of a header", endpoint(headers='{"a:": x}')),
+        (3, "holds something that is not printable", endpoint(headers='{a: "b\\r\\nc: d"}')),
+        (3, "must be printable ASCII", endpoint(headers='{a: "é"}')),
+        (3, "at most 20 items", endpoint(headers="{" + ", ".join(f"a{n}: x" for n in range(21)) + "}")),
+        (3, "client_cert must be a certificate and its unencrypted private key", endpoint(client_cert="nonsense")),
+        (3, "ca must be certificates in PEM", endpoint(ca="nonsense")),
+        (3, "the environment variable NOPE is not set", endpoint(ca="env:NOPE")),
         (2, "mailboxes are not supported by this version", "tenants: [{name: acme}]\nmailboxes: [{tenant: acme, name: m}]\n"),
         (2, "'acme' is there twice", "tenants:\n  [{name: acme}, {name: acme}]\n"),
         (1, "must be a list", "tenants: acme\n"),
@@ -257,6 +351,17 @@ def test_durations(expected, text) -> None:
 def test_what_is_no_duration(text) -> None:
     with pytest.raises(ValueError, match="duration"):
         seconds(text)
+
+
+@pytest.mark.parametrize(("expected", "text"), [(100, "100/s"), (0.5, "30/m"), (1 / 3600, "1/h"), (2.5, "2.5/s")])
+def test_rates(expected, text) -> None:
+    assert expected == per_second(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "/s", "1/", "1 / s", "1/S", "1/d", "-1/s", "1e3/s", "٣/s", True, None, 1, 1.0])
+def test_what_is_no_rate(text) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        per_second(text)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from uuid import UUID
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.deliver import UNSENDABLE, judge, retry_after, summary
+from pipeline.deliver import REFUSED, UNSENDABLE, disabling, judge, retry_after, summary
 from schemas.delivery import Delivery, Receipt, Settlement
 from schemas.endpoint import Endpoint
 
@@ -51,6 +52,47 @@ def test_410_is_dead_at_once_because_the_endpoint_is_gone() -> None:
     verdict = judged(status=410, error="status")
 
     assert ("dead", "gone", None) == (verdict.outcome, verdict.reason, verdict.next_attempt_at)
+
+
+@pytest.mark.parametrize(("wish", "reason"), [("disable", "disabled"), ("abort", "refused")])
+@pytest.mark.parametrize("status", [302, 400, 429, 500, 503])
+def test_a_wish_for_no_more_tries_is_granted(wish, reason, status) -> None:
+    verdict = judged(status=status, error="status", wish=wish, retry_after=60.0)
+
+    assert ("dead", reason, None) == (verdict.outcome, verdict.reason, verdict.next_attempt_at)
+
+
+@pytest.mark.parametrize("wish", ["disable", "abort"])
+def test_what_was_taken_is_delivered_whatever_else_is_wished(wish) -> None:
+    assert ("delivered", None) == (judged(status=200, wish=wish).outcome, judged(status=200, wish=wish).reason)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "why"),
+    [
+        ({"status": 410, "error": "status"}, "it answered 410 Gone"),
+        ({"status": 410, "error": "status", "wish": "disable"}, "it answered 410 Gone"),
+        ({"status": 500, "error": "status", "wish": "disable"}, "it answered webhook-delivery: disable"),
+        ({"status": 200, "wish": "disable"}, "it answered webhook-delivery: disable"),
+        ({"status": 500, "error": "status", "wish": "abort"}, None),
+        ({"status": 500, "error": "status"}, None),
+        ({"status": 200}, None),
+    ],
+)
+def test_an_endpoint_is_disabled_by_what_it_answers(receipt, why) -> None:
+    assert why == disabling(judged(**receipt))
+
+
+def test_a_server_that_will_never_take_a_mail_is_asked_no_more() -> None:
+    assert ("dead", "refused") == (judged(status=550, error=REFUSED).outcome, judged(status=550, error=REFUSED).reason)
+
+
+@pytest.mark.parametrize("transport", ["smtp", "amqp"])
+def test_410_means_gone_in_http_alone(transport) -> None:
+    other = replace(ENDPOINT, transport=transport)
+    owed = Delivery(7, 1, "acme", 0, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
+
+    assert "retry" == judge(owed, other, Receipt(NOW, 0.1, 410, "deferred"), NOW, 0.0).outcome
 
 
 def test_what_cannot_be_sent_is_dead_at_once() -> None:

@@ -35,6 +35,9 @@ DOCUMENTED = {
     "queue_consumers": ("gauge", {"queue"}),
     "queue_oldest_message_age_seconds": ("gauge", {"queue"}),
     "retries_due": ("gauge", {"when"}),
+    "destinations": ("gauge", {"state"}),
+    "breaker_transitions_total": ("counter", {"to"}),
+    "endpoints_disabled_total": ("counter", set()),
     "dead_letters": ("gauge", {"queue"}),
     "dead_letter_oldest_age_seconds": ("gauge", {"queue"}),
     "dead_letters_total": ("counter", {"stage", "reason"}),
@@ -75,6 +78,7 @@ def _everything_set() -> None:
     metrics.QUEUE_MESSAGES.labels("waxseal.ingest", "ready").set(0)
     metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
     metrics.RETRIES_DUE.labels("overdue").set(0)
+    metrics.DESTINATIONS.labels("healthy").set(1)
     for metric in (metrics.QUEUE_OLDEST_SECONDS, metrics.DEAD_LETTERS, metrics.DEAD_LETTER_OLDEST_SECONDS):
         metric.labels("admit").set(0)
 
@@ -116,6 +120,7 @@ def test_no_metric_has_a_tenant_or_endpoint_label() -> None:
             {"transport": metrics.TRANSPORTS, "outcome": ("delivered", "failed"), "fault": metrics.FAULTS},
         ),
         ("dead_letters_total", {"stage": metrics.STAGES, "reason": metrics.BURIALS}),
+        ("breaker_transitions_total", {"to": ("closed", "open", "half_open")}),
         ("broker_reconnects_total", {"connection": metrics.CONNECTIONS}),
         ("process_restarts_total", {"process": metrics.PROCESSES}),
         (

@@ -7,6 +7,7 @@ from cryptography.fernet import Fernet
 
 from ops.account import own_file
 from ops.errors import Misconfigured
+from ops.prepare import allowed
 from ops.settings import Settings, described, load_settings
 from ops.stack import FILE, settings_for
 
@@ -33,6 +34,10 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("WAXSEAL_LOG_LEVEL", "secret"),
         ("WAXSEAL_INGRESS_PORT", "65536"),
         ("WAXSEAL_BATCH_SIZE", "secret"),
+        ("WAXSEAL_PROXY", "socks5://secret@host:1080"),
+        ("WAXSEAL_PROXY", "http://us:secret@host"),
+        ("WAXSEAL_PROXY", "http://us:secret@host:99999"),
+        ("WAXSEAL_PROXY", "http://us:secret@host:3128/path"),
     ],
 )
 def test_an_invalid_value_is_named_by_its_variable_and_not_shown(
@@ -51,6 +56,34 @@ def test_all_invalid_values_are_named_at_once_in_one_line(monkeypatch: pytest.Mo
 
     with pytest.raises(Misconfigured, match=r"^WAXSEAL_BATCH_SIZE: .*; WAXSEAL_LEASE: [^\n]*$"):
         load_settings()
+
+
+@pytest.mark.parametrize("networks", ["10.0.0.1/8", "localhost", "10.0.0.0/8 fd00::/8"])
+def test_what_is_no_network_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, networks: str) -> None:
+    monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", networks)
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_ALLOW_NETWORKS: .* is not a range as 10.0.0.0/8"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("set_to", "allowed_here"),
+    [(None, "127.0.0.0/8,::1/128"), ("", "127.0.0.0/8,::1/128"), ("none", "none"), ("10.0.0.0/8", "10.0.0.0/8")],
+)
+def test_private_servers_let_deliveries_reach_this_machine_unless_something_else_is_said(
+    monkeypatch: pytest.MonkeyPatch, set_to: str | None, allowed_here: str
+) -> None:
+    if set_to is not None:
+        monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", set_to)
+
+    assert allowed_here == allowed(load_settings())
+
+
+def test_a_proxy_is_taken_with_its_password_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAXSEAL_PROXY", "http://us:hidden@proxy.example:3128")
+
+    assert "http://us:hidden@proxy.example:3128" == load_settings().proxy
+    assert "hidden" not in repr(load_settings())
 
 
 def test_what_a_process_needs_and_does_not_have_is_named() -> None:

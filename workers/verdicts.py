@@ -1,0 +1,36 @@
+"""What can be found of a delivery that is to be sent, and what can come of having it in hand."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.store.deliveries import Held, State
+from schemas.delivery import Delivery, Tried
+from schemas.endpoint import Transport
+
+
+class Missing(Enum):
+    """Why there is nothing to send."""
+
+    LEASE = "the lease is gone"
+    CONTENT = "the content was erased"
+
+
+@dataclass(frozen=True, slots=True)
+class Untried:
+    """A delivery that was not tried, and what becomes of it: due again at once, kept, or given up."""
+
+    held: Held
+    into: State
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TooOld:
+    """A delivery that was not tried, because its endpoint does not want what is that old."""
+
+    delivery: Delivery
+    transport: Transport
+
+
+Verdict = Tried | Untried | TooOld
+Found = Delivery | Missing
