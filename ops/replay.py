@@ -20,6 +20,7 @@ from schemas.message import Message
 MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless one alone is larger
 
 UNREACHABLE: Final = "their endpoint was removed: discard them, or configure it again"
+UNREADABLE: Final = "what is kept of them is no message: discard them"
 UNCONFIRMED: Final = "the broker did not confirm them: run the same command again"
 
 Publish = Callable[[Sequence[Message]], Sequence[bool]]
@@ -64,20 +65,20 @@ def replay(decision: Decision, publish: Publish, conn: Connection, size: int) ->
         return None
     able = [each for each in taken if not each.unreachable]
     decision.left[UNREACHABLE] += len(taken) - len(able)
-    messages = [each.id for each in able if _is_message(each)]
-    published = _published(conn, messages, publish)
-    decision.left[UNCONFIRMED] += len(messages) - len(published)
+    published = _published(decision, conn, [each.id for each in able if _is_message(each)], publish)
     now = datetime.now(UTC)
     decided.revive(conn, _deliveries(able, "deliver", "actor"), now)
     done = [*published, *(each.id for each in able if not _is_message(each))]
     return graves.decide(conn, done, "replayed", now, decision.who)
 
 
-def _published(conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:
-    if not ids:
-        return []
-    confirmed = publish(graves.messages(conn, ids))
-    return [id_ for id_, durable in zip(ids, confirmed, strict=True) if durable]
+def _published(decision: Decision, conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:
+    messages = graves.messages(conn, ids) if ids else {}
+    confirmed = publish(list(messages.values())) if messages else []
+    published = [id_ for id_, durable in zip(messages, confirmed, strict=True) if durable]
+    decision.left[UNREADABLE] += len(ids) - len(messages)
+    decision.left[UNCONFIRMED] += len(messages) - len(published)
+    return published
 
 
 def _is_message(taken: Taken) -> bool:

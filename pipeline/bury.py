@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pipeline.errors import Unreadable
 from pipeline.tagged import is_plain
 from schemas.deadletter import DeadLetter
 from schemas.message import Message
@@ -36,11 +37,14 @@ def letter_of(
 
 
 def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
-    """The message that `letter_of` was given, from what is kept of its dead letter."""
-    return Message(
-        headers.get("routing_key", routing_key or ""),
-        body or b"",
-        headers=headers["headers"],
-        trusted=headers["trusted"],
-        **headers["properties"],
-    )
+    """The message that `letter_of` was given, from what is kept of its dead letter. Raises `Unreadable`."""
+    try:
+        return Message(
+            headers.get("routing_key", routing_key or ""),
+            body or b"",
+            headers=headers["headers"],
+            trusted=headers["trusted"],
+            **headers["properties"],
+        )
+    except (KeyError, TypeError) as error:
+        raise Unreadable(f"what is kept of a dead letter is no message: {error!r}") from None

@@ -11,6 +11,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+from pipeline.errors import Unreadable
 from schemas.message import Opaque
 
 TABLE = "$table"
@@ -31,7 +32,7 @@ def tag(value: Any) -> Any:
 
 
 def untag(value: Any) -> Any:
-    """What `tag` was given, naive times as UTC and tuples as lists. Raises `ValueError` for what `tag` does not make."""
+    """What `tag` was given, naive times as UTC and tuples as lists. Raises `Unreadable` for what `tag` does not make."""
     if isinstance(value, list):
         return [untag(each) for each in value]
     if not isinstance(value, dict):
@@ -39,12 +40,12 @@ def untag(value: Any) -> Any:
     if not any(key.startswith("$") for key in value):
         return {key: untag(each) for key, each in value.items()}
     if len(value) != 1:
-        raise ValueError(f"tagged with more than one key: {sorted(value)!r:.200}")
+        raise Unreadable(f"tagged with more than one key: {sorted(value)!r:.200}")
     ((key, content),) = value.items()
     if key == TABLE:
         return {untag(name): untag(each) for name, each in content}
     if key not in _READ:
-        raise ValueError(f"an unknown tag: {key!r:.200}")
+        raise Unreadable(f"an unknown tag: {key!r:.200}")
     return _READ[key](content)
 
 

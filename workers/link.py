@@ -137,7 +137,8 @@ class Link:
         if self._live is session:
             self._live = None
             self.reason = AWAY
-            self.ending = session.ended.result() if session.ended.done() else None
+            said = session.ended.done() and not session.ended.cancelled()  # the latter by a close of ours
+            self.ending = session.ended.result() if said else None
             self._side.on_down(LOST)
 
     # What a session that is no longer ours still says does not count: its delivery tags mean nothing on another channel.

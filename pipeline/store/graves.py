@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from pipeline.bury import message_of
+from pipeline.errors import Unreadable
 from pipeline.store.letters import CHOSEN, Letters
 from pipeline.store.texts import storable
 from pipeline.tagged import tag, untag
@@ -42,7 +44,7 @@ _TAKE = """
 TAKE = text(_TAKE.format(chosen=CHOSEN))
 
 # Apart, so that the bodies can be counted before they are read.
-MESSAGES = text("SELECT routing_key, headers, body FROM dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id")
+MESSAGES = text("SELECT id, routing_key, headers, body FROM dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id")
 
 DECIDE = text("""
     UPDATE dead_letter SET state = :state, decided_at = :now, decided_by = :who
@@ -87,9 +89,13 @@ def take(conn: Connection, wanted: Letters, after: int, last: int, limit: int) -
     return [Taken(*row) for row in conn.execute(TAKE, asked)]
 
 
-def messages(conn: Connection, ids: Sequence[int]) -> list[Message]:
-    """The messages that became the dead letters, as they came, in the order of `ids`, which must ascend."""
-    return [message_of(row.routing_key, untag(row.headers), row.body) for row in conn.execute(MESSAGES, {"ids": list(ids)})]
+def messages(conn: Connection, ids: Sequence[int]) -> dict[int, Message]:
+    """The messages that became the dead letters, as they came; those that cannot be made of what is kept are left out."""
+    found = {}
+    for row in conn.execute(MESSAGES, {"ids": list(ids)}):
+        with suppress(Unreadable):
+            found[row.id] = message_of(row.routing_key, untag(row.headers), row.body)
+    return found
 
 
 def decide(conn: Connection, ids: Sequence[int], state: Literal["replayed", "discarded"], now: datetime, who: str) -> int:

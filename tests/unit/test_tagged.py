@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import Unreadable
 from pipeline.tagged import is_plain, tag, untag
 from schemas.message import Opaque
 
@@ -71,7 +72,7 @@ def test_not_a_number_is_one_again() -> None:
 
 @pytest.mark.parametrize("stored", [{"$nothing": 1}, {"$bytes": "AA==", "more": 1}])
 def test_a_tag_that_nobody_made_is_refused(stored) -> None:
-    with pytest.raises(ValueError, match="tag"):
+    with pytest.raises(Unreadable, match="tag"):
         untag(stored)
 
 
