@@ -15,7 +15,7 @@ from ops.db import make_engine, transaction
 from ops.difference import Change, differences, unnamed
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
-from pipeline.store import catalog, configure
+from pipeline.store import catalog, configure, missed
 from pipeline.store.endpoints import settings_of
 from schemas.endpoint import Endpoint
 from schemas.source import Source
@@ -90,7 +90,7 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
         settings = settings_of(change.after, change.settings, vault.encrypt)
         endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
         if change.activate and change.before is not None:
-            configure.release(conn, endpoint_id, datetime.now(UTC))
+            missed.release(conn, endpoint_id, datetime.now(UTC))
     else:
         configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
 

@@ -128,11 +128,14 @@ def rfc3339(moment: datetime | None) -> str | None:
 
 
 def _try_view(row: Row) -> View:
-    plain = ("n", "outcome", "status", "error", "detail")
+    plain = ("n", "outcome", "status", "error", "detail", "address", "reused")
+    phases = {name: row[name] for name in ("dns", "connect", "tls", "first_byte")}
     return {
         **{name: row[name] for name in plain},
         "started_at": rfc3339(row["started_at"]),
         "seconds": round(row["seconds"], 6),
+        "phases": {name: round(seconds, 6) for name, seconds in phases.items() if seconds is not None},
+        "response": (row["response"] or b"").decode(errors="replace"),
     }
 
 

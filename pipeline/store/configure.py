@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from pipeline.store import bell
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
@@ -41,10 +39,6 @@ PUT_SUBSCRIPTION = text("""
 
 # Never deleted: deliveries of the past name it, and those that are planned still have to be settled.
 REMOVE_ENDPOINT = text("UPDATE endpoint SET state = 'removed', reason = NULL WHERE id = :id")
-
-# What was kept for an endpoint while it was disabled or gone is due at once.
-RELEASE = text("""
-    UPDATE delivery SET state = 'pending', next_attempt_at = :now WHERE endpoint_id = :id AND state = 'paused'""")
 
 # Whose name stands in the ledger, or who still has a source through which it could come to stand there.
 TENANTS_IN_USE = text("""
@@ -98,12 +92,6 @@ def put_endpoint(
 def remove_endpoint(conn: Connection, id_: int) -> None:
     """Plans nothing more for the endpoint; what is planned already stays."""
     conn.execute(REMOVE_ENDPOINT, {"id": id_})
-
-
-def release(conn: Connection, endpoint_id: int, now: datetime) -> int:
-    """Makes the paused deliveries of an endpoint due, and wakes the relay when the transaction commits; returns how many."""
-    bell.ring(conn)
-    return conn.execute(RELEASE, {"id": endpoint_id, "now": now}).rowcount
 
 
 def tenants_in_use(conn: Connection) -> set[str]:

@@ -49,7 +49,8 @@ SETTLE = text("""
     RETURNING delivery.id""")
 
 COPY_ATTEMPTS = (
-    "COPY attempt (delivery_id, n, started_at, seconds, outcome, status, error, detail, response) FROM STDIN (FORMAT binary)"
+    "COPY attempt (delivery_id, n, started_at, seconds, outcome, status, error, detail, response,"
+    " address, reused, dns, connect, tls, first_byte) FROM STDIN (FORMAT binary)"
 )
 
 # Asked first, because an UPDATE moves the catalog's version even when it changes nothing.
@@ -66,6 +67,7 @@ State = Literal["pending", "paused", "discarded", "dead"]
 STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 _real = Struct(">f").pack
+_BOOLEANS = (b"\x00", b"\x01")
 _FALSE, _TRUE = b"\x00", b"\x01"
 
 
@@ -178,6 +180,9 @@ def _attempt_row(settlement: Settlement) -> tuple[bytes | None, ...]:
         _bytes(receipt.error),
         _bytes(receipt.detail),
         receipt.response or None,
+        _bytes(receipt.address),
+        None if receipt.reused is None else _BOOLEANS[receipt.reused],
+        *(None if phase is None else _real(phase) for phase in (receipt.dns, receipt.connect, receipt.tls, receipt.first_byte)),
     )
 
 

@@ -42,7 +42,8 @@ DELIVERIES = text("""
     ORDER BY delivery.id DESC LIMIT :limit""")
 
 ATTEMPTS = text("""
-    SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail FROM attempt
+    SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail, response,
+           address, reused, dns, connect, tls, first_byte FROM attempt
     WHERE delivery_id = ANY(CAST(:ids AS bigint[])) ORDER BY delivery_id, started_at, n""")
 
 

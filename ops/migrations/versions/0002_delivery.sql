@@ -57,6 +57,8 @@ CREATE UNIQUE INDEX delivery_in_turn ON delivery (endpoint_id, chain_id)
 CREATE INDEX delivery_waiting ON delivery (endpoint_id, chain_id, seq) WHERE state = 'pending' AND next_attempt_at IS NULL;
 -- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
 CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
+-- What endpoints missed while they were disabled, until somebody decides.
+CREATE INDEX delivery_paused ON delivery (endpoint_id, chain_id, seq) WHERE state = 'paused';
 -- What came to no good end, in order of time; together with the one above, every pair that is not delivered.
 CREATE INDEX delivery_undelivered ON delivery (endpoint_id, created_at, id) WHERE state IN ('dead', 'discarded');
 

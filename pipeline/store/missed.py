@@ -1,0 +1,73 @@
+"""Statements on what an endpoint missed while it was disabled: kept as paused, until it is released or discarded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from pipeline.store import bell, deliveries
+
+COUNT = text("""
+    SELECT count(*), min(created_at), max(created_at) FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'""")
+
+# One step in an index for each active endpoint. Who plans may not know for a moment that an endpoint is active again.
+LEFT = text("""
+    SELECT id FROM endpoint WHERE state = 'active'
+    AND EXISTS (SELECT FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'paused')""")
+
+_MISSED = """
+    WITH missed AS MATERIALIZED (
+      SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'
+      ORDER BY chain_id, seq LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE delivery SET {becomes} FROM missed WHERE delivery.id = missed.id
+    RETURNING endpoint_id, chain_id, ordered"""
+
+# Due at once, in its turn where there is an order. The age begins anew: it was not the endpoint's choice to wait.
+RELEASE = text(
+    _MISSED.format(
+        becomes="state = 'pending', age_from = :now, next_attempt_at = CASE WHEN NOT ordered THEN CAST(:now AS timestamptz) END"
+    )
+)
+DISCARD = text(
+    _MISSED.format(becomes="state = 'discarded', settled_at = :now, error = 'missed while the endpoint was disabled'")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """How many deliveries an endpoint missed, and when the events of the first and the last of them were recorded."""
+
+    count: int
+    oldest: datetime | None
+    newest: datetime | None
+
+
+def count(conn: Connection, endpoint_id: int) -> Missed:
+    """What the endpoint missed."""
+    return Missed(*conn.execute(COUNT, {"endpoint_id": endpoint_id}).one())
+
+
+def left(conn: Connection) -> list[int]:
+    """The active endpoints for which something is paused all the same."""
+    return list(conn.execute(LEFT).scalars())
+
+
+def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
+    """Makes what the endpoint missed due, `limit` at most, subject by subject; wakes the relay. Returns how many."""
+    released = _decide(conn, RELEASE, endpoint_id, now, limit)
+    if released:
+        bell.ring(conn, [endpoint_id])
+    return len(released)
+
+
+def discard(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
+    """Ends what the endpoint missed for good, `limit` at most; returns how many."""
+    return len(_decide(conn, DISCARD, endpoint_id, now, limit))
+
+
+def _decide(conn: Connection, statement: TextClause, endpoint_id: int, now: datetime, limit: int | None) -> Sequence[Row[Any]]:
+    decided = conn.execute(statement, {"endpoint_id": endpoint_id, "now": now, "limit": limit}).all()
+    deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in decided if row.ordered}, now)
+    return decided
