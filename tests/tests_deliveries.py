@@ -26,9 +26,14 @@ def event(id: str, subject: str = "order-1", body: bytes = b"{}") -> Event:
     return admit(message, CATALOG, datetime.now(UTC))[0]
 
 
-def owe(engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None) -> None:
-    """Records `events`, and plans each for each of the endpoints, due at `now`."""
-    subscribed = tuple((Endpoint(id, "acme", f"e{id}", "http://127.0.0.1/"), lambda _attributes: True) for id in endpoint_ids)
+def owe(
+    engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None, **terms: object
+) -> None:
+    """Records `events`, and plans each for each of the endpoints, due at `now`. `terms` are the endpoints'."""
+    subscribed = tuple(
+        (Endpoint(id, "acme", f"e{id}", "http://127.0.0.1/", **terms), lambda _attributes: True)  # type: ignore[arg-type]
+        for id in endpoint_ids
+    )
     with transaction(engine) as conn:
         append(conn, events, {"acme": subscribed}, now or datetime.now(UTC))
 

@@ -105,6 +105,11 @@ async def elsewhere(_sink: Sink, writer: asyncio.StreamWriter) -> None:
     say(writer, 302, b"", b"Location: /200\r\n")
 
 
+async def soon(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.02)
+    say(writer, 200)
+
+
 async def hang(sink: Sink, writer: asyncio.StreamWriter) -> None:
     await sink.released.wait()
     say(writer, 200)
@@ -157,6 +162,7 @@ ANSWERS: dict[str, Callable[[Sink, asyncio.StreamWriter], Awaitable[None]]] = {
         busy_until,
         elsewhere,
         hang,
+        soon,
         slow_body,
         cut_body,
         endless,

@@ -1,13 +1,18 @@
 """A migrated database of its own for each test, and ways to put a catalog into it."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import pika
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, make_url
 
@@ -15,8 +20,12 @@ from ops.db import make_engine
 from ops.migrate import migrate
 from ops.secrets import Vault
 from ops.servers import PrivateServers
+from ops.settings import environment
+from workers.broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"
+
+Start = Callable[..., subprocess.Popen]  # of a command of ours, with settings by name
 _numbers = itertools.count()
 
 
@@ -113,6 +122,40 @@ def engine(database: Database) -> Iterator[Engine]:
     engine = make_engine(database.worker_url, pool_size=10)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def channel(servers) -> Iterator[BlockingChannel]:
+    """The broker with everything declared as the relay does, and an empty queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
+    channel = connection.channel()
+    for method, arguments in DELIVER_TOPOLOGY:
+        getattr(channel, method)(**arguments)
+    channel.queue_purge(QUEUE)
+    yield channel
+    with suppress(AMQPError):  # a test may have killed the broker
+        connection.close()
+
+
+@pytest.fixture
+def start(servers, database, channel) -> Iterator[Start]:
+    processes: list[subprocess.Popen] = []
+
+    def start(command: str, **settings: object) -> subprocess.Popen:
+        env = environment() | {
+            "WAXSEAL_DATABASE_URL": database.worker_url,
+            "WAXSEAL_AMQP_URL": servers.amqp_url,
+            "WAXSEAL_KEYS": database.key,
+            "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
+            **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(30)
 
 
 def _on(url: str, database: str) -> str:

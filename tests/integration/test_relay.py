@@ -1,23 +1,18 @@
 """Relay and deliver as processes of their own, between a real broker and a real database: what survives what."""
 
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from urllib.request import urlopen
 from uuid import uuid4
 
 import dramatiq
-import pika
 import psycopg
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 from sqlalchemy import make_url
 from tests_broker import broker_stopped
 from tests_deliveries import claimed, event, owe
@@ -25,13 +20,11 @@ from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.ports import choose_ports
-from ops.settings import Settings, environment
+from ops.settings import Settings
 from schemas.delivery import Claim
 from workers.broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-Start = Callable[..., subprocess.Popen]
 
 
 @pytest.fixture
@@ -46,40 +39,6 @@ def sink() -> Iterator[Sink]:
 def endpoint(database, sink) -> Callable[..., int]:
     database.add_tenant()
     return lambda path, **settings: database.add_endpoint(path.strip("/"), sink.url(path), SECRET, **settings)
-
-
-@pytest.fixture
-def channel(servers) -> Iterator[BlockingChannel]:
-    """The broker with everything declared as the relay does, and an empty queue."""
-    connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
-    channel = connection.channel()
-    for method, arguments in DELIVER_TOPOLOGY:
-        getattr(channel, method)(**arguments)
-    channel.queue_purge(QUEUE)
-    yield channel
-    with suppress(AMQPError):  # a test may have killed the broker
-        connection.close()
-
-
-@pytest.fixture
-def start(servers, database, channel) -> Iterator[Start]:
-    processes: list[subprocess.Popen] = []
-
-    def start(command: str, **settings: object) -> subprocess.Popen:
-        env = environment() | {
-            "WAXSEAL_DATABASE_URL": database.worker_url,
-            "WAXSEAL_AMQP_URL": servers.amqp_url,
-            "WAXSEAL_KEYS": database.key,
-            "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
-            **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
-        }
-        processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(30)
 
 
 def counts(database) -> dict[str, int]:
