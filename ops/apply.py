@@ -15,6 +15,7 @@ from ops.db import make_engine, transaction
 from ops.difference import Change, differences, unnamed
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
+from pipeline.endpoints import begin_anew
 from pipeline.store import catalog, configure, missed
 from pipeline.store.endpoints import settings_of
 from schemas.endpoint import Endpoint
@@ -90,7 +91,9 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
         settings = settings_of(change.after, change.settings, vault.encrypt)
         endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
         if change.activate and change.before is not None:
-            missed.release(conn, endpoint_id, datetime.now(UTC))
+            now = datetime.now(UTC)
+            begin_anew(conn, endpoint_id, now, "by its configuration")
+            missed.release(conn, endpoint_id, now)
     else:
         configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
 

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping as Row
 
 from pipeline.store.letters import Group
 from pipeline.store.owed import Planned
+from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -120,6 +121,22 @@ def act_view(row: Row) -> View:
 def event_view(row: Row) -> View:
     """Something that an operator should hear of."""
     return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "detail")}, "at": rfc3339(row["at"])}
+
+
+def endpoint_view(row: Row) -> View:
+    """How an endpoint fares and what it is owed; `breaker` is that of its health, `forced` if by an operator."""
+    settings = row["settings"]
+    plain = ("tenant", "name", "transport", "state", "reason", "breaker", "forced", "trips", "failures", "successes")
+    times = ("opened_at", "probe_at", "window_from", "not_before", "failing_since", "oldest_due")
+    return {
+        **{name: row[name] for name in plain},
+        **{name: rfc3339(row[name]) for name in times},
+        "waits_until": rfc3339(max((at for at in (row["probe_at"], row["not_before"]) if at is not None), default=None)),
+        **{name: row[name] for name in ("streak", "last_error", "pending", "overdue", "waiting", "leased", "paused")},
+        "rate_limit": settings.get("rate_limit"),
+        "max_in_flight": settings.get("max_in_flight", DEFAULT_MAX_IN_FLIGHT),
+        "ordered": settings.get("ordered", False),
+    }
 
 
 def rfc3339(moment: datetime | None) -> str | None:

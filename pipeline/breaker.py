@@ -78,6 +78,13 @@ def released(health: Health, now: datetime) -> Health:
     return replace(health, forced=False, probe_at=now if health.breaker == "open" else None)
 
 
+def forgotten(health: Health) -> Health:
+    """Nothing ever failed; what an operator forced stays."""
+    if health.forced:
+        return Health(health.breaker, forced=True, opened_at=health.opened_at)
+    return Health()
+
+
 def is_hopeless(health: Health, now: datetime, policy: BreakerPolicy) -> bool:
     """Whether it has done nothing but fail for so long that it is to be disabled."""
     since = health.failing_since

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from pipeline.breaker import BUSY, THROTTLES, BreakerPolicy, after, is_clean, is_hopeless
+from pipeline.breaker import BUSY, THROTTLES, BreakerPolicy, after, forgotten, is_clean, is_hopeless
 from pipeline.deliver import OURS, disabling, summary
 from pipeline.store import deliveries, health
 from pipeline.store.health import EventKind
@@ -71,6 +71,14 @@ def disable(
     disabled = {id_: why for id_, why in sorted(reasons.items()) if deliveries.disable(conn, [id_], why)}
     health.note(conn, [("endpoint_disabled", endpoint_id, why) for endpoint_id, why in disabled.items()], now)
     return disabled
+
+
+def begin_anew(conn: Connection, endpoint_id: int, now: datetime, why: str) -> None:
+    """Forgets how an endpoint that was enabled again fared before, unless an operator forced its breaker, and says so."""
+    before = health.lock(conn, [endpoint_id])[endpoint_id]
+    health.write(conn, {endpoint_id: forgotten(before)}, now)
+    health.enabled(conn, endpoint_id, now)
+    health.note(conn, [("endpoint_enabled", endpoint_id, why)], now)
 
 
 def _seen(settlements: Sequence[Settlement]) -> Seen:

@@ -82,7 +82,7 @@ def split(total: int, standing: Standing, now: datetime, random: float) -> Room:
     stale = standing.again_due is not None and standing.again_due <= now
     if not (fresh and stale):
         return Room(total, 0) if fresh else Room(0, total)
-    first = int(total / 2 + random)
+    first = total // 2 + (total % 2 if random >= 0.5 else 0)
     return Room(first, total - first)
 
 

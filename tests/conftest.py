@@ -1,6 +1,7 @@
 """What every test may ask for: private servers, started once, and folders that they can enter."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from ops.leftovers import end_leftovers
 from ops.memory import peek
 from ops.servers import PrivateServers, erase_servers, private_servers
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

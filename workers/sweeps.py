@@ -13,7 +13,7 @@ from pipeline.store import bell, claims, missed, turns
 
 LEASES: Final = 1.0  # seconds between two looks for leases that have ended
 ASIDE: Final = 1.0  # for what is pending at endpoints that are disabled or removed
-UP: Final = 2.0  # for what is paused at endpoints that are active
+UP: Final = 2.0  # for what was paused at endpoints that were active again
 TURNS: Final = 5.0  # for turns that were never passed on
 MOST: Final = 1000  # deliveries in one transaction
 CHAINS: Final = 200
@@ -61,8 +61,8 @@ class Sweeps:
     def _take_up(self) -> bool:
         now, taken = datetime.now(UTC), 0
         with transaction(self._engine) as conn:
-            for endpoint_id in missed.left(conn):
-                taken += missed.release(conn, endpoint_id, now, MOST - taken)
+            for endpoint_id, since in missed.left(conn).items():
+                taken += missed.release(conn, endpoint_id, now, MOST - taken, since)
         if taken:
             _log.info("deliveries_taken_up", deliveries=taken)
         return taken == MOST

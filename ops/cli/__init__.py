@@ -10,6 +10,7 @@ from ops.cli.bench import COMMANDS as MEASURING
 from ops.cli.config import COMMANDS as CONFIGURING
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as SHOWING
+from ops.cli.endpoint import COMMANDS as TENDING
 from ops.cli.owed import COMMANDS as OWING
 from ops.cli.plain import PlainGroup
 from ops.cli.prove import COMMANDS as PROVING
@@ -25,6 +26,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *READING,
     *OWING,
     *DEAD,
+    *TENDING,
     *ANSWERING,
     *PRUNING,
     *PROVING,

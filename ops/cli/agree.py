@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ops.acts import Step
 
 _RATE = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(?:/([smh]))?", re.ASCII)
+_BY = click.option("--by", "who", help="Who does it, for the audit.  [default: your login name]")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -62,6 +63,16 @@ class Terms:
             return perform(engine, Act(self.who, name, filter_), planned, step, Pace(self.rate), show)
 
 
+def naming(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an act on a single thing, as one argument `terms`."""
+
+    @wraps(command)
+    def act(who: str | None, as_json: bool, **others: Any) -> Any:
+        return command(terms=Terms(True, 1.0, _name(who), as_json), **others)
+
+    return JSON(_BY(act))
+
+
 def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every act on many things, as one argument `terms`."""
 
@@ -72,7 +83,7 @@ def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     chosen: Callable[..., Any] = act
     for option in (
         JSON,
-        click.option("--by", "who", help="Who does it, for the audit.  [default: your login name]"),
+        _BY,
         click.option("--rate", type=_Rate(), default="500/s", show_default=True, help="At most so many per s, m or h."),
         click.option("--yes", is_flag=True, help="Do it, without being asked."),
     ):

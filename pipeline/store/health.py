@@ -36,6 +36,8 @@ WRITE = text(
 TAKE_TOKENS = text("""
     UPDATE endpoint_health SET tokens = :tokens, tokens_at = greatest(tokens_at, :now) WHERE endpoint_id = :endpoint_id""")
 
+ENABLED = text("UPDATE endpoint_health SET enabled_at = :now WHERE endpoint_id = :endpoint_id")
+
 NOTE = text("""
     INSERT INTO operator_event (at, kind, tenant, endpoint_id, detail)
     SELECT :now, :kind, tenant.name, endpoint.id, :detail FROM endpoint JOIN tenant ON tenant.id = tenant_id
@@ -87,6 +89,11 @@ def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> Non
     ]
     if rows:
         conn.execute(WRITE, rows)
+
+
+def enabled(conn: Connection, endpoint_id: int, now: datetime) -> None:
+    """Writes that an endpoint, whose row this transaction holds, was enabled again."""
+    conn.execute(ENABLED, {"endpoint_id": endpoint_id, "now": now})
 
 
 def take_tokens(conn: Connection, left: Mapping[int, float], now: datetime) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, TextClause, text
 
@@ -12,15 +12,21 @@ from pipeline.store import bell, deliveries
 COUNT = text("""
     SELECT count(*), min(created_at), max(created_at) FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'""")
 
-# One step in an index for each active endpoint. Who plans may not know for a moment that an endpoint is active again.
-LEFT = text("""
-    SELECT id FROM endpoint WHERE state = 'active'
-    AND EXISTS (SELECT FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'paused')""")
+# Who plans may not know for a moment that an endpoint is enabled again; what was missed before is for somebody to decide. One
+# step in an index for each endpoint that was ever enabled again.
+LATE: Final = "1 minute"  # by which clocks may differ, and more
+LEFT = text(f"""
+    SELECT endpoint_id, enabled_at - interval '{LATE}' FROM endpoint_health JOIN endpoint ON endpoint.id = endpoint_id
+    WHERE state = 'active' AND enabled_at IS NOT NULL AND EXISTS (
+      SELECT FROM delivery WHERE delivery.endpoint_id = endpoint.id AND delivery.state = 'paused'
+      AND created_at > enabled_at - interval '{LATE}')""")  # noqa: S608 - a constant
 
+# Oldest first.
 _MISSED = """
     WITH missed AS MATERIALIZED (
       SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'
-      ORDER BY chain_id, seq LIMIT :limit FOR UPDATE SKIP LOCKED)
+      AND created_at > coalesce(CAST(:since AS timestamptz), '-infinity')
+      ORDER BY created_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE delivery SET {becomes} FROM missed WHERE delivery.id = missed.id
     RETURNING endpoint_id, chain_id, ordered"""
 
@@ -49,25 +55,33 @@ def count(conn: Connection, endpoint_id: int) -> Missed:
     return Missed(*conn.execute(COUNT, {"endpoint_id": endpoint_id}).one())
 
 
-def left(conn: Connection) -> list[int]:
-    """The active endpoints for which something is paused all the same."""
-    return list(conn.execute(LEFT).scalars())
+def left(conn: Connection) -> dict[int, datetime]:
+    """The active endpoints for which something was paused after they were enabled again, and since when that counts."""
+    return {row[0]: row[1] for row in conn.execute(LEFT)}
 
 
-def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
-    """Makes what the endpoint missed due, `limit` at most, subject by subject; wakes the relay. Returns how many."""
-    released = _decide(conn, RELEASE, endpoint_id, now, limit)
+def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None, since: datetime | None = None) -> int:
+    """Makes what the endpoint missed `since` then due, `limit` at most, oldest first; wakes the relay. Returns how many."""
+    released = _decide(conn, RELEASE, endpoint_id, now, limit, since)
     if released:
         bell.ring(conn, [endpoint_id])
     return len(released)
 
 
 def discard(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
-    """Ends what the endpoint missed for good, `limit` at most; returns how many."""
+    """Ends what the endpoint missed for good, `limit` at most, oldest first; returns how many."""
     return len(_decide(conn, DISCARD, endpoint_id, now, limit))
 
 
-def _decide(conn: Connection, statement: TextClause, endpoint_id: int, now: datetime, limit: int | None) -> Sequence[Row[Any]]:
-    decided = conn.execute(statement, {"endpoint_id": endpoint_id, "now": now, "limit": limit}).all()
+def _decide(
+    conn: Connection,
+    statement: TextClause,
+    endpoint_id: int,
+    now: datetime,
+    limit: int | None,
+    since: datetime | None = None,
+) -> Sequence[Row[Any]]:
+    asked = {"endpoint_id": endpoint_id, "now": now, "limit": limit, "since": since}
+    decided = conn.execute(statement, asked).all()
     deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in decided if row.ordered}, now)
     return decided

@@ -49,13 +49,14 @@ def collector(database) -> Iterator[Callable[..., Collector]]:
 
 
 def test_what_waits_is_counted_with_its_age(collector, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], NOW - timedelta(seconds=90))
-    owe(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], NOW + timedelta(hours=1))
+    now = datetime.now(UTC)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], now - timedelta(seconds=90))
+    owe(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], now + timedelta(hours=1))
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, NOW - timedelta(hours=2))
-        graves.bury(conn, [DeadLetter("append", "poison", "x")], NOW - timedelta(hours=1))
-        graves.bury(conn, [DeadLetter("append", "poison", "x")], NOW - timedelta(hours=9))
-        graves.decide(conn, [4], "discarded", NOW, "ada")
+        graves.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, now - timedelta(hours=2))
+        graves.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=1))
+        graves.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=9))
+        graves.decide(conn, [4], "discarded", now, "ada")
     collector().turn()
 
     assert (3, 2) == (value("retries_due", when="overdue"), value("retries_due", when="future"))

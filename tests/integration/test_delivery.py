@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from standardwebhooks import Webhook
 from tests_deliveries import claimed, event, owe
 from tests_sink import Sink
@@ -77,9 +78,15 @@ def deliver(engine, delivery_loop) -> Deliver:
             own = [claim for claim in claims if claim.endpoint_id == id]
             delivery_loop.deliver(lease.hex, until, id, [claim.id for claim in own], [claim.size for claim in own])
         if wait:
-            wait_for(lambda: not delivery_loop.busy)
+            wait_for(lambda: not delivery_loop.busy and not held(engine, lease))
 
     return deliver
+
+
+def held(engine, lease: UUID) -> int:
+    """How many deliveries still are under `lease`: the loop may not even have taken them up."""
+    with transaction(engine) as conn:
+        return conn.execute(text("SELECT count(*) FROM delivery WHERE lease = :lease"), {"lease": lease}).scalar_one()
 
 
 def state(database) -> tuple:

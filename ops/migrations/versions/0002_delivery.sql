@@ -25,6 +25,7 @@ CREATE TABLE endpoint_health (
   failing_since  timestamptz,                          -- of nothing but failures; null after a success
   streak         int NOT NULL DEFAULT 0,               -- how many failures since then
   last_error     text,
+  enabled_at     timestamptz,                          -- when it was last enabled again
   changed_at     timestamptz NOT NULL DEFAULT now(),
   CHECK ((breaker = 'closed') = (opened_at IS NULL)),
   CHECK ((breaker = 'open' AND NOT forced) = (probe_at IS NOT NULL)),
@@ -58,7 +59,7 @@ CREATE INDEX delivery_waiting ON delivery (endpoint_id, chain_id, seq) WHERE sta
 -- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
 CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
 -- What endpoints missed while they were disabled, until somebody decides.
-CREATE INDEX delivery_paused ON delivery (endpoint_id, chain_id, seq) WHERE state = 'paused';
+CREATE INDEX delivery_paused ON delivery (endpoint_id, created_at, id) WHERE state = 'paused';
 -- What came to no good end, in order of time; together with the one above, every pair that is not delivered.
 CREATE INDEX delivery_undelivered ON delivery (endpoint_id, created_at, id) WHERE state IN ('dead', 'discarded');
 

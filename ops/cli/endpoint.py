@@ -1,0 +1,205 @@
+"""Commands on endpoints: how they fare, and what an operator does about it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli.agree import Terms, acting, naming
+from ops.cli.plain import PlainGroup
+from ops.cli.run import DATA
+from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ops.endpoints import Named
+
+_ENDPOINT: tuple[Column, ...] = (
+    ("tenant", "tenant"),
+    ("name", "name"),
+    ("state", "state"),
+    ("breaker", lambda row: f"{row['breaker']}{' (forced)' if row['forced'] else ''}"),
+    ("waits until", moment("waits_until")),
+    ("pending", "pending"),
+    ("overdue", "overdue"),
+    ("leased", "leased"),
+    ("paused", "paused"),
+    ("oldest due", moment("oldest_due")),
+    ("last error", "last_error"),
+)
+
+
+@click.group(cls=PlainGroup)
+def endpoint() -> None:
+    """Look at endpoints and their circuit breakers; turn them on and off.
+
+    Every act is noted: `waxseal audit`, `waxseal events`.
+    """
+
+
+@endpoint.command("list")
+@click.argument("tenant", required=False)
+@JSON
+@DATA
+def list_endpoints(tenant: str | None, as_json: bool, data: Path) -> None:
+    """List endpoints: whether they are on, their breakers, and what they are owed.
+
+    Example: waxseal endpoint list acme
+    """
+    from ops.endpoints import list_endpoints as listed
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        shown = show_list(listed(engine, tenant), _ENDPOINT, as_json)
+    if not shown:
+        click.echo("no endpoints", err=True)
+
+
+@endpoint.command("show")
+@click.argument("tenant")
+@click.argument("name")
+@JSON
+@DATA
+def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
+    """Show one endpoint: health, breaker, rate, backlog.
+
+    Example: waxseal endpoint show acme billing
+    """
+    from ops.endpoints import Named
+    from ops.endpoints import show_endpoint as shown
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        show_fields(shown(engine, Named(tenant, name)), as_json)
+
+
+def on_one(options: Callable[[Callable[..., Any]], Callable[..., Any]] = naming) -> Callable[..., Callable[..., Any]]:
+    """What an act on one endpoint takes, as `engine`, `named` and `terms`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.argument("tenant")
+        @click.argument("name")
+        @options
+        @DATA
+        @wraps(command)
+        def act(tenant: str, name: str, terms: Terms, data: Path, **others: Any) -> Any:
+            from ops.endpoints import Named
+            from ops.reader import open_engine
+            from ops.stack import settings_for
+
+            with open_engine(settings_for(data, "database_url")) as engine:
+                return command(engine=engine, named=Named(tenant, name, terms.who), terms=terms, **others)
+
+        return act
+
+    return decorate
+
+
+@endpoint.command()
+@click.option("--replay", "choice", flag_value="replay", help="Deliver what it missed.")
+@click.option("--discard-missed", "choice", flag_value="discard", help="Give up what it missed, for good.")
+@on_one(acting)
+def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -> None:
+    """Turn an endpoint on again, and decide about what it missed.
+
+    Its breaker and its failures are forgotten. What it missed is counted first, and then delivered as fast as the endpoint's
+    terms allow, or discarded. Cut off, the same command again does the rest.
+
+    Example: waxseal endpoint enable acme billing --replay
+    """
+    from ops import endpoints
+
+    found = endpoints.missed_by(engine, named)
+    choice = _chosen(found.count, choice, terms) if found.count else None
+    filter_ = {"tenant": named.tenant, "endpoint": named.name}
+    done = {"replayed": 0, "discarded": 0}
+    if choice == "discard":  # while it is off: what is still paused when it is on will be delivered
+        step = endpoints.discarding(named)
+        done["discarded"] = terms.carry_out(engine, "endpoint discard", filter_, found.count, step)
+    moved = endpoints.enable(engine, named)
+    if choice == "replay":
+        done["replayed"] = terms.carry_out(engine, "endpoint replay", filter_, found.count, endpoints.replaying(named))
+    _say(terms, named, "enabled" if moved else "was not disabled", moved, done)
+
+
+@endpoint.command()
+@click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
+@on_one()
+def disable(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
+    """Turn an endpoint off. What it is owed from now on is kept, until it is enabled again.
+
+    Example: waxseal endpoint disable acme billing --reason "they migrate until Monday"
+    """
+    from ops import endpoints
+
+    moved = endpoints.disable(engine, named, reason)
+    _say(terms, named, "disabled" if moved else "was not active", moved)
+
+
+@endpoint.command("open-breaker")
+@on_one()
+def open_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
+    """Force an endpoint's breaker open: nothing is sent, nothing is charged a try, until `release`.
+
+    Example: waxseal endpoint open-breaker acme billing
+    """
+    from ops import endpoints
+
+    moved = endpoints.open_breaker(engine, named)
+    _say(terms, named, "is forced open" if moved else "was forced open before", moved)
+
+
+@endpoint.command("close-breaker")
+@on_one()
+def close_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
+    """Force an endpoint's breaker closed: everything is sent, whatever fails, until `release`.
+
+    Example: waxseal endpoint close-breaker acme billing
+    """
+    from ops import endpoints
+
+    moved = endpoints.close_breaker(engine, named)
+    _say(terms, named, "is forced closed" if moved else "was forced closed before", moved)
+
+
+@endpoint.command()
+@on_one()
+def release(engine: "Engine", named: "Named", terms: Terms) -> None:
+    """Leave a breaker that was forced to itself again. An open one lets a probe through at once.
+
+    Example: waxseal endpoint release acme billing
+    """
+    from ops import endpoints
+
+    moved = endpoints.release_breaker(engine, named)
+    _say(terms, named, "is released" if moved else "was not forced", moved)
+
+
+def _chosen(count: int, choice: str | None, terms: Terms) -> str:
+    """What is to become of what was missed, asked for if need be and possible."""
+    what = counted(count, "delivery that it missed", "deliveries that it missed")
+    if choice is None:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError(f"there are {what}: add --replay or --discard-missed", click.get_current_context())
+        choice = click.prompt(f"{what}: replay or discard", type=click.Choice(["replay", "discard"]), err=True)
+    terms.agree(f"{choice} {what}")
+    return str(choice)
+
+
+def _say(terms: Terms, named: "Named", what: str, moved: bool, counts: dict[str, int] | None = None) -> None:
+    if terms.as_json:
+        show_json({"tenant": named.tenant, "endpoint": named.name, "changed": moved, **(counts or {})})
+        return
+    told = [f"{count} {name}" for name, count in (counts or {}).items() if count]
+    click.echo(f"{named.tenant}/{named.name} {what}" + (f"; {', '.join(told)}" if told else ""))
+
+
+COMMANDS: tuple[click.Command, ...] = (endpoint,)

@@ -1,0 +1,137 @@
+"""What operators do to one endpoint: turn it on and off, force its breaker. Each act is one transaction, audit and all."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine
+
+from ops.acts import Step
+from ops.db import transaction
+from ops.errors import OpsError
+from ops.reader import known_endpoint, known_tenant, snapshot
+from ops.views import View, endpoint_view
+from pipeline.breaker import force_closed, force_open, released
+from pipeline.endpoints import begin_anew
+from pipeline.store import audit, bell, fares, health, missed
+from pipeline.store.health import EventKind
+from pipeline.store.missed import Missed
+from schemas.health import Health
+
+REMOVED = "it was removed: configure it again with `waxseal apply`"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An endpoint as a person names it, and who does something to it."""
+
+    tenant: str
+    name: str
+    who: str = ""
+
+
+def list_endpoints(engine: Engine, tenant: str | None) -> Iterator[View]:
+    """How the endpoints fare. Raises `OpsError` for a tenant that does not exist."""
+    with snapshot(engine) as conn:
+        if tenant is not None:
+            known_tenant(conn, tenant)
+        yield from map(endpoint_view, fares.fares(conn, tenant))
+
+
+def show_endpoint(engine: Engine, named: Named) -> View:
+    """How one endpoint fares. Raises `OpsError` for one that does not exist."""
+    with snapshot(engine) as conn:
+        _known(conn, named)
+        for row in fares.fares(conn, named.tenant, named.name):
+            return endpoint_view(row)
+    raise OpsError(f"{named.tenant}/{named.name}: {REMOVED}")
+
+
+def missed_by(engine: Engine, named: Named) -> Missed:
+    """What the endpoint missed. Raises `OpsError` for one that does not exist."""
+    with snapshot(engine) as conn:
+        return missed.count(conn, _known(conn, named))
+
+
+def replaying(named: Named) -> Step:
+    """Makes the next of what it missed due."""
+    return lambda conn, size: missed.release(conn, _known(conn, named), datetime.now(UTC), size) or None
+
+
+def discarding(named: Named) -> Step:
+    """Gives up the next of what it missed."""
+    return lambda conn, size: missed.discard(conn, _known(conn, named), datetime.now(UTC), size) or None
+
+
+def enable(engine: Engine, named: Named) -> bool:
+    """Turns it on, its health forgotten; whether it was off. What it missed stays as it is."""
+
+    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+        if fares.state(conn, id_) != "disabled":
+            return False
+        fares.turn_on(conn, id_)
+        begin_anew(conn, id_, now, f"by {named.who}")
+        return True
+
+    return _act(engine, named, "endpoint enable", turn)
+
+
+def disable(engine: Engine, named: Named, reason: str) -> bool:
+    """Turns it off; whether it was on. What it is owed is kept."""
+
+    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+        if fares.state(conn, id_) != "active":
+            return False
+        fares.turn_off(conn, id_, reason)
+        health.note(conn, [("endpoint_disabled", id_, f"by {named.who}: {reason}")], now)
+        return True
+
+    return _act(engine, named, "endpoint disable", turn)
+
+
+def open_breaker(engine: Engine, named: Named) -> bool:
+    """Forces it open; whether it was not before."""
+    return _force(engine, named, "endpoint open-breaker", force_open)
+
+
+def close_breaker(engine: Engine, named: Named) -> bool:
+    """Forces it closed, and ends a wait that the endpoint asked for; whether it was not before."""
+    return _force(engine, named, "endpoint close-breaker", lambda before, _now: force_closed(before))
+
+
+def release_breaker(engine: Engine, named: Named) -> bool:
+    """Leaves it to itself again; whether it was forced."""
+    return _force(engine, named, "endpoint release", released)
+
+
+def _force(engine: Engine, named: Named, act: str, move: Callable[[Health, datetime], Health]) -> bool:
+    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+        before = health.lock(conn, [id_])[id_]
+        after = move(before, now)
+        if before == after:
+            return False
+        health.write(conn, {id_: after}, now)
+        if after.breaker not in (before.breaker, "half_open"):
+            kind: EventKind = "breaker_opened" if after.breaker == "open" else "breaker_closed"
+            health.note(conn, [(kind, id_, f"forced by {named.who}")], now)
+        bell.ring(conn, [id_])
+        return True
+
+    return _act(engine, named, act, turn)
+
+
+def _act(engine: Engine, named: Named, act: str, turn: Callable[[Connection, int, datetime], bool]) -> bool:
+    """Does it and notes it; an act that changes nothing is not noted. Raises `OpsError` for an endpoint that there is not."""
+    now = datetime.now(UTC)
+    with transaction(engine) as conn:
+        id_ = _known(conn, named)
+        if fares.state(conn, id_) == "removed":
+            raise OpsError(f"{named.tenant}/{named.name}: {REMOVED}")
+        moved = turn(conn, id_, now)
+        if moved:
+            audit.record(conn, named.who, act, {"tenant": named.tenant, "endpoint": named.name}, 1, now, "done")
+    return moved
+
+
+def _known(conn: Connection, named: Named) -> int:
+    return known_endpoint(conn, known_tenant(conn, named.tenant), named.name)
