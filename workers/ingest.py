@@ -19,7 +19,7 @@ import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from ops import health, metrics
+from ops import garbage, health, metrics
 from ops import log as logs
 from ops.db import make_engine
 from ops.secrets import Vault
@@ -198,6 +198,7 @@ def run(settings: Settings) -> int:
     checks = {"broker": lambda: ingest.trouble, "database": lambda: writer.trouble}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     log.info("started", metrics_port=server.port)
+    garbage.calm()
     try:
         ingest.run(server.beat)
     finally:

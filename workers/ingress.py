@@ -1,7 +1,6 @@
 """The HTTP ingress: Starlette on uvicorn, one process, one connection to the broker."""
 
 import asyncio
-import gc
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ops import garbage
 from ops import log as logs
 from ops.db import make_engine
 from ops.probes import Answer, Heart, Readiness, metrics
@@ -127,7 +127,7 @@ def run(settings: Settings) -> int:
     grace = settings.confirm_timeout
     server = make_server(app, settings.ingress_host, settings.ingress_port, read_seconds=READ_SECONDS, grace=grace)
     catalog.start()
-    _calm_collector()
+    garbage.calm()
     _log.info("started", host=settings.ingress_host, port=settings.ingress_port)
     try:
         server.run()
@@ -136,10 +136,3 @@ def run(settings: Settings) -> int:
         engine.dispose()
     _log.info("stopped")
     return 0
-
-
-def _calm_collector() -> None:
-    """Spare requests the pauses of 40 ms in which all that was ever imported is searched for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
