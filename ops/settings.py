@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
     lease: float = Field(90.0, gt=0, description="seconds until a claimed delivery that was not settled is claimed again")
-    delivery_threads: int = Field(16, ge=1, le=1024, description="threads per delivery process")
+    delivery_threads: int = Field(32, ge=1, le=1024, description="threads per delivery process")
     max_leased: int = Field(4000, ge=1, description="most deliveries claimed and not yet settled")
     breaker_failures: int = Field(10, ge=1, description="failures in the window below which no breaker of an endpoint opens")
     breaker_ratio: float = Field(0.7, gt=0, le=1, description="share of failures in the window at which it opens")

@@ -79,8 +79,10 @@ EXTEND_LEASES = text("""
 # What a disabled endpoint is owed is kept until somebody decides; what a removed one is owed, nobody is to get any more.
 SET_ASIDE = text("""
     WITH owed AS MATERIALIZED (
-      SELECT delivery.id, endpoint.state = 'removed' AS gone FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
-      WHERE delivery.state = 'pending' AND endpoint.state <> 'active' LIMIT :limit FOR UPDATE OF delivery SKIP LOCKED)
+      SELECT pending.id, endpoint.state = 'removed' AS gone FROM endpoint CROSS JOIN LATERAL (
+        SELECT id FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'pending'
+        LIMIT :limit FOR UPDATE SKIP LOCKED) AS pending
+      WHERE endpoint.state <> 'active' LIMIT :limit)
     UPDATE delivery SET state = CASE WHEN gone THEN 'discarded' ELSE 'paused' END, next_attempt_at = NULL,
                         settled_at = CASE WHEN gone THEN CAST(:now AS timestamptz) END,
                         error = CASE WHEN gone THEN 'the endpoint was removed' ELSE error END
