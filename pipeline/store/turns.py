@@ -17,18 +17,18 @@ Pair = tuple[int, UUID]  # an endpoint, and a chain
 BUSY = text("""
     SELECT asked.endpoint_id, asked.chain_id
     FROM unnest(CAST(:endpoints AS int[]), CAST(:chains AS uuid[])) AS asked (endpoint_id, chain_id)
-    WHERE EXISTS (
-      SELECT FROM delivery WHERE delivery.endpoint_id = asked.endpoint_id AND delivery.chain_id = asked.chain_id
-      AND ordered AND state IN ('pending', 'leased', 'paused'))""")
+    WHERE (
+      SELECT true FROM delivery WHERE delivery.endpoint_id = asked.endpoint_id AND delivery.chain_id = asked.chain_id
+      AND ordered AND state IN ('pending', 'leased', 'paused') LIMIT 1)""")
 
 # In the order in which whoever appends locks them.
 SHARE_HEADS = text("""
     SELECT FROM chain WHERE chain_id = ANY(CAST(:chains AS uuid[])) ORDER BY key FOR SHARE""")
 
-_NOBODY_IN_TURN = """
-    NOT EXISTS (
-      SELECT FROM delivery AS other WHERE other.endpoint_id = following.endpoint_id AND other.chain_id = following.chain_id
-      AND other.ordered AND (other.state = 'leased' OR other.next_attempt_at IS NOT NULL))"""
+# A subquery with a limit is never made a join: on a table that was never analysed, that would read every backlog.
+_NOBODY_IN_TURN = """(
+      SELECT true FROM delivery AS other WHERE other.endpoint_id = following.endpoint_id AND other.chain_id = following.chain_id
+      AND other.ordered AND (other.state = 'leased' OR other.next_attempt_at IS NOT NULL) LIMIT 1) IS NULL"""
 
 # To the first of the chain that is not at its end, one step in an index of those: what was replayed comes before what came
 # after it. If the first is paused, nobody's turn comes.
@@ -62,10 +62,11 @@ OPEN = text(f"""
       UPDATE delivery SET next_attempt_at = :now FROM first AS following
       WHERE delivery.id = following.id AND delivery.state = 'pending' AND delivery.next_attempt_at IS NULL
       AND {_NOBODY_IN_TURN}
-      AND NOT EXISTS (
-        SELECT FROM delivery AS earlier
+      AND (
+        SELECT true FROM delivery AS earlier
         WHERE earlier.endpoint_id = following.endpoint_id AND earlier.chain_id = following.chain_id
-        AND earlier.seq < following.seq AND earlier.ordered AND earlier.state IN ('pending', 'leased', 'paused'))
+        AND earlier.seq < following.seq AND earlier.ordered AND earlier.state IN ('pending', 'leased', 'paused')
+        LIMIT 1) IS NULL
       RETURNING delivery.endpoint_id)
     SELECT (SELECT array_agg(DISTINCT endpoint_id) FROM opened) AS opened, first.endpoint_id, first.chain_id
     FROM first ORDER BY number DESC LIMIT 1""")  # noqa: S608 - put together from constants
