@@ -108,6 +108,7 @@ def test_data_survives_a_clean_stop_a_taken_port_and_the_death_of_everything(dat
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections to the server that was there linger
         taken.bind(("127.0.0.1", ports["postgres"]))
+        taken.listen()
         holder, pids = hold_in_another_process(data_folder)
         moved = dict(peek(data_folder).ports)
         os.kill(holder.pid, signal.SIGKILL)
