@@ -1,0 +1,108 @@
+"""A mailbox: a source that is pulled instead of being posted to, and what is pulled from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, get_args
+
+MailKindName = Literal["imap", "gmail", "graph"]
+MailboxState = Literal["active", "paused", "needs_reauthorization"]
+#: `new` is what arrived since the mailbox was first read, oldest first; `backfill` what was there before, newest first.
+Lane = Literal["new", "backfill"]
+
+MAIL_KINDS: Final[tuple[str, ...]] = get_args(MailKindName)
+MAILBOX_STATES: Final[tuple[str, ...]] = get_args(MailboxState)
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
+
+EVENT_TYPE: Final = "email.received"
+CONTENT_TYPE: Final = "message/rfc822"
+BACKFILL: Final = "backfill"  # extension of an event: "true" for a mail that was there before the mailbox was first read
+
+DEFAULT_SUBJECT: Final = "address"
+EVERY_FOLDER: Final = "*"  # in place of a folder's name: each that can be read
+WHOLE: Final = "all"  # the one folder of a mailbox whose kind knows no folders, as Gmail's history
+
+#: A cursor is opaque to everybody but its kind: JSON, small.
+Cursor = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """How access tokens are got (RFC 6749 §6). `refresh_token` is the configured one; a rotated one is stored beside it."""
+
+    token_url: str
+    client_id: str
+    refresh_token: str = field(repr=False)
+    client_secret: str | None = field(default=None, repr=False)
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A configured mailbox. Its secrets are in the clear here and never in a repr.
+
+    `id` is that of its source. `username` is the login, and for `graph` and `gmail` the mail address. `subject` is one of
+    address, thread, plus-address, header:NAME, or a fixed text. `sync_from`: what is older is not read; None reads everything.
+    `authservs` are the authserv-ids (RFC 8601) whose Authentication-Results are believed.
+    """
+
+    id: int
+    tenant: str
+    name: str
+    kind: MailKindName
+    username: str
+    folders: tuple[str, ...] = ("INBOX",)
+    host: str = ""
+    port: int = 993
+    tls: bool = True
+    ca: str | None = None  # PEM, in place of the system's authorities
+    api_url: str | None = None  # of gmail and graph, in place of the provider's
+    password: str | None = field(default=None, repr=False)
+    oauth: OAuth | None = field(default=None, repr=False)
+    subject: str = DEFAULT_SUBJECT
+    sync_from: datetime | None = None
+    deliver_backfill: bool = True
+    authservs: tuple[str, ...] = ()
+    poll: float = 300.0  # seconds between two pulls when nothing rings
+
+
+@dataclass(frozen=True, slots=True)
+class RawMail:
+    """One mail as it was fetched: the bytes (RFC 5322) are kept as they are.
+
+    `source_key` names it in its mailbox for ever: the same mail fetched again has the same. `internal_date` is when the server
+    took it, with a time zone. `event_id` is None where the bytes are the identity; a kind whose bytes differ from fetch to
+    fetch gives one. `backfill`: it was there before the mailbox was first read.
+    """
+
+    source_key: str
+    folder: str
+    raw: bytes = field(repr=False)
+    internal_date: datetime
+    event_id: str | None = None
+    backfill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What a mail is recognised by without its body, when its source key has changed. Never without a Message-ID."""
+
+    message_id: str
+    size: int
+    internal_date: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MailItem:
+    """What is remembered of a mail that is durable: under which key it was fetched, and as which event it was published.
+
+    `event_id` is None for one that could not be fetched whole; `flags` say why: `too_large`.
+    """
+
+    source_key: str
+    folder: str
+    message_id: str | None
+    size: int
+    internal_date: datetime
+    event_id: str | None
+    flags: Sequence[str] = ()

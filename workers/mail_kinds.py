@@ -1,0 +1,9 @@
+"""The kinds of mailboxes. A new one is a file with a `KIND`, and a line here."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from workers.mail_source import MailKind
+
+KINDS: Final[Mapping[str, MailKind]] = MappingProxyType({})
