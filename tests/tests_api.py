@@ -1,0 +1,215 @@
+"""A real HTTP server that stands for a mail provider's API, remembers what it was asked, and can be told to misbehave."""
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, as it came."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    def one(self, name: str) -> str | None:
+        """The only value of a query's parameter."""
+        values = self.query.get(name, [])
+        assert len(values) < 2, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+    @property
+    def bearer(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer: JSON, or bytes as they are."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self) -> web.Response:
+        if isinstance(self.body, bytes):
+            return web.Response(status=self.status, body=self.body, headers=self.headers)
+        return web.json_response(self.body, status=self.status, headers=self.headers)
+
+
+Answer = Said | str  # one of the faults below by its name
+Meanwhile = Callable[[], None]
+
+
+@dataclass
+class Tokens:
+    """An OAuth 2.0 token endpoint (RFC 6749 section 6) that may give out a new refresh token with each access token."""
+
+    client: tuple[str, str] = ("app", "shh")
+    refresh: set[str] = field(default_factory=lambda: {"refresh-0"})
+    access: set[str] = field(default_factory=set)
+    rotates: bool = True
+    strict: bool = False  # a refresh token that was used is dead
+    seconds: int = 3599
+    granted: int = 0
+    refusal: Callable[[str], dict[str, Any]] = lambda error: {"error": error}
+
+    def answer(self, form: Mapping[str, str]) -> Said:
+        if (form.get("client_id"), form.get("client_secret")) != self.client:
+            return Said(401, self.refusal("invalid_client"))
+        if form.get("grant_type") != "refresh_token" or form.get("refresh_token") not in self.refresh:
+            return Said(400, self.refusal("invalid_grant"))
+        self.granted += 1
+        given = {"access_token": f"access-{self.granted}", "expires_in": self.seconds, "token_type": "Bearer"}
+        self.access.add(given["access_token"])
+        if self.rotates:
+            if self.strict:
+                self.refresh.discard(form["refresh_token"])
+            given["refresh_token"] = f"refresh-{self.granted}"
+            self.refresh.add(given["refresh_token"])
+        return Said(200, given)
+
+    def revoke(self) -> None:
+        """The user withdraws consent."""
+        self.refresh.clear()
+        self.access.clear()
+
+
+class Fake:
+    """Serves from a thread of its own, from `start` to `stop`. What it knows is changed by the test between requests."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self.asked: list[Asked] = []
+        self.port = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._instead: dict[str, deque[Answer]] = defaultdict(deque)
+        self._before: dict[str, deque[Meanwhile]] = defaultdict(deque)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.url}/token"
+
+    def answer(self, asked: Asked) -> Said:
+        """What the provider would say; whoever is here has shown a token that holds."""
+        raise NotImplementedError
+
+    def unauthorized(self) -> Said:
+        raise NotImplementedError
+
+    def instead(self, part: str, *answers: Answer) -> None:
+        """The next requests whose path holds `part` are answered so, and not as they would be."""
+        self._instead[part].extend(answers)
+
+    def before(self, part: str, what: Meanwhile) -> None:
+        """Something happens at the provider just before the next request whose path holds `part` is answered."""
+        self._before[part].append(what)
+
+    def paths(self, part: str = "") -> list[str]:
+        return [asked.path for asked in self.asked if part in asked.path]
+
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._released.set)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+    async def _open(self) -> None:
+        self._released = asyncio.Event()
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._serve)
+        self._runner = web.AppRunner(application, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        assert self._runner.addresses
+        self.port = self._runner.addresses[0][1]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        query = {name: request.query.getall(name) for name in request.query}
+        asked = Asked(request.method, request.path, query, dict(request.headers), form)
+        self.asked.append(asked)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return await self._answer(request, asked)
+        finally:
+            self._at_once -= 1
+
+    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+        await asyncio.sleep(0)  # what came at once is seen to be at once
+        for part, happenings in self._before.items():
+            if part in asked.path and happenings:
+                happenings.popleft()()
+        scripted = next((queue.popleft() for part, queue in self._instead.items() if part in asked.path and queue), None)
+        if isinstance(scripted, str):
+            return await FAULTS[scripted](self, request)
+        if scripted is not None:
+            return scripted.response()
+        if asked.path == "/token":
+            return self.tokens.answer(asked.form).response()
+        allowed = asked.bearer in self.tokens.access
+        return (self.answer(asked) if allowed else self.unauthorized()).response()
+
+
+async def hang(fake: Fake, _request: web.Request) -> web.StreamResponse:
+    await fake._released.wait()
+    return web.Response(status=504)
+
+
+async def drop(_fake: Fake, request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def garbage(_fake: Fake, _request: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"<html>not what was asked for</html>", content_type="text/html")
+
+
+async def trickle(fake: Fake, request: web.Request) -> web.StreamResponse:
+    """The beginning of an answer, and then a byte now and then, for ever."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while not fake._released.is_set():
+        await response.write(b" ")
+        await asyncio.sleep(0.05)
+    return response
+
+
+async def endless(fake: Fake, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while not fake._released.is_set():
+        await response.write(b"x" * 65_536)
+    return response
+
+
+async def elsewhere(fake: Fake, _request: web.Request) -> web.StreamResponse:
+    return web.Response(status=302, headers={"Location": f"{fake.url}/elsewhere"})
+
+
+FAULTS: dict[str, Callable[[Fake, web.Request], Awaitable[web.StreamResponse]]] = {
+    each.__name__: each for each in (hang, drop, garbage, trickle, endless, elsewhere)
+}
