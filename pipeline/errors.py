@@ -3,8 +3,12 @@
 PipelineError
 ├── Rejected      reject: the message can never be admitted; keep it as a dead letter
 ├── ChainBroken   stop: the ledger does not hold what its head says; a person must look
+├── BlobLost      keep and report: the blob store does not hold a body as it was put; a person must look
+├── BlobsAway     retry: the blob store cannot be reached, or does not answer in time
 └── Unreadable    stop: stored or exported data is not in a form that this version reads
 """
+
+from typing import Literal
 
 
 class PipelineError(Exception):
@@ -33,6 +37,18 @@ class Rejected(PipelineError):
 
 class ChainBroken(PipelineError):
     """A chain's head and its entries disagree."""
+
+
+class BlobLost(PipelineError):
+    """A body is not in the blob store as it was put there; `kind` is the fault that the verifier names."""
+
+    def __init__(self, kind: Literal["blob_missing", "blob_altered"], detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class BlobsAway(PipelineError):
+    """The blob store did not do what it was asked, through no fault of what was asked."""
 
 
 class Unreadable(PipelineError):

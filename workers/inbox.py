@@ -6,6 +6,7 @@ from typing import Final
 from pika import BasicProperties
 
 from pipeline.cloudevents import BATCH, STRUCTURED, media_type
+from schemas.blob import CLAIM, Blob
 from schemas.source import Source
 from workers.topology import RECEIVED
 from workers.window import Outgoing
@@ -16,14 +17,20 @@ _SHORT: Final = 255  # bytes of a short string in AMQP
 _PERSISTENT: Final = 2
 
 
-def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes) -> Outgoing:
-    """The message that carries an event of `source`, received and checked by us."""
+def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) -> Outgoing:
+    """The message that carries an event of `source`, received and checked by us.
+
+    A large body is put into the blob store before (`ops.blobs.Blobs.keep`), and the message carries its name.
+    """
     headers = {_PREFIX + name: value for name, value in attributes.items() if name != _CONTENT_TYPE}
     content_type = attributes[_CONTENT_TYPE]
     # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
     as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
     if as_header:
         headers[_PREFIX + _CONTENT_TYPE] = content_type
+    if isinstance(body, Blob):
+        headers[CLAIM] = body.claim
+        body = b""
     properties = BasicProperties(
         content_type=None if as_header else content_type,
         delivery_mode=_PERSISTENT,
