@@ -1,0 +1,85 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.mail_head import MAX_SUBJECT, event_id, read_head
+
+MAIL = (
+    b"Delivered-To: support+order-7@acme.example\r\n"
+    b"From: =?utf-8?q?J=C3=B6rg?= <Joerg@Example.org>\r\n"
+    b"To: Support <support@acme.example>\r\n"
+    b"Message-ID: <Third@Example.org>\r\n"
+    b"In-Reply-To: <second@example.org>\r\n"
+    b"References: <First@example.org>\r\n <second@example.org>\r\n"
+    b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n aus Berlin\r\n"
+    b"X-Ticket: T-99\r\n"
+    b"\r\n"
+    b"From: not@a.header\r\n"
+)
+
+
+def subject(rule: str, raw: bytes = MAIL) -> str:
+    return read_head(raw, rule, "support@acme.example", "support").subject
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("address", "joerg@example.org"),
+        ("thread", "first@example.org"),
+        ("plus-address", "order-7"),
+        ("header:X-Ticket", "T-99"),
+        ("header: subject", "Grüße aus Berlin"),
+        ("all of it", "all of it"),
+    ],
+)
+def test_a_rule_says_what_the_subject_is(rule: str, expected: str) -> None:
+    assert expected == subject(rule)
+
+
+@pytest.mark.parametrize("rule", ["address", "plus-address", "header:X-Ticket"])
+def test_where_a_rule_finds_nothing_the_subject_is_the_mailbox(rule: str) -> None:
+    assert subject(rule, b"no header at all") == "support"
+
+
+def test_a_mail_without_any_id_is_a_thread_of_its_own() -> None:
+    raw = b"From: a@b.example\r\n\r\nhello\r\n"
+
+    assert event_id(raw) == subject("thread", raw)
+
+
+def test_a_reply_without_references_belongs_to_what_it_replies_to() -> None:
+    assert subject("thread", b"In-Reply-To: <One@b.example>\n\n") == "one@b.example"
+
+
+def test_a_tag_of_the_own_address_comes_before_that_of_another() -> None:
+    raw = b"To: other+x@b.example, support+y@acme.example\n\n"
+
+    assert subject("plus-address", raw) == "y"
+
+
+def test_a_long_subject_is_its_digest() -> None:
+    raw = b"X-Ticket: " + b"x" * (MAX_SUBJECT + 1) + b"\n\n"
+
+    assert subject("header:X-Ticket", raw).startswith("sha256:")
+
+
+def test_the_message_id_is_without_brackets_and_case() -> None:
+    assert read_head(MAIL, "address", "a", "b").message_id == "third@example.org"
+    assert read_head(b"Message-ID: no-brackets@X\n\n", "address", "a", "b").message_id == "no-brackets@x"
+    assert read_head(b"Message-ID:\n\n", "address", "a", "b").message_id is None
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_what_stands_in_the_body_is_no_header(line_end: bytes) -> None:
+    assert subject("header:X-Ticket", b"A: b" + line_end * 2 + b"X-Ticket: no" + line_end) == "support"
+
+
+@given(st.binary(max_size=400), st.sampled_from(["address", "thread", "plus-address", "header:Subject", "\x00"]))
+def test_whatever_the_bytes_there_is_a_subject_that_can_be_stored(raw: bytes, rule: str) -> None:
+    for prefix in (b"", b"Subject: =?", b"From: ", b"References: <", b"To: a+"):
+        head = read_head(prefix + raw, rule, "support@acme.example", "support")
+
+        assert 0 < len(head.subject) <= MAX_SUBJECT + 8
+        assert head.subject.isprintable() or head.subject.encode()
+        assert "\x00" not in head.subject + (head.message_id or "")
