@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Final
 
+from ops.blobs import Blobs
 from ops.errors import OpsError
+from pipeline.errors import BlobsAway
 from pipeline.mail_head import event_id, read_head
 from schemas.mailbox import BACKFILL, CONTENT_TYPE, EVENT_TYPE, Mailbox, MailItem, RawMail
 from schemas.source import Source
@@ -18,30 +20,42 @@ _LOOK: Final = 0.05  # seconds between two looks at a broker that is away
 
 
 class Untaken(OpsError):
-    """The broker did not take all of a batch. It may have some of it: accept the batch again, the ledger drops the rest."""
+    """The broker or the blob store did not take all of a batch.
+
+    It may have some of it: accept the batch again, the ledger drops the rest.
+    """
 
 
 class MailIntake:
     """Publishes mails. Any thread may call `accept`, several at once."""
 
-    def __init__(self, publisher: PublisherThread, patience: float = PATIENCE) -> None:
+    def __init__(self, publisher: PublisherThread, blobs: Blobs, patience: float = PATIENCE) -> None:
+        """`patience` in seconds, for a broker that is away."""
         self._publisher = publisher
+        self._blobs = blobs
         self._patience = patience
 
     def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
         """Returns when the broker has every mail durably, with what is to be remembered of each, in their order.
 
-        Only then may a cursor that passes them be stored. Two with the same bytes are published once. Raises `Untaken` when
-        the broker stays away.
+        A large one is in the blob store before. Only then may a cursor that passes them be stored. Two with the same bytes are
+        published once. Raises `Untaken` when the broker, or the blob store, stays away.
         """
         items: list[MailItem] = []
         outgoing: dict[str, Outgoing] = {}
         for mail in mails:
             item, attributes = described(mailbox, mail)
             items.append(item)
-            outgoing.setdefault(attributes["id"], to_inbox(_source(mailbox), attributes, mail.raw))
+            if attributes["id"] not in outgoing:
+                outgoing[attributes["id"]] = self._outgoing(mailbox, attributes, mail.raw)
         self._publish(list(outgoing.values()))
         return items
+
+    def _outgoing(self, mailbox: Mailbox, attributes: dict[str, str], raw: bytes) -> Outgoing:
+        try:
+            return to_inbox(_source(mailbox), attributes, self._blobs.keep(mailbox.tenant, raw))
+        except BlobsAway as error:
+            raise Untaken(str(error)) from error
 
     def _publish(self, left: Sequence[Outgoing]) -> None:
         deadline = time.monotonic() + self._patience
