@@ -13,6 +13,12 @@ _BENCHMARKS = {
     "ingest": "From a full inbox to committed entries, beside one task per event and a bare loop.",
     "ingress": "Durable answers of the HTTP ingress, and their latency at fixed rates.",
     "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
+    "claims": "What one claim of the relay takes beside millions of delivered rows, and the plan of its every statement.",
+}
+_OPTIONS = {
+    "claims": click.option(
+        "--rows", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Delivered rows in the table."
+    )
 }
 
 
@@ -29,16 +35,17 @@ def bench() -> None:
 def _command(name: str, summary: str) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
     @click.option("--quick", is_flag=True, help="A tenth of the work, to see that it runs; quote nothing of it.")
-    def run(as_json: bool, quick: bool) -> None:
+    def run(as_json: bool, quick: bool, **others: Any) -> None:
         try:
             module = importlib.import_module(f"ops.bench.{name}")
         except ModuleNotFoundError as missing:
             from ops.errors import Misconfigured
 
             raise Misconfigured(f"{missing.name} is not installed: pip install 'waxseal[bench]'") from None
-        _show(module.run(quick=quick), as_json)
+        _show(module.run(quick=quick, **others), as_json)
 
-    return click.command(name, help=summary)(run)
+    command = click.command(name, help=summary)
+    return command(_OPTIONS[name](run) if name in _OPTIONS else run)
 
 
 def _show(report: dict[str, Any], as_json: bool) -> None:
@@ -47,15 +54,22 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
         return
     for part in ("machine", "versions"):
         click.echo(f"{part}: " + ", ".join(f"{name} {value}" for name, value in report[part].items()))
+    figures = {name: value for name, value in report["results"].items() if not isinstance(value, dict)}
+    _figures(report["benchmark"], figures)
+    for name, lines in report["results"].get("plans", {}).items():
+        click.echo(f"\n{name}\n  " + "\n  ".join(lines))
+
+
+def _figures(benchmark: str, figures: dict[str, Any]) -> None:
     if not sys.stdout.isatty():
-        for name, value in report["results"].items():
+        for name, value in figures.items():
             click.echo(f"{name}\t{value}")
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("figure", "value", title=f"bench {report['benchmark']}")
-    for name, value in report["results"].items():
+    table = Table("figure", "value", title=f"bench {benchmark}")
+    for name, value in figures.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
     Console().print(table)
 

@@ -1,0 +1,69 @@
+"""`bench claims`: what one claim takes beside millions of delivered rows, compared with a table that holds a few.
+
+Two tables on one server, claimed from in turns, so that whatever else the machine does comes to both. What is claimed is
+settled before the next claim.
+"""
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
+from ops.bench.report import percentiles, ratio, report
+from ops.servers import private_servers
+
+FEW: Final = 20_000  # delivered rows beside which the other table is judged
+CLAIMS: Final = 150  # that are timed, in each table
+WARM: Final = 10  # that are not
+FLAT: Final = 0.2  # of the time beside few rows, by which the time beside many may differ
+
+
+def run(*, quick: bool = False, rows: int = 5_000_000) -> dict[str, Any]:
+    """Fills both tables on fresh private servers and claims from them; gives the report of CONTRACT §8."""
+    rows, claims = (rows // 10, CLAIMS // 10) if quick else (rows, CLAIMS)
+    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as folder:
+        Path(folder).chmod(0o711)
+        with private_servers(Path(folder)) as servers:
+            few = Table(servers.database_url, "few", min(FEW, rows))
+            many = Table(servers.database_url, "many", rows)
+            try:
+                return report("claims", _results(few, many, claims), servers.database_url)
+            finally:
+                few.engine.dispose()
+                many.engine.dispose()
+
+
+def _results(few: Table, many: Table, claims: int) -> dict[str, Any]:
+    tables = {"few": few, "many": many}
+    before = {f"{name}_{figure}": value for name, table in tables.items() for figure, value in table.sizes().items()}
+    taken = _taken(tables, claims)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    times = medians["many"] / medians["few"]
+    return {
+        "endpoints": ENDPOINTS,
+        "subjects": SUBJECTS,
+        "claims": claims,
+        "deliveries_in_a_claim": CLAIM,
+        **before,
+        **{f"{part.removesuffix('_ms')}_{name}_ms": each for name in taken for part, each in percentiles(taken[name]).items()},
+        "many_to_few": round(times, 3),
+        "ratio_to_few": ratio(medians["few"], medians["many"]),
+        "flat": abs(times - 1) <= FLAT,
+        "plans": many.plans(),
+    }
+
+
+def _taken(tables: dict[str, Table], claims: int) -> dict[str, list[float]]:
+    """The seconds of each claim, from each table, without those that warm it up. Some of what is due is left for the plans."""
+    taken: dict[str, list[float]] = {name: [] for name in tables}
+    for table in tables.values():
+        table.plan((WARM + claims) * CLAIM * 11 // 10)  # the lanes are not drained evenly
+    for number in range(WARM + claims):
+        for name, table in tables.items():
+            seconds, lease, claimed = table.claim()
+            assert len(claimed) == CLAIM, f"{len(claimed)} deliveries in a claim"
+            table.settle(lease, claimed)
+            if number >= WARM:
+                taken[name].append(seconds)
+    return taken
