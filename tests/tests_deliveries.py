@@ -45,3 +45,8 @@ def claimed(
     lease, now = uuid4(), now or datetime.now(UTC)
     with transaction(engine) as conn:
         return lease, list(claim_anything(conn, Lease(lease, now, now + lease_for), limit))
+
+
+def in_message(claims: Sequence[Claim]) -> list[tuple[int, int, int]]:
+    """As the relay hands them to the actor."""
+    return [(claim.endpoint_id, claim.id, claim.size) for claim in claims]

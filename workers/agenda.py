@@ -18,7 +18,7 @@ FEW: Final = 100  # deliveries: the window of an endpoint that nothing is known 
 DRAIN: Final = 5.0  # seconds in which those must be settled, or the window is smaller
 HORIZON: Final = 0.15  # seconds that a larger one lasts: from a claim until its last delivery is sent, and some more
 MOST: Final = 2000  # of one endpoint
-SOON: Final = 0.01  # seconds until an endpoint whose window is full is looked at again, at the earliest
+TICK: Final = 0.04  # seconds: endpoints whose windows are full are looked at again together, on a multiple of these
 LATER: Final = 0.25  # and at the latest
 SURVEY: Final = 1.0  # seconds between two surveys: what nobody rang for is seen then
 AT_ONCE: Final = 200  # endpoints in one round
@@ -114,4 +114,9 @@ def _again(looked: Looked, pace: Pace, now: datetime) -> datetime | None:
     if looked.granted:
         return None
     wait = looked.excess / pace.rate if pace.rate else LATER
-    return now + timedelta(seconds=min(max(wait, SOON), LATER))
+    return _tick(now + timedelta(seconds=min(wait, LATER)))
+
+
+def _tick(at: datetime) -> datetime:
+    """The first multiple of `TICK` after `at`: one round for many endpoints instead of one for each."""
+    return datetime.fromtimestamp((at.timestamp() // TICK + 1) * TICK, at.tzinfo)

@@ -95,13 +95,11 @@ def hush_pika() -> None:
 
 
 def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
-    """The message that hands `claims`, all of one endpoint, to the actor. `until` in Unix seconds, when their lease ends."""
+    """The message that hands `claims` to the actor. `until` in Unix seconds, when their lease ends."""
     arguments = {
         "lease": lease.hex,
         "until": until,
-        "endpoint_id": claims[0].endpoint_id,
-        "ids": [claim.id for claim in claims],
-        "sizes": [claim.size for claim in claims],
+        "deliveries": [(claim.endpoint_id, claim.id, claim.size) for claim in claims],
     }
     message: dramatiq.Message[None] = dramatiq.Message(QUEUE, ACTOR, (), arguments, {})
     return Outgoing("", QUEUE, message.encode(), pika.BasicProperties(delivery_mode=2))

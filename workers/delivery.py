@@ -1,7 +1,7 @@
 """The deliver process: a dramatiq worker whose actor hands each batch to the dispatcher and waits for it, but not for ever.
 
 Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, and for
-a while nobody waits for that endpoint at all, so one that hangs holds places in its own lane and nothing else. Should the
+a while nobody waits for its endpoint at all, so one that hangs holds places in its own lane and nothing else. Should the
 process die then, the lease brings the delivery back, instead of the message.
 """
 
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import dramatiq
@@ -41,6 +41,7 @@ WORKER_TURN_MS: Final = 250  # for which an idle thread of dramatiq's does not l
 WORKER_STOP_MS: Final = 5000
 
 _log = structlog.get_logger()
+_Result = TypeVar("_Result")
 
 
 class DeliveryLoop:
@@ -60,19 +61,22 @@ class DeliveryLoop:
         self._thread.start()
         self._call(self._open(beat)).result(10)
 
-    def deliver(self, lease: str, until: float, endpoint_id: int, ids: list[int], sizes: list[int]) -> None:
-        """Take a batch and wait for it: the actor."""
+    def deliver(self, lease: str, until: float, deliveries: list[tuple[int, int, int]]) -> None:
+        """Take a batch and wait for it: the actor. `deliveries` are (endpoint id, delivery id, bytes of its body)."""
         whole = until - time.time()
         if whole <= 0:  # its lease has ended, so it is claimed again, or has been
             return
-        batch = Batch(UUID(hex=lease), until, endpoint_id, list(zip(ids, sizes, strict=True)), whole)
-        slow = time.monotonic() < self._slow.get(endpoint_id, 0.0)
+        batch = Batch(UUID(hex=lease), until, [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole)
+        began = time.monotonic()
+        slow = {each for each, awaited_again in list(self._slow.items()) if began < awaited_again}
         try:
-            self._call(self._dispatcher.take(batch)).result(0.0 if slow else PATIENCE)
+            late = self._call(self._dispatcher.take(batch, PATIENCE, slow)).result(2 * PATIENCE)
         except TimeoutError:
-            if not slow:
-                self._slow[endpoint_id] = time.monotonic() + SLOW
-            _log.debug("batch_left_to_its_lease", endpoint=endpoint_id, deliveries=len(ids))
+            _log.warning("dispatcher_is_late", deliveries=len(deliveries))
+            return
+        self._slow.update(dict.fromkeys(late, time.monotonic() + SLOW))
+        if late:
+            _log.debug("batch_left_to_its_lease", endpoints=sorted(late))
 
     @property
     def busy(self) -> bool:
@@ -85,7 +89,7 @@ class DeliveryLoop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
-    def _call(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+    def _call(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _open(self, beat: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -39,12 +39,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message hands over: deliveries of one endpoint under one lease, which ends at `until`, in Unix seconds."""
+    """What one message hands over: deliveries under one lease, which ends at `until`, in Unix seconds."""
 
     lease: UUID
     until: float
-    endpoint_id: int
-    sizes: Sequence[tuple[int, int]]  # (delivery id, bytes of its body)
+    deliveries: Sequence[tuple[int, int, int]]  # (endpoint id, delivery id, bytes of its body)
     whole: float  # seconds of the lease that were left when it was taken
 
     @property
@@ -77,19 +76,23 @@ class Dispatcher:
     def __len__(self) -> int:
         return len(self._in_hand)
 
-    async def take(self, batch: Batch) -> None:
+    async def take(self, batch: Batch, patience: float, unawaited: Container[int]) -> set[int]:
         """Return when each delivery of `batch` is settled, handed back, or found to be no longer ours.
 
-        What is in hand already is left alone: its message was repeated.
+        Waits for `patience` seconds at most, and for none of the endpoints `unawaited`. Gives those that it waited for in vain:
+        what is left of them goes on all the same. What is in hand already is left alone: its message was repeated.
         """
-        tasks = []
-        for delivery_id, size in batch.sizes:
+        awaited: dict[asyncio.Task[None], int] = {}
+        for endpoint_id, delivery_id, size in batch.deliveries:
             held = (delivery_id, batch.lease)
             if held not in self._in_hand:
-                self._in_hand[held] = self._loop.create_task(self._deliver(held, size, batch))
-                tasks.append(self._in_hand[held])
-        if tasks:
-            await asyncio.wait(tasks)
+                task = self._in_hand[held] = self._loop.create_task(self._deliver(held, endpoint_id, size, batch))
+                if endpoint_id not in unawaited:
+                    awaited[task] = endpoint_id
+        if not awaited:
+            return set()
+        _done, late = await asyncio.wait(awaited, timeout=patience)
+        return {awaited[task] for task in late}
 
     async def close(self, grace: float) -> None:
         """Hand back what has not begun, give `grace` seconds to what is being sent, hand back the rest, settle, and end."""
@@ -110,10 +113,10 @@ class Dispatcher:
         if self._in_hand:
             await asyncio.wait(self._in_hand.values(), timeout=seconds)
 
-    async def _deliver(self, held: Held, size: int, batch: Batch) -> None:
+    async def _deliver(self, held: Held, endpoint_id: int, size: int, batch: Batch) -> None:
         verdict: Verdict | None = None
         try:
-            verdict = await self._verdict(held, size, batch)
+            verdict = await self._verdict(held, endpoint_id, size, batch)
         except asyncio.CancelledError:
             verdict = Untried(held, "pending")
         except Exception as error:  # noqa: BLE001 - its lease ends, and it is claimed again
@@ -128,8 +131,8 @@ class Dispatcher:
             self._until.pop(held, None)
             del self._in_hand[held]
 
-    async def _verdict(self, held: Held, size: int, batch: Batch) -> Verdict | None:
-        endpoint = await self._endpoint(batch.endpoint_id)
+    async def _verdict(self, held: Held, endpoint_id: int, size: int, batch: Batch) -> Verdict | None:
+        endpoint = await self._endpoint(endpoint_id)
         if endpoint is None or self._closing:
             return Untried(held, "pending")
         start_by = self._loop.time() + batch.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
@@ -137,27 +140,27 @@ class Dispatcher:
         if not await lane.enter(1, endpoint.max_in_flight, start_by):
             return Untried(held, "pending")
         try:
-            return await self._with_room(held, size, batch, start_by)
+            return await self._with_room(held, endpoint_id, size, batch, start_by)
         finally:
             lane.leave(1)
 
-    async def _with_room(self, held: Held, size: int, batch: Batch, start_by: float) -> Verdict | None:
+    async def _with_room(self, held: Held, endpoint_id: int, size: int, batch: Batch, start_by: float) -> Verdict | None:
         """First of the endpoint's own room for bodies, then of everybody's."""
-        share = self._shares[batch.endpoint_id]
+        share = self._shares[endpoint_id]
         if not await share.enter(size, MAX_SHARE, start_by):
             return Untried(held, "pending")
         try:
             if not await self._bytes.enter(size, MAX_BYTES, start_by):
                 return Untried(held, "pending")
             try:
-                return await self._try(held, batch)
+                return await self._try(held, endpoint_id, batch.until)
             finally:
                 self._bytes.leave(size)
         finally:
             share.leave(size)
 
-    async def _try(self, held: Held, batch: Batch) -> Verdict | None:
-        endpoint = self._catalog().endpoints[batch.endpoint_id]
+    async def _try(self, held: Held, endpoint_id: int, until: float) -> Verdict | None:
+        endpoint = self._catalog().endpoints[endpoint_id]
         if endpoint.state == "removed":
             return Untried(held, "discarded", "the endpoint was removed")
         if endpoint.state == "disabled" or self._gone.get(endpoint.id) == self._catalog().version:
@@ -170,7 +173,7 @@ class Dispatcher:
         if is_too_old(found, endpoint, datetime.now(UTC)):
             return TooOld(found, endpoint.transport)
         self._sending.add(held)
-        self._until[held] = batch.until
+        self._until[held] = until
         try:
             receipt = await self._send(endpoint, found, endpoint.timeout)
         finally:

@@ -1,5 +1,9 @@
 """The relay: claims the deliveries that are due, endpoint by endpoint, and hands them to the actors in batches.
 
+A batch holds deliveries of many endpoints: a message costs as much as ten deliveries, and when events for many endpoints come
+evenly, one for each endpoint would cost more than the deliveries do. For the same reason rounds are `ROUND` apart: under load
+each finds more, and without load nobody waits.
+
 Woken by Postgres when something was planned, and by the clock. Any number of relays may run. What a relay has claimed when it
 dies is claimed again when the lease ends; what it cannot publish it hands back.
 """
@@ -7,7 +11,7 @@ dies is claimed again when the lease ends; what it cannot publish it hands back.
 import random
 import signal
 import threading
-from collections import defaultdict
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
@@ -31,10 +35,11 @@ from workers.sweeps import Sweeps
 from workers.upkeep import Upkeep
 
 CLAIM: Final = 500  # deliveries in one claim
-BATCH: Final = 50  # deliveries in one message
+BATCH: Final = 100  # deliveries in one message
 BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
 IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
+ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least
 FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
@@ -152,17 +157,17 @@ class Relay:
 
 
 def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
-    """Cut what was claimed into batches of one endpoint each, bounded in number and in bytes, in their order."""
-    open_batches: defaultdict[int, list[Claim]] = defaultdict(list)
-    sizes: defaultdict[int, int] = defaultdict(int)
+    """Cut what was claimed into batches, bounded in number and in bytes, in their order."""
+    batch: list[Claim] = []
+    size = 0
     for each in got:
-        batch = open_batches[each.endpoint_id]
-        if batch and (len(batch) == BATCH or sizes[each.endpoint_id] + each.size > BATCH_BYTES):
-            yield open_batches.pop(each.endpoint_id)
-            sizes.pop(each.endpoint_id)
-        open_batches[each.endpoint_id].append(each)
-        sizes[each.endpoint_id] += each.size
-    yield from open_batches.values()
+        if batch and (len(batch) == BATCH or size + each.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each.size
+    if batch:
+        yield batch
 
 
 def run(settings: Settings) -> int:
@@ -208,8 +213,12 @@ class Rounds:
         rung: set[int] = set()
         while not self._stop.is_set():
             beat()
+            began = time.monotonic()
             try:
                 rung = self._bell.wait(self._relay.turn(rung))
+                if (rest := began + ROUND - time.monotonic()) > 0:
+                    time.sleep(rest)
+                    rung |= self._bell.wait(0.0)
             except Exception as error:
                 if not passes(error):
                     raise

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import make_url, text
 from standardwebhooks import Webhook
-from tests_deliveries import claimed, event, owe
+from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
@@ -68,15 +68,13 @@ def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
 
 @pytest.fixture
 def deliver(engine, delivery_loop) -> Deliver:
-    """Claims all that is due and hands it to the actor, one message for each endpoint; returns when it returns."""
+    """Claims all that is due and hands it to the actor in one message; returns when it returns."""
 
     def deliver(lease_for: float = 90.0, now: datetime | None = None, wait: bool = True) -> None:
         now = now or datetime.now(UTC)
         lease, claims = claimed(engine, 1000, now, timedelta(seconds=lease_for))
         until = time.time() + lease_for
-        for id in sorted({claim.endpoint_id for claim in claims}):
-            own = [claim for claim in claims if claim.endpoint_id == id]
-            delivery_loop.deliver(lease.hex, until, id, [claim.id for claim in own], [claim.size for claim in own])
+        delivery_loop.deliver(lease.hex, until, in_message(claims))
         if wait:
             wait_for(lambda: not delivery_loop.busy and not held(engine, lease))
 
@@ -221,14 +219,14 @@ def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, eng
 
 
 def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, sink, endpoint, delivery_loop) -> None:
-    id = endpoint("/200")
+    endpoint("/200")
     owe(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
     time.sleep(1)
 
-    delivery_loop.deliver(lease.hex, time.time() + 90, id, [claim.id], [claim.size])
+    delivery_loop.deliver(lease.hex, time.time() + 90, in_message([claim]))
 
     assert ("discarded", 0, "the endpoint was removed") == state(database)
     assert [] == sink.requests
@@ -344,10 +342,10 @@ def test_what_cannot_begin_before_its_lease_is_nearly_over_is_handed_back_uncoun
 
 
 def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint, delivery_loop) -> None:
-    id = endpoint("/hang")
+    endpoint("/hang")
     owe(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
-    message = (lease.hex, time.time() + 90, id, [claim.id], [claim.size])
+    message = (lease.hex, time.time() + 90, in_message([claim]))
 
     delivery_loop.deliver(*message)
     delivery_loop.deliver(*message)
@@ -360,15 +358,15 @@ def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint
 
 
 def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, endpoint, delivery_loop, deliver) -> None:
-    id = endpoint("/200")
+    endpoint("/200")
     owe(engine, [event("e-1")])
     old, [claim] = claimed(engine)
     with transaction(engine) as conn:
         deliveries.release(conn, [(claim.id, old)], datetime.now(UTC))
     claimed(engine)
 
-    delivery_loop.deliver(old.hex, time.time() - 1, id, [claim.id], [claim.size])
-    delivery_loop.deliver(old.hex, time.time() + 90, id, [claim.id], [claim.size])
+    delivery_loop.deliver(old.hex, time.time() - 1, in_message([claim]))
+    delivery_loop.deliver(old.hex, time.time() + 90, in_message([claim]))
 
     assert [] == sink.requests
     assert "leased" == state(database)[0]
@@ -421,7 +419,7 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(database, e
     delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
     delivery_loop.open(lambda: None)
     lease, claims = claimed(engine)
-    delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id for claim in claims], [claim.size for claim in claims])
+    delivery_loop.deliver(lease.hex, time.time() + 90, in_message(claims))
     wait_for(lambda: len(sink.requests) == 2)
 
     threading.Timer(0.3, sink.release).start()
@@ -442,7 +440,7 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
     delivery_loop.open(lambda: None)
     lease, [claim] = claimed(engine)
-    delivery_loop.deliver(lease.hex, time.time() + 90, 1, [claim.id], [claim.size])
+    delivery_loop.deliver(lease.hex, time.time() + 90, in_message([claim]))
 
     delivery_loop.close(0.1)
     watch.stop()

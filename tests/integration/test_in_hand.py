@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests_deliveries import claimed, event, owe
+from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
@@ -49,10 +49,7 @@ def hand(engine, delivery_loop) -> Hand:
 
     def hand() -> None:
         lease, found = claimed(engine, 1000, None, timedelta(seconds=LEASE))
-        until = time.time() + LEASE
-        for id in {each.endpoint_id for each in found}:
-            own = [each for each in found if each.endpoint_id == id]
-            delivery_loop.deliver(lease.hex, until, id, [each.id for each in own], [each.size for each in own])
+        delivery_loop.deliver(lease.hex, time.time() + LEASE, in_message(found))
 
     return hand
 
