@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pipeline.errors import Unreadable
 from pipeline.tagged import is_plain
 from schemas.deadletter import DeadLetter
-from schemas.message import Message
+from schemas.message import OTHERS, Message
 
 _PROPERTIES = ("content_type", "content_encoding", "message_id", "type", "timestamp")
 
@@ -15,7 +15,7 @@ def letter_of(
     message: Message, stage: Literal["admit", "append"], reason: str, detail: str, error: str | None = None
 ) -> DeadLetter:
     """A dead letter with all that came with `message`. Only its `headers` and `body` are exact; the rest is for reading."""
-    properties = {name: getattr(message, name) for name in _PROPERTIES}
+    properties = {name: getattr(message, name) for name in _PROPERTIES} | dict(message.others)
     return DeadLetter(
         stage=stage,
         reason=reason,
@@ -39,12 +39,15 @@ def letter_of(
 def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
     """The message that `letter_of` was given, from what is kept of its dead letter. Raises `Unreadable`."""
     try:
+        properties = dict(headers["properties"])
+        others = {name: properties.pop(name) for name in OTHERS if name in properties}
         return Message(
             headers.get("routing_key", routing_key or ""),
             body or b"",
             headers=headers["headers"],
             trusted=headers["trusted"],
-            **headers["properties"],
+            others=others,
+            **properties,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"what is kept of a dead letter is no message: {error!r}") from None

@@ -1,8 +1,11 @@
 """A message: bytes at the edge of the system, not yet judged."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+#: AMQP's properties that nothing here goes by. They are kept so that a dead letter is whole.
+OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "expiration", "user_id", "app_id", "cluster_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Message:
     type: str | None = None
     timestamp: int | None = None  # Unix seconds, as AMQP has it
     trusted: bool = False
+    others: Mapping[str, Any] = field(default_factory=dict)  # those of `OTHERS` that it had
 
     @property
     def tenant(self) -> str:

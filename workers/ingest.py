@@ -24,7 +24,7 @@ from ops import log as logs
 from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
-from schemas.message import Message
+from schemas.message import OTHERS, Message
 from workers import fields
 from workers.topology import INBOX, RECEIVED, declare
 from workers.writer import Judged, Stopped, Writer
@@ -122,6 +122,7 @@ class Ingest:
             properties.type,
             properties.timestamp,
             trusted=method.exchange == RECEIVED,
+            others=_others(properties),
         )
         self._buffer.append((method.delivery_tag, self._writer.judge(message)))
         self._buffered += len(body)
@@ -178,6 +179,11 @@ class Ingest:
                 self._connection.add_callback_threadsafe(_nothing)
         except AMQPError:
             pass  # the connection is gone, and with it what would have been acked
+
+
+def _others(properties: pika.BasicProperties) -> dict[str, Any]:
+    given = vars(properties)
+    return {name: value for name in OTHERS if (value := given[name]) is not None}
 
 
 def _nothing() -> None:

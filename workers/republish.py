@@ -1,4 +1,4 @@
-"""Publishes dead letters again, to the inbox, exactly as they came."""
+"""Publishes dead letters again, to the inbox, as they came."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,10 @@ from workers.topology import IN, RECEIVED
 from workers.window import Outgoing
 
 PATIENCE: Final = 10.0  # seconds for the broker to be there, and then for its confirms
+
+#: Properties that a message had when it came and must not have again. A broker refuses the name of a user who we are not, and
+#: throws away what has expired; and whatever it was, it is to be durable now.
+_ONCE: Final = frozenset({"user_id", "expiration", "delivery_mode"})
 
 #: What a quorum queue adds when it delivers again, which did not come with the message.
 _BROKERS_OWN: Final = frozenset({"x-delivery-count", "x-acquired-count"})
@@ -43,7 +47,8 @@ def inbox(settings: Settings) -> Iterator[Publish]:
 
 
 def outgoing(message: Message) -> Outgoing:
-    """The message on its way to the inbox, by the exchange that it came through."""
+    """The message on its way to the inbox, by the exchange that it came through: durable, from us, and without an end."""
+    others = {name: value for name, value in message.others.items() if name not in _ONCE}
     properties = BasicProperties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -52,6 +57,7 @@ def outgoing(message: Message) -> Outgoing:
         type=message.type,
         timestamp=message.timestamp,
         delivery_mode=DeliveryMode.Persistent.value,
+        **others,
     )
     return Outgoing(RECEIVED if message.trusted else IN, message.routing_key, message.body, properties)
 

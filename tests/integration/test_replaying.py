@@ -13,6 +13,7 @@ from typing import Any
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from sqlalchemy import make_url
 from tests_cli import Cli
 from tests_sink import Sink
 from tests_support import wait_for
@@ -232,6 +233,10 @@ def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, 
         "message_id": "m-1\x00",
         "type": "t",
         "timestamp": 2**40,
+        "priority": 7,
+        "correlation_id": "c-1\x00",
+        "reply_to": "answers",
+        "app_id": "till",
     }
     for exchange, key in ((IN, "acme.nothing"), (RECEIVED, "nobody.no\x00thing"), (IN, "\udcfe")):
         publish(b"\x00\xffbody", key=key, exchange=exchange, headers=headers, **properties)
@@ -249,6 +254,29 @@ def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, 
         assert read(headers) == {name: value for name, value in found.headers.items() if name != "x-delivery-count"}
         assert properties == {name: getattr(found, name) for name in properties}
         assert 2 == found.delivery_mode
+
+
+def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hinder_its_replay(
+    cli, start, publish, channel, database
+) -> None:
+    ours = make_url(cli.environment["WAXSEAL_AMQP_URL"]).username
+    publish(b"body", key="acme.nothing", message_id="m-1", user_id=ours, expiration="3600000", priority=3)
+    bury(database, [Message("acme.nothing", b"other", message_id="m-2", others={"user_id": "somebody", "expiration": "0"})])
+    start("ingest")
+    wait_for(lambda: count(database, "dead_letter") == 2)
+    start.end()  # type: ignore[attr-defined]
+    kept = [cli.json("dead", "show", id)[0]["headers"]["properties"] for id in (1, 2)]
+
+    cli.json("dead", "replay", "--all", "--yes")
+    wait_for(lambda: waiting(channel) == 2)
+
+    assert {"message_id": "m-2", "user_id": "somebody", "expiration": "0"} == kept[0]
+    expected = {"message_id": "m-1", "user_id": ours, "expiration": "3600000", "priority": 3, "delivery_mode": 2}
+    assert expected == kept[1]
+    found = {body: given for _method, given, body in (channel.basic_get(INBOX, auto_ack=True) for _ in range(2))}
+    assert {b"body": (None, None, 3, 2), b"other": (None, None, None, 2)} == {
+        body: (each.user_id, each.expiration, each.priority, each.delivery_mode) for body, each in found.items()
+    }
 
 
 def nested(depth: int) -> bytes:

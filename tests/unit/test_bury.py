@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 
 from pipeline.bury import letter_of, message_of
+from pipeline.errors import Unreadable
 from pipeline.tagged import tag, untag
-from schemas.message import Message, Opaque
+from schemas.message import OTHERS, Message, Opaque
 from workers.republish import outgoing
 
 words = st.text(st.characters(), max_size=10) | st.sampled_from(["", "\x00", "\udcff", "$bytes"])
@@ -31,6 +32,7 @@ messages = st.builds(
     st.none() | words,
     st.none() | st.integers(0, 2**64 - 1),
     st.booleans(),
+    st.dictionaries(st.sampled_from(OTHERS), words | st.integers(0, 255), max_size=3),
 )
 
 
@@ -63,10 +65,33 @@ def test_a_dead_letter_says_what_can_be_read_of_its_message() -> None:
     assert {"headers": {}, "properties": properties, "trusted": True} == letter.headers
 
 
+def test_a_dead_letter_from_before_other_properties_were_kept_is_a_message_too() -> None:
+    kept = {"headers": {"subject": "s"}, "properties": {"message_id": "e-1"}, "trusted": False}
+
+    assert Message("a.b", b"x", headers={"subject": "s"}, message_id="e-1", others={}) == message_of("a.b", kept, b"x")
+
+
+@pytest.mark.parametrize("properties", [{"unheard": "of"}, {"headers": {}}, 7, "text", [["priority"]], None])
+def test_what_no_message_had_is_not_made_into_one(properties: object) -> None:
+    with pytest.raises(Unreadable):
+        message_of("a.b", {"headers": {}, "properties": properties, "trusted": False}, b"x")
+
+
 @pytest.mark.parametrize(("trusted", "exchange"), [(False, "waxseal.in"), (True, "waxseal.received")])
 def test_a_message_goes_out_by_the_exchange_that_it_came_through_and_durably(trusted: bool, exchange: str) -> None:
     values = {"a": b"\xff", "b": Decimal("0.5"), "c": datetime(2026, 1, 1, tzinfo=UTC), "d": Opaque(b"V")}
-    message = Message("acme.shop", b"body", "text/plain", "gzip", values | {"x-delivery-count": 3}, "e-1", "t", 7, trusted)
+    others = {
+        "delivery_mode": 1,
+        "priority": 9,
+        "correlation_id": "c-1",
+        "reply_to": "answers",
+        "expiration": "60000",
+        "user_id": "shop",
+        "app_id": "till",
+        "cluster_id": "x",
+    }
+    headers = values | {"x-delivery-count": 3}
+    message = Message("acme.shop", b"body", "text/plain", "gzip", headers, "e-1", "t", 7, trusted, others)
     sent = outgoing(message)
 
     assert (exchange, "acme.shop", b"body", True) == (sent.exchange, sent.routing_key, sent.body, sent.mandatory)
@@ -79,6 +104,11 @@ def test_a_message_goes_out_by_the_exchange_that_it_came_through_and_durably(tru
             type="t",
             timestamp=7,
             delivery_mode=2,
+            priority=9,
+            correlation_id="c-1",
+            reply_to="answers",
+            app_id="till",
+            cluster_id="x",
         )
         == sent.properties
     )
