@@ -1,13 +1,16 @@
 """Room 2, admit: a message becomes events, or is rejected with a reason."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import cloudevents
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.errors import Rejected
+from pipeline.moments import moment
 from pipeline.rules import Reader
+from schemas.blob import CLAIM
 from schemas.catalog import Catalog
 from schemas.event import Event
 from schemas.message import Message
@@ -23,13 +26,25 @@ def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
     """The events of `message`: one, or as many as a CloudEvents batch holds; all or none.
 
     Raises `Rejected`. An event without a time takes `now`; one whose `source` attribute names something else than the source
-    it came through keeps that name as the extension `origin`, because only the former has been proved.
+    it came through keeps that name as the extension `origin`, because only the former has been proved. The event of a message
+    whose body is in the blob store has that `blob` and, until somebody fetches it, no body.
     """
     source = _source_of(message, catalog)
-    if len(message.body) > source.max_body:
-        raise Rejected("too_large", f"{len(message.body)} bytes; source {source.name} takes {source.max_body}")
+    size = message.size
+    if size > source.max_body:
+        raise Rejected("too_large", f"{size} bytes; source {source.name} takes {source.max_body}")
     key = catalog.tenants[source.tenant]
+    if message.headers and CLAIM in message.headers:
+        return [_claimed(message, source, key, now)]
     return [_event(source, key, attributes, body, now) for attributes, body in _drafts(message, source)]
+
+
+def _claimed(message: Message, source: Source, key: bytes, now: datetime) -> Event:
+    blob = message.blob
+    if blob is None or message.body:
+        raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a body: leave it out")
+    ((attributes, body),) = _drafts(message, source)
+    return replace(_event(source, key, attributes, body, now), blob=blob.reference)
 
 
 def _source_of(message: Message, catalog: Catalog) -> Source:
@@ -77,6 +92,8 @@ def _overrule(attributes: dict[str, str], source: Source, reader: Reader) -> Non
         value = reader.read(rule) if rule else None
         if value is not None:
             attributes[name] = value
+    if source.time and (at := moment(reader.read(source.time))):
+        attributes["time"] = at
 
 
 def _event(source: Source, key: bytes, attributes: dict[str, str], body: bytes, now: datetime) -> Event:

@@ -33,6 +33,7 @@ def letter_of(
             **({} if is_plain(message.routing_key) else {"routing_key": message.routing_key}),
         },
         body=message.body,
+        blob=None if message.blob is None else message.blob.reference,
     )
 
 

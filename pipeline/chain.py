@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 
+from schemas.blob import LARGEST_INLINE
 from schemas.entry import Entry, Head
 from schemas.event import Event
 
@@ -29,8 +30,13 @@ def encode(attributes: Mapping[str, str]) -> bytes:
 def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
     """`pc`: commits to the content and, once the 32-byte salt is gone, tells nothing of it."""
     key = salt.ljust(_BLOCK, b"\x00")
-    inner = sha256(key.translate(_INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes + body).digest()
-    return sha256(key.translate(_OUTER) + inner).hexdigest()
+    before = key.translate(_INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes
+    if len(body) > LARGEST_INLINE:  # no copy of a large body
+        hashed = sha256(before)
+        hashed.update(body)
+    else:
+        hashed = sha256(before + body)
+    return sha256(key.translate(_OUTER) + hashed.digest()).hexdigest()
 
 
 def envelope(tenant: str, head: Head, at: int, pc: str | None, kind: str = "event") -> bytes:

@@ -26,6 +26,8 @@ class Rejected(PipelineError):
         "missing_id",
         "missing_subject",
         "too_large",
+        "blob_missing",
+        "blob_altered",
     )
 
     def __init__(self, reason: str, detail: str) -> None:

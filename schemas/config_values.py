@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from schemas.blob import LARGEST
 from schemas.event import REQUIRED
 from schemas.source import Source
 from schemas.units import seconds, size
 
-MAX_BODY: Final = 64 * 1024 * 1024  # bytes; well below what a broker takes in one message
+MAX_BODY: Final = LARGEST  # bytes
 MAX_TIMEOUT: Final = 60.0  # seconds; below the lease, or a slow endpoint would be sent everything twice
 MAX_WAIT: Final = 7 * 86_400.0  # seconds between two tries
 MAX_TRIES: Final = 50
@@ -110,10 +111,6 @@ def between(low: float, high: float, unit: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _unsupported(_value: Any, info: ValidationInfo) -> Any:
-    raise ValueError(f"{info.field_name} is not supported by this version; leave it out")
-
-
 def _whole_seconds(value: object) -> int:
     return int(seconds(value))
 
@@ -132,4 +129,3 @@ Wait = Annotated[float, BeforeValidator(seconds), between(0.001, MAX_WAIT, "s")]
 Retry = Annotated[list[Wait], Field(max_length=MAX_TRIES)]
 Timeout = Annotated[float, BeforeValidator(seconds), between(0.1, MAX_TIMEOUT, "s")]
 InFlight = Annotated[int, between(1, 1000, "requests")]
-Unsupported = Annotated[Any, BeforeValidator(_unsupported)]

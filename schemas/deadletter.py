@@ -28,6 +28,7 @@ class DeadLetter:
     content_type: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: bytes | None = None
+    blob: str | None = None  # reference of the body, where it is in the blob store
     attempts: int = 1
     error: str | None = None  # class of the failure, where the reason does not say it
     first_at: datetime | None = None  # since when it was under way; None: since it is buried

@@ -12,7 +12,8 @@ class Event:
     """One admitted event: its CloudEvents attributes, values strings only, and its body as received.
 
     `fingerprint` (16 bytes) is the same for every redelivery of the same (tenant, source, id); `chain_key` (16 bytes) for
-    every event of the same (tenant, subject).
+    every event of the same (tenant, subject). With a `blob`, which is the reference of one, the body is kept there and not in
+    the ledger's row; it must be in hand all the same when the event is appended, because the entry commits to it.
     """
 
     tenant: str
@@ -20,6 +21,7 @@ class Event:
     body: bytes
     fingerprint: bytes
     chain_key: bytes
+    blob: str | None = None
 
     @property
     def id(self) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Final
 #: AMQP's properties that nothing here goes by. They are kept so that a dead letter is whole.
 OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "expiration", "user_id", "app_id", "cluster_id")
 
+from schemas.blob import CLAIM, Blob, read_claim
+
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
@@ -43,3 +45,16 @@ class Message:
     def source(self) -> str:
         """The source that the routing key `{tenant}.{source}` names, which need not exist."""
         return self.routing_key.partition(".")[2]
+
+    @property
+    def blob(self) -> Blob | None:
+        """What stands for the body, if our own receiver put it into the blob store; nobody else can say so."""
+        if not self.trusted or not self.headers or CLAIM not in self.headers:
+            return None
+        return read_claim(self.headers[CLAIM])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, wherever it is."""
+        blob = self.blob
+        return len(self.body) if blob is None else blob.size

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pika
 import uvicorn
 from tests_support import wait_for
 
+from ops.blobs import Blobs
 from ops.db import make_engine
 from ops.secrets import Vault
 from schemas.message import Message
@@ -96,13 +98,22 @@ def parsed(raw: bytes) -> Answer:
 
 @contextmanager
 def running(
-    database_url: str, vault: Vault, amqp_url: str, *, read_seconds: float = 20.0, confirm_timeout: float = 5.0
+    database_url: str,
+    vault: Vault,
+    amqp_url: str,
+    *,
+    read_seconds: float = 20.0,
+    confirm_timeout: float = 5.0,
+    blobs: str | None = None,
 ) -> Iterator[Ingress]:
-    """An ingress; it may not be ready yet when the block begins."""
+    """An ingress; it may not be ready yet when the block begins. Its blob store is gone after it, unless one is given."""
+    temporary = TemporaryDirectory()
     engine = make_engine(database_url, pool_size=1)
     catalog = CatalogWatch(engine, vault)
     publisher = Publisher(amqp_url, "test ingress", timeout=confirm_timeout)
-    server = make_server(make_app(catalog, publisher), "127.0.0.1", 0, read_seconds=read_seconds, grace=1.0)
+    server = make_server(
+        make_app(catalog, publisher, Blobs(blobs or temporary.name, 2.0)), "127.0.0.1", 0, read_seconds=read_seconds, grace=1.0
+    )
     thread = threading.Thread(target=server.run, name="ingress")
     catalog.start()
     thread.start()
@@ -112,6 +123,7 @@ def running(
     thread.join()
     catalog.stop()
     engine.dispose()
+    temporary.cleanup()
 
 
 def signed(body: bytes, *, name: str = "msg_1", sent: int | None = None, key: bytes = KEY) -> dict[str, str]:

@@ -6,10 +6,11 @@ from typing import Final
 
 from starlette.types import Receive, Scope
 
-from pipeline.kinds import Headers
+from pipeline.kinds import PATH, Headers
+from schemas.blob import LARGEST
 from workers.problems import RETRY_AFTER, Problem
 
-MAX_HELD: Final = 32 * 1024 * 1024  # bytes of bodies in the hands of one process
+MAX_HELD: Final = LARGEST + 32 * 1024 * 1024  # bytes of bodies in the hands of one process: the largest, and others beside it
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -43,7 +44,7 @@ class Incoming:
 
     def __init__(self, scope: Scope, budget: Budget) -> None:
         self.method: str = scope["method"]
-        self.headers = headers_of(scope["headers"])
+        self.headers = {**headers_of(scope["headers"]), PATH: _path(scope)}
         self.size = 0
         self._budget = budget
         wanted = self.headers.get("x-request-id", "")
@@ -95,10 +96,14 @@ class Incoming:
             raise Problem("malformed", "Content-Length is not a number")
         return int(length)
 
-    def _too_large(self, limit: int) -> Problem:
+    @property
+    def unread(self) -> list[tuple[str, str]]:
+        """What an answer needs among its headers when the body was not read."""
         # Who waits for "100 Continue" may not send the body now, or may: only a new connection is in step again.
-        close = [("Connection", "close")] if "expect" in self.headers else []
-        return Problem("too_large", f"this source takes {limit} bytes", *close)
+        return [("Connection", "close")] if "expect" in self.headers else []
+
+    def _too_large(self, limit: int) -> Problem:
+        return Problem("too_large", f"this source takes {limit} bytes", *self.unread)
 
 
 def headers_of(raw: list[tuple[bytes, bytes]]) -> Headers:
@@ -108,3 +113,10 @@ def headers_of(raw: list[tuple[bytes, bytes]]) -> Headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
+
+
+def _path(scope: Scope) -> str:
+    """What was asked for, still percent-encoded."""
+    path: bytes = scope["raw_path"]
+    query: bytes = scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")

@@ -10,8 +10,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import accumulate, islice
 from typing import Any
 
 import pika
@@ -21,6 +22,7 @@ from pika.exceptions import AMQPError
 
 from ops import garbage, health, metrics
 from ops import log as logs
+from ops.blobs import open_blobs
 from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
@@ -32,6 +34,7 @@ from workers.writer import Judged, Stopped, Writer
 log = structlog.get_logger()
 
 MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket is left unread until a batch is done
+MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one alone is larger
 RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
 THREAD_TURN = 0.001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
@@ -124,15 +127,19 @@ class Ingest:
             trusted=method.exchange == RECEIVED,
             others=_others(properties),
         )
-        self._buffer.append((method.delivery_tag, self._writer.judge(message)))
-        self._buffered += len(body)
+        judged = self._writer.judge(message)
+        self._buffer.append((method.delivery_tag, judged))
+        self._buffered += judged.size
 
     def _hand_over(self) -> None:
         """Gives the writer all that has arrived, up to a batch, when it has nothing to do: no lingering."""
         if self._in_hand is not None or not self._buffer:
             return
-        taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._settings.batch_size))]
-        self._buffered -= sum(len(judged.message.body) for _tag, judged in taken)
+        count = min(len(self._buffer), self._settings.batch_size)
+        if self._buffered > MAX_BATCH:
+            count = _fitting([judged.size for _tag, judged in islice(self._buffer, count)])
+        taken = [self._buffer.popleft() for _ in range(count)]
+        self._buffered -= sum(judged.size for _tag, judged in taken)
         self._in_hand = taken[-1][0]
         self._batches.put([judged for _tag, judged in taken])
 
@@ -181,6 +188,11 @@ class Ingest:
             pass  # the connection is gone, and with it what would have been acked
 
 
+def _fitting(sizes: Iterable[int]) -> int:
+    """How many of the first are a batch by their bytes; one at least."""
+    return max(1, sum(total <= MAX_BATCH for total in accumulate(sizes)))
+
+
 def _others(properties: pika.BasicProperties) -> dict[str, Any]:
     given = vars(properties)
     return {name: value for name in OTHERS if (value := given[name]) is not None}
@@ -199,7 +211,7 @@ def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = make_engine(settings.database_url, pool_size=2)
-    writer = Writer(engine, Vault(settings.fernet_keys()), stop.is_set)
+    writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set)
     ingest = Ingest(settings, writer, stop)
     checks = {"broker": lambda: ingest.trouble, "database": lambda: writer.trouble}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)

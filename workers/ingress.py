@@ -16,12 +16,13 @@ from starlette.routing import Route
 
 from ops import garbage
 from ops import log as logs
+from ops.blobs import Blobs, open_blobs
 from ops.db import make_engine
 from ops.probes import Answer, Heart, Readiness, metrics
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from workers.catalog import CatalogWatch
-from workers.intake import Intake
+from workers.intake import BLOB_SECONDS, Intake
 from workers.problems import RETRY_AFTER, SECURITY, Problem
 from workers.protocol import make_protocol
 from workers.publisher import Publisher
@@ -32,8 +33,11 @@ KEEP_ALIVE_SECONDS = 75  # between two requests; longer than load balancers wait
 _log = structlog.get_logger()
 
 
-def make_app(catalog: CatalogWatch, publisher: Publisher) -> Starlette:
-    """The application. It starts and stops `publisher`, whose connection lives on its event loop; not `catalog`."""
+def make_app(catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1) -> Starlette:
+    """The application. It starts and stops `publisher`, whose connection lives on its event loop; not `catalog`.
+
+    It is one of `processes` that share what sources send, and lets its part of their rate limits through.
+    """
     heart = Heart()
     readiness = Readiness({"broker": publisher.ready, "catalog": catalog.ready})
 
@@ -51,7 +55,7 @@ def make_app(catalog: CatalogWatch, publisher: Publisher) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/in/{tenant}/{source}", Intake(catalog, publisher)),
+            Route("/in/{tenant}/{source}", Intake(catalog, publisher, blobs, processes)),
             Route("/livez", _probe(alive)),
             Route("/readyz", _probe(readiness.answer)),
             Route("/metrics", _probe(metrics)),
@@ -123,7 +127,7 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=1)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
-    app = make_app(catalog, publisher)
+    app = make_app(catalog, publisher, open_blobs(settings, BLOB_SECONDS), settings.ingress_processes)
     grace = settings.confirm_timeout
     server = make_server(app, settings.ingress_host, settings.ingress_port, read_seconds=READ_SECONDS, grace=grace)
     catalog.start()

@@ -3,6 +3,8 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,19 +13,27 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from ops import metrics
+from ops.blobs import Blobs
 from pipeline.cloudevents import BATCH, media_type
-from pipeline.errors import Rejected
-from pipeline.kinds import KINDS, Unverified
+from pipeline.errors import BlobsAway, Rejected
+from pipeline.kinds import KINDS, Kind, Reply, Unverified
 from pipeline.receive import receive as events_of
+from schemas.blob import LARGEST_INLINE, Blob
 from schemas.source import Source
 from workers.catalog import CatalogWatch
 from workers.inbox import to_inbox
 from workers.incoming import Budget, Gone, Incoming
+from workers.limits import Limits
 from workers.problems import RETRY_AFTER, Problem, RawHeaders, answer_headers
 from workers.publisher import Publisher, Unconfirmed
 
+BLOB_SECONDS: Final = 10.0  # for the large bodies of a request to be put away, while its sender waits
+BLOBS_AT_ONCE: Final = 8
+
 #: Stands in for a source that does not exist, so that its messages take as long as others.
 NOBODY: Final = Source("", "", "standard-webhooks", ("whsec_" + "A" * 43 + "=",))
+
+Answer = tuple[int, RawHeaders, bytes]  # status, headers, body
 
 _log = structlog.get_logger()
 
@@ -31,10 +41,13 @@ _log = structlog.get_logger()
 class Intake:
     """The ASGI application behind the route."""
 
-    def __init__(self, catalog: CatalogWatch, publisher: Publisher) -> None:
+    def __init__(self, catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1) -> None:
         self._catalog = catalog
         self._publisher = publisher
+        self._blobs = blobs
+        self._keeping = ThreadPoolExecutor(BLOBS_AT_ONCE, "blobs")
         self._budget = Budget()
+        self._limits = Limits(catalog, processes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever it holds."""
@@ -43,7 +56,7 @@ class Intake:
         source = self._source(scope["path_params"])
         reason = None
         try:
-            status, (headers, body) = 202, await self._accept(incoming, source, receive)
+            status, headers, body = await self._accept(incoming, source, receive)
         except Problem as problem:
             status, (headers, body) = problem.status, problem.answer(incoming.id)
             reason = problem.reason if status < 500 else None
@@ -61,24 +74,35 @@ class Intake:
         source = self._catalog.current.sources.get((path["tenant"], path["source"]), NOBODY)
         return source if source.kind in KINDS else NOBODY
 
-    async def _accept(self, incoming: Incoming, source: Source, receive: Receive) -> tuple[RawHeaders, bytes]:
+    async def _accept(self, incoming: Incoming, source: Source, receive: Receive) -> Answer:
         if incoming.method != "POST":
             raise Problem("method", "messages are sent with POST", ("Allow", "POST"))
         if not self._catalog.loaded:
             raise Problem("unavailable", "the configuration has not been read yet", RETRY_AFTER)
         incoming.check_form()
+        if source.rate_limit is not None:
+            self._limits.check(source, *incoming.unread)
         body = await incoming.body(receive, source.max_body)
         now = datetime.now(UTC)
-        _verify(source, incoming, body, now)
+        kind = _verify(source, incoming, body, now)
+        if kind.greet is not None and (reply := kind.greet(incoming.headers, body)):
+            return _replied(incoming, reply)
+        if source.rate_limit is not None:
+            self._limits.take(source)
         try:
             events = events_of(source, incoming.headers, body, now, _fresh_id)
         except Rejected as error:
             name = "too_large" if error.reason == "too_large" else "malformed"
             raise Problem(name, error.detail, reason=error.reason) from None
-        await self._publish(source, events)
+        if len(body) > LARGEST_INLINE:
+            await self._publish(source, await self._kept(source, events))
+        else:
+            await self._publish(source, events)
+        if kind.replies and (reply := kind.replies.get(source.options.get("answer", ""))):
+            return _replied(incoming, reply)
         return _accepted(incoming, source, [attributes["id"] for attributes, _ in events])
 
-    async def _publish(self, source: Source, events: list[tuple[dict[str, str], bytes]]) -> None:
+    async def _publish(self, source: Source, events: Sequence[tuple[dict[str, str], bytes | Blob]]) -> None:
         """Returns when the broker has every one of `events`; those it has of a batch that fails are duplicates next time."""
         confirms = [self._publisher.post(to_inbox(source, attributes, body)) for attributes, body in events]
         try:
@@ -89,8 +113,23 @@ class Intake:
         except Unconfirmed as error:
             raise Problem("unavailable", str(error), RETRY_AFTER) from None
 
+    async def _kept(
+        self, source: Source, events: Sequence[tuple[dict[str, str], bytes]]
+    ) -> list[tuple[dict[str, str], bytes | Blob]]:
+        """Returns when the blob store has the large ones: what a message refers to must be there before."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(BLOB_SECONDS):
+                return [
+                    (each, await loop.run_in_executor(self._keeping, self._blobs.keep, source.tenant, body))
+                    for each, body in events
+                ]
+        except (BlobsAway, TimeoutError) as error:
+            _log.warning("blob_not_kept", error=str(error), tenant=source.tenant, source=source.name)
+            raise Problem("unavailable", "the store of large messages is away", RETRY_AFTER) from None
 
-def _verify(source: Source, incoming: Incoming, body: bytes, now: datetime) -> None:
+
+def _verify(source: Source, incoming: Incoming, body: bytes, now: datetime) -> Kind:
     kind = KINDS[source.kind]
     try:
         kind.verify(source, incoming.headers, body, now)
@@ -100,14 +139,19 @@ def _verify(source: Source, incoming: Incoming, body: bytes, now: datetime) -> N
             raise Problem(name, error.detail, ("WWW-Authenticate", kind.challenge), reason=error.reason) from None
     if source is NOBODY:
         raise Problem("not_found", "no such tenant or source", reason="unknown_source")
+    return kind
 
 
-def _accepted(incoming: Incoming, source: Source, ids: list[str]) -> tuple[RawHeaders, bytes]:
+def _replied(incoming: Incoming, reply: Reply) -> Answer:
+    return reply.status, answer_headers(reply.content_type, reply.body, incoming.id), reply.body
+
+
+def _accepted(incoming: Incoming, source: Source, ids: list[str]) -> Answer:
     answer: dict[str, object] = {"id": ids[0] if ids else None}
     if KINDS[source.kind].describe is None and media_type(incoming.headers.get("content-type")) == BATCH:
         answer["ids"] = ids
     body = orjson.dumps(answer)
-    return answer_headers(b"application/json", body, incoming.id), body
+    return 202, answer_headers(b"application/json", body, incoming.id), body
 
 
 def _report(problem: Problem, incoming: Incoming, source: Source) -> None:

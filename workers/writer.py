@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -11,19 +11,22 @@ from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from ops import metrics
+from ops.blobs import Blobs
 from ops.db import UNIQUE_VIOLATION, passes, sqlstate, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
 from pipeline.append import append
 from pipeline.bury import letter_of
-from pipeline.errors import Rejected
+from pipeline.errors import BlobsAway, Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store import catalog, graves
+from schemas.blob import LARGEST_INLINE
 from schemas.catalog import EMPTY, Catalog
 from schemas.deadletter import DeadLetter
 from schemas.event import Event
 from schemas.message import Message
+from workers.bodies import exchanged
 
 log = structlog.get_logger()
 
@@ -35,21 +38,28 @@ class Stopped(Exception):
     """The process is to end: what was not committed goes back to the broker."""
 
 
+class Unfetched(Exception):
+    """A message that was refused is admitted now, because the catalog has moved; its body must be fetched first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A message in hand, and its events once it was admitted; None where that is left to the transaction."""
 
     message: Message
     arrived: float  # monotonic seconds
+    size: int  # bytes of the body, wherever it is
     events: Sequence[Event] | None = None
+    refused: Rejected | None = None  # for its body, which is not in the blob store
 
 
 class Writer:
     """The one who appends. `judge` may be called from another thread than `write`."""
 
-    def __init__(self, engine: Engine, vault: Vault, stopping: Callable[[], bool]) -> None:
+    def __init__(self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool]) -> None:
         self._engine = engine
         self._vault = vault
+        self._blobs = blobs
         self._stopping = stopping
         self._catalog: Catalog = EMPTY
         self._subscribed: Subscriptions = {}
@@ -64,10 +74,10 @@ class Writer:
         arrived = time.monotonic()
         if arrived - self._checked < FRESH:
             try:
-                return Judged(message, arrived, admit(message, self._catalog, datetime.now(UTC)))
+                return Judged(message, arrived, message.size, admit(message, self._catalog, datetime.now(UTC)))
             except Exception:  # noqa: BLE001, S110 - whatever it is, in the transaction it is buried with its reason
                 pass
-        return Judged(message, arrived)
+        return Judged(message, arrived, message.size)
 
     def write(self, batch: Sequence[Judged]) -> None:
         """Returns when every message of `batch` is in the ledger, known to be there already, or a dead letter: durably.
@@ -117,6 +127,8 @@ class Writer:
 
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
+        if any(judged.size > LARGEST_INLINE for judged in batch):
+            batch = self._exchanged(batch)
         with transaction(self._engine) as conn:
             self._refresh(conn)
             now = datetime.now(UTC)
@@ -141,6 +153,25 @@ class Writer:
             seconds=round(done - began, 4),
         )
 
+    def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
+        """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
+        if any(judged.events is None for judged in batch):
+            with transaction(self._engine) as conn:
+                self._refresh(conn)
+        return [judged if judged.size <= LARGEST_INLINE else self._with_bodies(judged) for judged in batch]
+
+    def _with_bodies(self, judged: Judged) -> Judged:
+        events = judged.events
+        if events is None:
+            try:
+                events = admit(judged.message, self._catalog, datetime.now(UTC))
+            except Rejected:  # so it will be in the transaction
+                return judged
+        try:
+            return replace(judged, events=exchanged(self._blobs, judged.message, events))
+        except Rejected as refused:
+            return replace(judged, refused=refused)
+
     def _refresh(self, conn: Connection) -> None:
         if catalog.version(conn) != self._catalog.version:
             self._catalog = catalog.load(conn, self._vault.decrypt)
@@ -151,10 +182,18 @@ class Writer:
         admitted, letters = [], []
         for judged in batch:
             try:
-                admitted.append(judged.events if judged.events is not None else admit(judged.message, self._catalog, now))
+                if judged.refused is not None:
+                    raise judged.refused
+                admitted.append(judged.events if judged.events is not None else self._admit(judged, now))
             except Rejected as rejected:
                 letters.append(letter_of(judged.message, "admit", rejected.reason, rejected.detail))
         return admitted, letters
+
+    def _admit(self, judged: Judged, now: datetime) -> Sequence[Event]:
+        events = admit(judged.message, self._catalog, now)
+        if judged.message.blob is not None:
+            raise Unfetched(f"{judged.message.blob.reference} was not fetched")
+        return events
 
     def _bury(self, judged: Judged, error: Exception) -> None:
         letter = letter_of(judged.message, "append", "poison", _one_line(error), sqlstate(error) or type(error).__name__)
@@ -183,7 +222,7 @@ class Failures:
         if sqlstate(error) == UNIQUE_VIOLATION:
             self._races += 1
             return self._races < RACES
-        if passes(error):
+        if passes(error) or isinstance(error, BlobsAway):
             return True
         self._faults += 1
         return self._faults < 2

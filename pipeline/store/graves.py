@@ -20,9 +20,9 @@ from schemas.message import Message
 # In the transaction of the batch or settlement it comes from: what is acked is either recorded or buried.
 BURY = text("""
     INSERT INTO dead_letter (stage, reason, detail, error, tenant, source, endpoint_id, delivery_id, event_id, routing_key,
-                             content_type, headers, body, attempts, first_at, last_at)
+                             content_type, headers, body, blob, attempts, first_at, last_at)
     VALUES (:stage, :reason, :detail, :error, :tenant, :source, :endpoint_id, :delivery_id, :event_id, :routing_key,
-            :content_type, CAST(:headers AS json), :body, :attempts, :first_at, :now)""")
+            :content_type, CAST(:headers AS json), :body, :blob, :attempts, :first_at, :now)""")
 
 # What nothing could be made of is tried again when its lease ends, so it may come often: one open letter counts the times.
 NOTE_FAILED = text("""
@@ -114,7 +114,7 @@ def delete_decided(conn: Connection, before: datetime, limit: int) -> int:
 
 
 def _row(letter: DeadLetter, now: datetime) -> dict[str, Any]:
-    names = ("stage", "reason", "endpoint_id", "delivery_id", "attempts", "body")
+    names = ("stage", "reason", "endpoint_id", "delivery_id", "attempts", "body", "blob")
     texts = ("detail", "error", "tenant", "source", "event_id", "routing_key", "content_type")
     return {
         **{name: getattr(letter, name) for name in names},

@@ -35,7 +35,8 @@ MOVE_HEADS = text("""
 COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
 
 COPY_ENTRIES = "COPY entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint) FROM STDIN (FORMAT binary)"
-COPY_CONTENT = "COPY content (chain_id, seq, attributes, body, salt, source, type, subject, time) FROM STDIN (FORMAT binary)"
+COPY_CONTENT = """
+    COPY content (chain_id, seq, attributes, body, blob, salt, source, type, subject, time) FROM STDIN (FORMAT binary)"""
 
 
 def uuids(keys: Iterable[bytes]) -> str:
@@ -98,12 +99,14 @@ def _entry_row(entry: Entry) -> tuple[bytes | None, ...]:
 
 
 def _content_row(entry: Entry) -> tuple[bytes | None, ...]:
-    attributes = entry.event.attributes
+    event = entry.event
+    attributes = event.attributes
     return (
         entry.chain_id.bytes,
         int8(entry.seq),
         entry.attributes,
-        entry.event.body,
+        None if event.blob else event.body,
+        event.blob.encode() if event.blob else None,
         entry.salt,
         attributes["source"].encode(),
         attributes["type"].encode(),

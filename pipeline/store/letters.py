@@ -32,7 +32,7 @@ LETTERS = text(_LETTERS.format(more="", chosen=CHOSEN))
 
 # With the place in the ledger that a delivery's letter refers to, instead of a copy of the content.
 LETTER = text(
-    _LETTER.format(more=", content_type, headers, body, chain_id, seq")
+    _LETTER.format(more=", content_type, headers, body, blob, chain_id, seq")
     + " LEFT JOIN delivery ON delivery.id = delivery_id WHERE dead_letter.id = :id"
 )
 

@@ -138,7 +138,7 @@ def channel(servers) -> Iterator[BlockingChannel]:
 
 
 @pytest.fixture
-def start(servers, database, channel) -> Iterator[Start]:
+def start(servers, database, channel, tmp_path) -> Iterator[Start]:
     processes: list[subprocess.Popen] = []
 
     def start(command: str, **settings: object) -> subprocess.Popen:
@@ -147,6 +147,7 @@ def start(servers, database, channel) -> Iterator[Start]:
             "WAXSEAL_AMQP_URL": servers.amqp_url,
             "WAXSEAL_KEYS": database.key,
             "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
+            "WAXSEAL_BLOBS": str(tmp_path / "blobs"),
             **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
         }
         processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))
