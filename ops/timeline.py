@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy import RowMapping as Row
 
 from ops.errors import OpsError
 from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.settings import Settings
 from ops.views import View, delivery_view, entry_view, letter_view, whole_letter_view
 from pipeline.dedupe import chain_key
-from pipeline.store import letters, reading, scan
+from pipeline.store import audit, letters, reading, scan
 from pipeline.store.letters import Letters
 
 PAGE: Final = 200
 _NO_END: Final = 2**62
+_ACTS: Final = {"replayed": "dead replay", "discarded": "dead discard"}  # by which a dead letter comes into that state
 
 
 def timeline(
@@ -71,10 +73,17 @@ def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> I
 
 
 def dead_letter(engine: Engine, id_: int) -> View:
-    """One dead letter with all that was kept of it. Raises `OpsError` when there is none."""
+    """One dead letter with all that was kept of it, and what was decided about it. Raises `OpsError` when there is none."""
     with snapshot(engine) as conn:
         row = letters.letter(conn, id_)
         if row is None:
             raise OpsError(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
         delivery = row["delivery_id"]
-        return whole_letter_view(row, [] if delivery is None else reading.attempts(conn, [delivery])[delivery])
+        tries = [] if delivery is None else reading.attempts(conn, [delivery])[delivery]
+        return whole_letter_view(row, tries, _decision(conn, row))
+
+
+def _decision(conn: Connection, letter: Row) -> Row | None:
+    """The act by which it was replayed or discarded."""
+    act = _ACTS.get(letter["state"])
+    return None if act is None else audit.under_way(conn, letter["decided_by"], act, letter["decided_at"])

@@ -64,11 +64,15 @@ def letter_view(row: Row) -> View:
     }
 
 
-def whole_letter_view(row: Row, tries: Sequence[Row]) -> View:
-    """A dead letter with all that was kept: of a message as it came, of a delivery where it is in the ledger, and its tries."""
+def whole_letter_view(row: Row, tries: Sequence[Row], act: Row | None) -> View:
+    """A dead letter with all that was kept: of a message as it came, of a delivery where it is in the ledger, and its tries.
+
+    `act` is what an operator did with it and others, as `waxseal audit` shows it; null while it is open.
+    """
     body = None if row["body"] is None else bytes(row["body"])
     return {
         **letter_view(row),
+        "act": None if act is None else act_view(act),
         "chain": row["chain_id"] and row["chain_id"].hex,
         "seq": row["seq"],
         "tries": [_try_view(each) for each in tries],

@@ -17,16 +17,23 @@ END = text("""
     INSERT INTO audit (at, who, act, filter, count, phase, begun)
     SELECT :now, who, act, filter, :count, 'done', id FROM audit WHERE id = :id""")
 
-# Newest first, in pages by id. An act on many is one line: what it was meant for, and what it came to if it ended.
-ACTS = text("""
+# An act on many is one line: what it was meant for, and what it came to if it ended.
+_ACT = """
     SELECT act.id, act.at, act.who, act.act, act.filter, act.count AS planned,
            CASE WHEN act.phase = 'done' THEN act.count ELSE ending.count END AS done,
            CASE WHEN act.phase = 'done' THEN act.at ELSE ending.at END AS ended_at
     FROM audit AS act LEFT JOIN audit AS ending ON ending.begun = act.id
-    WHERE act.begun IS NULL AND act.id < :before
+    WHERE act.begun IS NULL"""
+
+# Newest first, in pages by id.
+ACTS = text(f"""{_ACT} AND act.id < :before
       AND (CAST(:since AS timestamptz) IS NULL OR act.at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR act.at < :until)
     ORDER BY act.id DESC LIMIT :limit""")
+
+# The last that had begun by then and was not over.
+UNDER_WAY = text(f"""{_ACT} AND act.who = :who AND act.act = :act AND act.at <= :at AND (ending.at IS NULL OR ending.at >= :at)
+    ORDER BY act.id DESC LIMIT 1""")
 
 # Newest first, in pages by id.
 EVENTS = text("""
@@ -56,6 +63,11 @@ def acts(conn: Connection, since: datetime | None, until: datetime | None, befor
     """The `limit` newest acts with ids below `before`; `done` and `ended_at` are null where one was cut off, or still runs."""
     asked = {"since": since, "until": until, "before": before, "limit": limit}
     return conn.execute(ACTS, asked).mappings().all()
+
+
+def under_way(conn: Connection, who: str, act: str, at: datetime) -> Row | None:
+    """The act of that name that somebody was at then; of two at once, the one that began last."""
+    return conn.execute(UNDER_WAY, {"who": who, "act": act, "at": at}).mappings().one_or_none()
 
 
 def events(

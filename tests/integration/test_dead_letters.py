@@ -145,6 +145,56 @@ def test_a_dead_letter_says_who_decided_and_when(cli, buried, database) -> None:
     assert [2, 3, 4, 5, 6] == sorted(line["id"] for line in cli.json("dead", "list"))
 
 
+def test_a_dead_letter_shows_the_act_by_which_it_was_decided(cli, engine, billing, buried, database) -> None:
+    die(engine, 1, billing)
+    cli.json("dead", "discard", "--id", 2, "--yes", "--by", "ada")
+    cli.json("dead", "discard", "--id", 1, "--id", 3, "--yes", "--by", "ada")
+    cli.json("dead", "discard", "--id", 4, "--yes", "--by", "eve")
+    cli.json("dead", "replay", "--id", 7, "--yes", "--by", "ada")
+    found = {letter["id"]: letter for letter in cli.json("dead", "show", *range(1, 8))}
+    acts = {act["id"]: act for act in cli.json("audit")}
+
+    assert {1: [1, 3], 2: [2], 3: [1, 3], 4: [4], 7: [7]} == {
+        id: letter["act"]["filter"]["ids"] for id, letter in found.items() if letter["act"]
+    }
+    assert ("dead discard", "eve", 1) == tuple(found[4]["act"][name] for name in ("act", "who", "done"))
+    assert ("replayed", "ada", "dead replay") == (found[7]["state"], found[7]["decided_by"], found[7]["act"]["act"])
+    assert (None, None, None) == tuple(found[5][name] for name in ("act", "decided_at", "decided_by"))
+    for id in (1, 2, 3, 4, 7):
+        act = found[id]["act"]
+        assert acts[act["id"]] == act
+        assert act["at"] <= found[id]["decided_at"] <= act["ended_at"]
+
+
+def test_the_act_that_was_cut_off_is_shown_and_not_one_that_was_over(cli, buried, database) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO audit (at, who, act, filter, count, phase, begun) VALUES"
+            " ('2026-01-01', 'ada', 'dead replay', '{}', 9, 'begun', NULL),"
+            " ('2026-01-02', 'ada', 'dead replay', '{}', 3, 'begun', NULL),"
+            " ('2026-01-03', 'ada', 'dead replay', '{}', 3, 'done', 2),"
+            " ('2026-01-05', 'ada', 'dead replay', '{}', 7, 'begun', NULL)"
+        )
+        conn.execute(
+            "UPDATE dead_letter SET state = 'replayed', decided_by = 'ada', decided_at = '2026-01-01'::timestamptz"
+            " + id * interval '12 h' WHERE id < 6"
+        )
+        conn.execute("UPDATE dead_letter SET state = 'discarded', decided_by = 'ada', decided_at = now() WHERE id = 6")
+    shown = {letter["id"]: letter["act"] and letter["act"]["id"] for letter in cli.json("dead", "show", *range(1, 7))}
+
+    assert {1: 1, 2: 2, 3: 2, 4: 2, 5: 1, 6: None} == shown
+
+
+def test_who_decided_and_how_is_to_be_read_without_json_too(cli, buried) -> None:
+    cli.json("dead", "discard", "--reason", "missing_id", "--yes", "--by", "ada")
+    lines = dict(line.split(maxsplit=1) for line in cli.run("dead", "show", 2).stdout.splitlines())
+    act = json.loads(lines["act"])
+
+    assert ("discarded", "ada", "2") == (lines["state"], lines["decided_by"], lines["id"])
+    assert ("dead discard", {"reason": "missing_id"}, 2) == (act["act"], act["filter"], act["done"])
+    assert act["at"] <= lines["decided_at"] <= act["ended_at"]
+
+
 def test_every_act_is_in_the_audit_with_who_which_and_how_many(cli, buried) -> None:
     cli.json("dead", "discard", "--reason", "missing_id", "--yes", "--by", "ada")
     cli.json("dead", "discard", "--reason", "missing_id", "--yes")
