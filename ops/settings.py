@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: any free one")
     ingress_host: str = Field("127.0.0.1", description="address that the HTTP ingress listens on")
     ingress_port: int = Field(8420, ge=0, le=65535, description="its port; 0: any free one")
+    ingress_processes: int = Field(
+        1, ge=1, le=1000, description="ingress processes behind one load balancer: each lets its part of a rate_limit through"
+    )
     batch_size: int = Field(1000, ge=1, le=10_000, description="most events appended in one transaction")
     prefetch: int = Field(
         2000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"

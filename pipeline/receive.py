@@ -12,6 +12,7 @@ import orjson
 from pipeline import cloudevents
 from pipeline.errors import Rejected
 from pipeline.kinds import KINDS, Headers
+from pipeline.moments import moment
 from pipeline.rules import Reader
 from schemas.source import Source
 
@@ -31,7 +32,7 @@ def receive(
 
     What the source's rules name comes first, then what the kind or CloudEvents say, then what can be guessed; `fresh_id`
     is asked when nothing else gives an id. The body is kept to the byte. Raises `Rejected`, also when a rule for id, type or
-    subject finds nothing; an extension that is not there is left out.
+    subject finds nothing; an extension or a time that is not there is left out.
     """
     describe = KINDS[source.kind].describe
     headers = {name: value if value.isascii() else _text(value) for name, value in headers.items()}
@@ -101,6 +102,10 @@ def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:
             if not value:
                 raise Rejected(_MISSING.get(name, "malformed"), f"nothing is at {rule}, where the rule for {name} points")
             yield name, value
+    if source.time is not None:
+        with suppress(Rejected):
+            if at := moment(reader.read(source.time)):
+                yield "time", at
     for name, rule in source.extensions.items():
         with suppress(Rejected):  # a body that is not JSON has no such extension
             if value := reader.read(rule):

@@ -1,23 +1,29 @@
-"""Rules of a source: where id, type, subject and extensions stand in a message."""
+"""Rules of a source: where id, type, subject, time and extensions stand in a message.
+
+A JSON pointer (RFC 6901) into the body, `header:NAME`, `form:NAME` for a field of a form, or `digest:body`, the SHA-256 of the
+body in hexadecimal digits: as the id it makes the same body the same event, whatever its headers say.
+"""
 
 import json
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from pipeline.errors import Rejected
+from pipeline.forms import fields
 
-HEADER = "header:"
+HEADER, FIELD, DIGEST = "header:", "form:", "digest:body"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def check_rule(rule: str) -> None:
-    """Raises ValueError unless `rule` is a JSON pointer (RFC 6901) or `header:NAME`."""
-    if rule.startswith(HEADER):
-        if not rule[len(HEADER) :].strip():
-            raise ValueError("header: needs a name, as in header:X-Event-Id")
-    elif not rule.startswith("/"):
-        raise ValueError(f"{rule!r} is neither a JSON pointer, as /data/id, nor header:NAME")
+    """Raises ValueError unless `rule` is one of the four."""
+    for prefix, example in ((HEADER, "X-Event-Id"), (FIELD, "From")):
+        if rule.startswith(prefix) and not rule[len(prefix) :].strip():
+            raise ValueError(f"{prefix} needs a name, as in {prefix}{example}")
+    if rule != DIGEST and not rule.startswith(("/", HEADER, FIELD)):
+        raise ValueError(f"{rule!r} is neither a JSON pointer, as /data/id, nor header:NAME, form:NAME or {DIGEST}")
 
 
 class Reader:
@@ -28,13 +34,24 @@ class Reader:
         self._headers = headers
         self._body = body
         self._parsed: Any = None
+        self._fields: Mapping[str, str] | None = None
 
     def read(self, rule: str) -> str | None:
         """What stands where `rule` points: a string, or a number or boolean as it is written; None for anything else."""
         if rule.startswith(HEADER):
             value = self._headers.get(rule[len(HEADER) :].strip().lower())
             return value if isinstance(value, str) else None
+        if rule == DIGEST:
+            return sha256(self._body).hexdigest()
+        if rule.startswith(FIELD):
+            return self._form.get(rule[len(FIELD) :].strip()) or None
         return _scalar(_follow(self.document, rule))
+
+    @property
+    def _form(self) -> Mapping[str, str]:
+        if self._fields is None:
+            self._fields = fields(self._body)
+        return self._fields
 
     @property
     def document(self) -> Any:

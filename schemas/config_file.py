@@ -4,9 +4,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from schemas.config_endpoint import EndpointSpec
+from schemas.config_endpoint import EndpointSpec, Rate
 from schemas.config_spec import Spec
-from schemas.config_values import Extension, Kind, Rule, Secret, Size, Slug, Tolerance, Unsupported, checks
+from schemas.config_values import Extension, Kind, Rule, Secret, Size, Slug, Tolerance, checks
 from schemas.source import Source
 
 
@@ -32,11 +32,12 @@ class SourceSpec(Spec):
     id: Rule | None = None
     type: Rule | None = None
     subject: Rule | None = None
+    time: Rule | None = None
     extensions: dict[Extension, Rule] = Field({})
     max_body: Size | None = None
     tolerance: Tolerance | None = None
     options: dict[str, str] = Field({})
-    rate_limit: Unsupported = None
+    rate_limit: Rate | None = None
 
     @model_validator(mode="after")
     def _suits_its_kind(self, info: ValidationInfo) -> Self:
@@ -51,7 +52,7 @@ class SourceSpec(Spec):
 
     def settings(self) -> dict[str, Any]:
         """What was said, of that which is stored as settings; a default that was not asked for is not stored."""
-        return self.said("id", "type", "subject", "extensions", "max_body", "tolerance", "options")
+        return self.said("id", "type", "subject", "time", "extensions", "max_body", "tolerance", "rate_limit", "options")
 
 
 class ConfigFile(Spec):

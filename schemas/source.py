@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-KINDS = ("standard-webhooks", "github", "hmac", "token", "none", "amqp")
+KINDS = ("standard-webhooks", "github", "stripe", "slack", "shopify", "twilio", "hmac", "token", "none", "amqp")
 
 DEFAULT_MAX_BODY = 1024 * 1024  # bytes
 DEFAULT_TOLERANCE = 300  # seconds, as every Standard Webhooks library has it
@@ -13,8 +13,9 @@ DEFAULT_TOLERANCE = 300  # seconds, as every Standard Webhooks library has it
 class Source:
     """A configured source. `secrets` are in the clear here and never in a repr.
 
-    `id`, `type`, `subject` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body, or
-    `header:NAME`; None leaves it to the kind. `options` are the kind's own settings (the header of an `hmac`, say).
+    `id`, `type`, `subject`, `time` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body,
+    `header:NAME`, `form:NAME` or `digest:body`; None leaves it to the kind. `options` are the kind's own settings (the header
+    of an `hmac`, say). `rate_limit` is the messages a second that all ingress processes take together; None: as many as come.
     """
 
     tenant: str
@@ -24,7 +25,9 @@ class Source:
     id: str | None = None
     type: str | None = None
     subject: str | None = None
+    time: str | None = None
     extensions: Mapping[str, str] = field(default_factory=dict)
     max_body: int = DEFAULT_MAX_BODY
     tolerance: int = DEFAULT_TOLERANCE
+    rate_limit: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)

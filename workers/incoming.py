@@ -44,7 +44,9 @@ class Incoming:
 
     def __init__(self, scope: Scope, budget: Budget) -> None:
         self.method: str = scope["method"]
-        self.headers = {**headers_of(scope["headers"]), PATH: _path(scope)}
+        headers = headers_of(scope["headers"])
+        headers[PATH] = _path(scope)
+        self.headers: Headers = headers
         self.size = 0
         self._budget = budget
         wanted = self.headers.get("x-request-id", "")
@@ -106,7 +108,7 @@ class Incoming:
         return Problem("too_large", f"this source takes {limit} bytes", *self.unread)
 
 
-def headers_of(raw: list[tuple[bytes, bytes]]) -> Headers:
+def headers_of(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """The headers by lower-case name, decoded as Latin-1, which loses nothing."""
     headers: dict[str, str] = {}
     for name, value in raw:

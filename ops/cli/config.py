@@ -23,7 +23,7 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, data: Path) -> N
     """Make tenants, sources and endpoints what FILE says.
 
     All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
-    A secret is a literal, env:NAME or file:PATH. Not yet: mailboxes, and the rate_limit of a source.
+    A secret is a literal, env:NAME or file:PATH. Not yet: mailboxes.
 
     Example: waxseal apply waxseal.yaml --dry-run
     """

@@ -4,16 +4,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pipeline.kinds import bearer, github, hmac_body, standard_webhooks, unsigned
-from pipeline.kinds.kind import Headers, Kind, Unverified
+from pipeline.kinds import bearer, github, hmac_body, shopify, slack, standard_webhooks, stripe, twilio, unsigned
+from pipeline.kinds.kind import PATH, Headers, Kind, Reply, Unsignable, Unverified
 from schemas.source import Source
 
-__all__ = ["KINDS", "Headers", "Kind", "Unverified", "check"]
+__all__ = ["KINDS", "PATH", "Headers", "Kind", "Reply", "Unsignable", "Unverified", "check"]
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "standard-webhooks": standard_webhooks.KIND,
         "github": github.KIND,
+        "stripe": stripe.KIND,
+        "slack": slack.KIND,
+        "shopify": shopify.KIND,
+        "twilio": twilio.KIND,
         "hmac": hmac_body.KIND,
         "token": bearer.KIND,
         "none": unsigned.KIND,

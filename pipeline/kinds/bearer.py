@@ -6,7 +6,17 @@ Weaker than a signature: whoever sees one message can send any. Not read from th
 from datetime import datetime
 from hashlib import sha256
 
-from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, keys_of, need_secret, octets, unknown_options
+from pipeline.kinds.kind import (
+    Headers,
+    Kind,
+    Unverified,
+    any_equal,
+    first_key,
+    keys_of,
+    need_secret,
+    octets,
+    unknown_options,
+)
 from schemas.source import Source
 
 _SCHEME = "bearer "
@@ -32,4 +42,11 @@ def check(source: Source) -> list[str]:
     return need_secret(source) + unknown_options(source, "header")
 
 
-KIND = Kind(verify, check, challenge="Bearer")
+def sign(source: Source, _headers: Headers, _body: bytes, _now: datetime) -> dict[str, str]:
+    """The token itself, which is all the proof there is."""
+    header = source.options.get("header", "Authorization").lower()
+    token = first_key(source).decode("latin-1")
+    return {header: f"Bearer {token}" if header == "authorization" else token}
+
+
+KIND = Kind(verify, check, sign, challenge="Bearer")

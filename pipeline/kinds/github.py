@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, keys_of, need_secret, unknown_options
+from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, first_key, keys_of, need_secret, unknown_options
 from schemas.source import Source
 
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
@@ -42,6 +42,11 @@ def check(source: Source) -> list[str]:
     return need_secret(source) + unknown_options(source)
 
 
+def sign(source: Source, _headers: Headers, body: bytes, _now: datetime) -> dict[str, str]:
+    """X-Hub-Signature-256."""
+    return {"x-hub-signature-256": f"sha256={hmac.digest(first_key(source), body, 'sha256').hex()}"}
+
+
 def _repository(headers: Headers, body: bytes) -> str | None:
     try:
         if headers.get("content-type", "").lower().startswith(_FORM):
@@ -52,4 +57,4 @@ def _repository(headers: Headers, body: bytes) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-KIND = Kind(verify, check, describe)
+KIND = Kind(verify, check, sign, describe)

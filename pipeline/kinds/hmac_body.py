@@ -7,10 +7,11 @@
     timestamp_header  Unix seconds, held to the tolerance  none
     signed            what is signed                       {body}; with a timestamp {timestamp}.{body}
 
-Slack: X-Slack-Signature, prefix v0=, timestamp_header X-Slack-Request-Timestamp, signed v0:{timestamp}:{body}.
-Shopify: X-Shopify-Hmac-Sha256, encoding base64.
+As an example, what Slack does: X-Slack-Signature, prefix v0=, timestamp_header X-Slack-Request-Timestamp, signed
+v0:{timestamp}:{body}.
 """
 
+import base64
 import hmac
 import re
 from datetime import datetime
@@ -23,6 +24,7 @@ from pipeline.kinds.kind import (
     base64_bytes,
     check_age,
     check_time,
+    first_key,
     keys_of,
     need_secret,
     octets,
@@ -71,6 +73,18 @@ def check(source: Source) -> list[str]:
     return problems
 
 
+def sign(source: Source, _headers: Headers, body: bytes, now: datetime) -> dict[str, str]:
+    """The signature's header, and the timestamp's where there is one."""
+    options, timestamp = source.options, str(int(now.timestamp()))
+    content = _content(_template(source), timestamp, body)
+    mac = hmac.digest(first_key(source), content, options.get("algorithm", "sha256"))
+    written = base64.b64encode(mac).decode() if options.get("encoding") == "base64" else mac.hex()
+    found = {options.get("header", "X-Signature").lower(): options.get("prefix", "") + written}
+    if stamped := options.get("timestamp_header"):
+        found[stamped.lower()] = timestamp
+    return found
+
+
 def _template(source: Source) -> str:
     default = _TIMESTAMP + "." + _BODY if "timestamp_header" in source.options else _BODY
     return source.options.get("signed", default)
@@ -95,4 +109,4 @@ def _hex_bytes(text: str) -> bytes | None:
     return bytes.fromhex(text) if _HEX.fullmatch(text) else None
 
 
-KIND = Kind(verify, check)
+KIND = Kind(verify, check, sign)

@@ -4,14 +4,16 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from schemas.source import Source
 
 #: By lower-case name, decoded as Latin-1, which loses nothing; a header that came twice holds both values, with a comma.
+#: Under `PATH`, as in HTTP/2, is the path with its query as it was asked for: no sender's header can have that name.
 Headers = Mapping[str, str]
+PATH: Final = ":path"
 Reason = Literal["signature", "timestamp", "malformed"]
 
 
@@ -24,6 +26,19 @@ class Unverified(Exception):
         self.detail = detail
 
 
+class Unsignable(Exception):
+    """The source's secrets are not ones that its messages could be signed with; the text says what is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of a kind's own."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of source.
@@ -31,11 +46,17 @@ class Kind:
     `verify` returns when the message was signed with one of the source's secrets, and else raises `Unverified`, nothing else,
     whatever the input. `describe` gives the attributes that the kind's own headers and body hold; `None` for a kind that has
     no form of its own, so that CloudEvents are understood. `check` lists what is wrong with a source's secrets and options.
+    `sign` is the sender's side, for trying a source out: the headers that make a message verify, signed with the first secret;
+    raises `Unsignable`. `greet` answers a verified message that asks whether anybody is there, and is not to be recorded.
+    `replies` are what the option `answer` may name, where a sender makes something of the answer to a message that was taken.
     """
 
     verify: Callable[[Source, Headers, bytes, datetime], None]
     check: Callable[[Source], list[str]]
+    sign: Callable[[Source, Headers, bytes, datetime], dict[str, str]]
     describe: Callable[[Source, Headers, bytes], dict[str, str]] | None = None
+    greet: Callable[[Headers, bytes], Reply | None] | None = None
+    replies: Mapping[str, Reply] = field(default_factory=dict)
     challenge: str = "Signature"  # what a 401 names in WWW-Authenticate
 
 
@@ -47,6 +68,14 @@ def octets(value: str) -> bytes:
 def keys_of(source: Source) -> list[bytes]:
     """The secrets as bytes, UTF-8; without empty ones, under which anybody could sign."""
     return [secret.encode(errors="replace") for secret in source.secrets if secret]
+
+
+def first_key(source: Source) -> bytes:
+    """The secret to sign with, as bytes. Raises `Unsignable` when there is none."""
+    keys = keys_of(source)
+    if not keys:
+        raise Unsignable(f"kind {source.kind} signs with a secret: give one")
+    return keys[0]
 
 
 def base64_bytes(text: str) -> bytes | None:
@@ -92,3 +121,11 @@ def unknown_options(source: Source, *known: str) -> list[str]:
     """The problems of options that the kind does not have."""
     has = f"it has {', '.join(known)}" if known else "it has none"
     return [f"kind {source.kind} has no option {name!r}; {has}" for name in source.options if name not in known]
+
+
+def check_answer(source: Source, replies: Mapping[str, Reply]) -> list[str]:
+    """The problem of an option `answer` that names none of `replies`, if it is one."""
+    answer = source.options.get("answer")
+    if answer is None or answer in replies:
+        return []
+    return [f"option answer is {answer!r}; it must be {' or '.join(replies)}, or left out for JSON with the id"]

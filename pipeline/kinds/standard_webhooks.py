@@ -3,17 +3,19 @@
 Signed is `id.timestamp.body`. The headers of Svix, from which the standard grew, are understood as well.
 """
 
+import base64
 import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from pipeline.kinds.kind import (
     Headers,
     Kind,
+    Unsignable,
     Unverified,
     any_equal,
     base64_bytes,
@@ -58,6 +60,25 @@ def check(source: Source) -> list[str]:
     return problems
 
 
+def sign(source: Source, headers: Headers, body: bytes, now: datetime) -> dict[str, str]:
+    """All three headers, `webhook-id` as it is there already: `v1` with a whsec_ secret, `v1a` with a private key, whsk_..."""
+    identity, timestamp = headers["webhook-id"], str(int(now.timestamp()))
+    content = b"%b.%b.%b" % (octets(identity), timestamp.encode(), body)
+    secret = source.secrets[0] if source.secrets else ""
+    if secret.startswith(_PRIVATE):
+        seed = base64_bytes(secret.removeprefix(_PRIVATE)) or b""
+        if len(seed) not in (32, 64):  # the seed, or the seed and the public key
+            raise Unsignable("a private key is whsk_ and the base64 of 32 or 64 bytes")
+        version, signature = "v1a", Ed25519PrivateKey.from_private_bytes(seed[:32]).sign(content)
+    else:
+        key = _key(secret)
+        if not isinstance(key, bytes):
+            raise Unsignable("the source has only the sender's public key: signing takes the private one, whsk_...")
+        version, signature = "v1", hmac.digest(key, content, "sha256")
+    signed = f"{version},{base64.b64encode(signature).decode()}"
+    return {"webhook-id": identity, "webhook-timestamp": timestamp, "webhook-signature": signed}
+
+
 def _fields(headers: Headers) -> tuple[str, str, str]:
     prefix = "webhook-" if "webhook-id" in headers else "svix-"
     fields = [headers.get(prefix + name, "") for name in ("id", "timestamp", "signature")]
@@ -98,4 +119,4 @@ def _key(secret: str) -> bytes | Ed25519PublicKey | None:
     return base64_bytes(secret.removeprefix(_SECRET)) or None
 
 
-KIND = Kind(verify, check, describe)
+KIND = Kind(verify, check, sign, describe)

@@ -18,4 +18,9 @@ def check(source: Source) -> list[str]:
     ]
 
 
-KIND = Kind(verify, check)
+def sign(_source: Source, _headers: Headers, _body: bytes, _now: datetime) -> dict[str, str]:
+    """Nothing proves anything."""
+    return {}
+
+
+KIND = Kind(verify, check, sign)

@@ -61,8 +61,10 @@ def _source(row: Any, decrypt: Decrypt) -> Source:
         id=settings.get("id"),
         type=settings.get("type"),
         subject=settings.get("subject"),
+        time=settings.get("time"),
         extensions=settings.get("extensions", {}),
         max_body=settings.get("max_body", DEFAULT_MAX_BODY),
         tolerance=settings.get("tolerance", DEFAULT_TOLERANCE),
+        rate_limit=settings.get("rate_limit"),
         options=settings.get("options", {}),
     )

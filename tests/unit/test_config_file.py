@@ -90,6 +90,15 @@ def test_a_good_file_is_read(folder) -> None:
     assert {} == config.endpoints[1].terms()
 
 
+def test_a_source_may_have_a_rate_limit_and_a_rule_for_its_time(folder) -> None:
+    limited = source(kind="twilio", rate_limit="30/m", time="form:At", id="digest:body", options='{public_base: "https://a"}')
+
+    found = read(folder, limited, {}).sources[0]
+
+    assert (0.5, "form:At", "digest:body") == (found.source().rate_limit, found.source().time, found.source().id)
+    assert {"id", "time", "rate_limit", "options"} == set(found.settings())
+
+
 def test_an_endpoint_may_be_an_exchange_or_a_mailbox_under_any_terms(folder) -> None:
     authority = Authority()
     (folder / "client.pem").write_text(authority.issue("us.example"))
@@ -203,7 +212,11 @@ extra: 1
         (3, "must be a duration, as 30s", source(tolerance="soon")),
         (3, "must be from 1 to 86400 s", source(tolerance="2d")),
         (3, "option", source(options="{nope: x}")),
-        (3, "rate_limit is not supported by this version", source(rate_limit="5/s")),
+        (3, "must be a rate, as 100/s", source(rate_limit="5")),
+        (3, "per second", source(rate_limit="0/s")),
+        (3, "unknown kind 'paypal'", source(kind="paypal")),
+        (3, "needs option public_base", source(kind="twilio")),
+        (3, "'soon' is neither a JSON pointer", source(time="soon")),
         (3, "the environment variable NOPE is not set", source(secrets='["env:NOPE"]')),
         (3, "the environment variable  is not set", source(secrets='["env:"]')),
         (3, "must not be empty", source(secrets='[""]')),

@@ -3,13 +3,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.kinds import PATH
 from workers.incoming import Budget, Gone, Incoming, headers_of
 from workers.problems import PROBLEMS, Problem
 
 
 def incoming(budget: Budget | None = None, **headers: str) -> Incoming:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Incoming({"method": "POST", "headers": raw}, budget or Budget())
+    scope = {"method": "POST", "headers": raw, "raw_path": b"/in/acme/shop%20", "query_string": b"a=%ff"}
+    return Incoming(scope, budget or Budget())
 
 
 def read(request: Incoming, *chunks: bytes, limit: int = 100) -> bytes:
@@ -74,6 +76,10 @@ def test_all_bodies_together_are_bounded_and_given_back() -> None:
 
 def test_a_header_that_comes_twice_holds_both_values() -> None:
     assert {"a": "1, 2", "b": "\xff"} == headers_of([(b"a", b"1"), (b"b", b"\xff"), (b"a", b"2")])
+
+
+def test_the_path_is_a_header_of_its_own_that_no_sender_can_send() -> None:
+    assert "/in/acme/shop%20?a=%ff" == incoming().headers[PATH]
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

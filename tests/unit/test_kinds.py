@@ -330,7 +330,7 @@ def test_a_source_that_is_fine_has_no_problems(fine: Source) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (source("stripe", "x"), "unknown kind"),
+        (source("paypal", "x"), "unknown kind"),
         (source("standard-webhooks"), "at least one secret"),
         (source("standard-webhooks", ""), "secret 1 is empty"),
         (source("standard-webhooks", "whsec_***"), "secret 1 is neither"),

@@ -24,6 +24,15 @@ NAMES = st.sampled_from(
         "x-hub-signature-256",
         "x-github-delivery",
         "x-github-event",
+        "stripe-signature",
+        "x-slack-signature",
+        "x-slack-request-timestamp",
+        "x-shopify-hmac-sha256",
+        "x-shopify-topic",
+        "x-shopify-event-id",
+        "x-shopify-triggered-at",
+        "x-twilio-signature",
+        ":path",
         "x-signature",
         "x-time",
         "authorization",
@@ -47,6 +56,14 @@ LIKELY = st.sampled_from(
         "v1," + "A" * 43 + "=",
         "sha256=" + "0" * 64,
         "1767323045",
+        "t=1767323045,v1=" + "0" * 64,
+        "t=1767323045,v1=",
+        "v0=" + "0" * 64,
+        "A" * 27 + "=",
+        "A" * 43 + "=",
+        "/in/acme/shop?bodySHA256=" + "0" * 64,
+        "/?bodySHA256=\u0130&bodySHA256",
+        "Mon, 99 Foo 2005 99:99:99 +9999",
         "9" * 400,
         "-0",
         "1.0",
@@ -75,6 +92,12 @@ BODIES = st.binary(max_size=200) | st.sampled_from(
         b'{"repository":[]}',
         b'{"repository":{"full_name":7}}',
         b"payload=%7B%7D",
+        b"payload=%5B&trigger_id=%FF",
+        b"MessageSid=SM1&MessageStatus=%00",
+        b"a=&" * 1001,
+        b'{"event":{"channel":{"id":[]}},"event_time":-1,"created":1e400}',
+        b'{"type":"url_verification","challenge":7}',
+        b'[{"id":"1","time":"never"}]',
         b'{"specversion":"1.0","id":"1","type":"t","source":"s","data":NaN}',
         b'[{"specversion":"1.0","id":"1","type":"t","source":"s"}]',
         b"\xff\xfe{\x00}\x00",
@@ -82,8 +105,9 @@ BODIES = st.binary(max_size=200) | st.sampled_from(
 )
 SECRETS = st.lists(st.text(max_size=40) | st.sampled_from(["whsec_", "whpk_" + "A" * 43 + "=", "whsec_AAAA", ""]), max_size=3)
 OPTIONS = st.dictionaries(
-    st.sampled_from(["header", "algorithm", "encoding", "prefix", "timestamp_header", "signed", "other"]),
-    st.sampled_from(["X-Signature", "X-Time", "sha512", "md5", "base64", "{timestamp}{body}", "", "\ud800", "{body}{body}"]),
+    st.sampled_from(["header", "algorithm", "encoding", "prefix", "timestamp_header", "signed", "public_base", "public_url"]),
+    st.sampled_from(["X-Signature", "X-Time", "sha512", "md5", "base64", "{timestamp}{body}", "", "\ud800", "{body}{body}"])
+    | st.sampled_from(["https://a.example", "https://a:99999", "https://[::1", "http://a:\u0669", "//", "https://@:0"]),
     max_size=4,
 )
 
@@ -123,19 +147,48 @@ def test_whatever_is_configured_problems_are_lines_of_text(kind: str, secrets: l
     assert all(problem and "\n" not in problem for problem in problems)
 
 
-RULES = st.sampled_from([None, "/id", "/a/0", "header:X-Time", "header:ce-id", "/~1"])
+RULES = st.sampled_from(
+    [None, "/id", "/a/0", "header:X-Time", "header:ce-id", "/~1", "form:a", "form:MessageSid", "digest:body"]
+)
 
 
-@pytest.mark.parametrize("kind", ["none", "github"])
-@given(headers=HEADERS, body=BODIES, rule=RULES, extension=RULES)
+@pytest.mark.parametrize("kind", ["none", "github", "stripe", "slack", "shopify", "twilio"])
+@given(headers=HEADERS, body=BODIES, rule=RULES, extension=RULES, time=RULES)
 def test_whatever_comes_a_message_is_received_or_rejected(
-    kind: str, headers: dict[str, str], body: bytes, rule: str | None, extension: str | None
+    kind: str, headers: dict[str, str], body: bytes, rule: str | None, extension: str | None, time: str | None
 ) -> None:
     extensions = {"extra": extension} if extension else {}
-    source = Source("acme", "shop", kind, id=rule, extensions=extensions)
+    source = Source("acme", "shop", kind, id=rule, time=time, extensions=extensions)
 
     events: list[tuple[dict[str, str], bytes]] = []
     error = raised(Rejected, lambda: events.extend(receive(source, headers, body, NOW, lambda: "fresh")))
 
     assert error is None or error.reason in Rejected.REASONS
     assert all(attributes["id"] and attributes["source"] == "shop" for attributes, _ in events)
+
+
+@given(headers=HEADERS, body=BODIES)
+def test_whatever_comes_slack_is_answered_or_not(headers: dict[str, str], body: bytes) -> None:
+    greet = KINDS["slack"].greet
+    assert greet is not None
+    reply = greet(headers, body)
+
+    assert reply is None or len(reply.body) <= 512 * 4
+
+
+WAYS = st.sampled_from([("stripe", {}), ("slack", {}), ("shopify", {}), ("twilio", {"public_base": "https://a.example"})])
+SOME = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@given(way=WAYS, body=st.binary(max_size=100), secret=SOME, other=SOME, form=st.booleans())
+def test_what_a_kind_signs_it_verifies_and_with_another_secret_it_does_not(
+    way: tuple[str, dict[str, str]], body: bytes, secret: str, other: str, form: bool
+) -> None:
+    name, options = way
+    kind, source = KINDS[name], Source("acme", "shop", name, (secret,), options=options)
+    headers = {":path": "/in/acme/shop?a=b", "content-type": "application/x-www-form-urlencoded" if form else "text/plain"}
+    headers |= kind.sign(source, headers, body, NOW)
+
+    assert None is raised(Unverified, lambda: kind.verify(source, headers, body, NOW))
+    strange = Source("acme", "shop", name, (other,), options=options)
+    assert (secret == other) == (raised(Unverified, lambda: kind.verify(strange, headers, body, NOW)) is None)
