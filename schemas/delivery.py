@@ -57,6 +57,7 @@ class Delivery:
     schedule_from: int = 0  # of those tries, the ones before the schedule last began: a replay begins it anew
     ordered: bool = False
     age_from: datetime | None = None  # from when its age counts: a replay or a release begins that anew, too
+    blob: str | None = None  # reference of the body, if that is in the blob store
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ops.blobs import Blobs
+
 ROOT = Path(__file__).parents[1]
+NO_BLOBS = Blobs("/dev/null/blobs")  # takes nothing and has nothing
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:

@@ -21,6 +21,7 @@ import uvloop
 
 from ops import garbage, health, metrics
 from ops import log as logs
+from ops.blobs import Blobs, open_blobs
 from ops.db import make_engine
 from ops.secrets import Vault
 from ops.settings import Settings, require
@@ -37,6 +38,7 @@ SLOW: Final = 10.0  # seconds for which nobody waits for the batches of an endpo
 GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
 THREAD_TURN: Final = 0.001  # seconds one thread may keep the others waiting
 BEAT: Final = 1.0  # seconds
+BLOB_SECONDS: Final = 10.0  # for a large body to be fetched
 WORKER_TURN_MS: Final = 250  # for which an idle thread of dramatiq's does not look whether it is to stop
 WORKER_STOP_MS: Final = 5000
 
@@ -47,8 +49,9 @@ _Result = TypeVar("_Result")
 class DeliveryLoop:
     """The event loop in its thread, with the dispatcher and the connections on it, from `open` to `close`."""
 
-    def __init__(self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms) -> None:
+    def __init__(self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms, blobs: Blobs) -> None:
         self._store = store
+        self._blobs = blobs
         self._catalog = catalog
         self._loop = uvloop.new_event_loop()
         self._senders = Senders(terms)
@@ -94,7 +97,7 @@ class DeliveryLoop:
 
     async def _open(self, beat: Callable[[], None]) -> None:
         self._senders.open()
-        self._dispatcher = Dispatcher(self._store, lambda: self._catalog.current, self._senders.send)
+        self._dispatcher = Dispatcher(self._store, lambda: self._catalog.current, self._senders.send, self._blobs)
         self._keep_beating(beat)
 
     def _keep_beating(self, beat: Callable[[], None]) -> None:
@@ -119,7 +122,7 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=5)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     store = DeliveryStore(engine, settings.lease, breaker_policy(settings))
-    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings))
+    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), open_blobs(settings, BLOB_SECONDS))
     worker = _worker(settings, delivery_loop)
     checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)

@@ -149,7 +149,9 @@ class DeliveryStore:
 
 
 def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> None:
-    deliveries.release(conn, [each.held for each in untried if each.into == "pending"], now)
+    pending = [each for each in untried if each.into == "pending"]
+    for wait in {each.wait for each in pending}:
+        deliveries.release(conn, [each.held for each in pending if each.wait == wait], now + timedelta(seconds=wait))
     deliveries.pause(conn, [each.held for each in untried if each.into == "paused"])
     for each in untried:
         if each.into == "discarded":

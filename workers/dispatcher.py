@@ -16,18 +16,21 @@ from uuid import UUID
 
 import structlog
 
+from ops.blobs import Blobs
 from pipeline.deliver import disabling, is_too_old, judge
 from pipeline.store.deliveries import Held
+from schemas.blob import LARGEST_INLINE
 from schemas.catalog import Catalog
-from schemas.delivery import Tried
+from schemas.delivery import Delivery, Tried
 from schemas.endpoint import Endpoint
 from workers.coalescer import Coalescer
 from workers.delivery_store import DeliveryStore
+from workers.fetching import Fetcher
 from workers.semaphore import WeightedSemaphore
 from workers.sending import Send
 from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
 
-MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory
+MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for large ones: small ones need not wait for the blob store
 MAX_SHARE: Final = 4 * 1024 * 1024  # of those, of one endpoint: large bodies for one that hangs are not in others' way
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
 BEAT: Final = 1.0  # seconds between two looks for leases that end soon
@@ -55,7 +58,7 @@ class Batch:
 class Dispatcher:
     """Takes batches from construction to `close`, on the running event loop."""
 
-    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send) -> None:
+    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, blobs: Blobs) -> None:
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
@@ -64,6 +67,8 @@ class Dispatcher:
         self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle)
         self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._bytes = WeightedSemaphore()
+        self._large_bytes = WeightedSemaphore()
+        self._fetcher = Fetcher(blobs, store)
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
         self._in_hand: dict[Held, asyncio.Task[None]] = {}
@@ -104,6 +109,7 @@ class Dispatcher:
         self._heart.cancel()
         await self._loader.close()
         await self._settler.close()
+        self._fetcher.close()
 
     def _cancel(self, which: Collection[Held]) -> None:
         for held in which:
@@ -150,12 +156,13 @@ class Dispatcher:
         if not await share.enter(size, MAX_SHARE, start_by):
             return Untried(held, "pending")
         try:
-            if not await self._bytes.enter(size, MAX_BYTES, start_by):
+            room = self._bytes if size <= LARGEST_INLINE else self._large_bytes
+            if not await room.enter(size, MAX_BYTES // 2, start_by):
                 return Untried(held, "pending")
             try:
                 return await self._try(held, endpoint_id, batch.until)
             finally:
-                self._bytes.leave(size)
+                room.leave(size)
         finally:
             share.leave(size)
 
@@ -172,10 +179,16 @@ class Dispatcher:
             return Untried(held, "discarded", found.value) if found is Missing.CONTENT else None
         if is_too_old(found, endpoint, datetime.now(UTC)):
             return TooOld(found, endpoint.transport)
+        return await self._send_now(held, endpoint, found, until)
+
+    async def _send_now(self, held: Held, endpoint: Endpoint, found: Delivery, until: float) -> Tried | Untried:
         self._sending.add(held)
         self._until[held] = until
         try:
-            receipt = await self._send(endpoint, found, endpoint.timeout)
+            whole = await self._fetcher.whole(found)
+            if isinstance(whole, Untried):
+                return whole
+            receipt = await self._send(endpoint, whole, endpoint.timeout)
         finally:
             self._sending.discard(held)
         settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries

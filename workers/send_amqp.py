@@ -30,6 +30,7 @@ MISSING_SECONDS: Final = 1.0  # for which it is believed not to be
 BARRED_SECONDS: Final = 30.0  # for which an exchange is left alone that the broker closed the channel over
 EXCHANGES: Final = 1000  # that are remembered
 LONGEST_KEY: Final = 255  # bytes
+LONGEST: Final = 16 * 1024 * 1024  # bytes of a body: the broker closes the channel over more, on all that is in flight
 
 # The reply codes of AMQP 0-9-1, in place of a status.
 _OK, _NO_ROUTE, _NOT_FOUND = 200, 312, 404
@@ -133,6 +134,8 @@ class AmqpSender:
 
 def outgoing(endpoint: Endpoint, delivery: Delivery, random: bytes) -> Outgoing:
     """The message, in the binary mode of the CloudEvents AMQP binding. `random` holds 24 fresh bytes."""
+    if len(delivery.body) > LONGEST:
+        raise ValueError(f"the body has {len(delivery.body)} bytes, and a broker takes {LONGEST} in one message")
     target = endpoint.amqp or AmqpTarget()
     facts = described(delivery)
     key = _routing_key(target.routing_key, facts)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +13,7 @@ from yarl import URL
 from pipeline.addresses import literal, refused_host
 from pipeline.deliver import retry_after
 from pipeline.signing import RANDOM_BYTES, headers, key_of
+from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery, Receipt, Wish
 from schemas.endpoint import Endpoint
 from workers.course import COURSE, Course
@@ -132,7 +134,9 @@ class HttpSender:
         if self._proxy is not None and (why := refused_host(_host(endpoint), self._terms.allowed)):
             raise Refused(f"{_host(endpoint)} must not be asked for: {why}")
         tls = await self._contexts.of(endpoint)
-        async with self._session.post(endpoint.url, data=body, headers=said, allow_redirects=False, ssl=tls) as response:
+        # In one piece a large body would keep the loop busy, and be there twice.
+        data = body if len(body) <= LARGEST_INLINE else BytesIO(body)
+        async with self._session.post(endpoint.url, data=data, headers=said, allow_redirects=False, ssl=tls) as response:
             tried.answered = self._loop.time()
             tried.status = response.status
             tried.retry_after = response.headers.get("Retry-After")

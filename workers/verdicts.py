@@ -17,11 +17,12 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """A delivery that was not tried, and what becomes of it: due again at once, kept, or given up."""
+    """A delivery that was not tried, and what becomes of it: due again after `wait` seconds, kept, or given up."""
 
     held: Held
     into: State
     why: str | None = None
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ COPY_DELIVERIES = """
 # The lease is part of the key: a repeated message, or one that outlived its lease, finds nothing.
 LOAD_LEASED = text("""
     SELECT delivery.id, endpoint_id, delivery.tenant, attempts, delivery.chain_id, delivery.seq, hash, prev_hash, attributes,
-           body, uuid_send(fingerprint), created_at, delivery.lease, schedule_from, ordered,
-           coalesce(age_from, created_at) AS age_from
+           coalesce(body, ''), uuid_send(fingerprint), created_at, delivery.lease, schedule_from, ordered,
+           coalesce(age_from, created_at) AS age_from, blob
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
     JOIN delivery ON delivery.id = held.id AND delivery.lease = held.lease
     JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq
@@ -88,7 +88,10 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
-    """Those of `held` that still are under their lease, with all that is needed to send them, in no order."""
+    """Those of `held` that still are under their lease, with all that is needed to send them, in no order.
+
+    The body of one with a `blob` is empty here: whoever sends it fetches it then.
+    """
     rows = conn.execute(LOAD_LEASED, _keys(held)).all()
     whole = [Delivery(*row) for row in rows if row.attributes is not None]
     return Loaded(whole, {row.id for row in rows if row.attributes is None})

@@ -19,7 +19,7 @@ from sqlalchemy import make_url, text
 from standardwebhooks import Webhook
 from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
-from tests_support import wait_for
+from tests_support import NO_BLOBS, wait_for
 
 from ops.db import transaction
 from pipeline.addresses import LOOPBACK, networks
@@ -58,7 +58,7 @@ def endpoint(database, sink) -> Callable[..., int]:
 def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)), NO_BLOBS)
     delivery_loop.open(lambda: None)
     watch.wait(10)
     yield delivery_loop
@@ -416,7 +416,7 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(database, e
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)), NO_BLOBS)
     delivery_loop.open(lambda: None)
     lease, claims = claimed(engine)
     delivery_loop.deliver(lease.hex, time.time() + 90, in_message(claims))
@@ -437,7 +437,7 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     owe(engine, [event("e-1")])
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)))
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)), NO_BLOBS)
     delivery_loop.open(lambda: None)
     lease, [claim] = claimed(engine)
     delivery_loop.deliver(lease.hex, time.time() + 90, in_message([claim]))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
-from tests_support import wait_for
+from tests_support import NO_BLOBS, wait_for
 
 from ops.db import transaction
 from pipeline.addresses import networks
@@ -35,7 +35,7 @@ def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
     """With leases of a second and a half."""
     watch = CatalogWatch(engine, database.vault)
     watch.start()
-    delivery_loop = DeliveryLoop(DeliveryStore(engine, LEASE), watch, Terms("waxseal/test", networks("127.0.0.0/8")))
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, LEASE), watch, Terms("waxseal/test", networks("127.0.0.0/8")), NO_BLOBS)
     delivery_loop.open(lambda: None)
     watch.wait(10)
     yield delivery_loop
