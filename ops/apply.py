@@ -1,4 +1,4 @@
-"""Makes tenants, sources and endpoints what a configuration file says."""
+"""Makes tenants, sources, endpoints and mailboxes what a configuration file says."""
 
 import base64
 import os
@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from ops.config_file import read_config
 from ops.db import make_engine, transaction
-from ops.difference import Change, differences, unnamed
+from ops.difference import Change, differences, unnamed, usurped
+from ops.errors import Misconfigured
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
 from pipeline.endpoints import begin_anew
-from pipeline.store import catalog, configure, missed
+from pipeline.store import catalog, configure, mailboxes, missed
 from pipeline.store.endpoints import settings_of
+from schemas.blob import LARGEST
 from schemas.endpoint import Endpoint
+from schemas.mailbox import DELIVER_BACKFILL, Mailbox
 from schemas.source import Source
 
 _KEY_BYTES: Final = 32
@@ -52,9 +55,12 @@ def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: boo
         with transaction(engine) as conn:
             configure.lock(conn)
             now = catalog.load(conn, vault.decrypt)
-            changes = list(differences(config, now, enable=enable))
+            pulled = mailboxes.load(conn, vault.decrypt)
+            if faults := list(usurped(config, now)):
+                raise Misconfigured("\n".join(faults))
+            changes = list(differences(config, now, pulled, enable=enable))
             if prune:
-                changes += unnamed(config, now, configure.tenants_in_use(conn))
+                changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
             generated: dict[str, str] = {}
             if not dry_run:
                 changes, generated = _with_secrets(changes)
@@ -94,14 +100,30 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
             now = datetime.now(UTC)
             begin_anew(conn, endpoint_id, now, "by its configuration")
             missed.release(conn, endpoint_id, now)
+    elif isinstance(change.after, Mailbox):
+        _put_mailbox(conn, vault, change, change.after)
     else:
         configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+
+
+def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
+    """A mailbox is a source whose events come from a pull. What muting needs is in the source, where fan-out finds it."""
+    now = datetime.now(UTC)
+    settings: dict[str, Any] = {"max_body": LARGEST}
+    if not mailbox.deliver_backfill:
+        settings["options"] = {DELIVER_BACKFILL: "false"}
+    configure.put_source(conn, Source(mailbox.tenant, mailbox.name, mailbox.kind), (), settings)
+    id_ = mailboxes.put(conn, mailbox, vault.encrypt, now, anew=change.activate)
+    if change.elsewhere:
+        mailboxes.begin_elsewhere(conn, id_)
+    if change.activate and mailboxes.move_from(conn, id_, "needs_reauthorization", "active", now):
+        mailboxes.note(conn, id_, "mailbox_active", "by its configuration: it has other credentials", now)
 
 
 def _remove(conn: Connection, change: Change) -> None:
     if isinstance(change.before, Endpoint):
         configure.remove_endpoint(conn, change.before.id)
-    elif change.item == "source":
+    elif change.item in ("source", "mailbox"):
         configure.delete_source(conn, change.tenant, change.name)
     else:
         configure.delete_tenant(conn, change.name)

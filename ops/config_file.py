@@ -18,10 +18,16 @@ from pipeline.rules import check_rule
 from pipeline.template import check_template
 from schemas.config_endpoint import EndpointSpec
 from schemas.config_file import ConfigFile, SourceSpec, TenantSpec
+from schemas.config_mailbox import MailboxSpec
 from schemas.config_values import Checks
 
 _LARGEST_SECRET: Final = 64 * 1024  # characters
-_ITEMS: Final[Mapping[str, type[BaseModel]]] = {"tenants": TenantSpec, "sources": SourceSpec, "endpoints": EndpointSpec}
+_ITEMS: Final[Mapping[str, type[BaseModel]]] = {
+    "tenants": TenantSpec,
+    "sources": SourceSpec,
+    "endpoints": EndpointSpec,
+    "mailboxes": MailboxSpec,
+}
 _EXPECTED: Final = {
     "string_type": "must be text; put it in quotes",
     "list_type": "must be a list",
@@ -64,7 +70,7 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
         raise BadConfig(path, [Fault(*document.error)])
     faults = [Fault(document.line(loc), _path(loc), what) for loc, what in _names(document.content)]
     known = (*kinds.KINDS, kinds.AMQP)
-    secret = partial(_resolved, environment, path.parent)
+    secret = partial(resolved, environment, path.parent)
     checks = Checks(
         known, check_rule, compile_filter, partial(_one_line, secret), secret, client_context, check_template, kinds.check
     )
@@ -80,8 +86,9 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
 def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     """Names that occur twice, and tenants that are named but not there; in the raw content, whatever else is wrong."""
     tenants = {name for _, item in _items(content, "tenants") if isinstance(name := item.get("name"), str)}
+    sources: set[tuple[str, str]] = set()  # a mailbox is one
     for section in ("tenants", "sources", "endpoints", "mailboxes"):
-        seen: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str]] = sources if section in ("sources", "mailboxes") else set()
         for index, item in _items(content, section):
             tenant, name = item.get("tenant"), item.get("name")
             key = (str(tenant), str(name))
@@ -99,7 +106,7 @@ def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[st
             yield index, item
 
 
-def _resolved(environment: Mapping[str, str], folder: Path, text: str) -> str:
+def resolved(environment: Mapping[str, str], folder: Path, text: str) -> str:
     """What `env:NAME`, `file:PATH` or the text itself holds."""
     if text.startswith("env:"):
         name = text.removeprefix("env:")

@@ -8,13 +8,19 @@ from ops.redact import redact_text
 from schemas.catalog import Catalog
 from schemas.config_endpoint import EndpointSpec
 from schemas.config_file import ConfigFile, SourceSpec
+from schemas.config_mailbox import MailboxSpec
 from schemas.endpoint import Endpoint
+from schemas.mailbox import MAIL_KINDS, Mailbox, MailboxState
 from schemas.source import Source
 
 Action = Literal["created", "changed", "removed", "unchanged", "kept"]
-Item = Literal["tenant", "source", "endpoint"]
+Item = Literal["tenant", "source", "endpoint", "mailbox"]
+Mailboxes = Mapping[tuple[str, str], tuple[Mailbox, MailboxState]]
 
 _NOT_COMPARED = ("id", "state")
+_CREDENTIALS = ("username", "password", "oauth")
+_PLACE_OF_MAIL = ("kind", "host", "port", "username", "api_url")
+_NO_MAILBOXES: Mailboxes = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,11 @@ class Change:
     tenant: str
     name: str
     details: tuple[str, ...] = ()
-    before: Source | Endpoint | None = field(default=None, repr=False)
-    after: Source | Endpoint | None = field(default=None, repr=False)
+    before: Source | Endpoint | Mailbox | None = field(default=None, repr=False)
+    after: Source | Endpoint | Mailbox | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    activate: bool = False
+    activate: bool = False  # of an endpoint: end its being disabled; of a mailbox: its need for somebody to authorise anew
+    elsewhere: bool = False  # of a mailbox: what is known of how far it was read means nothing there
 
     @property
     def title(self) -> str:
@@ -37,10 +44,13 @@ class Change:
         return self.tenant if self.item == "tenant" else f"{self.tenant}/{self.name}"
 
 
-def differences(config: ConfigFile, now: Catalog, *, enable: bool = False) -> Iterator[Change]:
+def differences(
+    config: ConfigFile, now: Catalog, mailboxes: Mailboxes = _NO_MAILBOXES, *, enable: bool = False
+) -> Iterator[Change]:
     """Every thing that the file names, with what has to happen to it.
 
-    A disabled endpoint is active again when its URL or other target changes, or with `enable`.
+    A disabled endpoint is active again when its URL or other target changes, or with `enable`; a mailbox that somebody has to
+    authorise anew, when its credentials change.
     """
     for tenant in config.tenants:
         yield Change("unchanged" if tenant.name in now.tenants else "created", "tenant", tenant.name, tenant.name)
@@ -49,16 +59,31 @@ def differences(config: ConfigFile, now: Catalog, *, enable: bool = False) -> It
     known = {(endpoint.tenant, endpoint.name): endpoint for endpoint in now.endpoints.values()}
     for endpoint in config.endpoints:
         yield _endpoint(endpoint, known.get((endpoint.tenant, endpoint.name)), enable=enable)
+    for mailbox in config.mailboxes:
+        yield _mailbox(mailbox, mailboxes.get((mailbox.tenant, mailbox.name)))
 
 
-def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str]) -> Iterator[Change]:
+def usurped(config: ConfigFile, now: Catalog) -> Iterator[str]:
+    """Names of mailboxes that the file has as other sources, or the other way round: neither becomes the other."""
+    wanted = [(source, False) for source in config.sources] + [(mailbox, True) for mailbox in config.mailboxes]
+    for spec, as_mailbox in wanted:
+        there = now.sources.get((spec.tenant, spec.name))
+        if there is not None and (there.kind in MAIL_KINDS) is not as_mailbox:
+            yield f"{spec.tenant}/{spec.name} is a {'source' if as_mailbox else 'mailbox'} already: choose another name"
+
+
+def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str], mailboxes: Mailboxes = _NO_MAILBOXES) -> Iterator[Change]:
     """Everything that the file does not name, with what pruning does to it."""
     tenants = {tenant.name for tenant in config.tenants}
     sources = {(source.tenant, source.name) for source in config.sources}
     endpoints = {(endpoint.tenant, endpoint.name) for endpoint in config.endpoints}
+    named = {(mailbox.tenant, mailbox.name) for mailbox in config.mailboxes}
     for source in now.sources.values():
-        if (source.tenant, source.name) not in sources:
+        if source.kind not in MAIL_KINDS and (source.tenant, source.name) not in sources:
             yield Change("removed", "source", source.tenant, source.name, before=source)
+    for tenant, name in mailboxes:
+        if (tenant, name) not in named:
+            yield Change("removed", "mailbox", tenant, name, before=mailboxes[tenant, name][0])
     for endpoint in now.endpoints.values():
         if endpoint.state != "removed" and (endpoint.tenant, endpoint.name) not in endpoints:
             yield Change("removed", "endpoint", endpoint.tenant, endpoint.name, before=endpoint)
@@ -90,6 +115,28 @@ def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> C
         details += ("active again",) if activate else ()
         after = replace(after, state="active" if activate else "disabled")
     return Change(_action(before, details), "endpoint", spec.tenant, spec.name, details, before, after, settings, activate)
+
+
+def _mailbox(spec: MailboxSpec, found: tuple[Mailbox, MailboxState] | None) -> Change:
+    before, state = found or (None, "active")
+    after = spec.mailbox(before.id if before else 0)
+    if before is None:
+        return Change("created", "mailbox", spec.tenant, spec.name, after=after, activate=True)
+    details = tuple(_changes(before, after))
+    authorised = any(getattr(before, name) != getattr(after, name) for name in _CREDENTIALS)
+    elsewhere = any(getattr(before, name) != getattr(after, name) for name in _PLACE_OF_MAIL)
+    details += ("active again",) if authorised and state == "needs_reauthorization" else ()
+    return Change(
+        _action(before, details),
+        "mailbox",
+        spec.tenant,
+        spec.name,
+        details,
+        before,
+        after,
+        activate=authorised,
+        elsewhere=elsewhere,
+    )
 
 
 def _action(before: object, details: tuple[str, ...]) -> Action:

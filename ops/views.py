@@ -124,7 +124,7 @@ def act_view(row: Row) -> View:
 
 def event_view(row: Row) -> View:
     """Something that an operator should hear of."""
-    return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "detail")}, "at": rfc3339(row["at"])}
+    return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "mailbox", "detail")}, "at": rfc3339(row["at"])}
 
 
 def endpoint_view(row: Row) -> View:

@@ -1,6 +1,6 @@
 """Room 6, fan out: who is owed an entry. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from uuid import UUID
 
@@ -9,14 +9,21 @@ from schemas.catalog import Catalog
 from schemas.delivery import Planned
 from schemas.endpoint import Endpoint
 from schemas.entry import Entry
+from schemas.mailbox import BACKFILL, DELIVER_BACKFILL, MAIL_KINDS
 
 Subscriptions = Mapping[str, tuple[tuple[Endpoint, Predicate], ...]]
 
 
 def subscriptions(catalog: Catalog) -> Subscriptions:
-    """The catalog's endpoints by tenant, each with its compiled filter; made once per catalog version."""
+    """The catalog's endpoints by tenant, each with its compiled filter; made once per catalog version.
+
+    No filter matches what was in a mailbox before it was first read, where the mailbox says `deliver_backfill: false`.
+    """
     return {
-        tenant: tuple((endpoint, compile_filter(endpoint.filter)) for endpoint in catalog.subscribers(tenant))
+        tenant: tuple(
+            (endpoint, _unmuted(compile_filter(endpoint.filter), _muted(catalog, tenant)))
+            for endpoint in catalog.subscribers(tenant)
+        )
         for tenant in catalog.tenants
     }
 
@@ -58,3 +65,17 @@ def in_turn(planned: Sequence[Planned], busy: Collection[tuple[int, UUID]]) -> S
         if each.ordered:
             taken.add(pair)
     return turned
+
+
+def _muted(catalog: Catalog, tenant: str) -> Set[str]:
+    return {
+        source.name
+        for source in catalog.sources.values()
+        if source.tenant == tenant and source.kind in MAIL_KINDS and source.options.get(DELIVER_BACKFILL) == "false"
+    }
+
+
+def _unmuted(matches: Predicate, muted: Set[str]) -> Predicate:
+    if not muted:
+        return matches
+    return lambda event: not (event.get(BACKFILL) == "true" and event["source"] in muted) and matches(event)

@@ -20,7 +20,7 @@ from pipeline.rules import HEADER
 
 MAX_HEAD: Final = 256 * 1024  # bytes that are looked at
 MAX_FIELD: Final = 16 * 1024  # characters of one field that are looked at
-MAX_ID: Final = 998  # characters of a Message-ID: RFC 5322's longest line
+MAX_ID: Final = 250  # characters of a Message-ID; of a longer one the digest stands for it
 MAX_SUBJECT: Final = 512  # characters; a longer one is replaced by its digest
 
 _BLANK = re.compile(rb"\r?\n\r?\n|^\r?\n")
@@ -129,7 +129,8 @@ def _addresses(fields: Message, names: Sequence[str]) -> Iterator[str]:
 def _first_id(value: str) -> str | None:
     found = _ID.search(value)
     text = found[1] if found else value.strip().partition(" ")[0]
-    return _SPACES.sub("", _CONTROL.sub("", text)).lower()[:MAX_ID] or None
+    cleaned = _SPACES.sub("", _CONTROL.sub("", text)).lower()
+    return event_id(cleaned.encode()) if len(cleaned) > MAX_ID else cleaned or None
 
 
 def _decoded(value: str) -> str:

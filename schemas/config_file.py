@@ -1,19 +1,14 @@
 """The configuration file: what it may say (CONTRACT §3). Shapes only; `ops.config_file` reads it and finds its lines."""
 
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from schemas.config_endpoint import EndpointSpec, Rate
+from schemas.config_mailbox import MailboxSpec
 from schemas.config_spec import Spec
 from schemas.config_values import Extension, Kind, Rule, Secret, Size, Slug, Tolerance, checks
 from schemas.source import Source
-
-
-def _no_mailboxes(value: list[Any]) -> list[Any]:
-    if value:
-        raise ValueError("mailboxes are not supported by this version; leave them out")
-    return value
 
 
 class TenantSpec(Spec):
@@ -61,4 +56,4 @@ class ConfigFile(Spec):
     tenants: list[TenantSpec] = Field([])
     sources: list[SourceSpec] = Field([])
     endpoints: list[EndpointSpec] = Field([])
-    mailboxes: Annotated[list[Any], AfterValidator(_no_mailboxes)] = Field([])
+    mailboxes: list[MailboxSpec] = Field([])

@@ -17,6 +17,7 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 EVENT_TYPE: Final = "email.received"
 CONTENT_TYPE: Final = "message/rfc822"
 BACKFILL: Final = "backfill"  # extension of an event: "true" for a mail that was there before the mailbox was first read
+DELIVER_BACKFILL: Final = "deliver_backfill"  # option of a mailbox's source: "false" plans no deliveries of such mails
 
 DEFAULT_SUBJECT: Final = "address"
 EVERY_FOLDER: Final = "*"  # in place of a folder's name: each that can be read
@@ -55,7 +56,7 @@ class Mailbox:
     host: str = ""
     port: int = 993
     tls: bool = True
-    ca: str | None = None  # PEM, in place of the system's authorities
+    ca: str | None = field(default=None, repr=False)  # PEM, in place of the system's authorities
     api_url: str | None = None  # of gmail and graph, in place of the provider's
     password: str | None = field(default=None, repr=False)
     oauth: OAuth | None = field(default=None, repr=False)

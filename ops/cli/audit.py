@@ -25,7 +25,7 @@ _EVENT: tuple[Column, ...] = (
     ("at", moment("at")),
     ("kind", "kind"),
     ("tenant", "tenant"),
-    ("endpoint", "endpoint"),
+    ("endpoint", lambda row: row["endpoint"] or row["mailbox"]),
     ("detail", "detail"),
 )
 

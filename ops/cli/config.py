@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @click.option("--enable", is_flag=True, help="Make endpoints active again that answered 410 Gone.")
 @DATA
 def apply(file: Path, dry_run: bool, prune: bool, enable: bool, data: Path) -> None:
-    """Make tenants, sources and endpoints what FILE says.
+    """Make tenants, sources, endpoints and mailboxes what FILE says.
 
     All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
-    A secret is a literal, env:NAME or file:PATH. Not yet: mailboxes.
+    A secret is a literal, env:NAME or file:PATH..
 
     Example: waxseal apply waxseal.yaml --dry-run
     """

@@ -37,8 +37,8 @@ UNDER_WAY = text(f"""{_ACT} AND act.who = :who AND act.act = :act AND act.at <= 
 
 # Newest first, in pages by id.
 EVENTS = text("""
-    SELECT event.id, at, kind, event.tenant, endpoint.name AS endpoint, detail
-    FROM operator_event AS event LEFT JOIN endpoint ON endpoint.id = endpoint_id
+    SELECT event.id, at, event.kind, event.tenant, endpoint.name AS endpoint, source.name AS mailbox, detail
+    FROM operator_event AS event LEFT JOIN endpoint ON endpoint.id = endpoint_id LEFT JOIN source ON source.id = source_id
     WHERE event.id < :before
       AND (CAST(:tenant AS text) IS NULL OR event.tenant = :tenant)
       AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)

@@ -289,7 +289,6 @@ extra: 1
         (3, "client_cert must be a certificate and its unencrypted private key", endpoint(client_cert="nonsense")),
         (3, "ca must be certificates in PEM", endpoint(ca="nonsense")),
         (3, "the environment variable NOPE is not set", endpoint(ca="env:NOPE")),
-        (2, "mailboxes are not supported by this version", "tenants: [{name: acme}]\nmailboxes: [{tenant: acme, name: m}]\n"),
         (2, "'acme' is there twice", "tenants:\n  [{name: acme}, {name: acme}]\n"),
         (1, "must be a list", "tenants: acme\n"),
         (2, "must be a mapping, as {name: acme}", "tenants:\n  - acme\n"),

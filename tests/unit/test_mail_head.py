@@ -83,3 +83,10 @@ def test_whatever_the_bytes_there_is_a_subject_that_can_be_stored(raw: bytes, ru
         assert 0 < len(head.subject) <= MAX_SUBJECT + 8
         assert head.subject.isprintable() or head.subject.encode()
         assert "\x00" not in head.subject + (head.message_id or "")
+
+
+def test_a_message_id_without_end_is_its_digest() -> None:
+    head = read_head(b"Message-ID: <" + b"x" * 300 + b"@y>\n\n", "address", "a", "b")
+
+    assert head.message_id is not None
+    assert head.message_id.startswith("sha256:")

@@ -1,0 +1,173 @@
+"""A mailbox in the configuration file: where it is, how to log in, what is read of it."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from schemas.config_spec import Spec
+from schemas.config_values import Secret, Slug, Url, between, checks
+from schemas.mailbox import DEFAULT_SUBJECT, WHOLE, Mailbox, MailKindName, OAuth
+from schemas.units import seconds
+
+MAX_FOLDERS: Final = 200
+MAX_NAME: Final = 255  # characters of a folder, a login, a subject
+DEFAULT_POLL: Final = 300.0  # seconds
+PORTS: Final = {True: 993, False: 143}
+FOLDERS: Final = {"imap": ("INBOX",), "gmail": (WHOLE,), "graph": ("inbox",)}
+
+GOOGLE: Final = "https://oauth2.googleapis.com/token"
+MICROSOFT: Final = "https://login.microsoftonline.com/{directory}/oauth2/v2.0/token"
+_PROVIDERS: Final = {"gmail": "google", "graph": "microsoft"}
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+def _instant(value: Any) -> Any:
+    """A date, or a time with a zone, as YAML gives it or as text."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if isinstance(value, datetime):
+        # YAML turns a time with a zone into UTC, and leaves the zone away.
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    raise ValueError("must be a date, as 2026-01-31, or a time, as 2026-01-31T12:00:00Z")
+
+
+def _line(value: str) -> str:
+    if not value.strip() or not value.isprintable() or len(value) > MAX_NAME:
+        raise ValueError(f"must be one line of printable text, {MAX_NAME} characters at most")
+    return value
+
+
+def _subject(value: str, info: ValidationInfo) -> str:
+    if value.startswith("header:"):
+        checks(info).rule(value)
+    return _line(value)
+
+
+def _safe_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must be an https:// URL: tokens go there")
+    return value
+
+
+def _host(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or not value or len(value) > MAX_NAME or set(value) & set(" /@"):
+        raise ValueError("must be the name or address of a mail server")
+    return value
+
+
+def _ca(text: str, info: ValidationInfo) -> str:
+    pem = checks(info).pem(text)
+    checks(info).tls(None, pem)
+    return pem
+
+
+Line = Annotated[str, AfterValidator(_line)]
+SafeUrl = Annotated[Url, AfterValidator(_safe_url)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Poll = Annotated[float, BeforeValidator(seconds), between(1, 86_400, "s")]
+
+
+class OAuthSpec(Spec):
+    """An application's right to read the mailbox (RFC 6749): its refresh token, and where that is turned into access tokens."""
+
+    provider: Literal["google", "microsoft"] | None = None
+    directory: Line = "common"  # of microsoft: the tenant's id
+    token_url: SafeUrl | None = None
+    client_id: Line
+    client_secret: Secret | None = Field(None, repr=False)
+    refresh_token: Secret = Field(repr=False)
+    scope: Line | None = None
+
+    def oauth(self, kind: str) -> OAuth | None:
+        """The terms as they are wanted; None when nothing says where tokens come from."""
+        provider = self.provider or _PROVIDERS.get(kind)
+        known = {"google": GOOGLE, "microsoft": MICROSOFT.format(directory=self.directory)}
+        url = self.token_url or known.get(provider or "")
+        return OAuth(url, self.client_id, self.refresh_token, self.client_secret, self.scope) if url else None
+
+
+class MailboxSpec(Spec):
+    """A mailbox, its secrets in the clear."""
+
+    tenant: Slug
+    name: Slug
+    kind: MailKindName
+    username: Line
+    host: Annotated[str, AfterValidator(_host)] | None = None
+    port: Annotated[int, between(1, 65_535, "")] | None = None
+    tls: bool = True
+    ca: Annotated[str, AfterValidator(_ca)] | None = Field(None, repr=False)
+    api_url: SafeUrl | None = None
+    password: Secret | None = Field(None, repr=False)
+    oauth: OAuthSpec | None = Field(None, repr=False)
+    folders: Annotated[list[Line], Field(min_length=1, max_length=MAX_FOLDERS)] | None = None
+    subject: Annotated[str, AfterValidator(_subject)] = DEFAULT_SUBJECT
+    sync_from: Instant | None = None
+    deliver_backfill: bool = True
+    authserv_ids: Annotated[list[Line], Field(max_length=20)] = Field([])
+    poll: Poll = DEFAULT_POLL
+
+    @model_validator(mode="after")
+    def _suits_its_kind(self) -> Self:
+        problems = [*(_of_imap(self) if self.kind == "imap" else _of_an_api(self))]
+        if self.oauth is not None and self.oauth.oauth(self.kind) is None:
+            problems.append("oauth needs provider (google or microsoft) or token_url")
+        if self.folders is not None and len(set(self.folders)) != len(self.folders):
+            problems.append("a folder is there twice")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def mailbox(self, id_: int) -> Mailbox:
+        """The mailbox as it is wanted."""
+        return Mailbox(
+            id_,
+            self.tenant,
+            self.name,
+            self.kind,
+            self.username,
+            tuple(self.folders or FOLDERS[self.kind]),
+            self.host or "",
+            (self.port or PORTS[self.tls]) if self.kind == "imap" else 0,
+            self.tls,
+            self.ca,
+            self.api_url,
+            self.password,
+            None if self.oauth is None else self.oauth.oauth(self.kind),
+            self.subject,
+            self.sync_from,
+            self.deliver_backfill,
+            tuple(self.authserv_ids),
+            self.poll,
+        )
+
+
+def _of_imap(spec: MailboxSpec) -> list[str]:
+    problems = []
+    if spec.host is None:
+        problems.append("kind imap needs host")
+    if (spec.password is None) == (spec.oauth is None):
+        problems.append("needs password or oauth, and one of them only")
+    if spec.api_url is not None:
+        problems.append("api_url is of no use to kind imap")
+    if spec.tls and spec.port == PORTS[False]:
+        problems.append("STARTTLS is not offered: use port 993, or say tls: false where the network is trusted")
+    if not spec.tls and spec.ca is not None:
+        problems.append("ca is of no use without tls")
+    return problems
+
+
+def _of_an_api(spec: MailboxSpec) -> list[str]:
+    useless = [name for name in ("host", "port", "password", "ca") if getattr(spec, name) is not None]
+    useless += ["folders"] if spec.kind == "gmail" and spec.folders is not None else []
+    useless += [] if spec.tls else ["tls: false"]
+    problems = [f"{name} is of no use to kind {spec.kind}" for name in useless]
+    return problems if spec.oauth is not None else [*problems, f"kind {spec.kind} needs oauth"]
