@@ -12,15 +12,18 @@ from typing import IO
 
 from sqlalchemy import Connection
 
+from ops.blobs import Blobs, open_blobs
 from ops.errors import OpsError
 from ops.reader import known_tenant, open_engine, snapshot, tenant_keys
 from ops.settings import Settings
 from pipeline.bundle import entry_line, header_line
 from pipeline.dedupe import chain_key
+from pipeline.errors import BlobLost
 from pipeline.store import scan
 from pipeline.store.scan import Scope
 from pipeline.verify import Keys, verify
 from schemas.fault import Fault, Verified
+from schemas.stored import StoredEntry
 
 Progress = Callable[[int], None]
 
@@ -39,7 +42,7 @@ def whole_ledger(settings: Settings, wanted: Subject) -> Iterator["Sight"]:
     with open_engine(settings) as engine, snapshot(engine) as conn:
         if wanted.tenant is not None:
             known_tenant(conn, wanted.tenant)
-        yield Sight(conn, wanted, tenant_keys(conn, settings))
+        yield Sight(conn, wanted, tenant_keys(conn, settings), open_blobs(settings))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Sight:
     conn: Connection
     wanted: Subject
     keys: Keys | None
+    blobs: Blobs
 
     @property
     def scope(self) -> Scope:
@@ -63,15 +67,18 @@ class Sight:
 
     def verify(self, report: Callable[[Fault], None], progress: Progress) -> Verified:
         """Checks all that is wanted; see `pipeline.verify`."""
-        return verify(self.conn, self.scope, self.keys, report, progress)
+        return verify(self.conn, self.scope, self.keys, self.blobs.get, report, progress)
 
-    def export(self, out: IO[bytes], progress: Progress) -> int:
-        """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` when there is none."""
+    def export(self, out: IO[bytes], progress: Progress, lost: Callable[[str], None]) -> int:
+        """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` when there is none.
+
+        An entry whose body the blob store has lost is written without content, and `lost` is told.
+        """
         assert self.wanted.tenant is not None
         out.write(header_line(self.wanted.tenant, datetime.now(UTC)))
         count = 0
         for count, entry in enumerate(scan.entries(self.conn, self.scope), 1):
-            out.write(entry_line(entry))
+            out.write(entry_line(self._whole(entry, lost)))
             if count % 1000 == 0:
                 progress(count)
         if not count and self.wanted.subject is not None:
@@ -79,6 +86,15 @@ class Sight:
                 f"nothing is recorded of {self.wanted.subject!r} for tenant {self.wanted.tenant}: no file was written"
             )
         return count
+
+    def _whole(self, entry: StoredEntry, lost: Callable[[str], None]) -> StoredEntry:
+        if entry.blob is None or entry.body is not None:
+            return entry
+        try:
+            return entry._replace(body=self.blobs.get(entry.tenant, entry.blob))
+        except BlobLost as error:
+            lost(f"{entry.subject!r} entry {entry.seq}: {error}")
+            return entry
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
+from ops.blobs import Blobs, open_blobs
 from ops.errors import OpsError
 from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.settings import Settings
 from ops.views import View, delivery_view, entry_view, letter_view, whole_letter_view
 from pipeline.dedupe import chain_key
+from pipeline.errors import BlobLost
 from pipeline.store import audit, letters, reading, scan
 from pipeline.store.letters import Letters
 
@@ -27,6 +29,7 @@ def timeline(
         keys = tenant_keys(conn, settings) or {}
         key = chain_key(keys[tenant], subject) if known_tenant(conn, tenant) in keys else None
         chain = reading.chain_of(conn, tenant, subject, key)
+    blobs = open_blobs(settings)
     left = _NO_END if limit is None else limit
     while chain is not None and left > 0:
         with snapshot(engine) as conn:
@@ -36,6 +39,8 @@ def timeline(
             if row["size"] is not None and body is None:
                 with snapshot(engine) as conn:
                     body = scan.body(conn, chain.bytes, row["seq"])
+            elif row["blob"] is not None:
+                body = _fetched(blobs, tenant, row["blob"])
             yield entry_view(row, chain.hex, body)
         if not page:
             return
@@ -72,7 +77,7 @@ def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> I
         before, left = page[-1]["id"], left - len(page)
 
 
-def dead_letter(engine: Engine, id_: int) -> View:
+def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
     """One dead letter with all that was kept of it, and what was decided about it. Raises `OpsError` when there is none."""
     with snapshot(engine) as conn:
         row = letters.letter(conn, id_)
@@ -80,7 +85,17 @@ def dead_letter(engine: Engine, id_: int) -> View:
             raise OpsError(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
         delivery = row["delivery_id"]
         tries = [] if delivery is None else reading.attempts(conn, [delivery])[delivery]
-        return whole_letter_view(row, tries, _decision(conn, row))
+        act = _decision(conn, row)
+    body = row["body"] if row["blob"] is None else _fetched(open_blobs(settings), row["tenant"], row["blob"])
+    return whole_letter_view(row, tries, act, None if body is None else bytes(body))
+
+
+def _fetched(blobs: Blobs, tenant: str, reference: str) -> bytes | None:
+    """The body, or None for one that is lost: `waxseal verify` says how."""
+    try:
+        return blobs.get(tenant, reference)
+    except BlobLost:
+        return None
 
 
 def _decision(conn: Connection, letter: Row) -> Row | None:

@@ -29,6 +29,7 @@ def entry_view(row: Row, chain: str, body: bytes | None) -> View:
         "hash": row["hash"].hex(),
         "prev": row["prev_hash"] and row["prev_hash"].hex(),
         "attributes": attributes or None,
+        "blob": row["blob"],
         "body": _text(body),
         "body_base64": None if body is None else base64.b64encode(body).decode(),
     }
@@ -64,12 +65,11 @@ def letter_view(row: Row) -> View:
     }
 
 
-def whole_letter_view(row: Row, tries: Sequence[Row], act: Row | None) -> View:
+def whole_letter_view(row: Row, tries: Sequence[Row], act: Row | None, body: bytes | None) -> View:
     """A dead letter with all that was kept: of a message as it came, of a delivery where it is in the ledger, and its tries.
 
     `act` is what an operator did with it and others, as `waxseal audit` shows it; null while it is open.
     """
-    body = None if row["body"] is None else bytes(row["body"])
     return {
         **letter_view(row),
         "act": None if act is None else act_view(act),
@@ -78,6 +78,7 @@ def whole_letter_view(row: Row, tries: Sequence[Row], act: Row | None) -> View:
         "tries": [_try_view(each) for each in tries],
         "content_type": row["content_type"],
         "headers": row["headers"],
+        "blob": row["blob"],
         "body": _text(body),
         "body_base64": None if body is None else base64.b64encode(body).decode(),
     }

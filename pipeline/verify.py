@@ -11,7 +11,7 @@ and for every entry of it, in order,
  (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
  (4) its number is one more than the one before, and `prev` is the hash of the entry before;
  (5) the entry's columns, and the tenant of its chain, say what the envelope says;
- (6) the content is there, and the envelope commits to it;
+ (6) the content is there, its body in the row or in the blob store, and the envelope commits to it;
  (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject say what they say;
  (8) the fingerprint is that of its tenant's key, source and id;
 
@@ -36,7 +36,7 @@ from sqlalchemy import Connection
 from pipeline.chain import entry_hash
 from pipeline.cloudevents import instant
 from pipeline.dedupe import chain_key, fingerprint
-from pipeline.errors import Rejected, Unreadable
+from pipeline.errors import BlobLost, Rejected, Unreadable
 from pipeline.proof import Finding, Thread, check_content, read_attributes, read_envelope
 from pipeline.store import scan
 from pipeline.store.copy import timestamp
@@ -47,17 +47,21 @@ from schemas.stored import StoredChain, StoredEntry
 STEP: Final = 1000  # entries between two calls of `progress`
 
 Keys = Mapping[str, bytes]
+Fetch = Callable[[str, str], bytes]  # (tenant, reference) -> the body; raises `BlobLost` for one that is not there
 Report = Callable[[Fault], None]
 Progress = Callable[[int], None]
 
 
-def verify(conn: Connection, scope: Scope, keys: Keys | None, report: Report, progress: Progress = lambda _: None) -> Verified:
+def verify(
+    conn: Connection, scope: Scope, keys: Keys | None, fetch: Fetch, report: Report, progress: Progress = lambda _: None
+) -> Verified:
     """Checks all of `scope`, and reports every fault that there is: it never stops at the first.
 
     `conn` must be in one REPEATABLE READ transaction, so that what is appended meanwhile is not taken for a fault. Without the
-    tenants' `keys` the fingerprints and chain keys of steps (1) and (8) are not checked. Memory is bounded.
+    tenants' `keys` the fingerprints and chain keys of steps (1) and (8) are not checked. Memory is bounded. What `fetch` raises
+    besides `BlobLost` ends it: then nothing is known.
     """
-    verifier = _Verifier(keys, report, progress)
+    verifier = _Verifier(keys, fetch, report, progress)
     rows = scan.chains(conn, scope)
     row = next(rows, None)
     for chain_id, entries in groupby(scan.entries(conn, scope), _position):
@@ -82,8 +86,9 @@ def _position(row: StoredChain | StoredEntry) -> bytes:
 
 
 class _Verifier:
-    def __init__(self, keys: Keys | None, report: Report, progress: Progress) -> None:
+    def __init__(self, keys: Keys | None, fetch: Fetch, report: Report, progress: Progress) -> None:
         self._keys = keys
+        self._fetch = fetch
         self._report = report
         self._progress = progress
         self._entries = self._chains = self._faults = 0
@@ -147,12 +152,16 @@ class _Verifier:
         yield from self._content(row, entry, envelope)
 
     def _content(self, row: StoredChain | None, entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
-        if entry.attributes is None or entry.salt is None or entry.body is None:
+        if entry.attributes is None or entry.salt is None or (entry.body is None and entry.blob is None):
             yield "content_missing", "nothing authorises that it is gone"
             return
-        if entry.blob is not None:
+        if entry.body is not None and entry.blob is not None:
             yield "content_column", f"blob is {entry.blob:.80}, but the body is here"
-        yield from check_content(envelope["pc"], entry.attributes, entry.body, entry.salt)  # (6)
+        try:
+            body = self._fetch(envelope["tenant"], entry.blob or "") if entry.body is None else entry.body
+            yield from check_content(envelope["pc"], entry.attributes, body, entry.salt)  # (6)
+        except BlobLost as error:
+            yield error.kind, str(error)
         try:
             attributes = read_attributes(entry.attributes)  # (7)
         except Unreadable as error:

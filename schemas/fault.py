@@ -12,6 +12,8 @@ FaultKind = Literal[
     "column",  # a column of the entry says something else than its envelope
     "content_missing",
     "content_altered",  # the envelope commits to something else
+    "blob_missing",  # the body is not in the blob store
+    "blob_altered",  # what is there in its place is another
     "attributes",  # not the JSON that LEDGER §1 describes
     "content_column",  # a column of the content says something else than the attributes
     "content_without_entry",

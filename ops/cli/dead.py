@@ -120,9 +120,10 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 
     if not (id_ or ids):
         raise click.UsageError("which one? `waxseal dead list` shows their ids", click.get_current_context())
-    with open_engine(settings_for(data, "database_url")) as engine:
+    settings = settings_for(data, "database_url")
+    with open_engine(settings) as engine:
         for wanted in (*id_, *ids):
-            show_fields(dead_letter(engine, wanted), as_json)
+            show_fields(dead_letter(engine, settings, wanted), as_json)
 
 
 @dead.command("replay")

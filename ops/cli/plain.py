@@ -60,6 +60,8 @@ def explain(error: Exception) -> str:
 
     if isinstance(error, OpsError):
         return str(error)
+    if _is_from("pipeline.errors", "BlobsAway", error):
+        return f"{error}: check WAXSEAL_BLOBS"
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         return error.format_message() + (f" (see `{context.command_path} --help`)" if context else "")

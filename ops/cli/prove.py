@@ -68,7 +68,10 @@ def export(tenant: str, subject: str | None, output: Path, data: Path) -> None:
         progress("exporting", sight.size()) as show,
         replacing(output) as out,
     ):
-        count = sight.export(out, show)
+        lost: list[str] = []
+        count = sight.export(out, show, lost.append)
+    for each in lost:
+        click.echo(printable(f"without content: {each}"), err=True)
     click.echo(f"{counted(count, 'entry', 'entries')} in {output}", err=True)
 
 

@@ -25,7 +25,7 @@ CHAIN_BY_WORDS = text("SELECT chain_id FROM chain WHERE tenant = :tenant AND sub
 # In pages by number, so that no transaction waits for whoever reads; an entry does not change between two pages.
 TIMELINE = text("""
     SELECT entry.seq, hash, prev_hash, envelope, attributes, octet_length(body) AS size,
-           CASE WHEN octet_length(body) <= :inline THEN body END AS body
+           CASE WHEN octet_length(body) <= :inline THEN body END AS body, blob
     FROM entry
     LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     WHERE entry.chain_id = :chain_id AND entry.seq > :after ORDER BY entry.seq LIMIT :limit""")

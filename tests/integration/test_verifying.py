@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from sqlalchemy import Connection, Engine, make_url, text
+from tests_support import NO_BLOBS
 
 from ops.cli import main
 from ops.db import make_engine, transaction
@@ -96,7 +97,7 @@ def run(conn: Connection, statement: str) -> int:
 
 def checked(conn: Connection, scope: Scope, keys: dict[str, bytes] | None) -> tuple[Verified, list[Fault]]:
     faults: list[Fault] = []
-    return verify(conn, scope, keys, faults.append), faults
+    return verify(conn, scope, keys, NO_BLOBS.get, faults.append), faults
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +411,7 @@ def test_progress_is_told(database, engine, monkeypatch) -> None:
     record(engine, *(event("acme", f"s-{n % 3}", f"e-{n}") for n in range(10)))
     told: list[int] = []
     with engine.connect() as conn:
-        verify(conn, Scope(), KEYS, lambda _: None, told.append)
+        verify(conn, Scope(), KEYS, NO_BLOBS.get, lambda _: None, told.append)
 
     assert [4, 8] == told
 
