@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -92,28 +93,41 @@ class Blobs:
     def exists(self, tenant: str, reference: str) -> bool:
         """Whether something is there under that name; only `get` says whether it is the body."""
         key = _key(tenant, reference)
-        return self._within("find", lambda: self._head(key) or self._head(ASIDE + key))
+        return self._within("find", lambda: self._head(key) or self._head(ASIDE + key)) is not None
 
     def stored(self, *, aside: bool = False) -> Iterator[Kept]:
-        """Every blob in the store, or every one that was set aside, in no order and without its body."""
+        """Every blob in the store, or every one that was set aside, in no order and without its body; nothing else there is."""
         pages = self._within("list", lambda: iter(obstore.list(self._opened(), ASIDE if aside else None)))
         while (page := self._within("list", lambda: next(pages, None))) is not None:
             kept = (Kept(each["path"], each["size"], each["last_modified"]) for each in page)
-            yield from (each for each in kept if each.key.startswith(ASIDE) is aside)
+            yield from (each for each in kept if each.key.startswith(ASIDE) is aside and _is_ours(each))
+
+    def look(self, kept: Kept) -> Kept | None:
+        """How it is now; None when it is gone."""
+        return self._within("find", lambda: self._head(kept.key))
+
+    def put_back(self, kept: Kept) -> None:
+        """Move what was set aside to its place again, young."""
+        self._move(kept, kept.key.removeprefix(ASIDE))
 
     def set_aside(self, kept: Kept) -> None:
-        """Move a blob to where `get` still finds it, and `discard` deletes it. It may be put meanwhile: nothing is lost."""
-        self._within("copy", lambda: self._write(ASIDE + kept.key, self._read(kept.key)[0]))
-        self.discard(kept)
+        """Move a blob to where `get` still finds it. It may be put meanwhile: nothing is lost."""
+        self._move(kept, ASIDE + kept.key)
 
     def discard(self, kept: Kept) -> None:
         """Delete it, if it is there."""
-        self._within("delete", lambda: obstore.delete(self._opened(), kept.key))
+        with suppress(FileNotFoundError):
+            self._within("delete", lambda: obstore.delete(self._opened(), kept.key))
 
     def clear_debris(self, before: datetime) -> int:
         """Delete what writers left half written that died before then, if the store is a folder; how many."""
         root = self._root
         return 0 if root is None else self._within("clean", lambda: _clear(root, before))
+
+    def _move(self, kept: Kept, key: str) -> None:
+        with suppress(FileNotFoundError):  # somebody else has moved it
+            self._within("copy", lambda: self._write(key, self._read(kept.key)[0]))
+            self.discard(kept)
 
     def _found(self, tenant: str, reference: str) -> tuple[bytes, Kept]:
         if not is_reference(reference):
@@ -155,13 +169,13 @@ class Blobs:
             raise BlobLost("blob_altered", f"the blob {kept.reference} holds {kept.size} bytes, more than any body")
         return bytes(found.bytes()), kept
 
-    def _head(self, key: str) -> bool:
+    def _head(self, key: str) -> Kept | None:
         try:
-            obstore.head(self._opened(), key)
-        except FileNotFoundError as error:
-            self._check_place(error)
-            return False
-        return True
+            found = obstore.head(self._opened(), key)
+        except FileNotFoundError:
+            next(obstore.list(self._opened(), key), None)  # unlike this, raises when there is no such bucket
+            return None
+        return Kept(key, found["size"], found["last_modified"])
 
     def _check_place(self, error: FileNotFoundError) -> None:
         """A whole store that is not there says nothing of one blob."""
@@ -180,9 +194,9 @@ class Blobs:
             raise BlobsAway(f"the blob store did not {what} within {self._seconds:.0f} s") from None
         except FileNotFoundError as error:
             self._check_place(error)
-            if what == "get":
-                raise
-            raise BlobsAway(f"the blob store cannot {what}: {_one_line(error)}") from error
+            if what == "put":
+                raise BlobsAway(f"the blob store cannot put: {_one_line(error)}") from error
+            raise
         except (OSError, obstore.exceptions.BaseError) as error:
             raise BlobsAway(f"the blob store cannot {what}: {_one_line(error)}") from error
 
@@ -193,6 +207,10 @@ class Blobs:
             answer.set_exception(error)
         finally:
             self._calls.release()
+
+
+def _is_ours(kept: Kept) -> bool:
+    return is_reference(kept.reference) and kept.key.removeprefix(ASIDE) == _key(kept.tenant, kept.reference)
 
 
 def _key(tenant: str, reference: str) -> str:

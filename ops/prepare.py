@@ -49,7 +49,13 @@ def allowed(settings: Settings) -> str:
 
 
 def _blobs(data: Path, settings: Settings) -> str:
-    return settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
+    """The same place wherever a command is run from; a folder is made, so that a missing one means something."""
+    place = settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
+    if place.startswith("s3://"):
+        return place
+    folder = Path(place).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)
 
 
 def _make_login(database_url: str, password: str) -> None:

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
     blobs: str = Field(
         ".waxseal/blobs",
-        description="where large bodies are to be kept: a folder or s3://bucket/prefix; not used by this version",
+        description="where bodies over 256 KiB are kept: a folder that all processes share, or s3://bucket/prefix, with "
+        "credentials, region and endpoint in the usual AWS_ variables",
     )
     log: Literal["auto", "console", "json"] = Field(
         "auto", description="form of the logs; auto: console on a terminal, else json"

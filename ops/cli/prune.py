@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from ops.settings import Settings
     from pipeline.store.partitions import Partition
+
+_LOOKS, _BETWEEN_LOOKS = 20, 0.25  # seconds
 
 _PARTITION: tuple[Column, ...] = (
     ("day", "day"),
@@ -48,30 +52,39 @@ class _Age(click.ParamType[timedelta]):
 @click.command()
 @click.option("--attempts-older-than", "attempts", type=_Age(), help="Drop the attempts of days before that, as 30d.")
 @click.option("--letters-older-than", "letters", type=_Age(), help="Drop dead letters replayed or discarded before that.")
+@click.option("--blobs-older-than", "blobs", type=_Age(), help="Take away blobs that nobody refers to or used since then.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
 @acting
 @DATA
-def prune(attempts: timedelta | None, letters: timedelta | None, dry_run: bool, terms: Terms, data: Path) -> None:
-    """Drop old attempts, and dead letters that were decided about. Shows them only, unless there is --yes.
+def prune(
+    attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: Terms, data: Path
+) -> None:
+    """Drop old attempts, dead letters that were decided about, and blobs of nobody. Shows them only, unless there is --yes.
 
-    The attempt log is dropped in whole days, and nobody waits meanwhile. Nothing else is ever touched: no entry and no content
-    of the ledger, no delivery with its state, no dead letter that is open. Needs the login of the database's owner.
+    The attempt log is dropped in whole days, and nobody waits meanwhile. A blob that no entry and no dead letter refers to is
+    set aside first, and deleted when it has lain there for as long again; not while messages wait in the inbox. Nothing else
+    is ever touched: no entry and no content of the ledger, no delivery with its state, no dead letter that is open. Needs the
+    login of the database's owner.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
     """
     from ops.reader import open_engine
     from ops.stack import settings_for
 
-    if attempts is None and letters is None:
-        raise click.UsageError("which? --attempts-older-than or --letters-older-than", click.get_current_context())
+    if attempts is None and letters is None and blobs is None:
+        which = "which? --attempts-older-than, --letters-older-than or --blobs-older-than"
+        raise click.UsageError(which, click.get_current_context())
     if dry_run and terms.yes:
         raise click.UsageError("--dry-run or --yes, not both", click.get_current_context())
     now = datetime.now(UTC)
-    with open_engine(settings_for(data, "database_url")) as engine:
+    settings = settings_for(data, "database_url")
+    with open_engine(settings) as engine:
         if attempts is not None:
             _prune_attempts(engine, now - attempts, terms)
         if letters is not None:
             _prune_letters(engine, now - letters, terms)
+        if blobs is not None:
+            _prune_blobs(settings, engine, now - blobs, terms)
     if not terms.yes:
         click.echo("nothing was dropped: add --yes", err=True)
 
@@ -105,6 +118,44 @@ def _prune_letters(engine: "Engine", before: datetime, terms: Terms) -> None:
         with progress("deleting", planned) as show:
             done = drop_letters(engine, act, planned, before, Pace(terms.rate), show)
         _tell(terms, "dropped_letters", done, f"dropped {counted(done, 'dead letter', 'dead letters')}")
+
+
+def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms: Terms) -> None:
+    from ops.acts import Act
+    from ops.blobs import open_blobs
+    from ops.orphans import collect, find
+
+    if terms.yes:
+        _need_empty_inbox(settings)
+    blobs = open_blobs(settings)
+    orphans = find(engine, blobs, before)
+    size = sum(kept.size for kept in (*orphans.fresh, *orphans.aside))
+    if terms.as_json:
+        show_json({"orphans": len(orphans.fresh), "orphans_aside": len(orphans.aside), "bytes": size})
+    else:
+        aside = f"{len(orphans.aside)} of them aside for as long" if orphans.aside else "none of them aside yet"
+        click.echo(f"{counted(len(orphans), 'blob', 'blobs')} of nobody, {size / 2**20:.1f} MiB, {aside}")
+    if terms.yes and len(orphans):
+        act = Act(terms.who, "prune blobs", {"before": before.isoformat()})
+        with progress("taking away", len(orphans)) as show:
+            done = collect(engine, blobs, act, orphans, show)
+        _tell(terms, "taken_blobs", done, f"{counted(done, 'blob', 'blobs')} set aside, or deleted that were")
+
+
+def _need_empty_inbox(settings: "Settings") -> None:
+    """A message that waits may refer to a blob that nothing else refers to yet, and may have waited for long."""
+    from ops.errors import OpsError
+    from ops.settings import require
+    from workers.depths import depths
+    from workers.topology import INBOX
+
+    require(settings, "amqp_url")
+    for _ in range(_LOOKS):
+        waiting = depths(settings.amqp_url)[INBOX]
+        if not waiting:
+            return
+        time.sleep(_BETWEEN_LOOKS)
+    raise OpsError(f"{waiting} messages wait in {INBOX} and may refer to blobs: run this again when they are recorded")
 
 
 def _show(old: "Sequence[Partition]", as_json: bool) -> None:
