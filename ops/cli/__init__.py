@@ -17,11 +17,13 @@ from ops.cli.prove import COMMANDS as PROVING
 from ops.cli.prune import COMMANDS as PRUNING
 from ops.cli.read import COMMANDS as READING
 from ops.cli.run import COMMANDS as RUNNING
+from ops.cli.send import COMMANDS as TRYING
 from ops.cli.status import COMMANDS as LOOKING
 
 COMMANDS: tuple[click.Command, ...] = (
     *RUNNING,
     *CONFIGURING,
+    *TRYING,
     *LOOKING,
     *READING,
     *OWING,

@@ -1,5 +1,7 @@
 """Rules of a source: JSON pointers and headers."""
 
+import hashlib
+
 import pytest
 
 from pipeline.errors import Rejected
@@ -52,12 +54,26 @@ def test_a_header_rule_does_not_care_what_the_body_is() -> None:
     assert read("header:x-order", b"\xff") == "from the header"
 
 
-@pytest.mark.parametrize("rule", ["/a", "/", "/a~1b/0", "header:X-Id"])
-def test_a_pointer_or_a_header_is_a_rule(rule) -> None:
+@pytest.mark.parametrize(
+    ("expected", "rule"),
+    [("+1555", "form:From"), ("+1555", "form: From "), (None, "form:from"), (None, "form:Blank"), (None, "form:Absent")],
+)
+def test_a_form_rule_reads_a_field_of_a_form(expected, rule) -> None:
+    assert expected == read(rule, b"From=%2B1555&From=2&Blank=")
+
+
+def test_a_digest_rule_gives_the_sha256_of_any_body() -> None:
+    assert hashlib.sha256(b"\xff").hexdigest() == read("digest:body", b"\xff")
+
+
+@pytest.mark.parametrize("rule", ["/a", "/", "/a~1b/0", "header:X-Id", "form:From", "digest:body"])
+def test_a_pointer_a_header_a_field_or_a_digest_is_a_rule(rule) -> None:
     check_rule(rule)
 
 
-@pytest.mark.parametrize("rule", ["", "a/b", "$.a", "header:", "header:  ", "HEADER:x", "body.id"])
+@pytest.mark.parametrize(
+    "rule", ["", "a/b", "$.a", "header:", "header:  ", "HEADER:x", "body.id", "form:", "digest:", "digest:x"]
+)
 def test_anything_else_is_no_rule(rule) -> None:
-    with pytest.raises(ValueError, match="header"):
+    with pytest.raises(ValueError, match=r"header|form"):
         check_rule(rule)
