@@ -1,0 +1,199 @@
+"""What a mail says, and what came with it."""
+
+import quopri
+from dataclasses import dataclass, field
+from email.utils import collapse_rfc2231_value
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+from pipeline.mail.enclosed import TNEF_TYPES, open_tnef, uuencoded
+from pipeline.mail.findings import Findings
+from pipeline.mail.html import text_of_html
+from pipeline.mail.structure import Part
+from pipeline.mail.words import decoded, header_text, one_line, phrase, storable, unbase64
+from schemas.mail_document import Attachment
+
+MAX_TEXT: Final = 1024 * 1024  # characters
+MAX_NAME: Final = 255  # characters
+MAX_ATTACHMENTS: Final = 2000
+
+_PLAIN: Final = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit"})
+_UUENCODE: Final = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
+
+Form = Literal["plain", "html", "tnef"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of the mail's text, and what it was made of."""
+
+    form: Form
+    text: str
+
+
+@dataclass(slots=True)
+class Content:
+    """Text and attachments, as they are found."""
+
+    blocks: list[Block] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+
+    @property
+    def text(self) -> str | None:
+        """All blocks, one below the other; None when there is no text."""
+        text = "\n\n".join(block.text for block in self.blocks if block.text.strip())
+        return text or None
+
+    @property
+    def text_from(self) -> Literal["plain", "html", "mixed", "tnef"] | None:
+        """What the text was made of."""
+        forms = {block.form for block in self.blocks if block.text.strip()}
+        return "mixed" if len(forms) > 1 else next(iter(forms), None)
+
+
+def read_content(root: Part, findings: Findings, *, careful: bool) -> Content:
+    """The text and the attachments of a mail. `careful` opens neither HTML nor TNEF."""
+    content = Content()
+    with findings.kept_going("unparsed", "content"):
+        content.blocks.extend(_walked(root, content, findings, careful=careful))
+    length = sum(len(block.text) for block in content.blocks)
+    if length > MAX_TEXT:
+        findings.flag("text_cut")
+        content.blocks = _cut(content.blocks)
+    return content
+
+
+def decoded_bytes(part: Part, findings: Findings) -> bytes:
+    """The content of a part without its transfer encoding; what was badly encoded as far as it goes."""
+    payload = part.get_payload()
+    if not isinstance(payload, str):
+        return b""
+    raw = payload.encode("ascii", "surrogateescape") if payload.isascii() or _is_escaped(payload) else payload.encode()
+    said = part.get("content-transfer-encoding", "")
+    encoding = one_line(str(said).partition(";")[0], 80).lower()
+    if encoding == "base64":
+        return unbase64(raw, findings)
+    if encoding == "quoted-printable":
+        return quopri.decodestring(raw)
+    if encoding in _UUENCODE:
+        files, _ = uuencoded(raw, findings)
+        return files[0].data if files else raw
+    if encoding not in _PLAIN:
+        findings.flag("unknown_encoding", encoding)
+    return raw
+
+
+def _is_escaped(payload: str) -> bool:
+    """Whether what is not ASCII are bytes that the parser kept as surrogates, which it always does."""
+    try:
+        payload.encode("ascii", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walked(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+    findings.check_time()
+    children = part.children()
+    if not children:
+        return _leaf(part, content, findings, careful=careful)
+    walked = [_walked(each, content, findings, careful=careful) for each in children]
+    if part.get_content_type() == "multipart/alternative":
+        return _best(walked)
+    return [block for blocks in walked for block in blocks]
+
+
+def _best(alternatives: list[list[Block]]) -> list[Block]:
+    """The plain one, and where it says nothing, the last that says something: the richest."""
+    telling = [blocks for blocks in alternatives if any(block.text.strip() for block in blocks)]
+    plain = [blocks for blocks in telling if all(block.form == "plain" for block in blocks)]
+    return (plain or telling[-1:] or [[]])[0]
+
+
+def _leaf(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+    data = decoded_bytes(part, findings)
+    kind = one_line(part.get_content_type(), 127)
+    if kind.startswith("multipart/"):  # without a boundary that could be found
+        kind = "text/plain"
+    name = _name(part, findings)
+    if kind in TNEF_TYPES and not careful:
+        opened = open_tnef(data, findings)
+        if opened.files or opened.text:
+            for each in opened.files:
+                _attach(
+                    content,
+                    Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="tnef"),
+                    findings,
+                )
+            return [Block("tnef", opened.text)] if opened.text else []
+    if kind in ("text/plain", "text/html") and name is None and not _is_attached(part):
+        return _text(part, data, kind, content, findings, careful=careful)
+    if data or name is not None or kind != "text/plain":
+        id_ = one_line(str(part.get("content-id", "")), MAX_NAME).strip("<>") or None
+        inline = str(part.get("content-disposition", "")).strip().lower().startswith("inline") or id_ is not None
+        inline = inline and not _is_attached(part)
+        _attach(content, Attachment(name, kind, *_digest(data), inline, id_), findings)
+    return []
+
+
+def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+    if kind == "text/html" and careful:
+        return []
+    if kind == "text/plain" and b"begin " in data:
+        files, data = uuencoded(data, findings)
+        for each in files:
+            found = Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="uuencode")
+            _attach(content, found, findings)
+    if b"\0" in data:
+        findings.flag("nul", "in the text")
+    charset = part.get_param("charset", "")
+    text = decoded(data, collapse_rfc2231_value(charset) if charset else "", findings)
+    if kind == "text/html":
+        return [Block("html", text_of_html(text, findings))]
+    return [Block("plain", "\n".join(storable(text).splitlines()))]
+
+
+def _attach(content: Content, attachment: Attachment, findings: Findings) -> None:
+    if len(content.attachments) == MAX_ATTACHMENTS:
+        findings.flag("too_many_attachments")
+    else:
+        content.attachments.append(attachment)
+
+
+def _digest(data: bytes) -> tuple[int, str]:
+    return len(data), sha256(data).hexdigest()
+
+
+def _is_attached(part: Part) -> bool:
+    return str(part.get("content-disposition", "")).strip().lower().startswith("attachment")
+
+
+def _name(part: Part, findings: Findings) -> str | None:
+    """What the sender calls the part, in RFC 2231's form or any other that is met."""
+    for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
+        value: Any = part.get_param(parameter, None, header)
+        if value is not None:
+            return _named(_parameter(value, findings))
+    return None
+
+
+def _parameter(value: Any, findings: Findings) -> str:
+    if isinstance(value, tuple):
+        charset, _language, text = value
+        return decoded(str(text).encode("latin-1", "replace"), str(charset or "us-ascii"), findings)
+    text = str(value)
+    if not text.isascii():
+        text = header_text(text.encode("ascii", "surrogateescape") if _is_escaped(text) else text.encode(), findings)
+    return phrase(text, findings)
+
+
+def _named(name: str) -> str:
+    return one_line(name, MAX_NAME)
+
+
+def _cut(blocks: list[Block]) -> list[Block]:
+    kept, room = [], MAX_TEXT
+    for block in blocks:
+        kept.append(Block(block.form, block.text[:room]))
+        room -= len(kept[-1].text)
+    return kept

@@ -1,0 +1,100 @@
+"""From a mail's raw bytes to its document. Never raises: what cannot be read is missing and flagged, and the rest is there."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from pipeline.mail import reports
+from pipeline.mail.authentic import Dns, authenticate
+from pipeline.mail.content import read_content
+from pipeline.mail.fields import Fields, addresses, date_of, id_of, ids, look_for_oddities, read_fields, references
+from pipeline.mail.findings import Findings
+from pipeline.mail.structure import Part, count, read_parts
+from pipeline.mail.words import phrase
+from schemas.mail_document import Flag, MailDocument
+
+SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a mail is to be read: whose Authentication-Results are believed, where keys are looked up, in how many seconds.
+
+    `dns` None: no signature is checked. `careful`: nothing is opened that some library has no bounds for.
+    """
+
+    trusted: Collection[str] = ()
+    dns: Dns | None = field(default=None, repr=False)
+    seconds: float = SECONDS
+    careful: bool = False
+
+
+def mail_document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocument:
+    """The document of a mail, whatever bytes it is. The same bytes, terms and keys give the same document.
+
+    The reading stops at the first part that begins after `terms.seconds`, by `clock`; what one part may take is bounded by
+    its size. Who cannot wait for that reads in a process that can be ended.
+    """
+    try:
+        return _document(raw, terms, clock)
+    except Exception as error:  # noqa: BLE001 - the promise of this module
+        return unparsed(raw, f"{type(error).__name__}: {error}")
+
+
+def unparsed(raw: bytes, why: str, *flags: Flag) -> MailDocument:
+    """The document of a mail that nothing could be made of."""
+    findings = Findings()
+    findings.flag("unparsed", why)
+    for each in flags:
+        findings.flag(each)
+    return MailDocument(len(raw), sha256(raw).hexdigest(), flags=findings.flags, notes=findings.notes)
+
+
+def _document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocument:
+    findings = Findings(clock, terms.seconds)
+    if terms.careful:
+        findings.flag("careful")
+    fields = read_fields(raw, findings)
+    look_for_oddities(fields, raw[: fields.end], findings)
+    found = _of_header(fields, findings)
+    root = read_parts(raw, findings)
+    content = read_content(root, findings, careful=terms.careful)
+    found |= _of_reports(fields, root, findings)
+    with findings.kept_going("unparsed", "signatures"):
+        found["authentication"] = authenticate(raw, fields, terms.trusted, terms.dns, findings, careful=terms.careful)
+    return MailDocument(
+        len(raw),
+        sha256(raw).hexdigest(),
+        **found,
+        text=content.text,
+        text_from=content.text_from,
+        attachments=tuple(content.attachments),
+        parts=count(root),
+        flags=findings.flags,
+        notes=findings.notes,
+    )
+
+
+def _of_header(fields: Fields, findings: Findings) -> dict[str, Any]:
+    names = {"from_": "from", "sender": "sender", "reply_to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc"}
+    found: dict[str, Any] = {key: addresses(fields, name, findings) for key, name in names.items()}
+    with findings.kept_going("unparsed", "header"):
+        subject = fields.first("subject")
+        found["subject"] = None if subject is None else phrase(subject, findings)
+        moment = date_of(fields, findings)
+        found["date"] = None if moment is None else moment.isoformat().replace("+00:00", "Z")
+        found["message_id"] = id_of(fields, findings)
+        answered = fields.first("in-reply-to")
+        found["in_reply_to"] = tuple(ids(answered, findings)[:10]) if answered else ()
+        found["references"] = references(fields, found["message_id"], findings)
+    return found
+
+
+def _of_reports(fields: Fields, root: Part, findings: Findings) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with findings.kept_going("unparsed", "reports"):
+        found["automatic"] = reports.automatic(fields, findings)
+        found["spam"] = reports.spam(fields, findings)
+        found["bounce"] = reports.bounce(fields, root, findings)
+    return found

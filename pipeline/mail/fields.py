@@ -1,0 +1,181 @@
+"""The header of a mail: read from its first bytes alone, in time that is linear in them, whatever they are."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import getaddresses, parsedate_to_datetime
+from inspect import signature
+from typing import Any, Final
+
+from pipeline.mail.findings import Findings
+from pipeline.mail.words import header_text, one_line, phrase
+from schemas.mail_document import Address
+
+HEADER_BLOCK: Final = 256 * 1024  # bytes
+ONE_HEADER: Final = 64 * 1024  # bytes
+MAX_HEADERS: Final = 2000
+MAX_ADDRESSES: Final = 2000  # of one kind of header
+MAX_ADDRESS: Final = 320  # characters
+MAX_NAME: Final = 500
+MAX_REFERENCES: Final = 200
+MAX_ID: Final = 998  # characters of a message id: a line's length
+
+#: Once at most (RFC 5322 §3.6); a second one of these is how somebody shows one reader another mail than the other.
+_ONCE: Final = ("from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to", "references", "subject", "date")
+_ENDS: Final = (b"\n\r\n", b"\n\n", b"\r\r")
+_NAMED: Final = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(.*)", re.DOTALL)
+_ID: Final = re.compile(r"<([^<>]{1,2000})>")
+_SPACES: Final = re.compile(r"\s+")
+# What is doubtful is given as it stands, and flagged: newer Pythons would rather give nothing.
+_LENIENT: Final[dict[str, Any]] = {"strict": False} if "strict" in signature(getaddresses).parameters else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields of a header in their order: names in lower case, values unfolded, as bytes. `end` is where the body begins."""
+
+    items: Sequence[tuple[str, bytes]]
+    end: int
+
+    def all(self, name: str) -> list[bytes]:
+        """The values of every field of that name."""
+        return [value for each, value in self.items if each == name]
+
+    def first(self, name: str) -> bytes | None:
+        """The value of the first field of that name."""
+        return next((value for each, value in self.items if each == name), None)
+
+
+def read_fields(raw: bytes, findings: Findings) -> Fields:
+    """The fields of `raw`, as far as its bounds go; never raises. Lines that are no header are left out, and flagged."""
+    end = _end_of_header(raw)
+    if end < 0:
+        end = min(len(raw), HEADER_BLOCK)
+        if len(raw) > HEADER_BLOCK:
+            findings.flag("header_block_too_large")
+    items: list[tuple[str, bytearray]] = []
+    for number, line in enumerate(raw[:end].splitlines()):
+        if not line:
+            continue
+        if line[:1] in (b" ", b"\t") and items:
+            _fold(items[-1][1], line, findings)
+            continue
+        named = _NAMED.match(line)
+        if named and len(items) < MAX_HEADERS:
+            items.append((named[1].decode("ascii").lower(), bytearray()))
+            _fold(items[-1][1], named[2], findings)
+        elif named:
+            findings.flag("too_many_headers")
+        elif number or not line.startswith((b"From ", b">From ")):
+            findings.flag("malformed_header")
+    if not items:
+        findings.flag("no_headers")
+    return Fields([(name, bytes(value)) for name, value in items], end)
+
+
+def message_id(raw: bytes) -> str | None:
+    """The mail's Message-ID with its angle brackets; None when it has none. Never raises."""
+    return id_of(read_fields(raw, Findings()), Findings())
+
+
+def date(raw: bytes) -> datetime | None:
+    """The mail's Date in UTC; None when it has none that can be read. Never raises."""
+    return date_of(read_fields(raw, Findings()), Findings())
+
+
+def look_for_oddities(fields: Fields, head: bytes, findings: Findings) -> None:
+    """Flags what is odd about the header as a whole; `head` are its bytes."""
+    for name in _ONCE:
+        if len(fields.all(name)) > 1:
+            findings.flag("duplicate_from" if name == "from" else "duplicate_header", name)
+    if b"\0" in head:
+        findings.flag("nul", "in the header")
+    crlf = head.count(b"\r\n")
+    if head.count(b"\r") != crlf or (crlf and head.count(b"\n") != crlf):
+        findings.flag("bare_line_ends", "in the header")
+    for name, flag in (("from", "no_from"), ("date", "no_date"), ("message-id", "no_message_id")):
+        if fields.first(name) is None:
+            findings.flag(flag)  # type: ignore[arg-type]
+
+
+def addresses(fields: Fields, name: str, findings: Findings) -> tuple[Address, ...]:
+    """The mailboxes of all fields of that name; those of groups without their group."""
+    values = [header_text(value, findings) for value in fields.all(name)]
+    found: list[Address] = []
+    with findings.kept_going("malformed_address", name):
+        for shown, address in getaddresses([", ".join(values)[:ONE_HEADER]], **_LENIENT) if values else ():
+            if not shown and not address:
+                continue
+            if len(found) == MAX_ADDRESSES:
+                findings.flag("too_many_addresses", name)
+                break
+            found.append(Address(phrase(shown, findings, MAX_NAME), one_line(address, MAX_ADDRESS)))
+            if not _is_address(found[-1].address):
+                findings.flag("malformed_address", f"{name}: {address}")
+    return tuple(found)
+
+
+def id_of(fields: Fields, findings: Findings) -> str | None:
+    """The first Message-ID."""
+    value = fields.first("message-id")
+    return next(iter(ids(value, findings)), None) if value else None
+
+
+def ids(value: bytes, findings: Findings) -> list[str]:
+    """The message ids in a value, with their angle brackets, each once; of one without brackets, the first word."""
+    text = header_text(value, findings)
+    found = [f"<{one_line(_SPACES.sub('', each), MAX_ID)}>" for each in _ID.findall(text)]
+    if not found and text.strip():
+        findings.flag("malformed_message_id", text)
+        found = [f"<{one_line(text.split()[0].strip('<>'), MAX_ID)}>"]
+    return [each for each in dict.fromkeys(found) if each != "<>"]
+
+
+def references(fields: Fields, own: str | None, findings: Findings) -> tuple[str, ...]:
+    """The References, the first one and the last ones when there are too many; never the mail itself."""
+    found = list(dict.fromkeys(each for value in fields.all("references") for each in ids(value, findings)))
+    if own in found:
+        findings.flag("refers_to_itself")
+        found.remove(own)
+    if len(found) > MAX_REFERENCES:
+        findings.flag("too_many_references")
+        found = [found[0], *found[1 - MAX_REFERENCES :]]
+    return tuple(found)
+
+
+def date_of(fields: Fields, findings: Findings) -> datetime | None:
+    """The Date in UTC."""
+    value = fields.first("date")
+    if value is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(one_line(header_text(value, findings), 200))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except Exception:  # noqa: BLE001 - it raises four kinds of errors, and more in other versions
+        findings.flag("bad_date", one_line(header_text(value, findings), 100))
+        return None
+
+
+def _end_of_header(raw: bytes) -> int:
+    """Behind the first empty line; -1 when none is within bounds."""
+    if raw[:1] in (b"\n", b"\r"):
+        return 2 if raw[:2] == b"\r\n" else 1
+    ends = [(at, at + len(mark)) for mark in _ENDS if (at := raw.find(mark, 0, HEADER_BLOCK)) >= 0]
+    return min(ends)[1] if ends else -1
+
+
+def _fold(value: bytearray, line: bytes, findings: Findings) -> None:
+    piece = line.strip(b" \t\0")
+    room = ONE_HEADER - len(value) - 1
+    if len(piece) > room:
+        findings.flag("header_too_long")
+        piece = piece[: max(0, room)]
+    if value and piece:
+        value += b" "
+    value += piece
+
+
+def _is_address(text: str) -> bool:
+    local, at, domain = text.rpartition("@")
+    return bool(local and at and domain) and " " not in domain

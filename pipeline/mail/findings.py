@@ -1,0 +1,56 @@
+"""What is found odd in a mail while it is read, and how long that may still take."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from schemas.mail_document import Flag
+
+MAX_NOTES: Final = 50
+MAX_NOTE: Final = 200  # characters
+
+
+class OutOfTime(Exception):
+    """The mail has had its time."""
+
+
+class Findings:
+    """Flags and notes of one mail, and its time. `clock` gives seconds; by it the reading stops between two parts."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0, seconds: float = 1.0) -> None:
+        self._clock = clock
+        self._until = clock() + seconds
+        self._flags: set[Flag] = set()
+        self._notes: dict[str, None] = {}
+
+    def flag(self, flag: Flag, detail: str = "") -> None:
+        """Tell something odd; `detail` is for people."""
+        self._flags.add(flag)
+        if detail and len(self._notes) < MAX_NOTES:
+            text = detail.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
+            self._notes[f"{flag}: {text}"[:MAX_NOTE]] = None
+
+    def check_time(self) -> None:
+        """Raises `OutOfTime`."""
+        if self._clock() > self._until:
+            raise OutOfTime
+
+    @contextmanager
+    def kept_going(self, flag: Flag, what: str = "") -> Iterator[None]:
+        """Whatever the block raises is a flag; what it had not done by then is left undone."""
+        try:
+            yield
+        except OutOfTime:
+            self.flag("out_of_time", what)
+        except Exception as error:  # noqa: BLE001 - a mail may break any parser in any way
+            self.flag(flag, f"{what} {type(error).__name__}: {error}".strip())
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """All of them, sorted."""
+        return tuple(sorted(self._flags))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """In the order in which they were made."""
+        return tuple(self._notes)

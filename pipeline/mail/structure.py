@@ -1,0 +1,141 @@
+"""The parts of a mail, by the standard library's parser, which is stopped at every bound that it has none of itself."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.errors import MessageDefect
+from email.message import Message
+from email.parser import BytesFeedParser
+from email.policy import compat32
+from typing import Any, Final
+
+from pipeline.mail.fields import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER
+from pipeline.mail.findings import Findings
+
+MAX_SIZE: Final = 64 * 1024 * 1024  # bytes of a mail that are read; the parser needs about five times as much
+MAX_LINES: Final = 1_500_000  # of which it makes an object each
+MAX_DEPTH: Final = 100
+MAX_PARTS: Final = 1000
+MAX_PARAMETERS: Final = 8 * 1024  # characters of a header with parameters, which take the square of their number
+CHUNK: Final = 64 * 1024  # bytes between two looks at the clock
+
+_WITH_PARAMETERS: Final = ("content-type", "content-disposition")
+
+
+class _Stop(Exception):
+    """A bound was reached: what was read by then is all there is."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What the parts of one mail share while they are read."""
+
+    findings: Findings
+    parts: "list[Part]" = field(default_factory=list)
+    deep: bool = False
+
+
+class Part(Message):
+    """A part of a mail. An attached mail is one part, whose content is not read: it is another mail."""
+
+    def __init__(self, reading: _Reading) -> None:
+        super().__init__(compat32)
+        self._reading = reading
+        self._room = HEADER_BLOCK
+        self.depth = 0
+
+    def set_raw(self, name: str, value: Any) -> None:
+        """Take a header from the parser, within bounds."""
+        most = MAX_PARAMETERS if name.lower() in _WITH_PARAMETERS else ONE_HEADER
+        if len(value) > most:
+            self._reading.findings.flag("header_too_long", name[:80])
+            value = value[:most]
+        self._room -= len(name) + len(value)
+        if self._room < 0 or len(self.keys()) >= MAX_HEADERS:
+            self._reading.findings.flag("header_block_too_large" if self._room < 0 else "too_many_headers")
+        else:
+            super().set_raw(name, value)
+
+    def attach(self, payload: Any) -> None:
+        """Take a part from the parser, within bounds."""
+        payload.depth = self.depth + 1
+        super().attach(payload)
+        if payload.depth > MAX_DEPTH:
+            self._reading.findings.flag("too_deep")
+            raise _Stop
+
+    def get_content_maintype(self) -> str:
+        """The main type; an attached mail is content like any other, so that the parser leaves it as it is."""
+        maintype = super().get_content_maintype()
+        return "application" if maintype == "message" else maintype
+
+    def get_param(self, param: str, failobj: Any = None, header: str = "content-type", unquote: bool = True) -> Any:
+        """A parameter of a header; none where they cannot be read."""
+        try:
+            return super().get_param(param, failobj, header, unquote)
+        except Exception:  # noqa: BLE001 - RFC 2231 numbers alone make it raise three kinds of errors
+            self._reading.findings.flag("malformed_mime", f"parameters of {header}")
+            return failobj
+
+    def leaves(self) -> "Iterator[Part]":
+        """The parts without parts, in their order."""
+        if self.is_multipart():
+            for each in self.children():
+                yield from each.leaves()
+        else:
+            yield self
+
+    def children(self) -> "list[Part]":
+        """The parts of this one."""
+        payload = self.get_payload()
+        return [each for each in payload if isinstance(each, Part)] if isinstance(payload, list) else []
+
+
+def read_parts(raw: bytes, findings: Findings) -> Part:
+    """The mail as a tree of parts. What is beyond the bounds is missing from it, and flagged; never raises."""
+    reading = _Reading(findings)
+    made: list[Part] = []
+
+    def make(policy: Any = None) -> Part:  # noqa: ARG001 - the parser says it by name
+        part = Part(reading)
+        made.append(part)
+        if len(made) > MAX_PARTS + 2:  # the parser makes one to try it, and there is the mail itself
+            findings.flag("too_many_parts")
+            raise _Stop
+        findings.check_time()
+        return part
+
+    parser: BytesFeedParser[Any] = BytesFeedParser(make, policy=compat32)
+    with findings.kept_going("unparsed", "MIME"), suppress(_Stop):
+        _feed(parser, raw, findings)
+    root = made[1] if len(made) > 1 else Part(reading)
+    _tell_defects(made[1:], findings)
+    return root
+
+
+def count(root: Part) -> int:
+    """The number of parts, the mail itself among them."""
+    return 1 + sum(count(each) for each in root.children())
+
+
+def _feed(parser: BytesFeedParser[Any], raw: bytes, findings: Findings) -> None:
+    view, lines = memoryview(raw)[:MAX_SIZE], 0
+    if len(raw) > MAX_SIZE:
+        findings.flag("too_large")
+    for start in range(0, len(view), CHUNK):
+        chunk = bytes(view[start : start + CHUNK])
+        lines += chunk.count(b"\n") + chunk.count(b"\r")
+        if lines > MAX_LINES:
+            findings.flag("too_many_lines")
+            break
+        parser.feed(chunk)
+        findings.check_time()
+    parser.close()
+
+
+def _tell_defects(parts: list[Part], findings: Findings) -> None:
+    """Multiparts without a boundary or without an end, headers that are none, and the like."""
+    for part in parts:
+        for defect in part.defects:
+            if isinstance(defect, MessageDefect):
+                findings.flag("malformed_mime", type(defect).__name__)
