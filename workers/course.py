@@ -1,8 +1,8 @@
 """How far a try got, and when: the times of its phases, as far as there were any."""
 
-import asyncio
 import ssl
 from contextvars import ContextVar
+from time import monotonic
 from typing import NamedTuple
 
 
@@ -16,9 +16,9 @@ class Phases(NamedTuple):
 
 
 class Course:
-    """Times on the loop's clock, each None until it is reached."""
+    """Times of the monotonic clock (a loop's goes in milliseconds), each None until it is reached."""
 
-    __slots__ = ("address", "answered", "began", "dialled", "ready", "secured")
+    __slots__ = ("address", "answered", "began", "dialled", "ready", "secured", "with_proxy")
 
     def __init__(self, began: float) -> None:
         self.began = began
@@ -27,6 +27,11 @@ class Course:
         self.secured: float | None = None  # TLS began
         self.ready: float | None = None  # for the request to be sent
         self.answered: float | None = None  # the answer began
+        self.with_proxy = False  # what goes on is between us and the proxy alone
+
+    def reach(self, address: str, at: float) -> None:
+        """A connection is there."""
+        self.address, self.ready = address, at
 
     @property
     def reused(self) -> bool | None:
@@ -57,7 +62,7 @@ class TimedTls(ssl.SSLObject):
         """Shake hands; called again and again until it is done."""
         course = COURSE.get()
         if course is not None and course.secured is None:
-            course.secured = asyncio.get_running_loop().time()
+            course.secured = monotonic()
         super().do_handshake()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
+from time import monotonic
 from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -87,7 +88,7 @@ class Dialler(AbstractResolver):
         self.check(str(address[0]))
         course = COURSE.get()
         if course is not None:
-            course.dialled = course.dialled or asyncio.get_running_loop().time()
+            course.dialled = course.dialled or monotonic()
             course.address = endpoint_name(address)
         return socket.socket(family, kind, protocol)
 

@@ -1,14 +1,13 @@
 """What a failure of HTTP is called, and whose it is. The words are those of a receipt's `error`."""
 
+import socket
 import ssl
 from typing import Final
 
-import aiohttp
-from yarl import URL
-
 from pipeline.deliver import UNSENDABLE
-from workers.course import Course
+from workers.connections import NotAUrl, NotConnected
 from workers.dialling import Refused
+from workers.http1 import BadAnswer
 
 Fault = tuple[str, str]  # class, detail
 
@@ -18,18 +17,17 @@ _PROXY_AUTHENTICATION: Final = 407  # only a proxy says so
 _CLASSES: Final = (
     (TimeoutError, "timeout"),
     (Refused, "refused_address"),
-    (aiohttp.ClientConnectorDNSError, "dns"),
-    (aiohttp.ClientSSLError, "tls"),
-    (aiohttp.ServerFingerprintMismatch, "tls"),
+    (socket.gaierror, "dns"),
     (ssl.SSLError, "tls"),
-    (aiohttp.InvalidURL, "url"),
-    (aiohttp.ClientConnectorError, "connect"),
-    (aiohttp.ClientConnectionError, "reset"),
-    (aiohttp.ClientPayloadError, "reset"),
+    (NotAUrl, "url"),
+    (NotConnected, "connect"),
     (OSError, "reset"),
-    (aiohttp.ClientResponseError, "protocol"),
+    (BadAnswer, "protocol"),
     (ValueError, UNSENDABLE),
 )
+
+#: Failures that are the endpoint's or the operator's even when there is a proxy.
+_NEVER_THE_PROXYS: Final = frozenset({"refused_address", "url", UNSENDABLE})
 
 
 def refusal_of(status: int | None, *, proxied: bool) -> Fault | None:
@@ -43,29 +41,14 @@ def refusal_of(status: int | None, *, proxied: bool) -> Fault | None:
     return "status", f"answered {status}"
 
 
-def fault_of(error: Exception, status: int | None, seconds: float) -> Fault:
-    """The failure's class and what an operator should read; `status` if the answer had begun."""
-    cause = getattr(error, "os_error", None)
-    cause = cause if isinstance(cause, Refused) else error
-    kind = next((name for class_, name in _CLASSES if isinstance(cause, class_)), "internal")
-    detail = f"no whole answer within {seconds:g} s" if kind == "timeout" else _detail(cause)
-    return kind, detail if status is None else f"answered {status}, but its body did not end: {detail}"
+def fault_of(error: Exception, status: int | None, seconds: float, *, with_proxy: bool) -> Fault:
+    """The failure's class and what an operator should read; `status` if the answer had begun.
 
-
-def is_the_proxys(error: Exception, course: Course, proxy: URL) -> bool:
-    """Whether the way ended at the proxy: it was not reached, or made no tunnel, be it for the target's sake.
-
-    What a proxy says of a target that it does not reach differs too much to be told apart.
+    `with_proxy` says that the way ended between us and the proxy: it was not reached, or made no tunnel, be it for the target's
+    sake. What a proxy says of a target that it does not reach differs too much to be told apart.
     """
-    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError):
-        return True
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.host, error.port) == (proxy.host, proxy.port)
-    network = isinstance(error, OSError | aiohttp.ClientConnectionError) and not isinstance(error, ssl.SSLError)
-    return network and course.ready is None and (course.secured is None or proxy.scheme == "https")
-
-
-def _detail(error: Exception) -> str:
-    """The error's text, bounded, without the URL, which may hold a password."""
-    text = "" if isinstance(error, aiohttp.InvalidURL) else getattr(error, "message", None) or str(error)
-    return f"{type(error).__name__}: {text}"[:500]
+    kind = next((name for class_, name in _CLASSES if isinstance(error, class_)), "internal")
+    detail = f"no whole answer within {seconds:g} s" if kind == "timeout" else f"{type(error).__name__}: {error}"[:500]
+    if with_proxy and kind not in _NEVER_THE_PROXYS:
+        return "proxy", f"the proxy: {detail}"
+    return kind, detail if status is None else f"answered {status}, but its body did not end: {detail}"

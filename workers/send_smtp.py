@@ -5,6 +5,7 @@ import socket
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Final
 
 from aiosmtplib import (
@@ -53,11 +54,9 @@ class SmtpSender:
         self._dialler = Dialler(terms.allowed)
         self._contexts = TlsContexts()
         self._renderer: Renderer
-        self._loop: asyncio.AbstractEventLoop
 
     def open(self) -> None:
         """Remember the running loop."""
-        self._loop = asyncio.get_running_loop()
         self._renderer = Renderer()
 
     async def close(self) -> None:
@@ -68,7 +67,7 @@ class SmtpSender:
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
         """Hand one mail over; delivered when the server has said 250 to all of it."""
         assert endpoint.smtp is not None
-        now, began = datetime.now(UTC), self._loop.time()
+        now, began = datetime.now(UTC), monotonic()
         course, answer = Course(began), None
         try:
             async with asyncio.timeout(seconds):
@@ -78,7 +77,7 @@ class SmtpSender:
                     mail = letter(endpoint.smtp, delivery, asked["event"]["id"], rendered, now)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
                     return unsendable(error)
-                course.began = self._loop.time()
+                course.began = monotonic()
                 COURSE.set(course)
                 answer = await self._hand_over(endpoint, endpoint.smtp, mail, began + seconds)
             fault = None
@@ -94,12 +93,12 @@ class SmtpSender:
         client = _client(target, connected, context)
         try:
             await client.connect()
-            course.ready = self._loop.time()
+            course.ready = monotonic()
             await client.mail(bare(target.sender))
             for recipient in target.to:
                 await client.rcpt(bare(recipient))
             answer = await client.data(mail)
-            course.answered = self._loop.time()
+            course.answered = monotonic()
             return answer
         finally:
             _leave(client)
@@ -107,7 +106,7 @@ class SmtpSender:
 
     async def _connected(self, target: SmtpTarget, until: float) -> socket.socket:
         try:
-            return await self._dialler.dial(target.host, target.port, until - self._loop.time())
+            return await self._dialler.dial(target.host, target.port, until - monotonic())
         except (Refused, socket.gaierror, TimeoutError):
             raise
         except OSError as error:
@@ -122,7 +121,7 @@ class SmtpSender:
         answer: SMTPResponse | None,
         fault: Fault | None,
     ) -> Receipt:
-        ended = self._loop.time()
+        ended = monotonic()
         error, detail = fault or (None, None)
         response = b"" if answer is None else f"{answer.code} {answer.message}".encode(errors="replace")[:KEPT]
         return Receipt(

@@ -174,7 +174,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(listener) -> None:
     async def main(sender: HttpSender) -> list[Receipt]:
         first = await sent(sender, url, scripted(["127.0.0.1"], ["127.0.0.2"]))
         await asyncio.sleep(0.05)  # the listener closes: the second try needs a connection of its own
-        sender._session.connector.clear_dns_cache()
+        sender._connections.forget_names()
         return [first, await sent(sender, url)]
 
     found = run(HttpSender, main, Terms("waxseal/test", networks("127.0.0.1")))

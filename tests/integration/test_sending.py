@@ -1,6 +1,7 @@
 """The HTTP sender against servers that behave in every way that servers do; each try ends in time, named for what it was."""
 
 import asyncio
+import base64
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests_wire import Script, Wire, answers, wire
 
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
+from workers import connections
 from workers.send_http import KEPT, READ, HttpSender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -203,8 +205,12 @@ def test_a_cut_connection_is_a_failure(raw, error, status) -> None:
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: x\r\n" % n for n in range(100_000)) + b"\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nok",
+        b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n" + OK,
     ],
-    ids=["ssh", "tls", "no status", "negative", "two lengths", "no chunk", "huge header", "many headers", "no header", "more"],
+    ids=[
+        *("ssh", "tls", "no status", "negative", "two lengths", "no chunk", "huge header", "many headers", "no header", "more"),
+        "two answers",
+    ],
 )
 def test_what_is_no_http_is_a_failure_of_the_protocol(raw) -> None:
     with wire(begins(raw)) as server:
@@ -339,6 +345,85 @@ def test_each_phase_of_a_first_try_is_timed_and_a_kept_connection_has_none_but_t
     assert 0.1 <= second.first_byte < 0.3
     assert {f"127.0.0.1:{server.port}"} == {first.address, second.address}
     assert 1 == server.connections
+
+
+def test_trailers_wish_for_nothing() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nwebhook-delivery: disable\r\n\r\n"
+    with wire(answers(raw)) as server:
+        receipt = sent(to(server.url()))
+
+    assert (None, b"ok", None) == (receipt.error, receipt.response, receipt.wish)
+
+
+@pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", OK])
+def test_a_connection_that_its_server_closed_is_not_used_again(raw) -> None:
+    async def once(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await wire.request(reader)
+        writer.write(raw)
+
+    async def main(sender: HttpSender) -> list[Receipt]:
+        found = []
+        for _ in range(3):
+            found.append(await sender.send(to(server.url()), owed(), 2.0))
+            await asyncio.sleep(0.05)
+        return found
+
+    with wire(once) as server:
+        found = run(HttpSender, main)
+
+    assert [(None, False)] * 3 == [(receipt.error, receipt.reused) for receipt in found]
+
+
+def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
+    asked = []
+
+    def slow(host: str, port: int, *_options: object) -> list:
+        asked.append(host)
+        time.sleep(0.1)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def main(sender: HttpSender) -> list[Receipt]:
+        sender._dialler._look_up = slow
+        return await asyncio.gather(*(sender.send(to(url), owed(), 2.0) for _ in range(50)))
+
+    with wire(answers(OK)) as server:
+        url = f"http://busy.example:{server.port}/"
+        found = run(HttpSender, main)
+
+    assert [None] * 50 == [receipt.error for receipt in found]
+    assert ["busy.example"] == asked
+
+
+def test_a_connection_that_nobody_uses_is_closed(monkeypatch) -> None:
+    monkeypatch.setattr(connections, "IDLE", 0.2)
+    monkeypatch.setattr(connections, "SWEEP", 0.05)
+
+    async def main(sender: HttpSender) -> tuple[Receipt, int]:
+        receipt = await sender.send(to(server.url()), owed(), 2.0)
+        open_before = len(server.notes)
+        await asyncio.sleep(0.5)
+        return receipt, open_before
+
+    async def until_closed(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await wire.request(reader)
+        writer.write(OK)
+        wire.notes.append(await reader.read())
+
+    with wire(until_closed) as server:
+        receipt, open_before = run(HttpSender, main)
+
+    assert (None, 0, [b""]) == (receipt.error, open_before, server.notes)
+
+
+def test_a_user_in_the_url_is_who_asks() -> None:
+    with wire(answers(OK)) as server:
+        sent(to(server.url().replace("//", "//us:p%40ss@")))
+        sent(to(server.url().replace("//", "//us:p%40ss@"), headers={"authorization": "Bearer abc"}))
+
+    first, second = (head.lower().split("\r\n") for head in server.heads)
+    assert "authorization: basic " + base64.b64encode(b"us:p@ss").decode().lower() in first
+    assert "authorization: bearer abc" in second
+    assert f"host: 127.0.0.1:{server.port}" in first
 
 
 def test_headers_of_an_endpoint_are_sent_and_overrule_none_of_ours() -> None:
