@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     connection: int  # which of the sink's connections it came over
+    at: float = field(default_factory=time.monotonic)  # when it was whole
 
 
 @dataclass
