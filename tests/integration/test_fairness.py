@@ -1,4 +1,4 @@
-"""Whose deliveries wait for whose: not for an endpoint that hangs, nor for one that fails, nor for an endpoint's own retries."""
+"""Whose deliveries wait for whose: not for an endpoint that hangs or fails, nor for retries of their own endpoint."""
 
 import time
 from collections.abc import Iterator, Sequence
