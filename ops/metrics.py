@@ -24,6 +24,7 @@ from ops.metric_kinds import (
 from pipeline.errors import Rejected
 from schemas.deadletter import Stage
 from schemas.health import Breaker
+from schemas.mailbox import MAIL_KINDS
 from schemas.source import KINDS
 
 # The last member of each set takes whatever is not in it.
@@ -118,6 +119,13 @@ DEAD_LETTER_REPLAYS = counter(
 COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", "collector")
 COLLECTOR_LAST_SUCCESS = gauge("collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector")
 
+MAIL_TOKEN_REFRESHES = counter(
+    "mail_token_refreshes_total",
+    "Access tokens of mailboxes that were asked for; refused: somebody has to authorise anew.",
+    kind=(*MAIL_KINDS, "other"),
+    outcome=("refreshed", "refused", "failed"),
+)
+
 POOL_CONNECTIONS = gauge("db_pool_connections", "Connections of the pool, by state: idle or checked_out.", "state")
 POOL_SIZE = gauge("db_pool_size", "Connections the pool may hold.")
 POOL_WAIT_SECONDS = histogram("db_pool_wait_seconds", "Waiting for a connection of the pool.", WORK_SECONDS)
@@ -196,6 +204,11 @@ def observe_buried(stage: str, reason: str, transport: str | None = None) -> Non
     DEAD_LETTERS_MADE.labels(closed(stage, STAGES), closed(reason, BURIALS)).inc()
     if transport is not None:
         DELIVERIES.labels(closed(transport, TRANSPORTS), "dead_lettered").inc()
+
+
+def observe_token_refresh(kind: str, outcome: str) -> None:
+    """Count an access token that was asked for: `refreshed`, `refused` for good, or `failed` for now."""
+    MAIL_TOKEN_REFRESHES.labels(closed(kind, (*MAIL_KINDS, "other")), outcome).inc()
 
 
 def declare_actor(queue: str, actor: str, pool: str) -> None:

@@ -114,6 +114,10 @@ class Fake:
         """The next requests whose path holds `part` are answered so, and not as they would be."""
         self._instead[part].extend(answers)
 
+    def calm(self) -> None:
+        """Everything is answered as it would be."""
+        self._instead.clear()
+
     def before(self, part: str, what: Meanwhile) -> None:
         """Something happens at the provider just before the next request whose path holds `part` is answered."""
         self._before[part].append(what)

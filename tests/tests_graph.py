@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,9 @@ from tests_api import Asked, Fake, Said, Tokens
 BASE = "/v1.0/me"
 MESSAGE = "#microsoft.graph.message"
 INNER = {"date": "2026-11-20T10:00:00", "request-id": "r-1", "client-request-id": "r-1"}
-WELL_KNOWN = {"inbox": "Inbox", "sentitems": "Sent Items", "junkemail": "Junk Email"}
+WELL_KNOWN = {"inbox": "Inbox", "sentitems": "Sent Items", "junkemail": "Junk Email", "drafts": "Drafts"}
+TOP = {f"AQMk-{name}": title for name, title in WELL_KNOWN.items()} | {"AQMk-shop": "Shop"}
+BELOW = {"AQMk-shop": {"AQMk-shop-orders": "Orders"}}
 
 
 def error(status: int, code: str, message: str, **headers: str) -> Said:
@@ -43,8 +45,9 @@ class Mail:
     raw: bytes
     folder: str
     at: datetime
-    change: int = 0
+    modified: datetime
     read: bool = False
+    draft: bool = False
 
 
 class Graph(Fake):
@@ -54,18 +57,19 @@ class Graph(Fake):
         super().__init__(Tokens(refusal=_refusal, **tokens))
         self.mails: dict[str, Mail] = {}
         self.changes: list[tuple[str, str]] = []  # folder, id
-        self.folders = {f"AQMk-{name}": title for name, title in WELL_KNOWN.items()} | {"AQMk-shop": "Shop"}
+        self.folders = TOP | BELOW["AQMk-shop"]
         self.oldest = 0  # delta tokens before this have expired
         self.page = 1000  # most entries in one page
         self.hollow = False  # the first page of a delta may be empty and have a nextLink
+        self.brief = False  # a delta says no more of a mail than its id
         self.foreign = ""  # another host that links are given for
         self._ids, self._hours = itertools.count(1), itertools.count(1)
 
-    def put(self, raw: bytes, folder: str = "inbox", *, at: datetime | None = None) -> str:
+    def put(self, raw: bytes, folder: str = "inbox", *, at: datetime | None = None, draft: bool = False) -> str:
         """A mail comes in; its immutable id."""
         id = f"AAMkADNk{next(self._ids)}=="
         when = at or datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=next(self._hours))
-        self.mails[id] = Mail(id, raw, f"AQMk-{folder}", when)
+        self.mails[id] = Mail(id, raw, f"AQMk-{folder}", when, when, draft=draft)
         self._changed(id)
         return id
 
@@ -75,7 +79,7 @@ class Graph(Fake):
 
     def move(self, id: str, folder: str) -> None:
         self._changed(id)
-        self.mails[id].folder = f"AQMk-{folder}"
+        self.mails[id].folder, self.mails[id].modified = f"AQMk-{folder}", datetime.now(UTC)
         self._changed(id)
 
     def delete(self, id: str) -> None:
@@ -97,6 +101,9 @@ class Graph(Fake):
                 return told(self, match, asked)
         return NOT_FOUND
 
+    def _shown(self, id: str) -> Said:
+        return Said(200, _shown(self.mails[id])) if id in self.mails else NOT_FOUND
+
     def _value(self, id: str) -> Said:
         mail = self.mails.get(id)
         return Said(200, mail.raw, {"Content-Type": "text/plain"}) if mail else NOT_FOUND
@@ -111,14 +118,15 @@ class Graph(Fake):
 
     def _described(self, id: str) -> dict[str, Any]:
         total = sum(mail.folder == id for mail in self.mails.values())
-        return {"id": id, "displayName": self.folders[id], "totalItemCount": total, "childFolderCount": 0}
+        below = len(BELOW.get(id, {}))
+        return {"id": id, "displayName": self.folders[id], "totalItemCount": total, "childFolderCount": below}
 
-    def _list_folders(self, asked: Asked) -> Said:
+    def _list_folders(self, ids: Sequence[str], path: str, asked: Asked) -> Said:
         first, size = int(asked.one("$skip") or 0), min(int(asked.one("$top") or 10), self.page)
-        described = [self._described(id) for id in self.folders]
+        described = [self._described(id) for id in ids]
         said: dict[str, Any] = {"value": described[first : first + size]}
         if len(described) > first + size:
-            said["@odata.nextLink"] = f"{self._origin}{BASE}/mailFolders?$top={size}&$skip={first + size}"
+            said["@odata.nextLink"] = f"{self._origin}{BASE}{path}?$top={size}&$skip={first + size}"
         return Said(200, said)
 
     @property
@@ -176,7 +184,7 @@ class Graph(Fake):
 
     def _entry(self, id: str, folder: str) -> dict[str, Any]:
         if self._is_in(id, folder):
-            return _shown(self.mails[id])
+            return {"@odata.type": MESSAGE, "id": id} if self.brief else _shown(self.mails[id])
         return {"@odata.type": MESSAGE, "id": id, "@removed": {"reason": "deleted"}}
 
     def _changed(self, id: str) -> None:
@@ -184,9 +192,9 @@ class Graph(Fake):
 
 
 def _shown(mail: Mail) -> dict[str, Any]:
-    received = mail.at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    etag = f'W/"CQAAABYAAA{mail.id}"'
-    return {"@odata.type": MESSAGE, "@odata.etag": etag, "receivedDateTime": received, "isRead": mail.read, "id": mail.id}
+    times = {"receivedDateTime": mail.at, "lastModifiedDateTime": mail.modified}
+    about = {"@odata.type": MESSAGE, "@odata.etag": f'W/"CQAAABYAAA{mail.id}"', "isRead": mail.read, "isDraft": mail.draft}
+    return about | {name: time.strftime("%Y-%m-%dT%H:%M:%SZ") for name, time in times.items()} | {"id": mail.id}
 
 
 def _prefer(asked: Asked) -> str:
@@ -209,11 +217,13 @@ def _refusal(kind: str) -> Mapping[str, Any]:
 
 FOLDER = r"/mail[fF]olders(?:/(?P<plain>[^/]+)|\('(?P<quoted>[^']+)'\))"
 ROUTES: tuple[tuple[str, Callable[[Graph, re.Match[str], Asked], Said]], ...] = (
-    ("/mailFolders", lambda graph, _, asked: graph._list_folders(asked)),
+    ("/mailFolders", lambda graph, match, asked: graph._list_folders([*TOP], match[0], asked)),
+    ("/mailFolders/([^/]+)/childFolders", lambda graph, match, asked: graph._list_folders([*BELOW[match[1]]], match[0], asked)),
     (FOLDER, lambda graph, match, _: graph._about(match["plain"] or match["quoted"])),
     (f"{FOLDER}/messages/delta", lambda graph, match, asked: graph._delta(match["plain"] or match["quoted"], asked)),
     (f"{FOLDER}/messages", lambda graph, match, asked: graph._list(match["plain"], asked)),
     (rf"{FOLDER}/messages/[^/]+/\$value", lambda *_: NOT_SUPPORTED),
+    (r"/messages/([^/]+)", lambda graph, match, _: graph._shown(match[1])),
     (r"/messages/([^/]+)/\$value", lambda graph, match, _: graph._value(match[1])),
 )
 
