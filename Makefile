@@ -11,6 +11,7 @@ demo: setup     ## run the whole system and send real traffic through it
 	@$(BIN)/waxseal demo
 
 test: lint      ## lint, then all tests on real servers, with coverage; ARGS='-k name' for some
+	@$(PYTHON) -m ops.bootstrap --tests
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 lint: setup     ## rules, format, types

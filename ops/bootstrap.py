@@ -1,7 +1,8 @@
 """Sets a machine up, from a bare clone to everything that `make demo` and `make test` need: `python3 -m ops.bootstrap`.
 
 Runs before the virtual environment exists, so it imports nothing but the standard library, and parses on older Pythons:
-they have to be told what is missing. Running it again does only what is left to do.
+they have to be told what is missing. Running it again does only what is left to do. With `--tests` it also installs the mail
+server that they need.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LOCK = ROOT / "requirements-dev.lock"
 STAMP = VENV / "waxseal-installed"
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
+MAIL_SERVER = "/usr/sbin/dovecot"
 CONTAINERS = "or run it in containers: docker compose up"
 
 
@@ -29,6 +31,8 @@ def main() -> None:
     if sys.version_info < OLDEST:
         _continue_with_a_newer_python()
     _install_servers()
+    if sys.argv[1:] == ["--tests"]:
+        _install_for_tests()
     _make_environment()
     _install_packages()
 
@@ -37,7 +41,7 @@ def _continue_with_a_newer_python() -> NoReturn:
     for name in NEWER:
         python = shutil.which(name)
         if python and _works([python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]):
-            os.execv(python, [python, "-m", "ops.bootstrap"])  # noqa: S606 - the very program, on a newer Python
+            os.execv(python, [python, "-m", "ops.bootstrap", *sys.argv[1:]])  # noqa: S606 - the very program, on a newer Python
     this = ".".join(str(number) for number in sys.version_info[:2])
     _give_up(f"Python 3.11 or newer is needed, this is {this}: install it, for example as python3.11; {CONTAINERS}")
 
@@ -52,6 +56,12 @@ def _install_servers() -> None:
     still = _missing_servers()
     if still:
         _give_up(f"{' and '.join(still)} was installed but is not found: put its programs on PATH; {CONTAINERS}")
+
+
+def _install_for_tests() -> None:
+    """Install the mail server that mailboxes are tested against; nothing but the tests and `bench mail` needs it."""
+    if not Path(MAIL_SERVER).exists():
+        _apt_install(["dovecot-core", "dovecot-imapd"], "Dovecot, for the tests, not found on this machine")
 
 
 def _missing_servers() -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from workers import mail_imap
 from workers.mail_source import MailKind
 
-KINDS: Final[Mapping[str, MailKind]] = MappingProxyType({})
+KINDS: Final[Mapping[str, MailKind]] = MappingProxyType({"imap": mail_imap.KIND})

@@ -23,11 +23,23 @@ class SourceError(Exception):
 
 
 class Refused(SourceError):
-    """The credentials are not accepted, or not any more: somebody has to authorise anew. Trying again is of no use."""
+    """The credentials are not accepted, or not any more: somebody has to authorise anew. Trying again is of no use.
+
+    Not `certain` where a server refuses without saying why, as some do when they are in trouble: then it is tried again a few
+    times before anybody is called.
+    """
+
+    def __init__(self, detail: str, *, certain: bool = True) -> None:
+        super().__init__(detail)
+        self.certain = certain
 
 
 class Away(SourceError):
     """The server cannot be reached, hangs, or says something that makes no sense: try again later, with growing waits."""
+
+
+class NoFolder(Away):
+    """One folder cannot be read; the others may."""
 
 
 class Throttled(SourceError):
@@ -67,8 +79,12 @@ class Known(Protocol):
     def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
         """For new source keys whose mail is held under an old one in `folder`: new key -> old key, each old one once.
 
-        None of `fresh` is held under its own key.
+        None of `fresh` is held under its own key. Keys that mean the same share everything up to their second slash, so with
+        that the old ones are told from the new.
         """
+
+    def older(self, folder: str, source_key: str) -> bool:
+        """Whether mails are held in `folder` under keys of another generation than that of `source_key`."""
 
 
 @dataclass(frozen=True, slots=True)

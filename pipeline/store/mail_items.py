@@ -60,6 +60,10 @@ ALIKE = text("""
     )
     SELECT fresh.source_key AS new, held.source_key AS old FROM fresh JOIN held USING (message_id, size, internal_date, n)""")
 
+OLDER = text("""
+    SELECT EXISTS (SELECT FROM mail_item WHERE mailbox_id = :id AND folder = :folder
+      AND NOT starts_with(source_key, :generation))""")
+
 RENAME = text("""
     UPDATE mail_item SET source_key = new FROM unnest(CAST(:old AS text[]), CAST(:new AS text[])) AS key (old, new)
     WHERE mailbox_id = :id AND source_key = old""")
@@ -139,6 +143,12 @@ def alike(conn: Connection, mailbox_id: int, folder: str, fresh: Mapping[str, Pr
         "dates": [each.internal_date for each in prints],
     }
     return {row.new: row.old for row in conn.execute(ALIKE, asked)}
+
+
+def older(conn: Connection, mailbox_id: int, folder: str, source_key: str) -> bool:
+    """Whether mails are held in `folder` under keys of another generation than that of `source_key`."""
+    asked = {"id": mailbox_id, "folder": folder, "generation": generation(source_key)}
+    return bool(conn.execute(OLDER, asked).scalar_one())
 
 
 def generation(source_key: str) -> str:

@@ -1,0 +1,268 @@
+"""One authenticated connection to an IMAP server (RFC 3501): the few commands that reading needs, and its errors in our words.
+
+It reads and never changes: EXAMINE instead of SELECT, BODY.PEEK instead of BODY. Answers are taken with care: rows of FETCH may
+come unasked, unsorted, without a UID, or not at all.
+"""
+
+import imaplib
+import re
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+from imapclient.exceptions import ProtocolError
+from imapclient.response_parser import gen_parsed_response
+
+from schemas.mailbox import Mailbox
+from workers.imap_wire import MAX_ANSWER, Client, Clock
+from workers.mail_source import CONNECT_SECONDS, Away, NoFolder, Refused, SourceError, Throttled, Token
+
+CROWDED_SECONDS: Final = 60.0  # to stay away from a server that has too many of us
+_BYE_SECONDS: Final = 0.5
+
+#: RFC 5530's codes, and what servers say that know none of them.
+_REFUSES: Final = re.compile(r"\[(AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIRED|PRIVACYREQUIRED)\b", re.IGNORECASE)
+_CROWDED: Final = re.compile(r"\[(LIMIT|INUSE)\b|too many|maximum number|rate limit|throttl|exceeded", re.IGNORECASE)
+_PASSES: Final = re.compile(r"\[(UNAVAILABLE|SERVERBUG|CONTACTADMIN)\b|temporar|try again|unavailable|busy", re.IGNORECASE)
+
+Row = Mapping[bytes, Any]
+"""One mail of a FETCH's answer, by the items in it in upper case."""
+
+
+class Denied(Exception):
+    """The server answered NO or BAD to a command, and the connection is still good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A folder as EXAMINE shows it. `next` is UIDNEXT, where the server says it."""
+
+    validity: int
+    next: int | None
+    exists: int
+
+
+class Connection:
+    """An open, authenticated connection. Whoever uses it sets `until` before, of the monotonic clock."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._wire = client.wire
+        self._tag: str | None = None
+
+    @property
+    def until(self) -> float:
+        """When what is being done must be over."""
+        return self._client.clock.until
+
+    @until.setter
+    def until(self, until: float) -> None:
+        self._client.clock.until = until
+
+    def folders(self) -> list[str]:
+        """The names of the folders that can be read."""
+        with self._spoken("LIST"):
+            listed = self._client.list_folders()
+        return [name for flags, _, name in listed if isinstance(name, str) and not _unreadable(flags)]
+
+    def examine(self, folder: str) -> Examined:
+        """Open a folder for reading. Raises `NoFolder`."""
+        try:
+            with self._spoken("EXAMINE"):
+                found = self._client.select_folder(folder, readonly=True)
+        except Denied as error:
+            raise NoFolder(f"{folder}: {error}") from None
+        return Examined(int(found.get(b"UIDVALIDITY", 0)), found.get(b"UIDNEXT"), int(found.get(b"EXISTS", 0)))
+
+    def search(self, first: int, last: int | None, since: date | None = None) -> list[int]:
+        """The UIDs from `first` to `last`, or to the end, ascending; on or after the day `since` by the server's clock.
+
+        The sequence `n:*` names the last mail even where that is below n: such are left out. Raises `Denied`.
+        """
+        criteria = [f"UID {first}:{'*' if last is None else last}"]
+        criteria += [f"SINCE {since.day:02}-{_MONTHS[since.month - 1]}-{since.year}"] if since else []
+        lines = self._uid("SEARCH", *criteria)
+        # Digits alone: a trailing space, or a (MODSEQ n), is none of them.
+        found = {int(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
+        return sorted(uid for uid in found if uid >= first and (last is None or uid <= last))
+
+    def fetch(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
+        """What the server gives of `items` for `uids`: a row for each, in any order; none for those it does not give.
+
+        Rows of others, and rows without a UID, are left out. Raises `Denied`.
+        """
+        self._wire.untagged_responses.pop("FETCH", None)  # what came unasked before
+        asked = set(uids)
+        for row in _rows(self._uid("FETCH", _sequence(uids), f"({items})")):
+            uid = row.get(b"UID")
+            if isinstance(uid, int) and uid in asked:
+                yield uid, row
+
+    def idle(self) -> None:
+        """Ask to be told of what arrives (RFC 2177). Raises `Denied`."""
+        with self._spoken("IDLE"):
+            self._wire.untagged_responses.clear()
+            tag = self._wire._command("IDLE")  # noqa: SLF001 - imaplib has no other way
+            while self._wire._get_response() is not None:  # noqa: SLF001
+                if self._wire.tagged_commands.get(tag):
+                    raise imaplib.IMAP4.error(f"IDLE: {self._wire.tagged_commands.pop(tag)}")
+            self._tag = tag
+
+    def end_idle(self) -> bool:
+        """Ask no more; whether mails have arrived meanwhile."""
+        tag, self._tag = self._tag, None
+        assert tag is not None
+        with self._spoken("DONE"):
+            self._wire.send(b"DONE\r\n")
+            self._wire._command_complete("IDLE", tag)  # noqa: SLF001
+        return bool(self._wire.untagged_responses.pop("EXISTS", None))
+
+    def can_idle(self) -> bool:
+        """Whether the server understands IDLE."""
+        with self._spoken("CAPABILITY"):
+            return bool(self._client.has_capability("IDLE"))
+
+    def pending(self) -> bool:
+        """Whether something has come that was not read yet."""
+        with self._spoken("IDLE"):
+            return self._wire.pending()
+
+    def fileno(self) -> int:
+        """The socket, to wait for."""
+        return int(self._wire.sock.fileno())
+
+    def close(self) -> None:
+        """Say goodbye, and hang up."""
+        self.until = min(self.until, time.monotonic() + _BYE_SECONDS)
+        with suppress(OSError, ValueError):  # it may be gone already
+            self._wire.send(b"ZZ LOGOUT\r\n")
+        self._wire.hang_up()
+
+    def _uid(self, command: str, *arguments: str) -> list[Any]:
+        with self._spoken(command):
+            status, data = self._wire.uid(command, *arguments)
+            if status != "OK":
+                raise imaplib.IMAP4.error(f"{command}: {_text(data)}")
+        return data
+
+    @contextmanager
+    def _spoken(self, what: str) -> Iterator[None]:
+        self._client.clock.bytes = MAX_ANSWER
+        with _said(what):
+            yield
+
+
+def connect(mailbox: Mailbox, token: Token | None, until: float) -> Connection:
+    """Connect and log in. Raises a `SourceError`."""
+    until = min(until, time.monotonic() + CONNECT_SECONDS)
+    fresh = False
+    while True:
+        try:
+            return _connect(mailbox, token(fresh=fresh) if token else None, until)
+        except Refused:
+            if token is None or fresh:
+                raise
+            fresh = True  # a token may have been withdrawn before its time
+
+
+def _connect(mailbox: Mailbox, access: str | None, until: float) -> Connection:
+    try:
+        with _said("connecting"):
+            context = ssl.create_default_context(cadata=mailbox.ca) if mailbox.tls else None
+            client = Client(mailbox.host, mailbox.port, context, Clock(until))
+    except Denied as error:
+        raise _passing(str(error)) or Away(str(error)) from None
+    try:
+        with _said("logging in"):
+            _log_in(client, mailbox, access)
+    except Denied as error:
+        client.wire.hang_up()
+        text = str(error)
+        refused = bool(_REFUSES.search(text))
+        raise (None if refused else _passing(text)) or Refused(text, certain=refused) from None
+    except BaseException:
+        client.wire.hang_up()
+        raise
+    return Connection(client)
+
+
+def _log_in(client: Client, mailbox: Mailbox, access: str | None) -> None:
+    """XOAUTH2's second challenge holds the error, and is answered by nothing, for the server to say NO."""
+    if access is not None:
+        words = [f"user={mailbox.username}\x01auth=Bearer {access}\x01\x01".encode()]
+        client.sasl_login("XOAUTH2", lambda _challenge: words.pop() if words else b"")
+        return
+    login, password = mailbox.username, mailbox.password or ""
+    if client.has_capability("AUTH=PLAIN"):
+        client.sasl_login("PLAIN", lambda _challenge: f"\0{login}\0{password}".encode())
+    elif (login + password).isascii():
+        client.login(login, password)
+    else:
+        raise imaplib.IMAP4.error("the server takes passwords in ASCII only")
+
+
+def _passing(text: str) -> SourceError | None:
+    """What a NO means that will be over some day."""
+    if _CROWDED.search(text):
+        return Throttled(text, CROWDED_SECONDS)
+    return Away(text) if _PASSES.search(text) else None
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Raises what goes wrong as `Away`, or `Denied` where the server only said no."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Away(f"{what}: the server did not answer in time ({_text(error)})") from None
+    except (imaplib.IMAP4.abort, OSError, EOFError) as error:
+        raise Away(f"{what}: {_text(error)}") from None
+    except imaplib.IMAP4.error as error:
+        raise Denied(_text(error)) from None
+    except (ProtocolError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+        raise Away(f"{what}: the server's answer makes no sense: {_text(error)}") from None
+
+
+def _rows(data: Iterable[Any]) -> Iterator[Row]:
+    """The rows of a FETCH's answer, each by itself: what comes after one that cannot be read is lost, and asked for again."""
+    answer = [each for each in data if each is not None]
+    if not answer:
+        return
+    parsed = gen_parsed_response(answer)
+    try:
+        for _number in parsed:
+            row = next(parsed, None)
+            if isinstance(row, tuple) and len(row) % 2 == 0:
+                yield {name.upper(): value for name, value in zip(row[::2], row[1::2], strict=True) if isinstance(name, bytes)}
+    except (ProtocolError, ValueError, TypeError, IndexError):
+        return
+
+
+def _sequence(uids: Sequence[int]) -> str:
+    """UIDs as a sequence set (RFC 3501 §9), neighbours as ranges."""
+    ranges: list[list[int]] = []
+    for uid in sorted(uids):
+        if ranges and uid == ranges[-1][1] + 1:
+            ranges[-1][1] = uid
+        else:
+            ranges.append([uid, uid])
+    return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in ranges)
+
+
+def _unreadable(flags: Iterable[Any]) -> bool:
+    return bool({bytes(flag).lower() for flag in flags if isinstance(flag, bytes)} & {b"\\noselect", b"\\nonexistent"})
+
+
+def _text(said: object) -> str:
+    """What a server or a library said, as one short line."""
+    if isinstance(said, list):
+        said = b" ".join(each for each in said if isinstance(each, bytes)).decode("utf-8", "replace")
+    text = str(said) or type(said).__name__
+    return "".join(char if char.isprintable() else " " for char in text)[:300]
+
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -1,0 +1,133 @@
+"""Fetching mails over IMAP: first what is known of them, then their bytes, in answers of a bounded size.
+
+What a server leaves out of an answer, or says no to, is asked for again in smaller groups and at last by itself, so that no
+mail that cannot be read hides another.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from imapclient.datetime_util import parse_to_datetime
+
+from pipeline.mail_head import read_head
+from workers.imap_connection import Connection, Denied, Row
+from workers.mail_source import MAX_MAIL, Bounds
+
+_FACTS: Final = "UID RFC822.SIZE INTERNALDATE"
+_MESSAGE_ID: Final = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
+_WHOLE: Final = "UID BODY.PEEK[]"
+_FACTS_AT_ONCE: Final = (250, 10, 1)  # mails in one answer: at first, again, and at last
+_AT_ONCE: Final = 100  # some servers give up above that
+_ONE_ANSWER: Final = 2 * 1024 * 1024  # bytes of bodies in one answer
+_PIECE: Final = 1024 * 1024  # bytes of a larger mail in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a mail before it is fetched."""
+
+    uid: int
+    size: int
+    date: datetime
+    message_id: str | None = None
+
+
+class Fetcher:
+    """Fetches from the folder that is open on a connection, within bounds."""
+
+    def __init__(self, connection: Connection, bounds: Bounds) -> None:
+        self._connection = connection
+        self._bounds = bounds
+
+    def facts(self, uids: Sequence[int], *, with_id: bool = False) -> dict[int, Facts]:
+        """The facts of those of `uids` that the server knows; `with_id` the Message-ID as well."""
+        items = f"{_FACTS} {_MESSAGE_ID}" if with_id else _FACTS
+        found: dict[int, Facts] = {}
+        for at_once in _FACTS_AT_ONCE:
+            left = [uid for uid in uids if uid not in found]
+            for start in range(0, len(left), at_once):
+                for uid, row in self._rows(left[start : start + at_once], items):
+                    if isinstance(row.get(b"RFC822.SIZE"), int):
+                        found[uid] = _facts_of(uid, row)
+        return found
+
+    def bodies(self, chosen: Sequence[Facts]) -> dict[int, bytes]:
+        """The bytes of those of `chosen` that the server gives."""
+        found: dict[int, bytes] = {}
+        for group in _groups(fact for fact in chosen if fact.size <= _ONE_ANSWER):
+            found |= self._whole(group)
+        for fact in chosen:
+            if fact.uid not in found and fact.size <= _ONE_ANSWER:
+                found |= self._whole([fact])
+            elif fact.uid not in found and (raw := self._in_pieces(fact)):
+                found[fact.uid] = raw
+        return found
+
+    def _whole(self, group: Sequence[Facts]) -> dict[int, bytes]:
+        rows = self._rows([fact.uid for fact in group], _WHOLE)
+        return {uid: raw for uid, row in rows if (raw := _section(row))}
+
+    def _in_pieces(self, fact: Facts) -> bytes | None:
+        """Piece by piece until the server says that there is no more: neither the size it named nor a short piece says so."""
+        pieces: list[bytes] = []
+        size = 0
+        while size <= MAX_MAIL:
+            row = dict(self._rows([fact.uid], f"{_WHOLE}<{size}.{_PIECE}>")).get(fact.uid)
+            piece = _section(row) if row else None
+            if piece is None:
+                return None
+            if len(piece) > _PIECE:
+                return None if pieces else piece  # the whole, whatever was asked for
+            pieces.append(piece)
+            size += len(piece)
+            if not piece or (len(piece) < _PIECE and size >= fact.size):
+                return b"".join(pieces)
+        return None
+
+    def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
+        """What the server gives; nothing where it says no."""
+        if not uids:
+            return
+        self._bounds.seconds()
+        try:
+            yield from self._connection.fetch(uids, items)
+        except Denied:
+            return
+
+
+def _facts_of(uid: int, row: Row) -> Facts:
+    head = _section(row)
+    message_id = read_head(head, "thread", "", "").message_id if head else None
+    return Facts(uid, row[b"RFC822.SIZE"], _date(row.get(b"INTERNALDATE")), message_id)
+
+
+def _date(found: object) -> datetime:
+    """When the server took the mail; now, if it does not say so in a form that can be read."""
+    try:
+        if isinstance(found, bytes):
+            moment: datetime = parse_to_datetime(found, normalise=False)
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError):
+        pass
+    return datetime.now(UTC)
+
+
+def _section(row: Row) -> bytes | None:
+    """The one section in a row, by whatever name the server gives back what was asked for."""
+    found = [value for name, value in row.items() if name.startswith(b"BODY[") and isinstance(value, bytes)]
+    return found[0] if found else None
+
+
+def _groups(facts: Iterable[Facts]) -> Iterator[list[Facts]]:
+    group: list[Facts] = []
+    size = 0
+    for fact in facts:
+        if group and (len(group) >= _AT_ONCE or size + fact.size > _ONE_ANSWER):
+            yield group
+            group, size = [], 0
+        group.append(fact)
+        size += fact.size
+    if group:
+        yield group
