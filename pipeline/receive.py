@@ -35,7 +35,8 @@ def receive(
     subject finds nothing; an extension or a time that is not there is left out.
     """
     describe = KINDS[source.kind].describe
-    headers = {name: value if value.isascii() else _text(value) for name, value in headers.items()}
+    if not all(map(str.isascii, headers.values())):
+        headers = {name: _text(value) for name, value in headers.items()}
     content_type = headers.get("content-type")
     structured = cloudevents.media_type(content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH)
     if describe is None and (structured or "ce-specversion" in headers):

@@ -174,6 +174,36 @@ def test_a_body_of_ones_own_is_sent_to_the_byte(stage: Stage, tmp_path: Path) ->
     assert (0, "evt_mine", b'{"id": "evt_mine", "type": "t", "amount": 1.10}') == (code, event.id, event.body)
 
 
+@pytest.mark.parametrize(
+    ("kind", "source", "options"),
+    [
+        ("stripe", "pay", ()),
+        ("twilio", "sms", ("--option", f"public_base={PUBLIC}")),
+        ("twilio", "mapped", ("--option", f"public_url={PUBLIC}/twilio")),
+        ("hmac", "signed", ("--option", "timestamp_header=X-At")),
+        ("none", "open", ()),
+    ],
+)
+def test_a_sample_is_sent_by_hand(stage: Stage, kind: str, source: str, options: tuple[str, ...]) -> None:
+    url = f"http://{LOOPBACK}:{stage.port}/in/acme/{source}"
+    secret = () if kind == "none" else ("--secret", "env:SECRET_BY_HAND")
+    stage.cli.environment["SECRET_BY_HAND"] = SECRET
+    ended = stage.cli.run("send", "--url", url, "--kind", kind, *secret, *options)
+    (event,) = stage.events()
+
+    assert (0, source) == (ended.exit_code, event.attributes["source"]), ended.output
+
+
+def test_a_sample_for_twilio_by_hand_is_signed_for_the_url_it_is_sent_to(stage: Stage) -> None:
+    arguments = ("--kind", "twilio", "--secret", SECRET, "--id", "1", "--dry-run")
+    shown = stage.cli.run("send", "--url", f"{PUBLIC}/in/acme/sms?v=1", *arguments).stdout
+    head, _, body = shown.rstrip("\n").partition("\n\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if not line.startswith("host"))
+
+    assert 202 == stage.post("sms", body.encode(), headers, "?v=1").status
+    assert ["SM1"] == [event.id for event in stage.events()]
+
+
 def test_where_nothing_can_be_sent_to_is_said(stage: Stage) -> None:
     assert "there is no source acme nope; there are: acme chat" in stage.cli.run("send", "acme", "nope").stderr
     assert "publish to the exchange waxseal.in with the routing key acme.queue" in stage.cli.run("send", "acme", "queue").stderr

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests_support import ROOT
 
 from pipeline.kinds import KINDS, Unverified, check
 from schemas.source import KINDS as NAMES
@@ -32,6 +33,13 @@ def verdict(a_source: Source, headers: Headers, body: bytes, now: datetime) -> s
 
 def test_every_kind_that_the_schema_names_is_known_and_amqp_is_not_taken_over_http() -> None:
     assert set(NAMES) == {*KINDS, "amqp"}
+
+
+def test_the_readme_has_a_row_for_every_kind() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Sources\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip(" `") for line in section.splitlines() if line.startswith("| `")]
+
+    assert list(NAMES) == rows
 
 
 # Standard Webhooks: vectors of the libraries for Python and Rust and of Svix's worker.

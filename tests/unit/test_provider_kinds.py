@@ -341,6 +341,9 @@ def test_a_form_of_twilio_is_verified_with_and_without_the_port(base: str, signa
         (TWILIO, twilio(content_type="application/json"), CALL_BODY, "malformed"),
         (TWILIO, twilio(""), CALL_BODY, "malformed"),
         (TWILIO, twilio("short"), CALL_BODY, "malformed"),
+        (replace(TWILIO, options={"public_base": "https://[::1"}), twilio(), CALL_BODY, "signature"),
+        (replace(TWILIO, options={"public_base": "https://a:99999"}), twilio(), CALL_BODY, "signature"),
+        (replace(TWILIO, options={}), twilio(), CALL_BODY, "signature"),
         (TWILIO, twilio(), b"a=&" * 1001, "malformed"),
         (TWILIO, twilio(path="/?" + "a=&" * 1001), b"", "malformed"),
         (TWILIO, {"x-twilio-signature": SIGNED, "content-type": FORM}, CALL_BODY, "signature"),
@@ -417,6 +420,12 @@ def test_an_id_made_of_a_form_of_twilio_is_made_of_what_is_signed() -> None:
     written = CALL_BODY.replace(b"%2B", b"%2b") + b"&" + CALL_BODY
 
     assert 1 == len({described(TWILIO, twilio(), body)["id"] for body in (CALL_BODY, reordered, written)})
+
+
+def test_a_form_of_twilio_that_is_none_is_described_by_its_bytes() -> None:
+    body = b"CallSid=CA1&" * 1001
+
+    assert described(TWILIO, twilio(), body)["id"] == described(TWILIO, twilio(), body)["id"]
 
 
 def test_a_callback_of_a_call_says_when() -> None:
