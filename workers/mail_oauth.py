@@ -90,7 +90,7 @@ class Tokens:
                 claim = replace(held, claimed=now + CLAIM_SECONDS)
                 if self._swap(mailbox, sealed, ours := claim.seal(self._vault)):
                     return self._refresh(mailbox, oauth, ours, claim, now)
-            elif time.monotonic() > until:
+            if time.monotonic() > until:
                 raise Away("another process has been refreshing the token for too long")
             self._sleep(_LOOK)
 
