@@ -1,7 +1,7 @@
 """Takes blobs away that nobody refers to: what was put for a message that was never published, or content that is gone.
 
 In two steps, each when the blob has lain untouched for an age. First it is set aside, where whoever misses it still finds it,
-and whoever is about to refer to it puts it back (`Blobs.hold`). When it has lain there for as long again, it is deleted. So what
+and whoever is about to refer to it puts it back (`Blobs.hold`). When it has lain there as long again, it is deleted. So what
 is deleted has been put by nobody for twice the age, and a message must have been under way for longer to miss its body.
 """
 

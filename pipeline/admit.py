@@ -10,7 +10,7 @@ from pipeline.dedupe import chain_key, fingerprint
 from pipeline.errors import Rejected
 from pipeline.moments import moment
 from pipeline.rules import Reader
-from schemas.blob import CLAIM
+from schemas.blob import CLAIM, LARGEST_INLINE
 from schemas.catalog import Catalog
 from schemas.event import Event
 from schemas.message import Message
@@ -41,8 +41,8 @@ def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
 
 def _claimed(message: Message, source: Source, key: bytes, now: datetime) -> Event:
     blob = message.blob
-    if blob is None or message.body:
-        raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a body: leave it out")
+    if blob is None or message.body or blob.size <= LARGEST_INLINE:
+        raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a large body: leave it out")
     ((attributes, body),) = _drafts(message, source)
     return replace(_event(source, key, attributes, body, now), blob=blob.reference)
 
