@@ -73,21 +73,27 @@ ATTEMPTS_MADE = counter(
 )
 ATTEMPT_SECONDS = histogram(
     "delivery_attempt_duration_seconds",
-    "One attempt, from connecting to the answer.",
+    "One attempt, from looking the address up to the end of the answer.",
     WORK_SECONDS,
     transport=TRANSPORTS,
 )
 DELIVERIES = counter(
     "deliveries_total",
-    "Deliveries that came to their end, by result.",
+    "Deliveries that came to their end, by result; cancelled: their endpoint was removed while they waited.",
     transport=TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
 )
 FIRST_ATTEMPT_SECONDS = histogram(
-    "delivery_first_attempt_delay_seconds", "From COMMIT to the first attempt.", JOURNEY_SECONDS, transport=TRANSPORTS
+    "delivery_first_attempt_delay_seconds",
+    "From the transaction that planned it to a delivery's first attempt.",
+    JOURNEY_SECONDS,
+    transport=TRANSPORTS,
 )
 END_TO_END_SECONDS = histogram(
-    "delivery_end_to_end_seconds", "From the message's arrival to its delivery.", JOURNEY_SECONDS, transport=TRANSPORTS
+    "delivery_end_to_end_seconds",
+    "From the transaction that recorded the event to the end of the attempt that delivered it.",
+    JOURNEY_SECONDS,
+    transport=TRANSPORTS,
 )
 ATTEMPTS_TO_SUCCESS = histogram("delivery_attempts_to_success", "Attempts that a delivery took.", ATTEMPTS)
 HTTP_CONNECTIONS = counter(
@@ -109,7 +115,7 @@ WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool
 QUEUE_MESSAGES = gauge("queue_messages", "Messages in a queue, by state: ready or unacked.", "queue", "state")
 QUEUE_CONSUMERS = gauge("queue_consumers", "Consumers of a queue.", "queue")
 QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of what waits longest.", "queue")
-RETRIES_DUE = gauge("retries_due", "Deliveries that wait for another try, by when: overdue or future.", "when")
+RETRIES_DUE = gauge("retries_due", "Deliveries that wait for a try, the first one too, by when: overdue or future.", "when")
 DEAD_LETTERS = gauge("dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", "queue")
 DEAD_LETTER_OLDEST_SECONDS = gauge("dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", "queue")
 DEAD_LETTERS_MADE = counter("dead_letters_total", "Dead letters, by stage and reason.", stage=STAGES, reason=BURIALS)
@@ -197,6 +203,11 @@ def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:
     DELIVERIES.labels(transport, "delivered").inc()
     END_TO_END_SECONDS.labels(transport).observe(end_to_end)
     ATTEMPTS_TO_SUCCESS.observe(attempts)
+
+
+def observe_cancelled(transport: str, count: int) -> None:
+    """Count deliveries that nobody is to get any more, because their endpoint was removed."""
+    DELIVERIES.labels(closed(transport, TRANSPORTS), "cancelled").inc(count)
 
 
 def observe_buried(stage: str, reason: str, transport: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
+from ops import metrics
 from ops.db import transaction
 from pipeline.store import bell, claims, missed, turns
 
@@ -53,9 +54,12 @@ class Sweeps:
 
     def _set_aside(self) -> bool:
         with transaction(self._engine) as conn:
-            aside = claims.set_aside(conn, datetime.now(UTC), MOST)
+            paused, discarded = claims.set_aside(conn, datetime.now(UTC), MOST)
+        for transport, count in discarded.items():
+            metrics.observe_cancelled(transport, count)
+        aside = paused + sum(discarded.values())
         if aside:
-            _log.info("deliveries_set_aside", deliveries=aside)
+            _log.info("deliveries_set_aside", deliveries=aside, discarded=aside - paused)
         return aside == MOST
 
     def _take_up(self) -> bool:

@@ -169,6 +169,19 @@ def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up
         assert 2 == missed.count(conn, 1).count
 
 
+def test_what_a_removed_endpoint_was_owed_is_counted_as_cancelled(database, engine) -> None:
+    owe(engine, [event(f"e-{n}") for n in range(3)])
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'removed'")
+    counted = metrics.DELIVERIES.labels("http", "cancelled")
+    before = counted._value.get()
+
+    Sweeps(engine).turn()
+
+    assert before + 3 == counted._value.get()
+    assert [("discarded", 3)] == database.rows(STATES)
+
+
 def test_an_endpoint_enabled_by_its_configuration_begins_anew_too(database, engine, cli, tmp_path) -> None:
     tried(engine, 10, FAILED, NOW)
     disabled(2, engine)

@@ -225,14 +225,20 @@ def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database,
     )
 
 
-@pytest.mark.parametrize(("state", "reason", "becomes"), [("disabled", "why", "paused"), ("removed", None, "discarded")])
-def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database, engine, state, reason, becomes) -> None:
+@pytest.mark.parametrize(
+    ("state", "reason", "becomes", "told"),
+    [
+        ("disabled", "why", "paused", [(3, {}), (2, {}), (0, {})]),
+        ("removed", None, "discarded", [(0, {"http": 3}), (0, {"http": 2}), (0, {})]),
+    ],
+)
+def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database, engine, state, reason, becomes, told) -> None:
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = %s, reason = %s WHERE id = 2", (state, reason))
 
     with transaction(engine) as conn:
-        assert (3, 2, 0) == tuple(claims.set_aside(conn, NOW, 3) for _ in range(3))
+        assert told == [claims.set_aside(conn, NOW, 3) for _ in range(3)]
 
     assert [(1, "pending", 5), (2, becomes, 5)] == database.rows(
         "SELECT endpoint_id, state, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"

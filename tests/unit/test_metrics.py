@@ -193,13 +193,15 @@ def test_an_attempt_is_counted_by_whose_fault_it_was(fault: str, outcome: str) -
 
 
 def test_the_end_of_a_delivery_is_counted_once() -> None:
-    before = [value("deliveries_total", transport="smtp", result=r) for r in ("delivered", "dead_lettered")]
+    results = ("delivered", "dead_lettered", "cancelled")
+    before = [value("deliveries_total", transport="smtp", result=r) for r in results]
     metrics.observe_delivered("smtp", attempts=2, end_to_end=12.0)
     metrics.observe_buried("deliver", "exhausted", "smtp")
     metrics.observe_buried("admit", "missing_id")
+    metrics.observe_cancelled("smtp", 3)
 
-    after = [value("deliveries_total", transport="smtp", result=r) for r in ("delivered", "dead_lettered")]
-    assert [old + 1 for old in before] == after
+    after = [value("deliveries_total", transport="smtp", result=r) for r in results]
+    assert [old + more for old, more in zip(before, (1, 1, 3), strict=True)] == after
 
 
 def test_the_pool_is_read_when_the_metrics_are_read() -> None:
