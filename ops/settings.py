@@ -52,16 +52,22 @@ class Settings(BaseSettings):
         2000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"
     )
     confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
-    lease: float = Field(90.0, gt=0, description="seconds until a claimed delivery that was not settled is claimed again")
+    lease: float = Field(
+        90.0, gt=0, description="seconds for which a delivery is claimed, renewed while it is being sent; then it is due again"
+    )
     delivery_threads: int = Field(32, ge=1, le=1024, description="threads per delivery process")
-    max_leased: int = Field(4000, ge=1, description="most deliveries claimed and not yet settled")
+    max_leased: int = Field(
+        4000, ge=1, description="most deliveries claimed and not yet settled; beyond it, ten of each endpoint"
+    )
     breaker_failures: int = Field(10, ge=1, description="failures in the window below which no breaker of an endpoint opens")
     breaker_ratio: float = Field(0.7, gt=0, le=1, description="share of failures in the window at which it opens")
     breaker_window: float = Field(300.0, gt=0, description="seconds of the window, from its first failure on")
     breaker_wait: float = Field(10.0, gt=0, description="seconds from opening to the first probe; doubled with each that fails")
     breaker_longest_wait: float = Field(600.0, gt=0, description="most seconds between two probes")
     disable_after: float = Field(
-        432_000.0, gt=0, description="seconds of nothing but failures after which an endpoint is disabled"
+        432_000.0,
+        gt=0,
+        description="seconds of nothing but failures, as many as open a breaker or more, after which an endpoint is disabled",
     )
     allow_networks: str = Field(
         "",
