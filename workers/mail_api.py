@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -15,7 +15,7 @@ from workers.mail_http import AT_ONCE, MAX_JSON, Answer, MailHttp, Request, depl
 from workers.mail_pace import Pace
 from workers.mail_source import Away, Bounds, Known, Pulled, Refused, SourceError, Throttled, Token
 
-REQUEST_SECONDS: Final = 60.0  # for one that is no download
+REQUEST_SECONDS: Final = 60.0  # for a few requests that are no pull
 MARGIN: Final = timedelta(seconds=60)  # by which a mail may be dated before it can be listed
 MAX_MISSING: Final = 3  # in one batch; more means that the API is not well
 MISSING: Final = Answer(404, {}, b"")
@@ -86,17 +86,23 @@ class Api:
         self._bearer = token()
         self._fault = fault
         self._pace = pace
+        self._until = 0.0
         self._http = MailHttp(deployment())
+
+    def end_by(self, until: float | None = None) -> None:
+        """All requests from now on have to be over by then, a moment of the monotonic clock; without one, within a minute."""
+        self._until = time.monotonic() + REQUEST_SECONDS if until is None else until
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        with suppress(Exception):
+            self._http.close()
 
     def get(self, url: str, units: float, headers: Mapping[str, str] | None = None, *, may_lack: bool = False) -> Answer:
         """The answer to one request; raises a `SourceError` unless it is what was asked for, or a 404 that is allowed."""
         self._spend(units)
         request = self._request(url, headers or {}, MAX_JSON)
-        answer = self._ask([request], REQUEST_SECONDS, MAX_JSON)[0]
+        answer = self._ask([request], MAX_JSON)[0]
         if answer is None:
             raise Away("the answer is too large")
         if isinstance(answer, Away):
@@ -119,7 +125,7 @@ class Api:
                 self._spend(units * len(now))
                 wanted = {id_: mails[id_] for id_ in now}
                 requests = [self._request(each.url, each.headers, limit) for each in wanted.values()]
-                answers = self._ask(requests, batch.bounds.seconds(), batch.bounds.size - batch.size)
+                answers = self._ask(requests, batch.bounds.size - batch.size)
                 whole = self._hand_over(wanted, answers, batch, take, units)
             except (Throttled, Away):
                 if not batch.done:
@@ -171,16 +177,22 @@ class Api:
             raise Away(f"{ours.hostname} gave a link to another host, {given.hostname!r:.100}")
         return Request(url, headers, limit=limit)
 
-    def _ask(self, requests: Sequence[Request], seconds: float, budget: int) -> Answers:
+    def _ask(self, requests: Sequence[Request], budget: int) -> Answers:
         """Those that are answered 401 are asked once more, with another token."""
-        answers = self._http.ask([self._signed(each) for each in requests], seconds, budget)
+        answers = self._http.ask([self._signed(each) for each in requests], self._seconds(), budget)
         refused = [n for n, answer in enumerate(answers) if isinstance(answer, Answer) and answer.status == 401]
         if refused:
             self._bearer = self._token(fresh=True)
-            again = self._http.ask([self._signed(requests[n]) for n in refused], seconds, budget)
+            again = self._http.ask([self._signed(requests[n]) for n in refused], self._seconds(), budget)
             for n, answer in zip(refused, again, strict=True):
                 answers[n] = answer
         return answers
+
+    def _seconds(self) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise Away("out of time")
+        return left
 
     def _signed(self, request: Request) -> Request:
         headers = {**request.headers, "Authorization": f"Bearer {self._bearer}"}
@@ -189,8 +201,8 @@ class Api:
     def _judge(self, answer: Answer) -> SourceError | None:
         fault = self._fault(answer)
         if fault is None:
-            if answer.status in (401, 403):
-                fault = Refused(f"answered {answer.status}: {said(answer)}")
+            if answer.status in (401, 403):  # a new token was got, so it is not consent that has ended; a right may be missing
+                fault = Refused(f"answered {answer.status}: {said(answer)}", certain=False)
             elif answer.status == 429:
                 fault = Throttled(said(answer), 0.0)
             elif not answer.ok:

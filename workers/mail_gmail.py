@@ -51,6 +51,7 @@ class GmailSession:
     def begin(self, folder: str) -> Begun:
         """The history from now on, and the list of what there is now: whatever arrives in between is in both."""
         del folder
+        self._api.end_by()
         answer = self._get("/profile", PROFILE)
         began = server_time(answer) - MARGIN
         said = answer.json()
@@ -62,6 +63,7 @@ class GmailSession:
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: Bounds, known: Known) -> Pulled:
         """Page after page of the history, or of the list."""
         del folder
+        self._api.end_by(bounds.until)
         batch, turn = Batch(bounds), self._arrived if lane == "new" else self._listed
         return page_by_page(lambda place: turn(place, batch, known), cursor, batch)
 

@@ -14,7 +14,20 @@ from schemas.mailbox import Cursor, Lane, Mailbox, RawMail
 from workers.mail_api import MARGIN, Api, Batch, Wanted, page_by_page, said, sensible, server_time, told
 from workers.mail_http import Answer
 from workers.mail_pace import Paces
-from workers.mail_source import MAX_MAIL, Away, Begun, Bounds, Gone, Known, MailKind, Pulled, SourceError, Throttled, Token
+from workers.mail_source import (
+    MAX_MAIL,
+    Away,
+    Begun,
+    Bounds,
+    Gone,
+    Known,
+    MailKind,
+    NoFolder,
+    Pulled,
+    SourceError,
+    Throttled,
+    Token,
+)
 
 API: Final = "https://graph.microsoft.com/v1.0"
 PAGE: Final = 100  # mails that are fetched before the next are listed
@@ -46,15 +59,17 @@ class GraphSession:
     @sensible()
     def folders(self) -> Sequence[str]:
         """Every folder by its path, without those that hold what nobody has received."""
+        self._api.end_by()
         others = {self._get(f"{self._base}/mailFolders/{name}", may_lack=True).json().get("id") for name in _NOT_RECEIVED}
         return [path for path, id_ in self._tree() if id_ not in others]
 
     @sensible()
     def begin(self, folder: str) -> Begun:
         """The delta from the beginning, of which only what arrives from now on is fetched, and the list of all others."""
+        self._api.end_by()
         answer = self._get(f"{self._base}/mailFolders/{quote(self._id(folder), safe='')}", may_lack=True)
         if answer.status == 404:
-            raise Away(f"there is no folder {folder!r}: {said(answer)}")
+            raise NoFolder(f"there is no folder {folder!r}: {said(answer)}")
         place = {"folder": str(told(answer, "id")), "began": (server_time(answer) - MARGIN).isoformat()}
         everything = self._mailbox.sync_from is None
         return Begun(place, place, int(told(answer, "totalItemCount")) if everything else None)
@@ -62,6 +77,7 @@ class GraphSession:
     @sensible()
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: Bounds, known: Known) -> Pulled:
         """Page after page of the delta, or of the list."""
+        self._api.end_by(bounds.until)
         batch, turn = Batch(bounds), self._changed if lane == "new" else self._listed
         return page_by_page(lambda place: turn(folder, place, batch, known), cursor, batch)
 
@@ -152,7 +168,7 @@ class GraphSession:
             return name
         found = next((id_ for path, id_ in self._tree() if path.casefold() == folder.casefold()), None)
         if found is None:
-            raise Away(f"there is no folder {folder!r}")
+            raise NoFolder(f"there is no folder {folder!r}")
         return found
 
     def _tree(self) -> list[tuple[str, str]]:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from workers import mail_imap
+from workers import mail_gmail, mail_graph, mail_imap
 from workers.mail_source import MailKind
 
-KINDS: Final[Mapping[str, MailKind]] = MappingProxyType({"imap": mail_imap.KIND})
+KINDS: Final[Mapping[str, MailKind]] = MappingProxyType(
+    {"imap": mail_imap.KIND, "gmail": mail_gmail.KIND, "graph": mail_graph.KIND}
+)

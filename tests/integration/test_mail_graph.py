@@ -22,7 +22,7 @@ from schemas.mailbox import OAuth
 from workers import mail_graph, mail_http
 from workers.mail_graph import KIND
 from workers.mail_pace import Paces
-from workers.mail_source import Away, Bounds, Gone, Refused, Throttled
+from workers.mail_source import Away, Bounds, Gone, NoFolder, Refused, Throttled
 
 LINKS = ("@odata.nextLink", "@odata.deltaLink")
 
@@ -373,10 +373,10 @@ def test_every_folder_is_listed_but_those_that_hold_what_nobody_received(graph) 
 
 
 def test_a_folder_that_is_not_there_is_named(graph) -> None:
-    with opened(graph, folders=("Nowhere",)) as puller, pytest.raises(Away, match="'Nowhere'"):
+    with opened(graph, folders=("Nowhere",)) as puller, pytest.raises(NoFolder, match="'Nowhere'"):
         puller.begin()
     graph.instead("/mailFolders/inbox", NOT_FOUND)
-    with opened(graph) as puller, pytest.raises(Away, match="'inbox'"):
+    with opened(graph) as puller, pytest.raises(NoFolder, match="'inbox'"):
         puller.begin()
 
 

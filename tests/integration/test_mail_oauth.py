@@ -126,7 +126,7 @@ def test_a_token_is_not_used_before_it_is_stored(database, graph, mailbox, ask, 
     real = mail_tokens.swap
     swaps = iter([real, dies])
 
-    def swap(*arguments) -> bool:
+    def swap(*arguments: object) -> bool:
         return next(swaps, real)(*arguments)
 
     monkeypatch.setattr(mail_tokens, "swap", swap)
