@@ -192,3 +192,18 @@ def test_what_a_kind_signs_it_verifies_and_with_another_secret_it_does_not(
     assert None is raised(Unverified, lambda: kind.verify(source, headers, body, NOW))
     strange = Source("acme", "shop", name, (other,), options=options)
     assert (secret == other) == (raised(Unverified, lambda: kind.verify(strange, headers, body, NOW)) is None)
+
+
+@given(way=WAYS, body=st.binary(min_size=1, max_size=60), at=st.integers(0, 59), bit=st.integers(0, 7))
+def test_one_bit_of_the_body_counts(way: tuple[str, dict[str, str]], body: bytes, at: int, bit: int) -> None:
+    name, options = way
+    kind, source = KINDS[name], Source("acme", "shop", name, ("s",), options=options)
+    headers = {":path": "/in/acme/shop", "content-type": "application/json"}
+    headers |= kind.sign(source, headers, body, NOW)
+    altered = bytearray(body)
+    altered[at % len(body)] ^= 1 << bit
+
+    error = raised(Unverified, lambda: kind.verify(source, headers, bytes(altered), NOW))
+
+    assert error is not None
+    assert "signature" == error.reason

@@ -1,12 +1,13 @@
 """Times and forms, as senders write them."""
 
 from datetime import datetime
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.forms import MAX_FIELDS, fields, pairs
+from pipeline.forms import MAX_FIELDS, MAX_FORM, fields, pairs
 from pipeline.kinds.contents import digest, members, text_at
 from pipeline.moments import moment
 
@@ -61,8 +62,17 @@ def test_a_form_of_too_many_fields_is_none() -> None:
     assert {} == fields(b"a&" * MAX_FIELDS + b"a")
 
 
-@given(st.binary(max_size=200))
-def test_any_body_is_some_form(body: bytes) -> None:
+def test_a_form_of_too_many_bytes_is_none() -> None:
+    assert MAX_FORM - 2 == len(fields(b"a=" + b"x" * (MAX_FORM - 2))["a"])
+    with pytest.raises(ValueError, match="bytes"):
+        pairs(b"a=" + b"x" * (MAX_FORM - 1))
+
+
+@given(st.binary(max_size=200) | st.text("a=&+%4\u00e9;", max_size=60).map(str.encode))
+def test_a_form_is_read_as_the_standard_library_reads_it(body: bytes) -> None:
+    expected = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+
+    assert [(name.encode("latin-1"), value.encode("latin-1")) for name, value in expected] == pairs(body)
     assert len(fields(body)) <= len(pairs(body))
 
 
