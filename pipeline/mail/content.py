@@ -10,7 +10,7 @@ from pipeline.mail.enclosed import TNEF_TYPES, open_tnef, uuencoded
 from pipeline.mail.findings import Findings
 from pipeline.mail.html import text_of_html
 from pipeline.mail.structure import Part
-from pipeline.mail.words import decoded, header_text, one_line, phrase, storable, unbase64
+from pipeline.mail.words import decoded, one_line, phrase, storable, unbase64
 from schemas.mail_document import Attachment
 
 MAX_TEXT: Final = 1024 * 1024  # characters
@@ -65,10 +65,7 @@ def read_content(root: Part, findings: Findings, *, careful: bool) -> Content:
 
 def decoded_bytes(part: Part, findings: Findings) -> bytes:
     """The content of a part without its transfer encoding; what was badly encoded as far as it goes."""
-    payload = part.get_payload()
-    if not isinstance(payload, str):
-        return b""
-    raw = payload.encode("ascii", "surrogateescape") if payload.isascii() or _is_escaped(payload) else payload.encode()
+    raw = part.bytes
     said = part.get("content-transfer-encoding", "")
     encoding = one_line(str(said).partition(";")[0], 80).lower()
     if encoding == "base64":
@@ -83,22 +80,13 @@ def decoded_bytes(part: Part, findings: Findings) -> bytes:
     return raw
 
 
-def _is_escaped(payload: str) -> bool:
-    """Whether what is not ASCII are bytes that the parser kept as surrogates, which it always does."""
-    try:
-        payload.encode("ascii", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _walked(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
     findings.check_time()
     children = part.children()
     if not children:
         return _leaf(part, content, findings, careful=careful)
     walked = [_walked(each, content, findings, careful=careful) for each in children]
-    if part.get_content_type() == "multipart/alternative":
+    if part.kind == "multipart/alternative":
         return _best(walked)
     return [block for blocks in walked for block in blocks]
 
@@ -112,7 +100,7 @@ def _best(alternatives: list[list[Block]]) -> list[Block]:
 
 def _leaf(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
     data = decoded_bytes(part, findings)
-    kind = one_line(part.get_content_type(), 127)
+    kind = one_line(part.kind, 127)
     if kind.startswith("multipart/"):  # without a boundary that could be found
         kind = "text/plain"
     name = _name(part, findings)
@@ -144,10 +132,10 @@ def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findin
         for each in files:
             found = Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="uuencode")
             _attach(content, found, findings)
-    if b"\0" in data:
-        findings.flag("nul", "in the text")
     charset = part.get_param("charset", "")
     text = decoded(data, collapse_rfc2231_value(charset) if charset else "", findings)
+    if "\0" in text:
+        findings.flag("nul", "in the text")
     if kind == "text/html":
         return [Block("html", text_of_html(text, findings))]
     return [Block("plain", "\n".join(storable(text).splitlines()))]
@@ -181,10 +169,7 @@ def _parameter(value: Any, findings: Findings) -> str:
     if isinstance(value, tuple):
         charset, _language, text = value
         return decoded(str(text).encode("latin-1", "replace"), str(charset or "us-ascii"), findings)
-    text = str(value)
-    if not text.isascii():
-        text = header_text(text.encode("ascii", "surrogateescape") if _is_escaped(text) else text.encode(), findings)
-    return phrase(text, findings)
+    return phrase(str(value), findings)
 
 
 def _named(name: str) -> str:

@@ -56,7 +56,7 @@ def _document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocum
     if terms.careful:
         findings.flag("careful")
     fields = read_fields(raw, findings)
-    look_for_oddities(fields, raw[: fields.end], findings)
+    look_for_oddities(fields, raw, findings)
     found = _of_header(fields, findings)
     root = read_parts(raw, findings)
     content = read_content(root, findings, careful=terms.careful)

@@ -24,6 +24,8 @@ MAX_ID: Final = 998  # characters of a message id: a line's length
 #: Once at most (RFC 5322 §3.6); a second one of these is how somebody shows one reader another mail than the other.
 _ONCE: Final = ("from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to", "references", "subject", "date")
 _ENDS: Final = (b"\n\r\n", b"\n\n", b"\r\r")
+_MARK: Final = b"\xef\xbb\xbf"
+_TWICE: Final = re.compile(rb"[^\r\n]{0,1000}\r\r\n")  # line ends that were made of line ends
 _NAMED: Final = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(.*)", re.DOTALL)
 _ID: Final = re.compile(r"<([^<>]{1,2000})>")
 _SPACES: Final = re.compile(r"\s+")
@@ -33,10 +35,10 @@ _LENIENT: Final[dict[str, Any]] = {"strict": False} if "strict" in signature(get
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The fields of a header in their order: names in lower case, values unfolded, as bytes. `end` is where the body begins."""
+    """The fields of a header in their order: names in lower case, values unfolded, as bytes. `head` is where they stand."""
 
     items: Sequence[tuple[str, bytes]]
-    end: int
+    head: bytes
 
     def all(self, name: str) -> list[bytes]:
         """The values of every field of that name."""
@@ -49,6 +51,7 @@ class Fields:
 
 def read_fields(raw: bytes, findings: Findings) -> Fields:
     """The fields of `raw`, as far as its bounds go; never raises. Lines that are no header are left out, and flagged."""
+    raw = readable(raw[: 2 * HEADER_BLOCK])
     end = _end_of_header(raw)
     if end < 0:
         end = min(len(raw), HEADER_BLOCK)
@@ -67,11 +70,19 @@ def read_fields(raw: bytes, findings: Findings) -> Fields:
             _fold(items[-1][1], named[2], findings)
         elif named:
             findings.flag("too_many_headers")
-        elif number or not line.startswith((b"From ", b">From ")):
+        elif number or not line.startswith(b"From "):
             findings.flag("malformed_header")
     if not items:
         findings.flag("no_headers")
-    return Fields([(name, bytes(value)) for name, value in items], end)
+    return Fields([(name, bytes(value)) for name, value in items], raw[:end])
+
+
+def readable(raw: bytes) -> bytes:
+    """The mail without what others put before it or into its line ends, so that its header can be read."""
+    raw = raw.removeprefix(_MARK)
+    if raw.startswith(b">From "):
+        raw = raw.partition(b"\n")[2]
+    return raw.replace(b"\r\r\n", b"\r\n") if _TWICE.match(raw) else raw
 
 
 def message_id(raw: bytes) -> str | None:
@@ -84,15 +95,16 @@ def date(raw: bytes) -> datetime | None:
     return date_of(read_fields(raw, Findings()), Findings())
 
 
-def look_for_oddities(fields: Fields, head: bytes, findings: Findings) -> None:
-    """Flags what is odd about the header as a whole; `head` are its bytes."""
+def look_for_oddities(fields: Fields, raw: bytes, findings: Findings) -> None:
+    """Flags what is odd about the header as a whole."""
     for name in _ONCE:
         if len(fields.all(name)) > 1:
             findings.flag("duplicate_from" if name == "from" else "duplicate_header", name)
+    head = fields.head
     if b"\0" in head:
         findings.flag("nul", "in the header")
     crlf = head.count(b"\r\n")
-    if head.count(b"\r") != crlf or (crlf and head.count(b"\n") != crlf):
+    if head.count(b"\r") != crlf or (crlf and head.count(b"\n") != crlf) or _TWICE.match(raw):
         findings.flag("bare_line_ends", "in the header")
     for name, flag in (("from", "no_from"), ("date", "no_date"), ("message-id", "no_message_id")):
         if fields.first(name) is None:

@@ -79,13 +79,13 @@ def bounce(fields: Fields, root: Part, findings: Findings) -> Bounce | None:
     """Whether it reports of another mail, by its machine-readable part, or else by who writes what; None if not."""
     leaves = list(root.leaves())
     for part in leaves:
-        kind = _REPORTS.get(part.get_content_type())
+        kind = _REPORTS.get(part.kind)
         if kind:
             blocks = _blocks(decoded_bytes(part, findings)[:MAX_REPORT])
             feedback = _said(blocks, "feedback-type", findings) if kind == "arf" else None
             recipients = () if kind == "arf" else _recipients(blocks, findings)
             original = _original(leaves, blocks, findings)
-            return Bounce(kind, (f"a part of type {part.get_content_type()}",), recipients, original, feedback)
+            return Bounce(kind, (f"a part of type {part.kind}",), recipients, original, feedback)
     sender = phrase(fields.first("from") or b"", findings, SHOWN)
     subject = phrase(fields.first("subject") or b"", findings, SHOWN)
     if _DAEMONS.search(sender) and _UNDELIVERED.search(subject):
@@ -146,7 +146,7 @@ def _recipients(blocks: list[Fields], findings: Findings) -> tuple[Failed, ...]:
 def _original(leaves: list[Part], blocks: list[Fields], findings: Findings) -> str | None:
     """The Message-ID of the mail that it is about, from the copy of it, or from what is said of it."""
     for part in leaves:
-        if part.get_content_type() in _ORIGINALS:
+        if part.kind in _ORIGINALS:
             value = read_fields(decoded_bytes(part, findings)[:MAX_REPORT], Findings()).first("message-id")
             found = ids(value, findings) if value else []
             if found:

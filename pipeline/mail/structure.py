@@ -1,5 +1,6 @@
 """The parts of a mail, by the standard library's parser, which is stopped at every bound that it has none of itself."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from email.parser import BytesFeedParser
 from email.policy import compat32
 from typing import Any, Final
 
-from pipeline.mail.fields import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER
+from pipeline.mail.fields import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER, readable
 from pipeline.mail.findings import Findings
+from pipeline.mail.words import header_text
 
 MAX_SIZE: Final = 64 * 1024 * 1024  # bytes of a mail that are read; the parser needs about five times as much
 MAX_LINES: Final = 1_500_000  # of which it makes an object each
@@ -19,6 +21,7 @@ MAX_PARTS: Final = 1000
 MAX_PARAMETERS: Final = 8 * 1024  # characters of a header with parameters, which take the square of their number
 CHUNK: Final = 64 * 1024  # bytes between two looks at the clock
 
+_NO_MAIL: Final = re.compile("^message/")
 _WITH_PARAMETERS: Final = ("content-type", "content-disposition")
 
 
@@ -40,18 +43,23 @@ class Part(Message):
 
     def __init__(self, reading: _Reading) -> None:
         super().__init__(compat32)
+        self._payload: Any
         self._reading = reading
         self._room = HEADER_BLOCK
+        self._headers_left = MAX_HEADERS
         self.depth = 0
 
     def set_raw(self, name: str, value: Any) -> None:
         """Take a header from the parser, within bounds."""
+        if not value.isascii():  # the parser keeps such bytes as surrogates
+            value = header_text(value.encode("utf-8", "surrogateescape"), self._reading.findings)
         most = MAX_PARAMETERS if name.lower() in _WITH_PARAMETERS else ONE_HEADER
         if len(value) > most:
             self._reading.findings.flag("header_too_long", name[:80])
             value = value[:most]
         self._room -= len(name) + len(value)
-        if self._room < 0 or len(self.keys()) >= MAX_HEADERS:
+        self._headers_left -= 1
+        if self._room < 0 or self._headers_left < 0:
             self._reading.findings.flag("header_block_too_large" if self._room < 0 else "too_many_headers")
         else:
             super().set_raw(name, value)
@@ -64,10 +72,23 @@ class Part(Message):
             self._reading.findings.flag("too_deep")
             raise _Stop
 
+    @property
+    def kind(self) -> str:
+        """The content type, in lower case."""
+        return super().get_content_type()
+
+    @property
+    def bytes(self) -> bytes:
+        """The content as it stands in the mail, in its transfer encoding; nothing of what has parts."""
+        return self._payload.encode("ascii", "surrogateescape") if isinstance(self._payload, str) else b""
+
+    def get_content_type(self) -> str:
+        """The content type as the parser is to see it: an attached mail, and a report, are content like any other."""
+        return _NO_MAIL.sub("application/", self.kind)
+
     def get_content_maintype(self) -> str:
-        """The main type; an attached mail is content like any other, so that the parser leaves it as it is."""
-        maintype = super().get_content_maintype()
-        return "application" if maintype == "message" else maintype
+        """The main type of that."""
+        return self.get_content_type().partition("/")[0]
 
     def get_param(self, param: str, failobj: Any = None, header: str = "content-type", unquote: bool = True) -> Any:
         """A parameter of a header; none where they cannot be read."""
@@ -118,8 +139,8 @@ def count(root: Part) -> int:
     return 1 + sum(count(each) for each in root.children())
 
 
-def _feed(parser: BytesFeedParser[Any], raw: bytes, findings: Findings) -> None:
-    view, lines = memoryview(raw)[:MAX_SIZE], 0
+def _feed(parser: "BytesFeedParser[Any]", raw: bytes, findings: Findings) -> None:
+    view, lines = memoryview(readable(raw))[:MAX_SIZE], 0
     if len(raw) > MAX_SIZE:
         findings.flag("too_large")
     for start in range(0, len(view), CHUNK):

@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Final
 
-from pipeline.mail.fields import Fields, addresses, id_of, ids, read_fields
+from pipeline.mail.fields import ONE_HEADER, Fields, addresses, id_of, ids, read_fields
 from pipeline.mail.findings import Findings
 from pipeline.mail.words import one_line, phrase
 
@@ -43,7 +43,7 @@ def subject_of(raw: bytes, rule: str) -> str:
     if rule == "plus-address":
         found = _tag(fields)
     elif rule.startswith(HEADER):
-        found = phrase(fields.first(rule.removeprefix(HEADER).lower()) or b"", Findings())
+        found = phrase(fields.first(rule.removeprefix(HEADER).lower()) or b"", Findings(), ONE_HEADER)
     return bounded(found) or bounded(_address(fields)) or NOBODY
 
 
@@ -53,7 +53,7 @@ def bounded(text: str) -> str:
     if len(line) <= MAX_SUBJECT:
         return line
     digest = hashlib.sha256(line.encode()).hexdigest()[:32]
-    return f"{line[: MAX_SUBJECT - 34].rstrip()}~{digest}"
+    return f"{line[: MAX_SUBJECT - 33].rstrip()}~{digest}"
 
 
 def _address(fields: Fields) -> str:

@@ -48,7 +48,8 @@ _NONE: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_esc
 
 _WORD: Final = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?\r\n]*)\?=")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-_CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+#: Controls, and what turns the direction of writing: `a\u202egpj.exe` would be shown as `aexe.jpg`.
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _BASE64_AND_SPACE: Final = (string.ascii_letters + string.digits + "+/=\r\n\t ").encode()
 _NO_BASE64: Final = bytes(set(range(256)) - set(_BASE64_AND_SPACE)) + b"\r\n\t "
 

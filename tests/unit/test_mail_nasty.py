@@ -1,0 +1,47 @@
+import time
+from datetime import datetime
+
+import orjson
+import pytest
+from tests_nasty import NASTY
+
+from pipeline.mail.document import Terms, mail_document
+from pipeline.mail.fields import date, message_id
+from pipeline.mail.subject import subject_of
+from schemas.mail_document import Flag, view
+
+SECONDS = 10.0  # for the worst of them, on a machine that others use; alone it takes a tenth of that
+TERMS = Terms(trusted=["mx.y.example"], dns=lambda _: None)
+
+
+def test_there_are_more_than_two_hundred_of_them_and_no_two_are_the_same() -> None:
+    assert len(NASTY) >= 200
+    assert len(NASTY) == len(set(NASTY.values()))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_nasty_mail_becomes_a_document_that_any_store_takes_in_time(name: str) -> None:
+    began = time.monotonic()
+    document = mail_document(NASTY[name], TERMS, time.monotonic)
+    took = time.monotonic() - began
+    written = orjson.dumps(view(document), option=orjson.OPT_SORT_KEYS)
+
+    assert took < SECONDS
+    assert b"\\u0000" not in written
+    assert len(written) < 8 * 1024 * 1024
+    assert len(NASTY[name]) == document.size
+    assert set(document.flags) <= set(Flag.__args__)
+    assert "unparsed" not in document.flags
+    assert written == orjson.dumps(view(mail_document(NASTY[name], TERMS, time.monotonic)), option=orjson.OPT_SORT_KEYS)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_nasty_mail_has_a_subject_an_id_and_a_date_or_none(name: str) -> None:
+    raw = NASTY[name]
+    subjects = [subject_of(raw, rule) for rule in ("address", "thread", "plus-address", "header:Subject", "support")]
+    moment = date(raw)
+
+    assert [] == [each for each in subjects if not (0 < len(each) <= 255 and each.isprintable() and each.strip() == each)]
+    assert subjects == [subject_of(raw, rule) for rule in ("address", "thread", "plus-address", "header:Subject", "support")]
+    assert isinstance(message_id(raw), str | None)
+    assert moment is None or (isinstance(moment, datetime) and moment.tzinfo is not None)
