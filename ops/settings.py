@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         90.0, gt=0, description="seconds for which a delivery is claimed, renewed while it is being sent; then it is due again"
     )
     delivery_threads: int = Field(32, ge=1, le=1024, description="threads per delivery process")
+    mail_threads: int = Field(16, ge=1, le=256, description="threads per mail-pull process; four more pull what is slow")
     max_leased: int = Field(
         4000, ge=1, description="most deliveries claimed and not yet settled; beyond it, ten of each endpoint"
     )

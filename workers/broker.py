@@ -7,7 +7,7 @@ of Postgres would multiply the tries. What an actor could not finish is claimed 
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -44,19 +44,20 @@ _log = structlog.get_logger()
 class Observed(dramatiq.Middleware):
     """Counts what actors do and logs what they could not."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str = POOL) -> None:
+        self._pool = pool
         self._began: dict[str, float] = {}  # by message id; one message is in one thread
 
     def after_declare_actor(self, broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:  # noqa: ARG002 - the hook's form
         """Make its series exist from boot."""
-        metrics.declare_actor(actor.queue_name, actor.actor_name, POOL)
+        metrics.declare_actor(actor.queue_name, actor.actor_name, self._pool)
 
     def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
         """Note how long the message waited, and that it is being worked on."""
         self._began[message.message_id] = time.monotonic()
         waited = time.time() - message.message_timestamp / 1000
-        metrics.ACTOR_WAIT_SECONDS.labels(POOL).observe(max(0.0, waited))
-        metrics.ACTOR_IN_PROGRESS.labels(POOL).inc()
+        metrics.ACTOR_WAIT_SECONDS.labels(self._pool).observe(max(0.0, waited))
+        metrics.ACTOR_IN_PROGRESS.labels(self._pool).inc()
 
     def after_process_message(
         self,
@@ -69,7 +70,7 @@ class Observed(dramatiq.Middleware):
         """Count the message as done or failed; what failed is acked all the same, and recovered by its lease."""
         began = self._began.pop(message.message_id, None)
         if began is not None:
-            metrics.ACTOR_IN_PROGRESS.labels(POOL).dec()
+            metrics.ACTOR_IN_PROGRESS.labels(self._pool).dec()
             metrics.ACTOR_SECONDS.labels(message.queue_name, message.actor_name).observe(time.monotonic() - began)
         outcome = "done" if exception is None else "failed"
         metrics.ACTOR_MESSAGES.labels(message.queue_name, message.actor_name, outcome).inc()
@@ -79,13 +80,13 @@ class Observed(dramatiq.Middleware):
 
 #: In order. No Retries, see above; no TimeLimit, because whatever an actor waits for has a deadline of its own; no AgeLimit,
 #: because an old message is fenced by its lease.
-MIDDLEWARE: Final[tuple[type[dramatiq.Middleware], ...]] = (Observed,)
+MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Observed,)
 
 
-def make_broker(settings: Settings) -> RabbitmqBroker:
-    """A broker on which nothing is declared yet. It connects when it is first used."""
-    broker = RabbitmqBroker(confirm_delivery=True, middleware=[each() for each in MIDDLEWARE])
-    broker.parameters = _parameters(settings.amqp_url)
+def make_broker(settings: Settings, pool: str = POOL) -> RabbitmqBroker:
+    """A broker on which nothing is declared yet, for the actors of one pool. It connects when it is first used."""
+    broker = RabbitmqBroker(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
+    broker.parameters = _parameters(settings.amqp_url, pool)
     return broker
 
 
@@ -105,10 +106,10 @@ def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
     return Outgoing("", QUEUE, message.encode(), pika.BasicProperties(delivery_mode=2))
 
 
-def _parameters(amqp_url: str) -> pika.URLParameters:
+def _parameters(amqp_url: str, pool: str) -> pika.URLParameters:
     parameters = pika.URLParameters(amqp_url)
     parameters.heartbeat = parameters.heartbeat or 60
     parameters.blocked_connection_timeout = 30
     parameters.socket_timeout, parameters.stack_timeout = 5, 10
-    parameters.client_properties = {"connection_name": "waxseal deliver"}
+    parameters.client_properties = {"connection_name": f"waxseal {pool}"}
     return parameters

@@ -15,14 +15,15 @@ from schemas.mailbox import Cursor, Lane, MailItem, Print
 CONFLICT: Final = "message_id_conflict"
 
 CURSORS = text("""
-    SELECT folder, lane, cursor, done, total, finished_at FROM mailbox_cursor WHERE mailbox_id = :id ORDER BY folder, lane""")
+    SELECT folder, lane, cursor, done, total, finished_at, again FROM mailbox_cursor WHERE mailbox_id = :id
+    ORDER BY folder, lane""")
 
 PUT_CURSOR = text("""
-    INSERT INTO mailbox_cursor (mailbox_id, folder, lane, cursor, done, total, begun_at, moved_at, finished_at)
-    VALUES (:id, :folder, :lane, CAST(:cursor AS jsonb), :done, :total, :now, :now, CASE WHEN :finished THEN :now END)
+    INSERT INTO mailbox_cursor (mailbox_id, folder, lane, cursor, done, total, again, begun_at, moved_at, finished_at)
+    VALUES (:id, :folder, :lane, CAST(:cursor AS jsonb), :done, :total, :again, :now, :now, CASE WHEN :finished THEN :now END)
     ON CONFLICT (mailbox_id, folder, lane) DO UPDATE
-    SET cursor = excluded.cursor, done = excluded.done, total = excluded.total, moved_at = excluded.moved_at,
-        finished_at = excluded.finished_at""")
+    SET cursor = excluded.cursor, done = excluded.done, total = excluded.total, again = excluded.again,
+        moved_at = excluded.moved_at, finished_at = excluded.finished_at""")
 
 DROP_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND (CAST(:folder AS text) IS NULL OR folder = :folder)")
 
@@ -76,7 +77,7 @@ COUNT = text("""
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far one lane of a folder is read."""
+    """How far one lane of a folder is read. `again`: the folder was read before, and has been begun anew."""
 
     folder: str
     lane: Lane
@@ -84,6 +85,7 @@ class Position:
     done: int = 0
     total: int | None = None
     finished_at: datetime | None = None
+    again: bool = False
 
 
 def positions(conn: Connection, mailbox_id: int) -> dict[tuple[str, Lane], Position]:
@@ -95,7 +97,8 @@ def positions(conn: Connection, mailbox_id: int) -> dict[tuple[str, Lane], Posit
 def put_position(conn: Connection, mailbox_id: int, position: Position, now: datetime, *, finished: bool = False) -> None:
     """Writes how far a lane is read. The caller has made sure that it still holds the mailbox's lease."""
     row: dict[str, Any] = {"id": mailbox_id, "folder": position.folder, "lane": position.lane, "now": now}
-    row |= {"cursor": json.dumps(position.cursor), "done": position.done, "total": position.total, "finished": finished}
+    row |= {"cursor": json.dumps(position.cursor), "done": position.done, "total": position.total, "again": position.again}
+    row["finished"] = finished
     conn.execute(PUT_CURSOR, row)
 
 

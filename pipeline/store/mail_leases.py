@@ -28,6 +28,13 @@ STILL_MINE = text("""
     UPDATE mailbox SET lease_until = :until WHERE id = :id AND lease_epoch = :epoch AND lease_until IS NOT NULL
     RETURNING state = 'active'""")
 
+EXTEND = text("""
+    UPDATE mailbox SET lease_until = :until FROM unnest(CAST(:ids AS int[]), CAST(:epochs AS bigint[])) AS held (held_id, epoch)
+    WHERE id = held_id AND lease_epoch = epoch AND lease_until IS NOT NULL""")
+
+# Whoever was asked was not reached: ask again.
+UNASKED = text("UPDATE mailbox SET enqueued_at = NULL WHERE id = ANY(CAST(:ids AS int[]))")
+
 BEGIN = text("UPDATE mailbox SET began_at = coalesce(began_at, :now) WHERE id = :id RETURNING began_at")
 RECONCILED = text("UPDATE mailbox SET reconciled_at = :now WHERE id = :id")
 
@@ -91,6 +98,17 @@ def still_mine(conn: Connection, lease: Lease, until: datetime) -> bool:
     """Whether the lease holds and the mailbox is active still; extends it, and locks it until the transaction ends."""
     row = _one(conn, STILL_MINE, lease, until=until)
     return row is not None and bool(row[0])
+
+
+def extend(conn: Connection, leases: Sequence[Lease], until: datetime) -> None:
+    """Holds the leases that still hold until `until`."""
+    held = {"ids": [each.mailbox_id for each in leases], "epochs": [each.epoch for each in leases]}
+    conn.execute(EXTEND, {**held, "until": until})
+
+
+def unasked(conn: Connection, ids: Sequence[int]) -> None:
+    """The message that asks for a pull could not be sent: the mailboxes are due as before."""
+    conn.execute(UNASKED, {"ids": list(ids)})
 
 
 def begin(conn: Connection, lease: Lease, now: datetime) -> datetime:

@@ -40,6 +40,7 @@ CREATE TABLE mailbox_cursor (
   cursor      jsonb NOT NULL,                          -- opaque to everybody but the mailbox's kind
   done        bigint NOT NULL DEFAULT 0 CHECK (done >= 0),
   total       bigint CHECK (total >= 0),               -- where the server says
+  again       boolean NOT NULL DEFAULT false,          -- it was read before: what came since then is no less new for that
   begun_at    timestamptz NOT NULL,
   moved_at    timestamptz NOT NULL,
   finished_at timestamptz,

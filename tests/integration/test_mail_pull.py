@@ -1,0 +1,400 @@
+"""Mailboxes pulled into the inbox: batches, cursors, leases, and what becomes of a mailbox that fails."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from tests_dovecot import PASSWORD, Dovecot, change_validity, mail, private_dovecot
+
+from ops.apply import apply_file
+from ops.db import transaction
+from ops.settings import Settings
+from pipeline.store import mail_items, mail_leases, mailboxes
+from schemas.mailbox import Mailbox, MailItem, RawMail
+from workers import mail_imap
+from workers.mail_batch import LEASE
+from workers.mail_intake import MailIntake, Untaken, described
+from workers.mail_puller import DOUBTS, Outcome, Puller
+from workers.mail_sessions import Sessions, open_session
+from workers.mail_source import Away, Bounds, Refused, Session, Throttled
+
+FILE = """\
+tenants: [{{name: acme}}]
+mailboxes:
+  - tenant: acme
+    name: support
+    kind: imap
+    host: 127.0.0.1
+    port: {port}
+    tls: false
+    username: {user}
+    password: {password}
+    {more}
+"""
+
+
+class Inbox(MailIntake):
+    """The broker's side of an intake: what it has durably, in order."""
+
+    def __init__(self) -> None:
+        self.mails: list[RawMail] = []
+        self.away = False
+
+    def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
+        if self.away:
+            raise Untaken("the broker is away")
+        self.mails += mails
+        return [described(mailbox, each)[0] for each in mails]
+
+    def numbers(self) -> list[int]:
+        return [int(each.raw.split(b"Subject: number ")[1].split(b"\r\n")[0]) for each in self.mails]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Dovecot]:
+    with private_dovecot() as running:
+        yield running
+
+
+@pytest.fixture
+def user(request) -> str:
+    return f"p{abs(hash(request.node.name)) % 10**9}"
+
+
+@pytest.fixture
+def apply(database, server, user, tmp_path: Path) -> Callable[..., int]:
+    def run(more: str = "", password: str = PASSWORD) -> int:
+        text = FILE.format(port=server.port, user=user, password=password, more=more)
+        (tmp_path / "waxseal.yaml").write_text(text)
+        apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
+        return int(database.rows("SELECT id FROM mailbox")[0][0])
+
+    return run
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def puller(database, engine: Engine, inbox) -> Iterator[Callable[..., Puller]]:
+    sessions = []
+
+    def make(owner: str = "me", open_=open_session) -> Puller:
+        sessions.append(Sessions(lambda _mailbox: None, open_))
+        return Puller(engine, database.vault, sessions[-1], inbox, owner)
+
+    yield make
+    for each in sessions:
+        each.sweep(everything=True)
+
+
+def drain(puller: Puller, id_: int) -> list[Outcome]:
+    outcomes = [puller.pull(id_)]
+    while outcomes[-1] == "more":
+        outcomes.append(puller.pull(id_, going_on=True))
+    return outcomes
+
+
+def test_a_mailbox_is_read_whole_and_then_what_arrives(apply, puller, server, user, inbox, database) -> None:
+    for number in range(450):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+
+    assert ["more", "more", "done"] == drain(pull, id_)
+    assert list(range(449, -1, -1)) == inbox.numbers()
+    assert all(each.backfill for each in inbox.mails)
+    assert [(450, 450, True)] == database.rows(
+        "SELECT done, total, finished_at IS NOT NULL FROM mailbox_cursor WHERE lane = 'backfill'"
+    )
+    for number in range(450, 453):
+        server.deliver(user, mail(number))
+    assert ["done"] == drain(pull, id_)
+    assert [450, 451, 452] == inbox.numbers()[450:]
+    assert not any(each.backfill for each in inbox.mails[450:])
+    assert [(453,)] == database.rows("SELECT count(*) FROM mail_item")
+
+
+def test_what_arrives_does_not_wait_for_what_was_there(apply, puller, server, user, inbox) -> None:
+    for number in range(450):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+    assert pull.pull(id_) == "more"
+    server.deliver(user, mail(1000))
+    pull.pull(id_, going_on=True)
+
+    assert 1000 in inbox.numbers()[:401]
+
+
+def test_dying_between_the_broker_and_the_cursor_loses_nothing(apply, puller, server, user, inbox, engine, monkeypatch) -> None:
+    for number in range(30):
+        server.deliver(user, mail(number))
+    id_ = apply()
+    put = mail_items.add
+
+    def die(*_arguments: object) -> None:
+        raise KeyboardInterrupt  # nothing of ours catches it, as nothing catches SIGKILL
+
+    monkeypatch.setattr(mail_items, "add", die)
+    with pytest.raises(KeyboardInterrupt):
+        puller().pull(id_)
+    monkeypatch.setattr(mail_items, "add", put)
+    assert len(inbox.mails) == 30
+    with transaction(engine) as conn:
+        assert mail_leases.due(conn, datetime.now(UTC), datetime.now(UTC), 10) == []
+        assert mail_leases.due(conn, datetime.now(UTC) + LEASE, datetime.now(UTC), 10)
+        conn.exec_driver_sql("UPDATE mailbox SET lease_until = now()")
+
+    assert ["done"] == drain(puller("another"), id_)
+    assert {30} == {len(set(inbox.numbers()))}
+    assert len({described(Mailbox(1, "a", "b", "imap", "u"), each)[0].event_id for each in inbox.mails}) == 30
+
+
+def test_two_at_once_pull_each_mail_once(apply, puller, server, user, inbox) -> None:
+    for number in range(600):
+        server.deliver(user, mail(number))
+    id_ = apply()
+    outcomes: list[Outcome] = []
+
+    def work(pull: Puller) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            outcomes.append(pull.pull(id_))
+            if outcomes[-1] == "done":
+                return
+
+    threads = [threading.Thread(target=work, args=(puller(f"p{n}"),)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(range(600)) == sorted(inbox.numbers())
+    assert "busy" in outcomes
+
+
+def test_who_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, engine, database) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+
+    def slowly(mailbox, token) -> Session:
+        session = mail_imap.open_session(mailbox, token)
+        with transaction(engine) as conn:  # it took too long: another took over
+            conn.exec_driver_sql("UPDATE mailbox SET lease_epoch = lease_epoch + 1, lease_owner = 'another'")
+        return session
+
+    assert puller(open_=slowly).pull(id_) == "fenced"
+    assert [] == database.rows("SELECT * FROM mail_item") == database.rows("SELECT * FROM mailbox_cursor")
+    assert [("another",)] == database.rows("SELECT lease_owner FROM mailbox")
+
+
+def test_a_changed_uidvalidity_publishes_nothing_twice(apply, puller, server, user, inbox, database) -> None:
+    for number in range(300):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+    drain(pull, id_)
+    time.sleep(0.1)
+    change_validity(server, user)
+    server.deliver(user, mail(300))
+
+    while pull.pull(id_) == "more":
+        pass
+    assert [*range(299, -1, -1), 300] == inbox.numbers()
+    assert not inbox.mails[-1].backfill  # it came after the mailbox was first read
+    assert [(301,)] == database.rows("SELECT count(*) FROM mail_item")
+    server.deliver(user, mail(301))
+    drain(pull, id_)
+    assert inbox.numbers()[-1] == 301
+
+
+def test_a_mail_that_the_server_left_out_is_found_when_all_is_compared(apply, puller, server, user, inbox, database) -> None:
+    for number in range(5):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+    drain(pull, id_)
+    server.deliver(user, mail(5))
+    drain(pull, id_)
+    with database.connect() as conn:  # as if it had not been given when it was listed
+        conn.execute("DELETE FROM mail_item WHERE split_part(source_key, '/', 3) = '6'")
+    inbox.mails.clear()
+    drain(pull, id_)
+    assert [] == inbox.numbers()
+
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET reconciled_at = now() - interval '25 hours'")
+    drain(pull, id_)
+
+    assert [5] == inbox.numbers()
+    assert not inbox.mails[0].backfill
+
+
+def test_mails_with_one_message_id_are_both_kept_and_flagged(apply, puller, server, user, inbox, database) -> None:
+    server.deliver(user, mail(1, message_id="same@x"))
+    server.deliver(user, mail(2))
+    id_, pull = apply(), puller()
+    drain(pull, id_)
+    server.deliver(user, mail(3, message_id="Same@X"))
+    server.deliver(user, mail(1, message_id="same@x"))
+    drain(pull, id_)
+
+    assert [2, 1, 3, 1] == inbox.numbers()
+    flagged = "SELECT count(*) FROM mail_item WHERE 'message_id_conflict' = ANY(flags)"
+    assert [(2,)] == database.rows(flagged)  # the other, and the copy of the first that came after it
+
+
+def test_folders_are_read_each_and_one_that_is_gone_is_in_nobodys_way(apply, puller, server, user, inbox, database) -> None:
+    for folder in ("INBOX", "Archive"):
+        for number in range(3):
+            server.deliver(user, mail(number + (100 if folder == "Archive" else 0)), folder)
+    id_, pull = apply("folders: [INBOX, Nowhere, Archive]"), puller()
+
+    assert drain(pull, id_)[-1] == "away"
+    assert {0, 1, 2, 100, 101, 102} == set(inbox.numbers())
+    assert "Nowhere" in database.rows("SELECT error FROM mailbox")[0][0]
+    id_ = apply("folders: ['*']")
+    server.deliver(user, mail(103), "Archive")
+    assert drain(pull, id_)[-1] == "done"
+    assert 103 in inbox.numbers()
+    assert [(0, None)] == database.rows("SELECT failures, error FROM mailbox")
+
+
+def test_refused_credentials_set_the_mailbox_aside_until_they_change(apply, puller, server, user, inbox, database) -> None:
+    server.deliver(user, mail(1))
+    id_, pull = apply(password="wrong"), puller()
+
+    assert ["refused", "busy"] == [pull.pull(id_), pull.pull(id_)]
+    (row,) = database.rows("SELECT state, reason, failures FROM mailbox")
+    assert ("needs_reauthorization", 1) == (row[0], row[2])
+    assert "AUTHENTICATIONFAILED" in row[1]
+    assert [("mailbox_needs_reauthorization", id_)] == database.rows("SELECT kind, source_id FROM operator_event")
+    apply()
+    assert ["done"] == drain(pull, id_)
+    assert [1] == inbox.numbers()
+
+
+def fails_with(error: Exception) -> Callable[..., Session]:
+    def open_(_mailbox: object, _token: object) -> Session:
+        raise error
+
+    return open_
+
+
+def test_a_refusal_without_a_reason_is_doubted(apply, puller, database) -> None:
+    id_, pull = apply(), puller(open_=fails_with(Refused("LOGIN failed.", certain=False)))
+    outcomes = [pull.pull(id_) for _ in range(DOUBTS)]
+
+    assert ["away"] * (DOUBTS - 1) + ["refused"] == outcomes
+    assert [("needs_reauthorization",)] == database.rows("SELECT state FROM mailbox")
+
+
+@pytest.mark.parametrize(("error", "low", "high"), [(Away("hm"), 30, 34), (Throttled("slow", 77), 77, 85)])
+def test_a_failing_mailbox_waits_in_the_slow_lane(apply, puller, database, engine, error, low, high) -> None:
+    id_, pull = apply(), puller(open_=fails_with(error))
+    pull.pull(id_)
+
+    (row,) = database.rows("SELECT slow, failures, error, state, extract(epoch FROM next_pull_at - now()) FROM mailbox")
+    assert (True, 1, str(error), "active") == row[:4]
+    assert low - 1 <= row[4] <= high
+    pull.pull(id_)
+    if isinstance(error, Away):
+        assert [(True,)] == database.rows("SELECT next_pull_at - now() > interval '55 seconds' FROM mailbox")
+
+
+def test_operators_hear_of_a_mailbox_that_has_failed_for_long_and_of_its_recovery(
+    apply, puller, database, server, user
+) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+    pull = puller(open_=fails_with(Away("nobody there")))
+    for _ in range(10):
+        pull.pull(id_)
+    puller().pull(id_)
+
+    assert [("mailbox_failing",), ("mailbox_active",)] == database.rows("SELECT kind FROM operator_event ORDER BY id")
+
+
+def test_a_fault_of_ours_is_not_held_against_the_mailbox(apply, puller, server, user, inbox, database) -> None:
+    server.deliver(user, mail(1))
+    id_, pull = apply(), puller()
+    inbox.away = True
+
+    assert pull.pull(id_) == "internal"
+    assert [(0, None, False)] == database.rows("SELECT failures, error, slow FROM mailbox")
+    assert [(0,)] == database.rows("SELECT count(*) FROM mail_item")
+    inbox.away = False
+    assert drain(pull, id_)[-1] == "done"
+    assert [1] == inbox.numbers()
+
+
+def test_a_bug_in_a_kind_is_a_failure_like_others(apply, puller, database) -> None:
+    assert puller(open_=fails_with(ZeroDivisionError())).pull(apply()) == "internal"
+    assert [("internal: ZeroDivisionError",)] == database.rows("SELECT error FROM mailbox")
+
+
+def test_a_session_that_died_while_it_was_kept_is_replaced(apply, puller, server, user, inbox) -> None:
+    for number in range(450):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+    assert pull.pull(id_) == "more"
+    for process in server.processes():
+        process.send_signal(signal.SIGKILL)
+
+    assert pull.pull(id_, going_on=True) == "more"
+    assert len(inbox.mails) == 400
+
+
+def test_a_heartbeat_holds_the_lease_of_a_long_batch(apply, puller, server, user, engine, database) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+
+    def slowly(mailbox, token) -> Session:
+        with transaction(engine) as conn:
+            conn.exec_driver_sql("UPDATE mailbox SET lease_until = now() + interval '1 second'")
+        pull.beat()
+        assert [(True,)] == database.rows("SELECT lease_until > now() + interval '20 seconds' FROM mailbox")
+        return mail_imap.open_session(mailbox, token)
+
+    pull = puller(open_=slowly)
+    assert pull.pull(id_) == "done"
+    pull.beat()
+    assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")
+
+
+def test_a_mail_that_is_too_large_is_noted_and_passed(apply, puller, server, user, inbox, database, monkeypatch) -> None:
+    monkeypatch.setattr(mail_imap, "MAX_MAIL", 5000)
+    server.deliver(user, mail(1))
+    server.deliver(user, mail(2, 9000))
+    server.deliver(user, mail(3))
+    id_ = apply()
+    drain(puller(), id_)
+
+    assert [3, 1] == inbox.numbers()
+    assert [(None, ["too_large"])] == database.rows("SELECT event_id, flags FROM mail_item WHERE size > 5000")
+
+
+def test_no_message_id_neither_loses_nor_merges(apply, puller, server, user, inbox, database, engine) -> None:
+    for number in range(3):
+        server.deliver(user, b"Subject: number %d\r\n\r\nhello %d\r\n" % (number, number))
+    server.deliver(user, b"Subject: number 2\r\n\r\nhello 2\r\n")
+    id_ = apply()
+    drain(puller(), id_)
+
+    assert sorted(inbox.numbers()) == [0, 1, 2, 2]
+    with transaction(engine) as conn:
+        assert {"held": 4, "unfetched": 0, "conflicts": 0} == mail_items.count(conn, id_)
+        found = mailboxes.get(conn, id_, database.vault.decrypt)
+    assert found is not None
+    assert [(3,)] == database.rows("SELECT count(DISTINCT event_id) FROM mail_item")
+
+
+def test_a_batch_is_over_in_its_time(server, user) -> None:
+    assert Bounds(until=time.monotonic() + 5).seconds() > 4
+    with pytest.raises(Away):
+        Bounds(until=time.monotonic() - 1).seconds()
+    assert timedelta(seconds=10) < LEASE

@@ -1,0 +1,232 @@
+"""One batch of one mailbox: what arrived in its folders, then some of what was there before.
+
+Mails are durable in the broker before they are remembered, and remembered in one transaction with the cursor that passes them.
+A process that dies anywhere in between fetches and publishes again; the ledger drops what it knows.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from ops import metrics
+from ops.db import transaction
+from pipeline.store import mail_items, mail_leases
+from pipeline.store.mail_items import Position
+from pipeline.store.mail_leases import Lease
+from schemas.mailbox import EVERY_FOLDER, Lane, Mailbox, Print
+from workers.mail_intake import MailIntake
+from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone, NoFolder, Pulled, Session
+
+LEASE: Final = timedelta(seconds=30)  # extended by a heartbeat while the batch is under way
+RECONCILE: Final = timedelta(days=1)  # between two comparisons of all that there is with all that is held
+
+#: A key of no generation at all: any mail of a folder is held under a key of another.
+ANY: Final = "-/-/"
+
+_log = structlog.get_logger()
+_Answer = TypeVar("_Answer")
+
+
+class Fenced(Exception):
+    """The lease is another's by now, or the mailbox is not to be pulled any more: nothing may be written."""
+
+
+@dataclass
+class Budget:
+    """What is left of a batch's bounds, shared by its pulls."""
+
+    mails: int = MAX_MAILS
+    size: int = MAX_BYTES
+    until: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is no room for another pull."""
+        return self.mails <= 0 or self.size <= 0 or time.monotonic() > self.until - MAX_SECONDS / 3
+
+    def bounds(self) -> Bounds:
+        """For the next pull."""
+        return Bounds(self.mails, self.size, self.until)
+
+    def spend(self, pulled: Pulled) -> None:
+        """Count what a pull brought."""
+        self.mails -= len(pulled.mails)
+        self.size -= sum(len(mail.raw) for mail in pulled.mails)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a batch came to. `more`: there is more at once. `trouble`: a folder could not be read."""
+
+    mails: int
+    more: bool
+    trouble: str | None = None
+
+
+class Batch:
+    """One batch under a lease. Raises a `SourceError`, `Untaken`, `Fenced`, or what SQLAlchemy raises."""
+
+    def __init__(self, engine: Engine, intake: MailIntake, lease: Lease, mailbox: Mailbox, session: Session) -> None:
+        self._engine = engine
+        self._intake = intake
+        self._lease = lease
+        self._mailbox = mailbox
+        self._session = session
+        self._known = Held(engine, mailbox.id)
+        self._budget = Budget()
+        self._mails = 0
+        self._more = False
+        self._trouble: str | None = None
+        self._positions: dict[tuple[str, Lane], Position] = {}
+        self._began = lease.began_at
+
+    def run(self, *, going_on: bool) -> Done:
+        """Pull. `going_on`: right after another batch, so that only one folder in turn is looked at for what arrived."""
+        with transaction(self._engine) as conn:
+            self._positions = mail_items.positions(conn, self._mailbox.id)
+        folders = self._folders()
+        turn = self._lease.epoch % len(folders) if folders else 0
+        ordered = [*folders[turn:], *folders[:turn]]
+        for folder in ordered[:1] if going_on else ordered:
+            if self._budget.spent:
+                return self._done(more=True)
+            self._more |= self._try(folder, "new")
+        self._reconcile(folders)
+        for folder in ordered:
+            while self._unfinished(folder):
+                if self._budget.spent:
+                    return self._done(more=True)
+                if not self._try(folder, "backfill"):
+                    break
+        return self._done(more=self._more)
+
+    def _done(self, *, more: bool) -> Done:
+        return Done(self._mails, more, self._trouble)
+
+    def _try(self, folder: str, lane: Lane) -> bool:
+        """A pull; whether there is more in that lane. A folder that cannot be read is in nobody's way."""
+        try:
+            return self._pull(folder, lane)
+        except NoFolder as error:
+            self._trouble = str(error)
+            return False
+
+    def _folders(self) -> list[str]:
+        folders = list(self._mailbox.folders)
+        return list(self._session.folders()) if EVERY_FOLDER in folders else folders
+
+    def _unfinished(self, folder: str) -> bool:
+        position = self._positions.get((folder, "backfill"))
+        return position is not None and position.finished_at is None
+
+    def _pull(self, folder: str, lane: Lane) -> bool:
+        """One pull, stored; whether there is more in that lane. A cursor that means nothing any more is replaced."""
+        if (folder, lane) not in self._positions:
+            self._begin(folder)
+        position = self._positions[folder, lane]
+        try:
+            pulled = self._session.pull(folder, lane, position.cursor, self._budget.bounds(), self._known)
+        except Gone as error:
+            _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
+            metrics.MAIL_RESYNCS.labels(self._mailbox.kind).inc()
+            self._begin(folder)
+            return True
+        self._budget.spend(pulled)
+        self._store(position, pulled)
+        metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
+        return pulled.more
+
+    def _begin(self, folder: str) -> None:
+        """Where both lanes of a folder begin, from now on."""
+        again = self._known.older(folder, ANY)
+        begun = self._session.begin(folder)
+        now = datetime.now(UTC)
+        finished = None if begun.backfill else now
+        backfill = Position(folder, "backfill", begun.backfill or {}, 0, begun.total, finished, again)
+        positions = (Position(folder, "new", begun.new), backfill)
+        with self._fenced() as conn:
+            self._began = mail_leases.begin(conn, self._lease, now)
+            for position in positions:
+                mail_items.put_position(conn, self._mailbox.id, position, now, finished=position.finished_at is not None)
+        for position in positions:
+            self._positions[folder, position.lane] = position
+
+    def _reconcile(self, folders: Sequence[str]) -> None:
+        """Once a day, when all is filled back, begin to compare what is there with what is held: that is a backfill as well."""
+        now = datetime.now(UTC)
+        last = self._lease.reconciled_at or self._began
+        if last is None or now - last < RECONCILE or any(map(self._unfinished, folders)):
+            return
+        fresh = []
+        for folder in folders:
+            try:
+                begun = self._session.begin(folder)
+            except NoFolder:
+                continue
+            if begun.backfill is not None:
+                fresh.append(Position(folder, "backfill", begun.backfill, 0, begun.total, again=True))
+        with self._fenced() as conn:
+            mail_leases.reconciled(conn, self._lease, now)
+            for position in fresh:
+                mail_items.put_position(conn, self._mailbox.id, position, now)
+        for position in fresh:
+            self._positions[position.folder, "backfill"] = position
+
+    def _store(self, position: Position, pulled: Pulled) -> None:
+        mails = pulled.mails
+        if position.lane == "backfill":
+            # What the server took since the mailbox was first read was only missed, and is no less new for that.
+            before = self._began.replace(microsecond=0) if position.again and self._began else None
+            mails = [replace(mail, backfill=before is None or mail.internal_date < before) for mail in mails]
+        items = self._intake.accept(self._mailbox, mails)
+        finished = position.lane == "backfill" and not pulled.more
+        now = datetime.now(UTC)
+        total = position.total if pulled.total is None else pulled.total
+        moved = replace(position, cursor=pulled.cursor, done=position.done + pulled.seen, total=total)
+        if finished:
+            moved = replace(moved, finished_at=now)
+        if items or pulled.kept or pulled.renamed or moved != position:
+            with self._fenced() as conn:
+                mail_items.rename(conn, self._mailbox.id, pulled.renamed)
+                mail_items.add(conn, self._mailbox.id, [*items, *pulled.kept], now)
+                mail_items.put_position(conn, self._mailbox.id, moved, now, finished=finished)
+        self._positions[position.folder, position.lane] = moved
+        self._mails += len(items)
+
+    @contextmanager
+    def _fenced(self) -> Iterator[Connection]:
+        """A transaction that is ours alone to make. Raises `Fenced`, and then nothing was written."""
+        with transaction(self._engine) as conn:
+            if not mail_leases.still_mine(conn, self._lease, datetime.now(UTC) + LEASE):
+                raise Fenced
+            yield conn
+
+
+class Held:
+    """What is held of one mailbox, as its session asks for it; see `workers.mail_source.Known`."""
+
+    def __init__(self, engine: Engine, mailbox_id: int) -> None:
+        self._engine = engine
+        self._id = mailbox_id
+
+    def keys(self, source_keys: Sequence[str]) -> Set[str]:
+        """Those that are held."""
+        return self._ask(lambda conn: mail_items.known(conn, self._id, source_keys)) if source_keys else set()
+
+    def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
+        """New key -> old key."""
+        return self._ask(lambda conn: mail_items.alike(conn, self._id, folder, fresh))
+
+    def older(self, folder: str, source_key: str) -> bool:
+        """Whether there are any of another generation."""
+        return self._ask(lambda conn: mail_items.older(conn, self._id, folder, source_key))
+
+    def _ask(self, question: Callable[[Connection], _Answer]) -> _Answer:
+        with transaction(self._engine) as conn:
+            return question(conn)

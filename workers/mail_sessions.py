@@ -1,0 +1,71 @@
+"""Open sessions of mailboxes that are in the middle of something: the next batch need not log in again."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.mailbox import Mailbox
+from workers.mail_kinds import KINDS
+from workers.mail_source import Session, Token
+
+KEPT: Final = 32  # sessions at most
+KEPT_SECONDS: Final = 20.0  # for which one may wait for the next batch
+
+Open = Callable[[Mailbox, Token | None], Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A session with the mailbox as it was when it was opened."""
+
+    session: Session
+    mailbox: Mailbox
+    until: float  # monotonic seconds
+
+
+def open_session(mailbox: Mailbox, token: Token | None) -> Session:
+    """Log in, whatever the kind. Raises a `SourceError`."""
+    return KINDS[mailbox.kind].open(mailbox, token)
+
+
+class Sessions:
+    """Any thread may ask. A session is with one caller at a time: who takes it gives it back, or closes it."""
+
+    def __init__(self, tokens: Callable[[Mailbox], Token | None], open_: Open = open_session) -> None:
+        self._tokens = tokens
+        self._open = open_
+        self._lock = threading.Lock()
+        self._kept: dict[int, Kept] = {}
+
+    def take(self, mailbox: Mailbox, *, anew: bool = False) -> tuple[Session, bool]:
+        """A session, and whether it was kept from before; not if the mailbox is not what it was, nor with `anew`.
+
+        Raises a `SourceError`.
+        """
+        with self._lock:
+            kept = self._kept.pop(mailbox.id, None)
+        if kept is not None:
+            if not anew and kept.mailbox == mailbox and kept.until > time.monotonic():
+                return kept.session, True
+            kept.session.close()
+        return self._open(mailbox, self._tokens(mailbox)), False
+
+    def keep(self, mailbox: Mailbox, session: Session) -> None:
+        """Keep it for the next batch, for a while."""
+        with self._lock:
+            full = len(self._kept) >= KEPT or mailbox.id in self._kept
+            if not full:
+                self._kept[mailbox.id] = Kept(session, mailbox, time.monotonic() + KEPT_SECONDS)
+        if full:
+            session.close()
+
+    def sweep(self, *, everything: bool = False) -> None:
+        """Close those that waited for too long, or all."""
+        now = time.monotonic()
+        with self._lock:
+            old = [id_ for id_, kept in self._kept.items() if everything or kept.until <= now]
+            closing = [self._kept.pop(id_) for id_ in old]
+        for kept in closing:
+            kept.session.close()
