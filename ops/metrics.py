@@ -7,8 +7,11 @@ by the ingress when it turns it away, else by the ingest worker after COMMIT.
 
 import platform
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib import metadata
 from typing import get_args
+
+from prometheus_client import Counter, Histogram
 
 from ops.metric_kinds import (
     ATTEMPTS,
@@ -222,21 +225,39 @@ def observe_attempt(
     transport: str, fault: str, seconds: float, *, first_delay: float | None = None, reused: bool | None = None
 ) -> None:
     """Count one attempt; `fault` is `none` for a success, else `destination` or `platform`, which is us."""
-    transport, fault = closed(transport, TRANSPORTS), closed(fault, FAULTS)
-    ATTEMPTS_MADE.labels(transport, "delivered" if fault == "none" else "failed", fault).inc()
-    ATTEMPT_SECONDS.labels(transport).observe(seconds)
+    attempts, durations, first_delays = _of_attempts(transport, fault)
+    attempts.inc()
+    durations.observe(seconds)
     if first_delay is not None:
-        FIRST_ATTEMPT_SECONDS.labels(transport).observe(first_delay)
+        first_delays.observe(first_delay)
     if reused is not None:
-        HTTP_CONNECTIONS.labels(str(reused).lower()).inc()
+        _REUSED[reused].inc()
 
 
 def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:
     """Count a delivery that arrived, after `attempts` and `end_to_end` seconds."""
-    transport = closed(transport, TRANSPORTS)
-    DELIVERIES.labels(transport, "delivered").inc()
-    END_TO_END_SECONDS.labels(transport).observe(end_to_end)
+    delivered, journeys = _of_deliveries(transport)
+    delivered.inc()
+    journeys.observe(end_to_end)
     ATTEMPTS_TO_SUCCESS.observe(attempts)
+
+
+# Looking a series up by its labels takes longer than counting in it.
+
+_REUSED = {reused: HTTP_CONNECTIONS.labels(str(reused).lower()) for reused in (False, True)}
+
+
+@lru_cache(64)
+def _of_attempts(transport: str, fault: str) -> tuple[Counter, Histogram, Histogram]:
+    transport, fault = closed(transport, TRANSPORTS), closed(fault, FAULTS)
+    made = ATTEMPTS_MADE.labels(transport, "delivered" if fault == "none" else "failed", fault)
+    return made, ATTEMPT_SECONDS.labels(transport), FIRST_ATTEMPT_SECONDS.labels(transport)
+
+
+@lru_cache(64)
+def _of_deliveries(transport: str) -> tuple[Counter, Histogram]:
+    transport = closed(transport, TRANSPORTS)
+    return DELIVERIES.labels(transport, "delivered"), END_TO_END_SECONDS.labels(transport)
 
 
 def observe_cancelled(transport: str, count: int) -> None:

@@ -14,8 +14,8 @@ from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from workers.course import Course
-from workers.dialling import AddressInfo, Dialler, endpoint_name
-from workers.http1 import Connection
+from workers.dialling import AddressInfo, Dialler
+from workers.http1 import TICK, Connection
 
 IDLE: Final = 15.0  # seconds until a connection that nobody used is closed
 SWEEP: Final = 5.0  # seconds between two looks for those
@@ -92,18 +92,27 @@ class Connections:
         self._looking: dict[tuple[str, int], asyncio.Task[list[AddressInfo]]] = {}
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
-    async def take(self, to: Destination, tls: ssl.SSLContext, course: Course) -> Connection:
-        """A connection that was kept, or a new one. Raises what `Dialler.find` does, SSLError, `NotConnected`, `NoTunnel`."""
+    def kept(self, to: Destination, tls: ssl.SSLContext, course: Course) -> Connection | None:
+        """A connection that was kept, if there is one."""
         idle = self._idle.get(self._key(to, tls))
         while idle:
             _since, connection = idle.pop()
             if not connection.closed:
-                course.reach(endpoint_name(connection.peer), monotonic())
+                course.reach(connection.peer, monotonic())
                 return connection
+        return None
+
+    async def connect(self, to: Destination, tls: ssl.SSLContext, course: Course, deadline: float) -> Connection:
+        """A new connection.
+
+        Raises what `Dialler.find` does, SSLError, `NotConnected`, `NoTunnel`, and TimeoutError when the monotonic clock
+        shows `deadline`.
+        """
         course.with_proxy = self._proxy is not None
-        connection = await self._open(to, tls, course)
+        async with asyncio.timeout(deadline - monotonic() + TICK):
+            connection = await self._open(to, tls, course, deadline)
         course.with_proxy = False
-        course.reach(endpoint_name(connection.peer), monotonic())
+        course.reach(connection.peer, monotonic())
         return connection
 
     def give_back(self, to: Destination, tls: ssl.SSLContext, connection: Connection) -> None:
@@ -133,13 +142,13 @@ class Connections:
             return to.host, to.port, tls
         return (to.host, to.port) if self._proxy is None else None
 
-    async def _open(self, to: Destination, tls: ssl.SSLContext, course: Course) -> Connection:
+    async def _open(self, to: Destination, tls: ssl.SSLContext, course: Course, deadline: float) -> Connection:
         if self._proxy is None:
             return await self._connect(to, tls)
         connection = await self._connect(self._proxy, self._common)
         if to.secure:
             try:
-                await self._tunnel(connection, self._proxy, to)
+                await self._tunnel(connection, self._proxy, to, deadline)
                 course.with_proxy = False
                 await connection.secure(tls, _server_name(to.host))
             except BaseException:
@@ -165,12 +174,12 @@ class Connections:
             raise NotConnected(str(error)) from error
         return connection
 
-    async def _tunnel(self, connection: Connection, proxy: Destination, to: Destination) -> None:
+    async def _tunnel(self, connection: Connection, proxy: Destination, to: Destination, deadline: float) -> None:
         asked = f"{to.authority if to.port != _PORTS['https'] else f'{to.authority}:{to.port}'}"
         lines = [f"CONNECT {asked} HTTP/1.1", f"host: {asked}"]
         if proxy.authorization:
             lines.append(f"proxy-authorization: {proxy.authorization}")
-        status = await connection.tunnel(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        status = await connection.tunnel(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"), deadline)
         if not 200 <= status < 300:
             raise NoTunnel(f"answered {status}")
 

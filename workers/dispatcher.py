@@ -143,7 +143,7 @@ class Dispatcher:
             return Untried(held, "pending")
         start_by = self._loop.time() + batch.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
         lane = self._lanes[endpoint.id]
-        if not await lane.enter(1, endpoint.max_in_flight, start_by):
+        if not (lane.try_enter(1, endpoint.max_in_flight) or await lane.enter(1, endpoint.max_in_flight, start_by)):
             return Untried(held, "pending")
         try:
             return await self._with_room(held, endpoint_id, size, batch, start_by)
@@ -153,11 +153,11 @@ class Dispatcher:
     async def _with_room(self, held: Held, endpoint_id: int, size: int, batch: Batch, start_by: float) -> Verdict | None:
         """First of the endpoint's own room for bodies, then of everybody's."""
         share = self._shares[endpoint_id]
-        if not await share.enter(size, MAX_SHARE, start_by):
+        if not (share.try_enter(size, MAX_SHARE) or await share.enter(size, MAX_SHARE, start_by)):
             return Untried(held, "pending")
         try:
             room = self._bytes if size <= LARGEST_INLINE else self._large_bytes
-            if not await room.enter(size, MAX_BYTES // 2, start_by):
+            if not (room.try_enter(size, MAX_BYTES // 2) or await room.enter(size, MAX_BYTES // 2, start_by)):
                 return Untried(held, "pending")
             try:
                 return await self._try(held, endpoint_id, batch.until)

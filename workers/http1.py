@@ -11,7 +11,10 @@ from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from workers.dialling import endpoint_name
+
 HEAD_BYTES: Final = 64 * 1024  # of an answer's status line and headers
+TICK: Final = 0.001  # seconds by which the loop's clock may be behind
 PIECE: Final = 256 * 1024  # bytes of a body that are written at once: more would keep the loop busy, and be there twice
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
@@ -52,24 +55,22 @@ class Connection(asyncio.Protocol):
         self._answer: Answer
         self._tunnelling = False
         self._start()
+        self.peer = ""  # address and port at the other end
         self.closed = False
         self.reusable = False  # after an answer: whether another request may follow
 
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Address and port at the other end."""
-        return cast("tuple[str, int]", self._transport.get_extra_info("peername"))
-
-    async def exchange(self, head: bytes, body: bytes, answer: Answer) -> None:
+    async def exchange(self, head: bytes, body: bytes, answer: Answer, deadline: float) -> None:
         """Send a request and return when its answer is whole, or as much of it as is wanted.
 
-        Raises `BadAnswer` and `Cut`. Whatever it raises, also when it is cancelled, ends the connection.
+        Raises `BadAnswer`, `Cut`, and TimeoutError when the monotonic clock shows `deadline`. Whatever it raises, also when it
+        is cancelled, ends the connection.
         """
         self._answer, self.reusable = answer, False
         self._start()
         if self.closed:
             raise Cut("the connection was closed before the request")
         waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(deadline - monotonic() + TICK, self._fail, TimeoutError())
         try:
             if len(body) > PIECE:
                 await self._write(head, body, waiter)
@@ -80,6 +81,7 @@ class Connection(asyncio.Protocol):
             self.close()
             raise
         finally:
+            timer.cancel()
             self._waiter = None
         if self._transport.get_write_buffer_size():
             self.reusable = False
@@ -96,12 +98,12 @@ class Connection(asyncio.Protocol):
                 self.reusable = False
                 return
 
-    async def tunnel(self, head: bytes) -> int:
+    async def tunnel(self, head: bytes, deadline: float) -> int:
         """Ask a proxy for a tunnel (RFC 9110 §9.3.6); give the status it answers with. Raises as `exchange` does."""
         answer = Answer((), kept=0, most=0)
         self._tunnelling = True
         try:
-            await self.exchange(head, b"", answer)
+            await self.exchange(head, b"", answer, deadline)
         finally:
             self._tunnelling = False
         self._parser = HttpResponseParser(self)
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
+        self.peer = endpoint_name(transport.get_extra_info("peername"))
 
     def pause_writing(self) -> None:
         """Write no more for now."""

@@ -12,14 +12,20 @@ class WeightedSemaphore:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._limit = 0
 
+    def try_enter(self, weight: int, limit: int) -> bool:
+        """As `enter`, for who does not wait: cheaper, where there mostly is room."""
+        self._limit = limit
+        if self._waiting or not self._fits(weight):
+            return False
+        self._inside += weight
+        return True
+
     async def enter(self, weight: int, limit: int, deadline: float) -> bool:
         """Wait for room until the loop's clock shows `deadline`; say whether there was. Who is let in must `leave`.
 
         Something heavier than the `limit` is let in alone. A changed limit counts from now on.
         """
-        self._limit = limit
-        if not self._waiting and self._fits(weight):
-            self._inside += weight
+        if self.try_enter(weight, limit):
             return True
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, weight))

@@ -1,6 +1,5 @@
 """Sends over HTTP, directly or through a deployment's proxy."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -39,13 +38,11 @@ class HttpSender:
         self._terms = terms
         self._proxy = None if terms.proxy is None else destination(terms.proxy)
         self._contexts = TlsContexts()
-        self._loop: asyncio.AbstractEventLoop
         self._connections: Connections
         self._dialler: Dialler
 
     def open(self) -> None:
         """Begin, on the running loop. TLS is verified with the system's trust store."""
-        self._loop = asyncio.get_running_loop()
         self._dialler = Dialler(self._terms.allowed if self._proxy is None else None)
         self._connections = Connections(self._dialler, self._proxy, self._contexts.common)
 
@@ -57,30 +54,34 @@ class HttpSender:
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
         """POST the body; `seconds` over look-up, connection, TLS, headers and body together."""
         now, course = datetime.now(UTC), Course(monotonic())
+        deadline = course.began + seconds
         try:
             keys = [key_of(secret) for secret in endpoint.secrets]
             said = headers(delivery, keys, self._terms.user_agent, now, os.urandom(RANDOM_BYTES))
             if endpoint.headers:
+                _check(endpoint.headers)
                 said = {**endpoint.headers, **said}
-            _check(said)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
             return unsendable(error)
         answer = Answer(_WANTED, kept=KEPT, most=READ)
         try:
-            async with asyncio.timeout(seconds):
-                await self._exchange(endpoint, said, delivery.body, course, answer)
+            await self._exchange(endpoint, said, delivery.body, course, answer, deadline)
             fault = refusal_of(answer.status, proxied=self._proxy is not None)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault = fault_of(error, answer.status, seconds, with_proxy=course.with_proxy)
         course.answered = answer.began
         return self._receipt(now, course, answer, endpoint, *(fault or (None, None)))
 
-    async def _exchange(self, endpoint: Endpoint, said: Mapping[str, str], body: bytes, course: Course, answer: Answer) -> None:
+    async def _exchange(
+        self, endpoint: Endpoint, said: Mapping[str, str], body: bytes, course: Course, answer: Answer, deadline: float
+    ) -> None:
         to = self._checked(endpoint.url)
         tls = await self._contexts.of(endpoint)
-        COURSE.set(course)
-        connection = await self._connections.take(to, tls, course)
-        await connection.exchange(self._head(to, said, len(body)), body, answer)
+        connection = self._connections.kept(to, tls, course)
+        if connection is None:
+            COURSE.set(course)
+            connection = await self._connections.connect(to, tls, course, deadline)
+        await connection.exchange(self._head(to, said, len(body)), body, answer, deadline)
         self._connections.give_back(to, tls, connection)
 
     def _checked(self, url: str) -> Destination:

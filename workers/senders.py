@@ -1,6 +1,6 @@
 """The transports. Every failure is a receipt: what comes of it is for the pipeline to say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from schemas.delivery import Delivery, Receipt
@@ -34,6 +34,9 @@ class Senders:
         for sender in self._senders.values():
             await sender.close()
 
-    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
-        """Make one try over the endpoint's transport, of `seconds` at most. Raises nothing but CancelledError."""
-        return await self._senders[endpoint.transport].send(endpoint, delivery, seconds)
+    def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Awaitable[Receipt]:
+        """Await what this gives: one try over the endpoint's transport, of `seconds` at most.
+
+        Raises nothing but CancelledError.
+        """
+        return self._senders[endpoint.transport].send(endpoint, delivery, seconds)
