@@ -60,22 +60,33 @@ class Tokens:
     strict: bool = False  # a refresh token that was used is dead
     seconds: int = 3599
     granted: int = 0
+    pending: list[str] = field(default_factory=list)  # what is answered before the code was entered
     refusal: Callable[[str], dict[str, Any]] = lambda error: {"error": error}
 
     def answer(self, form: Mapping[str, str]) -> Said:
         if (form.get("client_id"), form.get("client_secret")) != self.client:
             return Said(401, self.refusal("invalid_client"))
-        if form.get("grant_type") != "refresh_token" or form.get("refresh_token") not in self.refresh:
+        if form.get("grant_type", "").endswith("device_code"):
+            if self.pending:
+                return Said(400, {"error": self.pending.pop(0), "error_description": "AADSTS70016: pending"})
+        elif form.get("grant_type") != "refresh_token" or form.get("refresh_token") not in self.refresh:
             return Said(400, self.refusal("invalid_grant"))
         self.granted += 1
         given = {"access_token": f"access-{self.granted}", "expires_in": self.seconds, "token_type": "Bearer"}
         self.access.add(given["access_token"])
         if self.rotates:
             if self.strict:
-                self.refresh.discard(form["refresh_token"])
+                self.refresh.discard(form.get("refresh_token", ""))
             given["refresh_token"] = f"refresh-{self.granted}"
             self.refresh.add(given["refresh_token"])
         return Said(200, given)
+
+    def code(self, form: Mapping[str, str]) -> Said:
+        """A device code (RFC 8628 section 3.2)."""
+        if form.get("client_id") != self.client[0] or not form.get("scope"):
+            return Said(400, self.refusal("invalid_client"))
+        code = {"user_code": "GTHK-QPMN", "device_code": "device-1", "verification_uri": "https://microsoft.com/devicelogin"}
+        return Said(200, {**code, "expires_in": 900, "interval": 5, "message": "To sign in, enter the code GTHK-QPMN."})
 
     def revoke(self) -> None:
         """The user withdraws consent."""
@@ -85,6 +96,8 @@ class Tokens:
 
 class Fake:
     """Serves from a thread of its own, from `start` to `stop`. What it knows is changed by the test between requests."""
+
+    token_path = "/token"
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -101,7 +114,7 @@ class Fake:
 
     @property
     def token_url(self) -> str:
-        return f"{self.url}/token"
+        return f"{self.url}{self.token_path}"
 
     def answer(self, asked: Asked) -> Said:
         """What the provider would say; whoever is here has shown a token that holds."""
@@ -171,8 +184,10 @@ class Fake:
             return await FAULTS[scripted](self, request)
         if scripted is not None:
             return scripted.response()
-        if asked.path == "/token":
+        if asked.path == self.token_path:
             return self.tokens.answer(asked.form).response()
+        if asked.path.endswith("/devicecode"):
+            return self.tokens.code(asked.form).response()
         allowed = asked.bearer in self.tokens.access
         return (self.answer(asked) if allowed else self.unauthorized()).response()
 

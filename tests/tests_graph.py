@@ -53,6 +53,8 @@ class Mail:
 class Graph(Fake):
     """A mailbox with folders. Delta tokens are positions in the log of changes."""
 
+    token_path = "/common/oauth2/v2.0/token"
+
     def __init__(self, **tokens: Any) -> None:
         super().__init__(Tokens(refusal=_refusal, **tokens))
         self.mails: dict[str, Mail] = {}

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests_api import Fake
 from tests_gmail import Gmail
 
+from ops.db import make_engine, transaction
+from pipeline.store import mailboxes
 from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMail
 from workers.mail_gmail import KIND as GMAIL
 from workers.mail_graph import KIND as GRAPH
@@ -19,11 +21,23 @@ from workers.mail_source import Away, Bounds, Pulled, Session
 MIB = 1024 * 1024
 
 
-def mailbox_of(fake: Fake, id: int = 1, **terms: Any) -> Mailbox:
+def mailbox_of(fake: Fake, id: int = 1, name: str = "support", **terms: Any) -> Mailbox:
     kind, api = ("gmail", fake.url) if isinstance(fake, Gmail) else ("graph", f"{fake.url}/v1.0")
     oauth = OAuth(fake.token_url, "app", "refresh-0", "shh")
     terms = {"folders": ("all",) if kind == "gmail" else ("inbox",), **terms}
-    return Mailbox(id, "acme", "support", kind, "u@x.org", api_url=api, oauth=oauth, **terms)
+    return Mailbox(id, "acme", name, kind, "u@x.org", api_url=api, oauth=oauth, **terms)
+
+
+def added(database: Any, mailbox: Mailbox) -> Mailbox:
+    """The mailbox as it is when it is configured, under the id that it has there."""
+    if not database.rows("SELECT FROM tenant"):
+        database.add_tenant()
+    database.add_source(mailbox.name, mailbox.kind)
+    engine = make_engine(database.url, pool_size=1)
+    with transaction(engine) as conn:
+        id = mailboxes.put(conn, mailbox, database.vault.encrypt, datetime.now(UTC), anew=True)
+    engine.dispose()
+    return replace(mailbox, id=id)
 
 
 @dataclass

@@ -179,10 +179,11 @@ def granted(oauth: OAuth, refresh_token: str) -> Granted:
         answer = http.ask([request], REFRESH_SECONDS)[0]
     if not isinstance(answer, Answer):
         raise answer or Away("the token endpoint's answer is too large")
-    return _judged(answer)
+    return grant_of(answer)
 
 
-def _judged(answer: Answer) -> Granted:
+def grant_of(answer: Answer) -> Granted:
+    """What a token endpoint's answer gives. Raises as `granted` does."""
     said = answer.json()
     if answer.status == 429:
         raise Throttled(

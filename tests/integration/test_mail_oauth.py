@@ -1,5 +1,6 @@
 """Access tokens: refreshed by one at a time, stored before they are used, ended only by those who can end them."""
 
+import itertools
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from prometheus_client import REGISTRY
 from tests_api import Said
 from tests_gmail import Gmail
 from tests_graph import INTERACTION_REQUIRED, Graph
-from tests_mailboxes import mailbox_of
+from tests_mailboxes import added, mailbox_of
 
 from ops.secrets import Vault
 from pipeline.store import mail_tokens
@@ -22,6 +23,8 @@ from workers import mail_oauth
 from workers.mail_oauth import Held, configured, unsealed
 from workers.mail_oauth import Tokens as MailTokens
 from workers.mail_source import Away, Refused, Throttled, Token
+
+_names = itertools.count()
 
 
 @pytest.fixture
@@ -34,21 +37,13 @@ def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 
 
 @pytest.fixture
+def database(shared_database):
+    return shared_database
+
+
+@pytest.fixture
 def mailbox(database, graph) -> Mailbox:
-    return added(database, mailbox_of(graph))
-
-
-def added(database, mailbox: Mailbox) -> Mailbox:
-    """The mailbox with a row in the database, under the id that it has there."""
-    if not database.rows("SELECT FROM tenant"):
-        database.add_tenant()
-    database.add_source(mailbox.name, mailbox.kind)
-    with database.connect() as conn:
-        [id] = conn.execute(
-            "INSERT INTO mailbox (id, settings, credentials) SELECT id, '{}', '' FROM source WHERE name = %s RETURNING id",
-            (mailbox.name,),
-        ).fetchone()
-    return replace(mailbox, id=id)
+    return added(database, mailbox_of(graph, name=f"m{next(_names)}"))
 
 
 @pytest.fixture
@@ -90,7 +85,7 @@ def test_a_rotated_refresh_token_is_stored_sealed_and_used_the_next_time(databas
     assert ["access-1", "access-2", "access-3"] == [token(), token(fresh=True), ask()(fresh=True)]
     assert ["refresh-0", "refresh-1", "refresh-2"] == [asked.form["refresh_token"] for asked in graph.asked]
     assert "refresh-3" == held(database, mailbox).refresh
-    [[sealed]] = database.rows("SELECT tokens FROM mailbox")
+    [[sealed]] = database.rows("SELECT tokens FROM mailbox WHERE id = %s", mailbox.id)
     assert b"refresh" not in bytes(sealed)
     assert counted + 3 == refreshes("refreshed")
 
@@ -213,7 +208,7 @@ def test_google_says_that_consent_has_ended(database, engine, monkeypatch: pytes
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
     gmail = Gmail()
     gmail.start()
-    token = MailTokens(engine, database.vault).of(added(database, mailbox_of(gmail)))
+    token = MailTokens(engine, database.vault).of(added(database, mailbox_of(gmail, name="google")))
     assert token is not None
     assert "access-1" == token()
     gmail.tokens.revoke()
@@ -333,9 +328,9 @@ def test_a_database_that_is_away_is_a_reason_to_come_back(ask, engine, monkeypat
         ask()()
 
 
-def test_a_mailbox_that_is_gone_has_no_token(database, ask) -> None:
+def test_a_mailbox_that_is_gone_has_no_token(database, mailbox, ask) -> None:
     with database.connect() as conn:
-        conn.execute("DELETE FROM mailbox")
+        conn.execute("DELETE FROM mailbox WHERE id = %s", (mailbox.id,))
 
     with pytest.raises(Away, match="not configured"):
         ask()()
