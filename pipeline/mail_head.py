@@ -3,32 +3,21 @@
 Never raises, whatever the bytes are: a mail that cannot be read is kept all the same, under a subject that says which it is.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
-from email.message import Message
-from email.parser import BytesParser
-from email.policy import compat32
-from email.utils import getaddresses
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
+from pipeline.mail.fields import ONE_HEADER, Fields, addresses, ids, read_fields
+from pipeline.mail.findings import Findings
+from pipeline.mail.words import one_line, phrase
 from pipeline.rules import HEADER
 
-MAX_HEAD: Final = 256 * 1024  # bytes that are looked at
-MAX_FIELD: Final = 16 * 1024  # characters of one field that are looked at
 MAX_ID: Final = 250  # characters of a Message-ID; of a longer one the digest stands for it
 MAX_SUBJECT: Final = 512  # characters; a longer one is replaced by its digest
 
-_BLANK = re.compile(rb"\r?\n\r?\n|^\r?\n")
-_ID = re.compile(r"<\s*([^<>]{1,1000})\s*>")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-_SPACES = re.compile(r"\s+")
-_PARSER = BytesParser(policy=compat32)
-_RECIPIENTS: Final = ("Delivered-To", "X-Original-To", "X-Delivered-To", "Envelope-To", "To", "Cc")
+_RECIPIENTS: Final = ("delivered-to", "x-original-to", "x-delivered-to", "envelope-to", "to", "cc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +38,20 @@ def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> Head:
 
     The subject is never empty, has no control characters, and 512 characters at most.
     """
-    fields = _fields(raw)
-    message_id = _first_id(_field(fields, "Message-ID"))
+    fields = read_fields(raw, Findings())
+    message_id = _first_id(fields, "message-id")
     if rule.startswith(HEADER):
-        found = _decoded(_field(fields, rule[len(HEADER) :].strip()))
+        found = phrase(fields.first(rule.removeprefix(HEADER).strip().lower()) or b"", Findings(), ONE_HEADER)
     elif rule in RULES:
         found = RULES[rule](_Mail(fields, message_id, address, raw))
     else:
         found = rule
-    return Head(message_id, _fitting(found or "") or _fitting(otherwise) or "mail")
+    return Head(message_id, _fitting(found) or _fitting(otherwise) or "mail")
 
 
 @dataclass(frozen=True, slots=True)
 class _Mail:
-    fields: Message
+    fields: Fields
     message_id: str | None
     address: str
     raw: bytes
@@ -70,12 +59,12 @@ class _Mail:
 
 def _sender(mail: _Mail) -> str:
     """The address that it is from."""
-    return next(_addresses(mail.fields, ("From", "Sender", "Return-Path")), "")
+    return next(_addresses(mail.fields, ("from", "sender", "return-path")), "")
 
 
 def _thread(mail: _Mail) -> str:
     """The first mail of its thread: RFC 5322 has it stand first in References."""
-    root = _first_id(_field(mail.fields, "References")) or _first_id(_field(mail.fields, "In-Reply-To"))
+    root = _first_id(mail.fields, "references") or _first_id(mail.fields, "in-reply-to")
     return root or mail.message_id or event_id(mail.raw)
 
 
@@ -96,53 +85,18 @@ RULES: Final[Mapping[str, Callable[[_Mail], str]]] = MappingProxyType(
 )
 
 
-def _fields(raw: bytes) -> Message:
-    """The header fields; of a mail that is none, an empty message. The `email` package raises on some real mails."""
-    end = _BLANK.search(raw, 0, MAX_HEAD)
-    try:
-        return _PARSER.parsebytes(raw[: end.start() if end else MAX_HEAD], headersonly=True)
-    except Exception:  # noqa: BLE001 - whatever it is, the mail is kept
-        return Message()
-
-
-def _field(fields: Message, name: str) -> str:
-    values = _all(fields, name)
-    return values[0] if values else ""
-
-
-def _all(fields: Message, name: str) -> Sequence[str]:
-    try:
-        return [str(value)[:MAX_FIELD] for value in fields.get_all(name) or ()]
-    except Exception:  # noqa: BLE001 - a field of which `email` can make nothing
-        return ()
-
-
-def _addresses(fields: Message, names: Sequence[str]) -> Iterator[str]:
+def _addresses(fields: Fields, names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        try:
-            found = getaddresses(list(_all(fields, name)))
-        except Exception:  # noqa: BLE001, S112 - a field of which `email` can make nothing
-            continue
-        yield from (address.lower() for _, address in found if "@" in address)
+        yield from (each.address.lower() for each in addresses(fields, name, Findings()) if "@" in each.address)
 
 
-def _first_id(value: str) -> str | None:
-    found = _ID.search(value)
-    text = found[1] if found else value.strip().partition(" ")[0]
-    cleaned = _SPACES.sub("", _CONTROL.sub("", text)).lower()
+def _first_id(fields: Fields, name: str) -> str | None:
+    value = fields.first(name)
+    found = ids(value, Findings()) if value else []
+    cleaned = found[0].strip("<>").lower() if found else ""
     return event_id(cleaned.encode()) if len(cleaned) > MAX_ID else cleaned or None
 
 
-def _decoded(value: str) -> str:
-    """RFC 2047's encoded words as text, where they are in order."""
-    try:
-        return str(make_header(decode_header(value)))
-    except (HeaderParseError, LookupError, ValueError):
-        return value
-
-
 def _fitting(text: str) -> str:
-    cleaned = _SPACES.sub(" ", _CONTROL.sub(" ", text)).strip()
-    if len(cleaned) > MAX_SUBJECT:
-        return event_id(cleaned.encode())
-    return cleaned
+    cleaned = one_line(text, len(text))
+    return event_id(cleaned.encode()) if len(cleaned) > MAX_SUBJECT else cleaned

@@ -1,6 +1,5 @@
 """Who answers for a mail: DKIM (RFC 6376) and ARC (RFC 8617) checked, and what a trusted server found (RFC 8601)."""
 
-import logging
 import re
 from collections.abc import Callable, Collection
 from typing import Any, Final
@@ -39,9 +38,6 @@ _RESULTS: Final[dict[str, Result]] = {
     "permerror": "permerror",
     "bestguesspass": "neutral",
 }
-_SILENT: Final = logging.getLogger("waxseal.dkim")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
 
 
 class DnsAway(Exception):
@@ -118,7 +114,7 @@ def _dkim(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> tuple[Ver
         lookup = _Lookup(dns)
         domain = _tag(signature, "d")
         try:
-            verified = dkim.DKIM(raw, logger=_SILENT, minkey=MINKEY).verify(index, dnsfunc=lookup)
+            verified = dkim.DKIM(raw, minkey=MINKEY).verify(index, dnsfunc=lookup)
         except Exception as error:  # noqa: BLE001 - it raises its own errors, and others on what is malformed
             verdicts.append(_failed(error, lookup, domain))
             continue
@@ -155,7 +151,7 @@ def _arc(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> Verdict:
     findings.check_time()
     lookup = _Lookup(dns)
     try:
-        result, _sets, reason = dkim.ARC(raw, logger=_SILENT, minkey=MINKEY).verify(dnsfunc=lookup)
+        result, _sets, reason = dkim.ARC(raw, minkey=MINKEY).verify(dnsfunc=lookup)
     except Exception as error:  # noqa: BLE001 - likewise
         return Verdict("permerror", "the chain of seals", None, one_line(f"{type(error).__name__}: {error}", 200))
     if lookup.away:

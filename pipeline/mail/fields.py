@@ -85,11 +85,6 @@ def readable(raw: bytes) -> bytes:
     return raw.replace(b"\r\r\n", b"\r\n") if _TWICE.match(raw) else raw
 
 
-def message_id(raw: bytes) -> str | None:
-    """The mail's Message-ID with its angle brackets; None when it has none. Never raises."""
-    return id_of(read_fields(raw, Findings()), Findings())
-
-
 def date(raw: bytes) -> datetime | None:
     """The mail's Date in UTC; None when it has none that can be read. Never raises."""
     return date_of(read_fields(raw, Findings()), Findings())

@@ -58,6 +58,16 @@ def test_a_tag_of_the_own_address_comes_before_that_of_another() -> None:
     assert subject("plus-address", raw) == "y"
 
 
+def test_a_header_in_utf_8_is_read_as_such() -> None:
+    assert subject("header:X-Ticket", "X-Ticket: Größe\r\n\r\n".encode()) == "Größe"
+
+
+def test_two_long_subjects_that_differ_at_their_end_stay_apart() -> None:
+    one, other = (subject("header:X-Ticket", b"X-Ticket: " + b"x" * 10_000 + end + b"\n\n") for end in (b"1", b"2"))
+
+    assert one != other
+
+
 def test_a_long_subject_is_its_digest() -> None:
     raw = b"X-Ticket: " + b"x" * (MAX_SUBJECT + 1) + b"\n\n"
 
