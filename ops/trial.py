@@ -72,12 +72,14 @@ def by_hand(kind: str, secrets_: tuple[str, ...], options: Mapping[str, str], ur
 
 
 def address(data: Path, settings: Settings, source: Source) -> str:
-    """Where the source's messages go: to the system on `data`, or else where the settings have the ingress listen."""
+    """Where the settings have the ingress listen, or the system on `data`, if it is theirs."""
     known = read_stack(data) or {}
+    said = settings.model_fields_set & {"ingress_host", "ingress_port"}
     host = "127.0.0.1" if settings.ingress_host in _ANYWHERE else settings.ingress_host
-    at = f"[{host}]" if ":" in host else host
-    base = known.get("ingress_url") or f"http://{at}:{settings.ingress_port}"
-    return f"{base.rstrip('/')}/in/{source.tenant}/{source.name}"
+    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.ingress_port}"
+    if not said and known.get("database_url") == settings.database_url:
+        base = known["ingress_url"].rstrip("/")
+    return f"{base}/in/{source.tenant}/{source.name}"
 
 
 def message(source: Source, url: str, own: Own, now: datetime) -> Trial:

@@ -45,6 +45,7 @@ def main() -> None:
     \b
     Try it:
       waxseal up --config waxseal.yaml    servers and workers, in .waxseal
+      waxseal send acme shop              a signed sample, to try a source out
       waxseal status                      what is queued, delivered, dead
       waxseal verify                      is the ledger as it was written?
       waxseal down                        stop it all; `up` resumes

@@ -4,13 +4,16 @@ import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from ops.cli import main
 from ops.errors import OpsError
-from ops.trial import Own, Trial, by_hand, described, message
+from ops.settings import Settings
+from ops.trial import Own, Trial, address, by_hand, described, message
 from pipeline.kinds import KINDS, PATH, Unsignable
 from pipeline.kinds.samples import SAMPLES
 from pipeline.receive import receive
@@ -172,6 +175,25 @@ def test_a_dry_run_sends_nothing_and_shows_a_file_as_it_is() -> None:
     assert 0 == ended.exit_code
     assert 'content-type: application/json\nauthorization: Bearer ***\ncontent-length: 14\n\n{"mine": 1.10}\n' in ended.stdout
     assert "hunter2" not in ended.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "http://127.0.0.1:8420"),
+        ({"database_url": "postgresql://stack/"}, "http://127.0.0.1:9999"),
+        ({"database_url": "postgresql://other/"}, "http://127.0.0.1:8420"),
+        ({"database_url": "postgresql://stack/", "ingress_port": 1234}, "http://127.0.0.1:1234"),
+        ({"ingress_host": "0.0.0.0"}, "http://127.0.0.1:8420"),
+        ({"ingress_host": "::1"}, "http://[::1]:8420"),
+    ],
+)
+def test_a_message_goes_to_the_ingress_that_belongs_to_the_database(
+    variables: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "stack.json").write_text('{"database_url": "postgresql://stack/", "ingress_url": "http://127.0.0.1:9999/"}')
+
+    assert f"{expected}/in/acme/shop" == address(tmp_path, Settings(**variables), WAYS[-1])
 
 
 def test_samples_are_json_or_a_form() -> None:
