@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from schemas.blob import CLAIM, Blob, read_claim
+
 #: AMQP's properties that nothing here goes by. They are kept so that a dead letter is whole.
 OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "expiration", "user_id", "app_id", "cluster_id")
-
-from schemas.blob import CLAIM, Blob, read_claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +56,6 @@ class Message:
     @property
     def size(self) -> int:
         """Bytes of the body, wherever it is."""
-        blob = self.blob
-        return len(self.body) if blob is None else blob.size
+        if self.headers and CLAIM in self.headers and (blob := self.blob) is not None:
+            return blob.size
+        return len(self.body)
