@@ -72,7 +72,7 @@ def by_hand(kind: str, secrets_: tuple[str, ...], options: Mapping[str, str], ur
 
 
 def address(data: Path, settings: Settings, source: Source) -> str:
-    """Where the settings have the ingress listen, or the system on `data`, if it is theirs."""
+    """The URL that takes the source's messages: where the settings have the ingress listen, or that of the system on `data`."""
     known = read_stack(data) or {}
     said = settings.model_fields_set & {"ingress_host", "ingress_port"}
     host = "127.0.0.1" if settings.ingress_host in _ANYWHERE else settings.ingress_host
