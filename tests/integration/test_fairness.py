@@ -17,6 +17,7 @@ PAUSE = 0.04  # seconds between two rounds: 450 deliveries a second
 BACKLOG = 300  # deliveries that each of the two others is owed when it goes wrong
 LEASED = 100  # deliveries at most: as many as would be leased of the hanging one alone
 DEADLINE = 4.0  # seconds that the hanging one is waited for, longer than all rounds take
+STALL = 1.0  # seconds for which a machine that is shared may stand still
 
 RETRIES = 1500  # that are overdue
 IN_BETWEEN = 300  # of them that may come between a new delivery's planning and its arrival: what was claimed before it
@@ -50,6 +51,10 @@ def p95(seconds: Sequence[float]) -> float:
     return seconds[len(seconds) * 95 // 100]
 
 
+def p50(seconds: Sequence[float]) -> float:
+    return seconds[len(seconds) // 2]
+
+
 def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(database, engine, sink, start) -> None:
     database.add_tenant()
     well = [database.add_endpoint(f"well-{n}", sink.url(f"/200/{n}"), SECRET) for n in range(WELL)]
@@ -67,7 +72,8 @@ def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(da
     wait_for(lambda: {"/hang", "/500"} <= {each.path for each in sink.requests})
     beside = paced(engine, sink, "beside", well, ill)
 
-    assert p95(beside) <= 5 * p95(alone) + 0.1
+    assert p50(beside) <= 4 * p50(alone) + 0.1
+    assert p95(beside) <= max(5 * p95(alone), STALL)
     assert beside[-1] < DEADLINE
 
 
