@@ -79,4 +79,3 @@ class Limits:
             bucket = self._buckets[key] = Bucket(rate, max(1.0, rate), now)
         bucket.fill(rate, now)
         return bucket
-
