@@ -114,7 +114,7 @@ def _again(looked: Looked, pace: Pace, now: datetime) -> datetime | None:
     if looked.granted:
         return None
     wait = looked.excess / pace.rate if pace.rate else LATER
-    return _tick(now + timedelta(seconds=min(wait, LATER)))
+    return _tick(now + timedelta(seconds=min(max(wait, 0.0), LATER)))
 
 
 def _tick(at: datetime) -> datetime:
