@@ -18,7 +18,7 @@ FEW: Final = 100  # deliveries: the window of an endpoint that nothing is known 
 DRAIN: Final = 5.0  # seconds in which those must be settled, or the window is smaller
 HORIZON: Final = 0.15  # seconds that a larger one lasts: from a claim until its last delivery is sent, and some more
 MOST: Final = 2000  # of one endpoint
-TICK: Final = 0.04  # seconds: endpoints whose windows are full are looked at again together, on a multiple of these
+TICK: Final = 40  # milliseconds: endpoints whose windows are full are looked at again together, on a multiple of these
 LATER: Final = 0.25  # and at the latest
 SURVEY: Final = 1.0  # seconds between two surveys: what nobody rang for is seen then
 AT_ONCE: Final = 200  # endpoints in one round
@@ -119,4 +119,5 @@ def _again(looked: Looked, pace: Pace, now: datetime) -> datetime | None:
 
 def _tick(at: datetime) -> datetime:
     """The first multiple of `TICK` after `at`: one round for many endpoints instead of one for each."""
-    return datetime.fromtimestamp((at.timestamp() // TICK + 1) * TICK, at.tzinfo)
+    milliseconds = int(at.timestamp() * 1000)
+    return datetime.fromtimestamp((milliseconds // TICK + 1) * TICK / 1000, at.tzinfo)

@@ -27,7 +27,7 @@ def test_an_endpoint_that_got_nothing_is_looked_at_again_soon_however_slow_it_wa
     agenda.looked({1: full(99, excess)}, (), later)
 
     assert [] == agenda.wanted(later)
-    assert [1] == agenda.wanted(later + timedelta(seconds=LATER + TICK))
+    assert [1] == agenda.wanted(later + timedelta(seconds=LATER, milliseconds=TICK))
 
 
 def test_endpoints_whose_windows_are_full_are_looked_at_together() -> None:
