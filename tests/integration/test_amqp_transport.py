@@ -21,7 +21,7 @@ from ops.servers import PrivateServers
 from pipeline.deliver import OURS, UNSENDABLE
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import AmqpTarget, Endpoint
-from workers.send_amqp import AmqpSender, outgoing
+from workers.send_amqp import LONGEST, AmqpSender, outgoing
 
 Send = Callable[..., list[Receipt]]
 
@@ -216,6 +216,17 @@ def test_what_fits_into_no_frame_is_unsendable_and_disturbs_nobody(servers, chan
     headers, other, key = within(servers, main)  # type: ignore[misc]
 
     assert (UNSENDABLE, [None], UNSENDABLE) == (headers.error, other, key.error)
+
+
+def test_what_no_broker_takes_is_unsendable_and_disturbs_nobody(servers, channel) -> None:
+    """A broker closes the channel over a body that is too large, and fails with it what others have in flight."""
+
+    async def main(sender: AmqpSender) -> tuple[Receipt, list]:
+        return await sender.send(to("bus"), replace(owed(), body=bytes(LONGEST + 1)), 5.0), await sent(sender, to("bus"))
+
+    large, other = within(servers, main)  # type: ignore[misc]
+
+    assert (UNSENDABLE, True, [None]) == (large.error, f"takes {LONGEST}" in large.detail, other)
 
 
 def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, channel) -> None:

@@ -28,13 +28,16 @@ from tests_support import wait_for
 from ops.blobs import ASIDE, Blobs
 from ops.servers import PrivateServers
 from pipeline.addresses import LOOPBACK, networks
+from pipeline.chain import commitment
 from schemas.blob import CLAIM, LARGEST_INLINE, name
+from schemas.message import Message
 from workers.catalog import CatalogWatch
 from workers.delivery import DeliveryLoop
 from workers.delivery_store import DeliveryStore
 from workers.fetching import AWAY_SECONDS, LOST_SECONDS
 from workers.sending import Terms
 from workers.topology import IN, INBOX, RECEIVED, declare
+from workers.writer import Judged, Writer
 
 BODY = os.urandom(LARGEST_INLINE + 1)
 MAIL = os.urandom(1 << 20) * 25
@@ -137,6 +140,12 @@ def record(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BODY, id
     kept = blobs.put("acme", body)
     whole = type(made)(made.tenant, made.attributes, body, made.fingerprint, made.chain_key, kept.reference)
     owe(engine, [whole], endpoints)
+
+
+def sealed(database: Any) -> list[dict[str, Any]]:
+    """What each envelope commits to, beside salt and attributes."""
+    rows = database.rows("SELECT envelope, salt, attributes FROM entry JOIN content USING (chain_id, seq)")
+    return [{"pc": json.loads(envelope)["pc"], "content": (bytes(salt), bytes(said))} for envelope, salt, said in rows]
 
 
 # The whole way.
@@ -290,6 +299,23 @@ def test_another_tenants_blob_is_not_read(configured, start, publish, blobs) -> 
 
     assert [("admit", "blob_missing", name(BODY).reference)] == letters(configured)
     assert [] == contents(configured)
+
+
+def test_a_claim_is_not_recorded_unfetched_when_the_catalog_moves_in_between(configured, engine, blobs, monkeypatch) -> None:
+    kept = blobs.put("acme", BODY)
+    facts = {"cloudEvents:id": "m-1", "cloudEvents:subject": "s", "cloudEvents:specversion": "1.0", CLAIM: kept.claim}
+    writer = Writer(engine, configured.vault, blobs, lambda: False)
+    fetch, asked = writer._with_bodies, []
+
+    def refused_at_first(judged: Judged) -> Judged:
+        asked.append(judged)
+        return judged if len(asked) == 1 else fetch(judged)
+
+    monkeypatch.setattr(writer, "_with_bodies", refused_at_first)
+    writer.write([writer.judge(Message("acme.open", b"", headers=facts, trusted=True))])
+
+    assert (2, [(None, kept.reference)], []) == (len(asked), contents(configured), letters(configured))
+    assert [True] == [each["pc"] == commitment(*each["content"], BODY) for each in sealed(configured)]
 
 
 # The store is away, or has lost something.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.chain import commitment, encode, entry_hash, envelope, extend, extend_all
+from schemas.blob import LARGEST_INLINE
 from schemas.entry import Head
 from schemas.event import Event
 
@@ -50,6 +51,14 @@ def test_an_entry_is_the_vector_to_the_byte(vector) -> None:
     assert vector["pc"] == pc
     assert vector["envelope"].encode() == raw == entry.envelope
     assert vector["hash"] == entry_hash(raw).hex() == entry.hash.hex()
+
+
+@pytest.mark.parametrize("size", [LARGEST_INLINE, LARGEST_INLINE + 1])
+def test_the_commitment_is_the_hmac_of_the_whole_content_however_large(size: int) -> None:
+    salt, body = b"s" * 32, b"x" * size
+    expected = hmac.digest(salt, b"waxseal/content/v1\0" + (2).to_bytes(8, "big") + b"{}" + body, "sha256").hex()
+
+    assert expected == commitment(salt, b"{}", body)
 
 
 def test_a_batch_extends_its_chain_in_the_events_order() -> None:
