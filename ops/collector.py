@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from ops import metrics
+from ops import mail_metrics, metrics
 from ops.db import make_engine
-from pipeline.store import figures, health, overview
+from pipeline.store import figures, health, mail_overview, overview
 
 SECONDS: Final = 15.0  # between two readings
 _STATEMENT_SECONDS: Final = 5.0
@@ -26,6 +26,7 @@ _GAUGES: Final = (
     metrics.RETRIES_DUE,
     metrics.QUEUE_OLDEST_SECONDS,
     metrics.DESTINATIONS,
+    mail_metrics.MAILBOXES,
     metrics.DEAD_LETTERS,
     metrics.DEAD_LETTER_OLDEST_SECONDS,
     metrics.QUEUE_MESSAGES,
@@ -75,6 +76,7 @@ class Collector:
         self._show_deliveries(figures.pending(self._conn, now), now)
         _show_letters(overview.open_letters(self._conn), now)
         _show_endpoints(health.destinations(self._conn, now, now - _LATELY))
+        _show_mailboxes(mail_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
         metrics.collected("database", now.timestamp())
 
@@ -116,6 +118,11 @@ class Collector:
 def _show_endpoints(found: Mapping[str, int]) -> None:
     for fares in metrics.FARES:
         metrics.DESTINATIONS.labels(fares).set(found.get(fares, 0))
+
+
+def _show_mailboxes(found: Mapping[str, int]) -> None:
+    for fares in mail_metrics.FARES:
+        mail_metrics.MAILBOXES.labels(fares).set(found.get(fares, 0))
 
 
 def _show_letters(found: Sequence[overview.OpenLetters], now: datetime) -> None:

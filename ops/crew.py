@@ -31,6 +31,8 @@ def full_crew(workers: int = 1) -> list[Post]:
         *(_post("ingest", number) for number in range(1, workers + 1)),
         _post("relay"),
         *(_post("deliver", number) for number in range(1, workers + 1)),
+        _post("mail-pull"),
+        _post("mail-idle"),
     ]
 
 

@@ -27,7 +27,7 @@ from ops.metric_kinds import (
 from pipeline.errors import Rejected
 from schemas.deadletter import Stage
 from schemas.health import Breaker
-from schemas.mailbox import LANES, MAIL_KINDS
+from schemas.mailbox import MAIL_KINDS
 from schemas.source import KINDS
 
 # The last member of each set takes whatever is not in it.
@@ -41,7 +41,6 @@ BREAKERS = get_args(Breaker)
 FARES = ("healthy", "degraded", "open", "paused")
 FAULTS = ("none", "destination", "platform")
 STAGES = get_args(Stage)
-PULLS = ("done", "more", "busy", "away", "throttled", "refused", "fenced", "internal")
 CONNECTIONS = ("consumer", "publisher", "actors", "other")
 PROCESSES = (
     "ingress",
@@ -120,27 +119,6 @@ DESTINATIONS = gauge("destinations", "Endpoints, by how they fare: healthy, degr
 BREAKER_TRANSITIONS = counter("breaker_transitions_total", "Circuit breakers that moved.", to=BREAKERS)
 ENDPOINTS_DISABLED = counter(
     "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail."
-)
-
-MAIL_PULLS = counter("mail_pulls_total", "Batches of mailboxes, by what became of them.", kind=MAIL_KINDS, outcome=PULLS)
-MAIL_PULL_SECONDS = histogram("mail_pull_duration_seconds", "One batch of one mailbox.", WORK_SECONDS, kind=MAIL_KINDS)
-MAIL_FETCHED = counter(
-    "mail_fetched_total",
-    "Mails fetched and published, new or from before the mailbox was first read.",
-    kind=MAIL_KINDS,
-    lane=LANES,
-)
-MAIL_MISSING = counter(
-    "mail_missing_total", "Mails that a server listed and did not give; asked for again within a day.", kind=MAIL_KINDS
-)
-MAIL_RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", kind=MAIL_KINDS)
-MAIL_REAUTHORIZATIONS = counter(
-    "mail_reauthorizations_needed_total", "Times that a mailbox refused its credentials, and was set aside.", kind=MAIL_KINDS
-)
-MAIL_IDLE_CONNECTIONS = gauge("mail_idle_connections", "Mailboxes that tell by IDLE of what arrives.")
-MAILBOXES = gauge("mailboxes", "Mailboxes, by state: active, failing, paused or needs_reauthorization.", "state")
-INGEST_LAST_SUCCESS = gauge(
-    "ingest_last_success_timestamp_seconds", "When a connector that pulls last read what it pulls from.", "connector"
 )
 
 ACTOR_MESSAGES = counter("actor_messages_total", "Messages an actor was done with.", queue=(), actor=(), outcome=())
@@ -275,22 +253,6 @@ def observe_buried(stage: str, reason: str, transport: str | None = None) -> Non
 def observe_token_refresh(kind: str, outcome: str) -> None:
     """Count an access token that was asked for: `refreshed`, `refused` for good, or `failed` for now."""
     MAIL_TOKEN_REFRESHES.labels(closed(kind, (*MAIL_KINDS, "other")), outcome).inc()
-
-
-def observe_pull(kind: str, outcome: str, seconds: float) -> None:
-    """Count one batch of a mailbox."""
-    kind = closed(kind, MAIL_KINDS)
-    MAIL_PULLS.labels(kind, closed(outcome, PULLS)).inc()
-    MAIL_PULL_SECONDS.labels(kind).observe(seconds)
-    if outcome in ("done", "more"):
-        INGEST_LAST_SUCCESS.labels("mail").set_to_current_time()
-
-
-def observe_mails(kind: str, lane: str, fetched: int, missing: int) -> None:
-    """Count what one pull brought."""
-    kind = closed(kind, MAIL_KINDS)
-    MAIL_FETCHED.labels(kind, closed(lane, LANES)).inc(fetched)
-    MAIL_MISSING.labels(kind).inc(missing)
 
 
 def declare_actor(queue: str, actor: str, pool: str) -> None:

@@ -15,7 +15,10 @@ from ops.processes import Seen, end, see
 from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
-_ROLES: Final = ("ingress", "ingest", "relay", "deliver", "postgres", "rabbitmq", "epmd", "supervisor")
+_ROLES: Final = (
+    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"),
+    *("postgres", "rabbitmq", "epmd", "supervisor"),
+)
 _STOP_SECONDS: Final = 10.0  # they were asked once already, by the kernel, when their supervisor died
 
 

@@ -24,6 +24,7 @@ from workers.topology import TOPOLOGY, Declaration
 from workers.window import Outgoing
 
 QUEUE: Final = "waxseal.deliver"
+MAIL_QUEUES: Final = ("waxseal.mail", "waxseal.mail.slow")  # pulls of mailboxes, and of those that fail or are slow
 ACTOR: Final = "deliver"
 POOL: Final = "deliver"
 

@@ -6,10 +6,10 @@ import pika
 from dramatiq.common import dq_name, xq_name
 from pika.exceptions import ChannelClosedByBroker
 
-from workers.broker import QUEUE
+from workers.broker import MAIL_QUEUES, QUEUE
 from workers.topology import INBOX
 
-QUEUES: Final = (INBOX, QUEUE, dq_name(QUEUE), xq_name(QUEUE))
+QUEUES: Final = (INBOX, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
 _DEADLINE: Final = 5.0  # seconds for each step of connecting, and for an answer
 
 

@@ -119,6 +119,10 @@ class Connection:
         with self._spoken("DONE"):
             self._wire.send(b"DONE\r\n")
             self._wire._command_complete("IDLE", tag)  # noqa: SLF001
+        return self.arrived()
+
+    def arrived(self) -> bool:
+        """Whether the server has told of mails in answer to the last command."""
         return bool(self._wire.untagged_responses.pop("EXISTS", None))
 
     def can_idle(self) -> bool:

@@ -14,14 +14,14 @@ from typing import Final, TypeVar
 import structlog
 from sqlalchemy import Connection, Engine
 
-from ops import metrics
+from ops import mail_metrics
 from ops.db import transaction
 from pipeline.store import mail_items, mail_leases
 from pipeline.store.mail_items import Position
 from pipeline.store.mail_leases import Lease
 from schemas.mailbox import EVERY_FOLDER, Lane, Mailbox, Print
 from workers.mail_intake import MailIntake
-from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone, NoFolder, Pulled, Session
+from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone, NoFolder, Pulled, Session, Throttled
 
 LEASE: Final = timedelta(seconds=30)  # extended by a heartbeat while the batch is under way
 RECONCILE: Final = timedelta(days=1)  # between two comparisons of all that there is with all that is held
@@ -62,11 +62,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a batch came to. `more`: there is more at once. `trouble`: a folder could not be read."""
+    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds. `trouble`: a folder failed."""
 
     mails: int
     more: bool
     trouble: str | None = None
+    wait: float | None = None
 
 
 class Batch:
@@ -82,12 +83,24 @@ class Batch:
         self._budget = Budget()
         self._mails = 0
         self._more = False
+        self._moved = False
         self._trouble: str | None = None
         self._positions: dict[tuple[str, Lane], Position] = {}
         self._began = lease.began_at
 
     def run(self, *, going_on: bool) -> Done:
-        """Pull. `going_on`: right after another batch, so that only one folder in turn is looked at for what arrived."""
+        """Pull. `going_on`: right after another batch, so that only one folder in turn is looked at for what arrived.
+
+        A server that asks for less after it has given some is no failure: what came is stored, and the rest comes later.
+        """
+        try:
+            return self._run(going_on=going_on)
+        except Throttled as error:
+            if not self._moved:
+                raise
+            return Done(self._mails, False, self._trouble, error.seconds)
+
+    def _run(self, *, going_on: bool) -> Done:
         with transaction(self._engine) as conn:
             self._positions = mail_items.positions(conn, self._mailbox.id)
         folders = self._folders()
@@ -134,12 +147,12 @@ class Batch:
             pulled = self._session.pull(folder, lane, position.cursor, self._budget.bounds(), self._known)
         except Gone as error:
             _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
-            metrics.MAIL_RESYNCS.labels(self._mailbox.kind).inc()
+            mail_metrics.RESYNCS.labels(self._mailbox.kind).inc()
             self._begin(folder)
             return True
         self._budget.spend(pulled)
         self._store(position, pulled)
-        metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
+        mail_metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
         return pulled.more
 
     def _begin(self, folder: str) -> None:
@@ -196,6 +209,7 @@ class Batch:
                 mail_items.rename(conn, self._mailbox.id, pulled.renamed)
                 mail_items.add(conn, self._mailbox.id, [*items, *pulled.kept], now)
                 mail_items.put_position(conn, self._mailbox.id, moved, now, finished=finished)
+            self._moved = True
         self._positions[position.folder, position.lane] = moved
         self._mails += len(items)
 

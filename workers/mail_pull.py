@@ -5,6 +5,7 @@ Postgres: a message that is lost, repeated or late does no harm. Mailboxes that 
 their own, so that however many hang, the others do not wait for them.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -29,16 +30,15 @@ from ops.db import make_engine, transaction
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from pipeline.store import mail_leases
-from workers.broker import hush_pika, make_broker
+from workers.broker import MAIL_QUEUES, hush_pika, make_broker
 from workers.mail_intake import MailIntake
 from workers.mail_oauth import Tokens
 from workers.mail_puller import Puller
 from workers.mail_sessions import Sessions
 from workers.publisher_thread import PublisherThread
 
-QUEUE: Final = "waxseal.mail"
-SLOW_QUEUE: Final = "waxseal.mail.slow"
 POOL: Final = "mail-pull"
+QUEUE, SLOW_QUEUE = MAIL_QUEUES
 SLOW_THREADS: Final = 4
 LOST: Final = timedelta(seconds=60)  # after which a message that asked for a pull and came to nothing counts as lost
 AT_ONCE: Final = 500  # mailboxes asked for in one look
@@ -96,6 +96,7 @@ def run(settings: Settings) -> int:
     require(settings, "database_url", "amqp_url", "keys")
     logs.configure(settings.log, settings.log_level, "mail-pull")
     hush_pika()
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # two lines for each look
     sys.setswitchinterval(THREAD_TURN)
     garbage.calm()
     stop = threading.Event()

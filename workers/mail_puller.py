@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from ops import metrics
+from ops import mail_metrics
 from ops.db import passes, transaction
 from ops.secrets import Vault
 from pipeline.backoff import JITTER
@@ -68,7 +68,7 @@ class Puller:
                 return "busy"
             began = time.monotonic()
             outcome = self._pulled(lease, mailbox, now, going_on=going_on)
-            metrics.observe_pull(mailbox.kind, outcome, time.monotonic() - began)
+            mail_metrics.observe_pull(mailbox.kind, outcome, time.monotonic() - began)
             return outcome
         finally:
             with self._lock:
@@ -126,7 +126,7 @@ class Puller:
     def _succeeded(self, lease: Lease, mailbox: Mailbox, done: Done, began: datetime) -> Outcome:
         now = datetime.now(UTC)
         slow = (now - began).total_seconds() > SLOW
-        next_ = now if done.more else now + timedelta(seconds=mailbox.poll * _jitter())
+        next_ = now if done.more else now + timedelta(seconds=(mailbox.poll if done.wait is None else done.wait) * _jitter())
         if done.trouble is not None and not done.more:
             return self._failed(lease, mailbox, Away(done.trouble), "away", mailbox.poll)
         self._in(lambda conn: mail_leases.succeeded(conn, lease, began, now, next_, enqueued=done.more and not slow, slow=slow))
@@ -168,7 +168,7 @@ class Puller:
             return mailboxes.move(conn, mailbox.id, "needs_reauthorization", str(error), now)
 
         if self._in(write):
-            metrics.MAIL_REAUTHORIZATIONS.labels(mailbox.kind).inc()
+            mail_metrics.REAUTHORIZATIONS.labels(mailbox.kind).inc()
             _log.error("mailbox_needs_reauthorization", mailbox=mailbox.name, error=str(error))
         return "refused"
 

@@ -11,6 +11,8 @@ from ops.cli.config import COMMANDS as CONFIGURING
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as SHOWING
 from ops.cli.endpoint import COMMANDS as TENDING
+from ops.cli.mail import COMMANDS as PULLING
+from ops.cli.mailbox import COMMANDS as COLLECTING
 from ops.cli.owed import COMMANDS as OWING
 from ops.cli.plain import PlainGroup
 from ops.cli.prove import COMMANDS as PROVING
@@ -29,6 +31,8 @@ COMMANDS: tuple[click.Command, ...] = (
     *OWING,
     *DEAD,
     *TENDING,
+    *COLLECTING,
+    *PULLING,
     *ANSWERING,
     *PRUNING,
     *PROVING,

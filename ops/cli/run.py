@@ -174,10 +174,38 @@ def deliver(data: Path) -> None:
     _run(run, data, "database_url", "amqp_url", "keys")
 
 
+@click.command("mail-pull")
+@DATA
+def mail_pull(data: Path) -> None:
+    """Run a mail-pull process.
+
+    It reads the mailboxes that are due. Run as many as you like.
+
+    Example: waxseal mail-pull
+    """
+    from workers.mail_pull import run
+
+    _run(run, data, "database_url", "amqp_url", "keys")
+
+
+@click.command("mail-idle")
+@DATA
+def mail_idle(data: Path) -> None:
+    """Run the mail-idle process.
+
+    It listens to IMAP mailboxes and has them read as soon as something arrives. Without it they are read when they are due.
+
+    Example: waxseal mail-idle
+    """
+    from workers.mail_idle import run
+
+    _run(run, data, "database_url", "keys")
+
+
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     from ops.stack import settings_for
 
     click.get_current_context().exit(run(settings_for(data, *needed)))
 
 
-COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver)
+COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle)

@@ -111,9 +111,12 @@ def move(conn: Connection, id_: int, state: MailboxState, reason: str | None, no
     return conn.execute(MOVE, moved).rowcount == 1
 
 
-def move_from(conn: Connection, id_: int, from_: MailboxState, state: MailboxState, now: datetime) -> bool:
+def move_from(
+    conn: Connection, id_: int, from_: MailboxState, state: MailboxState, now: datetime, reason: str | None = None
+) -> bool:
     """As `move`, of a mailbox that is in the state `from_`."""
-    return conn.execute(MOVE, {"id": id_, "state": state, "reason": None, "now": now, "from_": from_}).rowcount == 1
+    moved = {"id": id_, "state": state, "reason": storable(reason), "now": now, "from_": from_}
+    return conn.execute(MOVE, moved).rowcount == 1
 
 
 def tokens(conn: Connection, id_: int, *, lock: bool = False) -> bytes | None:

@@ -40,7 +40,7 @@ def test_the_file_is_valid_by_its_public_schema(schema: str, path: Path) -> None
 
 
 def test_every_process_of_the_system_is_there() -> None:
-    assert {"postgres", "rabbitmq", "migrate", "ingress", "ingest", "relay", "deliver"} == set(SERVICES)
+    assert {"postgres", "rabbitmq", "migrate", "ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"} == set(SERVICES)
     assert [] == [name for name, one in OURS.items() if one["command"] != [name]]
 
 

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import REGISTRY, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops import metric_kinds, metrics
+from ops import mail_metrics, metric_kinds, metrics
 
 # name: (type, labels), as dashboards and alerts know them
 DOCUMENTED = {
@@ -49,6 +49,16 @@ DOCUMENTED = {
     "db_pool_wait_seconds": ("histogram", set()),
     "broker_reconnects_total": ("counter", {"connection"}),
     "process_restarts_total": ("counter", {"process"}),
+    "mail_pulls_total": ("counter", {"kind", "outcome"}),
+    "mail_pull_duration_seconds": ("histogram", {"kind"}),
+    "mail_fetched_total": ("counter", {"kind", "lane"}),
+    "mail_missing_total": ("counter", {"kind"}),
+    "mail_token_refreshes_total": ("counter", {"kind", "outcome"}),
+    "mail_resyncs_total": ("counter", {"kind"}),
+    "mail_reauthorizations_needed_total": ("counter", {"kind"}),
+    "mail_idle_connections": ("gauge", set()),
+    "mailboxes": ("gauge", {"state"}),
+    "ingest_last_success_timestamp_seconds": ("gauge", {"connector"}),
     "build_info": ("gauge", {"version", "python"}),
 }
 
@@ -79,6 +89,8 @@ def _everything_set() -> None:
     metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
     metrics.RETRIES_DUE.labels("overdue").set(0)
     metrics.DESTINATIONS.labels("healthy").set(1)
+    mail_metrics.observe_pull("imap", "done", 0.1)
+    mail_metrics.MAILBOXES.labels("active").set(1)
     for metric in (metrics.QUEUE_OLDEST_SECONDS, metrics.DEAD_LETTERS, metrics.DEAD_LETTER_OLDEST_SECONDS):
         metric.labels("admit").set(0)
 

@@ -1,0 +1,53 @@
+"""Commands on mails."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from pathlib import Path
+
+import click
+
+from ops.cli.plain import PlainGroup
+from ops.cli.run import DATA
+from ops.cli.show import JSON, counted, progress, show_json
+
+_LONGEST_WAIT = 86_400
+
+
+@click.group(cls=PlainGroup)
+def mail() -> None:
+    """Read mails now, and look at them."""
+
+
+@mail.command()
+@click.argument("tenant", required=False)
+@click.argument("name", required=False)
+@click.option("--wait", type=click.IntRange(1, _LONGEST_WAIT), help="Wait so many seconds for it to be done, at most.")
+@JSON
+@DATA
+def sync(tenant: str | None, name: str | None, wait: int | None, as_json: bool, data: Path) -> None:
+    """Pull mailboxes now, instead of when they are due: one, a tenant's, or all.
+
+    Those that are paused or refused stay so.
+
+    Example: waxseal mail sync acme support --wait 60
+    """
+    from ops import mailboxes
+    from ops.errors import OpsError
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        asked = mailboxes.sync(engine, tenant, name)
+        errors: list[str] = []
+        if wait is not None:
+            with progress("pulling", len(asked)) as show:
+                errors = mailboxes.wait_synced(engine, asked, wait, show)
+    if as_json:
+        show_json({"asked": len(asked), "errors": errors})
+    else:
+        click.echo(f"asked for {counted(len(asked), 'mailbox', 'mailboxes')}" + (" and pulled" if wait and not errors else ""))
+    if errors:
+        raise OpsError("; ".join(errors[:20]))
+
+
+COMMANDS: tuple[click.Command, ...] = (mail,)

@@ -1,0 +1,159 @@
+"""Commands on mailboxes: how they fare, and what an operator does about it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli.agree import Terms, naming
+from ops.cli.plain import PlainGroup
+from ops.cli.reauthorize import reauthorize
+from ops.cli.run import DATA
+from ops.cli.show import JSON, Column, moment, show_fields, show_json, show_list
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ops.mailboxes import Named
+
+
+def _backfill(row: Any) -> str:
+    if row["backfill_finished"]:
+        return "done"
+    total = row["backfill_total"]
+    return f"{row['backfill_done']}" if total is None else f"{row['backfill_done']} of {total}"
+
+
+_MAILBOX: tuple[Column, ...] = (
+    ("tenant", "tenant"),
+    ("name", "name"),
+    ("kind", "kind"),
+    ("state", lambda row: "failing" if row["state"] == "active" and row["failures"] else row["state"]),
+    ("backfill", _backfill),
+    ("last pulled", moment("pulled_at")),
+    ("next pull", moment("next_pull_at")),
+    ("failures", "failures"),
+    ("last error", lambda row: row["reason"] or row["error"]),
+)
+
+
+@click.group(cls=PlainGroup)
+def mailbox() -> None:
+    """Look at mailboxes; pause them, resume them, compare them anew, authorise them anew.
+
+    Every act is noted: `waxseal audit`, `waxseal events`.
+    """
+
+
+@mailbox.command("list")
+@click.argument("tenant", required=False)
+@JSON
+@DATA
+def list_mailboxes(tenant: str | None, as_json: bool, data: Path) -> None:
+    """List mailboxes: whether they are pulled, how far what was there is read, what went wrong last.
+
+    Example: waxseal mailbox list acme
+    """
+    from ops.mailboxes import list_mailboxes as listed
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        shown = show_list(listed(engine, tenant), _MAILBOX, as_json)
+    if not shown:
+        click.echo("no mailboxes", err=True)
+
+
+@mailbox.command()
+@click.argument("tenant")
+@click.argument("name")
+@JSON
+@DATA
+def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
+    """Show one mailbox: state, errors, and progress by folder.
+
+    Example: waxseal mailbox status acme support
+    """
+    from ops.mailboxes import Named, show_mailbox
+    from ops.reader import open_engine
+    from ops.stack import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        show_fields(show_mailbox(engine, Named(tenant, name)), as_json)
+
+
+def on_one(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What an act on one mailbox takes, as `engine`, `named` and `terms`."""
+
+    @click.argument("tenant")
+    @click.argument("name")
+    @naming
+    @DATA
+    @wraps(command)
+    def act(tenant: str, name: str, terms: Terms, data: Path, **others: Any) -> Any:
+        from ops.mailboxes import Named
+        from ops.reader import open_engine
+        from ops.stack import settings_for
+
+        with open_engine(settings_for(data, "database_url")) as engine:
+            return command(engine=engine, named=Named(tenant, name, terms.who), terms=terms, **others)
+
+    return act
+
+
+@mailbox.command()
+@click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
+@on_one
+def pause(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
+    """Pull a mailbox no more, until it is resumed. Nothing is lost: what arrives meanwhile is read then.
+
+    Example: waxseal mailbox pause acme support --reason "they move to another server"
+    """
+    from ops import mailboxes
+
+    moved = mailboxes.pause(engine, named, reason)
+    _say(terms, named, "is paused" if moved else "was not active", moved)
+
+
+@mailbox.command()
+@on_one
+def resume(engine: "Engine", named: "Named", terms: Terms) -> None:
+    """Pull a mailbox again that is paused, or whose credentials were refused.
+
+    Example: waxseal mailbox resume acme support
+    """
+    from ops import mailboxes
+
+    moved = mailboxes.resume(engine, named)
+    _say(terms, named, "is active" if moved else "was active already", moved)
+
+
+@mailbox.command()
+@click.option("--folder", help="Only this one.  [default: all]")
+@on_one
+def resync(engine: "Engine", named: "Named", terms: Terms, folder: str | None) -> None:
+    """Compare all that is in a mailbox with all that is held, and fetch what is missing.
+
+    What is held is not fetched again, and nothing is recorded twice.
+
+    Example: waxseal mailbox resync acme support --folder INBOX
+    """
+    from ops import mailboxes
+
+    _say(terms, named, "is compared anew", mailboxes.resync(engine, named, folder))
+
+
+def _say(terms: Terms, named: "Named", what: str, moved: bool) -> None:
+    if terms.as_json:
+        show_json({"tenant": named.tenant, "mailbox": named.name, "changed": moved})
+    else:
+        click.echo(f"{named.tenant}/{named.name} {what}")
+
+
+mailbox.add_command(reauthorize)
+
+COMMANDS: tuple[click.Command, ...] = (mailbox,)

@@ -1,0 +1,126 @@
+"""What operators do with mailboxes: list, status, pause, resume, resync, sync."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from ops.apply import apply_file
+from ops.cli import main
+from ops.db import transaction
+from ops.settings import Settings
+from pipeline.store import mail_items, mailboxes
+from pipeline.store.mail_items import Position
+from schemas.mailbox import MailItem
+
+FILE = """\
+tenants: [{name: acme}, {name: other}]
+mailboxes:
+  - {tenant: acme, name: support, kind: imap, host: mx.example, username: us, password: secret}
+"""
+
+
+@pytest.fixture
+def cli(database, tmp_path: Path, monkeypatch) -> Callable[..., Result]:
+    monkeypatch.setenv("WAXSEAL_DATABASE_URL", database.url)
+    monkeypatch.setenv("WAXSEAL_KEYS", database.key)
+    (tmp_path / "waxseal.yaml").write_text(FILE)
+    apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
+
+    def run(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [*arguments, "--data", str(tmp_path)])
+        assert code == result.exit_code, result.output
+        return result
+
+    return run
+
+
+def state(database) -> tuple:
+    return database.rows("SELECT state, reason, failures FROM mailbox")[0]
+
+
+def test_mailboxes_are_listed_and_shown_with_their_progress(cli, database, engine: Engine) -> None:
+    id_ = database.rows("SELECT id FROM mailbox")[0][0]
+    (at,) = database.rows("SELECT now()")[0]
+    with transaction(engine) as conn:
+        mail_items.put_position(conn, id_, Position("INBOX", "backfill", {"below": 7}, 3, 10), at)
+        mail_items.put_position(conn, id_, Position("INBOX", "new", {"uid": 10}), at)
+        mail_items.add(conn, id_, [MailItem("imap/1/9/INBOX", "INBOX", "a@b", 5, at, "sha256:x")], at)
+
+    assert "3 of 10" in cli("mailbox", "list").output
+    shown = json.loads(cli("mailbox", "status", "acme", "support", "--json").output)
+    assert (3, 10, False, 1, 0) == (
+        *(shown[name] for name in ("backfill_done", "backfill_total", "backfill_finished", "held", "conflicts")),
+    )
+    assert [("INBOX", "new"), ("INBOX", "backfill")] == [(each["folder"], each["lane"]) for each in shown["by_folder"]]
+    assert "secret" not in cli("mailbox", "status", "acme", "support").output
+    assert "no mailboxes" in cli("mailbox", "list", "other").output
+
+
+def test_a_mailbox_is_paused_and_resumed_and_that_is_noted(cli, database) -> None:
+    said = cli("mailbox", "pause", "acme", "support", "--reason", "they move", "--by", "ada")
+    assert "acme/support is paused" in said.output
+    assert ("paused", "they move", 0) == state(database)
+    assert "was not active" in cli("mailbox", "pause", "acme", "support").output
+
+    assert {"tenant": "acme", "mailbox": "support", "changed": True} == json.loads(
+        cli("mailbox", "resume", "acme", "support", "--json").output
+    )
+    assert ("active", None, 0) == state(database)
+    assert "was active already" in cli("mailbox", "resume", "acme", "support").output
+    assert [("mailbox pause",), ("mailbox resume",)] == database.rows("SELECT act FROM audit ORDER BY id")
+    assert "mailbox_paused" in (told := cli("events").output)
+    assert "support" in told
+
+
+def test_a_resync_forgets_the_cursors_and_not_the_mails(cli, database, engine) -> None:
+    id_ = database.rows("SELECT id FROM mailbox")[0][0]
+    (at,) = database.rows("SELECT now()")[0]
+    with transaction(engine) as conn:
+        for folder in ("INBOX", "Sent"):
+            mail_items.put_position(conn, id_, Position(folder, "new", {"uid": 10}), at)
+        mail_items.add(conn, id_, [MailItem("imap/1/9/INBOX", "INBOX", "a@b", 5, at, "sha256:x")], at)
+
+    cli("mailbox", "resync", "acme", "support", "--folder", "Sent")
+    assert [("INBOX",)] == database.rows("SELECT folder FROM mailbox_cursor")
+    cli("mailbox", "resync", "acme", "support")
+    assert [(0, 1)] == database.rows("SELECT (SELECT count(*) FROM mailbox_cursor), (SELECT count(*) FROM mail_item)")
+
+
+def test_a_sync_makes_mailboxes_due_also_failing_ones(cli, database) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "UPDATE mailbox SET next_pull_at = now() + interval '1 h', failures = 3, error = 'x', failing_since = now()"
+        )
+    assert "asked for 1 mailbox" in cli("mail", "sync").output
+    assert [(True,)] == database.rows("SELECT next_pull_at <= now() FROM mailbox")
+    assert "not pulled within 1 s: acme/support" in cli("mail", "sync", "acme", "support", "--wait", "1", code=2).output
+    cli("mailbox", "pause", "acme", "support")
+    assert "asked for 0 mailboxes" in cli("mail", "sync").output
+
+
+def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
+    id_ = database.rows("SELECT id FROM mailbox")[0][0]
+    (at,) = database.rows("SELECT now()")[0]
+    from ops.mailboxes import wait_synced
+
+    with transaction(engine) as conn:
+        mailboxes.move(conn, id_, "needs_reauthorization", "refused", at)
+    assert ["acme/support: refused"] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
+    with database.connect() as conn:
+        conn.execute(
+            "UPDATE mailbox SET state = 'active', reason = NULL, failures = 1, error = 'away', failing_since = now(),"
+            " next_pull_at = now() + interval '1 h'"
+        )
+    assert ["acme/support: away"] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET failures = 0, error = NULL, failing_since = NULL, began_at = now(), pulled_at = now()")
+    assert [] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
+
+
+@pytest.mark.parametrize("act", ["status", "pause", "resume", "resync"])
+def test_a_mailbox_that_there_is_not_is_said(cli, act) -> None:
+    assert "there is no mailbox acme/nothing" in cli("mailbox", act, "acme", "nothing", code=2).output

@@ -1,0 +1,223 @@
+"""The mail-idle process: listens to IMAP mailboxes (RFC 2177), and has them pulled as soon as something arrives.
+
+One thread waits for all connections at once, and a few do what takes time: logging in, asking anew. It fetches nothing. What it
+misses, or while it is away, is read when it is due: a bell that is not rung costs minutes, never a mail.
+"""
+
+import random
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from ops import garbage, health, mail_metrics
+from ops import log as logs
+from ops.db import make_engine, passes, transaction
+from ops.secrets import Vault
+from ops.settings import Settings, require
+from pipeline.store import mail_leases, mail_overview, mailboxes
+from schemas.mailbox import EVERY_FOLDER, Mailbox
+from workers.imap_connection import Connection, Denied, connect
+from workers.mail_oauth import Tokens
+from workers.mail_source import CONNECT_SECONDS, SourceError, Token
+
+RENEW: Final = 25 * 60.0  # seconds for which one IDLE lasts: servers hang up after 30 minutes, some a minute before
+SURVEY: Final = 2.0  # seconds between two looks at which mailboxes there are
+TURN: Final = 0.5  # seconds for which nothing is heard before the next look
+ANSWER: Final = 10.0  # seconds for a server to answer
+AGAIN: Final = (30.0, 900.0)  # seconds after a listener that failed, the first time and the longest
+THREADS: Final = 8
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class Listener:
+    """One mailbox that is listened to, or is to be. Used by one thread at a time: the pool's while `busy`, else the loop's."""
+
+    id: int
+    digest: str
+    connection: Connection | None = None
+    busy: Future[None] | None = None
+    renew_at: float = 0.0  # monotonic: when to ask anew, or to connect
+    failures: int = 0
+    silent: bool = False  # the server cannot do it
+    heard: bool = False
+
+
+class Idler:
+    """Listens from construction to `close`; `turn` is called again and again, by one thread."""
+
+    def __init__(self, engine: Engine, vault: Vault, tokens: Callable[[Mailbox], Token | None]) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._tokens = tokens
+        self._listeners: dict[int, Listener] = {}
+        self._selector = selectors.DefaultSelector()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="idle")
+        self._surveyed = float("-inf")
+
+    def turn(self, seconds: float = TURN) -> None:
+        """Wait for what arrives, `seconds` at most, and ring for it. Raises what SQLAlchemy raises."""
+        if time.monotonic() - self._surveyed >= SURVEY:
+            self._survey()
+        for listener in list(self._listeners.values()):
+            self._settle(listener)
+        self._ring()
+        mail_metrics.IDLE_CONNECTIONS.set(len(self._selector.get_map()))
+        for key, _ in self._selector.select(seconds) if self._selector.get_map() else ():
+            self._begin(key.data, self._asked_anew)
+        if not self._selector.get_map():
+            time.sleep(seconds)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for listener in self._listeners.values():
+            self._hang_up(listener)
+        self._selector.close()
+
+    def _survey(self) -> None:
+        """Listen to what there is, and not to what is gone, or configured in another way."""
+        with transaction(self._engine) as conn:
+            wanted = mail_overview.listened_to(conn)
+        for id_, listener in list(self._listeners.items()):
+            if wanted.get(id_) != listener.digest and listener.busy is None:
+                self._hang_up(listener)
+                del self._listeners[id_]
+        for id_, digest in wanted.items():
+            self._listeners.setdefault(id_, Listener(id_, digest))
+        self._surveyed = time.monotonic()
+
+    def _settle(self, listener: Listener) -> None:
+        """Take back what the pool is done with; give it what is due."""
+        if listener.busy is not None:
+            if not listener.busy.done():
+                return
+            listener.busy = None
+            if listener.connection is not None:
+                self._selector.register(listener.connection, selectors.EVENT_READ, listener)
+        if not listener.silent and time.monotonic() >= listener.renew_at:
+            self._begin(listener, self._connected if listener.connection is None else self._asked_anew)
+
+    def _begin(self, listener: Listener, work: Callable[[Listener], None]) -> None:
+        if listener.busy is None:
+            if listener.connection is not None:
+                self._selector.unregister(listener.connection)
+            listener.busy = self._pool.submit(self._guarded, listener, work)
+
+    def _ring(self) -> None:
+        """Once for all that arrived in one turn."""
+        heard = [listener for listener in self._listeners.values() if listener.heard]
+        if heard:
+            with transaction(self._engine) as conn:
+                mail_leases.ring(conn, [listener.id for listener in heard], datetime.now(UTC))
+            for listener in heard:
+                listener.heard = False
+
+    def _hang_up(self, listener: Listener) -> None:
+        if listener.connection is not None:
+            if listener.connection.fileno() in self._selector.get_map():
+                self._selector.unregister(listener.connection)
+            listener.connection.close()
+            listener.connection = None
+
+    # What follows runs in a thread of the pool, and owns the listener meanwhile.
+
+    def _guarded(self, listener: Listener, work: Callable[[Listener], None]) -> None:
+        try:
+            work(listener)
+            listener.failures = 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mailbox is pulled when it is due
+            if listener.connection is not None:
+                listener.connection.close()
+                listener.connection = None
+            wait = min(AGAIN[0] * 2.0 ** min(listener.failures, 32), AGAIN[1]) * random.uniform(1.0, 1.1)  # noqa: S311
+            listener.failures += 1
+            listener.renew_at = time.monotonic() + wait
+            known = isinstance(error, SourceError | Denied) or passes(error)
+            told = str(error)[:300] if known else repr(error)[:300]
+            _log.log(20 if known else 40, "listener_lost", mailbox_id=listener.id, error=told, again_in=round(wait))
+
+    def _connected(self, listener: Listener) -> None:
+        with transaction(self._engine) as conn:
+            mailbox = mailboxes.get(conn, listener.id, self._vault.decrypt)
+        if mailbox is None:
+            return
+        connection = connect(mailbox, self._tokens(mailbox), time.monotonic() + CONNECT_SECONDS)
+        listener.connection = connection
+        connection.until = time.monotonic() + ANSWER
+        if not connection.can_idle():
+            connection.close()
+            listener.connection, listener.silent = None, True
+            return
+        folder = mailbox.folders[0]
+        connection.examine("INBOX" if folder == EVERY_FOLDER else folder)
+        _listen(connection)
+        listener.renew_at = time.monotonic() + RENEW
+        listener.heard = True  # what arrived while nobody listened
+
+    def _asked_anew(self, listener: Listener) -> None:
+        """End the IDLE, note whether something has arrived, and begin another."""
+        connection = listener.connection
+        assert connection is not None
+        connection.until = time.monotonic() + ANSWER
+        arrived = connection.end_idle()
+        listener.heard |= _listen(connection) or arrived
+        listener.renew_at = time.monotonic() + RENEW
+
+
+def _listen(connection: Connection) -> bool:
+    """Begin an IDLE; whether the server told of something at once, which nobody who waits for the socket would see."""
+    arrived = False
+    for _ in range(5):
+        connection.idle()
+        arrived |= connection.arrived()
+        if not connection.pending():
+            break
+        arrived |= connection.end_idle()
+    else:
+        connection.idle()
+    return arrived
+
+
+def run(settings: Settings) -> int:
+    """Run the mail-idle process until SIGTERM or SIGINT. Returns the exit status."""
+    require(settings, "database_url", "keys")
+    logs.configure(settings.log, settings.log_level, "mail-idle")
+    garbage.calm()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = make_engine(settings.database_url, pool_size=THREADS + 2)
+    vault = Vault(settings.fernet_keys())
+    idler = Idler(engine, vault, Tokens(engine, vault).of)
+    trouble: dict[str, str | None] = {"database": "not connected yet"}
+    checks: Mapping[str, Callable[[], str | None]] = {"database": lambda: trouble["database"]}
+    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
+    _log.info("started", metrics_port=server.port)
+    try:
+        while not stop.is_set():
+            server.beat()
+            try:
+                idler.turn()
+                trouble["database"] = None
+            except Exception as error:
+                if not passes(error):
+                    raise
+                trouble["database"] = f"Postgres: {type(error).__name__}"
+                stop.wait(SURVEY)
+    finally:
+        idler.close()
+        server.close()
+        engine.dispose()
+    _log.info("stopped")
+    return 0
