@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -37,7 +38,7 @@ def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 
 
 @pytest.fixture
-def database(shared_database):
+def database(shared_database) -> Any:
     return shared_database
 
 
