@@ -21,8 +21,8 @@ from ops.bench.report import percentiles, ratio, report
 from ops.errors import OpsError
 from ops.servers import private_servers
 
-RATES = (50, 200, 1000)  # events per second
-DISTURBED = 200  # events per second while one endpoint hangs and one fails
+RATES = (50, 200, 500, 1000)  # events per second
+DISTURBED = 500  # of these, the rate at which one endpoint then hangs and one fails
 WARM = 0.1  # of the deliveries, and of the latencies, that are not counted: starting up is no part of them
 
 
@@ -46,6 +46,7 @@ def _results(stage: Stage, *, quick: bool) -> dict[str, Any]:
             found |= _named(_paced(stage, rate, seconds), f"at_{rate}_per_s")
         stage.disturb()
         found |= _named(_paced(stage, DISTURBED, 2 * seconds, ill=2), "beside_a_hanging_and_a_failing")
+    found["ratio_to_undisturbed"] = ratio(found["p95_beside_a_hanging_and_a_failing_ms"], found[f"p95_at_{DISTURBED}_per_s_ms"])
     return found
 
 
