@@ -15,6 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, make_url
+from tests_s3 import s3_server
 
 from ops.db import make_engine
 from ops.migrate import migrate
@@ -114,6 +115,13 @@ def shared_database(servers: PrivateServers, template: str) -> Iterator[Database
     """A migrated database that the tests of one module share."""
     with fresh_database(servers, template) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a private S3."""
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import obstore
 import pytest
-from tests_support import wait_for
+from tests_s3 import make_bucket, variables
 
 from ops.blobs import ASIDE, AT_ONCE, Blobs, Kept, open_blobs
 from ops.settings import load_settings
@@ -27,44 +24,13 @@ UNKNOWN = "sha256:" + "0" * 64
 NOW = datetime.now(UTC)
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of a private S3."""
-    port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: _answers(address))
-        yield address
-    finally:
-        server.kill()
-        server.wait(10)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def _answers(address: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(address, timeout=1).status == 200)
-    except OSError:
-        return False
-
-
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "folder":
         return str(tmp_path / "blobs")
-    address = request.getfixturevalue("s3")
-    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": address}
-    for name, value in keys.items():
+    for name, value in variables(request.getfixturevalue("s3")).items():
         monkeypatch.setenv(name, value)
-    bucket = tmp_path.name.replace("_", "-")[-40:].strip("-").lower()
-    urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=5)
-    return f"s3://{bucket}/a/prefix"
+    return make_bucket(request.getfixturevalue("s3"))
 
 
 @pytest.fixture

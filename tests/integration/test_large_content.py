@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from tests_cli import Cli
 from tests_deliveries import claimed, event, in_message, owe
 from tests_ingress import Ingress, drain, empty_inbox, running
+from tests_s3 import make_bucket, variables
 from tests_sink import Sink
 from tests_support import wait_for
 
@@ -191,6 +192,21 @@ def test_what_comes_through_the_broker_is_put_before_it_is_recorded(configured, 
 
     assert [(None, name(BODY).reference), (small, None)] == contents(configured)
     assert BODY == blobs.get("acme", name(BODY).reference)
+    assert 0 == cli.run("verify").exit_code
+
+
+def test_the_store_may_be_s3(configured, start, publish, s3, cli, monkeypatch) -> None:
+    for variable, value in variables(s3).items():
+        monkeypatch.setenv(variable, value)
+    bucket = make_bucket(s3)
+    publish(b"", "acme.open", RECEIVED, Blobs(bucket).put("acme", BODY).claim, id="claimed")
+    publish(BODY + b"!", "acme.orders", id="put", time="2026-01-01T00:00:00Z")
+    start("ingest", blobs=bucket)
+
+    wait_for(lambda: len(contents(configured)) == 2)
+
+    cli.environment["WAXSEAL_BLOBS"] = bucket
+    assert [(None, name(BODY + b"!").reference), (None, name(BODY).reference)] == contents(configured)
     assert 0 == cli.run("verify").exit_code
 
 

@@ -12,6 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from pipeline.chain import encode
 from pipeline.signing import headers, key_of, sign, traceparent, webhook_id
+from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -80,8 +81,8 @@ def test_the_published_vectors_are_signed_alike(secret, id, timestamp, body, sig
 
 
 @pytest.mark.parametrize("secret", [SECRET, OTHER])
-def test_the_official_library_accepts_the_signature_under_either_secret(secret) -> None:
-    body = '{"käse": 1}'.encode()
+@pytest.mark.parametrize("body", ['{"käse": 1}'.encode(), b"x" * (LARGEST_INLINE + 1)], ids=["small", "large"])
+def test_the_official_library_accepts_the_signature_under_either_secret(secret, body) -> None:
 
     sent = of(secrets=(SECRET, OTHER), body=body)
 
