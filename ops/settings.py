@@ -72,14 +72,15 @@ class Settings(BaseSettings):
     )
     allow_networks: str = Field(
         "",
-        description="private networks that may be delivered to, comma-separated CIDRs; unset: none, but on the private servers "
-        "of `waxseal up` 127.0.0.0/8,::1/128; none: none there either. A cloud's metadata address needs an entry of its own",
+        description="private networks that may be delivered to, and where mail APIs may be asked, comma-separated CIDRs; "
+        "unset: none, but on the private servers of `waxseal up` 127.0.0.0/8,::1/128; none: none there either. "
+        "A cloud's metadata address needs an entry of its own",
     )
     proxy: str = Field(
         "",
         repr=False,
-        description="proxy of deliveries over HTTP: http(s)://[user:password@]host:port; then it is the proxy that has to keep "
-        "names from leading to private networks",
+        description="proxy of deliveries over HTTP and of mail APIs: http(s)://[user:password@]host:port; then it is "
+        "the proxy that has to keep names from leading to private networks",
     )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 

@@ -31,10 +31,8 @@ SCOPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a person enters where. `message` is the provider's own, if it has one."""
+    """`message` tells a person what to enter where."""
 
-    user: str
-    where: str
     message: str
     device: str = field(repr=False)
     pause: float = _PAUSE
@@ -57,14 +55,14 @@ def with_code(
     engine: Engine,
     vault: Vault,
     mailbox: Mailbox,
-    show: Callable[[Code], None],
+    show: Callable[[str], None],
     who: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """As `take_over`, with a token that a person allows in a browser, anywhere, by entering the code that is shown."""
     oauth = _oauth(mailbox)
     code = ask_code(mailbox, oauth)
-    show(code)
+    show(code.message)
     return _store(engine, vault, mailbox, _wait(mailbox, oauth, code, sleep), who)
 
 
@@ -77,8 +75,8 @@ def ask_code(mailbox: Mailbox, oauth: OAuth) -> Code:
     said = answer.json()
     try:
         seconds, pause = float(said.get("expires_in", CODE_SECONDS)), float(said.get("interval", _PAUSE))
-        where, message = str(said["verification_uri"]), str(said.get("message", ""))[:1000]
-        return Code(str(said["user_code"]), where, message, str(said["device_code"]), pause, min(seconds, CODE_SECONDS))
+        message = str(said.get("message") or f"Open {said['verification_uri']} and enter the code {said['user_code']}.")
+        return Code(message[:1000], str(said["device_code"]), pause, min(seconds, CODE_SECONDS))
     except (KeyError, TypeError, ValueError):
         raise OpsError(f"{_named(mailbox)}: no code was given: {_why(said) or f'answered {answer.status}'}") from None
 

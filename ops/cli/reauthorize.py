@@ -4,16 +4,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli.agree import Terms, naming
 from ops.cli.run import DATA
 from ops.cli.show import show_json
-
-if TYPE_CHECKING:
-    from workers.mail_consent import Code
 
 _LONGEST = 16_384  # characters of a token
 
@@ -64,8 +60,8 @@ def reauthorize(tenant: str, name: str, given: str | None, device: bool, terms: 
     click.echo(f"{tenant}/{name} has a new token" + ("; it is pulled again" if needed else ""))
 
 
-def _show(code: "Code") -> None:
-    click.echo(code.message or f"Open {code.where} and enter {code.user}", err=True)
+def _show(what_to_do: str) -> None:
+    click.echo(what_to_do, err=True)
 
 
 def _token(given: str) -> str:

@@ -18,7 +18,7 @@ from ops.errors import OpsError
 from pipeline.store import mailboxes
 from schemas.mailbox import Mailbox
 from workers import mail_consent
-from workers.mail_consent import Code, with_code
+from workers.mail_consent import with_code
 from workers.mail_oauth import Tokens
 
 
@@ -110,18 +110,28 @@ def test_a_mailbox_with_a_password_is_configured_anew(database, command) -> None
 def test_a_code_is_shown_and_waited_for(database, engine, graph, mailbox) -> None:
     graph.tokens.pending = ["authorization_pending", "slow_down", "authorization_pending"]
     graph.instead("/token", "drop")  # for a moment
-    shown: list[Code] = []
+    shown: list[str] = []
     slept: list[float] = []
 
     assert with_code(engine, database.vault, mailbox, shown.append, "kim", slept.append)
 
-    assert ("GTHK-QPMN", "To sign in, enter the code GTHK-QPMN.") == (shown[0].user, shown[0].message)
+    assert ["To sign in, enter the code GTHK-QPMN."] == shown
     assert [5, 5, 5, 10, 10] == slept
     assert mail_consent.SCOPES["graph"] == graph.asked[0].form["scope"]
     assert [("active", None)] == state(database)
     token = Tokens(engine, database.vault).of(mailbox)
     assert token is not None
     assert ("access-1", "access-2") == (token(), token(fresh=True))
+
+
+def test_a_provider_without_words_of_its_own_is_spoken_for(database, engine, graph, mailbox) -> None:
+    given = {"user_code": "U", "device_code": "D", "verification_uri": "https://x.example"}
+    graph.instead("/devicecode", Said(200, given))
+    shown: list[str] = []
+
+    with_code(engine, database.vault, mailbox, shown.append, "kim", lambda _: None)
+
+    assert ["Open https://x.example and enter the code U."] == shown
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token"])
