@@ -24,7 +24,7 @@ from schemas.blob import LARGEST, LARGEST_INLINE, Blob, is_reference, name
 
 SECONDS: Final = 30.0  # that one call may take
 AT_ONCE: Final = 16  # calls; when as many hang, the next fails in its time like them
-FRESH: Final = timedelta(hours=1)  # what was put within it, no collection takes away for a day
+FRESH: Final = timedelta(hours=1)  # what was put within it is far from the day that a collection waits at least
 
 #: Before the tenants' names, none of which begins with a dot: what was set aside, to be deleted.
 ASIDE: Final = ".aside/"
