@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         description="proxy of deliveries over HTTP and of mail APIs: http(s)://[user:password@]host:port; then it is "
         "the proxy that has to keep names from leading to private networks",
     )
+    mail_dns: bool = Field(
+        True, description="whether keys are looked up in DNS, to check the DKIM and ARC signatures of mails for their documents"
+    )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 
     @field_validator("database_url")

@@ -11,7 +11,7 @@ from pipeline.chain import SALT_BYTES, extend_all
 from pipeline.dedupe import first_of_each, unknown
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
-from pipeline.store import deliveries, ledger, turns
+from pipeline.store import deliveries, ledger, mail_documents, turns
 from schemas.delivery import Planned
 from schemas.entry import Entry
 from schemas.event import Event
@@ -46,6 +46,7 @@ def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions,
         raise ChainBroken(f"{len(subjects) - len(heads)} chains vanished while their heads were being locked")
     entries, moved = extend_all(heads, fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
     ledger.insert_entries(conn, entries)
+    mail_documents.owe(conn, entries)
     ledger.move_heads(conn, moved)
     planned = _in_turn(conn, plan(entries, subscribed))
     deliveries.insert_planned(conn, planned, now)

@@ -12,6 +12,7 @@ from schemas.endpoint import (
     DEFAULT_ROUTING_KEY,
     DEFAULT_SUBJECT,
     AmqpTarget,
+    Body,
     Endpoint,
     SmtpTarget,
     Transport,
@@ -168,6 +169,7 @@ class EndpointSpec(Spec):
     max_in_flight: InFlight | None = None
     rate_limit: Rate | None = None
     ordered: bool = False
+    body: Body = "raw"
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=MAX_HEADERS)] = Field({}, repr=False)
     client_cert: Annotated[str, AfterValidator(_client_cert)] | None = Field(None, repr=False)
     ca: Annotated[str, AfterValidator(_ca)] | None = Field(None, repr=False)
@@ -189,7 +191,7 @@ class EndpointSpec(Spec):
 
     def terms(self) -> dict[str, Any]:
         """What was said of the terms; defaults are not."""
-        return self.said("retry", "max_age", "timeout", "max_in_flight", "rate_limit", "ordered")
+        return self.said("retry", "max_age", "timeout", "max_in_flight", "rate_limit", "ordered", "body")
 
     def endpoint(self, id_: int, secrets: tuple[str, ...]) -> Endpoint:
         """The endpoint as it is wanted."""

@@ -18,6 +18,8 @@ DEFAULT_SUBJECT = "{{ event.type }}: {{ event.subject }}"
 
 
 Transport = Literal["http", "amqp", "smtp"]
+#: What of a mail is sent: its raw bytes, or what is read out of them. Anything else is always sent as it was received.
+Body = Literal["raw", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Endpoint:
     smtp: SmtpTarget | None = None
     rate_limit: float | None = None  # deliveries per second
     ordered: bool = False  # each subject's events one after the other
+    body: Body = "raw"
     max_age: float | None = None  # seconds after which a delivery is not tried any more, whatever its schedule says
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # sent with every request; may hold credentials
     client_cert: str | None = field(default=None, repr=False)  # PEM: certificate chain and private key, for mTLS

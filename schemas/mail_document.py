@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 PARSER: Final = 1
 FORM: Final = "waxseal/mail-document/v1"
 CONTENT_TYPE: Final = "application/json"
+SCHEMA: Final = "urn:waxseal:mail-document:v1"  # the CloudEvents dataschema of what is delivered
 
 #: Everything odd that is told of a mail.
 Flag = Literal[

@@ -49,9 +49,12 @@ _Result = TypeVar("_Result")
 class DeliveryLoop:
     """The event loop in its thread, with the dispatcher and the connections on it, from `open` to `close`."""
 
-    def __init__(self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms, blobs: Blobs) -> None:
+    def __init__(
+        self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms, blobs: Blobs, *, mail_dns: bool = True
+    ) -> None:
         self._store = store
         self._blobs = blobs
+        self._mail_dns = mail_dns
         self._catalog = catalog
         self._loop = uvloop.new_event_loop()
         self._senders = Senders(terms)
@@ -97,7 +100,8 @@ class DeliveryLoop:
 
     async def _open(self, beat: Callable[[], None]) -> None:
         self._senders.open()
-        self._dispatcher = Dispatcher(self._store, lambda: self._catalog.current, self._senders.send, self._blobs)
+        catalog, send = self._catalog, self._senders.send
+        self._dispatcher = Dispatcher(self._store, lambda: catalog.current, send, self._blobs, mail_dns=self._mail_dns)
         self._keep_beating(beat)
 
     def _keep_beating(self, beat: Callable[[], None]) -> None:
@@ -122,7 +126,8 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=5)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     store = DeliveryStore(engine, settings.lease, breaker_policy(settings))
-    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), open_blobs(settings, BLOB_SECONDS))
+    blobs = open_blobs(settings, BLOB_SECONDS)
+    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
     worker = _worker(settings, delivery_loop)
     checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)

@@ -40,7 +40,7 @@ class DeliveryStore:
 
     def __init__(self, engine: Engine, lease: float, policy: BreakerPolicy = DEFAULT) -> None:
         """`lease` in seconds: for longer there is no use in trying to settle."""
-        self._engine = engine
+        self.engine = engine
         self.lease = lease
         self._policy = policy
         self._held_off: dict[int, datetime] = {}
@@ -54,7 +54,7 @@ class DeliveryStore:
 
     def extend(self, held: Sequence[deliveries.Held]) -> set[int]:
         """Let the leases that still hold last for their whole time from now on; give the ids of their deliveries."""
-        with transaction(self._engine) as conn:
+        with transaction(self.engine) as conn:
             claims.forgettable(conn)
             return claims.extend(conn, held, datetime.now(UTC) + timedelta(seconds=self.lease))
 
@@ -137,7 +137,7 @@ class DeliveryStore:
             before_sleep=self._in_trouble,
             reraise=True,
         ):
-            with attempt, transaction(self._engine) as conn:
+            with attempt, transaction(self.engine) as conn:
                 result = work(conn)
         self.trouble = None
         return result

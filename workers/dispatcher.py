@@ -26,6 +26,9 @@ from schemas.endpoint import Endpoint
 from workers.coalescer import Coalescer
 from workers.delivery_store import DeliveryStore
 from workers.fetching import Fetcher
+from workers.mail_bodies import Documents
+from workers.mail_maker import DocumentMaker
+from workers.mail_reader import MailReader
 from workers.semaphore import WeightedSemaphore
 from workers.sending import Send
 from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
@@ -58,7 +61,10 @@ class Batch:
 class Dispatcher:
     """Takes batches from construction to `close`, on the running event loop."""
 
-    def __init__(self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, blobs: Blobs) -> None:
+    def __init__(
+        self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, blobs: Blobs, *, mail_dns: bool = True
+    ) -> None:
+        """`mail_dns`: whether keys may be looked up, to check the signatures of mails."""
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
@@ -69,6 +75,7 @@ class Dispatcher:
         self._bytes = WeightedSemaphore()
         self._large_bytes = WeightedSemaphore()
         self._fetcher = Fetcher(blobs, store)
+        self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailReader(dns=mail_dns)))
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
         self._in_hand: dict[Held, asyncio.Task[None]] = {}
@@ -110,6 +117,7 @@ class Dispatcher:
         await self._loader.close()
         await self._settler.close()
         self._fetcher.close()
+        self._documents.close()
 
     def _cancel(self, which: Collection[Held]) -> None:
         for held in which:
@@ -185,7 +193,7 @@ class Dispatcher:
         self._sending.add(held)
         self._until[held] = until
         try:
-            whole = await self._fetcher.whole(found)
+            whole = await (self._fetcher if endpoint.body == "raw" else self._documents).whole(found)
             if isinstance(whole, Untried):
                 return whole
             receipt = await self._send(endpoint, whole, endpoint.timeout)

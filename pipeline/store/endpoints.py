@@ -58,6 +58,7 @@ def endpoint_of(row: Any, decrypt: Decrypt) -> Endpoint:
         rate_limit=settings.get("rate_limit"),
         ordered=settings.get("ordered", False),
         max_age=settings.get("max_age"),
+        body=settings.get("body", "raw"),
         **{name: secret[name] for name in _SECRET if name in secret},
     )
 

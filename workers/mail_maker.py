@@ -1,0 +1,104 @@
+"""Makes the documents of mails that are due, beside the relay's work; and one at once, for who cannot wait."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import structlog
+from sqlalchemy import Engine
+
+from ops.blobs import Blobs
+from ops.db import transaction
+from pipeline.errors import BlobLost, BlobsAway
+from pipeline.mail.document import unparsed
+from pipeline.store import claims, mail_documents
+from pipeline.store.mail_documents import Key, Owed
+from schemas.mail_document import PARSER, view
+from workers.mail_reader import MailReader
+
+BATCH: Final = 25  # mails in one transaction
+ENOUGH: Final = 2.0  # seconds after which what is made is kept, however little it is
+TURN: Final = 60.0  # seconds for one turn
+
+_log = structlog.get_logger()
+
+
+class DocumentMaker:
+    """Makes documents with a reader of its own, until `close`. Any number may work on one database."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, reader: MailReader) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._reader = reader
+        self._closed = False
+
+    def turn(self) -> None:
+        """Make what is due, for a minute at most. What was not made when this raises or ends is taken up by another."""
+        until = time.monotonic() + TURN
+        while not self._closed and time.monotonic() < until:
+            now = datetime.now(UTC)
+            with transaction(self._engine) as conn:
+                claims.forgettable(conn)
+                owed = mail_documents.take(conn, now, BATCH)
+                trusted = mail_documents.authservs(conn) if owed else {}
+            if not owed:
+                return
+            self._make(owed, trusted)
+
+    def kept(self, chain_id: UUID, seq: int) -> dict[str, Any] | None:
+        """The document that there is of an entry; None when there is none yet."""
+        with transaction(self._engine) as conn:
+            return mail_documents.get(conn, chain_id, seq)
+
+    def make(self, owed: Owed) -> dict[str, Any]:
+        """Make one document now, and keep it. Raises `BlobsAway` when the mail cannot be had just now."""
+        with transaction(self._engine) as conn:
+            trusted = mail_documents.authservs(conn)
+        document = self._read(owed, trusted)
+        self._keep({owed.key: document})
+        return document
+
+    def close(self) -> None:
+        """End the reader's process; a mail that it reads just then is read again later."""
+        self._closed = True
+        self._reader.close()
+
+    def _make(self, owed: Sequence[Owed], trusted: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        made: dict[Key, dict[str, Any]] = {}
+        left = list(owed)
+        began = time.monotonic()
+        try:
+            while left and not self._closed and time.monotonic() - began < ENOUGH:
+                made[left[0].key] = self._read(left[0], trusted)
+                left.pop(0)
+        finally:
+            self._keep(made)
+            with transaction(self._engine) as conn:
+                mail_documents.give_back(conn, [each.key for each in left])
+
+    def _read(self, owed: Owed, trusted: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
+        try:
+            raw = owed.body if owed.body is not None else self._blobs.get(owed.tenant, owed.blob or "")
+        except BlobLost as error:
+            return view(unparsed(b"", str(error)))
+        document = self._reader.read(raw, trusted.get((owed.tenant, owed.source), ()))
+        if "unparsed" in document["flags"]:
+            _log.warning("mail_unparsed", tenant=owed.tenant, source=owed.source, seq=owed.seq, notes=document["notes"][:3])
+        return document
+
+    def _keep(self, made: Mapping[Key, dict[str, Any]]) -> None:
+        if made:
+            written = {key: orjson.dumps(document).decode() for key, document in made.items()}
+            with transaction(self._engine) as conn:
+                mail_documents.put(conn, written, PARSER, datetime.now(UTC))
+
+
+def make_documents(maker: DocumentMaker) -> None:
+    """A turn that waits patiently while the blob store is away."""
+    try:
+        maker.turn()
+    except BlobsAway as error:
+        _log.warning("documents_wait", error=str(error))
