@@ -8,16 +8,16 @@ import imaplib
 import re
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 from imapclient.exceptions import ProtocolError
-from imapclient.response_parser import gen_parsed_response
 
 from schemas.mailbox import Mailbox
+from workers.imap_rows import Row, rows
 from workers.imap_wire import MAX_ANSWER, Client, Clock
 from workers.mail_source import CONNECT_SECONDS, Away, NoFolder, Refused, SourceError, Throttled, Token
 
@@ -28,9 +28,6 @@ _BYE_SECONDS: Final = 0.5
 _REFUSES: Final = re.compile(r"\[(AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIRED|PRIVACYREQUIRED)\b", re.IGNORECASE)
 _CROWDED: Final = re.compile(r"\[(LIMIT|INUSE)\b|too many|maximum number|rate limit|throttl|exceeded", re.IGNORECASE)
 _PASSES: Final = re.compile(r"\[(UNAVAILABLE|SERVERBUG|CONTACTADMIN)\b|temporar|try again|unavailable|busy", re.IGNORECASE)
-
-Row = Mapping[bytes, Any]
-"""One mail of a FETCH's answer, by the items in it in upper case."""
 
 
 class Denied(Exception):
@@ -97,7 +94,7 @@ class Connection:
         """
         self._wire.untagged_responses.pop("FETCH", None)  # what came unasked before
         asked = set(uids)
-        for row in _rows(self._uid("FETCH", _sequence(uids), f"({items})")):
+        for row in rows(self._uid("FETCH", _sequence(uids), f"({items})")):
             uid = row.get(b"UID")
             if isinstance(uid, int) and uid in asked:
                 yield uid, row
@@ -229,21 +226,6 @@ def _said(what: str) -> Iterator[None]:
         raise Denied(_text(error)) from None
     except (ProtocolError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
         raise Away(f"{what}: the server's answer makes no sense: {_text(error)}") from None
-
-
-def _rows(data: Iterable[Any]) -> Iterator[Row]:
-    """The rows of a FETCH's answer, each by itself: what comes after one that cannot be read is lost, and asked for again."""
-    answer = [each for each in data if each is not None]
-    if not answer:
-        return
-    parsed = gen_parsed_response(answer)
-    try:
-        for _number in parsed:
-            row = next(parsed, None)
-            if isinstance(row, tuple) and len(row) % 2 == 0:
-                yield {name.upper(): value for name, value in zip(row[::2], row[1::2], strict=True) if isinstance(name, bytes)}
-    except (ProtocolError, ValueError, TypeError, IndexError):
-        return
 
 
 def _sequence(uids: Sequence[int]) -> str:

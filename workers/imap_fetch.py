@@ -12,7 +12,8 @@ from typing import Final
 from imapclient.datetime_util import parse_to_datetime
 
 from pipeline.mail_head import read_head
-from workers.imap_connection import Connection, Denied, Row
+from workers.imap_connection import Connection, Denied
+from workers.imap_rows import Row
 from workers.mail_source import MAX_MAIL, Bounds
 
 _FACTS: Final = "UID RFC822.SIZE INTERNALDATE"

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -55,11 +55,12 @@ _log = structlog.get_logger()
 class Asking:
     """Asks for pulls, by messages of dramatiq. Safe to use from any thread."""
 
-    def __init__(self, engine: Engine, broker: RabbitmqBroker, puller: Puller) -> None:
+    def __init__(self, engine: Engine, brokers: Mapping[str, RabbitmqBroker], puller: Puller) -> None:
+        """`brokers` by queue: a worker of dramatiq takes everything of its broker."""
         self._engine = engine
         self._puller = puller
-        self._actor = dramatiq.actor(actor_name="pull", queue_name=QUEUE, broker=broker)(self.pull)
-        self._slow = dramatiq.actor(actor_name="pull_slow", queue_name=SLOW_QUEUE, broker=broker)(self.pull)
+        self._actor = dramatiq.actor(actor_name="pull", queue_name=QUEUE, broker=brokers[QUEUE])(self.pull)
+        self._slow = dramatiq.actor(actor_name="pull_slow", queue_name=SLOW_QUEUE, broker=brokers[SLOW_QUEUE])(self.pull)
         self.trouble: str | None = None  # why the last look failed
 
     def pull(self, mailbox_id: int, *, going_on: bool = False) -> None:
@@ -129,10 +130,10 @@ class Pulling:
         intake = MailIntake(self._publisher, open_blobs(settings))
         owner = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
         self._puller = Puller(self._engine, vault, self._sessions, intake, owner)
-        broker = make_broker(settings, POOL)
-        self._asking = Asking(self._engine, broker, self._puller)
+        brokers = {queue: make_broker(settings, POOL) for queue in MAIL_QUEUES}
+        self._asking = Asking(self._engine, brokers, self._puller)
         self._workers = [
-            dramatiq.Worker(broker, queues={queue}, worker_threads=count, worker_timeout=WORKER_TURN_MS)
+            dramatiq.Worker(brokers[queue], worker_threads=count, worker_timeout=WORKER_TURN_MS)
             for queue, count in ((QUEUE, threads), (SLOW_QUEUE, SLOW_THREADS))
         ]
         metrics.WORKER_THREADS.labels(POOL).set(threads + SLOW_THREADS)

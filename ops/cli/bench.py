@@ -12,6 +12,7 @@ import click
 _BENCHMARKS = {
     "ingest": "From a full inbox to committed entries, beside one task per event and a bare loop.",
     "ingress": "Durable answers of the HTTP ingress, and their latency at fixed rates.",
+    "mail": "From mailboxes of a local Dovecot to the ledger; a large mail; some that hang beside others.",
     "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
     "claims": "What one claim of the relay takes beside millions of delivered rows, and the plan of its every statement.",
 }

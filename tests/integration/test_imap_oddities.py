@@ -1,0 +1,206 @@
+"""What servers do wrong, and what becomes of it: no mail lost, none taken for another, no folder stuck."""
+
+import time
+from collections.abc import Mapping
+
+import pytest
+from test_imap import Held
+from tests_imap_script import Answer, body, facts, scripted, uids
+
+from workers import mail_imap
+from workers.mail_source import Away, Bounds, Pulled, Refused, Throttled
+
+CURSOR = {"validity": 7, "uid": 0}
+RAW = {uid: b"Subject: n %d\r\n\r\nhello %d\r\n" % (uid, uid) for uid in range(1, 10)}
+
+
+def pull(answers: Mapping[bytes, Answer], lane: str = "new", cursor: Mapping = CURSOR) -> tuple[Pulled, list[bytes]]:
+    with scripted(answers) as (mailbox, script):
+        session = mail_imap.open_session(mailbox, None)
+        try:
+            return session.pull("INBOX", lane, cursor, Bounds(until=time.monotonic() + 5), Held()), script.asked
+        finally:
+            session.close()
+
+
+def numbers(pulled: Pulled) -> list[int]:
+    return [int(each.source_key.split("/")[2]) for each in pulled.mails]
+
+
+def well(line: bytes) -> bytes:
+    """What a good server answers to FETCH."""
+    if b"BODY" in line:
+        return b"".join(body(uid, RAW[uid]) for uid in uids(line))
+    return b"".join(facts(uid, len(RAW[uid])) for uid in uids(line))
+
+
+def test_a_well_behaved_server_is_read() -> None:
+    pulled, asked = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": well})
+
+    assert [1, 2, 3] == numbers(pulled)
+    assert [RAW[1], RAW[2], RAW[3]] == [each.raw for each in pulled.mails]
+    assert {"validity": 7, "uid": 3} == pulled.cursor
+    assert not [
+        line for line in asked if line.startswith((b"SELECT", b"UID STORE")) or b"BODY[" in line.replace(b"BODY.PEEK[", b"")
+    ]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [b"* SEARCH 3 1 2\r\n", b"* SEARCH 2 3\r\n* SEARCH 1\r\n", b"* SEARCH 1 2 3 \r\n", b"* SEARCH 1 2 3 (MODSEQ 9)\r\n"],
+)
+def test_uids_come_in_any_order_and_form(listed) -> None:
+    assert [1, 2, 3] == numbers(pull({rb"UID SEARCH": listed, rb"UID FETCH": well})[0])
+
+
+def test_rows_come_in_any_order() -> None:
+    def backwards(line: bytes) -> bytes:
+        make = body if b"BODY" in line else facts
+        return b"".join(make(uid, RAW[uid] if b"BODY" in line else len(RAW[uid])) for uid in reversed(uids(line)))
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": backwards})
+
+    assert {uid: RAW[uid] for uid in (1, 2, 3)} == {int(each.source_key.split("/")[2]): each.raw for each in pulled.mails}
+
+
+def test_the_last_mail_is_not_taken_for_a_new_one() -> None:
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 3\r\n", rb"UID FETCH": well}, cursor={"validity": 7, "uid": 3})
+
+    assert ([], {"validity": 7, "uid": 3}, False) == (numbers(pulled), pulled.cursor, pulled.more)
+
+
+def test_a_mail_that_is_listed_and_not_given_is_asked_for_again_and_then_passed() -> None:
+    def without_two(line: bytes) -> bytes:
+        return b"".join(well(b"UID FETCH %d %s" % (uid, line.split(b" ", 3)[3])) for uid in uids(line) if uid != 2)
+
+    pulled, asked = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": without_two})
+
+    assert ([1, 3], 1, {"validity": 7, "uid": 3}) == (numbers(pulled), pulled.missing, pulled.cursor)
+    assert [b"1:3", b"2", b"2"] == [line.split()[2] for line in asked if b"RFC822.SIZE" in line]
+
+
+def test_the_cursor_does_not_pass_what_was_only_listed() -> None:
+    def only_one(line: bytes) -> bytes:
+        return b"".join(well(b"UID FETCH %d %s" % (uid, line.split(b" ", 3)[3])) for uid in uids(line) if uid == 1)
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": only_one})
+
+    assert {"validity": 7, "uid": 1} == pulled.cursor
+
+
+def test_unsolicited_rows_are_nobodys_mail() -> None:
+    def chatty(line: bytes) -> bytes:
+        noise = (
+            b"* 1 FETCH (FLAGS (\\Seen))\r\n* 9 FETCH (UID 9 FLAGS ())\r\n* 2 FETCH (FLAGS (\\Flagged) UID 2)\r\n* 4 EXISTS\r\n"
+        )
+        return noise + well(line) + noise
+
+    pulled, _ = pull(
+        {rb"UID SEARCH": b"* 2 FETCH (FLAGS ())\r\n* SEARCH 1 2 3\r\n* 3 FETCH (UID 3 FLAGS ())\r\n", rb"UID FETCH": chatty}
+    )
+
+    assert {uid: RAW[uid] for uid in (1, 2, 3)} == {int(each.source_key.split("/")[2]): each.raw for each in pulled.mails}
+
+
+def test_a_row_without_a_uid_is_nobodys_mail() -> None:
+    def one_without(line: bytes) -> bytes:
+        if b"BODY" in line and len(uids(line)) > 1:
+            return b"* 2 FETCH (BODY[] {5}\r\nwrong)\r\n" + well(line)
+        return well(line)
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": one_without})
+
+    assert [RAW[1], RAW[2], RAW[3]] == [each.raw for each in pulled.mails]
+
+
+def test_one_mail_that_the_server_refuses_hides_no_other() -> None:
+    def refusing(line: bytes) -> bytes:
+        return b"%TAG% NO [UNAVAILABLE] broken\r\n" if 2 in uids(line) else well(line)
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": refusing})
+
+    assert ([1, 3], 1) == (numbers(pulled), pulled.missing)
+
+
+def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:
+    answers = {rb"EXAMINE": b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n", rb"UID SEARCH": b"* SEARCH 1 5 3\r\n"}
+    with scripted(answers) as (mailbox, _):
+        session = mail_imap.open_session(mailbox, None)
+        begun = session.begin("INBOX")
+        session.close()
+
+    assert ({"validity": 7, "uid": 5}, {"validity": 7, "below": 6}, 3) == (begun.new, begun.backfill, begun.total)
+
+
+def test_a_backfill_passes_what_the_server_will_not_give() -> None:
+    def without_two(line: bytes) -> bytes:
+        return b"".join(well(b"UID FETCH %d %s" % (uid, line.split(b" ", 3)[3])) for uid in uids(line) if uid != 2)
+
+    answers = {rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": without_two}
+    pulled, _ = pull(answers, "backfill", {"validity": 7, "below": 4})
+
+    assert ([3, 1], 1, 1, False) == (numbers(pulled), pulled.missing, pulled.cursor["below"], pulled.more)
+
+
+def test_a_large_mail_whose_pieces_are_short_is_whole() -> None:
+    whole = b"Subject: n 1\r\n\r\n" + b"x" * (3 * 1024 * 1024)
+
+    def in_small_pieces(line: bytes) -> bytes:
+        if b"BODY" not in line:
+            return facts(1, len(whole))
+        offset = int(line.split(b"<")[1].split(b".")[0])
+        piece = whole[offset : offset + 700_000]  # less than was asked for
+        return b"* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)\r\n" % (offset, len(piece), piece)
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": in_small_pieces})
+
+    assert [whole] == [each.raw for each in pulled.mails]
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "certain"),
+    [
+        (b"NO [AUTHENTICATIONFAILED] no", Refused, True),
+        (b"NO LOGIN failed.", Refused, False),
+        (b"NO [UNAVAILABLE] later", Away, None),
+        (b"NO [ALERT] Too many simultaneous connections. (Failure)", Throttled, None),
+        (b"NO Temporary authentication failure", Away, None),
+        (b"BAD what", Refused, False),
+    ],
+)
+def test_what_a_refused_login_means(said, error, certain) -> None:
+    with scripted({rb"AUTHENTICATE": b"+ \r\n%TAG% " + said + b"\r\n"}) as (mailbox, _), pytest.raises(error) as raised:
+        mail_imap.open_session(mailbox, None)
+    assert certain == getattr(raised.value, "certain", None)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"* SEARCH " + b"1 " * 600_000 + b"\r\n",
+        b"* 1 FETCH (UID 1 BODY[] {99999999999}\r\n",
+        b"nonsense\r\n",
+        b"* BYE tired\r\n",
+    ],
+)
+def test_nonsense_is_a_server_that_is_away(said) -> None:
+    with pytest.raises(Away):
+        pull({rb"UID SEARCH": said})
+
+
+def test_a_server_that_trickles_costs_no_more_than_the_deadline() -> None:
+    def slowly(_line: bytes) -> bytes:
+        time.sleep(0.3)
+        return b"* OK still here\r\n"
+
+    def trickle(line: bytes) -> bytes:
+        return b"".join(slowly(line) for _ in range(10)) + b"* SEARCH 1\r\n"
+
+    with scripted({rb"UID SEARCH": trickle}) as (mailbox, _):
+        session = mail_imap.open_session(mailbox, None)
+        began = time.monotonic()
+        with pytest.raises(Away):
+            session.pull("INBOX", "new", CURSOR, Bounds(until=time.monotonic() + 0.5), Held())
+        session.close()
+    assert time.monotonic() - began < 2

@@ -1,0 +1,87 @@
+"""A server that answers IMAP as it is told: what a real one does right, done wrong."""
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from schemas.mailbox import Mailbox
+
+Answer = bytes | Callable[[bytes], bytes]
+
+WELL: Mapping[bytes, Answer] = {
+    rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n",
+    rb"AUTHENTICATE PLAIN": b"+ \r\n",
+    rb"LOGIN": b"",
+    rb"EXAMINE": b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n",
+}
+
+
+def body(uid: int, raw: bytes, sequence: int | None = None) -> bytes:
+    return b"* %d FETCH (UID %d BODY[] {%d}\r\n%s)\r\n" % (sequence or uid, uid, len(raw), raw)
+
+
+def facts(uid: int, size: int, sequence: int | None = None) -> bytes:
+    date = b'"17-Jul-2026 02:44:25 +0000"'
+    return b"* %d FETCH (UID %d RFC822.SIZE %d INTERNALDATE %s)\r\n" % (sequence or uid, uid, size, date)
+
+
+def uids(line: bytes) -> list[int]:
+    """The UIDs that a FETCH asks for."""
+    found: list[int] = []
+    for part in re.search(rb"UID FETCH (\S+)", line)[1].split(b","):  # type: ignore[index]
+        low, _, high = part.partition(b":")
+        found += range(int(low), int(high or low) + 1)
+    return found
+
+
+class Script:
+    """What the server answers, by the beginning of a command; the first that fits. OK is said behind it, unless it says NO."""
+
+    def __init__(self, answers: Mapping[bytes, Answer]) -> None:
+        self.answers = {**answers, **{name: answer for name, answer in WELL.items() if name not in answers}}
+        self.asked: list[bytes] = []
+
+    def answer(self, tag: bytes, line: bytes) -> bytes:
+        self.asked.append(line)
+        for name, answer in self.answers.items():
+            if re.match(name, line, re.IGNORECASE):
+                said = answer(line) if callable(answer) else answer
+                return said if b"%TAG%" not in said else said.replace(b"%TAG%", tag)
+        return b""
+
+
+@contextmanager
+def scripted(answers: Mapping[bytes, Answer]) -> Iterator[tuple[Mailbox, Script]]:
+    script = Script(answers)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_serve, args=(listening, script), daemon=True)
+        thread.start()
+        port = listening.getsockname()[1]
+        yield Mailbox(1, "acme", "support", "imap", "us", host="127.0.0.1", port=port, tls=False, password="secret"), script
+
+
+def _serve(listening: socket.socket, script: Script) -> None:
+    while True:
+        try:
+            conn, _ = listening.accept()
+        except OSError:
+            return
+        threading.Thread(target=_talk, args=(conn, script), daemon=True).start()
+
+
+def _talk(conn: socket.socket, script: Script) -> None:
+    with conn, conn.makefile("rb") as file:
+        try:
+            conn.sendall(b"* OK ready\r\n")
+            for raw in file:
+                tag, _, line = raw.rstrip().partition(b" ")
+                said = script.answer(tag, line)
+                conn.sendall(said)
+                if said.startswith(b"+"):
+                    next(file)
+                if tag not in said.split():
+                    conn.sendall(tag + b" OK done\r\n")
+        except OSError:
+            return
