@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,15 +14,15 @@ from sqlalchemy import Engine
 from ops.blobs import Blobs
 from ops.db import transaction
 from pipeline.errors import BlobLost, BlobsAway
-from pipeline.mail.document import unparsed
 from pipeline.store import claims, mail_documents
 from pipeline.store.mail_documents import Key, Owed
-from schemas.mail_document import PARSER, view
-from workers.mail_reader import MailReader
+from schemas.mail_document import PARSER
+from workers.mail_reader import MailReader, unread
 
 BATCH: Final = 25  # mails in one transaction
 ENOUGH: Final = 2.0  # seconds after which what is made is kept, however little it is
 TURN: Final = 60.0  # seconds for one turn
+AWAY: Final = 15.0  # seconds after which a blob store that was away is asked again
 
 _log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ class DocumentMaker:
         self._blobs = blobs
         self._reader = reader
         self._closed = False
+        self._away_until = 0.0  # of the blob store, by the monotonic clock
 
     def turn(self) -> None:
         """Make what is due, for a minute at most. What was not made when this raises or ends is taken up by another."""
@@ -67,12 +69,14 @@ class DocumentMaker:
         self._reader.close()
 
     def _make(self, owed: Sequence[Owed], trusted: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        """What the blob store does not give just now stays taken, so that it is in nobody's way, and is due again later."""
         made: dict[Key, dict[str, Any]] = {}
         left = list(owed)
         began = time.monotonic()
         try:
             while left and not self._closed and time.monotonic() - began < ENOUGH:
-                made[left[0].key] = self._read(left[0], trusted)
+                with suppress(BlobsAway):
+                    made[left[0].key] = self._read(left[0], trusted)
                 left.pop(0)
         finally:
             self._keep(made)
@@ -81,24 +85,26 @@ class DocumentMaker:
 
     def _read(self, owed: Owed, trusted: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
         try:
-            raw = owed.body if owed.body is not None else self._blobs.get(owed.tenant, owed.blob or "")
+            raw = owed.body if owed.body is not None else self._fetched(owed)
         except BlobLost as error:
-            return view(unparsed(b"", str(error)))
+            return unread(b"", str(error))
         document = self._reader.read(raw, trusted.get((owed.tenant, owed.source), ()))
         if "unparsed" in document["flags"]:
             _log.warning("mail_unparsed", tenant=owed.tenant, source=owed.source, seq=owed.seq, notes=document["notes"][:3])
         return document
+
+    def _fetched(self, owed: Owed) -> bytes:
+        if time.monotonic() < self._away_until:
+            raise BlobsAway("the blob store was away just before")
+        try:
+            return self._blobs.get(owed.tenant, owed.blob or "")
+        except BlobsAway as error:
+            self._away_until = time.monotonic() + AWAY
+            _log.warning("documents_wait", error=str(error), again_in=AWAY)
+            raise
 
     def _keep(self, made: Mapping[Key, dict[str, Any]]) -> None:
         if made:
             written = {key: orjson.dumps(document).decode() for key, document in made.items()}
             with transaction(self._engine) as conn:
                 mail_documents.put(conn, written, PARSER, datetime.now(UTC))
-
-
-def make_documents(maker: DocumentMaker) -> None:
-    """A turn that waits patiently while the blob store is away."""
-    try:
-        maker.turn()
-    except BlobsAway as error:
-        _log.warning("documents_wait", error=str(error))

@@ -11,7 +11,7 @@ import orjson
 
 from ops.settings import environment
 from pipeline.mail.document import SECONDS, unparsed
-from schemas.mail_document import view
+from schemas.mail_document import Flag, view
 from workers.mail_child import ANSWER, REQUEST
 
 LIFE: Final = 25.0  # seconds into one mail after which the process ends itself
@@ -50,7 +50,7 @@ class MailReader:
             for careful in (False, True):
                 with suppress(_Died):
                     return self._ask(raw, trusted, careful=careful)
-            return view(unparsed(raw, "the process that read it took too long, or died", "careful"))
+            return unread(raw, "the process that read it took too long, or died", "careful")
 
     def close(self) -> None:
         """End the process, also in the middle of a mail, for which `read` then raises OSError."""
@@ -101,6 +101,12 @@ class MailReader:
                     if stream is not None:
                         stream.close()
             process.wait()
+
+
+def unread(raw: bytes, why: str, *flags: Flag) -> dict[str, Any]:
+    """The document, as JSON has it, of a mail that nothing could be made of."""
+    found: dict[str, Any] = orjson.loads(orjson.dumps(view(unparsed(raw, why, *flags))))
+    return found
 
 
 def _exchanged(process: "subprocess.Popen[bytes]", request: bytes, raw: bytes) -> dict[str, Any]:

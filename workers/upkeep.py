@@ -15,7 +15,7 @@ from ops.settings import Settings
 from pipeline.store import partitions
 from workers.broker import QUEUE
 from workers.depths import queues
-from workers.mail_maker import DocumentMaker, make_documents
+from workers.mail_maker import DocumentMaker
 from workers.mail_reader import MailReader
 
 HOURLY: Final = 3600.0
@@ -33,7 +33,7 @@ class Upkeep:
         self._maker = DocumentMaker(engine, open_blobs(settings), MailReader(dns=settings.mail_dns))
         self._chores = (
             Chore("partitions", HOURLY, partial(make_partitions, engine)),
-            Chore("documents", DOCUMENTS, partial(make_documents, self._maker)),
+            Chore("documents", DOCUMENTS, self._maker.turn),
             Chore("collector", SECONDS, self._collector.turn),
         )
 
