@@ -20,7 +20,7 @@ from ops.processes import Seen, wait_until
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
-ROLES = {"ingress", "ingest", "relay", "deliver", "postgres", "rabbitmq", "supervisor"}
+ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "postgres", "rabbitmq", "supervisor"}
 
 #: A system whose only worker answers nothing and ends at once.
 STILLBORN = """
@@ -57,7 +57,8 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
 
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
-    assert {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2"} == stack["metrics"].keys()
+    crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle"}
+    assert crew == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777
     assert all(200 == status(url) for url in stack["metrics"].values())
