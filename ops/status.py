@@ -9,7 +9,7 @@ from ops.processes import Seen
 from ops.reader import open_engine, snapshot
 from ops.settings import Settings
 from ops.stack import read_stack
-from pipeline.store import overview, scan
+from pipeline.store import mail_overview, overview, scan
 
 Depths = Callable[[str], Mapping[str, int | None]]
 
@@ -27,6 +27,7 @@ def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
             "dead_letters": {each.stage: each.count for each in letters},
             "oldest_dead_letter_seconds": _age(min((each.oldest for each in letters), default=None)),
             "disabled_endpoints": overview.disabled_endpoints(conn),
+            "mailboxes": dict(mail_overview.states(conn)),
             "ledger": {"entries": entries, "chains": chains, "bytes": overview.ledger_bytes(conn)},
         }
     return {"processes": _processes(data, settings), **_queues(settings, depths), **found}

@@ -149,7 +149,7 @@ class Batch:
             _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
             mail_metrics.RESYNCS.labels(self._mailbox.kind).inc()
             self._begin(folder)
-            return True
+            return False  # what there is, is in the backfill now; and a server that changes its mind each time makes no loop
         self._budget.spend(pulled)
         self._store(position, pulled)
         mail_metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)

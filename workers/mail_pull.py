@@ -160,6 +160,7 @@ class Pulling:
         self._asking_no_more()
         for worker in self._workers:
             worker.stop(WORKER_STOP_MS // len(self._workers))
+        self._puller.let_go()
 
     def close(self) -> None:
         """Let go of everything."""

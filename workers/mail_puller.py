@@ -81,6 +81,17 @@ class Puller:
         if leases:
             self._in(lambda conn: mail_leases.extend(conn, leases, datetime.now(UTC) + LEASE))
 
+    def let_go(self) -> None:
+        """Give back the leases of what is not done, so that another need not wait for their end. Nothing more is written."""
+        with self._lock:
+            leases = list(self._leases.values())
+
+        def give_back(conn: Connection) -> None:
+            for lease in leases:
+                mail_leases.hand_back(conn, lease, datetime.now(UTC))
+
+        self._in(give_back)
+
     def _pulled(self, lease: Lease, mailbox: Mailbox, now: datetime, *, going_on: bool) -> Outcome:
         try:
             done = self._batch(lease, mailbox, going_on=going_on)

@@ -45,6 +45,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"the oldest is due for {found['oldest_due_seconds']:.1f} s"
     for endpoint, reason in found["disabled_endpoints"].items():
         yield "disabled", f"{endpoint}: {reason}"
+    if found["mailboxes"]:
+        yield "mailboxes", ", ".join(f"{count} {state}" for state, count in sorted(found["mailboxes"].items()))
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
     ledger = found["ledger"]

@@ -366,6 +366,21 @@ def test_a_heartbeat_holds_the_lease_of_a_long_batch(apply, puller, server, user
     assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")
 
 
+def test_who_is_to_end_lets_go_of_what_is_not_done(apply, puller, server, user, inbox, database) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+
+    def slowly(mailbox, token) -> Session:
+        pull.let_go()
+        return mail_imap.open_session(mailbox, token)
+
+    pull = puller(open_=slowly)
+    assert pull.pull(id_) == "fenced"
+    assert [(None, True)] == database.rows("SELECT lease_until, next_pull_at <= now() FROM mailbox")
+    assert drain(puller("another"), id_) == ["done"]
+    assert set(inbox.numbers()) == {1}
+
+
 def test_a_mail_that_is_too_large_is_noted_and_passed(apply, puller, server, user, inbox, database, monkeypatch) -> None:
     monkeypatch.setattr(mail_imap, "MAX_MAIL", 5000)
     server.deliver(user, mail(1))

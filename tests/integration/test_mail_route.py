@@ -105,6 +105,17 @@ def test_mailboxes_that_hang_do_not_slow_the_others(apply, start, server, databa
     assert time.monotonic() - began < 12  # a single server that hangs takes 15 seconds to give up
 
 
+def test_a_mail_that_arrives_is_recorded_long_before_it_is_due(apply, start, server, database) -> None:
+    server.deliver("quick", mail(1))
+    apply(f"name: quick, username: quick, port: {server.port}, poll: 1h")
+    for command in ("ingest", "mail-pull", "mail-idle"):
+        start(command)
+    assert until(lambda: entries(database) == 1)
+    for number in (2, 3):
+        server.deliver("quick", mail(number))
+        assert until(lambda number=number: entries(database) == number)
+
+
 def test_a_large_mail_goes_by_the_blob_store(apply, start, server, database, tmp_path) -> None:
     large = mail(1, 25 * 1024 * 1024)
     server.deliver("large", large)

@@ -121,6 +121,13 @@ def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
     assert [] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
 
 
+def test_the_status_of_the_system_counts_mailboxes(cli, database) -> None:
+    assert {"active": 1} == json.loads(cli("status", "--json").output)["mailboxes"]
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET failures = 1, error = 'away', failing_since = now()")
+    assert "1 failing" in cli("status").output
+
+
 @pytest.mark.parametrize("act", ["status", "pause", "resume", "resync"])
 def test_a_mailbox_that_there_is_not_is_said(cli, act) -> None:
     assert "there is no mailbox acme/nothing" in cli("mailbox", act, "acme", "nothing", code=2).output
