@@ -12,8 +12,11 @@ from sqlalchemy import RowMapping as Row
 from ops.db import transaction
 from ops.errors import NotReady, OpsError
 from ops.reader import known_tenant, snapshot
+from ops.secrets import Vault
+from ops.settings import Settings
 from ops.views import View, rfc3339
 from pipeline.store import audit, mail_items, mail_leases, mail_overview, mailboxes
+from schemas.mailbox import Mailbox
 
 _LOOK: Final = 0.1  # seconds between two looks at a mailbox that is waited for
 
@@ -145,6 +148,15 @@ def _view(row: Row) -> View:
         "backfill_total": None if row["total"] is None else int(row["total"]),
         "backfill_finished": bool(row["folders"]) and not row["unfinished"],
     }
+
+
+def configured(engine: Engine, settings: Settings, tenant: str, name: str) -> Mailbox:
+    """A mailbox as it is configured, its secrets in the clear. Raises `OpsError` for one that does not exist."""
+    vault = Vault(settings.fernet_keys())
+    with snapshot(engine) as conn:
+        mailbox = mailboxes.get(conn, _known(conn, Named(tenant, name)), vault.decrypt)
+    assert mailbox is not None
+    return mailbox
 
 
 def _act(engine: Engine, named: Named, name: str, act: Callable[[Connection, int, datetime], bool]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ops.cli.mail_documents import COMMANDS as DOCUMENTS
+from ops.cli.mail_import import COMMANDS as IMPORTS
 from ops.cli.plain import PlainGroup
 from ops.cli.run import DATA
 from ops.cli.show import JSON, counted, progress, show_json
@@ -14,7 +15,7 @@ from ops.cli.show import JSON, counted, progress, show_json
 _LONGEST_WAIT = 86_400
 
 
-@click.group(cls=PlainGroup, commands=DOCUMENTS)
+@click.group(cls=PlainGroup, commands=(*DOCUMENTS, *IMPORTS))
 def mail() -> None:
     """Read mails now, and look at them."""
 
