@@ -104,6 +104,7 @@ class Fake:
         self.asked: list[Asked] = []
         self.port = 0
         self.most_at_once = 0
+        self.takes = 0.0  # seconds for an answer
         self._at_once = 0
         self._instead: dict[str, deque[Answer]] = defaultdict(deque)
         self._before: dict[str, deque[Meanwhile]] = defaultdict(deque)
@@ -175,7 +176,7 @@ class Fake:
             self._at_once -= 1
 
     async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
-        await asyncio.sleep(0)  # what came at once is seen to be at once
+        await asyncio.sleep(self.takes)
         for part, happenings in self._before.items():
             if part in asked.path and happenings:
                 happenings.popleft()()

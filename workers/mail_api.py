@@ -199,16 +199,17 @@ class Api:
         return Request(request.url, headers, limit=request.limit)
 
     def _judge(self, answer: Answer) -> SourceError | None:
+        if answer.ok:
+            self._pace.accepted()
+            return None
         fault = self._fault(answer)
         if fault is None:
             if answer.status in (401, 403):  # a new token was got, so it is not consent that has ended; a right may be missing
                 fault = Refused(f"answered {answer.status}: {said(answer)}", certain=False)
             elif answer.status == 429:
                 fault = Throttled(said(answer), 0.0)
-            elif not answer.ok:
-                fault = Away(f"answered {answer.status}: {said(answer)}")
             else:
-                self._pace.accepted()
+                fault = Away(f"answered {answer.status}: {said(answer)}")
         if isinstance(fault, Throttled):
             asked = retry_after(answer.headers.get("retry-after"), datetime.now(UTC))
             return Throttled(str(fault), self._pace.refused(fault.seconds or None if asked is None else asked))

@@ -30,7 +30,7 @@ _RATES: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaE
 _DAILY: Final = "dailyLimitExceeded"
 _DAY: Final = 3600.0  # seconds to wait for the next day to begin, and to look again
 _RAW: Final = re.compile(rb'"raw"\s*:\s*"([A-Za-z0-9_=-]*)"')
-_DECODED: Final = 4 * 256 * 1024  # characters at a time, so that a large mail is not there three times
+_PIECE: Final = 4 * 256 * 1024  # characters that are decoded at a time, so that a large mail is not there three times
 
 # A minute's units are never passed: what the bucket holds at first, and what flows in within a minute.
 PACES: Final = Paces(UNITS_PER_MINUTE / 60 * 5 / 6, UNITS_PER_MINUTE / 6)
@@ -192,19 +192,24 @@ def _labels(message: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _cut_out(answer: Answer) -> bytes:
-    """The mail's bytes, taken out of the answer and decoded without making a text of them; empty when there are none."""
+    """The mail's bytes, taken out of the answer; empty when there are none. They are decoded where they stand."""
     found = _RAW.search(answer.body)
     if found is None or not isinstance(answer.body, bytearray):
         return b""
     start, end = found.span(1)
     del found  # it holds the body, which could not be cut otherwise
+    rest, out = answer.body[:start] + answer.body[end:], start
     try:
         with memoryview(answer.body) as whole:
-            pieces = (bytes(whole[at : min(at + _DECODED, end)]) for at in range(start, end, _DECODED))
-            raw = b"".join(base64.urlsafe_b64decode(piece + b"=" * (-len(piece) % 4)) for piece in pieces)
+            for at in range(start, end, _PIECE):
+                text = bytes(whole[at : min(at + _PIECE, end)])
+                piece = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+                whole[out : out + len(piece)] = piece
+                out += len(piece)
+            raw = bytes(whole[start:out])
     except binascii.Error:
         raw = b""
-    del answer.body[start:end]
+    answer.body[:] = rest
     return raw
 
 

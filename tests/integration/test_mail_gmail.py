@@ -18,6 +18,7 @@ from tests_gmail import (
 from tests_mailboxes import MIB, Asking, at, mail, opened
 
 from workers import mail_gmail, mail_http
+from workers.mail_http import Answer
 from workers.mail_pace import Paces
 from workers.mail_source import Away, Bounds, Gone, Refused, SourceError, Throttled
 
@@ -352,15 +353,17 @@ def test_when_hardly_a_mail_can_be_had_the_api_is_away(gmail) -> None:
         assert 8 == len(puller.drain("backfill"))
 
 
-def test_large_mails_come_one_at_a_time(gmail) -> None:
+def test_large_mails_come_one_at_a_time_and_no_text_is_made_of_them(gmail, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed, json = [], Answer.json
+    monkeypatch.setattr(Answer, "json", lambda answer: parsed.append(len(answer.body)) or json(answer))
     raws = [mail(n, size=25 * MIB) for n in range(2)]
     for raw in raws:
         gmail.put(raw, silent=True)
     with opened(gmail) as puller:
         puller.begin()
-
         puller.drain("backfill")
 
+    assert max(parsed) < MIB
     assert set(raws) == puller.raws
     assert [1, 1] == [len(each.mails) for each in puller.pulls]
 
