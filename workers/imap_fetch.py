@@ -7,6 +7,7 @@ mail that cannot be read hides another.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Final
 
 from imapclient.datetime_util import parse_to_datetime
@@ -72,19 +73,17 @@ class Fetcher:
 
     def _in_pieces(self, fact: Facts) -> bytes | None:
         """Piece by piece until the server says that there is no more: neither the size it named nor a short piece says so."""
-        pieces: list[bytes] = []
-        size = 0
-        while size <= MAX_MAIL:
-            row = dict(self._rows([fact.uid], f"{_WHOLE}<{size}.{_PIECE}>")).get(fact.uid)
+        whole = BytesIO()  # gives its buffer away at the end, so that there never are two of a mail
+        while whole.tell() <= MAX_MAIL:
+            row = dict(self._rows([fact.uid], f"{_WHOLE}<{whole.tell()}.{_PIECE}>")).get(fact.uid)
             piece = _section(row) if row else None
             if piece is None:
                 return None
             if len(piece) > _PIECE:
-                return None if pieces else piece  # the whole, whatever was asked for
-            pieces.append(piece)
-            size += len(piece)
-            if not piece or (len(piece) < _PIECE and size >= fact.size):
-                return b"".join(pieces)
+                return None if whole.tell() else piece  # the whole, whatever was asked for
+            whole.write(piece)
+            if not piece or (len(piece) < _PIECE and whole.tell() >= fact.size):
+                return whole.getvalue()
         return None
 
     def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:

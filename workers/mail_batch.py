@@ -20,7 +20,8 @@ from pipeline.store import mail_items, mail_leases
 from pipeline.store.mail_items import Position
 from pipeline.store.mail_leases import Lease
 from schemas.mailbox import EVERY_FOLDER, Lane, Mailbox, Print
-from workers.mail_intake import MailIntake
+from workers.mail_intake import MailIntake, Untaken
+from workers.mail_room import Room
 from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone, NoFolder, Pulled, Session, Throttled
 
 LEASE: Final = timedelta(seconds=30)  # extended by a heartbeat while the batch is under way
@@ -50,9 +51,9 @@ class Budget:
         """Whether there is no room for another pull."""
         return self.mails <= 0 or self.size <= 0 or time.monotonic() > self.until - MAX_SECONDS / 3
 
-    def bounds(self) -> Bounds:
+    def bounds(self, hold: Callable[[int], None]) -> Bounds:
         """For the next pull."""
-        return Bounds(self.mails, self.size, self.until)
+        return Bounds(self.mails, self.size, self.until, hold)
 
     def spend(self, pulled: Pulled) -> None:
         """Count what a pull brought."""
@@ -73,12 +74,17 @@ class Done:
 class Batch:
     """One batch under a lease. Raises a `SourceError`, `Untaken`, `Fenced`, or what SQLAlchemy raises."""
 
-    def __init__(self, engine: Engine, intake: MailIntake, lease: Lease, mailbox: Mailbox, session: Session) -> None:
+    def __init__(
+        self, engine: Engine, intake: MailIntake, lease: Lease, mailbox: Mailbox, session: Session, room: Room | None = None
+    ) -> None:
+        """`room` is shared with all other batches of the process."""
         self._engine = engine
         self._intake = intake
         self._lease = lease
         self._mailbox = mailbox
         self._session = session
+        self._room = room or Room()
+        self._held = 0  # bytes, of the room
         self._known = Held(engine, mailbox.id)
         self._budget = Budget()
         self._mails = 0
@@ -144,16 +150,28 @@ class Batch:
             self._begin(folder)
         position = self._positions[folder, lane]
         try:
-            pulled = self._session.pull(folder, lane, position.cursor, self._budget.bounds(), self._known)
+            pulled = self._session.pull(folder, lane, position.cursor, self._budget.bounds(self._hold), self._known)
+            self._budget.spend(pulled)
+            self._store(position, pulled)
         except Gone as error:
             _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
             mail_metrics.RESYNCS.labels(self._mailbox.kind).inc()
             self._begin(folder)
             return False  # what there is, is in the backfill now; and a server that changes its mind each time makes no loop
-        self._budget.spend(pulled)
-        self._store(position, pulled)
+        finally:
+            self._room.give(self._held)
+            self._held = 0
         mail_metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
         return pulled.more
+
+    def _hold(self, size: int) -> None:
+        """Wait for room for so many bytes; until then nothing of them is fetched. Asked again, what it was for came to nothing."""
+        self._room.give(self._held)
+        self._held = 0
+        try:
+            self._held = self._room.take(size, self._budget.until - MAX_SECONDS / 3)
+        except TimeoutError as error:
+            raise Untaken(str(error)) from None
 
     def _begin(self, folder: str) -> None:
         """Where both lanes of a folder begin, from now on."""

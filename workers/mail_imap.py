@@ -185,6 +185,7 @@ class _Pull:
                 size += fact.size
             took.last = uid
         took.renamed |= {old: new for new, old in renamed.items()}
+        self._bounds.hold(size)
         self._fetch(took, chosen)
 
     def _fetch(self, took: _Taken, chosen: Sequence[Facts]) -> None:

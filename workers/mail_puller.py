@@ -24,6 +24,7 @@ from pipeline.store.mail_leases import Lease
 from schemas.mailbox import Mailbox
 from workers.mail_batch import LEASE, Batch, Done, Fenced
 from workers.mail_intake import MailIntake, Untaken
+from workers.mail_room import Room
 from workers.mail_sessions import Sessions
 from workers.mail_source import Away, Refused, SourceError, Throttled
 
@@ -50,6 +51,7 @@ class Puller:
         self._sessions = sessions
         self._intake = intake
         self._owner = owner
+        self._room = Room()
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self.trouble: str | None = None  # why Postgres cannot be reached just now
@@ -118,7 +120,7 @@ class Puller:
         session, kept = self._sessions.take(mailbox)
         while True:
             try:
-                done = Batch(self._engine, self._intake, lease, mailbox, session).run(going_on=going_on)
+                done = Batch(self._engine, self._intake, lease, mailbox, session, self._room).run(going_on=going_on)
             except Away:
                 session.close()
                 if not kept:

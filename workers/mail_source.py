@@ -61,6 +61,8 @@ class Bounds:
     mails: int = MAX_MAILS
     size: int = MAX_BYTES  # bytes
     until: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)  # of the monotonic clock
+    #: Told the bytes of what is about to be fetched, once they are known; may wait for others to be done with theirs.
+    hold: Callable[[int], None] = field(default=lambda _size: None, compare=False, repr=False)
 
     def seconds(self) -> float:
         """How long there is still; raises `Away` when the time is over."""
