@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -13,14 +14,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 
 
-def make_engine(database_url: str, *, pool_size: int = 5, statement_timeout: float = 60.0) -> Engine:
+def make_engine(
+    database_url: str,
+    *,
+    pool_size: int = 5,
+    statement_timeout: float = 60.0,
+    connections: type[psycopg.Connection[Any]] = psycopg.Connection,
+) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
-    A connection that died while idle is noticed when it is taken, and replaced.
+    A connection that died while idle is noticed when it is taken, and replaced. `connections` is what they are made from.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -37,6 +44,8 @@ def make_engine(database_url: str, *, pool_size: int = 5, statement_timeout: flo
             "tcp_user_timeout": 20_000,
         },
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, args, options: connections.connect(*args, **options))
+    return engine
 
 
 @contextmanager

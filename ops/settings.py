@@ -47,9 +47,9 @@ class Settings(BaseSettings):
     ingress_processes: int = Field(
         1, ge=1, le=1000, description="ingress processes behind one load balancer: each lets its part of a rate_limit through"
     )
-    batch_size: int = Field(1000, ge=1, le=10_000, description="most events appended in one transaction")
+    batch_size: int = Field(2000, ge=1, le=10_000, description="most events appended in one transaction")
     prefetch: int = Field(
-        2000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"
+        4000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"
     )
     confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
     lease: float = Field(

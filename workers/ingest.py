@@ -28,6 +28,7 @@ from ops.secrets import Vault
 from ops.settings import Settings, require
 from schemas.message import OTHERS, Message
 from workers import fields
+from workers.give_way import GiveWay
 from workers.topology import INBOX, RECEIVED, declare
 from workers.writer import Judged, Stopped, Writer
 
@@ -36,14 +37,15 @@ log = structlog.get_logger()
 MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket is left unread until a batch is done
 MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one alone is larger
 RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
-THREAD_TURN = 0.001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
+THREAD_TURN = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
 
 class Ingest:
     """One consumer of the inbox and the thread that writes for it."""
 
-    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event, give_way: GiveWay) -> None:
         fields.install()
+        self._give_way = give_way
         self._settings = settings
         self._writer = writer
         self._stop = stop
@@ -115,6 +117,7 @@ class Ingest:
         self._close()
 
     def _receive(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        self._give_way.let_pass()
         message = Message(
             method.routing_key,
             body,
@@ -177,6 +180,7 @@ class Ingest:
                 self._writer.write(batch)
             except Exception as error:  # noqa: BLE001 - the other thread raises it
                 failure = error
+            self._give_way.done()
             self._results.put(failure)
             self._wake()
 
@@ -210,9 +214,10 @@ def run(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=2)
+    give_way = GiveWay()
+    engine = make_engine(settings.database_url, pool_size=2, connections=give_way.connections)
     writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set)
-    ingest = Ingest(settings, writer, stop)
+    ingest = Ingest(settings, writer, stop, give_way)
     checks = {"broker": lambda: ingest.trouble, "database": lambda: writer.trouble}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     log.info("started", metrics_port=server.port)

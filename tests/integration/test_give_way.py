@@ -1,0 +1,56 @@
+"""Who computes for the database goes first, and the other works while that waits: measured by a real statement."""
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+
+from ops.db import make_engine, transaction
+from workers.give_way import _PATIENCE, GiveWay
+
+
+@pytest.fixture
+def give_way() -> GiveWay:
+    return GiveWay()
+
+
+def held_up(give_way: GiveWay) -> float:
+    began = time.monotonic()
+    give_way.let_pass()
+    return time.monotonic() - began
+
+
+def test_nobody_is_held_up_before_and_after_the_work(give_way) -> None:
+    assert held_up(give_way) < _PATIENCE
+
+    give_way.done()
+
+    assert held_up(give_way) < _PATIENCE
+
+
+def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_it_computes(database, give_way) -> None:
+    engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
+    asked, computing, looked = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with transaction(engine) as conn:
+            asked.set()
+            conn.execute(text("SELECT pg_sleep(0.5)"))
+            computing.set()
+            looked.wait(10)
+        give_way.done()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    asked.wait(10)
+    time.sleep(0.1)
+    while_waiting = held_up(give_way)
+    computing.wait(10)
+    while_computing = held_up(give_way)
+    looked.set()
+    thread.join(10)
+    engine.dispose()
+
+    assert while_waiting < _PATIENCE <= while_computing
+    assert held_up(give_way) < _PATIENCE

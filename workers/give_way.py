@@ -1,0 +1,47 @@
+"""Two threads and one interpreter lock: who computes for the database goes first, the other works while that waits."""
+
+import threading
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
+
+import psycopg
+
+_PATIENCE: Final = 0.01  # seconds after which who gives way goes on all the same
+
+_Result = TypeVar("_Result")
+
+
+class GiveWay:
+    """For one thread that uses `connections`, and one that calls `let_pass` before each small piece of its work.
+
+    Without it the two share the lock evenly while both have work, so that the database waits for rows to be made while messages
+    are read that nobody needs yet.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Event()
+        self._free.set()
+
+    @property
+    def connections(self) -> type[psycopg.Connection[Any]]:
+        """What the first thread speaks to Postgres through."""
+        free = self._free
+
+        class Connection(psycopg.Connection[Any]):
+            def wait(self, gen: Generator[Any, Any, _Result], *args: Any, **options: Any) -> _Result:
+                free.set()
+                try:
+                    return super().wait(gen, *args, **options)
+                finally:
+                    free.clear()
+
+        return Connection
+
+    def let_pass(self) -> None:
+        """Return when the first thread waits for Postgres or has nothing to do, after 10 ms at the latest."""
+        if not self._free.is_set():
+            self._free.wait(_PATIENCE)
+
+    def done(self) -> None:
+        """Say that the first thread has nothing to do."""
+        self._free.set()
