@@ -24,11 +24,11 @@ from ops import garbage, health, metrics
 from ops import log as logs
 from ops.blobs import open_blobs
 from ops.db import make_engine
+from ops.give_way import GiveWay
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from schemas.message import OTHERS, Message
 from workers import fields
-from workers.give_way import GiveWay
 from workers.topology import INBOX, RECEIVED, declare
 from workers.writer import Judged, Stopped, Writer
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from ops.db import make_engine, transaction
-from workers.give_way import _PATIENCE, GiveWay
+from ops.give_way import _PATIENCE, GiveWay
 
 
 @pytest.fixture
