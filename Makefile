@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench setup clean
+.PHONY: help demo test lint bench fuzz setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -22,6 +22,10 @@ lint: setup     ## rules, format, types
 bench: setup    ## measure ingest, ingress and delivery
 	@for what in ingest ingress delivery; do $(BIN)/waxseal bench $$what || exit; done
 
+fuzz: setup     ## fuzz the reading of mails for five minutes, or SECONDS; installs atheris
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	@mkdir -p .fuzz && cd .fuzz && ../$(BIN)/python ../tests/fuzz/fuzz_mail.py corpus -max_total_time=$(or $(SECONDS),300)
+
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m ops.bootstrap
@@ -30,4 +34,4 @@ clean: ## stop everything; remove the data, the servers' too, and the virtual en
 	@for data in .waxseal/demo .waxseal; do \
 	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
 	done
-	@rm -rf .venv .waxseal .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	@rm -rf .venv .waxseal .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz dist build

@@ -1,0 +1,87 @@
+"""Coverage-guided fuzzing of what a mail meets: its header, its subject, admission, its document. `make fuzz` runs it.
+
+Needs atheris, which is in no lock file: `pip install atheris`. Begins with the nasty mails of the tests. What it finds it
+leaves as a file, which `python tests/fuzz/fuzz_mail.py FILE` tries again, with atheris or without.
+"""
+
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+try:
+    import atheris
+except ImportError:
+    atheris = None
+
+SECONDS = 10  # for one mail, after which it counts as a find
+LONGEST = 64 * 1024  # bytes of a mail
+
+
+def imported() -> Any:
+    import dkim
+    import orjson
+    from tests_nasty import NASTY
+
+    from pipeline import admit, mail_head
+    from pipeline.mail import document
+    from schemas import catalog, mail_document, message, source
+
+    return dkim, orjson, NASTY, admit, mail_head, document, catalog, mail_document, message, source
+
+
+if atheris is not None and len(sys.argv) > 1 and not Path(sys.argv[1]).is_file():
+    with atheris.instrument_imports(include=["pipeline", "email", "dkim", "authres", "tnefparse", "inscriptis"]):
+        DKIM, ORJSON, NASTY, ADMIT, HEAD, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
+else:
+    DKIM, ORJSON, NASTY, ADMIT, HEAD, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SUPPORT = SOURCES.Source("acme", "support", "imap", max_body=64 << 20)
+CATALOG = CATALOGS.Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): SUPPORT}, {})
+TERMS = DOCUMENT.Terms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
+RULES = ("address", "thread", "plus-address", "header:Subject")
+
+
+def try_one(raw: bytes) -> None:
+    """Raises unless everything that is promised of a mail holds for these bytes."""
+    signal.alarm(SECONDS)
+    for rule in RULES:
+        head = HEAD.read_head(raw, rule, "support@y.example", "support")
+        attributes = {"specversion": "1.0", "id": HEAD.event_id(raw), "source": "support", "subject": head.subject}
+        headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
+        message = MESSAGES.Message("acme.support", raw, "message/rfc822", headers=headers, trusted=True)
+        (event,) = ADMIT.admit(message, CATALOG, NOW)
+        assert raw == event.body
+        assert head.subject == event.subject
+    document = DOCUMENT.mail_document(raw, TERMS, time.monotonic)
+    assert "unparsed" not in document.flags, document.notes
+    assert b"\\u0000" not in ORJSON.dumps(SCHEMA.view(document))
+    signal.alarm(0)
+
+
+def main() -> None:
+    """Try the files that are named; or fuzz, with libFuzzer's own options."""
+    files = [Path(each) for each in sys.argv[1:] if Path(each).is_file()]
+    if files:
+        for each in files:
+            try_one(each.read_bytes())
+        return
+    if atheris is None:
+        sys.exit("atheris is not installed: pip install atheris")
+    corpus = Path(next((each for each in sys.argv[1:] if not each.startswith("-")), "."))
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, raw in enumerate(NASTY.values()):
+        if len(raw) <= LONGEST:
+            (corpus / f"nasty-{number}").write_bytes(raw)
+    atheris.Setup([*sys.argv, f"-max_len={LONGEST}"], try_one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
