@@ -19,7 +19,7 @@ from pipeline.settle import Settled, expire, settle
 from pipeline.store import claims, deliveries, graves, partitions
 from schemas.delivery import Tried
 from workers.tally import tally
-from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
+from workers.verdicts import Found, GivenUp, Missing, TooOld, Untried, Verdict
 
 LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
 HELD_OFF: Final = timedelta(seconds=5)  # for which deliveries in hand are handed back; no relay claims others meanwhile
@@ -33,6 +33,7 @@ _Result = TypeVar("_Result")
 class _Written:
     settled: Settled
     expired: Sequence[TooOld]
+    given_up: Sequence[GivenUp]
 
 
 class DeliveryStore:
@@ -81,7 +82,7 @@ class DeliveryStore:
                 self.settle(verdicts[middle:])
         else:
             self._hold_off(written.settled.changes)
-            tally(written.settled, written.expired)
+            tally(written.settled, written.expired, written.given_up)
         return [None] * len(verdicts)
 
     def abandon(self, held: deliveries.Held, error: Exception) -> None:
@@ -127,7 +128,8 @@ class DeliveryStore:
         too_old = {verdict.delivery.id: verdict for verdict in verdicts if isinstance(verdict, TooOld)}
         expired = expire(conn, [verdict.delivery for verdict in too_old.values()], now)
         _move(conn, [verdict for verdict in verdicts if isinstance(verdict, Untried)], now)
-        return _Written(settled, [too_old[delivery.id] for delivery in expired])
+        given_up = [each for each in verdicts if isinstance(each, GivenUp) and _end(conn, each, now)]
+        return _Written(settled, [too_old[delivery.id] for delivery in expired], given_up)
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
         for attempt in Retrying(
@@ -153,9 +155,11 @@ def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> None:
     for wait in {each.wait for each in pending}:
         deliveries.release(conn, [each.held for each in pending if each.wait == wait], now + timedelta(seconds=wait))
     deliveries.pause(conn, [each.held for each in untried if each.into == "paused"])
-    for each in untried:
-        if each.into == "discarded":
-            deliveries.end(conn, [each.held], "discarded", now, each.why or "")
+
+
+def _end(conn: Connection, given_up: GivenUp, now: datetime) -> bool:
+    """Whether its lease still held."""
+    return bool(deliveries.end(conn, [given_up.held], "discarded", now, given_up.why))
 
 
 def _one_line(error: BaseException | None) -> str:

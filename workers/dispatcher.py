@@ -31,7 +31,7 @@ from workers.mail_maker import DocumentMaker
 from workers.mail_reader import MailReader
 from workers.semaphore import WeightedSemaphore
 from workers.sending import Send
-from workers.verdicts import Found, Missing, TooOld, Untried, Verdict
+from workers.verdicts import Found, GivenUp, Missing, TooOld, Untried, Verdict
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for large ones: small ones need not wait for the blob store
 MAX_SHARE: Final = 4 * 1024 * 1024  # of those, of one endpoint: large bodies for one that hangs are not in others' way
@@ -177,14 +177,14 @@ class Dispatcher:
     async def _try(self, held: Held, endpoint_id: int, until: float) -> Verdict | None:
         endpoint = self._catalog().endpoints[endpoint_id]
         if endpoint.state == "removed":
-            return Untried(held, "discarded", "the endpoint was removed")
+            return GivenUp(held, "the endpoint was removed", endpoint.transport)
         if endpoint.state == "disabled" or self._gone.get(endpoint.id) == self._catalog().version:
             return Untried(held, "paused")
         if self._store.is_held_off(endpoint.id):
             return Untried(held, "pending")
         found = await self._loader.ask(held)
         if isinstance(found, Missing):
-            return Untried(held, "discarded", found.value) if found is Missing.CONTENT else None
+            return GivenUp(held, found.value, endpoint.transport) if found is Missing.CONTENT else None
         if is_too_old(found, endpoint, datetime.now(UTC)):
             return TooOld(found, endpoint.transport)
         return await self._send_now(held, endpoint, found, until)

@@ -9,13 +9,16 @@ from pipeline.deliver import EXPIRED, OURS
 from pipeline.endpoints import Change
 from pipeline.settle import Settled
 from schemas.delivery import Delivery, Settlement, Tried
-from workers.verdicts import TooOld
+from workers.verdicts import GivenUp, TooOld
 
 _log = structlog.get_logger()
 
 
-def tally(settled: Settled, expired: Iterable[TooOld]) -> None:
+def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenUp]) -> None:
     """Count tries, ends, breakers that moved and endpoints that were disabled."""
+    for gone in given_up:
+        metrics.observe_cancelled(gone.transport, 1)
+        _log.info("delivery_given_up", delivery=gone.held[0], reason=gone.why)
     for tried in settled.tried:
         _tally_try(tried)
     for each in expired:

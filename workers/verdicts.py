@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
-from pipeline.store.deliveries import Held, State
+from pipeline.store.deliveries import Held
 from schemas.delivery import Delivery, Tried
 from schemas.endpoint import Transport
 
@@ -17,12 +18,20 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """A delivery that was not tried, and what becomes of it: due again after `wait` seconds, kept, or given up."""
+    """A delivery that was not tried, and what becomes of it: due again after `wait` seconds, or kept."""
 
     held: Held
-    into: State
-    why: str | None = None
+    into: Literal["pending", "paused"]
     wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A delivery that nobody is to get any more."""
+
+    held: Held
+    why: str
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +42,5 @@ class TooOld:
     transport: Transport
 
 
-Verdict = Tried | Untried | TooOld
+Verdict = Tried | Untried | TooOld | GivenUp
 Found = Delivery | Missing

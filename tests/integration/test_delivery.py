@@ -21,6 +21,7 @@ from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
 from tests_support import NO_BLOBS, wait_for
 
+from ops import metrics
 from ops.db import transaction
 from pipeline.addresses import LOOPBACK, networks
 from pipeline.store import deliveries
@@ -237,10 +238,13 @@ def test_what_was_erased_is_discarded_unsent(database, engine, sink, endpoint, d
     owe(engine, [event("e-1")])
     with database.connect() as owner:
         owner.execute("DELETE FROM content")
+    cancelled = metrics.DELIVERIES.labels("http", "cancelled")
+    before = cancelled._value.get()
 
     deliver()
 
     assert ("discarded", 0, "the content was erased") == state(database)
+    assert before + 1 == cancelled._value.get()
     assert [] == sink.requests
 
 

@@ -16,7 +16,7 @@ from pipeline.store.catalog import version
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from workers.delivery_store import DeliveryStore
-from workers.verdicts import Untried
+from workers.verdicts import GivenUp, Untried
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AFTER = NOW + timedelta(seconds=2)
@@ -154,7 +154,7 @@ def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, eng
             tried(owed[0], **OK),
             Untried(tags[1], "pending"),
             Untried(tags[2], "paused"),
-            Untried(tags[3], "discarded", "the content was erased"),
+            GivenUp(tags[3], "the content was erased", "http"),
         ]
     )
 
