@@ -165,7 +165,7 @@ class Batch:
         return pulled.more
 
     def _hold(self, size: int) -> None:
-        """Wait for room for so many bytes; until then nothing of them is fetched. Asked again, what it was for came to nothing."""
+        """Wait for room for so many bytes; until then nothing of them is fetched. Asked again, what was held is given back."""
         self._room.give(self._held)
         self._held = 0
         try:
