@@ -267,6 +267,8 @@ NASTY: dict[str, bytes] = {
     "lone surrogates": text("a\ud800b".encode("utf-8", "surrogatepass"), b"utf-8"),
     "a charset that is a codec": text(b"aGVsbG8=", b"base64"),
     "a charset with a quote": text(b"hello", b'"utf-8'),
+    "a charset in RFC 2231 in a charset with a NUL": PLAIN
+    + b"Content-Type: text/plain; charset*=us-\0ascii'en'utf-8\r\n\r\nhello",
     "a charset in RFC 2231": PLAIN + b"Content-Type: text/plain; charset*=us-ascii'en'utf-8\r\n\r\nhello",
     # transfer encodings
     "base64 cut off": encoded(base64.b64encode(b"hello world")[:-3], b"base64"),

@@ -2,7 +2,6 @@
 
 import quopri
 from dataclasses import dataclass, field
-from email.utils import collapse_rfc2231_value
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -84,7 +83,10 @@ def _walked(part: Part, content: Content, findings: Findings, *, careful: bool) 
     findings.check_time()
     children = part.children()
     if not children:
-        return _leaf(part, content, findings, careful=careful)
+        blocks: list[Block] = []
+        with findings.kept_going("unparsed", "a part"):
+            blocks.extend(_leaf(part, content, findings, careful=careful))
+        return blocks
     walked = [_walked(each, content, findings, careful=careful) for each in children]
     if part.kind == "multipart/alternative":
         return _best(walked)
@@ -133,7 +135,7 @@ def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findin
             found = Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="uuencode")
             _attach(content, found, findings)
     charset = part.get_param("charset", "")
-    text = decoded(data, collapse_rfc2231_value(charset) if charset else "", findings)
+    text = decoded(data, str(charset[2] if isinstance(charset, tuple) else charset), findings)
     if "\0" in text:
         findings.flag("nul", "in the text")
     if kind == "text/html":
