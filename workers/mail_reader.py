@@ -17,6 +17,7 @@ from workers.mail_child import ANSWER, REQUEST
 LIFE: Final = 25.0  # seconds into one mail after which the process ends itself
 MARGIN: Final = 5.0  # seconds beyond those after which it is ended
 LARGEST_ANSWER: Final = 64 * 1024 * 1024  # bytes
+FAREWELL: Final = 1.0  # seconds in which it ends by itself
 USES: Final = 10_000  # mails after which the process is replaced, for what its libraries do not let go of
 
 
@@ -55,11 +56,16 @@ class MailReader:
     def close(self) -> None:
         """End the process, also in the middle of a mail, for which `read` then raises OSError."""
         self._closed = True
-        process = self._process
-        if process is not None:
-            process.kill()
-        with self._lock:
+        idle = self._lock.acquire(timeout=0.1)
+        if not idle:
+            process = self._process
+            if process is not None:
+                process.kill()
+            self._lock.acquire()
+        try:
             self._end()
+        finally:
+            self._lock.release()
 
     def _ask(self, raw: bytes, trusted: Collection[str], *, careful: bool) -> dict[str, Any]:
         if self._closed:
@@ -71,6 +77,7 @@ class MailReader:
             terms = orjson.dumps({**self._terms, "trusted": list(trusted), "careful": careful})
             found = _exchanged(process, REQUEST.pack(len(terms), len(raw)) + terms, raw)
         except (OSError, ValueError) as error:
+            process.kill()
             self._end()
             raise _Died from error
         finally:
@@ -95,12 +102,15 @@ class MailReader:
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
             for stream in (process.stdin, process.stdout):
-                with suppress(OSError):
+                with suppress(OSError):  # what was not written yet
                     if stream is not None:
                         stream.close()
-            process.wait()
+            try:
+                process.wait(FAREWELL)  # it ends when nobody asks any more
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def unread(raw: bytes, why: str, *flags: Flag) -> dict[str, Any]:

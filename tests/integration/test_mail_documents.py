@@ -151,7 +151,7 @@ def test_a_reader_that_was_killed_or_stopped_is_replaced(reader) -> None:
     os.kill(reader._process.pid, signal.SIGKILL)
     assert "hello" == reader.read(MAIL)["text"]
 
-    slow = MailReader(dns=False, life=0.5, margin=0.5)
+    slow = MailReader(dns=False, life=0.5, margin=4.0)
     slow.read(MAIL)
     os.kill(slow._process.pid, signal.SIGSTOP)
     assert "hello" == slow.read(MAIL)["text"]
