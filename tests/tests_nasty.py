@@ -302,6 +302,8 @@ NASTY: dict[str, bytes] = {
     "winmail.dat of 100,000 objects": winmail(tnef(*[tnef_object(1, 0x8008, 7, b"")] * 100_000)),
     "winmail.dat with a length beyond its end": winmail(tnef(b"\1\6\x90\x08\0\xff\xff\xff\x7f" + b"x" * 20)),
     "winmail.dat with four billion recipients": winmail(tnef(tnef_object(1, 0x9004, 6, b"\xff\xff\xff\xff" + b"\0" * 40))),
+    "winmail.dat with four billion properties": winmail(tnef(tnef_object(1, 0x9003, 6, b"\xff\xff\xff\xff"))),
+    "winmail.dat with four billion values": winmail(tnef(tnef_object(1, 0x9003, 6, b"\1\0\0\0\2\x10\1\0\xff\xff\xff\xff"))),
     "winmail.dat with an attachment before its title": winmail(tnef(tnef_object(2, 0x800F, 6, b"data"))),
     "winmail.dat with a code page that there is not": winmail(
         tnef(tnef_object(1, 0x9007, 6, b"\xff\xff\0\0\0\0\0\0"), tnef_object(1, 0x8004, 1, b"x\0\0\0"))

@@ -14,6 +14,7 @@ from pipeline.mail.document import SECONDS, unparsed
 from schemas.mail_document import Flag, view
 from workers.mail_child import ANSWER, REQUEST
 
+COMMAND: Final = (sys.executable, "-m", "workers.mail_child")
 LIFE: Final = 25.0  # seconds into one mail after which the process ends itself
 MARGIN: Final = 5.0  # seconds beyond those after which it is ended
 LARGEST_ANSWER: Final = 64 * 1024 * 1024  # bytes
@@ -91,7 +92,7 @@ class MailReader:
         if self._process is None:
             self._used = 0
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workers.mail_child"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_bare_environment(),

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import tnefparse.mapi
 from tnefparse import TNEF
+from tnefparse.util import uint32
 
 from pipeline.mail.findings import Findings
 from pipeline.mail.html import text_of_html
@@ -17,6 +19,9 @@ MAX_TNEF: Final = 32 * 1024 * 1024  # bytes
 MAX_OBJECTS: Final = 1000  # of one TNEF: the library copies what is left for each
 MAX_COPIED: Final = 4 * 1024 * 1024 * 1024  # bytes
 MAX_FILES: Final = 1000
+
+#: More than any count in a TNEF of that size or smaller.
+_FEW: Final = 65_536
 
 _BEGIN: Final = re.compile(rb"^begin ([0-7]{3,4}) ([^\r\n]{1,255})\r?\n", re.MULTILINE)
 _END: Final = re.compile(rb"^end[ \t]*\r?$", re.MULTILINE)
@@ -38,6 +43,17 @@ class Opened:
 
     files: tuple[Enclosed, ...] = ()
     text: str = ""
+
+
+def _uint32(data: bytes, offset: int = 0) -> int:
+    """A number that is no count of more than there can be: the library would go on counting for days."""
+    number = int(uint32(data, offset))
+    if number > max(len(data), _FEW):
+        raise ValueError(f"{number} of something in {len(data)} bytes")
+    return number
+
+
+tnefparse.mapi.uint32 = _uint32
 
 
 def open_tnef(data: bytes, findings: Findings) -> Opened:

@@ -50,7 +50,6 @@ RULES = ("address", "thread", "plus-address", "header:Subject")
 
 def try_one(raw: bytes) -> None:
     """Raises unless everything that is promised of a mail holds for these bytes."""
-    signal.alarm(SECONDS)
     for rule in RULES:
         head = HEAD.read_head(raw, rule, "support@y.example", "support")
         attributes = {"specversion": "1.0", "id": HEAD.event_id(raw), "source": "support", "subject": head.subject}
@@ -62,7 +61,6 @@ def try_one(raw: bytes) -> None:
     document = DOCUMENT.mail_document(raw, TERMS, time.monotonic)
     assert "unparsed" not in document.flags, document.notes
     assert b"\\u0000" not in ORJSON.dumps(SCHEMA.view(document))
-    signal.alarm(0)
 
 
 def main() -> None:
@@ -70,6 +68,7 @@ def main() -> None:
     files = [Path(each) for each in sys.argv[1:] if Path(each).is_file()]
     if files:
         for each in files:
+            signal.alarm(SECONDS)
             try_one(each.read_bytes())
         return
     if atheris is None:
@@ -79,7 +78,7 @@ def main() -> None:
     for number, raw in enumerate(NASTY.values()):
         if len(raw) <= LONGEST:
             (corpus / f"nasty-{number}").write_bytes(raw)
-    atheris.Setup([*sys.argv, f"-max_len={LONGEST}"], try_one)
+    atheris.Setup([*sys.argv, f"-max_len={LONGEST}", f"-timeout={SECONDS}"], try_one)
     atheris.Fuzz()
 
 

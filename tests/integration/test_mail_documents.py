@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from sqlalchemy import Engine
 from standardwebhooks import Webhook
 from tests_cli import Cli
 from tests_deliveries import claimed, in_message
-from tests_nasty import NASTY, PLAIN, headed, multipart, part, tnef, tnef_object, winmail
+from tests_nasty import NASTY, PLAIN, headed, multipart, part
 from tests_sink import Sink
 from tests_support import wait_for
 
@@ -53,8 +54,20 @@ CATALOG = Catalog(
     {("acme", name): Source("acme", name, "imap", max_body=64 << 20) for name in ("support", "sales")},
     {},
 )
-#: A value that is said to have four billion values: the library would be at it for days.
-ENDLESS = winmail(tnef(tnef_object(1, 0x9003, 6, b"\1\0\0\0\2\x10\1\0\xff\xff\xff\xff")))
+WINMAIL = NASTY["winmail.dat"]
+#: The process that reads mails, with a library in it that does not come back.
+HANGING = """
+import time
+from pipeline.mail import content
+from workers import mail_child
+content.open_tnef = lambda *_: time.sleep(600)
+mail_child.main()
+"""
+
+
+@pytest.fixture
+def hanging(monkeypatch) -> None:
+    monkeypatch.setattr("workers.mail_reader.COMMAND", (sys.executable, "-c", HANGING))
 
 
 def event(raw: bytes, source: str = "support", content_type: str = "message/rfc822") -> Event:
@@ -132,10 +145,10 @@ def test_only_mails_are_owed_a_document(database, engine) -> None:
     assert [(2,)] == database.rows("SELECT count(*) FROM mail_document WHERE due")
 
 
-def test_a_mail_that_hangs_its_reader_is_read_again_carefully(engine, database, blobs) -> None:
+def test_a_mail_that_hangs_its_reader_is_read_again_carefully(engine, database, blobs, hanging) -> None:
     reader = MailReader(dns=False, seconds=0.3, life=1.0)
     maker = DocumentMaker(engine, blobs, reader)
-    record(engine, event(ENDLESS), event(MAIL))
+    record(engine, event(WINMAIL), event(MAIL))
 
     maker.turn()
     maker.close()
@@ -407,10 +420,10 @@ def test_the_relay_makes_documents(configured, engine, start) -> None:
     assert "hello" == document(configured)["text"]
 
 
-def test_a_maker_that_is_closed_lets_go_of_the_mail_it_was_at(engine, blobs) -> None:
+def test_a_maker_that_is_closed_lets_go_of_the_mail_it_was_at(engine, blobs, hanging) -> None:
     reader = MailReader(dns=False, life=20.0)
     maker = DocumentMaker(engine, blobs, reader)
-    record(engine, event(ENDLESS))
+    record(engine, event(WINMAIL))
     failures: list[Exception] = []
 
     def turn() -> None:
