@@ -70,7 +70,7 @@ def test_five_days_of_nothing_but_failures_disable_it_with_an_event_and_a_metric
     before = metrics.ENDPOINTS_DISABLED._value.get()
 
     settled = tried(engine, 1, FAILED, LATER)
-    tally(settled, ())
+    tally(settled, (), ())
 
     why = "nothing but failures since 2026-01-01 00:00:00Z: status: answered 500"
     assert {1: why} == settled.disabled
