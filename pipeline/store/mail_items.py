@@ -30,18 +30,18 @@ DROP_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND (CAST
 # One statement for a whole batch, as arrays: rows one by one cost more than all else that a pull does.
 ADD = text(f"""
     WITH fresh AS (
-      SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:folders AS text[]), CAST(:ids AS text[]), CAST(:sizes AS bigint[]),
+      SELECT *, min(event_id) OVER same <> max(event_id) OVER same AS conflicts
+      FROM unnest(CAST(:keys AS text[]), CAST(:folders AS text[]), CAST(:ids AS text[]), CAST(:sizes AS bigint[]),
         CAST(:dates AS timestamptz[]), CAST(:events AS text[]), CAST(:flags AS text[]))
         AS item (source_key, folder, message_id, size, internal_date, event_id, flags)
+      WINDOW same AS (PARTITION BY message_id)
     )
     INSERT INTO mail_item (mailbox_id, source_key, folder, message_id, size, internal_date, event_id, flags, seen_at)
     SELECT :id, source_key, folder, message_id, size, internal_date, event_id,
-      string_to_array(nullif(fresh.flags, ''), ',') || CASE WHEN EXISTS (
+      string_to_array(nullif(fresh.flags, ''), ',') || CASE WHEN message_id IS NOT NULL AND (conflicts OR EXISTS (
         SELECT FROM mail_item AS held WHERE held.mailbox_id = :id AND held.message_id = fresh.message_id
           AND held.event_id <> fresh.event_id
-      ) OR EXISTS (
-        SELECT FROM fresh AS other WHERE other.message_id = fresh.message_id AND other.event_id <> fresh.event_id
-      ) THEN '{{{CONFLICT}}}'::text[] ELSE '{{}}' END, :now
+      )) THEN '{{{CONFLICT}}}'::text[] ELSE '{{}}' END, :now
     FROM fresh
     ON CONFLICT (mailbox_id, source_key) DO NOTHING""")  # noqa: S608 - a name of ours
 
