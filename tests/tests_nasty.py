@@ -269,6 +269,7 @@ NASTY: dict[str, bytes] = {
     "a charset with a quote": text(b"hello", b'"utf-8'),
     "a charset in RFC 2231 in a charset with a NUL": PLAIN
     + b"Content-Type: text/plain; charset*=us-\0ascii'en'utf-8\r\n\r\nhello",
+    "8 bits in a charset with a NUL": PLAIN + b"Content-Type: text/plain; charset=us-\0ascii\r\n\r\nhell\xf6",
     "a charset in RFC 2231": PLAIN + b"Content-Type: text/plain; charset*=us-ascii'en'utf-8\r\n\r\nhello",
     # transfer encodings
     "base64 cut off": encoded(base64.b64encode(b"hello world")[:-3], b"base64"),

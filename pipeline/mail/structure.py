@@ -108,8 +108,7 @@ class Part(Message):
 
     def children(self) -> "list[Part]":
         """The parts of this one."""
-        payload = self.get_payload()
-        return [each for each in payload if isinstance(each, Part)] if isinstance(payload, list) else []
+        return [each for each in self._payload if isinstance(each, Part)] if isinstance(self._payload, list) else []
 
 
 def read_parts(raw: bytes, findings: Findings) -> Part:
