@@ -17,11 +17,11 @@ from ops.errors import Misconfigured
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
 from pipeline.endpoints import begin_anew
-from pipeline.store import catalog, configure, mailboxes, missed
+from pipeline.store import catalog, configure, mail_items, mailboxes, missed
 from pipeline.store.endpoints import settings_of
 from schemas.blob import LARGEST
 from schemas.endpoint import Endpoint
-from schemas.mailbox import DELIVER_BACKFILL, Mailbox
+from schemas.mailbox import DELIVER_BACKFILL, EVERY_FOLDER, Mailbox
 from schemas.source import Source
 
 _KEY_BYTES: Final = 32
@@ -114,10 +114,22 @@ def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbo
         settings["options"] = {DELIVER_BACKFILL: "false"}
     configure.put_source(conn, Source(mailbox.tenant, mailbox.name, mailbox.kind), (), settings)
     id_ = mailboxes.put(conn, mailbox, vault.encrypt, now, anew=change.activate)
-    if change.elsewhere:
-        mailboxes.begin_elsewhere(conn, id_)
+    before = change.before
+    if isinstance(before, Mailbox):
+        if change.elsewhere:
+            same_login = (before.kind, before.username) == (mailbox.kind, mailbox.username)
+            mailboxes.begin_elsewhere(conn, id_, same_login=same_login)
+        elif _older(before.sync_from, mailbox.sync_from):
+            mail_items.drop_positions(conn, id_)  # what was passed by is compared again, and nothing fetched twice
+        if EVERY_FOLDER not in mailbox.folders:
+            mailboxes.only_folders(conn, id_, mailbox.folders)
     if change.activate and mailboxes.move_from(conn, id_, "needs_reauthorization", "active", now):
         mailboxes.note(conn, id_, "mailbox_active", "by its configuration: it has other credentials", now)
+
+
+def _older(before: datetime | None, after: datetime | None) -> bool:
+    """Whether mails are wanted that were not before."""
+    return before is not None and (after is None or after < before)
 
 
 def _remove(conn: Connection, change: Change) -> None:

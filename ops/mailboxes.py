@@ -86,6 +86,7 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
     """Compares all that there is with all that is held, and fetches what is missing; nothing that is held is fetched again."""
 
     def act(conn: Connection, id_: int, now: datetime) -> bool:
+        mail_leases.revoke(conn, id_)  # or else what is pulled just now would write the old positions again
         mail_items.drop_positions(conn, id_, folder)
         mail_leases.ring(conn, [id_], now, anyway=True)
         return True

@@ -112,7 +112,8 @@ class Batch:
         folders = self._folders()
         turn = self._lease.epoch % len(folders) if folders else 0
         ordered = [*folders[turn:], *folders[:turn]]
-        for folder in ordered[:1] if going_on else ordered:
+        looked_at = 1 if going_on else len(ordered)
+        for folder in ordered[:looked_at]:
             if self._budget.spent:
                 return self._done(more=True)
             self._more |= self._try(folder, "new")
@@ -123,6 +124,12 @@ class Batch:
                     return self._done(more=True)
                 if not self._try(folder, "backfill"):
                     break
+        # Nothing waits for the next poll because its folder was not the one in turn.
+        for folder in () if self._more else ordered[looked_at:]:
+            if self._budget.spent:
+                return self._done(more=True)
+            begun = (folder, "new") in self._positions
+            self._more |= self._try(folder, "new") or (not begun and self._unfinished(folder))
         return self._done(more=self._more)
 
     def _done(self, *, more: bool) -> Done:
@@ -175,7 +182,9 @@ class Batch:
 
     def _begin(self, folder: str) -> None:
         """Where both lanes of a folder begin, from now on."""
-        again = self._known.older(folder, ANY)
+        # A folder that appears on the server once the mailbox is read holds what arrived since then as well.
+        appeared = EVERY_FOLDER in self._mailbox.folders and self._lease.began_at is not None
+        again = appeared or (folder, "new") in self._positions or self._known.older(folder, ANY)
         begun = self._session.begin(folder)
         now = datetime.now(UTC)
         finished = None if begun.backfill else now

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from ops.db import transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
-from pipeline.store import audit, mailboxes
+from pipeline.store import audit, mail_leases, mailboxes
 from schemas.mailbox import Mailbox, OAuth
 from workers.mail_http import Answer, MailHttp, Request, deployment
 from workers.mail_oauth import REFRESH_SECONDS, Granted, configured, grant_of, granted
@@ -114,6 +114,7 @@ def _store(engine: Engine, vault: Vault, mailbox: Mailbox, given: Granted, who: 
     first = configured(mailbox, _oauth(mailbox), given.refresh)
     held = replace(first, access=given.access, until=now.timestamp() + given.seconds)
     with transaction(engine) as conn:
+        mail_leases.revoke(conn, mailbox.id)  # or else a pull with the old token could say that it was refused
         mailboxes.put_tokens(conn, mailbox.id, held.seal(vault))
         needed = mailboxes.move_from(conn, mailbox.id, "needs_reauthorization", "active", now)
         audit.record(conn, who, "mailbox reauthorize", {"tenant": mailbox.tenant, "mailbox": mailbox.name}, 1, now, "done")

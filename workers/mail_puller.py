@@ -17,8 +17,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from ops import mail_metrics
 from ops.db import passes, transaction
+from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.backoff import JITTER
+from pipeline.errors import Unreadable
 from pipeline.store import mail_leases, mailboxes
 from pipeline.store.mail_leases import Lease
 from schemas.mailbox import Mailbox
@@ -65,7 +67,10 @@ class Puller:
         with self._lock:
             self._leases[mailbox_id] = lease
         try:
-            mailbox = self._in(lambda conn: mailboxes.get(conn, mailbox_id, self._vault.decrypt))
+            try:
+                mailbox = self._in(lambda conn: mailboxes.get(conn, mailbox_id, self._vault.decrypt))
+            except (OpsError, Unreadable) as error:
+                return self._not_opened(lease, error)
             if mailbox is None:
                 return "busy"
             began = time.monotonic()
@@ -114,6 +119,13 @@ class Puller:
             return self._not_its_fault(lease, mailbox, error)
         _log.error("pull_failed", mailbox=mailbox.name, exc_info=error)
         return self._failed(lease, mailbox, error, "internal")
+
+    def _not_opened(self, lease: Lease, error: Exception) -> Outcome:
+        """What is stored of it cannot be read here: it fails like any other, for operators to see."""
+        now = datetime.now(UTC)
+        self._in(lambda conn: mail_leases.failed(conn, lease, str(error), now, now + timedelta(seconds=BACKOFF[1])))
+        _log.error("mailbox_not_opened", mailbox_id=lease.mailbox_id, error=str(error))
+        return "internal"
 
     def _batch(self, lease: Lease, mailbox: Mailbox, *, going_on: bool) -> Done:
         """A kept session may have died of waiting: then once more with a new one."""
@@ -177,8 +189,10 @@ class Puller:
         def write(conn: Connection) -> bool:
             if mail_leases.failed(conn, lease, str(error), now, now) is None:
                 return False
-            mailboxes.note(conn, mailbox.id, "mailbox_needs_reauthorization", str(error), now)
-            return mailboxes.move(conn, mailbox.id, "needs_reauthorization", str(error), now)
+            moved = mailboxes.move_from(conn, mailbox.id, "active", "needs_reauthorization", now, str(error))
+            if moved:  # or else somebody has paused it meanwhile
+                mailboxes.note(conn, mailbox.id, "mailbox_needs_reauthorization", str(error), now)
+            return moved
 
         if self._in(write):
             mail_metrics.REAUTHORIZATIONS.labels(mailbox.kind).inc()

@@ -56,6 +56,11 @@ HANDED_BACK = text("""
     UPDATE mailbox SET lease_owner = NULL, lease_until = NULL, next_pull_at = :next, enqueued_at = NULL
     WHERE id = :id AND lease_epoch = :epoch AND lease_until IS NOT NULL""")
 
+# Whatever is being pulled was begun on terms that hold no more: nothing of it may be written, and nobody waits for it.
+REVOKED = text("""
+    UPDATE mailbox SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL, enqueued_at = NULL
+    WHERE id = :id""")
+
 RING = text("""
     UPDATE mailbox SET rung_at = :now, next_pull_at = least(next_pull_at, :now)
     WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' AND (failures = 0 OR :anyway)""")
@@ -139,6 +144,11 @@ def failed(conn: Connection, lease: Lease, error: str, now: datetime, next_: dat
 def hand_back(conn: Connection, lease: Lease, next_: datetime) -> None:
     """Gives the lease back without a word on the mailbox."""
     conn.execute(HANDED_BACK, {"id": lease.mailbox_id, "epoch": lease.epoch, "next": next_})
+
+
+def revoke(conn: Connection, mailbox_id: int) -> None:
+    """Ends whoever's lease: a pull under way writes nothing more, not even that it failed. Locks the mailbox."""
+    conn.execute(REVOKED, {"id": mailbox_id})
 
 
 def ring(conn: Connection, ids: Sequence[int], now: datetime, *, anyway: bool = False) -> int:

@@ -43,18 +43,27 @@ FIND = text("""
     SELECT source.id FROM mailbox JOIN source USING (id) JOIN tenant ON tenant.id = source.tenant_id
     WHERE tenant.name = :tenant AND source.name = :name""")
 
-# New credentials end what the old ones came to: the tokens that they gave, and the need for somebody to authorise anew.
+# New credentials end what the old ones came to: the tokens that they gave, and the need for somebody to authorise anew. A pull
+# that was begun on other terms writes nothing more: neither how far it came elsewhere, nor that those credentials were refused.
 PUT = text("""
     INSERT INTO mailbox (id, settings, credentials)
     SELECT source.id, CAST(:settings AS jsonb), :credentials FROM source JOIN tenant ON tenant.id = source.tenant_id
     WHERE tenant.name = :tenant AND source.name = :name
     ON CONFLICT (id) DO UPDATE SET settings = excluded.settings, credentials = excluded.credentials,
       tokens = CASE WHEN :anew THEN NULL ELSE mailbox.tokens END,
-      next_pull_at = least(mailbox.next_pull_at, :now), enqueued_at = NULL
+      next_pull_at = least(mailbox.next_pull_at, :now), enqueued_at = NULL,
+      lease_epoch = mailbox.lease_epoch + 1, lease_owner = NULL, lease_until = NULL
     RETURNING id""")
 
 # Where a mailbox is read from elsewhere, no number that was learned there means anything.
 FORGET_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id")
+FORGET_OTHER_FOLDERS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND folder <> ALL(CAST(:folders AS text[]))")
+# UIDs of another server may be the same by chance: they become keys of another generation, whose mails are recognised by
+# their headers. What another login reads is another mailbox, however alike the mails are.
+ANOTHER_SERVER = text("""
+    UPDATE mail_item SET source_key = 'moved' || lease_epoch || '/-/' || source_key FROM mailbox
+    WHERE mailbox_id = :id AND mailbox.id = :id AND starts_with(source_key, 'imap/')""")
+ANOTHER_LOGIN = text("DELETE FROM mail_item WHERE mailbox_id = :id AND source_key !~ '^import/'")
 FORGET_BEGINNING = text("UPDATE mailbox SET began_at = NULL, pulled_at = NULL, reconciled_at = NULL WHERE id = :id")
 
 MOVE = text("""
@@ -99,10 +108,16 @@ def put(conn: Connection, mailbox: Mailbox, encrypt: Encrypt, now: datetime, *, 
     return int(conn.execute(PUT, {**row, "credentials": sealed, "anew": anew, "now": now}).scalar_one())
 
 
-def begin_elsewhere(conn: Connection, id_: int) -> None:
-    """Forgets how far it was read. What is held stays known, where its keys still mean the same."""
+def begin_elsewhere(conn: Connection, id_: int, *, same_login: bool) -> None:
+    """Forgets how far it was read. With the same login what is held can be recognised; with another nothing is held of it."""
     conn.execute(FORGET_CURSORS, {"id": id_})
     conn.execute(FORGET_BEGINNING, {"id": id_})
+    conn.execute(ANOTHER_SERVER if same_login else ANOTHER_LOGIN, {"id": id_})
+
+
+def only_folders(conn: Connection, id_: int, folders: Sequence[str]) -> None:
+    """Forgets how far folders were read that are not read any more. What is held of them stays known."""
+    conn.execute(FORGET_OTHER_FOLDERS, {"id": id_, "folders": list(folders)})
 
 
 def move(conn: Connection, id_: int, state: MailboxState, reason: str | None, now: datetime) -> bool:

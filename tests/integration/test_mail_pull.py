@@ -1,5 +1,7 @@
 """Mailboxes pulled into the inbox: batches, cursors, leases, and what becomes of a mailbox that fails."""
 
+import os
+import re
 import signal
 import threading
 import time
@@ -11,6 +13,7 @@ import pytest
 from sqlalchemy import Engine
 from tests_dovecot import PASSWORD, Dovecot, change_validity, mail, private_dovecot
 
+from ops import mailboxes as ops_mailboxes
 from ops.apply import apply_file
 from ops.db import transaction
 from ops.settings import Settings
@@ -29,7 +32,7 @@ mailboxes:
   - tenant: acme
     name: support
     kind: imap
-    host: 127.0.0.1
+    host: {host}
     port: {port}
     tls: false
     username: {user}
@@ -68,8 +71,8 @@ def user(request) -> str:
 
 @pytest.fixture
 def apply(database, server, user, tmp_path: Path) -> Callable[..., int]:
-    def run(more: str = "", password: str = PASSWORD) -> int:
-        text = FILE.format(port=server.port, user=user, password=password, more=more)
+    def run(more: str = "", password: str = PASSWORD, login: str = user, host: str = "127.0.0.1") -> int:
+        text = FILE.format(host=host, port=server.port, user=login, password=password, more=more)
         (tmp_path / "waxseal.yaml").write_text(text)
         apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
         return int(database.rows("SELECT id FROM mailbox")[0][0])
@@ -391,6 +394,114 @@ def test_a_mail_that_is_too_large_is_noted_and_passed(apply, puller, server, use
 
     assert [3, 1] == inbox.numbers()
     assert [(None, ["too_large"])] == database.rows("SELECT event_id, flags FROM mail_item WHERE size > 5000")
+
+
+@pytest.mark.parametrize("way", ["resync", "apply"])
+def test_a_mailbox_that_is_begun_anew_in_the_middle_of_a_pull_is_begun_anew(
+    way, apply, puller, server, user, inbox, database, engine, monkeypatch
+) -> None:
+    for number in range(300):
+        server.deliver(user, mail(number))
+    id_, pull = apply(), puller()
+    assert pull.pull(id_) == "more"
+    accept = inbox.accept
+
+    def in_the_middle(mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
+        monkeypatch.setattr(inbox, "accept", accept)
+        if way == "resync":
+            ops_mailboxes.resync(engine, ops_mailboxes.Named("acme", "support", "ada"), None)
+        else:
+            apply(login=f"{user}-elsewhere")
+        return accept(mailbox, mails)
+
+    monkeypatch.setattr(inbox, "accept", in_the_middle)
+
+    assert pull.pull(id_, going_on=True) == "fenced"
+    assert [(0,)] == database.rows("SELECT count(*) FROM mailbox_cursor")
+    assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")  # nobody waits for who may write no more
+
+
+def test_a_refusal_that_comes_after_new_credentials_is_not_about_them(apply, puller, server, user, inbox, database) -> None:
+    def refused(mailbox, token) -> Session:
+        apply()
+        raise Refused("wrong password")
+
+    id_ = apply(password="wrong")
+    puller(open_=refused).pull(id_)
+
+    assert [("active", 0)] == database.rows("SELECT state, failures FROM mailbox")
+
+
+@pytest.mark.parametrize("elsewhere", ["login", "host"])
+def test_a_mailbox_elsewhere_holds_nothing_because_its_numbers_are_the_same(
+    elsewhere, apply, puller, server, user, inbox
+) -> None:
+    server.deliver(user, mail(1))
+    server.deliver(user, mail(2))
+    drain(puller(), id_ := apply())
+    box = server.maildir(user)
+    listed = (box / "dovecot-uidlist").read_text().partition("\n")[0]
+    if elsewhere == "login":
+        box = server.maildir(user := f"{user}-new")
+    else:
+        for index in box.glob("dovecot*"):
+            index.unlink()
+        for path in server.files(user):
+            path.unlink()
+    server.deliver(user, mail(11))
+    (box / "dovecot-uidlist").write_text(re.sub(r" N\d+", " N1", listed) + "\n")
+    os.chown(box / "dovecot-uidlist", server.uid, server.gid)
+    assert apply(login=user, host="localhost" if elsewhere == "host" else "127.0.0.1") == id_
+    inbox.mails.clear()
+    drain(puller(), id_)
+
+    assert [11] == inbox.numbers()
+
+
+def test_mails_older_than_what_was_wanted_are_read_when_they_are_wanted(apply, puller, server, user, inbox) -> None:
+    day = 86_400
+    for number, days in ((1, 300), (2, 100), (3, 1)):
+        server.deliver(user, mail(number), at=time.time() - days * day)
+    since = datetime.now(UTC).date() - timedelta(days=200)
+    drain(puller(), apply(f"sync_from: {since}"))
+    assert [3, 2] == inbox.numbers()
+    drain(puller(), apply(f"sync_from: {since - timedelta(days=200)}"))
+
+    assert [3, 2, 1] == inbox.numbers()
+
+
+def test_what_arrives_in_one_folder_does_not_wait_because_another_is_empty(apply, puller, server, user, inbox) -> None:
+    server.make(user, "Empty")
+    server.make(user)
+    id_, pull = apply("folders: [INBOX, Empty]"), puller()
+    drain(pull, id_)
+    for number in range(650):
+        server.deliver(user, mail(number))
+    drain(pull, id_)
+
+    assert list(range(650)) == inbox.numbers()
+
+
+def test_what_arrives_in_a_folder_that_is_new_is_no_less_new(apply, puller, server, user, inbox) -> None:
+    server.deliver(user, mail(1))
+    id_, pull = apply("folders: ['*']"), puller()
+    drain(pull, id_)
+    server.deliver(user, mail(2), "Filtered", at=time.time() + 1)  # a rule on the server makes the folder
+    server.deliver(user, mail(3), "Filtered", at=time.time() - 3600)
+    drain(pull, id_)
+
+    assert {1: True, 2: False, 3: True} == {
+        number: each.backfill for number, each in zip(inbox.numbers(), inbox.mails, strict=True)
+    }
+
+
+def test_a_mailbox_whose_secrets_cannot_be_opened_says_so(apply, puller, server, user, database) -> None:
+    id_ = apply()
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET credentials = 'x'")
+
+    assert puller().pull(id_) == "internal"
+    assert [(1, True, None)] == database.rows("SELECT failures, error LIKE '%%WAXSEAL_KEYS%%', lease_until FROM mailbox")
 
 
 def test_no_message_id_neither_loses_nor_merges(apply, puller, server, user, inbox, database, engine) -> None:
