@@ -10,6 +10,18 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+__all__ = [
+    "CHECK_VIOLATION",
+    "UNIQUE_VIOLATION",
+    "Connection",
+    "Engine",
+    "lacks_partition",
+    "make_engine",
+    "passes",
+    "sqlstate",
+    "transaction",
+]
+
 #: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 

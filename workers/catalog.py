@@ -5,9 +5,8 @@ import threading
 from typing import Final
 
 import structlog
-from sqlalchemy import Engine
 
-from ops.db import transaction
+from ops.db import Engine, transaction
 from ops.secrets import Vault
 from pipeline.store import catalog as store
 from schemas.catalog import EMPTY, Catalog

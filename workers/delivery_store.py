@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import metrics
-from ops.db import lacks_partition, passes, transaction
+from ops.db import Connection, Engine, lacks_partition, passes, transaction
 from pipeline.breaker import DEFAULT, BreakerPolicy
 from pipeline.endpoints import Change
 from pipeline.room import opens_at

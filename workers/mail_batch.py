@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine
 
 from ops import mail_metrics
-from ops.db import transaction
+from ops.db import Connection, Engine, transaction
 from pipeline.store import mail_items, mail_leases
 from pipeline.store.mail_items import Position
 from pipeline.store.mail_leases import Lease

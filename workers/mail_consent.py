@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
-from ops.db import transaction
+from ops.db import Engine, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.store import audit, mail_leases, mailboxes

@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from sqlalchemy import Engine
 
 from ops import garbage, health, mail_metrics
 from ops import log as logs
-from ops.db import make_engine, passes, transaction
+from ops.db import Engine, make_engine, passes, transaction
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from pipeline.store import mail_leases, mail_overview, mailboxes

@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import Engine
-
-from ops.db import transaction
+from ops.db import Engine, transaction
 from ops.mail_files import FoundMail, MailFile, Quoting, read_mails
 from pipeline.store import mail_items
 from schemas.mailbox import Mailbox, RawMail

@@ -9,10 +9,9 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Engine
 
 from ops.blobs import Blobs
-from ops.db import transaction
+from ops.db import Engine, transaction
 from pipeline.errors import BlobLost, BlobsAway
 from pipeline.store import claims, mail_documents
 from pipeline.store.mail_documents import Key, Owed

@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Engine
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import metrics
-from ops.db import passes, transaction
+from ops.db import Engine, passes, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.deliver import retry_after

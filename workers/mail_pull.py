@@ -21,12 +21,11 @@ import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from sqlalchemy import Engine
 
 from ops import garbage, health, metrics
 from ops import log as logs
 from ops.blobs import open_blobs
-from ops.db import make_engine, transaction
+from ops.db import Engine, make_engine, transaction
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from pipeline.store import mail_leases

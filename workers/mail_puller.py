@@ -12,11 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import mail_metrics
-from ops.db import passes, transaction
+from ops.db import Connection, Engine, passes, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.backoff import JITTER

@@ -19,11 +19,10 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Connection, Engine
 
 from ops import health
 from ops import log as logs
-from ops.db import make_engine, passes, transaction
+from ops.db import Connection, Engine, make_engine, passes, transaction
 from ops.settings import Settings, require
 from pipeline.claim import Lease, claim
 from pipeline.store import bell, claims, deliveries

@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from sqlalchemy import Engine
 
 from ops import metrics
-from ops.db import transaction
+from ops.db import Engine, transaction
 from pipeline.store import bell, claims, missed, turns
 
 LEASES: Final = 1.0  # seconds between two looks for leases that have ended

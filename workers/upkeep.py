@@ -5,12 +5,11 @@ from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy import Engine
 
 from ops.blobs import open_blobs
 from ops.chores import Chore
 from ops.collector import SECONDS, Collector
-from ops.db import transaction
+from ops.db import Engine, transaction
 from ops.settings import Settings
 from pipeline.store import partitions
 from workers.broker import QUEUE

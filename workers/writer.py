@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from ops import metrics
 from ops.blobs import Blobs
-from ops.db import UNIQUE_VIOLATION, passes, sqlstate, transaction
+from ops.db import UNIQUE_VIOLATION, Connection, Engine, passes, sqlstate, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
