@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import re
 import ssl
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address
 from time import monotonic
 from typing import Final
 
@@ -24,6 +26,7 @@ MOST_NAMES: Final = 4096
 STAGGER: Final = 0.25  # seconds until the next address is called beside the one before (RFC 8305 §5)
 
 _PORTS: Final = {"http": 80, "https": 443}
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class NotAUrl(ValueError):
@@ -45,7 +48,7 @@ class Destination:
     secure: bool
     host: str  # as it is looked up
     port: int
-    authority: str  # as `Host` and CONNECT name it
+    authority: str  # as `Host` and CONNECT name it: without a zone or the dot at the end
     target: str  # path and query
     authorization: str | None  # of the user in the URL (RFC 7617)
 
@@ -58,14 +61,27 @@ def destination(url: str) -> Destination:
     """Take a URL apart. Raises `NotAUrl`."""
     try:
         parsed = URL(url)
-        host, port = parsed.raw_host, parsed.port
+        host, name = _host_of(parsed.raw_host or "")
+        port = parsed.port
     except ValueError:
-        host = port = None
-    if not host or not port or parsed.scheme not in _PORTS:
+        port = None
+    if not port or parsed.scheme not in _PORTS:
         raise NotAUrl("not a URL that can be called")
-    name = f"[{host}]" if ":" in host else host
     authority = name if port == _PORTS[parsed.scheme] else f"{name}:{port}"
     return Destination(parsed.scheme == "https", host, port, authority, parsed.raw_path_qs, _basic(parsed))
+
+
+def _host_of(raw: str) -> tuple[str, str]:
+    """A URL's host as it is looked up, and as it is named to others (RFC 6874 §1). Raises ValueError when it is neither."""
+    name, mark, zone = raw.partition("%")
+    if ":" in name:
+        zone = zone.removeprefix("25")
+        if bool(mark) != bool(_NAME.fullmatch(zone)):
+            raise ValueError("not a zone")
+        return f"{IPv6Address(name)}{mark}{zone}", f"[{IPv6Address(name)}]"
+    if not _NAME.fullmatch(raw) or not raw.strip("."):
+        raise ValueError("not a name")
+    return raw, raw.rstrip(".")
 
 
 def _basic(url: URL) -> str | None:
@@ -215,4 +231,4 @@ class Connections:
 
 
 def _server_name(host: str) -> str:
-    return host.rstrip(".")
+    return host.partition("%")[0].rstrip(".")

@@ -31,7 +31,7 @@ class Course:
 
     def reach(self, address: str, at: float) -> None:
         """A connection is there."""
-        self.address, self.ready = address, at
+        self.address, self.ready = address or self.address, at
 
     @property
     def reused(self) -> bool | None:

@@ -13,11 +13,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from workers.dialling import endpoint_name
 
-HEAD_BYTES: Final = 64 * 1024  # of an answer's status line and headers
+HEAD_BYTES: Final = 64 * 1024  # of an answer, in a row, that are no body: heads, interim ones too, trailers, chunks' extensions
 TICK: Final = 0.001  # seconds by which the loop's clock may be behind
 PIECE: Final = 256 * 1024  # bytes of a body that are written at once: more would keep the loop busy, and be there twice
-
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class BadAnswer(Exception):
@@ -48,12 +46,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._parser = HttpResponseParser(self)
+        self._parser = self._new_parser()
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None  # while the transport takes no more
         self._answer: Answer
         self._tunnelling = False
+        self._no_body = 0  # bytes that came since the last piece of a body
         self._start()
         self.peer = ""  # address and port at the other end
         self.closed = False
@@ -67,6 +66,7 @@ class Connection(asyncio.Protocol):
         """
         self._answer, self.reusable = answer, False
         self._start()
+        self._no_body = 0
         if self.closed:
             raise Cut("the connection was closed before the request")
         waiter = self._waiter = self._loop.create_future()
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
             await self.exchange(head, b"", answer, deadline)
         finally:
             self._tunnelling = False
-        self._parser = HttpResponseParser(self)
+        self._parser = self._new_parser()
         return answer.status or 0
 
     async def secure(self, context: ssl.SSLContext, name: str) -> None:
@@ -126,7 +126,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
-        self.peer = endpoint_name(transport.get_extra_info("peername"))
+        address = transport.get_extra_info("peername")
+        self.peer = endpoint_name(address) if address else ""  # nothing when it was reset meanwhile
 
     def pause_writing(self) -> None:
         """Write no more for now."""
@@ -143,6 +144,7 @@ class Connection(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             self.close()
             return
+        self._no_body += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -150,12 +152,14 @@ class Connection(asyncio.Protocol):
         except HttpParserError as error:
             self._fail(BadAnswer(f"no HTTP: {error}"))
             return
-        if not self._headed:
-            self._head_bytes += len(data)
         if self._whole:
             self._waiter.set_result(None)
-        elif self._head_bytes > HEAD_BYTES:
-            self._fail(BadAnswer(f"the head of the answer is longer than {HEAD_BYTES} bytes"))
+        elif self._no_body > HEAD_BYTES:
+            self._fail(BadAnswer(f"more than {HEAD_BYTES} bytes of the answer are no body"))
+
+    def eof_received(self) -> None:
+        """Take no further request: that the connection is lost is told later, with TLS much later."""
+        self.closed = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """An answer without a length ends with the connection; every other one is cut."""
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
         lower = name.lower()
         if lower in self._answer.wanted:
             self._answer.fields[lower] = value.decode("latin-1").strip()
-        if lower in _FRAMING:
+        if lower == b"content-length" or (lower == b"transfer-encoding" and b"chunked" in value.lower()):
             self._framed = True
 
     def on_headers_complete(self) -> None:
@@ -198,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Keep the beginning, and wait for no more than is wanted."""
-        answer = self._answer
+        answer, self._no_body = self._answer, 0
         if len(answer.head) < answer.kept:
             answer.head += data[: answer.kept - len(answer.head)]
         answer.seen += len(data)
@@ -213,7 +217,14 @@ class Connection(asyncio.Protocol):
 
     def _start(self) -> None:
         self._headed = self._framed = self._interim = self._whole = False
-        self._head_bytes = 0
+
+    def _new_parser(self) -> HttpResponseParser:
+        """One that takes what old servers write, where no other message can come of it (RFC 9112 §2.2, §5.2)."""
+        parser = HttpResponseParser(self)
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        return parser
 
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -77,11 +77,12 @@ class HttpSender:
     ) -> None:
         to = self._checked(endpoint.url)
         tls = await self._contexts.of(endpoint)
+        head = self._head(to, said, len(body))
         connection = self._connections.kept(to, tls, course)
         if connection is None:
             COURSE.set(course)
             connection = await self._connections.connect(to, tls, course, deadline)
-        await connection.exchange(self._head(to, said, len(body)), body, answer, deadline)
+        await connection.exchange(head, body, answer, deadline)
         self._connections.give_back(to, tls, connection)
 
     def _checked(self, url: str) -> Destination:
