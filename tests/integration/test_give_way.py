@@ -6,6 +6,7 @@ import time
 import pytest
 from sqlalchemy import text
 
+from ops import give_way as giving_way
 from ops.db import make_engine, transaction
 from ops.give_way import _PATIENCE, GiveWay
 
@@ -54,3 +55,16 @@ def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_
 
     assert while_waiting < _PATIENCE <= while_computing
     assert held_up(give_way) < _PATIENCE
+
+
+def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, monkeypatch) -> None:
+    """The reader is called for each of thousands of messages before it can say to the broker that it is there."""
+    monkeypatch.setattr(giving_way, "_LONGEST", 0.1, raising=False)
+    engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
+    with transaction(engine) as conn:
+        conn.execute(text("SELECT 1"))
+
+    took = sum(held_up(give_way) for _ in range(100))
+    engine.dispose()
+
+    assert 0.05 < took < 0.5
