@@ -33,6 +33,10 @@ class Course:
         """A connection is there."""
         self.address, self.ready = address or self.address, at
 
+    def forget(self) -> None:
+        """The connection was none: another one is made."""
+        self.address = self.ready = None
+
     @property
     def reused(self) -> bool | None:
         """Whether a kept-alive connection served; None when there was none to send the request on."""

@@ -26,6 +26,10 @@ class Cut(ConnectionError):
     """The connection ended before the answer did."""
 
 
+class Unanswered(Cut):
+    """It ended before any of the answer came."""
+
+
 class Answer:
     """What is known of an answer while it arrives: the last of its statuses, the `wanted` of its headers, its first bytes."""
 
@@ -68,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._start()
         self._no_body = 0
         if self.closed:
-            raise Cut("the connection was closed before the request")
+            raise Unanswered("the connection was closed before the request")
         waiter = self._waiter = self._loop.create_future()
         timer = self._loop.call_later(deadline - monotonic() + TICK, self._fail, TimeoutError())
         try:
@@ -169,7 +173,8 @@ class Connection(asyncio.Protocol):
         if error is None and self._headed and not self._framed:
             self._waiter.set_result(None)
         else:
-            self._fail(Cut(f"the connection was closed: {error or 'before the end of the answer'}"))
+            cut = Cut if self._headed or self._no_body else Unanswered
+            self._fail(cut(f"the connection was closed: {error or 'before the end of the answer'}"))
 
     # What the parser tells.
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -14,7 +15,7 @@ from schemas.endpoint import Endpoint
 from workers.connections import Connections, Destination, NotAUrl, destination
 from workers.course import COURSE, Course
 from workers.dialling import Dialler, Refused
-from workers.http1 import Answer
+from workers.http1 import Answer, Unanswered
 from workers.http_faults import fault_of, refusal_of
 from workers.sending import Terms, unsendable
 from workers.tls_contexts import TlsContexts
@@ -79,9 +80,14 @@ class HttpSender:
         tls = await self._contexts.of(endpoint)
         head = self._head(to, said, len(body))
         connection = self._connections.kept(to, tls, course)
-        if connection is None:
-            COURSE.set(course)
-            connection = await self._connections.connect(to, tls, course, deadline)
+        if connection is not None:
+            with suppress(Unanswered):  # mostly its server had closed it, for its age; if not, the endpoint knows the id
+                await connection.exchange(head, body, answer, deadline)
+                self._connections.give_back(to, tls, connection)
+                return
+            course.forget()
+        COURSE.set(course)
+        connection = await self._connections.connect(to, tls, course, deadline)
         await connection.exchange(head, body, answer, deadline)
         self._connections.give_back(to, tls, connection)
 

@@ -128,6 +128,47 @@ def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monke
     assert [(None, False)] * 2 == [(receipt.error, receipt.reused) for receipt in found]
 
 
+def only_first(second: bytes) -> Script:
+    """Answers the first request of each connection, and the second one with these bytes and the end."""
+
+    async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for raw in (OK, second):
+            await wire.request(reader)
+            writer.write(raw)
+            await writer.drain()
+
+    return script
+
+
+async def twice(sender: HttpSender, url: str) -> list[Receipt]:
+    return [await sender.send(to(url), owed(), 2.0) for _ in range(2)]
+
+
+def test_what_a_kept_connection_does_not_answer_at_all_is_sent_over_a_new_one() -> None:
+    """A server that closes what was idle for too long cannot tell whether a request is on its way."""
+    with wire(only_first(b"")) as server:
+        found = run(HttpSender, lambda sender: twice(sender, server.url()))
+
+    assert [(None, False)] * 2 == [(receipt.error, receipt.reused) for receipt in found]
+    assert (2, 3) == (server.connections, len(server.heads))
+
+
+@pytest.mark.parametrize("beginning", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"])
+def test_what_a_kept_connection_has_begun_to_answer_is_not_sent_again(beginning) -> None:
+    with wire(only_first(beginning)) as server:
+        found = run(HttpSender, lambda sender: twice(sender, server.url()))
+
+    assert [(None, False), ("reset", True)] == [(receipt.error, receipt.reused) for receipt in found]
+    assert (1, 2) == (server.connections, len(server.heads))
+
+
+def test_what_a_new_connection_does_not_answer_is_a_failure() -> None:
+    with wire(once(b"")) as server:
+        receipt = sent(to(server.url()))
+
+    assert ("reset", False, 1) == (receipt.error, receipt.reused, len(server.heads))
+
+
 def test_a_connection_that_is_reset_before_it_is_looked_at_is_a_failure_of_the_endpoint(monkeypatch) -> None:
     async def resets(_wire: Wire, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
