@@ -10,6 +10,8 @@ from schemas.mailbox import Mailbox
 
 Answer = bytes | Callable[[bytes], bytes]
 
+HANG_UP = b"* BYE broken\r\n"
+
 WELL: Mapping[bytes, Answer] = {
     rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n",
     rb"AUTHENTICATE PLAIN": b"+ \r\n",
@@ -79,6 +81,8 @@ def _talk(conn: socket.socket, script: Script) -> None:
                 tag, _, line = raw.rstrip().partition(b" ")
                 said = script.answer(tag, line)
                 conn.sendall(said)
+                if said == HANG_UP:
+                    return
                 if said.startswith(b"+"):
                     next(file)
                 if tag not in said.split():

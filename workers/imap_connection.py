@@ -8,7 +8,8 @@ import imaplib
 import re
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -46,10 +47,22 @@ class Examined:
 class Connection:
     """An open, authenticated connection. Whoever uses it sets `until` before, of the monotonic clock."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, log_in: Callable[[float], Client], until: float) -> None:
+        """`log_in` authenticates a connection, by a moment of the monotonic clock. Raises a `SourceError`, as it does."""
+        self._log_in = log_in
+        self._take(log_in(until))
+
+    def _take(self, client: Client) -> None:
         self._client = client
         self._wire = client.wire
         self._tag: str | None = None
+
+    def renew(self) -> None:
+        """Connect anew, in place of a connection that was lost. No folder is open. Raises a `SourceError`."""
+        until = self.until
+        self._wire.hang_up()
+        self._take(self._log_in(until))
+        self.until = until
 
     @property
     def until(self) -> float:
@@ -153,12 +166,20 @@ class Connection:
     @contextmanager
     def _spoken(self, what: str) -> Iterator[None]:
         self._client.clock.bytes = MAX_ANSWER
-        with _said(what):
-            yield
+        try:
+            with _said(what):
+                yield
+        except Away:
+            self._wire.hang_up()  # what is left of an answer must not be taken for another one
+            raise
 
 
 def connect(mailbox: Mailbox, token: Token | None, until: float) -> Connection:
     """Connect and log in. Raises a `SourceError`."""
+    return Connection(lambda until: _logged_in(mailbox, token, until), until)
+
+
+def _logged_in(mailbox: Mailbox, token: Token | None, until: float) -> Client:
     until = min(until, time.monotonic() + CONNECT_SECONDS)
     fresh = False
     while True:
@@ -170,7 +191,7 @@ def connect(mailbox: Mailbox, token: Token | None, until: float) -> Connection:
             fresh = True  # a token may have been withdrawn before its time
 
 
-def _connect(mailbox: Mailbox, access: str | None, until: float) -> Connection:
+def _connect(mailbox: Mailbox, access: str | None, until: float) -> Client:
     try:
         with _said("connecting"):
             context = ssl.create_default_context(cadata=mailbox.ca) if mailbox.tls else None
@@ -180,15 +201,18 @@ def _connect(mailbox: Mailbox, access: str | None, until: float) -> Connection:
     try:
         with _said("logging in"):
             _log_in(client, mailbox, access)
+    except Away as error:
+        client.wire.hang_up()
+        raise Away(_unechoed(str(error), mailbox, access)) from None
     except Denied as error:
         client.wire.hang_up()
-        text = str(error)
+        text = _unechoed(str(error), mailbox, access)
         refused = bool(_REFUSES.search(text))
         raise (None if refused else _passing(text)) or Refused(text, certain=refused) from None
     except BaseException:
         client.wire.hang_up()
         raise
-    return Connection(client)
+    return client
 
 
 def _log_in(client: Client, mailbox: Mailbox, access: str | None) -> None:
@@ -204,6 +228,14 @@ def _log_in(client: Client, mailbox: Mailbox, access: str | None) -> None:
         client.login(login, password)
     else:
         raise imaplib.IMAP4.error("the server takes passwords in ASCII only")
+
+
+def _unechoed(text: str, mailbox: Mailbox, access: str | None) -> str:
+    """What a server said, unless it repeats what it was told: the beginning of a secret is enough, as the text may be cut."""
+    secret = access or mailbox.password or ""
+    sent = f"user={mailbox.username}\x01auth=Bearer {secret}" if access else f"\0{mailbox.username}\0{secret}"
+    echoes = (secret[:20], b64encode(sent.encode()).decode()[:20])
+    return "logging in: the server repeats the credentials" if any(echo and echo in text for echo in echoes) else text
 
 
 def _passing(text: str) -> SourceError | None:

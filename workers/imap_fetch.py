@@ -1,11 +1,12 @@
 """Fetching mails over IMAP: first what is known of them, then their bytes, in answers of a bounded size.
 
-What a server leaves out of an answer, or says no to, is asked for again in smaller groups and at last by itself, so that no
-mail that cannot be read hides another.
+What a server leaves out of an answer, says no to, or hangs up at, is asked for again in smaller groups and at last by itself,
+so that no mail that cannot be read hides another.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Final
@@ -15,7 +16,7 @@ from imapclient.datetime_util import parse_to_datetime
 from pipeline.mail_head import read_head
 from workers.imap_connection import Connection, Denied
 from workers.imap_rows import Row
-from workers.mail_source import MAX_MAIL, Bounds
+from workers.mail_source import MAX_MAIL, Away, Bounds, Gone, SourceError
 
 _FACTS: Final = "UID RFC822.SIZE INTERNALDATE"
 _MESSAGE_ID: Final = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
@@ -23,6 +24,9 @@ _WHOLE: Final = "UID BODY.PEEK[]"
 _FACTS_AT_ONCE: Final = (250, 10, 1)  # mails in one answer: at first, again, and at last
 _AT_ONCE: Final = 100  # some servers give up above that
 _ONE_ANSWER: Final = 2 * 1024 * 1024  # bytes of bodies in one answer
+_SLOWEST: Final = 128 * 1024  # bytes a second, at which a mail has to come
+_MOST_DEADLY: Final = 5  # mails at which the server hangs up, in one pull; with more of them it is the server
+_MOST_RENEWED: Final = 20  # connections in one pull
 _PIECE: Final = 1024 * 1024  # bytes of a larger mail in one answer
 
 
@@ -37,11 +41,16 @@ class Facts:
 
 
 class Fetcher:
-    """Fetches from the folder that is open on a connection, within bounds."""
+    """Fetches from a folder that is open on a connection, within bounds."""
 
-    def __init__(self, connection: Connection, bounds: Bounds) -> None:
+    def __init__(self, connection: Connection, bounds: Bounds, folder: str, validity: int) -> None:
+        """`folder` is open, with that UIDVALIDITY."""
         self._connection = connection
         self._bounds = bounds
+        self._folder = folder
+        self._validity = validity
+        self._deadly: set[int] = set()
+        self._renewed = 0
 
     def facts(self, uids: Sequence[int], *, with_id: bool = False) -> dict[int, Facts]:
         """The facts of those of `uids` that the server knows; `with_id` the Message-ID as well."""
@@ -55,17 +64,32 @@ class Fetcher:
                         found[uid] = _facts_of(uid, row)
         return found
 
-    def bodies(self, chosen: Sequence[Facts]) -> dict[int, bytes]:
-        """The bytes of those of `chosen` that the server gives."""
+    def bodies(self, chosen: Sequence[Facts]) -> tuple[dict[int, bytes], set[int]]:
+        """The bytes of those of `chosen` that the server gives; and the UIDs of which it could not be asked any more.
+
+        Raises a `SourceError` only where nothing was given: what came before the time was over is kept.
+        """
         found: dict[int, bytes] = {}
-        for group in _groups(fact for fact in chosen if fact.size <= _ONE_ANSWER):
-            found |= self._whole(group)
-        for fact in chosen:
-            if fact.uid not in found and fact.size <= _ONE_ANSWER:
-                found |= self._whole([fact])
-            elif fact.uid not in found and (raw := self._in_pieces(fact)):
-                found[fact.uid] = raw
-        return found
+        settled: set[int] = set()
+        try:
+            for group in _groups(fact for fact in chosen if fact.size <= _ONE_ANSWER):
+                found |= self._whole(group)
+            for fact in chosen:
+                if fact.uid not in found and fact.size <= _ONE_ANSWER:
+                    found |= self._whole([fact])
+                elif fact.uid not in found and (raw := self._in_pieces(fact)):
+                    found[fact.uid] = raw
+                settled.add(fact.uid)
+        except SourceError:
+            if not found:
+                raise
+        return found, {fact.uid for fact in chosen} - found.keys() - settled
+
+    def allow(self, size: int) -> None:
+        """Let it take as long as a mail of `size` bytes takes over a slow line, even if that is more than the bounds allow."""
+        until = max(self._bounds.until, time.monotonic() + size / _SLOWEST)
+        self._bounds = replace(self._bounds, until=until)
+        self._connection.until = until
 
     def _whole(self, group: Sequence[Facts]) -> dict[int, bytes]:
         rows = self._rows([fact.uid for fact in group], _WHOLE)
@@ -87,14 +111,36 @@ class Fetcher:
         return None
 
     def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
-        """What the server gives; nothing where it says no."""
-        if not uids:
+        """What the server gives; nothing where it says no, or hangs up: at one mail, if it does so twice."""
+        alone = len(uids) == 1
+        if not uids or (alone and uids[0] in self._deadly):
             return
+        for _ in range(2 if alone else 1):
+            self._bounds.seconds()
+            try:
+                yield from self._connection.fetch(uids, items)
+            except Denied:
+                return
+            except Away as error:
+                self._reopen(error)
+            else:
+                return
+        if alone:
+            self._deadly.add(uids[0])
+
+    def _reopen(self, error: Away) -> None:
+        """Another connection, where the server only hung up; raises `error` where it has done so too often."""
         self._bounds.seconds()
+        self._renewed += 1
+        if self._renewed > _MOST_RENEWED or len(self._deadly) >= _MOST_DEADLY:
+            raise error
+        self._connection.renew()
         try:
-            yield from self._connection.fetch(uids, items)
+            opened = self._connection.examine(self._folder)
         except Denied:
-            return
+            raise error from None
+        if opened.validity != self._validity:
+            raise Gone(f"{self._folder}: UIDVALIDITY is {opened.validity} and was {self._validity}")
 
 
 def _facts_of(uid: int, row: Row) -> Facts:

@@ -12,6 +12,7 @@ from imapclient import IMAPClient
 
 SILENCE: Final = 20.0  # seconds without a byte, after which a server counts as hung
 MAX_LITERAL: Final = 9 * 1024 * 1024  # bytes: a batch's, and some; larger mails are fetched in pieces
+MAX_LINE: Final = 1_000_000  # bytes: the numbers of more mails than one answer lists
 MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes that may come in answer to one command
 _BUFFER: Final = 64 * 1024
 
@@ -94,6 +95,13 @@ class Wire(imaplib.IMAP4):
         if size > MAX_LITERAL:
             raise self.abort(f"the server sends a literal of {size} bytes")
         return self.file.read(size)
+
+    def readline(self) -> bytes:
+        """Read a line. One that does not end is no answer to go on from."""
+        line = self.file.readline(MAX_LINE + 1)
+        if len(line) > MAX_LINE:
+            raise self.abort(f"the server sends a line of more than {MAX_LINE} bytes")
+        return line
 
     def send(self, data: Any) -> None:
         """Write."""

@@ -98,10 +98,12 @@ class _Taken:
     done: list[int] = field(default_factory=list)  # fetched, held before, too old or too large
     missing: int = 0
     last: int = 0  # the last UID that was not left for the next time
+    cut: set[int] = field(default_factory=set)  # UIDs that were chosen, and time or the server did not allow for
 
     def pulled(self, cursor: Cursor, *, more: bool) -> Pulled:
-        """As a pull gives it."""
-        return Pulled(self.mails, cursor, more, len(self.done), None, self.renamed, self.kept, self.missing)
+        """As a pull gives it. What is behind a mail that was cut off is known the next time, and counted then."""
+        seen = len([uid for uid in self.done if uid > max(self.cut, default=0)])
+        return Pulled(self.mails, cursor, more, seen, None, self.renamed, self.kept, self.missing)
 
 
 class _Pull:
@@ -109,7 +111,7 @@ class _Pull:
 
     def __init__(self, connection: Connection, folder: str, opened: Examined, bounds: Bounds, known: Known) -> None:
         self._connection = connection
-        self._fetcher = Fetcher(connection, bounds)
+        self._fetcher = Fetcher(connection, bounds, folder, opened.validity)
         self._folder = folder
         self._opened = opened
         self._bounds = bounds
@@ -125,7 +127,7 @@ class _Pull:
             self._take(took, found[start : start + self._bounds.mails], None)
             if took.done or time.monotonic() > self._enough:
                 break  # or else the server gave none of them, and those behind must not wait for that
-        seen = max(took.done, default=high)
+        seen = max((uid for uid in took.done if not took.cut or uid < min(took.cut)), default=high)
         more = bool(took.done) and seen < found[-1]
         return took.pulled({"validity": self._opened.validity, "uid": seen}, more=more)
 
@@ -143,7 +145,7 @@ class _Pull:
                 below, span = low, min(span * 8, _MOST)
                 continue
             self._take(took, found[::-1][:_CHUNK], since, remap=bool(remap))
-            below = took.last if took.last > found[0] else low
+            below = max(took.cut) + 1 if took.cut else took.last if took.last > found[0] else low
         return took.pulled({"validity": self._opened.validity, "below": below, "remap": bool(remap)}, more=below > 1)
 
     def _after(self, high: int) -> list[int]:
@@ -186,14 +188,16 @@ class _Pull:
             took.last = uid
         took.renamed |= {old: new for new, old in renamed.items()}
         self._bounds.hold(size)
+        if chosen:
+            self._fetcher.allow(chosen[0].size)  # or else one that takes longer than a batch would never come
         self._fetch(took, chosen)
 
     def _fetch(self, took: _Taken, chosen: Sequence[Facts]) -> None:
-        bodies = self._fetcher.bodies(chosen)
+        bodies, took.cut = self._fetcher.bodies(chosen)
         for fact in chosen:
             raw = bodies.pop(fact.uid, None)
             if raw is None:
-                took.missing += 1
+                took.missing += fact.uid not in took.cut
             else:
                 took.mails.append(RawMail(self._key(fact.uid), self._folder, raw, fact.date))
                 took.done.append(fact.uid)

@@ -220,6 +220,21 @@ def test_gaps_between_uids_are_passed(server, user, opened) -> None:
     assert [29, 28, 1, 0] == held.subjects()
 
 
+@pytest.mark.parametrize("lane", ["new", "backfill"])
+def test_a_mail_that_the_server_cannot_read_hides_no_other(server, user, opened, lane) -> None:
+    server.make(user)
+    session, held = opened(), Held()
+    begun = session.begin("INBOX")
+    for number in range(12):
+        server.deliver(user, mail(number))
+    server.files(user)[5].chmod(0)  # Dovecot hangs up, as it does by default
+    cursor = begun.new if lane == "new" else {"validity": begun.new["validity"], "below": 13}
+
+    drain(session, held, lane, cursor)
+
+    assert sorted(set(range(12)) - {5}) == sorted(held.subjects())
+
+
 def test_folders_are_listed_and_read_by_their_names(server, user, opened) -> None:
     for folder in ("INBOX", "Grüße/Alt", "Sent"):
         server.make(user, folder if folder != "Grüße/Alt" else "Gr&APwA3w-e/Alt")

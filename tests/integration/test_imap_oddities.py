@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 from test_imap import Held
-from tests_imap_script import Answer, body, facts, scripted, uids
+from tests_imap_script import HANG_UP, Answer, body, facts, scripted, uids
 
-from workers import mail_imap
-from workers.mail_source import Away, Bounds, Pulled, Refused, Throttled
+from workers import imap_fetch, mail_imap
+from workers.imap_wire import MAX_LITERAL
+from workers.mail_source import Away, Bounds, Pulled, Refused, SourceError, Throttled
 
 CURSOR = {"validity": 7, "uid": 0}
 RAW = {uid: b"Subject: n %d\r\n\r\nhello %d\r\n" % (uid, uid) for uid in range(1, 10)}
@@ -120,6 +121,110 @@ def test_one_mail_that_the_server_refuses_hides_no_other() -> None:
     pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": refusing})
 
     assert ([1, 3], 1) == (numbers(pulled), pulled.missing)
+
+
+@pytest.mark.parametrize("lane", ["new", "backfill"])
+def test_one_mail_at_which_the_server_hangs_up_hides_no_other(lane) -> None:
+    def dying(line: bytes) -> bytes:
+        return HANG_UP if b"BODY" in line and 2 in uids(line) else well(line)
+
+    cursor = CURSOR if lane == "new" else {"validity": 7, "below": 4}
+    pulled, asked = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": dying}, lane, cursor)
+
+    assert ({1, 3}, 1) == (set(numbers(pulled)), pulled.missing)
+    assert asked.count(b"AUTHENTICATE PLAIN") == 1 + 3  # for the first answer, and twice for that mail by itself
+    assert not pulled.more
+
+
+def test_a_mail_whose_facts_kill_the_connection_hides_no_other() -> None:
+    def dying(line: bytes) -> bytes:
+        return HANG_UP if 2 in uids(line) else well(line)
+
+    assert [1, 3] == numbers(pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": dying})[0])
+
+
+def test_a_server_that_hangs_up_at_every_mail_is_away() -> None:
+    def dying(line: bytes) -> bytes:
+        return HANG_UP if b"BODY" in line else b"".join(facts(uid, 10) for uid in uids(line))
+
+    answers = {rb"UID SEARCH": b"* SEARCH %s\r\n" % b" ".join(b"%d" % n for n in range(1, 30)), rb"UID FETCH": dying}
+    with pytest.raises(Away):
+        pull(answers, "backfill", {"validity": 7, "below": 30})
+
+
+def test_a_mail_that_is_much_larger_than_the_server_says_hides_no_other() -> None:
+    large = b"x" * (MAX_LITERAL + 1)
+
+    def lying(line: bytes) -> bytes:
+        said = well(line)
+        return said.replace(b"BODY[] {%d}\r\n%s" % (len(RAW[2]), RAW[2]), b"BODY[] {%d}\r\n%s" % (len(large), large))
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": lying})
+
+    assert ([1, 3], 1) == (numbers(pulled), pulled.missing)
+
+
+@pytest.mark.parametrize(
+    ("hangs", "lane", "came", "cursor"),
+    [
+        (2, "new", [1], {"uid": 1}),
+        (1, "new", [2, 3], {"uid": 0}),  # what was not answered is not passed, and what was is not thrown away
+        (2, "backfill", [3], {"below": 3}),
+    ],
+)
+def test_what_came_before_the_time_was_over_is_kept(hangs, lane, came, cursor, monkeypatch) -> None:
+    monkeypatch.setattr(imap_fetch, "_SLOWEST", 1 << 30)  # so that nothing is given more time than the batch has
+    sizes = {1: 2560 if hangs == 1 else 1536, 2: 1536, 3: 1536}  # the largest are fetched last
+    large = {uid: b"Subject: n %d\r\n\r\n" % uid + b"x" * (size * 1024) for uid, size in sizes.items()}
+
+    def slow(line: bytes) -> bytes:
+        if b"BODY" not in line:
+            return b"".join(facts(uid, len(large[uid])) for uid in uids(line))
+        if hangs in uids(line):
+            time.sleep(4)
+        return b"".join(body(uid, large[uid]) for uid in uids(line))
+
+    start = CURSOR if lane == "new" else {"validity": 7, "below": 4}
+    with scripted({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": slow}) as (mailbox, _):
+        session = mail_imap.open_session(mailbox, None)
+        pulled = session.pull("INBOX", lane, start, Bounds(until=time.monotonic() + 1.5), Held())
+        session.close()
+
+    assert (came, True, 0) == (sorted(numbers(pulled)), pulled.more, pulled.missing)
+    assert cursor.items() <= pulled.cursor.items()
+
+
+def test_a_mail_that_takes_longer_than_a_batch_comes_all_the_same() -> None:
+    whole = b"Subject: n 1\r\n\r\n" + b"x" * (3 * 1024 * 1024)
+
+    def slow(line: bytes) -> bytes:
+        if b"BODY" not in line:
+            return facts(1, len(whole))
+        time.sleep(0.3)
+        offset = int(line.split(b"<")[1].split(b".")[0])
+        piece = whole[offset : offset + 1024 * 1024]
+        return b"* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)\r\n" % (offset, len(piece), piece)
+
+    with scripted({rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": slow}) as (mailbox, _):
+        session = mail_imap.open_session(mailbox, None)
+        pulled = session.pull("INBOX", "new", CURSOR, Bounds(until=time.monotonic() + 0.7), Held())
+        session.close()
+
+    assert [whole] == [each.raw for each in pulled.mails]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"%TAG% BAD what is AUTHENTICATE PLAIN AHVzAHNlY3JldA==\r\n",
+        b"%TAG% NO us/secret is wrong\r\n",
+        b"* BYE secret is no command\r\n",
+    ],
+)
+def test_what_a_server_repeats_of_the_credentials_is_told_to_nobody(said) -> None:
+    with scripted({rb"AUTHENTICATE PLAIN": said}) as (mailbox, _), pytest.raises(SourceError) as told:
+        mail_imap.open_session(mailbox, None)
+    assert "repeats the credentials" in str(told.value)
 
 
 def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:
