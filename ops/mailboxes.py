@@ -87,7 +87,10 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
 
     def act(conn: Connection, id_: int, now: datetime) -> bool:
         mail_leases.revoke(conn, id_)  # or else what is pulled just now would write the old positions again
-        mail_items.drop_positions(conn, id_, folder)
+        dropped = mail_items.drop_positions(conn, id_, folder)
+        if folder is not None and not dropped:
+            read = sorted({each["folder"] for each in mail_overview.folders(conn, id_)})
+            raise OpsError(f"{named.tenant}/{named.name} reads no folder {folder!r}, but {', '.join(read) or 'none yet'}")
         mail_leases.ring(conn, [id_], now, anyway=True)
         return True
 
@@ -136,9 +139,16 @@ def _unsynced(engine: Engine, asked: Sequence[Asked]) -> tuple[list[str], list[s
             errors.append(f"{title}: {row['reason']}")
         elif row["failures"] and row["next_pull_at"] > since and row["lease_until"] is None:
             errors.append(f"{title}: {row['error']}")
-        elif row["pulled_at"] is None or row["pulled_at"] < since or row["unfinished"] or row["lease_until"] is not None:
+        elif _going_on(row, since):
             left.append(title)
     return left, errors
+
+
+def _going_on(row: Row, since: datetime) -> bool:
+    """Whether it was not pulled since then, or there is more: what is due already, or under way, goes on."""
+    pulled = row["pulled_at"] is not None and row["pulled_at"] >= since
+    under_way = row["lease_until"] is not None or row["next_pull_at"] <= datetime.now(UTC)
+    return not pulled or bool(row["unfinished"]) or under_way
 
 
 def _view(row: Row) -> View:

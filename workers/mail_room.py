@@ -4,30 +4,46 @@ import threading
 import time
 from typing import Final
 
-ROOM: Final = 40 * 1024 * 1024  # bytes; a larger mail is alone
+from workers.mail_source import MAX_BYTES
+
+ROOM: Final = 40 * 1024 * 1024  # bytes, of mails that come by batches
 
 
 class Room:
-    """Shared by all threads that pull. What is larger than the room waits until it is empty, and has it alone."""
+    """Shared by all threads that pull. A mail that is larger than a batch has a room of its own, and is there alone.
 
-    def __init__(self, size: int = ROOM) -> None:
+    So a large mail from a slow server is in the way of other large ones only, and never waits for all small ones to be done.
+    """
+
+    def __init__(self, size: int = ROOM, batch: int = MAX_BYTES) -> None:
+        """`size` for all batches, `batch` for one."""
         self._size = size
+        self._batch = batch
         self._taken = 0
+        self._large = False
         self._changed = threading.Condition()
 
     def take(self, size: int, until: float) -> int:
         """Wait for room until then, of the monotonic clock; give what has to be given back. Raises `TimeoutError`."""
-        size = min(size, self._size)
         with self._changed:
-            while self._taken + size > self._size:
+            while not self._fits(size):
                 left = until - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise TimeoutError("too many large mails at once")
-            self._taken += size
+            if size > self._batch:
+                self._large = True
+            else:
+                self._taken += size
         return size
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
         with self._changed:
-            self._taken -= size
+            if size > self._batch:
+                self._large = False
+            else:
+                self._taken -= size
             self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return not self._large if size > self._batch else self._taken + size <= self._size

@@ -102,9 +102,9 @@ def put_position(conn: Connection, mailbox_id: int, position: Position, now: dat
     conn.execute(PUT_CURSOR, row)
 
 
-def drop_positions(conn: Connection, mailbox_id: int, folder: str | None = None) -> None:
-    """Forgets how far a folder, or the whole mailbox, is read: it begins anew, and knows what it holds."""
-    conn.execute(DROP_CURSORS, {"id": mailbox_id, "folder": folder})
+def drop_positions(conn: Connection, mailbox_id: int, folder: str | None = None) -> int:
+    """Forgets how far a folder, or the whole mailbox, is read: it begins anew, and knows what it holds. How many there were."""
+    return conn.execute(DROP_CURSORS, {"id": mailbox_id, "folder": folder}).rowcount
 
 
 def add(conn: Connection, mailbox_id: int, items: Sequence[MailItem], now: datetime) -> None:

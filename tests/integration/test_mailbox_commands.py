@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from ops.apply import apply_file
 from ops.cli import main
 from ops.db import transaction
+from ops.errors import NotReady
 from ops.settings import Settings
 from pipeline.store import mail_items, mailboxes
 from pipeline.store.mail_items import Position
@@ -84,6 +85,10 @@ def test_a_resync_forgets_the_cursors_and_not_the_mails(cli, database, engine) -
             mail_items.put_position(conn, id_, Position(folder, "new", {"uid": 10}), at)
         mail_items.add(conn, id_, [MailItem("imap/1/9/INBOX", "INBOX", "a@b", 5, at, "sha256:x")], at)
 
+    assert (
+        "reads no folder 'Spam', but INBOX, Sent"
+        in cli(*("mailbox", "resync", "acme", "support", "--folder", "Spam"), code=2).output
+    )
     cli("mailbox", "resync", "acme", "support", "--folder", "Sent")
     assert [("INBOX",)] == database.rows("SELECT folder FROM mailbox_cursor")
     cli("mailbox", "resync", "acme", "support")
@@ -117,7 +122,14 @@ def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
         )
     assert ["acme/support: away"] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
     with database.connect() as conn:
-        conn.execute("UPDATE mailbox SET failures = 0, error = NULL, failing_since = NULL, began_at = now(), pulled_at = now()")
+        conn.execute(
+            "UPDATE mailbox SET failures = 0, error = NULL, failing_since = NULL, began_at = now(), pulled_at = now(),"
+            " next_pull_at = now()"
+        )
+    with pytest.raises(NotReady):  # a batch is done, and there is more
+        wait_synced(engine, [(id_, "acme/support", at)], 0.3, lambda _done: None)
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET next_pull_at = now() + interval '1 h'")
     assert [] == wait_synced(engine, [(id_, "acme/support", at)], 1, lambda _done: None)
 
 

@@ -11,7 +11,7 @@ def soon() -> float:
 
 
 def test_only_so_many_bytes_are_in_hand() -> None:
-    room = Room(10)
+    room = Room(10, batch=10)
     taken = room.take(6, soon())
     assert room.take(4, soon()) == 4
     with pytest.raises(TimeoutError):
@@ -20,17 +20,19 @@ def test_only_so_many_bytes_are_in_hand() -> None:
     assert room.take(5, soon()) == 5
 
 
-def test_what_is_larger_than_the_room_has_it_alone() -> None:
-    room = Room(10)
-    assert room.take(100, soon()) == 10
+def test_a_mail_larger_than_a_batch_is_in_the_way_of_others_like_it_alone() -> None:
+    room = Room(10, batch=5)
+    assert room.take(3, soon()) == 3  # by no means all of it has to be given back before
+    assert room.take(100, soon()) == 100
     with pytest.raises(TimeoutError):
-        room.take(1, soon())
-    room.give(10)
-    assert room.take(10, soon()) == 10
+        room.take(6, soon())
+    assert room.take(5, soon()) == 5
+    room.give(100)
+    assert room.take(6, soon()) == 6
 
 
 def test_who_waits_goes_on_when_there_is_room() -> None:
-    room = Room(10)
+    room = Room(10, batch=10)
     room.take(10, soon())
     got = []
     thread = threading.Thread(target=lambda: got.append(room.take(3, time.monotonic() + 5)))
