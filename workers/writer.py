@@ -109,7 +109,7 @@ class Writer:
         failures = Failures()
         for attempt in Retrying(
             retry=retry_if_exception(failures.may_pass),
-            wait=wait_exponential_jitter(initial=0.05, max=3.0, jitter=0.5),
+            wait=wait_exponential_jitter(multiplier=0.05, max=3.0, jitter=0.5),
             before_sleep=self._in_trouble,
             reraise=True,
         ):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import threading
 import time
 import traceback
@@ -11,12 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from tests_api import Said
 from tests_gmail import Gmail
 from tests_graph import INTERACTION_REQUIRED, Graph
 from tests_mailboxes import added, mailbox_of
 
+from ops.log import configure
 from ops.secrets import Vault
 from pipeline.store import mail_tokens
 from schemas.mailbox import Mailbox
@@ -341,6 +344,20 @@ def test_a_mailbox_with_a_password_has_no_token(database, engine, mailbox) -> No
     assert MailTokens(engine, database.vault).of(replace(mailbox, oauth=None)) is None
 
 
+@pytest.fixture
+def logged(monkeypatch) -> Iterator[None]:
+    """Whatever an earlier test made of the logs, everything is written now."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure("json", "debug", "test")
+    monkeypatch.setattr(mail_oauth, "_log", structlog.get_logger())
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("logged")
 def test_no_token_is_ever_told(graph, ask, mailbox, capsys, caplog) -> None:
     token = ask()
     told = []
