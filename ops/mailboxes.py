@@ -100,13 +100,16 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
 def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
     """Makes mailboxes due at once, failing ones too: id, name, and when they were asked for. Those that are set aside stay so.
 
-    Raises `OpsError` for a mailbox that does not exist.
+    Raises `OpsError` for a mailbox that does not exist, or that is named and set aside.
     """
     now = datetime.now(UTC)
     with transaction(engine) as conn:
         if tenant is not None and name is not None:
             _known(conn, Named(tenant, name))
-        found = [row for row in mail_overview.mailboxes(conn, tenant, name) if row["state"] == "active"]
+        found = mail_overview.mailboxes(conn, tenant, name)
+        if name is not None and found[0]["state"] != "active":
+            raise OpsError(f"{tenant}/{name} is not pulled, it is {found[0]['state']}: {found[0]['reason']}")
+        found = [row for row in found if row["state"] == "active"]
         mail_leases.ring(conn, [row["id"] for row in found], now, anyway=True)
     return [(row["id"], f"{row['tenant']}/{row['name']}", now) for row in found]
 

@@ -78,7 +78,7 @@ class Wire(imaplib.IMAP4):
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002
         """Connect, and shake hands."""
         self.host, self.port = host, port
-        plain = socket.create_connection((host, port), self.clock.left())
+        plain = self._called(host, port)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -89,6 +89,22 @@ class Wire(imaplib.IMAP4):
             raise
         self._reader = _Reader(self.sock, self.clock)
         self.file = io.BufferedReader(self._reader, _BUFFER)
+
+    def _called(self, host: str, port: int) -> socket.socket:
+        """A socket to the first address of the host that takes it; all of them share the time."""
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self.clock.left() / (len(addresses) - tried))
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                return sock
+        raise failure or OSError(f"{host} has no address")
 
     def read(self, size: int) -> bytes:
         """Read a literal."""

@@ -168,6 +168,8 @@ class Batch:
             self._room.give(self._held)
             self._held = 0
         mail_metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
+        if pulled.missing:
+            _log.warning("mails_not_given", mailbox=self._mailbox.name, folder=folder, lane=lane, mails=pulled.missing)
         return pulled.more
 
     def _hold(self, size: int) -> None:

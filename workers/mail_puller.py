@@ -34,6 +34,7 @@ DOUBTS: Final = 3  # refusals without a reason, after which they are believed
 TELL: Final = 8  # failures in a row, about an hour, after which operators hear of it
 AGAIN: Final = 5.0  # seconds, after a fault of ours
 SLOW: Final = 20.0  # seconds for a batch, after which the mailbox is pulled beside the others
+LONGEST: Final = 900.0  # seconds for one batch, which even the largest mail over a slow line does not need
 STORE_SECONDS: Final = 10.0  # for a database that is away
 
 Outcome = Literal["done", "more", "busy", "away", "throttled", "refused", "fenced", "internal"]
@@ -54,7 +55,7 @@ class Puller:
         self._owner = owner
         self._room = Room()
         self._lock = threading.Lock()
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[Lease, float] = {}  # with when each was taken, in monotonic seconds
         self.trouble: str | None = None  # why Postgres cannot be reached just now
 
     def pull(self, mailbox_id: int, *, going_on: bool = False) -> Outcome:
@@ -64,7 +65,7 @@ class Puller:
         if lease is None:
             return "busy"
         with self._lock:
-            self._leases[mailbox_id] = lease
+            self._leases[lease] = time.monotonic()
         try:
             try:
                 mailbox = self._in(lambda conn: mailboxes.get(conn, mailbox_id, self._vault.decrypt))
@@ -78,19 +79,19 @@ class Puller:
             return outcome
         finally:
             with self._lock:
-                self._leases.pop(mailbox_id, None)
+                self._leases.pop(lease, None)
 
     def beat(self) -> None:
-        """Extend the leases of what is under way. A process that hangs does not, and loses them."""
+        """Extend the leases of what is under way. A process that hangs does not, and loses them; so does a thread, later."""
         with self._lock:
-            leases = list(self._leases.values())
+            leases = [lease for lease, since in self._leases.items() if time.monotonic() - since < LONGEST]
         if leases:
             self._in(lambda conn: mail_leases.extend(conn, leases, datetime.now(UTC) + LEASE))
 
     def let_go(self) -> None:
         """Give back the leases of what is not done, so that another need not wait for their end. Nothing more is written."""
         with self._lock:
-            leases = list(self._leases.values())
+            leases = list(self._leases)
 
         def give_back(conn: Connection) -> None:
             for lease in leases:

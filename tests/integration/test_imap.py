@@ -1,6 +1,7 @@
 """IMAP sessions on a real server: what is read, in which order, and that nothing is changed by it."""
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -307,6 +308,23 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server, user, opene
         for process in stopped:
             process.send_signal(signal.SIGCONT)
     assert time.monotonic() - began < 3
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(server, user, monkeypatch) -> None:
+    real = socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:  # a queue that is full takes no other: as an address where nobody is
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        silent = [(*real[0][:4], full.getsockname())] * 2
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [*silent, *real])
+        began = time.monotonic()
+        connect(mailbox_on(server, user), None, began + 1.5).close()
+        for each in waiting:
+            each.close()
+
+    assert time.monotonic() - began < 2.5
 
 
 def test_nobody_listens(user) -> None:

@@ -19,7 +19,7 @@ from ops.db import transaction
 from ops.settings import Settings
 from pipeline.store import mail_items, mail_leases, mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from workers import mail_imap
+from workers import mail_imap, mail_puller
 from workers.mail_batch import LEASE
 from workers.mail_intake import MailIntake, Untaken, described
 from workers.mail_puller import DOUBTS, Outcome, Puller
@@ -367,6 +367,54 @@ def test_a_heartbeat_holds_the_lease_of_a_long_batch(apply, puller, server, user
     assert pull.pull(id_) == "done"
     pull.beat()
     assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")
+
+
+def test_a_thread_that_hangs_for_ever_loses_the_mailbox(apply, puller, server, user, inbox, database, monkeypatch) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+
+    def stuck(mailbox, token) -> Session:
+        monkeypatch.setattr(mail_puller, "LONGEST", 0.0)
+        with database.connect() as conn:
+            conn.execute("UPDATE mailbox SET lease_until = now()")
+        pull.beat()
+        assert drain(puller("another"), id_) == ["done"]
+        return mail_imap.open_session(mailbox, token)
+
+    pull = puller(open_=stuck)
+    pull.pull(id_)
+    assert [1] == inbox.numbers()
+
+
+def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
+    apply, puller, server, user, database, engine
+) -> None:
+    server.deliver(user, mail(1))
+    id_ = apply()
+    depth = []
+
+    def slowly(mailbox, token) -> Session:
+        depth.append(1)
+        if len(depth) == 1:
+            ops_mailboxes.resync(engine, ops_mailboxes.Named("acme", "support", "ada"), None)
+            overtaken = threading.Thread(target=pull.pull, args=(id_,))
+            overtaken.start()
+            while len(depth) < 2:
+                time.sleep(0.01)
+            threads.append(overtaken)
+        elif len(depth) == 2:
+            assert ended.wait(20)
+            with database.connect() as conn:
+                conn.execute("UPDATE mailbox SET lease_until = now() + interval '1 second'")
+            pull.beat()
+            beaten.append(database.rows("SELECT lease_until > now() + interval '20 seconds' FROM mailbox"))
+        return mail_imap.open_session(mailbox, token)
+
+    pull, ended, beaten, threads = puller(open_=slowly), threading.Event(), [], []
+    assert pull.pull(id_) == "fenced"
+    ended.set()
+    threads[0].join(20)
+    assert [[(True,)]] == beaten
 
 
 def test_who_is_to_end_lets_go_of_what_is_not_done(apply, puller, server, user, inbox, database) -> None:

@@ -105,6 +105,7 @@ def test_a_sync_makes_mailboxes_due_also_failing_ones(cli, database) -> None:
     assert "not pulled within 1 s: acme/support" in cli("mail", "sync", "acme", "support", "--wait", "1", code=2).output
     cli("mailbox", "pause", "acme", "support")
     assert "asked for 0 mailboxes" in cli("mail", "sync").output
+    assert "acme/support is not pulled, it is paused: by an operator" in cli("mail", "sync", "acme", "support", code=2).output
 
 
 def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
