@@ -34,7 +34,9 @@ from workers.sending import Send
 from workers.verdicts import Found, GivenUp, Missing, TooOld, Untried, Verdict
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for large ones: small ones need not wait for the blob store
-MAX_SHARE: Final = 4 * 1024 * 1024  # of those, of one endpoint: large bodies for one that hangs are not in others' way
+SMALL: Final = 16 * 1024  # bytes of a body that waits for none that is larger: most are
+MAX_SMALL: Final = 16 * 1024 * 1024  # bytes of those in memory, beside the others
+MAX_SHARE: Final = 4 * 1024 * 1024  # of all, of one endpoint: large bodies for one that hangs are not in others' way
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
 BEAT: Final = 1.0  # seconds between two looks for leases that end soon
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
@@ -72,6 +74,7 @@ class Dispatcher:
         self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
         self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle)
         self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
+        self._small_bytes = WeightedSemaphore()
         self._bytes = WeightedSemaphore()
         self._large_bytes = WeightedSemaphore()
         self._fetcher = Fetcher(blobs, store)
@@ -164,8 +167,8 @@ class Dispatcher:
         if not (share.try_enter(size, MAX_SHARE) or await share.enter(size, MAX_SHARE, start_by)):
             return Untried(held, "pending")
         try:
-            room = self._bytes if size <= LARGEST_INLINE else self._large_bytes
-            if not (room.try_enter(size, MAX_BYTES // 2) or await room.enter(size, MAX_BYTES // 2, start_by)):
+            room, most = self._room(size)
+            if not (room.try_enter(size, most) or await room.enter(size, most, start_by)):
                 return Untried(held, "pending")
             try:
                 return await self._try(held, endpoint_id, batch.until)
@@ -173,6 +176,12 @@ class Dispatcher:
                 room.leave(size)
         finally:
             share.leave(size)
+
+    def _room(self, size: int) -> tuple[WeightedSemaphore, int]:
+        """Where a body of `size` bytes is counted, and how many may be there."""
+        if size <= SMALL:
+            return self._small_bytes, MAX_SMALL
+        return (self._bytes if size <= LARGEST_INLINE else self._large_bytes), MAX_BYTES // 2
 
     async def _try(self, held: Held, endpoint_id: int, until: float) -> Verdict | None:
         endpoint = self._catalog().endpoints[endpoint_id]

@@ -25,6 +25,7 @@ from ops import metrics
 from ops.db import transaction
 from pipeline.addresses import LOOPBACK, networks
 from pipeline.store import deliveries
+from workers import dispatcher
 from workers.catalog import CatalogWatch
 from workers.delivery import PATIENCE, DeliveryLoop
 from workers.delivery_store import DeliveryStore
@@ -450,3 +451,20 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     watch.stop()
 
     assert ("pending", 0, None) == state(database)
+
+
+def test_small_bodies_do_not_wait_for_room_that_endpoints_that_hang_hold_with_larger_ones(
+    engine, sink, endpoint, deliver, monkeypatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "MAX_BYTES", 2 * 1024 * 1024)
+    hanging = [endpoint(f"/hang/{n}", timeout=20) for n in range(3)]
+    well = endpoint("/200")
+    owe(engine, [event(f"e-{n}", f"s-{n}", b"x" * 100_000) for n in range(20)], hanging)
+    deliver(wait=False)
+    wait_for(lambda: len(sink.requests) == 10)  # as many as there is room for
+
+    owe(engine, [event("small")], [well])
+    deliver(wait=False)
+
+    wait_for(lambda: 1 == sink.ids()["small"], 3)
+    sink.release()
