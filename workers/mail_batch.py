@@ -26,6 +26,9 @@ from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone,
 LEASE: Final = timedelta(seconds=30)  # extended by a heartbeat while the batch is under way
 RECONCILE: Final = timedelta(days=1)  # between two comparisons of all that there is with all that is held
 
+#: Of the way round a mailbox's folders, from one batch's first to the next one's: no folder is far from any of the first few.
+_STEP: Final = 0.6180339887498949
+
 #: A key of no generation at all: any mail of a folder is held under a key of another.
 ANY: Final = "-/-/"
 
@@ -109,7 +112,7 @@ class Batch:
         with transaction(self._engine) as conn:
             self._positions = mail_items.positions(conn, self._mailbox.id)
         folders = self._folders()
-        turn = self._lease.epoch % len(folders) if folders else 0
+        turn = int(self._lease.epoch * _STEP % 1 * len(folders))
         ordered = [*folders[turn:], *folders[:turn]]
         looked_at = 1 if going_on else len(ordered)
         for folder in ordered[:looked_at]:
@@ -126,7 +129,7 @@ class Batch:
         # Nothing waits for the next poll because its folder was not the one in turn.
         for folder in () if self._more else ordered[looked_at:]:
             if self._budget.spent:
-                return self._done(more=True)
+                return self._done(more=self._mails > 0)  # there are too many folders for one look; others come first next time
             begun = (folder, "new") in self._positions
             self._more |= self._try(folder, "new") or (not begun and self._unfinished(folder))
         return self._done(more=self._more)

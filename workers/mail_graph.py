@@ -89,7 +89,7 @@ class GraphSession:
         """One page of the delta. The first round tells of everything that is there: the list's business, if it was then."""
         link, live = cursor.get("link"), cursor.get("live", False)
         first = f"{self._mail(cursor)}/delta?{_query({'$select': _FIELDS})}"
-        page = self._get(link or first, PAGE if live else WALK).json()
+        page = self._page(folder, link or first, PAGE if live else WALK)
         following, end = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
         if not (following or end):
             raise Away("the API gave a page that leads nowhere")
@@ -108,7 +108,7 @@ class GraphSession:
         bounds += [f"receivedDateTime le {before}"] if before else []
         query = {"$select": _FIELDS, "$orderby": "receivedDateTime desc", "$top": PAGE}
         query |= {"$filter": " and ".join(bounds)} if bounds else {}
-        page = self._get(link or f"{self._mail(cursor)}?{_query(query)}").json()
+        page = self._page(folder, link or f"{self._mail(cursor)}?{_query(query)}")
         entries, following = page["value"], page.get("@odata.nextLink")
         left = self._fetch(folder, entries, cursor, batch, known)
         if left is not None:
@@ -121,6 +121,13 @@ class GraphSession:
         elif following:  # more of one second than a page holds
             place |= {"before": before, "link": following}
         return Pulled([], place, more=bool(following), seen=seen)
+
+    def _page(self, folder: str, url: str, size: int | None = None) -> dict[str, Any]:
+        """A page of a folder. One that is not there any more may have another of its name in its place, or is none."""
+        answer = self._get(url, size, may_lack=True)
+        if answer.status == 404:
+            raise Gone(f"the folder {folder!r} is not there any more")
+        return answer.json()
 
     def _fetch(
         self, folder: str, entries: Sequence[Mapping[str, Any]], cursor: Cursor, batch: Batch, known: Known

@@ -74,7 +74,7 @@ class ImapSession:
             pull = _Pull(self._connection, folder, opened, bounds, known)
             return pull.rising(cursor) if lane == "new" else pull.falling(cursor, self._mailbox.sync_from)
         except Denied as error:
-            raise Away(f"{folder}: {error}") from None
+            raise NoFolder(f"{folder}: {error}") from None
 
     def close(self) -> None:
         """End the session."""

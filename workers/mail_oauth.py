@@ -178,7 +178,13 @@ def granted(oauth: OAuth, refresh_token: str) -> Granted:
         answer = http.ask([request], REFRESH_SECONDS)[0]
     if not isinstance(answer, Answer):
         raise answer or Away("the token endpoint's answer is too large")
-    return grant_of(answer)
+    try:
+        return grant_of(answer)
+    except (Refused, Away) as error:
+        secrets = (refresh_token, oauth.client_secret or refresh_token)
+        if any(each[:20] in str(error) for each in secrets):  # what is told may be cut: the beginning is enough
+            raise type(error)(f"the token endpoint answered {answer.status}, and repeats what it was sent") from None
+        raise
 
 
 def grant_of(answer: Answer) -> Granted:

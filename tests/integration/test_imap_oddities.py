@@ -9,7 +9,7 @@ from tests_imap_script import HANG_UP, Answer, body, facts, scripted, uids
 
 from workers import imap_fetch, mail_imap
 from workers.imap_wire import MAX_LITERAL
-from workers.mail_source import Away, Bounds, Pulled, Refused, SourceError, Throttled
+from workers.mail_source import Away, Bounds, NoFolder, Pulled, Refused, SourceError, Throttled
 
 CURSOR = {"validity": 7, "uid": 0}
 RAW = {uid: b"Subject: n %d\r\n\r\nhello %d\r\n" % (uid, uid) for uid in range(1, 10)}
@@ -225,6 +225,11 @@ def test_what_a_server_repeats_of_the_credentials_is_told_to_nobody(said) -> Non
     with scripted({rb"AUTHENTICATE PLAIN": said}) as (mailbox, _), pytest.raises(SourceError) as told:
         mail_imap.open_session(mailbox, None)
     assert "repeats the credentials" in str(told.value)
+
+
+def test_a_folder_that_cannot_be_searched_is_in_no_others_way() -> None:
+    with pytest.raises(NoFolder, match="INBOX: SEARCH"):
+        pull({rb"UID SEARCH": b"%TAG% NO [SERVERBUG] the index is broken\r\n"})
 
 
 def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:

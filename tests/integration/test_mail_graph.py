@@ -381,6 +381,21 @@ def test_a_folder_that_is_not_there_is_named(graph) -> None:
         puller.begin()
 
 
+@pytest.mark.parametrize("lane", ["new", "backfill"])
+def test_a_folder_that_is_removed_is_looked_for_anew(graph, lane) -> None:
+    graph.put(mail(0))
+    with opened(graph) as puller:
+        puller.begin()
+        title = graph.folders.pop("AQMk-inbox")
+        with pytest.raises(Gone):
+            puller.pull(lane)
+        with pytest.raises(NoFolder):  # which is in no other folder's way
+            puller.begin()
+        graph.folders["AQMk-inbox"] = title
+        puller.begin()
+        assert [mail(0)] == [each.raw for each in puller.drain("backfill")]
+
+
 def test_a_page_that_leads_nowhere_is_not_taken_for_the_last(graph) -> None:
     with opened(graph) as puller:
         puller.begin()

@@ -208,6 +208,16 @@ def test_ended_consent_needs_somebody_at_once(database, graph, mailbox, ask, ans
     assert (counted + 1, 0.0) == (refreshes("refused"), held(database, mailbox).claimed)
 
 
+@pytest.mark.parametrize("secret", ["refresh-0", "shh"])
+def test_what_a_provider_repeats_of_the_secrets_is_told_to_nobody(graph, ask, secret: str) -> None:
+    graph.instead("/token", Said(400, {"error": "invalid_grant", "error_description": f"{secret} is no token of yours"}))
+
+    with pytest.raises(Refused) as told:
+        ask()()
+    assert "repeats what it was sent" in str(told.value)
+    assert secret not in str(told.value)
+
+
 def test_google_says_that_consent_has_ended(database, engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
     gmail = Gmail()
