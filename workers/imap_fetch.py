@@ -98,16 +98,20 @@ class Fetcher:
     def _in_pieces(self, fact: Facts) -> bytes | None:
         """Piece by piece until the server says that there is no more: neither the size it named nor a short piece says so."""
         whole = BytesIO()  # gives its buffer away at the end, so that there never are two of a mail
+        short = False  # the last piece was
         while whole.tell() <= MAX_MAIL:
             row = dict(self._rows([fact.uid], f"{_WHOLE}<{whole.tell()}.{_PIECE}>")).get(fact.uid)
             piece = _section(row) if row else None
+            if piece is None and row and short and whole.tell():
+                piece = b""  # NIL behind the end, which the server had said is farther away
             if piece is None:
                 return None
             if len(piece) > _PIECE:
                 return None if whole.tell() else piece  # the whole, whatever was asked for
             whole.write(piece)
-            if not piece or (len(piece) < _PIECE and whole.tell() >= fact.size):
-                return whole.getvalue()
+            short = len(piece) < _PIECE
+            if not piece or (short and whole.tell() >= fact.size):
+                return whole.getvalue() if whole.tell() <= MAX_MAIL else None
         return None
 
     def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:

@@ -55,7 +55,7 @@ class ImapSession:
         """Split what is there from what will be, at the highest UID that the server has given out."""
         self._connection.until = time.monotonic() + CONNECT_SECONDS
         try:
-            opened = self._connection.examine(folder)
+            opened = self._examine(folder)
             # A server that does not say UIDNEXT: `*` is the last mail.
             newest = opened.next - 1 if opened.next else max(self._connection.search(1, None), default=0)
             total = self._total(opened)
@@ -68,7 +68,7 @@ class ImapSession:
         """The next mails of a lane; see `workers.mail_source.Session`."""
         self._connection.until = bounds.until
         try:
-            opened = self._connection.examine(folder)
+            opened = self._examine(folder)
             if opened.validity != cursor["validity"]:
                 raise Gone(f"{folder}: UIDVALIDITY is {opened.validity} and was {cursor['validity']}")
             pull = _Pull(self._connection, folder, opened, bounds, known)
@@ -79,6 +79,22 @@ class ImapSession:
     def close(self) -> None:
         """End the session."""
         self._connection.close()
+
+    def _examine(self, folder: str) -> Examined:
+        """Open a folder. One at which the server hangs up twice, and which can be reached otherwise, is in no other's way."""
+        try:
+            return self._connection.examine(folder)
+        except NoFolder:
+            raise
+        except Away:
+            self._connection.renew()
+        try:
+            return self._connection.examine(folder)
+        except NoFolder:
+            raise
+        except Away as error:
+            self._connection.renew()
+            raise NoFolder(f"{folder}: {error}") from None
 
     def _total(self, opened: Examined) -> int | None:
         """How many mails there are to fill back; None where counting them would be too much."""

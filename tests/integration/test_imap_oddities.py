@@ -232,6 +232,34 @@ def test_a_folder_that_cannot_be_searched_is_in_no_others_way() -> None:
         pull({rb"UID SEARCH": b"%TAG% NO [SERVERBUG] the index is broken\r\n"})
 
 
+def test_a_folder_at_which_the_server_hangs_up_is_in_no_others_way() -> None:
+    answers = {rb'EXAMINE "?Broken': HANG_UP, rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": well}
+    with scripted(answers) as (mailbox, _):
+        session = mail_imap.open_session(mailbox, None)
+        for call in (lambda: session.begin("Broken"), lambda: session.pull("Broken", "new", CURSOR, Bounds(), Held())):
+            with pytest.raises(NoFolder, match="Broken"):
+                call()
+        assert [1, 2, 3] == numbers(session.pull("INBOX", "new", CURSOR, Bounds(), Held()))
+        session.close()
+
+
+def test_a_large_mail_that_is_smaller_than_the_server_says_is_whole() -> None:
+    whole = b"Subject: n 1\r\n\r\n" + b"x" * (2 * 1024 * 1024 + 5)
+
+    def overstating(line: bytes) -> bytes:
+        if b"BODY" not in line:
+            return facts(1, len(whole) + 700)
+        offset = int(line.split(b"<")[1].split(b".")[0])
+        piece = whole[offset : offset + 1024 * 1024]
+        if not piece:
+            return b"* 1 FETCH (UID 1 BODY[]<%d> NIL)\r\n" % offset
+        return b"* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)\r\n" % (offset, len(piece), piece)
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": overstating})
+
+    assert [whole] == [each.raw for each in pulled.mails]
+
+
 def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:
     answers = {rb"EXAMINE": b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n", rb"UID SEARCH": b"* SEARCH 1 5 3\r\n"}
     with scripted(answers) as (mailbox, _):
