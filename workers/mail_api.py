@@ -125,7 +125,7 @@ class Api:
                 self._spend(units * len(now))
                 wanted = {id_: mails[id_] for id_ in now}
                 requests = [self._request(each.url, each.headers, limit) for each in wanted.values()]
-                answers = self._ask(requests, batch.bounds.size - batch.size)
+                answers = self._ask(requests, batch.bounds.size - batch.size, batch.bounds.hold)
                 whole = self._hand_over(wanted, answers, batch, take, units)
             except (Throttled, Away):
                 if not batch.done:
@@ -177,13 +177,13 @@ class Api:
             raise Away(f"{ours.hostname} gave a link to another host, {given.hostname!r:.100}")
         return Request(url, headers, limit=limit)
 
-    def _ask(self, requests: Sequence[Request], budget: int) -> Answers:
+    def _ask(self, requests: Sequence[Request], budget: int, hold: Callable[[int], None] | None = None) -> Answers:
         """Those that are answered 401 are asked once more, with another token."""
-        answers = self._http.ask([self._signed(each) for each in requests], self._seconds(), budget)
+        answers = self._http.ask([self._signed(each) for each in requests], self._seconds(), budget, hold)
         refused = [n for n, answer in enumerate(answers) if isinstance(answer, Answer) and answer.status == 401]
         if refused:
             self._bearer = self._token(fresh=True)
-            again = self._http.ask([self._signed(requests[n]) for n in refused], self._seconds(), budget)
+            again = self._http.ask([self._signed(requests[n]) for n in refused], self._seconds(), budget, hold)
             for n, answer in zip(refused, again, strict=True):
                 answers[n] = answer
         return answers

@@ -5,7 +5,7 @@ What a deployment says of deliveries holds here too: addresses that may not be c
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Self
@@ -19,7 +19,7 @@ from ops.settings import load_settings
 from ops.tls import client_context
 from pipeline.addresses import Network, literal, refused_host
 from workers.dialling import Dialler, Refused
-from workers.mail_source import Away
+from workers.mail_source import MAX_BYTES, Away
 from workers.sending import Terms, terms_of
 
 AT_ONCE: Final = 4  # requests; as many as Microsoft allows for one mailbox
@@ -29,6 +29,10 @@ MAX_JSON: Final = 16 * 1024 * 1024  # bytes of an answer that is no mail
 _SMALL: Final = 1024 * 1024  # bytes; of larger answers only one is read at a time
 _PIECE: Final = 256 * 1024
 _NO_BODY: Final = b""
+
+
+def _in_nobodys_way(_size: int) -> None:
+    """Where nobody else's answers are as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,15 @@ class MailHttp:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ask(self, requests: Sequence[Request], seconds: float, budget: int = 0) -> list[Answer | Away | None]:
+    def ask(
+        self, requests: Sequence[Request], seconds: float, budget: int = 0, hold: Callable[[int], None] | None = None
+    ) -> list[Answer | Away | None]:
         """What came of each request, in their order, `AT_ONCE` at a time, within `seconds` for all together.
 
-        After `budget` bytes of large answers no other large one is read: then there is None in its place.
+        After `budget` bytes of large answers no other large one is read: then there is None in its place. Before a large
+        one is read, `hold` is told how many bytes there may be, of all until it is told again; what it raises is raised.
         """
-        return self._runner.run(self._ask(requests, seconds, budget))
+        return self._runner.run(self._ask(requests, seconds, _Shelf(budget, hold or _in_nobodys_way)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -99,9 +106,9 @@ class MailHttp:
         if self._dialler is not None:
             await self._dialler.close()
 
-    async def _ask(self, requests: Sequence[Request], seconds: float, budget: int) -> list[Answer | Away | None]:
+    async def _ask(self, requests: Sequence[Request], seconds: float, shelf: "_Shelf") -> list[Answer | Away | None]:
         until = asyncio.get_running_loop().time() + seconds
-        turns, shelf = asyncio.Semaphore(AT_ONCE), _Shelf(budget)
+        turns = asyncio.Semaphore(AT_ONCE)
 
         async def one(request: Request) -> Answer | Away | None:
             try:
@@ -149,8 +156,9 @@ class MailHttp:
 class _Shelf:
     """Where large answers are put, one at a time, until there is enough."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, hold: Callable[[int], None]) -> None:
         self.free = budget
+        self.hold = hold
         self.turn = asyncio.Lock()
 
 
@@ -166,7 +174,12 @@ async def _read(response: aiohttp.ClientResponse, limit: int, shelf: _Shelf) -> 
         if shelf.free <= 0:
             response.close()
             return None
-        whole = await _fill(body, response, limit)
+        # The loop waits with `hold`: nothing else is to be read meanwhile.
+        shelf.hold(MAX_BYTES)
+        whole = await _fill(body, response, min(limit, MAX_BYTES))
+        if not whole and limit > MAX_BYTES:
+            shelf.hold(response.content_length or limit)
+            whole = await _fill(body, response, limit)
         shelf.free -= len(body)
     if whole:
         return Answer(response.status, headers, body)

@@ -19,8 +19,9 @@ from tests_mailboxes import MIB, Asking, at, mail, opened
 
 from workers import mail_gmail, mail_http
 from workers.mail_http import Answer
+from workers.mail_intake import Untaken
 from workers.mail_pace import Paces
-from workers.mail_source import Away, Bounds, Gone, Refused, SourceError, Throttled
+from workers.mail_source import MAX_BYTES, Away, Bounds, Gone, Refused, SourceError, Throttled
 
 
 @pytest.fixture
@@ -366,6 +367,37 @@ def test_large_mails_come_one_at_a_time_and_no_text_is_made_of_them(gmail, monke
     assert max(parsed) < MIB
     assert set(raws) == puller.raws
     assert [1, 1] == [len(each.mails) for each in puller.pulls]
+
+
+def test_nothing_large_is_read_before_there_is_room_for_it_in_the_process(gmail) -> None:
+    gmail.put(mail(0, size=25 * MIB), silent=True)
+    gmail.put(mail(1, size=2 * MIB), silent=True)
+    held: list[int] = []
+    with opened(gmail) as puller:
+        puller.begin()
+        while puller.pull("backfill", Bounds(hold=held.append)).more:
+            pass
+
+    assert 2 == len(puller.raws)
+    assert 2 == held.count(MAX_BYTES)
+    [large] = [size for size in held if size != MAX_BYTES]
+    assert 25 * MIB < large < 2 * 25 * MIB
+
+
+def test_small_mails_ask_for_no_room_and_a_large_one_without_room_is_not_taken(gmail) -> None:
+    def full(_size: int) -> None:
+        raise Untaken("too many large mails at once")
+
+    gmail.put(mail(0), silent=True)
+    with opened(gmail) as puller:
+        puller.begin()
+        puller.pull("backfill", Bounds(hold=full))
+        gmail.put(mail(1, size=9 * MIB))
+        with pytest.raises(Untaken):
+            puller.pull("new", Bounds(hold=full))
+        puller.pull("new")
+
+    assert {mail(0), mail(1, size=9 * MIB)} == puller.raws
 
 
 def test_a_mail_that_is_too_large_is_remembered_and_not_read(gmail, monkeypatch: pytest.MonkeyPatch) -> None:
