@@ -20,7 +20,7 @@ from workers.topology import INBOX_QUEUE, RECEIVED, SETTLE_SECONDS, Declaration
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
 _HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
 _FIRST_WAIT: Final = 0.2
-_LONGEST_WAIT: Final = 5.0
+_LONGEST_WAIT: Final = 2.0  # less than a delivery waits for a connection (`send_amqp.READY_SECONDS`)
 
 LOST: Final = "the connection to the broker was lost"
 AWAY: Final = "not connected"
@@ -48,7 +48,7 @@ class Link:
     """Connects, declares, tells its `side`, and begins anew whenever the connection or the channel ends, until `close`.
 
     `reason` says why nothing can be published just now: not connected, or the broker is in alarm; None while it can be.
-    Waits between attempts grow from 0.2 s to 5 s, with jitter.
+    Waits between attempts grow from 0.2 s to 2 s, with jitter.
     """
 
     def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
