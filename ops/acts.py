@@ -25,6 +25,15 @@ Step = Callable[[Connection, int], int | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A thing of a tenant as a person names it, and who does something to it."""
+
+    tenant: str
+    name: str
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """Who does what to which."""
 

@@ -1,14 +1,15 @@
 """Connections to Postgres, and the only COMMIT."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 __all__ = [
     "CHECK_VIOLATION",
@@ -18,9 +19,12 @@ __all__ = [
     "lacks_partition",
     "make_engine",
     "passes",
+    "persist",
     "sqlstate",
     "transaction",
 ]
+
+_Result = TypeVar("_Result")
 
 #: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
@@ -90,6 +94,31 @@ def passes(error: BaseException) -> bool:
     if sqlstate(cause):
         return sqlstate(cause).startswith(_PASSING)
     return isinstance(cause, PoolTimeout | psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def persist(
+    engine: Engine,
+    seconds: float,
+    work: Callable[[Connection], _Result],
+    *,
+    lost: Callable[[BaseException | None, int], None] = lambda _error, _tries: None,
+    longest: float = 2.0,
+) -> _Result:
+    """What `work` gives, in a transaction that is committed: tried again for `seconds` while what goes wrong `passes`.
+
+    `lost` is told of each failure before the next try, and how many there have been; `longest` is the longest wait between
+    two, in seconds. Raises the last failure.
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception(passes),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential_jitter(multiplier=0.05, max=longest, jitter=longest / 10),
+        before_sleep=lambda state: lost(state.outcome.exception() if state.outcome else None, state.attempt_number),
+        reraise=True,
+    ):
+        with attempt, transaction(engine) as conn:
+            result = work(conn)
+    return result
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,12 +1,11 @@
 """What operators do to one endpoint: turn it on and off, force its breaker. Each act is one transaction, audit and all."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
 
-from ops.acts import Step
+from ops.acts import Named, Step
 from ops.db import transaction
 from ops.errors import OpsError
 from ops.reader import known_endpoint, known_tenant, snapshot
@@ -19,15 +18,6 @@ from pipeline.store.missed import Missed
 from schemas.health import Health
 
 REMOVED = "it was removed: configure it again with `waxseal apply`"
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """An endpoint as a person names it, and who does something to it."""
-
-    tenant: str
-    name: str
-    who: str = ""
 
 
 def list_endpoints(engine: Engine, tenant: str | None) -> Iterator[View]:

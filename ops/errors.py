@@ -4,8 +4,7 @@ OpsError
 ├── Misconfigured    a setting is missing or wrong: fix it and start again
 ├── ServersMissing   PostgreSQL or RabbitMQ is not installed: install it, or use containers
 ├── NotReady         a process did not come up in time: its log says why
-├── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
-└── NotRunning       nothing to talk to: start it
+└── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
 """
 
 
@@ -27,7 +26,3 @@ class NotReady(OpsError):
 
 class AlreadyRunning(OpsError):
     """Another supervisor holds the data folder."""
-
-
-class NotRunning(OpsError):
-    """What was asked needs a running system."""

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
+from ops.acts import Named
 from ops.db import transaction
 from ops.errors import NotReady, OpsError
 from ops.reader import known_tenant, snapshot
@@ -24,15 +24,6 @@ _PLAIN: Final = ("tenant", "name", "kind", "username", "state", "reason", "failu
 _TIMES: Final = ("state_at", "began_at", "pulled_at", "next_pull_at", "reconciled_at", "failing_since", "lease_until")
 
 Asked = tuple[int, str, datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A mailbox as a person names it, and who does something to it."""
-
-    tenant: str
-    name: str
-    who: str = ""
 
 
 def list_mailboxes(engine: Engine, tenant: str | None) -> Iterator[View]:

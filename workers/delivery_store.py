@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import metrics
-from ops.db import Connection, Engine, lacks_partition, passes, transaction
+from ops.db import Connection, Engine, lacks_partition, passes, persist, transaction
 from pipeline.breaker import DEFAULT, BreakerPolicy
 from pipeline.endpoints import Change
 from pipeline.room import opens_at
@@ -131,22 +130,13 @@ class DeliveryStore:
         return _Written(settled, [too_old[delivery.id] for delivery in expired], given_up)
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
-        for attempt in Retrying(
-            retry=retry_if_exception(passes),
-            stop=stop_after_delay(seconds),
-            wait=wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.2),
-            before_sleep=self._in_trouble,
-            reraise=True,
-        ):
-            with attempt, transaction(self.engine) as conn:
-                result = work(conn)
+        result = persist(self.engine, seconds, work, lost=self._in_trouble)
         self.trouble = None
         return result
 
-    def _in_trouble(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
+    def _in_trouble(self, error: BaseException | None, tries: int) -> None:
         self.trouble = f"Postgres: {type(error).__name__}"
-        _log.warning("database_lost", tries=state.attempt_number, error=_one_line(error))
+        _log.warning("database_lost", tries=tries, error=_one_line(error))
 
 
 def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> None:

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import metrics
-from ops.db import Engine, passes, transaction
+from ops.db import Engine, passes, persist, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.deliver import retry_after
@@ -132,15 +131,7 @@ class Tokens:
 
     def _swap(self, mailbox: Mailbox, old: bytes | None, new: bytes, seconds: float = 0.0) -> bool:
         with _excused():
-            for attempt in Retrying(
-                retry=retry_if_exception(passes),
-                stop=stop_after_delay(seconds),
-                wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
-                reraise=True,
-            ):
-                with attempt, transaction(self._engine) as conn:
-                    swapped = store.swap(conn, mailbox.id, old, new)
-        return swapped
+            return persist(self._engine, seconds, lambda conn: store.swap(conn, mailbox.id, old, new), longest=1.0)
 
 
 @dataclass(slots=True)

@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 import structlog
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops import mail_metrics
-from ops.db import Connection, Engine, passes, transaction
+from ops.db import Connection, Engine, passes, persist
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.backoff import JITTER
@@ -210,19 +209,11 @@ class Puller:
         return "internal"
 
     def _in(self, work: Callable[[Connection], _Result]) -> _Result:
-        for attempt in Retrying(
-            retry=retry_if_exception(passes),
-            stop=stop_after_delay(STORE_SECONDS),
-            wait=wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.2),
-            before_sleep=lambda state: self._in_trouble(state.outcome.exception() if state.outcome else None),
-            reraise=True,
-        ):
-            with attempt, transaction(self._engine) as conn:
-                result = work(conn)
+        result = persist(self._engine, STORE_SECONDS, work, lost=self._in_trouble)
         self.trouble = None
         return result
 
-    def _in_trouble(self, error: BaseException | None) -> None:
+    def _in_trouble(self, error: BaseException | None, _tries: int) -> None:
         self.trouble = f"Postgres: {type(error).__name__}"
 
 

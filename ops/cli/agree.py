@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.cli.run import DATA
 from ops.cli.show import JSON, progress
 
 if TYPE_CHECKING:
@@ -89,6 +91,28 @@ def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         chosen = option(chosen)
     return chosen
+
+
+def on_one(options: Callable[[Callable[..., Any]], Callable[..., Any]] = naming) -> Callable[..., Callable[..., Any]]:
+    """What an act on one thing of a tenant takes, as `engine`, `named` and `terms`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.argument("tenant")
+        @click.argument("name")
+        @options
+        @DATA
+        @wraps(command)
+        def act(tenant: str, name: str, terms: Terms, data: Path, **others: Any) -> Any:
+            from ops.acts import Named
+            from ops.reader import open_engine
+            from ops.stack import settings_for
+
+            with open_engine(settings_for(data, "database_url")) as engine:
+                return command(engine=engine, named=Named(tenant, name, terms.who), terms=terms, **others)
+
+        return act
+
+    return decorate
 
 
 def _name(who: str | None) -> str:

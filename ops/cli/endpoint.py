@@ -3,14 +3,12 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.agree import Terms, acting, naming
+from ops.cli.agree import Terms, acting, on_one
 from ops.cli.plain import PlainGroup
 from ops.cli.run import DATA
 from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
@@ -18,7 +16,7 @@ from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ops.endpoints import Named
+    from ops.acts import Named
 
 _ENDPOINT: tuple[Column, ...] = (
     ("tenant", "tenant"),
@@ -72,35 +70,13 @@ def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
 
     Example: waxseal endpoint show acme billing
     """
-    from ops.endpoints import Named
+    from ops.acts import Named
     from ops.endpoints import show_endpoint as shown
     from ops.reader import open_engine
     from ops.stack import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
         show_fields(shown(engine, Named(tenant, name)), as_json)
-
-
-def on_one(options: Callable[[Callable[..., Any]], Callable[..., Any]] = naming) -> Callable[..., Callable[..., Any]]:
-    """What an act on one endpoint takes, as `engine`, `named` and `terms`."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @click.argument("tenant")
-        @click.argument("name")
-        @options
-        @DATA
-        @wraps(command)
-        def act(tenant: str, name: str, terms: Terms, data: Path, **others: Any) -> Any:
-            from ops.endpoints import Named
-            from ops.reader import open_engine
-            from ops.stack import settings_for
-
-            with open_engine(settings_for(data, "database_url")) as engine:
-                return command(engine=engine, named=Named(tenant, name, terms.who), terms=terms, **others)
-
-        return act
-
-    return decorate
 
 
 @endpoint.command()

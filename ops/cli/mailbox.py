@@ -2,14 +2,12 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.cli.agree import Terms, naming
+from ops.cli.agree import Terms, on_one
 from ops.cli.plain import PlainGroup
 from ops.cli.reauthorize import reauthorize
 from ops.cli.run import DATA
@@ -18,7 +16,7 @@ from ops.cli.show import JSON, Column, moment, show_fields, show_json, show_list
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ops.mailboxes import Named
+    from ops.acts import Named
 
 
 def _backfill(row: Any) -> str:
@@ -78,7 +76,8 @@ def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
 
     Example: waxseal mailbox status acme support
     """
-    from ops.mailboxes import Named, show_mailbox
+    from ops.acts import Named
+    from ops.mailboxes import show_mailbox
     from ops.reader import open_engine
     from ops.stack import settings_for
 
@@ -86,28 +85,9 @@ def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
         show_fields(show_mailbox(engine, Named(tenant, name)), as_json)
 
 
-def on_one(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What an act on one mailbox takes, as `engine`, `named` and `terms`."""
-
-    @click.argument("tenant")
-    @click.argument("name")
-    @naming
-    @DATA
-    @wraps(command)
-    def act(tenant: str, name: str, terms: Terms, data: Path, **others: Any) -> Any:
-        from ops.mailboxes import Named
-        from ops.reader import open_engine
-        from ops.stack import settings_for
-
-        with open_engine(settings_for(data, "database_url")) as engine:
-            return command(engine=engine, named=Named(tenant, name, terms.who), terms=terms, **others)
-
-    return act
-
-
 @mailbox.command()
 @click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
-@on_one
+@on_one()
 def pause(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
     """Pull a mailbox no more, until it is resumed. Nothing is lost: what arrives meanwhile is read then.
 
@@ -120,7 +100,7 @@ def pause(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
 
 
 @mailbox.command()
-@on_one
+@on_one()
 def resume(engine: "Engine", named: "Named", terms: Terms) -> None:
     """Pull a mailbox again that is paused, or whose credentials were refused.
 
@@ -134,7 +114,7 @@ def resume(engine: "Engine", named: "Named", terms: Terms) -> None:
 
 @mailbox.command()
 @click.option("--folder", help="Only this one.  [default: all]")
-@on_one
+@on_one()
 def resync(engine: "Engine", named: "Named", terms: Terms, folder: str | None) -> None:
     """Compare all that is in a mailbox with all that is held, and fetch what is missing.
 

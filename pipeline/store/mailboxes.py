@@ -73,8 +73,6 @@ MOVE = text("""
       error = CASE WHEN :state = 'active' THEN NULL ELSE error END
     WHERE id = :id AND state <> :state AND (CAST(:from_ AS text) IS NULL OR state = :from_)""")
 
-TOKENS = text("SELECT tokens FROM mailbox WHERE id = :id")
-LOCK_TOKENS = text("SELECT tokens FROM mailbox WHERE id = :id FOR UPDATE")
 PUT_TOKENS = text("UPDATE mailbox SET tokens = :tokens WHERE id = :id")
 
 NOTE = text("""
@@ -132,12 +130,6 @@ def move_from(
     """As `move`, of a mailbox that is in the state `from_`."""
     moved = {"id": id_, "state": state, "reason": storable(reason), "now": now, "from_": from_}
     return conn.execute(MOVE, moved).rowcount == 1
-
-
-def tokens(conn: Connection, id_: int, *, lock: bool = False) -> bytes | None:
-    """What the provider gave since the credentials were configured, encrypted; with `lock`, held until the transaction ends."""
-    found: bytes | None = conn.execute(LOCK_TOKENS if lock else TOKENS, {"id": id_}).scalar()
-    return found
 
 
 def put_tokens(conn: Connection, id_: int, sealed: bytes | None) -> None:

@@ -16,6 +16,7 @@ from pika.exceptions import AMQPError
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, make_url
 from tests_s3 import s3_server
+from tests_sink import Sink
 
 from ops.db import make_engine
 from ops.migrate import migrate
@@ -122,6 +123,15 @@ def s3() -> Iterator[str]:
     """The address of a private S3."""
     with s3_server() as address:
         yield address
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A subscriber over HTTP, while the test runs."""
+    sink = Sink()
+    sink.start()
+    yield sink
+    sink.stop()
 
 
 @pytest.fixture

@@ -37,14 +37,6 @@ Deliver = Callable[..., None]
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
-
-
-@pytest.fixture
 def endpoint(database, sink) -> Callable[..., int]:
     """Adds an endpoint on a path of the sink; gives its id."""
     database.add_tenant()

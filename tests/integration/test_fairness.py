@@ -1,9 +1,8 @@
 """Whose deliveries wait for whose: not for an endpoint that hangs or fails, nor for retries of their own endpoint."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import pytest
 from sqlalchemy import Engine
 from tests_deliveries import event, owe
 from tests_sink import Request, Sink
@@ -21,14 +20,6 @@ STALL = 1.0  # seconds for which a machine that is shared may stand still
 
 RETRIES = 1500  # that are overdue
 IN_BETWEEN = 300  # of them that may come between a new delivery's planning and its arrival: what was claimed before it
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 def paced(engine: Engine, sink: Sink, name: str, endpoints: Sequence[int], ill: Sequence[int] = ()) -> list[float]:

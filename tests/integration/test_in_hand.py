@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests_deliveries import claimed, event, in_message, owe
-from tests_sink import Sink
 from tests_support import NO_BLOBS, wait_for
 
 from ops.db import transaction
@@ -20,14 +19,6 @@ from workers.sending import Terms
 LEASE = 1.5  # seconds
 
 Hand = Callable[[], None]
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tests_cli import Cli
 from tests_deliveries import claimed, event, in_message, owe
 from tests_ingress import Ingress, drain, empty_inbox, running
 from tests_s3 import make_bucket, variables
-from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.blobs import ASIDE, Blobs
@@ -71,14 +70,6 @@ def cli(configured: Any, servers: PrivateServers, place: Path) -> Cli:
     cli = Cli(configured, servers.amqp_url, owner=True)
     cli.environment["WAXSEAL_BLOBS"] = str(place)
     return cli
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 @pytest.fixture

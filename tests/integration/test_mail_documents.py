@@ -18,7 +18,6 @@ from standardwebhooks import Webhook
 from tests_cli import Cli
 from tests_deliveries import claimed, in_message
 from tests_nasty import NASTY, PLAIN, headed, multipart, part
-from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.blobs import Blobs
@@ -270,14 +269,6 @@ def _owner(database: Any) -> Engine:
 
 
 # Delivery.
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from urllib.request import urlopen
@@ -16,7 +16,6 @@ from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import make_url
 from tests_broker import broker_stopped
 from tests_deliveries import claimed, event, owe
-from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.ports import choose_ports
@@ -25,14 +24,6 @@ from schemas.delivery import Claim
 from workers.broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 @pytest.fixture

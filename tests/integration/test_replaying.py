@@ -15,7 +15,6 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import make_url
 from tests_cli import Cli
-from tests_sink import Sink
 from tests_support import wait_for
 
 from ops.db import make_engine, transaction
@@ -71,14 +70,6 @@ def start(cli) -> Iterator[Start]:
 
         start.end = running.close  # type: ignore[attr-defined]
         yield start
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 def count(database, query: str) -> int:

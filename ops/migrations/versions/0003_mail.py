@@ -1,8 +1,6 @@
 """Mailboxes: configuration, leases, cursors, what is held."""
 
-from pathlib import Path
-
-from alembic import op
+from ops.migrations import refuse, run_beside
 
 revision = "0003"
 down_revision = "0002"
@@ -12,11 +10,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Creates everything in the SQL file beside this one, in the caller's transaction."""
-    driver = op.get_bind().connection.driver_connection
-    assert driver is not None
-    driver.execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
+    run_beside(__file__)
 
 
 def downgrade() -> None:
     """Is refused: a ledger is not taken back."""
-    raise RuntimeError("a ledger is append-only: restore a backup instead of downgrading")
+    refuse()
