@@ -2,33 +2,16 @@ import base64
 import hmac
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests_kinds import Headers, at, source, verdict
 from tests_support import ROOT
 
-from pipeline.kinds import KINDS, Unverified, check
+from pipeline.kinds import KINDS, check
 from schemas.source import KINDS as NAMES
 from schemas.source import Source
-
-Headers = dict[str, str]
-
-
-def source(kind: str, *secrets: str, **options: str) -> Source:
-    return Source("acme", "shop", kind, secrets, options=options)
-
-
-def at(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def verdict(a_source: Source, headers: Headers, body: bytes, now: datetime) -> str:
-    try:
-        KINDS[a_source.kind].verify(a_source, headers, body, now)
-    except Unverified as error:
-        return error.reason
-    return "verified"
 
 
 def test_every_kind_that_the_schema_names_is_known_and_amqp_is_not_taken_over_http() -> None:

@@ -4,35 +4,18 @@ import hmac
 import json
 from base64 import b64encode
 from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from tests_kinds import Headers, at, source, verdict
 
-from pipeline.kinds import KINDS, PATH, Unverified, check
+from pipeline.kinds import KINDS, PATH, check
 from pipeline.receive import receive
 from schemas.source import Source
 
-Headers = dict[str, str]
 FORM = "application/x-www-form-urlencoded"
-
-
-def source(kind: str, *secrets: str, **options: str) -> Source:
-    return Source("acme", "shop", kind, secrets, options=options)
-
-
-def at(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def verdict(a_source: Source, headers: Headers, body: bytes, now: datetime) -> str:
-    try:
-        KINDS[a_source.kind].verify(a_source, headers, body, now)
-    except Unverified as error:
-        return error.reason
-    return "verified"
 
 
 def described(a_source: Source, headers: Headers, body: bytes) -> Headers:

@@ -1,0 +1,24 @@
+"""What tests of the kinds share: a source, a moment, and what a kind says of a message."""
+
+from datetime import UTC, datetime
+
+from pipeline.kinds import KINDS, Unverified
+from schemas.source import Source
+
+Headers = dict[str, str]
+
+
+def source(kind: str, *secrets: str, **options: str) -> Source:
+    return Source("acme", "shop", kind, secrets, options=options)
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def verdict(a_source: Source, headers: Headers, body: bytes, now: datetime) -> str:
+    try:
+        KINDS[a_source.kind].verify(a_source, headers, body, now)
+    except Unverified as error:
+        return error.reason
+    return "verified"
