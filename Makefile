@@ -1,5 +1,7 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
+# Test files that run side by side. Most of them wait for servers, so more than there are cores pay.
+TESTERS ?= 4
 BIN := .venv/bin
 
 .PHONY: help demo test lint bench fuzz setup clean
@@ -12,7 +14,7 @@ demo: setup     ## run the whole system and send real traffic through it
 
 test: lint      ## lint, then all tests on real servers, with coverage; ARGS='-k name' for some
 	@$(PYTHON) -m ops.bootstrap --tests
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term --durations=20 $(ARGS)
 
 lint: setup     ## rules, format, types
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
+from tests_support import wait_for
 from tests_wire import Script, Wire, answers, wire
 
 from schemas.delivery import Receipt
@@ -255,22 +256,18 @@ def test_tries_that_are_given_up_leave_no_socket_and_no_complaint() -> None:
     async def main(sender: HttpSender) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
         bodies = owed(), owed(b"x" * 9_000_000)
-        tries = [
-            asyncio.ensure_future(sender.send(to(url), body, seconds))
-            for url in urls
-            for body in bodies
-            for seconds in (0.1, 5.0)
-        ]
-        await asyncio.sleep(0.2)
+        tries = [asyncio.ensure_future(sender.send(to(url), body, seconds)) for body in bodies for seconds in (1.0, 30.0)]
+        await asyncio.to_thread(wait_for, lambda: server.connections == len(tries))
+        await asyncio.wait(tries, timeout=1.5)  # the deadlines of two end; the other two are cancelled
         for each in tries:
             each.cancel()
         await asyncio.gather(*tries, return_exceptions=True)
-        await asyncio.sleep(0.6)
+        await asyncio.to_thread(wait_for, lambda: len(server.notes) == len(tries))
 
     with wire(silent) as plain, wire(tunnels) as proxy:
-        urls = [plain.url()]
+        server, url = plain, plain.url()
         run(HttpSender, main)
-        urls = [proxy.url("https").replace("127.0.0.1", "localhost")]
+        server, url = proxy, proxy.url("https").replace("127.0.0.1", "localhost")
         run(HttpSender, main, replace(LOCAL, proxy=f"http://127.0.0.1:{proxy.port}"))
 
     assert ["closed"] * 4 == plain.notes
