@@ -1,29 +1,33 @@
 """`bench delivery`: from due rows to settled rows beside one actor per delivery, and from publish to received.
 
 Twenty endpoints in one process, the sink; each event is for one of them. Latencies count from the moment an event was due to
-be published, so that a system that falls behind cannot hide it.
+be published, so that a system that falls behind cannot hide it. Our relay and deliver processes run against two of the peer,
+each with as many deliveries on tables that nobody used before; the order alternates from round to round.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ops.bench.cpu import Cpu, CpuMeter, cpu_per_event, mean
 from ops.bench.delivery_stage import DEADLINE, ENDPOINTS, Stage
 from ops.bench.load import BODY_BYTES, SUBJECTS, new_run
 from ops.bench.report import percentiles, ratio, report
 from ops.errors import OpsError
 from ops.servers import private_servers
+from ops.settings import Settings
 
 RATES = (50, 200, 500, 1000)  # events per second
 DISTURBED = 500  # of these, the rate at which one endpoint then hangs and one fails
 WARM = 0.1  # of the deliveries, and of the latencies, that are not counted: starting up is no part of them
+ROUNDS = 2  # of the race with the peer
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
@@ -35,11 +39,10 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _results(stage: Stage, *, quick: bool) -> dict[str, Any]:
-    backlog, tasks, seconds = (5_000, 500, 3) if quick else (100_000, 5_000, 20)
-    found: dict[str, Any] = {"endpoints": ENDPOINTS, "body_bytes": BODY_BYTES, "backlog": backlog}
+    backlog, raced, rounds, seconds = (2_000, 500, 1, 2) if quick else (100_000, 20_000, ROUNDS, 20)
+    found: dict[str, Any] = {"endpoints": ENDPOINTS, "body_bytes": BODY_BYTES, "backlog": backlog, "raced": raced}
+    found |= _raced(stage, raced, rounds)
     found |= _backlog(stage, backlog)
-    found |= _peer(stage, tasks)
-    found["ratio_to_dramatiq"] = ratio(found["deliveries_per_s"], found["dramatiq_deliveries_per_s"])
     with _processes(stage, "ingest", "relay", "deliver"):
         _paced(stage, 20, 2)
         for rate in RATES:
@@ -50,47 +53,68 @@ def _results(stage: Stage, *, quick: bool) -> dict[str, Any]:
     return found
 
 
-def _backlog(stage: Stage, count: int) -> dict[str, Any]:
-    """Drains `count` deliveries that are due, with one relay and one deliver process."""
+def _raced(stage: Stage, count: int, rounds: int) -> dict[str, Any]:
+    """`count` deliveries by ours and by the peer, in alternating order; the means of the rounds."""
+    races: dict[str, list[dict[str, float]]] = {"ours": [], "dramatiq": []}
+    contestants = [("ours", _ours), ("dramatiq", _peer)]
+    for number in range(rounds):
+        for name, race in contestants if number % 2 == 0 else reversed(contestants):
+            stage.renew()
+            races[name].append(race(stage, count))
+    ours, peer = (mean(found) for found in races.values())
+    return {
+        **{f"raced_{name}": value for name, value in ours.items()},
+        **{f"dramatiq_{name}": value for name, value in peer.items()},
+        "ratio_to_dramatiq": ratio(ours["deliveries_per_s"], peer["deliveries_per_s"]),
+    }
+
+
+def _backlog(stage: Stage, count: int) -> dict[str, float]:
+    """Drains `count` deliveries that are due on fresh tables, with one relay and one deliver process."""
+    stage.renew()
+    return mean([_ours(stage, count)])
+
+
+def _ours(stage: Stage, count: int) -> dict[str, float]:
     stage.plan(count)
     with _processes(stage, "deliver") as [deliver]:
         time.sleep(2)  # the relay alone is to be waited for
         began = time.monotonic()
         with _processes(stage, "relay") as [relay]:
-            rate, rss = _drained(stage, count, [deliver, relay])
-            seconds = time.monotonic() - began
-    return {
-        "deliveries_per_s": rate,
-        "drain_s": round(seconds, 2),
-        "deliver_rss_mib": rss[0],
-        "relay_rss_mib": rss[1],
-    }
+            found = _drained(stage, count, {"deliver": deliver, "relay": relay})
+            return found | {"drain_s": time.monotonic() - began}
 
 
-def _peer(stage: Stage, count: int) -> dict[str, Any]:
+def _peer(stage: Stage, count: int) -> dict[str, float]:
     from ops.bench.delivery_peer import hand_out  # noqa: PLC0415 - imports what only benchmarks need
 
     stage.plan(count)
     hand_out(stage.servers.amqp_url, stage.engine)
-    with _running(stage, [[sys.executable, "-m", "ops.bench.delivery_peer"]]) as processes:
-        rate, rss = _drained(stage, count, processes)
-    return {"dramatiq_deliveries_per_s": rate, "dramatiq_rss_mib": rss[0]}
+    env = stage.env | {"dramatiq_queue_prefetch": str(Settings().max_leased)}  # as many in hand as ours may have
+    with _running(env, [[sys.executable, "-m", "ops.bench.delivery_peer"]] * 2) as [one, other]:
+        return _drained(stage, count, {"one": one, "other": other})
 
 
-def _drained(stage: Stage, count: int, processes: Sequence[psutil.Process]) -> tuple[float, list[float]]:
-    """The rate, and the largest resident size of each process: from the first tenth received until the last is settled."""
+def _drained(stage: Stage, count: int, processes: Mapping[str, psutil.Process]) -> dict[str, float]:
+    """From the first tenth received until the last is settled: the rate, the CPU per delivery, the largest resident sizes."""
     before, began = stage.requests(), time.monotonic()
-    warm: tuple[float, int] | None = None
-    rss = [0] * len(processes)
+    meter = CpuMeter(stage.servers, list(processes.values()))
+    launched = (began, 0, meter.read())
+    warm: tuple[float, int, Cpu] | None = None
+    rss = dict.fromkeys(processes, 0)
     while stage.unfinished():
         time.sleep(0.05)
-        rss = [max(most, process.memory_info().rss) for most, process in zip(rss, processes, strict=True)]
+        rss = {name: max(rss[name], process.memory_info().rss) for name, process in processes.items()}
         if warm is None and (done := stage.requests() - before) >= count * WARM:
-            warm = (time.monotonic(), done)
+            warm = (time.monotonic(), done, meter.read())
         if time.monotonic() > began + DEADLINE:
             raise OpsError(f"{stage.requests() - before} of {count} deliveries after {DEADLINE:.0f} s")
-    started, done = warm or (began, 0)
-    return round((count - done) / (time.monotonic() - started), 1), [round(each / 2**20, 1) for each in rss]
+    started, done, used = warm or launched
+    return {
+        "deliveries_per_s": (count - done) / (time.monotonic() - started),
+        **cpu_per_event(list(processes), used, meter.read(), count - done),
+        **{f"{name}_rss_mib": each / 2**20 for name, each in rss.items()},
+    }
 
 
 def _paced(stage: Stage, rate: int, seconds: float, ill: int = 0) -> list[float]:
@@ -134,13 +158,13 @@ def _named(latencies: list[float], condition: str) -> dict[str, float]:
 @contextmanager
 def _processes(stage: Stage, *names: str) -> Iterator[Sequence[psutil.Process]]:
     """Runs processes of ours while the block runs."""
-    with _running(stage, [[sys.executable, "-m", "ops.cli", name] for name in names]) as processes:
+    with _running(stage.env, [[sys.executable, "-m", "ops.cli", name] for name in names]) as processes:
         yield processes
 
 
 @contextmanager
-def _running(stage: Stage, commands: Sequence[Sequence[str]]) -> Iterator[Sequence[psutil.Process]]:
-    processes = [psutil.Popen(command, env=stage.env, stdout=subprocess.DEVNULL) for command in commands]
+def _running(env: Mapping[str, str], commands: Sequence[Sequence[str]]) -> Iterator[Sequence[psutil.Process]]:
+    processes = [psutil.Popen(command, env=env, stdout=subprocess.DEVNULL) for command in commands]
     try:
         yield processes
     finally:

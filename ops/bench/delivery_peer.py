@@ -1,7 +1,8 @@
 """The peer of `bench delivery`: one dramatiq actor per delivery.
 
 It does the same work for each: the same claim fences it, the same statements load and settle it, the same headers are signed,
-the same sink is called over kept connections. What it lacks is the batch.
+the same sink is called over kept connections, from a plain connection pool. What it lacks is the batch. Claiming and publishing
+come before it starts and are not timed, which ours has to do meanwhile.
 """
 
 import http.client
@@ -17,7 +18,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine
 
-from ops.db import make_engine, transaction
+from ops.bench.private import plain_engine
+from ops.db import transaction
 from ops.secrets import Vault
 from ops.settings import Settings, load_settings
 from pipeline.claim import Lease, claim_anything
@@ -44,6 +46,7 @@ def hand_out(amqp_url: str, engine: Engine) -> int:
     count, lease, now = 0, uuid4(), datetime.now(UTC)
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
         channel = connection.channel()
+        channel.queue_purge(QUEUE)
         while True:
             with transaction(engine) as conn:
                 claims = claim_anything(conn, Lease(lease, now, now + timedelta(hours=1)), CHUNK)
@@ -61,7 +64,7 @@ class _Office:
     """What the threads share, and a kept connection for each."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = make_engine(settings.database_url, pool_size=THREADS)
+        self.engine = plain_engine(settings.database_url, THREADS)
         with transaction(self.engine) as conn:
             self.catalog: Catalog = catalog.load(conn, Vault(settings.fernet_keys()).decrypt)
         self._kept = threading.local()

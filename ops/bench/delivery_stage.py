@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from ops.apply import apply_file
 from ops.bench.load import BODY_BYTES, SUBJECTS
-from ops.bench.private import configure
+from ops.bench.private import configure, fresh_database
 from ops.db import make_engine, transaction
 from ops.errors import OpsError
 from ops.ports import choose_ports
@@ -38,11 +38,10 @@ class Stage:
         self.servers = servers
         self.port = choose_ports(["sink"], {})["sink"]
         self.env = configure(servers, folder, config(self.port))
-        self.engine: Engine = make_engine(servers.database_url, pool_size=2)
-        self._settings = Settings(database_url=servers.database_url, keys=self.env["WAXSEAL_KEYS"])
         self._file = folder / "disturbed.yaml"
-        self._planned = 0
         self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
+        self._template = servers.database_url
+        self._use(self._template)
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +50,11 @@ class Stage:
         self._sink.terminate()
         self._sink.wait(10)
         self.engine.dispose()
+
+    def renew(self) -> None:
+        """Goes on with tables that nobody used before. No process of the stage may be running."""
+        self.engine.dispose()
+        self._use(fresh_database(self._template))
 
     def plan(self, count: int) -> None:
         """Appends `count` events, each due at one of the endpoints."""
@@ -85,6 +89,12 @@ class Stage:
         """Makes one endpoint hang and one fail."""
         self._file.write_text(config(self.port, "hanging", "failing"), encoding="utf-8")
         apply_file(self._file, self._settings)
+
+    def _use(self, database_url: str) -> None:
+        self.env["WAXSEAL_DATABASE_URL"] = database_url
+        self.engine: Engine = make_engine(database_url, pool_size=2)
+        self._settings = Settings(database_url=database_url, keys=self.env["WAXSEAL_KEYS"])
+        self._planned = 0
 
     def _plan(self, numbers: range, key: bytes, subscribed: Subscriptions) -> None:
         with transaction(self.engine) as conn:

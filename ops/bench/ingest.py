@@ -1,113 +1,164 @@
 """`bench ingest`: from a full inbox to committed entries, beside one task per event and a loop without any logic.
 
-Every contestant takes the same events from RabbitMQ and leaves rows in the same tables of the same Postgres.
+Every contestant takes as many of the same events from RabbitMQ, prefetches as much, and leaves rows in tables of the same
+Postgres that nobody used before. One process of ours runs against one of a peer, two against two. The order alternates from
+round to round, because the machine's speed changes meanwhile.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 from sqlalchemy import Engine
 
+from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
-from ops.bench.private import configure
+from ops.bench.private import configure, fresh_database
 from ops.bench.report import ratio, report
 from ops.db import make_engine, transaction
 from ops.errors import OpsError
-from ops.servers import private_servers
+from ops.servers import PrivateServers, private_servers
+from ops.settings import Settings
 from pipeline.store import ledger
 
-WARM = 0.1  # of the events, not timed: starting up is no part of the rate
-DEADLINE = 120.0  # seconds for one contestant
+ROUNDS: Final = 2
+WINDOW: Final = (0.1, 0.8)  # of the events, what is timed: with a full prefetch at both ends, without starting and running dry
+DEADLINE: Final = 240.0  # seconds for one contestant
+LOOK: Final = 0.05  # seconds between two looks at how many entries there are: the looks cost Postgres time as well
 
 Environment = dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Who runs: what fills its queue, and the command of each of its processes."""
+
+    name: str
+    fill: Callable[[str, int], None]
+    command: Sequence[str]
+    processes: int = 1
+
+
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Runs all contestants one after the other on fresh private servers; gives the report of CONTRACT §8."""
-    events, tasks = (5_000, 1_000) if quick else (60_000, 6_000)
+    events, rounds = (2_000, 1) if quick else (30_000, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
         with private_servers(folder) as servers:
             env = configure(servers, folder, CONFIG.format(url="http://127.0.0.1:9/"))
-            engine = make_engine(servers.database_url, pool_size=1)
-            figures = _figures(engine, env, servers.amqp_url, events, tasks)
-            engine.dispose()
-            return report("ingest", _compared(figures, events), servers.database_url)
+            env["dramatiq_queue_prefetch"] = str(Settings().prefetch)
+            return report("ingest", _compared(_figures(servers, env, events, rounds), events, rounds), servers.database_url)
 
 
-def _figures(engine: Engine, env: Environment, amqp_url: str, events: int, tasks: int) -> dict[str, dict[str, float]]:
+def _figures(servers: PrivateServers, env: Environment, events: int, rounds: int) -> dict[str, dict[str, float]]:
+    contestants = _contestants()
+    found: dict[str, list[dict[str, float]]] = {one.name: [] for one in contestants}
+    for number in range(rounds):
+        for one in contestants if number % 2 == 0 else reversed(contestants):
+            url = fresh_database(servers.database_url)
+            one.fill(servers.amqp_url, events)
+            race = _floor if one.name == "floor" else _race
+            found[one.name].append(race(servers, env | {"WAXSEAL_DATABASE_URL": url}, events, one))
+    return {name: mean(each) for name, each in found.items()}
+
+
+def _contestants() -> Sequence[Contestant]:
     from ops.bench import peers  # noqa: PLC0415 - imports what only the peers need
 
-    ours, figures = [sys.executable, "-m", "ops.cli", "ingest"], {}
-    for name, commands in (("one_process", [ours]), ("two_processes", [ours, ours])):
-        peers.fill_inbox(amqp_url, events)
-        figures[name] = _race(engine, env, events, commands)
-    peers.fill_inbox(amqp_url, events)
-    figures["floor"] = _floor(env, events)
-    peers.fill_dramatiq(amqp_url, tasks)
-    figures["dramatiq"] = _race(engine, env, tasks, [_peer("dramatiq")])
-    peers.fill_celery(amqp_url, tasks)
-    figures["celery"] = _race(engine, env, tasks, [_peer("celery")])
-    return figures
+    ours = [sys.executable, "-m", "ops.cli", "ingest"]
+    return (
+        Contestant("one_process", peers.fill_inbox, ours),
+        Contestant("floor", peers.fill_inbox, _peer("floor")),
+        Contestant("dramatiq", peers.fill_dramatiq, _peer("dramatiq")),
+        Contestant("celery", peers.fill_celery, _peer("celery")),
+        Contestant("dramatiq_two_processes", peers.fill_dramatiq, _peer("dramatiq"), 2),
+        Contestant("celery_two_processes", peers.fill_celery, _peer("celery"), 2),
+        Contestant("two_processes", peers.fill_inbox, ours, 2),
+    )
 
 
-def _compared(figures: dict[str, dict[str, float]], events: int) -> dict[str, Any]:
-    ours = figures["one_process"]["events_per_s"]
+def _compared(figures: dict[str, dict[str, float]], events: int, rounds: int) -> dict[str, Any]:
+    rates = {name: found["events_per_s"] for name, found in figures.items()}
     return {
         "events": events,
+        "rounds": rounds,
         "subjects": SUBJECTS,
         **{f"{name}_{key}": value for name, found in figures.items() for key, value in found.items()},
-        "ratio_to_dramatiq": ratio(ours, figures["dramatiq"]["events_per_s"]),
-        "ratio_to_celery": ratio(ours, figures["celery"]["events_per_s"]),
-        "ratio_to_floor": ratio(ours, figures["floor"]["events_per_s"]),
-        "ratio_two_to_one_process": ratio(figures["two_processes"]["events_per_s"], ours),
+        "ratio_to_dramatiq": ratio(rates["one_process"], rates["dramatiq"]),
+        "ratio_to_celery": ratio(rates["one_process"], rates["celery"]),
+        "ratio_to_floor": ratio(rates["one_process"], rates["floor"]),
+        "ratio_two_to_one_process": ratio(rates["two_processes"], rates["one_process"]),
+        "ratio_two_to_two_of_dramatiq": ratio(rates["two_processes"], rates["dramatiq_two_processes"]),
+        "ratio_two_to_two_of_celery": ratio(rates["two_processes"], rates["celery_two_processes"]),
+        "ratio_two_to_floor": ratio(rates["two_processes"], rates["floor"]),
     }
 
 
-def _race(engine: Engine, env: Environment, count: int, commands: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The rate from the first tenth to the last of `count` events, and the largest resident size of a process."""
-    before = _entries(engine)
-    samples: list[tuple[float, int]] = []
+def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
+    """Within the window: the rate and the CPU per event; and the largest resident size of a process."""
+    first, last = (int(count * part) for part in WINDOW)
     rss = 0
-    with _running(commands, env) as processes:
+    with _entries(env) as entries, _running([one.command] * one.processes, env) as processes:
+        meter = CpuMeter(servers, processes)
+        launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
-        while not samples or samples[-1][1] < before + count:
-            time.sleep(0.02)
-            samples.append((time.monotonic(), _entries(engine)))
+        while ended[1] < last:
+            time.sleep(LOOK)
+            ended = (time.monotonic(), entries(), meter.read())
+            if began[1] < first:
+                began = ended
             rss = max(rss, *(process.memory_info().rss for process in processes))
             if not all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
-                raise OpsError(f"a contestant died: {' '.join(commands[0])}")
+                raise OpsError(f"a contestant died: {' '.join(one.command)}")
             if time.monotonic() > deadline:
-                raise OpsError(f"{samples[-1][1] - before} of {count} events after {DEADLINE:.0f} s")
-    began, first = next(sample for sample in samples if sample[1] >= before + count * WARM)
-    ended, last = samples[-1]
-    return {"events_per_s": round((last - first) / (ended - began), 1), "rss_mib": round(rss / 2**20, 1)}
+                raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
+    if began is ended:  # so few events that all came between two looks
+        began = launched
+    timed = ended[1] - began[1]
+    return {
+        "events_per_s": timed / (ended[0] - began[0]),
+        "rss_mib": rss / 2**20,
+        **cpu_per_event(["python"] * one.processes, began[2], ended[2], timed),
+    }
 
 
-def _floor(env: Environment, count: int) -> dict[str, float]:
-    """The bare loop says itself how fast it was: it moves no heads that could be watched."""
-    printed = subprocess.run(
-        [*_peer("floor"), str(count)], env=env, capture_output=True, text=True, timeout=DEADLINE, check=True
-    )
-    return {"events_per_s": float(json.loads(printed.stdout)["events_per_s"])}
+def _floor(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
+    """The bare loop says when it has taken so many: it moves no heads that could be watched."""
+    command = [*one.command, str(count), *(str(int(count * part)) for part in WINDOW)]
+    with psutil.Popen(command, env=env, text=True, stdout=subprocess.PIPE) as process:
+        meter = CpuMeter(servers, [process])
+        samples = [(time.monotonic(), int(line), meter.read()) for line in process.stdout]
+    if process.returncode or len(samples) != len(WINDOW):
+        raise OpsError("the bare loop died")
+    (began, first, before), (ended, last, after) = samples
+    return {"events_per_s": (last - first) / (ended - began), **cpu_per_event(["python"], before, after, last - first)}
 
 
 def _peer(name: str) -> list[str]:
     return [sys.executable, "-m", "ops.bench.peers", name]
 
 
-def _entries(engine: Engine) -> int:
-    with transaction(engine) as conn:
-        return ledger.count_by_heads(conn)
+@contextmanager
+def _entries(env: Environment) -> Iterator[Callable[[], int]]:
+    """Counts the entries of a contestant's database."""
+    engine: Engine = make_engine(env["WAXSEAL_DATABASE_URL"], pool_size=1)
+
+    def count() -> int:
+        with transaction(engine) as conn:
+            return ledger.count_by_heads(conn)
+
+    try:
+        yield count
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """The peers of `bench ingest`: the same work as one dramatiq actor per event, as one Celery task per event, and the floor.
 
 The peers call the very `append` that we do, for one event at a time, and acknowledge after COMMIT: what they lack is the batch.
+They have a plain connection pool, and prefetch as many messages as an ingest process does.
 """
 
 import base64
-import json
 import os
 import signal
 import sys
@@ -18,7 +18,8 @@ import pika
 from sqlalchemy import Engine
 
 from ops.bench.load import events
-from ops.db import make_engine, transaction
+from ops.bench.private import plain_engine
+from ops.db import transaction
 from ops.secrets import Vault
 from ops.settings import Settings, load_settings
 from pipeline.admit import admit
@@ -31,6 +32,7 @@ from schemas.message import Message
 
 THREADS = 8
 QUEUE = "bench"
+CELERY_QUEUE = "bench-celery"
 BATCH = 1000
 
 
@@ -58,12 +60,14 @@ def fill_celery(amqp_url: str, count: int) -> None:
     """Publishes `count` events as calls of a task."""
     app = _celery_app(amqp_url)
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+        app.amqp.queues[CELERY_QUEUE].bind(connection.default_channel).declare()
+        connection.default_channel.queue_purge(CELERY_QUEUE)
         for body, headers in events(count):
-            app.send_task("record", _packed(body, headers), producer=producer, queue=f"{QUEUE}-celery")
+            app.send_task("record", _packed(body, headers), producer=producer, queue=CELERY_QUEUE)
 
 
 def run_dramatiq(settings: Settings) -> None:
-    """Runs the actor on threads, prefetching as dramatiq does, until SIGTERM."""
+    """Runs the actor on threads until SIGTERM; dramatiq reads how much to prefetch from its environment."""
     import dramatiq  # noqa: PLC0415 - a peer
 
     broker = _dramatiq_broker(settings.amqp_url)
@@ -79,32 +83,43 @@ def run_dramatiq(settings: Settings) -> None:
 
 def run_celery(settings: Settings) -> None:
     """Runs the task on threads, acknowledging late as nothing may be lost, until SIGTERM."""
-    app = _celery_app(settings.amqp_url)
+    app = _celery_app(settings.amqp_url, settings.prefetch)
     app.task(_record_one, name="record")
-    options = ["--pool=threads", f"--concurrency={THREADS}", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    app.worker_main(["worker", f"--queues={QUEUE}-celery", "--loglevel=WARNING", *options])
+    options = [
+        f"--hostname=peer-{os.getpid()}@%h",
+        "--pool=threads",
+        f"--concurrency={THREADS}",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+    app.worker_main(["worker", f"--queues={CELERY_QUEUE}", "--loglevel=WARNING", *options])
 
 
 def run_floor(settings: Settings) -> None:
-    """Consumes and COPYs rows that were made beforehand, a thousand to a transaction, and prints how fast."""
+    """Consumes and COPYs rows that were made beforehand, a thousand to a transaction.
+
+    Prints how many it has taken at the first batch that reaches each of the counts it was given.
+    """
     from workers.topology import INBOX  # noqa: PLC0415 - the door is lazy
 
-    count = int(sys.argv[2])
+    count, *marks = (int(argument) for argument in sys.argv[2:])
     prepared = _Prepared(settings)
     batches = list(prepared.batches(count))
     connection = pika.BlockingConnection(pika.URLParameters(settings.amqp_url))
     channel = connection.channel()
-    channel.basic_qos(prefetch_count=2 * BATCH)
-    began = time.monotonic()
+    channel.basic_qos(prefetch_count=settings.prefetch)
     for taken, (method, _properties, _body) in enumerate(channel.consume(INBOX), 1):
         if taken % BATCH == 0:
             prepared.store(batches[taken // BATCH - 1])
             channel.basic_ack(method.delivery_tag, multiple=True)
+            if marks and taken >= marks[0]:
+                del marks[0]
+                sys.stdout.write(f"{taken}\n")
+                sys.stdout.flush()
         if taken == count:
             break
-    seconds = time.monotonic() - began
     connection.close()
-    sys.stdout.write(json.dumps({"events_per_s": count / seconds}))
 
 
 class _Prepared:
@@ -155,7 +170,7 @@ def _event(body: bytes, headers: dict[str, str], known: Catalog, now: datetime) 
 
 
 def _engine_and_catalog(settings: Settings) -> tuple[Engine, Catalog]:
-    engine = make_engine(settings.database_url, pool_size=THREADS)
+    engine = plain_engine(settings.database_url, THREADS)
     with transaction(engine) as conn:
         return engine, catalog.load(conn, Vault(settings.fernet_keys()).decrypt)
 
@@ -190,12 +205,15 @@ def _dramatiq_broker(amqp_url: str) -> Any:
     return RabbitmqBroker(url=amqp_url, confirm_delivery=True)
 
 
-def _celery_app(amqp_url: str) -> Any:
+def _celery_app(amqp_url: str, prefetch: int = THREADS) -> Any:
     from celery import Celery  # noqa: PLC0415 - a peer
 
     app = Celery("peer", broker=amqp_url)
     app.conf.update(
-        task_acks_late=True, task_ignore_result=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=16
+        task_acks_late=True,
+        task_ignore_result=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=max(1, prefetch // THREADS),
     )
     return app
 

@@ -1,0 +1,57 @@
+"""The CPU that a run used: that of the measured processes, of Postgres and of RabbitMQ."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from ops.servers import PrivateServers
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Seconds of CPU, user and system, by who used them since it was started."""
+
+    processes: tuple[float, ...]
+    postgres: float
+    rabbitmq: float
+
+
+class CpuMeter:
+    """Reads what some processes and the private servers have used so far."""
+
+    def __init__(self, servers: PrivateServers, processes: Sequence[psutil.Process]) -> None:
+        self._processes = processes
+        self._postgres = psutil.Process(servers.postgres_pid)
+        self._rabbitmq = psutil.Process(servers.rabbitmq_pid)
+
+    def read(self) -> Cpu:
+        """What was used up to now, with what children used that have ended."""
+        used = tuple(_used(process) for process in self._processes)
+        return Cpu(used, _used(self._postgres), _used(self._rabbitmq))
+
+
+def cpu_per_event(names: Sequence[str], before: Cpu, after: Cpu, events: int) -> dict[str, float]:
+    """Microseconds of CPU per event between two readings: of each process by its name, added up where names repeat."""
+    found: dict[str, float] = {}
+    for name, used, had in zip(names, after.processes, before.processes, strict=True):
+        found[name] = found.get(name, 0.0) + used - had
+    found |= {"postgres": after.postgres - before.postgres, "rabbitmq": after.rabbitmq - before.rabbitmq}
+    return {f"{name}_cpu_us": round(seconds / events * 1e6, 1) for name, seconds in found.items()}
+
+
+def mean(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over rounds that all have the same figures."""
+    found = list(rounds)
+    return {name: round(sum(each[name] for each in found) / len(found), 1) for name in found[0]}
+
+
+def _used(process: psutil.Process) -> float:
+    """The CPU of a process and all below it: what runs by its own times, what has ended by its parent's count of it."""
+    seconds = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds

@@ -1,0 +1,101 @@
+"""The benchmarks that race with peers: what they report, and that the race is fair."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from ops.bench import cpu, delivery, ingest
+from ops.bench.private import fresh_database, plain_engine
+from ops.db import make_engine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ingested() -> dict[str, Any]:
+    return ingest.run(quick=True)
+
+
+@pytest.fixture(scope="module")
+def delivered() -> dict[str, Any]:
+    return delivery.run(quick=True)
+
+
+def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -> None:
+    results = ingested["results"]
+
+    assert {"benchmark", "machine", "versions", "results"} == set(ingested)
+    for name in (
+        "one_process",
+        "two_processes",
+        "floor",
+        "dramatiq",
+        "celery",
+        "dramatiq_two_processes",
+        "celery_two_processes",
+    ):
+        assert results[f"{name}_events_per_s"] > 0
+        assert all(results[f"{name}_{user}_cpu_us"] >= 0 for user in ("python", "postgres", "rabbitmq"))
+    assert results["ratio_to_dramatiq"] == pytest.approx(
+        results["one_process_events_per_s"] / results["dramatiq_events_per_s"], rel=0.02
+    )
+    assert {"ratio_to_celery", "ratio_to_floor", "ratio_two_to_one_process", "ratio_two_to_two_of_dramatiq"} <= set(results)
+
+
+def test_the_race_of_delivery_reports_both_sides_and_what_each_process_cost(delivered) -> None:
+    results = delivered["results"]
+
+    assert {"benchmark", "machine", "versions", "results"} == set(delivered)
+    assert {f"raced_{user}_cpu_us" for user in ("deliver", "relay", "postgres", "rabbitmq")} <= set(results)
+    assert {f"dramatiq_{user}_cpu_us" for user in ("one", "other", "postgres", "rabbitmq")} <= set(results)
+    assert results["ratio_to_dramatiq"] == pytest.approx(
+        results["raced_deliveries_per_s"] / results["dramatiq_deliveries_per_s"], rel=0.02
+    )
+    assert {f"p{p}_at_{rate}_per_s_ms" for p in (50, 95, 99) for rate in (50, 200, 1000)} <= set(results)
+    assert results["deliveries_per_s"] > 0
+    assert results["drain_s"] > 0
+
+
+def test_each_contestant_of_ingest_has_as_many_processes_as_ours() -> None:
+    contestants = ingest._contestants()
+
+    assert [1, 1, 1, 1] == [one.processes for one in contestants if one.name in ("one_process", "floor", "dramatiq", "celery")]
+    assert [2, 2, 2] == [one.processes for one in contestants if one.name.endswith("two_processes")]
+
+
+def test_a_peers_pool_has_none_of_the_costs_of_ours(servers) -> None:
+    plain, ours = plain_engine(servers.database_url, 8), make_engine(servers.database_url, pool_size=8)
+    try:
+        with plain.connect() as conn:
+            assert "auto" == conn.exec_driver_sql("SHOW plan_cache_mode").scalar_one()
+        assert not plain.pool._pre_ping
+        assert ours.pool._pre_ping  # what is compared with, by the same name
+    finally:
+        plain.dispose()
+        ours.dispose()
+
+
+def test_fresh_tables_are_a_copy_that_nobody_used(servers, database) -> None:
+    database.add_tenant("raced")
+    url = fresh_database(database.url)
+
+    engine = make_engine(url, pool_size=1)
+    try:
+        with engine.connect() as conn:
+            assert ["raced"] == conn.exec_driver_sql("SELECT name FROM tenant").scalars().all()
+            name = conn.exec_driver_sql("SELECT current_database()").scalar_one()
+    finally:
+        engine.dispose()
+    assert make_url(url).database == name != make_url(database.url).database
+
+
+def test_cpu_per_event_is_told_by_process_and_adds_up_what_has_the_same_name() -> None:
+    before, after = cpu.Cpu((1.0, 2.0), 5.0, 7.0), cpu.Cpu((1.5, 2.25), 5.5, 7.0)
+
+    assert {"python_cpu_us": 750.0, "postgres_cpu_us": 500.0, "rabbitmq_cpu_us": 0.0} == cpu.cpu_per_event(
+        ["python", "python"], before, after, 1000
+    )
+    assert {"one_cpu_us": 500.0, "other_cpu_us": 250.0, "postgres_cpu_us": 500.0, "rabbitmq_cpu_us": 0.0} == cpu.cpu_per_event(
+        ["one", "other"], before, after, 1000
+    )
