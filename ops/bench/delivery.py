@@ -109,7 +109,9 @@ def _drained(stage: Stage, count: int, processes: Mapping[str, psutil.Process]) 
             warm = (time.monotonic(), done, meter.read())
         if time.monotonic() > began + DEADLINE:
             raise OpsError(f"{stage.requests() - before} of {count} deliveries after {DEADLINE:.0f} s")
-    started, done, used = warm or launched
+    if warm is None or warm[1] == count:  # so few that all came between two looks
+        warm = launched
+    started, done, used = warm
     return {
         "deliveries_per_s": (count - done) / (time.monotonic() - started),
         **cpu_per_event(list(processes), used, meter.read(), count - done),
