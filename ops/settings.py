@@ -3,10 +3,10 @@
 import base64
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.errors import Misconfigured
@@ -29,6 +29,8 @@ class Settings(BaseSettings):
 
     database_url: str = Field("", repr=False, description="PostgreSQL: postgresql://user:password@host:port/database")
     amqp_url: str = Field("", repr=False, description="RabbitMQ: amqp://user:password@host:port/vhost")
+    database_password_file: Path | None = Field(None, description="a file with the password of a database_url that has none")
+    amqp_password_file: Path | None = Field(None, description="a file with the password of an amqp_url that has none")
     keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
     blobs: str = Field(
@@ -86,6 +88,15 @@ class Settings(BaseSettings):
         True, description="whether keys are looked up in DNS, to check the DKIM and ARC signatures of mails for their documents"
     )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _passwords_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return given | {
+            f"{server}_url": _with_password(given.get(f"{server}_url", ""), Path(path), f"{PREFIX}{server.upper()}")
+            for server in ("database", "amqp")
+            if (path := given.get(f"{server}_password_file"))
+        }
 
     @field_validator("database_url")
     @classmethod
@@ -179,6 +190,19 @@ def _is_fernet(key: str) -> bool:
         return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
     except ValueError:
         return False
+
+
+def _with_password(url: str, path: Path, variable: str) -> str:
+    """The URL with the password of the file at `path`, whatever characters it has. Raises `Misconfigured`."""
+    try:
+        password = path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{variable}_PASSWORD_FILE: {error}") from error
+    parts = urlsplit(url)
+    if not parts.username or parts.password is not None:
+        raise Misconfigured(f"{variable}_PASSWORD_FILE: {variable}_URL must name a user, and no password")
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
 
 
 def _with_scheme(url: str, *schemes: str) -> str:

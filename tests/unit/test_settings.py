@@ -1,6 +1,7 @@
 """Settings: read once, checked at the start, and never telling a secret."""
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -116,6 +117,47 @@ def test_a_keys_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(Misconfigured, match=r"^WAXSEAL_KEYS_FILE: .*none"):
         load_settings("keys")
+
+
+@pytest.mark.parametrize("server", ["database", "amqp"])
+def test_a_password_comes_from_a_file_whatever_characters_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str
+) -> None:
+    scheme = {"database": "postgresql", "amqp": "amqp"}[server]
+    (tmp_path / "password").write_text("p@ss/word:?#% ü\n", encoding="utf-8")
+    monkeypatch.setenv(f"WAXSEAL_{server.upper()}_URL", f"{scheme}://worker@host:1/name")
+    monkeypatch.setenv(f"WAXSEAL_{server.upper()}_PASSWORD_FILE", str(tmp_path / "password"))
+
+    url = urlsplit(getattr(load_settings(), f"{server}_url"))
+    assert ("worker", "p@ss/word:?#% ü", "host", 1, "/name") == (
+        url.username,
+        unquote(url.password or ""),
+        url.hostname,
+        url.port,
+        url.path,
+    )
+    assert "p%40ss" not in repr(load_settings())
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://host/name", "postgresql://worker:secret@host/name"])
+def test_a_password_file_wants_a_url_with_a_user_and_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "password").write_text("secret")
+    monkeypatch.setenv("WAXSEAL_DATABASE_URL", url)
+    monkeypatch.setenv("WAXSEAL_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_DATABASE_PASSWORD_FILE: WAXSEAL_DATABASE_URL must name") as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
+def test_a_password_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WAXSEAL_AMQP_URL", "amqp://worker@host/")
+    monkeypatch.setenv("WAXSEAL_AMQP_PASSWORD_FILE", str(tmp_path / "none"))
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_AMQP_PASSWORD_FILE: .*none"):
+        load_settings()
 
 
 def test_a_running_system_fills_in_what_the_environment_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
