@@ -1,8 +1,10 @@
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
@@ -117,9 +119,45 @@ def test_a_process_gets_its_keys_from_a_file_and_no_rights(name: str) -> None:
 
 
 def test_only_the_migration_logs_in_as_the_owner() -> None:
-    urls = {name: one["environment"]["WAXSEAL_DATABASE_URL"] for name, one in OURS.items()}
+    logins = {
+        name: (
+            one["environment"]["WAXSEAL_DATABASE_URL"],
+            one["environment"]["WAXSEAL_DATABASE_PASSWORD_FILE"],
+            *one["secrets"],
+        )
+        for name, one in OURS.items()
+    }
 
-    assert ["migrate"] == [name for name, url in urls.items() if "waxseal_worker:" not in url]
+    assert ["migrate"] == [name for name, login in logins.items() if "//waxseal@" in login[0]]
+    assert ["migrate"] == [name for name, login in logins.items() if "owner_password" in str(login)]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_password_is_part_of_a_url_or_of_an_environment(name: str) -> None:
+    environment = OURS[name]["environment"]
+    files = [value for variable, value in environment.items() if variable.endswith("_FILE")]
+
+    assert [None, None] == [urlsplit(environment[f"WAXSEAL_{server}_URL"]).password for server in ("DATABASE", "AMQP")]
+    assert set(OURS[name]["secrets"]) == {value.removeprefix("/run/secrets/") for value in files}
+
+
+def test_the_broker_is_given_a_user_for_the_processes_and_one_that_may_only_publish() -> None:
+    users = json.loads(re.sub(r"\$\{(\w+):\?[^}]*\}", r"\1", FILE["configs"]["broker_users"]["content"]).replace("$$", "$"))
+
+    assert "load_definitions = /etc/rabbitmq/waxseal-users.json" in FILE["configs"]["broker"]["content"]
+    assert {"source": "broker_users", "target": "/etc/rabbitmq/waxseal-users.json"} in SERVICES["rabbitmq"]["configs"]
+    assert {"waxseal": "WAXSEAL_AMQP_PASSWORD", "upstream": "WAXSEAL_UPSTREAM_PASSWORD"} == {
+        user["name"]: user["password"] for user in users["users"]
+    }
+    rights = {one["user"]: (one["configure"], one["write"], one["read"]) for one in users["permissions"]}
+    assert {"waxseal": (".*", ".*", ".*"), "upstream": ("^$", r"^waxseal\.in$", "^$")} == rights
+
+
+def test_the_ingress_can_be_scaled_over_a_range_of_ports() -> None:
+    ingress = SERVICES["ingress"]
+
+    assert ["127.0.0.1:${WAXSEAL_INGRESS_PORTS:-8420}:8420"] == ingress["ports"]
+    assert "${WAXSEAL_INGRESS_PROCESSES:-1}" == ingress["environment"]["WAXSEAL_INGRESS_PROCESSES"]
 
 
 def test_a_health_check_asks_the_port_that_the_process_listens_on() -> None:
