@@ -1,6 +1,8 @@
-"""`bench ingress`: signed webhooks that are answered when RabbitMQ has them durably, beside publishing them without HTTP.
+"""`bench ingress`: signed webhooks that are answered when RabbitMQ has them durably, beside the two halves of that work.
 
-The ingress, RabbitMQ and the client share the cores. A message of the floor is the very one that the ingress publishes.
+One is a bare uvicorn, which reads the same requests and answers without doing anything; the other publishes the very messages
+of the ingress without HTTP. Ingress and uvicorn take turns, because the machine's speed changes. RabbitMQ and the client share
+the cores with them.
 """
 
 import json
@@ -8,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import psutil
 
 from ops import log as logs
+from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
 from ops.bench.private import configure
@@ -50,8 +53,9 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         with private_servers(folder) as servers:
             env = configure(servers, folder, CONFIG)
             results = _measured(servers, env, count, seconds)
+            results |= _raced(servers, env, count)
             floor = _floor(servers, count)
-            results |= {"floor_per_s": round(floor, 1), "ratio_to_floor": ratio(results["acks_per_s"], floor)}
+            results |= {"floor_per_s": round(floor, 1), "ratio_to_floor": ratio(results["raced_acks_per_s"], floor)}
             results = {"messages": count, "connections": CONNECTIONS} | results
             return report("ingress", results, servers.database_url, _broker_version(servers))
 
@@ -73,6 +77,26 @@ def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, secon
             paced = _load(url, rate * seconds, rate)
             results |= {f"rate_at_{rate}_per_s": round(paced["per_s"], 1), **_latencies(paced, f"at_{rate}")}
         return results | {"rss_mib": round(process.memory_info().rss / 2**20, 1)}
+
+
+def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[str, float]:
+    """The ingress and a bare uvicorn, each flooded in turn: ours, theirs, theirs, ours."""
+    found: dict[str, list[dict[str, float]]] = {"ours": [], "uvicorn": []}
+    with _ingress(env) as ours, _uvicorn(env) as theirs:
+        for name, (process, url) in (("ours", ours), ("uvicorn", theirs), ("uvicorn", theirs), ("ours", ours)):
+            _empty_inbox(servers)
+            _load(url, count // 10, 0)
+            meter = CpuMeter(servers, [process])
+            before = meter.read()
+            flood = _load(url, count, 0)
+            found[name].append({"acks_per_s": flood["per_s"], **cpu_per_event(["python"], before, meter.read(), count)})
+    ours_, theirs_ = mean(found["ours"]), mean(found["uvicorn"])
+    return {
+        **{f"raced_{name}": value for name, value in ours_.items()},
+        "uvicorn_per_s": theirs_["acks_per_s"],
+        "uvicorn_python_cpu_us": theirs_["python_cpu_us"],
+        "ratio_to_uvicorn": ratio(ours_["acks_per_s"], theirs_["acks_per_s"]),
+    }
 
 
 def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
@@ -137,14 +161,35 @@ def _cpu(process: psutil.Process) -> float:
     return float(used.user + used.system)
 
 
-@contextmanager
-def _ingress(env: Mapping[str, str]) -> Iterator[tuple[psutil.Process, str]]:
+def _ingress(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Process, str]]:
     port = choose_ports(["ingress"], {})["ingress"]
     settings = {"WAXSEAL_INGRESS_HOST": LOOPBACK, "WAXSEAL_INGRESS_PORT": str(port)}
-    process = psutil.Popen([sys.executable, "-m", "ops.cli", "ingress"], env={**env, **settings}, stdout=subprocess.DEVNULL)
+    return _serving([sys.executable, "-m", "ops.cli", "ingress"], {**env, **settings}, port)
+
+
+def _uvicorn(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Process, str]]:
+    port = choose_ports(["uvicorn"], {})["uvicorn"]
+    options = ["--host", LOOPBACK, "--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "ops.bench.bare_app:app",
+        "--lifespan",
+        "off",
+        "--log-level",
+        "warning",
+        *options,
+    ]
+    return _serving(command, env, port)
+
+
+@contextmanager
+def _serving(command: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[tuple[psutil.Process, str]]:
+    process = psutil.Popen(command, env=dict(env), stdout=subprocess.DEVNULL)
     try:
         if not wait_until(lambda: _is_ready(port), 30):
-            raise OpsError("the ingress did not become ready")
+            raise OpsError(f"not ready in time: {' '.join(command)}")
         yield process, f"http://{LOOPBACK}:{port}/in/bench/hooks"
     finally:
         process.terminate()
