@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -10,6 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from ops import answering
 
 __all__ = [
     "CHECK_VIOLATION",
@@ -35,11 +37,12 @@ def make_engine(
     *,
     pool_size: int = 5,
     statement_timeout: float = 60.0,
-    connections: type[psycopg.Connection[Any]] = psycopg.Connection,
+    connections: type[answering.Connection] = answering.Connection,
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
-    A connection that died while idle is noticed when it is taken, and replaced. `connections` is what they are made from.
+    A connection that died while idle is noticed when it is taken, and replaced. On a server that stands still a statement is
+    given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
@@ -60,7 +63,11 @@ def make_engine(
             "tcp_user_timeout": 20_000,
         },
     )
-    event.listen(engine, "do_connect", lambda _dialect, _record, args, options: connections.connect(*args, **options))
+    event.listen(
+        engine,
+        "do_connect",
+        lambda _dialect, _record, args, options: answering.connect(connections, args, options, statement_timeout),
+    )
     return engine
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
-import psycopg
+from ops import answering
 
 _PATIENCE: Final = 0.01  # seconds after which who gives way goes on all the same
 _LONGEST: Final = 1.0  # seconds after which the first thread does not compute: it waits, but for something else than Postgres
@@ -26,11 +26,11 @@ class GiveWay:
         self._since = 0.0  # monotonic seconds: when the first thread last came back from Postgres
 
     @property
-    def connections(self) -> type[psycopg.Connection[Any]]:
+    def connections(self) -> type[answering.Connection]:
         """What the first thread speaks to Postgres through."""
         free, came_back = self._free, self._come_back
 
-        class Connection(psycopg.Connection[Any]):
+        class Connection(answering.Connection):
             def wait(self, gen: Generator[Any, Any, _Result], *args: Any, **options: Any) -> _Result:
                 free.set()
                 try:

@@ -57,21 +57,27 @@ class Readiness:
 
     A check gives None when all is well, else a short reason, which is published: no secrets in it. A check that hangs
     makes the process not ready, and is not started again before it has come back, so that threads do not pile up.
+    `notes` are what people should know of a process that is ready all the same; they must not block.
     """
 
-    def __init__(self, checks: Mapping[str, Check], deadline: float = 2.0) -> None:
+    def __init__(self, checks: Mapping[str, Check], deadline: float = 2.0, notes: Mapping[str, Check] | None = None) -> None:
         self._checks = dict(checks)
+        self._notes = dict(notes or {})
         self._deadline = deadline
         self._running: dict[str, Future[str | None]] = {}
         self._lock = threading.Lock()
 
     def answer(self) -> Answer:
-        """Give 200 when every check passes, else 503; `{"ready":bool,"checks":{name:"ok"|reason}}`. Blocks."""
+        """Give 200 when every check passes, else 503; `{"ready":bool,"checks":{name:"ok"|reason}}`. Blocks.
+
+        `"notes":{name:what}` is there when there is something to note.
+        """
         until = time.monotonic() + self._deadline
         runs = {name: self._run(name) for name in self._checks}
         checks = {name: self._verdict(run, until) for name, run in runs.items()}
         ready = all(verdict == "ok" for verdict in checks.values())
-        return _json(200 if ready else 503, {"ready": ready, "checks": checks})
+        notes = {name: said[:_MAX_REASON] for name, note in self._notes.items() if (said := note()) is not None}
+        return _json(200 if ready else 503, {"ready": ready, "checks": checks, **({"notes": notes} if notes else {})})
 
     def _run(self, name: str) -> Future[str | None]:
         with self._lock:

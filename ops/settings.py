@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field("info", description="least severe log line: debug, info, warning, error or critical")
     metrics_host: str = Field("127.0.0.1", description="address that serves /metrics, /livez and /readyz")
     metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: any free one")
+    unready_after: float = Field(
+        10.0, gt=0, description="seconds without an answer from Postgres or RabbitMQ after which /readyz says 503"
+    )
     ingress_host: str = Field("127.0.0.1", description="address that the HTTP ingress listens on")
     ingress_port: int = Field(8420, ge=0, le=65535, description="its port; 0: any free one")
     ingress_processes: int = Field(

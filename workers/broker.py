@@ -109,7 +109,7 @@ def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
 
 def _parameters(amqp_url: str, pool: str) -> pika.URLParameters:
     parameters = pika.URLParameters(amqp_url)
-    parameters.heartbeat = parameters.heartbeat or 60
+    parameters.heartbeat = parameters.heartbeat or 20
     parameters.blocked_connection_timeout = 30
     parameters.socket_timeout, parameters.stack_timeout = 5, 10
     parameters.client_properties = {"connection_name": f"waxseal {pool}"}

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from typing import Final
 
 import structlog
@@ -28,6 +29,7 @@ class CatalogWatch:
         self._vault = vault
         self._current = EMPTY
         self._fault: str | None = None
+        self._looked = time.monotonic()  # when the database last said whether there is a newer one
         self._loaded = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="catalog", daemon=True)
@@ -45,6 +47,11 @@ class CatalogWatch:
     def ready(self) -> str | None:
         """Give None once a catalog has been read, though it may be old by now; else the reason."""
         return None if self._loaded.is_set() else f"not read yet: {self._fault}" if self._fault else "not read yet"
+
+    def stale(self, limit: float) -> str | None:
+        """Give None while the last look at the database is less than `limit` seconds old; else what to know about that."""
+        age = time.monotonic() - self._looked
+        return None if age < limit else f"Postgres has not answered for {age:.0f} s: the configuration read last is in use"
 
     def start(self) -> None:
         """Begin to read, in a thread. Does not wait."""
@@ -70,6 +77,7 @@ class CatalogWatch:
         except Exception as error:  # noqa: BLE001 - whatever it is, the catalog stays in use and the next look may succeed
             self._failed(error)
             return random.uniform(_PERIOD, 4 * _PERIOD)  # noqa: S311 - processes that lost one database must not return in step
+        self._looked = time.monotonic()
         if self._fault is not None:
             self._fault = None
             _log.info("catalog_reachable", version=self._current.version)

@@ -19,7 +19,7 @@ import dramatiq
 import structlog
 import uvloop
 
-from ops import garbage, health, metrics
+from ops import garbage, health, metrics, pulse
 from ops import log as logs
 from ops.blobs import Blobs, open_blobs
 from ops.db import make_engine
@@ -30,6 +30,7 @@ from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
 from workers.delivery_store import DeliveryStore
 from workers.dispatcher import Batch, Dispatcher
+from workers.pulse import of_rabbitmq
 from workers.senders import Senders
 from workers.sending import Terms, terms_of
 
@@ -129,7 +130,12 @@ def run(settings: Settings) -> int:
     blobs = open_blobs(settings, BLOB_SECONDS)
     delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
     worker = _worker(settings, delivery_loop)
-    checks = {"catalog": catalog.ready, "database": lambda: store.trouble, "broker": lambda: _fault_of(worker)}
+    database, broker = pulse.of_postgres(settings), of_rabbitmq(settings, "deliver")
+    checks = {
+        "catalog": catalog.ready,
+        "database": database.with_work(store.trouble.fault),
+        "broker": broker.with_work(lambda: _fault_of(worker)),
+    }
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     try:
@@ -144,6 +150,8 @@ def run(settings: Settings) -> int:
     finally:
         catalog.stop()
         server.close()
+        database.close()
+        broker.close()
         engine.dispose()
     _log.info("stopped")
     return 0

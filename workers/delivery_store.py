@@ -10,6 +10,7 @@ import structlog
 
 from ops import metrics
 from ops.db import Connection, Engine, lacks_partition, passes, persist, transaction
+from ops.pulse import Recent
 from pipeline.breaker import DEFAULT, BreakerPolicy
 from pipeline.endpoints import Change
 from pipeline.room import opens_at
@@ -43,7 +44,7 @@ class DeliveryStore:
         self.lease = lease
         self._policy = policy
         self._held_off: dict[int, datetime] = {}
-        self.trouble: str | None = None  # why Postgres cannot be reached just now
+        self.trouble = Recent()  # why Postgres cannot be reached just now
 
     def load(self, held: Sequence[deliveries.Held]) -> list[Found]:
         """Give for each the delivery, or what is missing. Raises when the database stays away for ten seconds."""
@@ -131,11 +132,11 @@ class DeliveryStore:
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
         result = persist(self.engine, seconds, work, lost=self._in_trouble)
-        self.trouble = None
+        self.trouble.clear()
         return result
 
     def _in_trouble(self, error: BaseException | None, tries: int) -> None:
-        self.trouble = f"Postgres: {type(error).__name__}"
+        self.trouble.note(f"Postgres: {type(error).__name__}")
         _log.warning("database_lost", tries=tries, error=_one_line(error))
 
 

@@ -1,16 +1,20 @@
 """How much waits in the queues, for `waxseal status` and for the collector."""
 
-from typing import Final
+import asyncio
+from functools import partial
+from typing import Any, Final
 
 import pika
 from dramatiq.common import dq_name, xq_name
-from pika.exceptions import ChannelClosedByBroker
+from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError
 
 from workers.broker import MAIL_QUEUES, QUEUE
+from workers.session import Lost, Session
 from workers.topology import INBOX
 
 QUEUES: Final = (INBOX, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
-_DEADLINE: Final = 5.0  # seconds for each step of connecting, and for an answer
+_DEADLINE: Final = 5.0  # seconds for all of it
 
 
 def depths(amqp_url: str) -> dict[str, int | None]:
@@ -21,22 +25,38 @@ def depths(amqp_url: str) -> dict[str, int | None]:
 def queues(amqp_url: str) -> dict[str, tuple[int, int] | None]:
     """The messages that wait in each queue, and its consumers; None for one that does not exist yet.
 
-    Asks only, and makes nothing. Raises pika's `AMQPError` when the broker does not answer.
+    Asks only, and makes nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds.
     """
+    try:
+        return asyncio.run(_ask(amqp_url))
+    except Lost as error:
+        raise AMQPConnectionError(str(error)) from error
+    except TimeoutError as error:
+        raise AMQPConnectionError(f"no answer within {_DEADLINE:g} s") from error
+
+
+async def _ask(amqp_url: str) -> dict[str, tuple[int, int] | None]:
     parameters = pika.URLParameters(amqp_url)
-    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = _DEADLINE
-    connection = pika.BlockingConnection(parameters)
+    parameters.socket_timeout = parameters.stack_timeout = _DEADLINE
+    session = Session(parameters)
     try:
-        return {queue: _state(connection, queue) for queue in QUEUES}
+        async with asyncio.timeout(_DEADLINE):
+            await session.opened()
+            return {queue: await _state(session, queue) for queue in QUEUES}
     finally:
-        connection.close()
+        await session.close()
 
 
-def _state(connection: pika.BlockingConnection, queue: str) -> tuple[int, int] | None:
-    channel = connection.channel()
-    try:
-        answer = channel.queue_declare(queue, passive=True).method
-    except ChannelClosedByBroker:
+async def _state(session: Session, queue: str) -> tuple[int, int] | None:
+    """On a channel of its own, because a "no" closes it."""
+    channel = await session.channel()
+    answer = await session.reply(partial(_declare, channel, queue))
+    if answer is None:
         return None
     channel.close()
-    return answer.message_count, answer.consumer_count
+    return answer.method.message_count, answer.method.consumer_count
+
+
+def _declare(channel: Channel, queue: str, reply: Any) -> None:
+    channel.add_on_close_callback(lambda _channel, _error: reply(None))
+    channel.queue_declare(queue, passive=True, callback=reply)

@@ -20,7 +20,7 @@ import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from ops import garbage, health, metrics
+from ops import garbage, health, metrics, pulse
 from ops import log as logs
 from ops.blobs import open_blobs
 from ops.db import make_engine
@@ -29,6 +29,7 @@ from ops.secrets import Vault
 from ops.settings import Settings, require
 from schemas.message import OTHERS, Message
 from workers import fields
+from workers.pulse import of_rabbitmq
 from workers.topology import INBOX, RECEIVED, declare
 from workers.writer import Judged, Stopped, Writer
 
@@ -83,7 +84,7 @@ class Ingest:
 
     def _connect(self) -> None:
         parameters = pika.URLParameters(self._settings.amqp_url)
-        parameters.heartbeat = 60
+        parameters.heartbeat = 10
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)
@@ -218,7 +219,8 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=2, connections=give_way.connections)
     writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set)
     ingest = Ingest(settings, writer, stop, give_way)
-    checks = {"broker": lambda: ingest.trouble, "database": lambda: writer.trouble}
+    database, broker = pulse.of_postgres(settings), of_rabbitmq(settings, "ingest")
+    checks = {"broker": broker.with_work(lambda: ingest.trouble), "database": database.with_work(lambda: writer.trouble)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     log.info("started", metrics_port=server.port)
     garbage.calm()
@@ -226,6 +228,8 @@ def run(settings: Settings) -> int:
         ingest.run(server.beat)
     finally:
         server.close()
+        database.close()
+        broker.close()
         engine.dispose()
     log.info("stopped")
     return 0

@@ -5,6 +5,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -33,13 +34,17 @@ KEEP_ALIVE_SECONDS = 75  # between two requests; longer than load balancers wait
 _log = structlog.get_logger()
 
 
-def make_app(catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1) -> Starlette:
+def make_app(
+    catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1, *, stale_after: float = 10.0
+) -> Starlette:
     """The application. It starts and stops `publisher`, whose connection lives on its event loop; not `catalog`.
 
     It is one of `processes` that share what sources send, and lets its part of their rate limits through.
     """
     heart = Heart()
-    readiness = Readiness({"broker": publisher.ready, "catalog": catalog.ready})
+    # It needs no Postgres to take messages, so nobody is to keep them from it while Postgres is away.
+    notes = {"database": partial(catalog.stale, stale_after)}
+    readiness = Readiness({"broker": publisher.ready, "catalog": catalog.ready}, notes=notes)
 
     def alive() -> Answer:
         heart.beat()  # the loop turns, or this would not be asked
@@ -127,7 +132,8 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings.database_url, pool_size=1)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
-    app = make_app(catalog, publisher, open_blobs(settings, BLOB_SECONDS), settings.ingress_processes)
+    blobs = open_blobs(settings, BLOB_SECONDS)
+    app = make_app(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
     grace = settings.confirm_timeout
     server = make_server(app, settings.ingress_host, settings.ingress_port, read_seconds=READ_SECONDS, grace=grace)
     catalog.start()

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from ops import garbage, health, mail_metrics
+from ops import garbage, health, mail_metrics, pulse
 from ops import log as logs
 from ops.db import Engine, make_engine, passes, transaction
 from ops.secrets import Vault
@@ -200,7 +200,8 @@ def run(settings: Settings) -> int:
     vault = Vault(settings.fernet_keys())
     idler = Idler(engine, vault, Tokens(engine, vault).of)
     trouble: dict[str, str | None] = {"database": "not connected yet"}
-    checks: Mapping[str, Callable[[], str | None]] = {"database": lambda: trouble["database"]}
+    database = pulse.of_postgres(settings)
+    checks: Mapping[str, Callable[[], str | None]] = {"database": database.with_work(lambda: trouble["database"])}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     try:
@@ -217,6 +218,7 @@ def run(settings: Settings) -> int:
     finally:
         idler.close()
         server.close()
+        database.close()
         engine.dispose()
     _log.info("stopped")
     return 0

@@ -22,7 +22,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from ops import garbage, health, metrics
+from ops import garbage, health, metrics, pulse
 from ops import log as logs
 from ops.blobs import open_blobs
 from ops.db import Engine, make_engine, transaction
@@ -103,7 +103,8 @@ def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     pulling = Pulling(settings)
-    checks = {"database": pulling.database, "broker": pulling.broker}
+    database = pulse.of_postgres(settings)
+    checks = {"database": database.with_work(pulling.database), "broker": pulling.broker}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     try:
@@ -113,6 +114,7 @@ def run(settings: Settings) -> int:
     finally:
         pulling.close()
         server.close()
+        database.close()
     _log.info("stopped")
     return 0
 
@@ -170,7 +172,7 @@ class Pulling:
 
     def database(self) -> str | None:
         """Why Postgres cannot be reached just now, if that is so."""
-        return self._puller.trouble or self._asking.trouble
+        return self._puller.trouble.fault() or self._asking.trouble
 
     def broker(self) -> str | None:
         """Why nothing can be published or consumed just now, if that is so."""

@@ -16,6 +16,7 @@ import structlog
 from ops import mail_metrics
 from ops.db import Connection, Engine, passes, persist
 from ops.errors import OpsError
+from ops.pulse import Recent
 from ops.secrets import Vault
 from pipeline.backoff import JITTER
 from pipeline.errors import Unreadable
@@ -55,7 +56,7 @@ class Puller:
         self._room = Room()
         self._lock = threading.Lock()
         self._leases: dict[Lease, float] = {}  # with when each was taken, in monotonic seconds
-        self.trouble: str | None = None  # why Postgres cannot be reached just now
+        self.trouble = Recent()  # why Postgres cannot be reached just now
 
     def pull(self, mailbox_id: int, *, going_on: bool = False) -> Outcome:
         """One batch. `more`: the next is to be enqueued. Nothing is raised for what a mailbox, the broker or Postgres does."""
@@ -210,11 +211,11 @@ class Puller:
 
     def _in(self, work: Callable[[Connection], _Result]) -> _Result:
         result = persist(self._engine, STORE_SECONDS, work, lost=self._in_trouble)
-        self.trouble = None
+        self.trouble.clear()
         return result
 
     def _in_trouble(self, error: BaseException | None, _tries: int) -> None:
-        self.trouble = f"Postgres: {type(error).__name__}"
+        self.trouble.note(f"Postgres: {type(error).__name__}")
 
 
 def _jitter() -> float:

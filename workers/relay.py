@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ops import health
+from ops import health, pulse
 from ops import log as logs
 from ops.db import Connection, Engine, make_engine, passes, transaction
 from ops.settings import Settings, require
@@ -181,7 +181,8 @@ def run(settings: Settings) -> int:
     publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
     relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased)
     rounds = Rounds(relay, Bell(engine), stop)
-    checks = {"database": lambda: rounds.trouble, "broker": publisher.ready}
+    database = pulse.of_postgres(settings)
+    checks = {"database": database.with_work(lambda: rounds.trouble), "broker": publisher.ready}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     upkeep = Upkeep(settings, engine)
@@ -192,6 +193,7 @@ def run(settings: Settings) -> int:
         publisher.close()
         relay.close()
         server.close()
+        database.close()
         engine.dispose()
     _log.info("stopped")
     return 0

@@ -44,6 +44,7 @@ DOCUMENTED = {
     "dead_letter_replays_total": ("counter", {"result"}),
     "collector_up": ("gauge", {"collector"}),
     "collector_last_success_timestamp_seconds": ("gauge", {"collector"}),
+    "server_last_answer_timestamp_seconds": ("gauge", {"server"}),
     "db_pool_connections": ("gauge", {"state"}),
     "db_pool_size": ("gauge", set()),
     "db_pool_wait_seconds": ("histogram", set()),
@@ -84,6 +85,7 @@ def _everything_set() -> None:
     metrics.declare_actor("waxseal.deliver", "deliver_batch", "deliver")
     metrics.watch_pool(5, lambda: 3, lambda: 2)
     metrics.collected("queues", 1.0)
+    metrics.SERVER_LAST_ANSWER.labels("postgres").set(1.0)
     metrics.WORKER_THREADS.labels("deliver").set(8)
     metrics.QUEUE_MESSAGES.labels("waxseal.ingest", "ready").set(0)
     metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
