@@ -14,6 +14,7 @@ from ops.config_file import read_config
 from ops.db import make_engine, transaction
 from ops.difference import Change, differences, unnamed, usurped
 from ops.errors import Misconfigured
+from ops.schema import check
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
 from pipeline.endpoints import begin_anew
@@ -53,6 +54,7 @@ def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: boo
     engine = make_engine(settings.database_url, pool_size=1)
     try:
         with transaction(engine) as conn:
+            check(conn)
             configure.lock(conn)
             now = catalog.load(conn, vault.decrypt)
             pulled = mailboxes.load(conn, vault.decrypt)

@@ -1,42 +1,123 @@
 """Brings a database's schema to the newest version."""
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from ops.db import make_engine, transaction
+from ops.chores import Chore
+from ops.db import make_engine, sqlstate, transaction
+from ops.errors import OpsError
+from ops.schema import MIGRATIONS, WrongSchema, judge
+from pipeline.store import schema
+from pipeline.store.schema import Blocker
 
-#: Any number that nothing else on the database locks: two migrations at once wait for each other.
-MIGRATION_LOCK = 0x5761787365616C
+PATIENCE: Final = 60.0  # seconds for which it comes again while others hold what it must lock
+_LONGEST: Final = 6 * 3600.0  # seconds for one statement: an index on a large table takes its time
+_LOOK: Final = 0.5  # seconds between two looks at whom it waits for
+_IN_THE_WAY: Final = ("55P03", "40P01")  # a lock that is not to be had, a deadlock
+
+Tell = Callable[[str], None]
 
 
-def migrate(database_url: str) -> None:
-    """Brings the schema to its newest version, all steps in one transaction; nothing changes when one fails.
+class LockedOut(OpsError):
+    """Others hold locks on what would be changed."""
 
-    The login must own the database or be allowed to create tables in `public` and roles.
+
+def migrate(database_url: str, tell: Tell = lambda _line: None, patience: float = PATIENCE) -> bool:
+    """Brings the schema to its newest version, all steps in one transaction; nothing changes when one fails. Whether it did.
+
+    A lock that others hold is waited for three seconds, because who comes after us waits too; then all is rolled back and
+    tried again, for `patience` seconds. `tell` is told whom it waits for. Raises `LockedOut`, and `WrongSchema` for what is
+    newer than this program, or broken. The login must own the database or be allowed to create tables in `public` and roles.
     """
-    engine = make_engine(database_url, pool_size=1)
+    attempt = _Attempt(database_url, tell)
     try:
-        with transaction(engine) as conn:
-            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config = _config()
+        for each in Retrying(
+            retry=retry_if_exception(lambda error: sqlstate(error) in _IN_THE_WAY),
+            stop=stop_after_delay(patience),
+            wait=wait_exponential_jitter(multiplier=0.5, max=10.0, jitter=1.0),
+            before_sleep=attempt.tell_of,
+            reraise=True,
+        ):
+            with each:
+                changed = attempt.make()
+    except Exception as error:
+        if sqlstate(error) not in _IN_THE_WAY:
+            raise
+        raise LockedOut(attempt.advice(patience)) from error
+    finally:
+        attempt.close()
+    return changed
+
+
+class _Attempt:
+    """Migrates, while a second connection looks at whom the first waits for: afterwards nobody knows."""
+
+    def __init__(self, database_url: str, tell: Tell) -> None:
+        self._engine = make_engine(database_url, pool_size=1, statement_timeout=_LONGEST)
+        self._onlooker = make_engine(database_url, pool_size=1)
+        self._tell = tell
+        self._blockers: list[Blocker] = []
+
+    def make(self) -> bool:
+        self._blockers = []
+        with transaction(self._engine) as conn, self._watched(conn):
+            schema.begin_change(conn)
+            state, told = judge(schema.found(conn))
+            if state in ("newer", "broken"):
+                raise WrongSchema(told)
+            if state == "current":
+                return False
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
-    finally:
-        engine.dispose()
+            return True
+
+    def tell_of(self, state: RetryCallState) -> None:
+        pause = state.next_action.sleep if state.next_action else 0.0
+        self._tell(f"waits for {self._who()}; tries again in {pause:.0f} s")
+
+    def advice(self, patience: float) -> str:
+        pids = " ".join(f"SELECT pg_terminate_backend({each.pid});" for each in self._blockers if each.pid)
+        return (
+            f"the schema was not changed: for {patience:.0f} s others held what it must lock, last {self._who()}. "
+            f"Run `waxseal migrate` again when they have ended, or end them{': ' if pids else ''}{pids}"
+        )
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._onlooker.dispose()
+
+    @contextmanager
+    def _watched(self, conn: Connection) -> Iterator[None]:
+        driver = conn.connection.driver_connection
+        assert driver is not None
+        pid: int = driver.info.backend_pid
+
+        def look() -> None:
+            with transaction(self._onlooker) as other:
+                self._blockers = schema.blockers(other, pid) or self._blockers
+
+        chore = Chore("blockers", _LOOK, look)
+        try:
+            yield
+        finally:
+            chore.close()
+
+    def _who(self) -> str:
+        return "; ".join(map(_described, self._blockers)) or "a lock that somebody held"
 
 
-def pending(conn: Connection) -> bool:
-    """Whether the schema is older than this program."""
-    newest = ScriptDirectory.from_config(_config()).get_current_head()
-    return MigrationContext.configure(conn).get_current_revision() != newest
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+def _described(blocker: Blocker) -> str:
+    if not blocker.pid:
+        return "a prepared transaction (see pg_prepared_xacts)"
+    who = ", ".join(part for part in (blocker.login, blocker.application, blocker.state) if part)
+    since = "" if blocker.open_for is None else f", in a transaction for {blocker.open_for} s"
+    statement = " ".join((blocker.statement or "").split())
+    return f"pid {blocker.pid} ({who}{since}){': ' if statement else ''}{statement}"

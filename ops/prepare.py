@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psycopg
+import structlog
 from cryptography.fernet import Fernet
 from psycopg import sql
 
@@ -15,13 +16,15 @@ from pipeline.addresses import LOOPBACK
 WORKER = "waxseal_worker"
 _WRITER = "waxseal_writer"  # made by the migrations: may do what workers do, and no more
 
+_log = structlog.get_logger()
+
 
 def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
     """Bring the database up to date and make what is missing; the settings that the workers are to be given.
 
     Running it again changes nothing.
     """
-    migrate(servers.database_url)
+    migrate(servers.database_url, lambda line: _log.warning("migration_waits", what=line))
     password = servers.memory.passwords["worker"]
     _make_login(servers.database_url, password)
     told = {

@@ -9,6 +9,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from ops.db import make_engine, sqlstate, transaction
 from ops.errors import OpsError
+from ops.schema import check_engine
 from ops.secrets import Vault
 from ops.settings import Settings
 from pipeline.store import reading
@@ -19,10 +20,11 @@ _NO_TABLE, _DENIED = "42P01", "42501"
 
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
-    """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not there, or not ours."""
+    """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not the one we know."""
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
     try:
         with explained():
+            check_engine(engine)
             yield engine
     finally:
         engine.dispose()

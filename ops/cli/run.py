@@ -77,17 +77,26 @@ def down(data: Path, delete_data: bool, yes: bool) -> None:
 
 @click.command()
 @DATA
-def migrate(data: Path) -> None:
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 86_400),
+    default=60,
+    show_default=True,
+    help="Seconds to try again for while other sessions hold locks on the tables.",
+)
+def migrate(data: Path, wait: float) -> None:
     """Bring the schema to its newest version.
 
-    Needs the database's owner; changes nothing when the schema is up to date.
+    Needs the database's owner; changes nothing when the schema is up to date, or cannot be changed. It waits three seconds
+    for a lock, since all who come after it wait too, says who holds it, and tries again.
 
     Example: WAXSEAL_DATABASE_URL=postgresql://owner:secret@db/waxseal waxseal migrate
     """
     from ops.migrate import migrate as bring_to_head
     from ops.stack import settings_for
 
-    bring_to_head(settings_for(data, "database_url").database_url)
+    url = settings_for(data, "database_url").database_url
+    bring_to_head(url, lambda line: click.echo(line, err=True), wait)
     click.echo("the schema is at its newest version")
 
 
@@ -203,9 +212,14 @@ def mail_idle(data: Path) -> None:
 
 
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
+    from ops.reader import explained
+    from ops.schema import fitting
     from ops.stack import settings_for
 
-    click.get_current_context().exit(run(settings_for(data, *needed)))
+    settings = settings_for(data, *needed)
+    with explained(), fitting(settings.database_url):
+        code = run(settings)
+    click.get_current_context().exit(code)
 
 
 COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle)

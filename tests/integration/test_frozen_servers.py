@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pika
 import psutil
 import pytest
-from conftest import Database
 from sqlalchemy import text
 from tests_cli import Cli
 from tests_sink import Sink
@@ -55,7 +55,7 @@ def frozen(pid: int) -> Iterator[None]:
 class System:
     """All processes, each on a port of its own."""
 
-    database: Database
+    database: Any
     amqp_url: str
     sink: Sink
     ports: dict[str, int] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Freeze:
 
 
 @pytest.fixture(scope="module")
-def system(servers: PrivateServers, shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     sink = Sink()
     sink.start()
     shared_database.add_tenant()
