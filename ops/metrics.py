@@ -140,7 +140,7 @@ DEAD_LETTER_REPLAYS = counter(
 COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", "collector")
 COLLECTOR_LAST_SUCCESS = gauge("collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector")
 SERVER_LAST_ANSWER = gauge(
-    "server_last_answer_timestamp_seconds", "When Postgres or RabbitMQ last answered this process, which asks them.", "server"
+    "server_last_answer_timestamp_seconds", "When Postgres or RabbitMQ last answered, where this process asks it.", "server"
 )
 
 MAIL_TOKEN_REFRESHES = counter(

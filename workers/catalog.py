@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from ops import metrics
 from ops.db import Engine, transaction
 from ops.secrets import Vault
 from pipeline.store import catalog as store
@@ -78,6 +79,7 @@ class CatalogWatch:
             self._failed(error)
             return random.uniform(_PERIOD, 4 * _PERIOD)  # noqa: S311 - processes that lost one database must not return in step
         self._looked = time.monotonic()
+        metrics.SERVER_LAST_ANSWER.labels("postgres").set_to_current_time()
         if self._fault is not None:
             self._fault = None
             _log.info("catalog_reachable", version=self._current.version)

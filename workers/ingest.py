@@ -18,6 +18,7 @@ from typing import Any
 import pika
 import structlog
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from ops import garbage, health, metrics, pulse
@@ -72,7 +73,7 @@ class Ingest:
                     self._connect()
                     wait = RECONNECT[0]
                     self._consume()
-                except (AMQPError, OSError) as error:
+                except (AMQPError, AMQPConnectorException, OSError) as error:  # the second: a broker that does not greet
                     self.trouble = f"broker: {error!r}"
                     log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
                     metrics.BROKER_RECONNECTS.labels("consumer").inc()

@@ -42,6 +42,7 @@ SLOW_THREADS: Final = 4
 LOST: Final = timedelta(seconds=60)  # after which a message that asked for a pull and came to nothing counts as lost
 AT_ONCE: Final = 500  # mailboxes asked for in one look
 LOOK: Final = 0.5  # seconds between two looks for what is due
+ALIVE: Final = 1.0  # between two signs of life
 BEAT: Final = 5.0  # between two extensions of leases; a sixth of what they last
 SWEEP: Final = 10.0
 THREAD_TURN: Final = 0.002
@@ -144,14 +145,11 @@ class Pulling:
 
     def start(self, beat: Callable[[], None]) -> None:
         """Begin. Calls `beat` for as long as the scheduler turns."""
-
-        def look() -> None:
-            beat()
-            self._asking.look()
-
         for worker in self._workers:
             worker.start()
-        self._scheduler.add_job(look, "interval", seconds=LOOK, next_run_time=datetime.now(UTC))
+        # Beside the looks: one may wait for a broker that stands still, which is no reason to kill the process.
+        self._scheduler.add_job(beat, "interval", seconds=ALIVE, next_run_time=datetime.now(UTC))
+        self._scheduler.add_job(self._asking.look, "interval", seconds=LOOK, next_run_time=datetime.now(UTC))
         self._scheduler.add_job(self._puller.beat, "interval", seconds=BEAT)
         self._scheduler.add_job(self._sessions.sweep, "interval", seconds=SWEEP)
         self._scheduler.start()

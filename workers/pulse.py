@@ -1,6 +1,7 @@
 """Whether RabbitMQ answers, asked over a connection that serves nothing else."""
 
 import asyncio
+import logging
 from functools import partial
 from typing import Any, Final
 
@@ -11,12 +12,14 @@ from ops.pulse import Pulse
 from ops.settings import Settings
 from workers.session import Session
 
+_LOGIN: Final = 3.0  # seconds; less than the next, because pika fails noisily when it is cut off while it logs in
 _ANSWER: Final = 5.0  # seconds to log in and answer
 _HEARTBEAT: Final = 30  # seconds; the questions find out sooner
 
 
 def of_rabbitmq(settings: Settings, process: str) -> Pulse:
     """Asks RabbitMQ; `process` is shown among its connections."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # ten lines for each attempt; ours is one
     return Pulse("RabbitMQ", _Question(settings.amqp_url, process), settings.unready_after)
 
 
@@ -26,7 +29,7 @@ class _Question:
     def __init__(self, amqp_url: str, process: str) -> None:
         self._parameters = pika.URLParameters(amqp_url)
         self._parameters.heartbeat = _HEARTBEAT
-        self._parameters.socket_timeout = self._parameters.stack_timeout = _ANSWER
+        self._parameters.socket_timeout = self._parameters.stack_timeout = _LOGIN
         self._parameters.client_properties = {"connection_name": f"waxseal {process} pulse"}
         self._loop = asyncio.new_event_loop()
         self._session: Session | None = None

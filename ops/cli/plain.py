@@ -15,6 +15,7 @@ _SILENT = (
     ("sqlalchemy.exc", "OperationalError", "database", "WAXSEAL_DATABASE_URL"),
     ("psycopg", "OperationalError", "database", "WAXSEAL_DATABASE_URL"),
     ("pika.exceptions", "AMQPError", "broker", "WAXSEAL_AMQP_URL"),
+    ("pika.adapters.utils.connection_workflow", "AMQPConnectorException", "broker", "WAXSEAL_AMQP_URL"),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ops import health
 from ops.health import HealthServer, serve
-from ops.probes import SECURITY_HEADERS
+from ops.probes import SECURITY_HEADERS, Readiness
 
 Serve = Callable[..., HealthServer]
 
@@ -95,6 +95,14 @@ def test_hanging_checks_do_not_pile_up_and_recover(start: Serve) -> None:
     time.sleep(0.1)
 
     assert ([503, 503, 503], 1, 200) == (statuses, asked, ready(server)[0])
+
+
+def test_what_is_noted_does_not_make_a_process_unready() -> None:
+    noting = Readiness({"broker": lambda: None}, notes={"database": lambda: "an old configuration", "clock": lambda: None})
+    answer = noting.answer()
+
+    assert 200 == answer.status
+    assert {"ready": True, "checks": {"broker": "ok"}, "notes": {"database": "an old configuration"}} == json.loads(answer.body)
 
 
 def test_a_long_reason_is_cut(start: Serve) -> None:
