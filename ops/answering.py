@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.waiting import Ready
 
 SILENCE: Final = 5.0  # seconds for which nothing of an answer arrives until the server is asked
 LONGEST_GAP: Final = 30.0  # seconds between two such questions; the first gap is `SILENCE`, then they double
@@ -40,19 +41,19 @@ class Connection(psycopg.Connection[Any]):
         return super().wait(gen, *args, **options)
 
     def _watched(self, gen: _Wait[_Result]) -> _Wait[_Result]:
-        began = time.monotonic()
-        gap = min(SILENCE, self.longest)
-        look, heard = began + gap, False
+        began = heard = time.monotonic()
+        gap = silence = min(SILENCE, self.longest)
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted  # psycopg comes by with nothing ten times a second
                 if ready:
-                    heard = True
-                elif time.monotonic() >= look:
-                    self._give_up_unless(heard or self._answers(), time.monotonic() - began)
-                    gap = SILENCE if heard else min(2 * gap, LONGEST_GAP)
-                    look, heard = time.monotonic() + gap, False
+                    if ready & Ready.R:  # that something can be sent is the kernel's word, not the server's
+                        heard, gap, silence = time.monotonic(), SILENCE, SILENCE
+                elif (now := time.monotonic()) - heard >= silence:
+                    self._give_up_unless(self._answers(), now - began)
+                    gap = min(2 * gap, LONGEST_GAP)
+                    silence = time.monotonic() - heard + gap
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: _Result = end.value
@@ -64,7 +65,7 @@ class Connection(psycopg.Connection[Any]):
     def _give_up_unless(self, alive: bool, waited: float) -> None:
         if not alive or waited >= self.longest:
             self.pgconn.finish()  # what comes after, a rollback or the end of a COPY, must not wait once more
-            raise Unanswered(f"Postgres has not answered for {waited:.0f} s")
+            raise Unanswered(f"Postgres has not answered a statement that began {waited:.0f} s ago")
 
 
 def connect(

@@ -14,6 +14,7 @@ from ops import metrics
 from ops.db import make_engine
 from ops.probes import Check
 from ops.settings import Settings
+from pipeline.store import reading
 
 EVERY: Final = 2.0  # seconds between two questions
 _ANSWER: Final = 3.0  # seconds that Postgres may take for one
@@ -77,7 +78,8 @@ def of_postgres(settings: Settings) -> Pulse:
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_ANSWER)
 
     def ask() -> None:
-        engine.connect().close()  # a login, or on a connection that is kept a ping
+        with engine.connect() as conn:
+            reading.answered(conn)
 
     return Pulse("Postgres", ask, settings.unready_after)
 

@@ -8,6 +8,9 @@ from sqlalchemy import RowMapping as Row
 
 from pipeline.store.scan import INLINE
 
+# A login is no proof of an answer: a pooler grants it without the server.
+ANSWER = text("SELECT 1")
+
 # A reader's pipe may be full for as long as its reader likes.
 BE_PATIENT = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
@@ -45,6 +48,11 @@ ATTEMPTS = text("""
     SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail, response,
            address, reused, dns, connect, tls, first_byte FROM attempt
     WHERE delivery_id = ANY(CAST(:ids AS bigint[])) ORDER BY delivery_id, started_at, n""")
+
+
+def answered(conn: Connection) -> None:
+    """Returns when the server has answered."""
+    conn.execute(ANSWER)
 
 
 def be_patient(conn: Connection) -> None:

@@ -33,7 +33,7 @@ from workers.topology import IN
 
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
-DEADLINE = 15.0  # seconds within which a statement that was under way has ended
+DEADLINE = 12.5  # seconds within which a statement that was under way has ended
 
 
 @contextmanager
