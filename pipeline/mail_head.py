@@ -9,7 +9,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
-from pipeline.mail.fields import ONE_HEADER, Fields, addresses, ids, read_fields
+from pipeline.mail.fields import ONE_HEADER, Fields, addresses, ids, read_fields, sender
 from pipeline.mail.findings import Findings
 from pipeline.mail.words import one_line, phrase
 from pipeline.rules import HEADER
@@ -59,7 +59,7 @@ class _Mail:
 
 def _sender(mail: _Mail) -> str:
     """The address that it is from."""
-    return next(_addresses(mail.fields, ("from", "sender", "return-path")), "")
+    return sender(mail.fields, Findings())
 
 
 def _thread(mail: _Mail) -> str:

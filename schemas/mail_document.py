@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 #: Moves with every change of what is read out, so that older documents are known for what they are.
-PARSER: Final = 1
+PARSER: Final = 2
 FORM: Final = "waxseal/mail-document/v1"
 CONTENT_TYPE: Final = "application/json"
 SCHEMA: Final = "urn:waxseal:mail-document:v1"  # the CloudEvents dataschema of what is delivered
@@ -29,6 +29,7 @@ Flag = Literal[
     "no_headers",
     "malformed_header",
     "malformed_address",
+    "address_in_name",  # a name that looks like another address than the one that the mail is from, or goes to
     "malformed_message_id",
     "malformed_mime",
     "malformed_tnef",

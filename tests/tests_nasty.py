@@ -160,6 +160,7 @@ NASTY: dict[str, bytes] = {
     "a line of 2 MB": PLAIN + b"\r\n" + b"x" * 2_000_000,
     "500,000 empty lines": PLAIN + b"\r\n" + b"\n" * 500_000,
     "1,600,000 lines": PLAIN + b"\r\n" + b"a\n" * 1_600_000,
+    "800,000 lines that end in CRLF": PLAIN + b"\r\n" + b"a\r\n" * 800_000,
     "1,000 received lines": headed(*[b"Received: from a by b; Mon, 1 Jun 2026 10:00:00 +0000"] * 1_000),
     "10,000 references": headed(b"References: " + b" ".join(b"<%d@x.example>" % n for n in range(10_000))),
     "spaces without end": PLAIN
@@ -184,6 +185,11 @@ NASTY: dict[str, bytes] = {
     + b'Content-Type: multipart/mixed; boundary="(.*)+$"\r\n\r\n--(.*)+$\r\n\r\nhi\r\n--(.*)+$--\r\n',
     "a boundary of 10 kB": PLAIN
     + b'Content-Type: multipart/mixed; boundary="%b"\r\n\r\n--%b\r\n\r\nhi\r\n' % (b"b" * 10_000, b"b" * 10_000),
+    "a folded boundary": PLAIN + b'Content-Type: multipart/mixed; boundary="a\r\n b"\r\n\r\n--a b\r\n\r\nhello\r\n--a b--\r\n',
+    "a boundary folded where it has no space": PLAIN
+    + b'Content-Type: multipart/mixed;\r\n boundary="a\r\n\tb"\r\n\r\n--ab\r\n\r\nhello\r\n--ab--\r\n',
+    "a boundary folded at another space": PLAIN
+    + b'Content-Type: multipart/mixed; boundary="a\r\n\tb"\r\n\r\n--a b\r\n\r\nhello\r\n--a b--\r\n',
     "two boundaries": PLAIN
     + b"Content-Type: multipart/mixed; boundary=B; boundary=C\r\n\r\n--C\r\n\r\nc\r\n--B\r\n\r\nb\r\n--B--\r\n",
     "an encoded boundary": PLAIN
@@ -235,6 +241,18 @@ NASTY: dict[str, bytes] = {
     "bad base64 in an encoded word": headed(b"Subject: =?utf-8?B?a?= =?utf-8?B?!!!!?= =?utf-8?B?YQ=?="),
     "bad quoted-printable in an encoded word": headed(b"Subject: =?utf-8?Q?=GG=?="),
     "an address in an encoded word": headed(b"From: =?utf-8?Q?boss=40x.example_=3Cboss=40x.example=3E=2C?= <evil@z.example>"),
+    "an address before an address": b"From: ceo@bank.example <evil@z.example>\r\n\r\nhello\r\n",
+    "an address in quotes before an address": b'From: "ceo@bank.example" <evil@z.example>\r\n\r\nhello\r\n',
+    "two addresses in angle brackets": b"From: <ceo@bank.example> <evil@z.example>\r\n\r\nhello\r\n",
+    "raw bytes in an encoded word": headed(
+        "Subject: =?iso-8859-1?Q?Gr\u00fc\u00dfe=21?= =?iso-8859-5?q?\u00bf?=".encode("latin-1")
+    ),
+    "raw UTF-8 in an encoded word": headed("Subject: =?utf-8?Q?Gr\u00fc\u00dfe?=".encode()),
+    "UTF-8 in an encoded word of ASCII": headed(b"Subject: =?us-ascii?Q?Gr=C3=BC=C3=9Fe?="),
+    "a UTF-8 header that is cut": headed("Subject: Ein l\u00e4ngerer Gru\u00df an alle f\u00fcr \u00fc".encode()[:-1]),
+    "RFC 2231 before what it replaces": named(b"attachment; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf; filename=Gruesse.pdf"),
+    "RFC 2231 after what it replaces": named(b"attachment; filename=Gruesse.pdf; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf"),
+    "a text with a name": multipart(part(b"text/plain; name=body.txt", b"hello")),
     "RFC 2231 in pieces": named(b"attachment; filename*0*=utf-8''Gr%C3%BC; filename*1*=%C3%9Fe; filename*2=.pdf"),
     "RFC 2231 out of order": named(b"attachment; filename*1=b; filename*0=a; filename*10=k; filename*2=c"),
     "RFC 2231 with gaps": named(b"attachment; filename*0=a; filename*7=h"),
@@ -254,6 +272,15 @@ NASTY: dict[str, bytes] = {
     "a disposition of its own": named(b'form-data; name="x"; filename="y"'),
     # charsets of texts
     "Latin-1 said to be ASCII": text("Grüße".encode("latin-1"), b"us-ascii"),
+    "UTF-8 said to be ASCII": text("Gr\u00fc\u00dfe".encode(), b"us-ascii"),
+    "ASCII by its other name": text("Gr\u00fc\u00dfe".encode(), b"ANSI_X3.4-1968"),
+    "windows-874": text("\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\u20ac".encode("cp874"), b"windows-874"),
+    "windows-31j": text("\u2460\u3053\u3093\u306b\u3061\u306f".encode("cp932"), b"Windows-31J"),
+    "Latin-1 as l1": text("\u20ac \u201cq\u201d".encode("cp1252"), b"l1"),
+    "Latin-1 as csISOLatin1": text("\u20ac \u201cq\u201d".encode("cp1252"), b"csISOLatin1"),
+    "Latin-1 as latin-1": text("\u20ac \u201cq\u201d".encode("cp1252"), b"latin-1"),
+    "x-mac-cyrillic": text("\u041f\u0440\u0438\u0432\u0435\u0442".encode("mac-cyrillic"), b"x-mac-cyrillic"),
+    "HZ": text("\u4f60\u597d".encode("hz"), b"hz-gb-2312"),
     "Latin-1 said to be UTF-8": text("Grüße".encode("latin-1"), b"utf-8"),
     "UTF-8 said to be Latin-1": text("Grüße".encode(), b"iso-8859-1"),
     "a charset that there is not": text("Grüße".encode(), b"x-unknown-9"),
@@ -365,6 +392,9 @@ NASTY: dict[str, bytes] = {
     "a date before zones": headed(b"Date: 1 Jan 0001 00:00:00 +1400"),
     # reports, verdicts
     "a bounce": report(b"message/delivery-status", DSN.replace(b"\n", b"\r\n")),
+    "a bounce of two reports": multipart(
+        part(b"message/delivery-status", DSN), part(b"message/delivery-status", DSN.replace(b"nobody@", b"another@"))
+    ),
     "a bounce of nothing": report(b"message/delivery-status", b""),
     "a bounce of 10,000 recipients": report(
         b"message/delivery-status", b"\n\n".join(b"Final-Recipient: rfc822; r%d@y.example" % n for n in range(10_000))

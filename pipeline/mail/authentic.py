@@ -24,7 +24,7 @@ MINKEY: Final = 1024  # bits
 NO_ARC: Final = Verdict("none", "there is no ARC-Seal")
 
 #: The library takes the square of such a run of spaces.
-_SPACES: Final = re.compile(rb"[\t ]{2000}|[\s]{4000}")
+_SPACES: Final = re.compile(rb"(?<![\t ])[\t ]{2000}|(?<!\s)\s{4000}")
 _TAG: Final = re.compile(r"(?:^|;)\s*([a-z]{1,2})\s*=\s*([^;]*)")
 _RESULTS: Final[dict[str, Result]] = {
     "pass": "pass",

@@ -116,14 +116,18 @@ def _leaf(part: Part, content: Content, findings: Findings, *, careful: bool) ->
                     findings,
                 )
             return [Block("tnef", opened.text)] if opened.text else []
-    if kind in ("text/plain", "text/html") and name is None and not _is_attached(part):
-        return _text(part, data, kind, content, findings, careful=careful)
+    blocks: list[Block] = []
+    if kind in ("text/plain", "text/html") and not _is_attached(part):
+        if name is None:
+            return _text(part, data, kind, content, findings, careful=careful)
+        if part.get("content-disposition") is None:  # a text that has a name, or a file that has no disposition: both
+            blocks = _text(part, data, kind, content, findings, careful=careful)
     if data or name is not None or kind != "text/plain":
         id_ = one_line(str(part.get("content-id", "")), MAX_NAME).strip("<>") or None
         inline = str(part.get("content-disposition", "")).strip().lower().startswith("inline") or id_ is not None
         inline = inline and not _is_attached(part)
         _attach(content, Attachment(name, kind, *_digest(data), inline, id_), findings)
-    return []
+    return blocks
 
 
 def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
@@ -161,7 +165,7 @@ def _is_attached(part: Part) -> bool:
 def _name(part: Part, findings: Findings) -> str | None:
     """What the sender calls the part, in RFC 2231's form or any other that is met."""
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
-        value: Any = part.get_param(parameter, None, header)
+        value: Any = part.given_name(parameter, header)
         if value is not None:
             return _named(_parameter(value, findings))
     return None

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import getaddresses, parsedate_to_datetime
-from inspect import signature
-from typing import Any, Final
+from email.utils import parsedate_to_datetime
+from typing import Final
 
+from pipeline.mail.address_list import read_list
 from pipeline.mail.findings import Findings
 from pipeline.mail.words import header_text, one_line, phrase
 from schemas.mail_document import Address
@@ -23,14 +23,17 @@ MAX_ID: Final = 998  # characters of a message id: a line's length
 
 #: Once at most (RFC 5322 §3.6); a second one of these is how somebody shows one reader another mail than the other.
 _ONCE: Final = ("from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to", "references", "subject", "date")
-_ENDS: Final = (b"\n\r\n", b"\n\n", b"\r\r")
+_ENDS: Final = (b"\n\r\n", b"\n\n")
 _MARK: Final = b"\xef\xbb\xbf"
 _TWICE: Final = re.compile(rb"[^\r\n]{0,1000}\r\r\n")  # line ends that were made of line ends
 _NAMED: Final = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(.*)", re.DOTALL)
 _ID: Final = re.compile(r"<([^<>]{1,2000})>")
 _SPACES: Final = re.compile(r"\s+")
-# What is doubtful is given as it stands, and flagged: newer Pythons would rather give nothing.
-_LENIENT: Final[dict[str, Any]] = {"strict": False} if "strict" in signature(getaddresses).parameters else {}
+_ADDRESS: Final = re.compile(
+    r'(?:[^\s@"<>(),;:\\]++|"(?:[^"\\]++|\\.)*+")@(?:[^\s@"<>(),;:\\\[\]]++|\[[^\s@"<>()\[\]]++\])', re.DOTALL
+)
+#: What people take for an address, in a name.
+_SHOWN: Final = re.compile(r"""[^\s@"'<>()\[\],;:]{1,64}@[^\s@"'<>()\[\],;:]+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def read_fields(raw: bytes, findings: Findings) -> Fields:
         if len(raw) > HEADER_BLOCK:
             findings.flag("header_block_too_large")
     items: list[tuple[str, bytearray]] = []
-    for number, line in enumerate(raw[:end].splitlines()):
+    for number, line in enumerate(_lines(raw[:end])):
         if not line:
             continue
         if line[:1] in (b" ", b"\t") and items:
@@ -107,20 +110,35 @@ def look_for_oddities(fields: Fields, raw: bytes, findings: Findings) -> None:
 
 
 def addresses(fields: Fields, name: str, findings: Findings) -> tuple[Address, ...]:
-    """The mailboxes of all fields of that name; those of groups without their group."""
-    values = [header_text(value, findings) for value in fields.all(name)]
+    """The mailboxes of all fields of that name; those of groups without their group. What is guessed is flagged.
+
+    A name that shows another address than the mail's is flagged too: readers of mail show the name.
+    """
     found: list[Address] = []
     with findings.kept_going("malformed_address", name):
-        for shown, address in getaddresses([", ".join(values)[:ONE_HEADER]], **_LENIENT) if values else ():
-            if not shown and not address:
-                continue
-            if len(found) == MAX_ADDRESSES:
-                findings.flag("too_many_addresses", name)
-                break
-            found.append(Address(phrase(shown, findings, MAX_NAME), one_line(address, MAX_ADDRESS)))
-            if not _is_address(found[-1].address):
-                findings.flag("malformed_address", f"{name}: {address}")
+        for value in fields.all(name):  # each by itself: what one leaves open swallows no other
+            for each in read_list(header_text(value, findings)):
+                if not each.name and not each.address:
+                    continue
+                if len(found) == MAX_ADDRESSES:
+                    findings.flag("too_many_addresses", name)
+                    return tuple(found)
+                found.append(Address(phrase(each.name, findings, MAX_NAME), one_line(each.address, MAX_ADDRESS)))
+                if each.odd or not _ADDRESS.fullmatch(found[-1].address):
+                    findings.flag("malformed_address", f"{name}: {each.address}")
+                if any(shown.lower() != each.address.lower() for shown in _SHOWN.findall(found[-1].name)):
+                    findings.flag("address_in_name", f"{name}: {found[-1].name} <{each.address}>")
     return tuple(found)
+
+
+def sender(fields: Fields, findings: Findings) -> str:
+    """The address that the mail is from, in lower case: the first one of its From, Sender or Return-Path; "" for none.
+
+    Of several From headers the first one counts, as it is the first in a mail's document.
+    """
+    names = ("from", "sender", "return-path")
+    found = (each.address.lower() for name in names for each in addresses(fields, name, findings))
+    return next((address for address in found if "@" in address), "")
 
 
 def id_of(fields: Fields, findings: Findings) -> str | None:
@@ -169,7 +187,19 @@ def _end_of_header(raw: bytes) -> int:
     if raw[:1] in (b"\n", b"\r"):
         return 2 if raw[:2] == b"\r\n" else 1
     ends = [(at, at + len(mark)) for mark in _ENDS if (at := raw.find(mark, 0, HEADER_BLOCK)) >= 0]
+    if (at := raw.find(b"\r\r", 0, HEADER_BLOCK)) >= 0 and b"\n" not in raw[:at]:
+        ends.append((at, at + 2))
     return min(ends)[1] if ends else -1
+
+
+def _lines(head: bytes) -> list[bytes]:
+    """The lines of a header. CR alone ends one where nothing else does; beside LF it is a character (RFC 5322 §4.1).
+
+    Else `Subject: x<CR>From: ...` would be a sender to us alone.
+    """
+    if b"\n" in head:
+        return [line.removesuffix(b"\r") for line in head.split(b"\n")]
+    return head.split(b"\r")
 
 
 def _fold(value: bytearray, line: bytes, findings: Findings) -> None:
@@ -181,8 +211,3 @@ def _fold(value: bytearray, line: bytes, findings: Findings) -> None:
     if value and piece:
         value += b" "
     value += piece
-
-
-def _is_address(text: str) -> bool:
-    local, at, domain = text.rpartition("@")
-    return bool(local and at and domain) and " " not in domain

@@ -78,14 +78,14 @@ def automatic(fields: Fields, findings: Findings) -> Automatic | None:
 def bounce(fields: Fields, root: Part, findings: Findings) -> Bounce | None:
     """Whether it reports of another mail, by its machine-readable part, or else by who writes what; None if not."""
     leaves = list(root.leaves())
-    for part in leaves:
-        kind = _REPORTS.get(part.kind)
-        if kind:
-            blocks = _blocks(decoded_bytes(part, findings)[:MAX_REPORT])
-            feedback = _said(blocks, "feedback-type", findings) if kind == "arf" else None
-            recipients = () if kind == "arf" else _recipients(blocks, findings)
-            original = _original(leaves, blocks, findings)
-            return Bounce(kind, (f"a part of type {part.kind}",), recipients, original, feedback)
+    kind = next((_REPORTS[part.kind] for part in leaves if part.kind in _REPORTS), None)
+    if kind:
+        reports = [part for part in leaves if _REPORTS.get(part.kind) == kind]
+        blocks = _all_blocks(reports, findings)
+        feedback = _said(blocks, "feedback-type", findings) if kind == "arf" else None
+        recipients = () if kind == "arf" else _recipients(blocks, findings)
+        rests_on = tuple(dict.fromkeys(f"a part of type {part.kind}" for part in reports))
+        return Bounce(kind, rests_on, recipients, _original(leaves, blocks, findings), feedback)
     sender = phrase(fields.first("from") or b"", findings, SHOWN)
     subject = phrase(fields.first("subject") or b"", findings, SHOWN)
     if _DAEMONS.search(sender) and _UNDELIVERED.search(subject):
@@ -120,6 +120,16 @@ def _yes(value: str) -> bool | None:
 
 def _number(value: str) -> int | None:
     return int(value) if re.fullmatch(r"-?\d{1,3}", value) else None
+
+
+def _all_blocks(reports: list[Part], findings: Findings) -> list[Fields]:
+    """The blocks of all reports of a mail: each may speak of other recipients."""
+    blocks: list[Fields] = []
+    for part in reports:
+        blocks += _blocks(decoded_bytes(part, findings)[:MAX_REPORT])
+        if len(blocks) > MAX_RECIPIENTS:
+            break
+    return blocks
 
 
 def _blocks(report: bytes) -> list[Fields]:

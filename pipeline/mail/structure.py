@@ -23,6 +23,10 @@ CHUNK: Final = 64 * 1024  # bytes between two looks at the clock
 
 _NO_MAIL: Final = re.compile("^message/")
 _WITH_PARAMETERS: Final = ("content-type", "content-disposition")
+_FOLD: Final = re.compile(r"[\r\n]++")
+_FOLDED_BOUNDARY: Final = re.compile(r'boundary[ \t]*=[ \t]*"([^"\r\n]*+[\r\n][^"]*+)"', re.IGNORECASE)
+_FOLDS: Final = re.compile(r"[\r\n]++[ \t]*+")
+_MAX_FOLDED: Final = 20  # boundaries that are looked for in the whole mail
 
 
 class _Stop(Exception):
@@ -34,8 +38,21 @@ class _Reading:
     """What the parts of one mail share while they are read."""
 
     findings: Findings
-    parts: "list[Part]" = field(default_factory=list)
-    deep: bool = False
+    raw: bytes = field(default=b"", repr=False)
+    folded: int = 0
+
+    def unfolded(self, value: str) -> str:
+        """The value of a header on one line (RFC 5322 §2.2.3).
+
+        Some fold a boundary where it has no space, or with another one: it is what stands in the mail.
+        """
+        found = _FOLDED_BOUNDARY.search(value)
+        if found and self.folded < _MAX_FOLDED:
+            self.folded += 1
+            candidates = [_FOLD.sub("", found[1]), _FOLDS.sub("", found[1]), _FOLDS.sub(" ", found[1])]
+            there = (each for each in candidates if b"--" + each.encode("utf-8", "replace") in self.raw)
+            value = value[: found.start(1)] + next(there, candidates[0]) + value[found.end(1) :]
+        return _FOLD.sub("", value)
 
 
 class Part(Message):
@@ -53,6 +70,8 @@ class Part(Message):
         """Take a header from the parser, within bounds."""
         if not value.isascii():  # the parser keeps such bytes as surrogates
             value = header_text(value.encode("utf-8", "surrogateescape"), self._reading.findings)
+        if "\n" in value or "\r" in value:
+            value = self._reading.unfolded(value)
         most = MAX_PARAMETERS if name.lower() in _WITH_PARAMETERS else ONE_HEADER
         if len(value) > most:
             self._reading.findings.flag("header_too_long", name[:80])
@@ -98,6 +117,13 @@ class Part(Message):
             self._reading.findings.flag("malformed_mime", f"parameters of {header}")
             return failobj
 
+    def given_name(self, param: str, header: str) -> Any:
+        """A parameter, in the form of RFC 2231 where it is there in that one too, in any order (RFC 6266 §4.3)."""
+        named: list[Any] = []
+        with self._reading.findings.kept_going("malformed_mime", f"parameters of {header}"):
+            named += [value for name, value in self.get_params([], header) or () if name.lower() == param]
+        return next((each for each in named if isinstance(each, tuple)), named[0] if named else None)
+
     def leaves(self) -> "Iterator[Part]":
         """The parts without parts, in their order."""
         if self.is_multipart():
@@ -113,7 +139,7 @@ class Part(Message):
 
 def read_parts(raw: bytes, findings: Findings) -> Part:
     """The mail as a tree of parts. What is beyond the bounds is missing from it, and flagged; never raises."""
-    reading = _Reading(findings)
+    reading = _Reading(findings, raw)
     made: list[Part] = []
 
     def make(policy: Any = None) -> Part:  # noqa: ARG001 - the parser says it by name
@@ -139,12 +165,13 @@ def count(root: Part) -> int:
 
 
 def _feed(parser: "BytesFeedParser[Any]", raw: bytes, findings: Findings) -> None:
-    view, lines = memoryview(readable(raw))[:MAX_SIZE], 0
+    view, lines, last = memoryview(readable(raw))[:MAX_SIZE], 0, b""
     if len(raw) > MAX_SIZE:
         findings.flag("too_large")
     for start in range(0, len(view), CHUNK):
         chunk = bytes(view[start : start + CHUNK])
-        lines += chunk.count(b"\n") + chunk.count(b"\r")
+        lines += chunk.count(b"\n") + chunk.count(b"\r") - (last + chunk).count(b"\r\n")
+        last = chunk[-1:]
         if lines > MAX_LINES:
             findings.flag("too_many_lines")
             break

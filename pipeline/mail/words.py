@@ -8,6 +8,7 @@ import string
 from typing import Final
 
 from charset_normalizer import from_bytes
+from webencodings.labels import LABELS
 
 from pipeline.mail.findings import Findings
 
@@ -15,37 +16,36 @@ SAMPLE: Final = 16 * 1024  # bytes by which a charset is guessed
 MAX_LINE: Final = 2000  # characters of a subject or a name
 MAX_PIECES: Final = 1000  # of base64 that were joined
 
-_ALIASES: Final = {
-    "ks_c_5601-1987": "cp949",
-    "ks_c_5601": "cp949",
+#: Python's codecs for what WHATWG calls otherwise, or gives to a larger charset than Python does.
+_CODECS: Final = {
     "euc-kr": "cp949",
-    "gb2312": "gb18030",
     "gbk": "gb18030",
-    "x-gbk": "gb18030",
-    "big5-eten": "big5",
-    "x-big5": "big5",
-    "x-sjis": "cp932",
     "shift_jis": "cp932",
+    "windows-874": "cp874",
     "iso-8859-8-i": "iso-8859-8",
-    "iso-8859-8-e": "iso-8859-8",
-    "iso-8859-6-i": "iso-8859-6",
-    "iso-8859-1": "cp1252",  # as everybody reads it
-    "latin1": "cp1252",
-    "us-ascii": "cp1252",
-    "ascii": "cp1252",
-    "ansi_x3.4-1968": "cp1252",
+    "macintosh": "mac-roman",
+    "x-mac-cyrillic": "mac-cyrillic",
+}
+#: What mails say beside WHATWG's labels, or say and browsers refuse or read otherwise.
+_ALIASES: Final = {
+    "ks_c_5601": "cp949",
+    "big5-eten": "big5",
+    "big5-hkscs": "big5hkscs",
+    "hz-gb-2312": "hz",
+    "utf-16": "utf-16",
     "unicode-1-1-utf-7": "utf-7",
     "x-mac-roman": "mac-roman",
-    "macintosh": "mac-roman",
     "utf8mb4": "utf-8",
     "utf": "utf-8",
     "cp-850": "cp850",
-    "x-cp1252": "cp1252",
 }
 _UNSAID: Final = frozenset({"", "unknown-8bit", "x-unknown", "unknown", "default", "x-user-defined", "binary", "8bit", "7bit"})
 #: Encodings of Python's that are no charsets, or that take the square of the time.
 _NONE: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
+#: An encoded word of the kind in which bytes stand for themselves.
+_Q_WORD: Final = re.compile(rb"=\?[^?\s]{1,60}\?[qQ]\?[^?\r\n]*+\?=")
+_RAW: Final = re.compile(rb"[\x80-\xff]")
 _WORD: Final = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?\r\n]*)\?=")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 #: Controls, and what turns the direction of writing: `a\u202egpj.exe` would be shown as `aexe.jpg`.
@@ -65,14 +65,15 @@ def one_line(text: str, most: int = MAX_LINE) -> str:
 
 
 def header_text(value: bytes, findings: Findings) -> str:
-    """A header's value as text, encoded words as they are: UTF-8 (RFC 6532), or else what people mostly mean."""
+    """A header's value as text: UTF-8 (RFC 6532), or else what people mostly mean.
+
+    Encoded words are as they are, but that raw bytes in them are encoded too: those are of the charset that the word says.
+    """
     if value.isascii():
         return value.decode("ascii")
     findings.flag("raw_8bit_header")
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("cp1252", "replace")
+    value = _Q_WORD.sub(lambda word: _RAW.sub(lambda byte: b"=%02X" % byte[0][0], word[0]), value)
+    return _utf8(value) or value.decode("cp1252", "replace")
 
 
 def phrase(value: bytes | str, findings: Findings, most: int = MAX_LINE) -> str:
@@ -106,15 +107,46 @@ def decoded(data: bytes, charset: str, findings: Findings) -> str:
     name = charset.strip(" \"'").lower()
     if name in _UNSAID:
         return _guessed(data, findings)
-    codec = _codec(_ALIASES.get(name, name))
+    codec = _charset(name)
     if codec is None:
         findings.flag("unknown_charset", name)
         return _guessed(data, findings)
+    if codec.name == "ascii":
+        return _not_ascii(data, name, findings)
     try:
         return codec.decode(data, "strict")[0]
     except UnicodeError:
         findings.flag("bad_charset", name)
         return data.decode(codec.name, "replace")
+
+
+def _charset(label: str) -> codecs.CodecInfo | None:
+    """What decodes text of that label: WHATWG's reading of it, Python's of what WHATWG does not know, ASCII as it is.
+
+    Latin-1 is cp1252, whatever it is called.
+    """
+    known = _codec(label)
+    if known is not None and known.name == "ascii":
+        return known
+    if known is not None and known.name == "iso8859-1":
+        return _codec("cp1252")
+    whatwg: str = LABELS.get(label, label)
+    return _codec(_ALIASES.get(label) or _CODECS.get(whatwg, whatwg)) or known
+
+
+def _not_ascii(data: bytes, name: str, findings: Findings) -> str:
+    """What is said to be ASCII: UTF-8 where it can be that, and else what people mostly mean."""
+    if data.isascii():
+        return data.decode("ascii")
+    findings.flag("bad_charset", name)
+    return _utf8(data) or data.decode("cp1252", "replace")
+
+
+def _utf8(data: bytes) -> str:
+    """The text if it is UTF-8, or was before it was cut or damaged here and there; "" if not: nothing else looks like it."""
+    text = data.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    return text if not bad or sum(each > "\x7f" for each in text) > 3 * bad else ""
 
 
 def _codec(name: str) -> codecs.CodecInfo | None:
@@ -131,11 +163,10 @@ def _guessed(data: bytes, findings: Findings) -> str:
     if data.isascii():
         return data.decode("ascii")
     findings.flag("guessed_charset")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        best = from_bytes(data[:SAMPLE]).best()
-        return data.decode(best.encoding if best else "cp1252", "replace")
+    if text := _utf8(data):
+        return text
+    best = from_bytes(data[:SAMPLE]).best()
+    return data.decode(best.encoding if best else "cp1252", "replace")
 
 
 def _word_text(data: bytes, charset: str, findings: Findings) -> str:

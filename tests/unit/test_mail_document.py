@@ -64,7 +64,7 @@ def test_a_plain_mail_is_read_whole() -> None:
 def test_the_document_as_json_says_from_and_which_parser_made_it() -> None:
     document = orjson.loads(orjson.dumps(view(read(PLAIN + b"\r\nhello"))))
 
-    assert ([{"name": "", "address": "a@x.example"}], 1) == (document["from"], document["parser"])
+    assert ([{"name": "", "address": "a@x.example"}], 2) == (document["from"], document["parser"])
     assert "waxseal/mail-document/v1" == document["v"]
 
 
@@ -150,6 +150,14 @@ def test_html_becomes_lines_without_what_is_hidden_or_run() -> None:
         ("RFC 2231 with a number of 5,000 digits", "malformed_mime"),
         ("comments in comments", "malformed_address"),
         ("two addresses in one", "malformed_address"),
+        ("an address before an address", "malformed_address"),
+        ("an address before an address", "address_in_name"),
+        ("an address in quotes before an address", "address_in_name"),
+        ("an address in an encoded word", "address_in_name"),
+        ("two addresses in angle brackets", "malformed_address"),
+        ("quotes that are never closed", "malformed_address"),
+        ("UTF-8 said to be ASCII", "bad_charset"),
+        ("Latin-1 said to be ASCII", "bad_charset"),
         ("a Message-ID without brackets", "malformed_message_id"),
         ("a date in words", "bad_date"),
         ("a date with a zone beyond a day", "bad_date"),
@@ -176,6 +184,10 @@ def test_what_is_odd_is_flagged(name: str, flag: str) -> None:
         ("UTF-8 header", "Grüße 🎉"),
         ("a newline in an encoded word", "a Bcc: x@z.example"),
         ("an encoded word with a language", "Grüße"),
+        ("raw bytes in an encoded word", "Grüße!П"),
+        ("raw UTF-8 in an encoded word", "Grüße"),
+        ("UTF-8 in an encoded word of ASCII", "Grüße"),
+        ("a UTF-8 header that is cut", "Ein längerer Gruß an alle für \ufffd"),
         ("a character cut over two words", "ü€"),
         ("an encoded word without its end", "=?utf-8?B?aGVsbG8"),
         ("controls in the subject", "[31mred [0m"),
@@ -191,6 +203,9 @@ def test_a_subject_line_is_one_line_whatever_it_holds(name: str, subject: str) -
     [
         ("RFC 2231 in pieces", ["Grüße.pdf"]),
         ("RFC 2231 out of order", ["abck"]),
+        ("RFC 2231 before what it replaces", ["Grüße.pdf"]),
+        ("RFC 2231 after what it replaces", ["Grüße.pdf"]),
+        ("a text with a name", ["body.txt"]),
         ("a name in 8 bits", ["Grüße.pdf"]),
         ("a name in Latin-1", ["Grüße.pdf"]),
         ("a name with a NUL", ["a.txt .exe"]),
@@ -208,6 +223,19 @@ def test_attachments_have_the_names_that_they_were_given(name: str, names: list[
     ("name", "text"),
     [
         ("Latin-1 said to be ASCII", "Grüße"),
+        ("UTF-8 said to be ASCII", "Grüße"),
+        ("ASCII by its other name", "Grüße"),
+        ("windows-874", "สวัสดี€"),
+        ("windows-31j", "①こんにちは"),
+        ("Latin-1 as l1", "€ “q”"),
+        ("Latin-1 as csISOLatin1", "€ “q”"),
+        ("Latin-1 as latin-1", "€ “q”"),
+        ("x-mac-cyrillic", "Привет"),
+        ("HZ", "你好"),
+        ("a folded boundary", "hello"),
+        ("a boundary folded where it has no space", "hello"),
+        ("a boundary folded at another space", "hello"),
+        ("a text with a name", "hello"),
         ("ks_c_5601-1987", "안녕하세요"),
         ("iso-8859-8-i", "שלום"),
         ("unicode-1-1-utf-7", "Hi Mom -☺-!"),
@@ -280,6 +308,28 @@ def test_a_bounce_says_whom_it_could_not_reach_and_about_which_mail(name: str) -
     ]
     assert "smtp; 550 5.1.1 no such user here" == bounce.recipients[0].diagnostic
     assert ("a part of type message/delivery-status",) == bounce.rests_on
+
+
+def test_every_report_of_a_bounce_counts() -> None:
+    bounce = read(NASTY["a bounce of two reports"]).bounce
+
+    assert bounce is not None
+    assert ["nobody@y.example", "late@y.example", "another@y.example", "late@y.example"] == [
+        each.recipient for each in bounce.recipients
+    ]
+
+
+def test_a_name_that_shows_its_own_address_is_not_odd() -> None:
+    assert () == read(PLAIN.replace(b"a@x.example", b'"A@x.example" <a@X.example>') + b"\r\nhello").flags
+
+
+def test_a_line_that_ends_in_crlf_is_one_line(monkeypatch) -> None:
+    monkeypatch.setattr(structure, "MAX_LINES", 50)
+    monkeypatch.setattr(structure, "CHUNK", 7)
+
+    flags = {count: read((PLAIN + b"\r\n" + b"a\r\n" * (count - 6)), Terms()).flags for count in (50, 51)}
+
+    assert {50: (), 51: ("too_many_lines",)} == flags
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.mail.document import Terms, mail_document
 from pipeline.mail_head import MAX_SUBJECT, event_id, read_head
 
 MAIL = (
@@ -35,6 +36,67 @@ def subject(rule: str, raw: bytes = MAIL) -> str:
 )
 def test_a_rule_says_what_the_subject_is(rule: str, expected: str) -> None:
     assert expected == subject(rule)
+
+
+CEO, EVIL = "ceo@bank.example", "attacker@evil.example"
+
+
+@pytest.mark.parametrize(
+    ("header", "address", "name"),
+    [
+        (b"ceo@bank.example <attacker@evil.example>", EVIL, CEO),
+        (b'"ceo@bank.example" <attacker@evil.example>', EVIL, CEO),
+        (b"<ceo@bank.example> <attacker@evil.example>", EVIL, "<ceo@bank.example>"),
+        (b"The ceo@bank.example Office <attacker@evil.example>", EVIL, "The ceo@bank.example Office"),
+        (b"ceo@bank.example attacker@evil.example", EVIL, CEO),
+        (b"=?utf-8?Q?ceo=40bank.example?= <attacker@evil.example>", EVIL, CEO),
+        (b"=?utf-8?Q?=3Cceo=40bank.example=3E=2C?= <attacker@evil.example>", EVIL, "<ceo@bank.example>,"),
+        (b"=?utf-8?Q?x<ceo@bank.example>,?= <attacker@evil.example>", EVIL, "x<ceo@bank.example>,"),
+        (b"=?utf-8?B?Y2VvQGJhbmsuZXhhbXBsZQ0KRnJvbTo=?= <attacker@evil.example>", EVIL, "ceo@bank.example From:"),
+        (b"(ceo@bank.example) attacker@evil.example", EVIL, CEO),
+        (b"attacker@evil.example (ceo@bank.example)", EVIL, CEO),
+        (b"attacker@evil.example (ceo (Chief \\) of) <ceo@bank.example>)", EVIL, "ceo (Chief ) of) <ceo@bank.example>"),
+        (b"(ceo@bank.example <attacker@evil.example>", EVIL, "(ceo@bank.example"),
+        (b'"ceo@bank.example <attacker@evil.example>', EVIL, '"ceo@bank.example'),
+        (b"ceo@bank.example: attacker@evil.example;", EVIL, ""),
+        (b"Board: ceo@bank.example <attacker@evil.example>, x@y.example;", EVIL, CEO),
+        (b"<@bank.example,@x.example:attacker@evil.example>", EVIL, ""),
+        (b"ceo@bank.example <@bank.example:attacker@evil.example>", EVIL, CEO),
+        (b"< attacker @ evil . example >", EVIL, ""),
+        (b"ceo@bank.example\0 <attacker@evil.example>", EVIL, CEO),
+        (b"ceo@bank.example\r <attacker@evil.example>", EVIL, CEO),
+        (b"ceo@bank.example\r\n <attacker@evil.example>", EVIL, CEO),
+        (b"Attacker <attacker@evil.example", EVIL, "Attacker"),
+        (b"<<attacker@evil.example>>", EVIL, ""),
+        (b"attacker@evil.example\r\nFrom: ceo@bank.example", EVIL, ""),
+        (b'"attacker\r\nFrom: ceo@bank.example', "ceo@bank.example", ""),
+        (b"Attacker; ceo@bank.example", "ceo@bank.example", ""),
+        (b'"a@b c"@y.example', '"a@b c"@y.example', ""),
+        (b'"Doe, \\"J\\"" <j@y.example>', "j@y.example", 'Doe, "J"'),
+        (b"=?utf-8?Q?Doe,_J?= <j@y.example>", "j@y.example", "Doe, J"),
+        (b"=?utf-8?Q?ceo=40bank.example?=", "support", None),
+        (b"ceo <>", "support", None),
+        (b"root (Charlie Root)", "support", None),
+    ],
+)
+def test_the_address_is_what_is_in_angle_brackets_and_the_document_says_the_same(
+    header: bytes, address: str, name: str | None
+) -> None:
+    raw = b"From: " + header + b"\r\nSubject: s\r\n\r\nhello\r\n"
+    document = mail_document(raw, Terms(), lambda: 0.0)
+    first = next((each for each in document.from_ if "@" in each.address), None)
+
+    assert address == subject("address", raw)
+    assert address == (first.address if first else "support")
+    assert name is None or (first is not None and name == first.name)
+
+
+def test_a_line_end_that_is_none_makes_no_second_sender() -> None:
+    raw = b"Subject: s\rFrom: ceo@bank.example\r\nFrom: attacker@evil.example\r\n\r\nhello"
+
+    assert EVIL == subject("address", raw)
+    assert (EVIL,) == tuple(each.address for each in mail_document(raw, Terms(), lambda: 0.0).from_)
+    assert "ceo@bank.example" == subject("address", b"Subject: s\rFrom: ceo@bank.example\r\rhello\r")
 
 
 @pytest.mark.parametrize("rule", ["address", "plus-address", "header:X-Ticket"])

@@ -1,0 +1,197 @@
+"""Lists of addresses (RFC 5322 §3.4, §4.4), read in linear time, with what people write in place of them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+DEEP: Final = 20  # comments in comments, from which on nobody means a comment
+
+_SPACE: Final = re.compile(r"[\s\x00]+")
+_QUOTED: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_ENCODED: Final = re.compile(r"=\?[^?\s]{1,60}\?[bBqQ]\?[^?\r\n]*+\?=")
+_ANGLE: Final = re.compile(r'<((?:"(?:[^"\\]++|\\.)*+"|[^<>"]++)*+)>', re.DOTALL)
+_OPEN_ANGLE: Final = re.compile(r"<([^<>,;\s]*+)")
+_WORD: Final = re.compile(r'[^\s\x00"(<>,;:=]++')
+_PAREN: Final = re.compile(r"\\.|[()]", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_ROUTE: Final = re.compile(r"@[^:]*+:")
+_AROUND: Final = re.compile(r"[\s\x00]*+([@.])[\s\x00]*+")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A mailbox as it stands in a header, encoded words as they are. `odd`: it breaks RFC 5322, and this is a guess."""
+
+    name: str
+    address: str
+    odd: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    text: str
+    apart: bool  # from the piece before it
+    plain: bool = True  # neither quoted nor an encoded word
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    """What stands between two separators."""
+
+    pieces: list[_Piece] = field(default_factory=list)
+    angle: str | None = None  # what is in angle brackets
+    comments: list[str] = field(default_factory=list)
+    odd: bool = False
+
+
+def read_list(text: str) -> Iterator[Found]:
+    """The mailboxes of a header's value, those of groups without their group.
+
+    What is in angle brackets is the address, and all else is its name, whatever it looks like; of several in brackets the last
+    is the address. No encoded word is decoded before the list is taken apart (RFC 2047 §6.2), so none can hold an address.
+    """
+    return _List(text).mailboxes()
+
+
+class _List:
+    """The value of one header, and how far it is read."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._unclosed: set[str] = set()  # of quotes and comments: what has no end once has none later
+        self._in_group = False
+
+    def mailboxes(self) -> Iterator[Found]:
+        current, apart = _Mailbox(), False
+        while self._at < len(self._text):
+            mark = self._text[self._at]
+            if mark == ":":  # what is before it is the name of a group
+                odd = self._in_group or current.angle is not None or any("@" in each.text for each in current.pieces)
+                self._at += 1
+                self._in_group, current = True, _Mailbox(odd=odd or current.odd)
+            elif mark in ",;":
+                self._at += 1
+                current.odd |= mark == ";" and not self._in_group
+                self._in_group &= mark == ","
+                yield from _judged(current)
+                current = _Mailbox()
+            elif self._taken(_SPACE):
+                apart = True
+                continue
+            else:
+                apart = self._read(mark, current, apart=apart)
+        current.odd |= self._in_group
+        yield from _judged(current)
+
+    def _read(self, mark: str, into: _Mailbox, *, apart: bool) -> bool:
+        """Take the next piece, which begins with `mark`; whether what follows it stands apart."""
+        if mark == '"' and mark not in self._unclosed:
+            if found := self._taken(_QUOTED):
+                into.pieces.append(_Piece(found[0], apart, plain=False))
+                return False
+            self._unclosed.add(mark)
+        elif mark == "(" and mark not in self._unclosed:
+            comment = self._comment(into)
+            if comment is not None:
+                into.comments.append(comment)
+                return True
+            self._unclosed.add(mark)
+        elif mark == "=" and (found := self._taken(_ENCODED)):
+            into.pieces.append(_Piece(found[0], apart, plain=False))
+            return False
+        elif mark == "<":
+            self._angle(into)
+            return True
+        word = self._taken(_WORD)
+        if word is None:
+            self._at += 1
+            into.odd |= mark != "="
+        if mark != ">":
+            into.odd |= into.angle is not None
+            into.pieces.append(_Piece(word[0] if word else mark, apart))
+        return False
+
+    def _angle(self, into: _Mailbox) -> None:
+        found = self._taken(_ANGLE)
+        if found is None:
+            into.odd = True
+            found = self._taken(_OPEN_ANGLE)
+        if found is not None and (found[1] or found[0] == "<>"):
+            if into.angle is not None:
+                into.odd = True
+                into.pieces.append(_Piece(f"<{into.angle}>", apart=True))
+            into.angle = found[1]
+
+    def _comment(self, of: _Mailbox) -> str | None:
+        """A comment, with those in it; None for one without an end."""
+        depth = 0
+        for each in _PAREN.finditer(self._text, self._at):
+            depth += {"(": 1, ")": -1}.get(each[0], 0)
+            of.odd |= depth > DEEP
+            if depth == 0:
+                inner = self._text[self._at + 1 : each.start()]
+                self._at = each.end()
+                return _ESCAPE.sub(r"\1", inner)
+        return None
+
+    def _taken(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self._text, self._at)
+        if found:
+            self._at = found.end()
+        return found
+
+
+def _judged(mailbox: _Mailbox) -> Iterator[Found]:
+    """The mailbox that is meant; nothing where nothing stands between two separators."""
+    if mailbox.angle is not None:
+        odd = mailbox.odd or any(each.plain and "@" in each.text for each in mailbox.pieces)
+        name = _shown(mailbox.pieces) or " ".join(mailbox.comments)
+        yield Found(name, _bare(mailbox.angle), odd)
+    elif mailbox.pieces or mailbox.comments:
+        yield _without_angle(mailbox)
+
+
+def _without_angle(mailbox: _Mailbox) -> Found:
+    words = _words(mailbox.pieces)
+    at = next((n for n in reversed(range(len(words))) if any(each.plain and "@" in each.text for each in words[n])), None)
+    if at is None and len(words) == 1 and (words[0][0].plain or "@" in _shown(words[0])):
+        at = 0  # a user of this machine, or an address in quotes
+    comments = " ".join(mailbox.comments)
+    if at is None:
+        return Found(_shown(mailbox.pieces) or comments, "", odd=True)
+    quoted = len(words[at]) == 1 and not words[at][0].plain
+    address = _shown(words[at]) if quoted else _bare("".join(each.text for each in words[at]))
+    rest = [each for n, word in enumerate(words) for each in word if n != at]
+    return Found(_shown(rest) or comments, address, mailbox.odd or bool(rest) or quoted)
+
+
+def _words(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """The pieces by words; `a @ b.example` is one."""
+    words: list[list[_Piece]] = []
+    for each in pieces:
+        joined = words and (not each.apart or each.text.startswith("@") or words[-1][-1].text.endswith("@"))
+        if joined and (each.plain or words[-1][-1].plain):
+            words[-1].append(each)
+        else:
+            words.append([each])
+    return words
+
+
+def _shown(pieces: Sequence[_Piece]) -> str:
+    """The pieces as a name: without quotes."""
+    out: list[str] = []
+    for each in pieces:
+        quoted = not each.plain and each.text.startswith('"')
+        out.append(" " if each.apart else "")
+        out.append(_ESCAPE.sub(r"\1", each.text[1:-1]) if quoted else each.text)
+    return "".join(out).strip()
+
+
+def _bare(address: str) -> str:
+    """An address without white space around its signs and without the route to it (RFC 5322 §4.4)."""
+    if '"' not in address:
+        address = _AROUND.sub(r"\1", address.strip(" \t\r\n\0"))
+        address = address[route.end() :] if (route := _ROUTE.match(address)) else address
+    return address.strip(" \t\r\n\0")
