@@ -16,6 +16,7 @@ Quoting = Literal["mboxrd", "mboxo", "none"]
 MAX_MAIL: Final = 64 * 1024 * 1024  # bytes
 PIECE: Final = 1024 * 1024  # bytes of a line that are read at once
 
+_MARK: Final = b"\xef\xbb\xbf"  # what some put before UTF-8
 _FROM: Final = b"From "
 _QUOTED: Final[dict[Quoting, re.Pattern[bytes]]] = {
     "mboxrd": re.compile(rb"^>(>*From )", re.MULTILINE),
@@ -26,6 +27,8 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _FROM_DATE: Final = re.compile(
     rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) +(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d{1,2} +\d{1,2}:\d\d.{1,30}"
 )
+#: As RFC 4155 has it: who it is from, then the time. A sentence has more words.
+_FROM_LINE: Final = re.compile(rb'From (?:"[^"\r\n]{0,300}+"|[^\s"]){1,1000}+[ \t]++' + _FROM_DATE.pattern)
 _MBOXES: Final = (".mbox", ".mbx")
 _SUFFIXES: Final = (".eml", *_MBOXES)
 
@@ -100,6 +103,7 @@ def _finished(piece: _Piece, mtime: datetime, *, crlf: bool) -> FoundMail:
     raw = piece.raw
     if raw is not None and crlf:
         raw = _BARE_LF.sub(b"\r\n", raw)
+        raw = raw if len(raw) <= MAX_MAIL else None
     came = piece.came or (date(raw) if raw is not None else None) or mtime
     return FoundMail(piece.path, raw, came, piece.end)
 
@@ -107,33 +111,40 @@ def _finished(piece: _Piece, mtime: datetime, *, crlf: bool) -> FoundMail:
 def _split(path: Path, stream: IO[bytes], quoting: Quoting) -> Iterator[_Piece]:
     """The mails of an mbox.
 
-    A line separates that begins with `From `, follows an empty line or nothing, and has a time in it or a header behind it: in
-    an mbox that quotes nothing, a sentence may begin so too.
+    A line separates that begins with `From ` and follows an empty line or nothing, and has a time in it or a header behind it;
+    where it follows something else, it needs both. In an mbox that quotes nothing, a sentence may begin so too.
     """
     lines: list[bytes] = []
     size, end, came, begun = 0, 0, None, False
-    held: bytes | None = None
-    empty = True
+    held, alone, empty = b"", False, True  # a line that may separate, and whether an empty one is before it, or before the next
     for line, whole in _pieces(stream):
-        if held is not None:
-            if _FROM_DATE.search(held) or _HEADER.match(line):
+        if held:
+            if _separates(held, line, alone=alone):
                 if begun:
                     yield _Piece(path, _joined(lines, size, quoting), came, end - len(held))
                 lines, size, came, begun = [], 0, _came(held), True
             else:
                 size = _kept(lines, size, held)
-            held = None
+            held = b""
         end += len(line)
-        if empty and whole and line.startswith(_FROM) and line.endswith(b"\n"):
-            held, empty = line, False
+        if whole and line.endswith(b"\n") and line.removeprefix(_MARK).startswith(_FROM) and (empty or size):
+            held, alone, empty = line, empty, False
             continue
         size = _kept(lines, size, line)
         begun = begun or bool(line.strip())
         empty = line in (b"\n", b"\r\n")
-    if held is not None and not _FROM_DATE.search(held):
+    if held and not (alone and _FROM_DATE.search(held)):
         size = _kept(lines, size, held)
     if begun:
         yield _Piece(path, _joined(lines, size, quoting), came, end)
+
+
+def _separates(line: bytes, next_line: bytes, *, alone: bool) -> bool:
+    """Whether a line that begins with `From ` begins a mail; `alone`: what is before it is an empty line or nothing."""
+    header = _HEADER.match(next_line) is not None
+    if alone:
+        return header or _FROM_DATE.search(line) is not None
+    return header and _FROM_LINE.match(line.removeprefix(_MARK)) is not None
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -196,7 +207,7 @@ def _looks_like(path: Path) -> Form:
     if path.suffix.lower() in _MBOXES:
         return "mbox"
     with path.open("rb") as stream:
-        return "mbox" if stream.read(len(_FROM)) == _FROM else "eml"
+        return "mbox" if stream.read(len(_MARK + _FROM)).removeprefix(_MARK).startswith(_FROM) else "eml"
 
 
 def total(files: Iterable[MailFile]) -> int:

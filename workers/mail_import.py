@@ -4,15 +4,16 @@ Nothing but what is remembered says how far an import came. It may be killed any
 passed over, and what was published and not remembered is published again, which the ledger drops.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final
 
 from ops.db import Engine, transaction
 from ops.mail_files import FoundMail, MailFile, Quoting, read_mails
-from pipeline.store import mail_items
+from pipeline.dedupe import fingerprint
+from pipeline.mail_head import event_id
+from pipeline.store import ledger, mail_items
 from schemas.mailbox import Mailbox, RawMail
 from workers.mail_intake import MailIntake
 
@@ -44,11 +45,16 @@ class Imported:
 class Importer:
     """Imports into one mailbox. Holds one batch in memory, or one mail if that is larger."""
 
-    def __init__(self, engine: Engine, mailbox: Mailbox, intake: MailIntake | None) -> None:
-        """Without `intake` mails are counted, and nothing is imported."""
+    def __init__(self, engine: Engine, mailbox: Mailbox, intake: MailIntake | None, key: bytes | None = None) -> None:
+        """Without `intake` mails are counted, and nothing is imported.
+
+        By `key`, the tenant's, those are known that are in the ledger already: the mailbox's own pulls brought them.
+        """
         self._engine = engine
         self._mailbox = mailbox
         self._intake = intake
+        self._key = key
+        self._counted: set[int] = set()  # digests of mails that would be there by now
 
     def run(self, files: Iterable[MailFile], quoting: Quoting, *, crlf: bool, show: Callable[[int], None]) -> Imported:
         """Import all of them; `show` is told the bytes that are done with.
@@ -65,15 +71,16 @@ class Importer:
         return imported
 
     def _take(self, batch: "Sequence[_Placed]", imported: Imported) -> None:
-        mails = {f"import/{sha256(mail.raw or b'').hexdigest()}": mail for mail, _ in batch}
-        with transaction(self._engine) as conn:
-            held = mail_items.known(conn, self._mailbox.id, list(mails))
+        mails = {event_id(mail.raw or b""): mail for mail, _ in batch}
+        held = self._held(list(mails))
         fresh = [
-            RawMail(key, FOLDER, mail.raw or b"", mail.date, key.replace("import/", "sha256:"), backfill=True)
-            for key, mail in mails.items()
-            if key not in held
+            RawMail(_key_of(id_), FOLDER, mail.raw or b"", mail.date, id_, backfill=True)
+            for id_, mail in mails.items()
+            if id_ not in held
         ]
-        if self._intake is not None and fresh:
+        if self._intake is None:
+            self._counted.update(_digest(id_) for id_ in mails if id_ not in held)
+        elif fresh:
             items = self._intake.accept(self._mailbox, fresh)
             with transaction(self._engine) as conn:
                 mail_items.add(conn, self._mailbox.id, items, datetime.now(UTC))
@@ -81,6 +88,28 @@ class Importer:
         imported.new += len(fresh)
         imported.held += len(batch) - len(fresh)
         imported.bytes += sum(len(mail.raw) for mail in fresh)
+
+    def _held(self, ids: Sequence[str]) -> Set[str]:
+        """Those that are there already: imported, or would be by now, or recorded."""
+        with transaction(self._engine) as conn:
+            imported = mail_items.known(conn, self._mailbox.id, [_key_of(id_) for id_ in ids])
+            recorded = ledger.known_fingerprints(conn, [self._fingerprint(id_) for id_ in ids]) if self._key else set()
+        return {
+            id_
+            for id_ in ids
+            if _key_of(id_) in imported or _digest(id_) in self._counted or (recorded and self._fingerprint(id_) in recorded)
+        }
+
+    def _fingerprint(self, id_: str) -> bytes:
+        return fingerprint(self._key or b"", self._mailbox.name, id_)
+
+
+def _key_of(id_: str) -> str:
+    return id_.replace("sha256:", "import/")
+
+
+def _digest(id_: str) -> int:
+    return int(id_.removeprefix("sha256:")[:32], 16)
 
 
 _Placed = tuple[FoundMail, int]  # a mail, and the bytes of all files that are read by then

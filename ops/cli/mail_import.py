@@ -57,16 +57,18 @@ def import_mails(
     from ops.errors import OpsError
     from ops.mail_files import find_files, total
     from ops.mailboxes import configured
-    from ops.reader import open_engine
+    from ops.reader import open_engine, snapshot, tenant_keys
     from ops.stack import settings_for
     from workers.mail_import import Importer
 
     settings = settings_for(data, "database_url", "keys")
     with open_engine(settings) as engine, _intake(settings, dry_run=dry_run) as intake:
         mailbox = configured(engine, settings, tenant, name)
+        with snapshot(engine) as conn:
+            key = (tenant_keys(conn, settings) or {}).get(tenant)
         files: list[MailFile] = [file for path in paths for file in find_files(path, form)]
         with progress("importing", total(files)) as show:
-            done = Importer(engine, mailbox, intake).run(files, quoting, crlf=crlf, show=show)
+            done = Importer(engine, mailbox, intake, key).run(files, quoting, crlf=crlf, show=show)
     if as_json:
         show_json({name: getattr(done, name) for name in ("found", "new", "held", "bytes", "files", "failed", "faults")})
     else:

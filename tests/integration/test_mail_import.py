@@ -104,6 +104,29 @@ def test_a_dry_run_publishes_and_remembers_nothing(database, cli, tmp_path) -> N
     assert [(0,)] == database.rows("SELECT count(*) FROM mail_item")
 
 
+def test_what_a_dry_run_counts_is_what_an_import_does(database, cli, intake, mailbox, start, tmp_path) -> None:
+    lines = mails(BATCH + 10)
+    pulled = [raw.replace(b"\n", b"\r\n") for raw in lines[:5]]
+    mbox(tmp_path / "a.mbox", [*lines, *lines[:20]])
+    (tmp_path / "empty.eml").write_bytes(b"")
+    (tmp_path / "empty-too.eml").write_bytes(b"")
+    start("ingest", blobs=tmp_path / "blobs")
+    intake.accept(mailbox, [RawMail(f"imap/1/{n}", "INBOX", raw, datetime.now(UTC)) for n, raw in enumerate(pulled)])
+    recorded(database, 5)
+
+    for options, new in ((("--crlf",), BATCH + 6), ((), BATCH + 10)):
+        arguments = ("mail", "import", "acme", "support", tmp_path, *options)
+        (counted,), (done,) = cli.json(*arguments, "--dry-run"), cli.json(*arguments)
+
+        assert counted == done
+        assert (BATCH + 32, new) == (done["found"], done["new"])
+    recorded(database, 5 + BATCH + 6 + BATCH + 10)
+    assert [(event_id(b""), b"")] == [
+        (row[0], bytes(row[1]))
+        for row in database.rows("SELECT convert_from(attributes, 'UTF8')::jsonb ->> 'id', body FROM content WHERE body = ''")
+    ]
+
+
 def test_an_import_that_was_killed_goes_on_where_it_was(database, cli, start, tmp_path) -> None:
     raws = mails(3_000, 2_000)
     path = mbox(tmp_path / "archive.mbox", raws)

@@ -83,6 +83,47 @@ def test_a_line_that_only_looks_like_a_separator_separates_nothing(path: Path) -
     assert mails == raws(path, mbox(*mails, quoting="none"), "none")
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_line_with_a_time_and_a_header_behind_it_separates_without_an_empty_line(
+    path: Path, mark: bytes, line_end: bytes
+) -> None:
+    mails = [each.replace(b"\n", line_end) for each in (ONE, TWO, ONE)]
+    separator = SEPARATOR.replace(b"\n", line_end)
+
+    assert mails == raws(path, mark + separator + separator.join(mails), "none")
+    assert mails == raws(path, (mark + separator).join([b"", *mails]), "none")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        SEPARATOR + b"it was sent\n",
+        SEPARATOR + b"\nNote: it was sent\n",
+        b"From a@x.example on\nNote: it was sent\n",
+        b"From his mail of Mon Jun  1 10:00:00 2026\nNote: it was sent\n",
+        b">" + SEPARATOR + b"Note: it was sent\n",
+        SEPARATOR[:-1],
+    ],
+)
+def test_within_a_text_a_line_separates_by_a_time_and_a_header_only(path: Path, line: bytes) -> None:
+    mail = b"Subject: s\n\nhello\n" + line
+
+    assert [mail] == raws(path, SEPARATOR + mail, "none")
+
+
+def test_the_line_behind_a_separator_separates_nothing(path: Path) -> None:
+    assert [SEPARATOR + ONE, TWO] == raws(
+        path, SEPARATOR + mbox(SEPARATOR + ONE, TWO, quoting="none")[len(SEPARATOR) :], "none"
+    )
+
+
+def test_an_mbox_with_a_mark_before_it_looks_like_one(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(b"\xef\xbb\xbf" + mbox(ONE))
+
+    assert ["mbox"] == [each.form for each in find_files(tmp_path)]
+
+
 def test_the_last_mail_needs_neither_its_empty_line_nor_its_line_end(path: Path) -> None:
     assert [ONE] == raws(path, SEPARATOR + ONE)
     assert [ONE[:-1]] == raws(path, SEPARATOR + ONE[:-1])
@@ -124,6 +165,13 @@ def test_a_mail_that_is_too_large_is_told_and_the_others_are_read(path: Path, mo
     assert [ONE, None, TWO] == raws(path, mbox(ONE, large, TWO))
     (single,) = read_mails(_eml(path.with_suffix(".eml"), large))
     assert single.raw is None
+
+
+def test_a_mail_that_is_too_large_on_the_wire_is_too_large(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(mail_files, "MAX_MAIL", 100)
+    mail = b"Subject: s\n\n" + b"x\n" * 40
+
+    assert ([mail], [None]) == (raws(path, mbox(mail)), raws(path, mbox(mail), crlf=True))
 
 
 def test_a_line_without_end_is_read_in_pieces(path: Path, monkeypatch) -> None:
