@@ -249,6 +249,7 @@ NASTY: dict[str, bytes] = {
     ),
     "raw UTF-8 in an encoded word": headed("Subject: =?utf-8?Q?Gr\u00fc\u00dfe?=".encode()),
     "UTF-8 in an encoded word of ASCII": headed(b"Subject: =?us-ascii?Q?Gr=C3=BC=C3=9Fe?="),
+    "a UTF-8 header with what was lost before": headed("Subject: \ufffd\u00bd\ufffd".encode()),
     "a UTF-8 header that is cut": headed("Subject: Ein l\u00e4ngerer Gru\u00df an alle f\u00fcr \u00fc".encode()[:-1]),
     "RFC 2231 before what it replaces": named(b"attachment; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf; filename=Gruesse.pdf"),
     "RFC 2231 after what it replaces": named(b"attachment; filename=Gruesse.pdf; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf"),
@@ -305,6 +306,7 @@ NASTY: dict[str, bytes] = {
     "base64 joined": encoded(base64.b64encode(b"hello") + base64.b64encode(b"world"), b"base64"),
     "base64 of equal signs": encoded(b"=" * 100_000, b"base64"),
     "base64 that is none": encoded("ärger".encode(), b"base64"),
+    "quoted-printable whose lines end in CR": encoded(b"one =\rline=20=\rand another\rtwo", b"quoted-printable"),
     "quoted-printable cut off": encoded(b"a=C3=", b"quoted-printable"),
     "quoted-printable that is none": encoded(b"=ZZ=1=\r\n=\r\n==", b"quoted-printable"),
     "quoted-printable in 8 bits": encoded("Grüße".encode(), b"quoted-printable"),
@@ -395,6 +397,7 @@ NASTY: dict[str, bytes] = {
     "a bounce of two reports": multipart(
         part(b"message/delivery-status", DSN), part(b"message/delivery-status", DSN.replace(b"nobody@", b"another@"))
     ),
+    "a bounce whose lines end in CR": report(b"message/delivery-status", DSN).replace(b"\r\n", b"\n").replace(b"\n", b"\r"),
     "a bounce of nothing": report(b"message/delivery-status", b""),
     "a bounce of 10,000 recipients": report(
         b"message/delivery-status", b"\n\n".join(b"Final-Recipient: rfc822; r%d@y.example" % n for n in range(10_000))

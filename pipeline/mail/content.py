@@ -1,6 +1,7 @@
 """What a mail says, and what came with it."""
 
 import quopri
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -17,6 +18,8 @@ MAX_NAME: Final = 255  # characters
 MAX_ATTACHMENTS: Final = 2000
 
 _PLAIN: Final = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit"})
+#: A line that goes on behind a CR that ends it: the decoder would leave out everything up to the next LF.
+_SOFT_CR: Final = re.compile(rb"=[ \t]*+\r(?!\n)")
 _UUENCODE: Final = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
 
 Form = Literal["plain", "html", "tnef"]
@@ -70,7 +73,7 @@ def decoded_bytes(part: Part, findings: Findings) -> bytes:
     if encoding == "base64":
         return unbase64(raw, findings)
     if encoding == "quoted-printable":
-        return quopri.decodestring(raw)
+        return quopri.decodestring(_SOFT_CR.sub(b"=\n", raw))
     if encoding in _UUENCODE:
         files, _ = uuencoded(raw, findings)
         return files[0].data if files else raw

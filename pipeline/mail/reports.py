@@ -56,7 +56,7 @@ _REPORTS: Final[dict[str, Literal["dsn", "arf", "mdn"]]] = {
     "message/disposition-notification": "mdn",
 }
 _ORIGINALS: Final = ("message/rfc822", "text/rfc822-headers", "message/global", "message/rfc822-headers")
-_BLOCKS: Final = re.compile(rb"(?:\r?\n){2,}")
+_BLOCKS: Final = re.compile(rb"(?>\r\n|\n|\r){2,}")
 _SCORE: Final = re.compile(r"(?:score\s*=\s*|^\s*)(-?\d{1,6}(?:\.\d{1,6})?)")
 _SCL: Final = re.compile(r"\bSCL:(-?\d{1,2})\b")
 _SPAM_LEVEL: Final = 5  # of Exchange's SCL, from which it is treated as spam
@@ -133,7 +133,8 @@ def _all_blocks(reports: list[Part], findings: Findings) -> list[Fields]:
 
 
 def _blocks(report: bytes) -> list[Fields]:
-    return [read_fields(block + b"\r\n", Findings()) for block in _BLOCKS.split(report)[: MAX_RECIPIENTS + 1] if block.strip()]
+    blocks = (block.strip(b"\r\n") for block in _BLOCKS.split(report)[: MAX_RECIPIENTS + 1])
+    return [read_fields(block, Findings()) for block in blocks if block.strip()]
 
 
 def _said(blocks: list[Fields], name: str, findings: Findings) -> str | None:

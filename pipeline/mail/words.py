@@ -5,6 +5,7 @@ import codecs
 import quopri
 import re
 import string
+from contextlib import suppress
 from typing import Final
 
 from charset_normalizer import from_bytes
@@ -144,9 +145,10 @@ def _not_ascii(data: bytes, name: str, findings: Findings) -> str:
 
 def _utf8(data: bytes) -> str:
     """The text if it is UTF-8, or was before it was cut or damaged here and there; "" if not: nothing else looks like it."""
+    with suppress(UnicodeDecodeError):
+        return data.decode()
     text = data.decode("utf-8", "replace")
-    bad = text.count("\ufffd")
-    return text if not bad or sum(each > "\x7f" for each in text) > 3 * bad else ""
+    return text if sum(each > "\x7f" for each in text) > 3 * text.count("\ufffd") else ""
 
 
 def _codec(name: str) -> codecs.CodecInfo | None:

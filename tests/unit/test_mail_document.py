@@ -187,6 +187,7 @@ def test_what_is_odd_is_flagged(name: str, flag: str) -> None:
         ("raw bytes in an encoded word", "Grüße!П"),
         ("raw UTF-8 in an encoded word", "Grüße"),
         ("UTF-8 in an encoded word of ASCII", "Grüße"),
+        ("a UTF-8 header with what was lost before", "\ufffd½\ufffd"),
         ("a UTF-8 header that is cut", "Ein längerer Gruß an alle für \ufffd"),
         ("a character cut over two words", "ü€"),
         ("an encoded word without its end", "=?utf-8?B?aGVsbG8"),
@@ -233,6 +234,7 @@ def test_attachments_have_the_names_that_they_were_given(name: str, names: list[
         ("x-mac-cyrillic", "Привет"),
         ("HZ", "你好"),
         ("a folded boundary", "hello"),
+        ("quoted-printable whose lines end in CR", "one line and another\ntwo"),
         ("a boundary folded where it has no space", "hello"),
         ("a boundary folded at another space", "hello"),
         ("a text with a name", "hello"),
@@ -297,7 +299,7 @@ def test_depth_and_parts_are_read_up_to_their_bounds() -> None:
     assert () == read(multipart(*[part(b"text/plain", b"x")] * 999)).flags
 
 
-@pytest.mark.parametrize("name", ["a bounce", "a bounce of headers"])
+@pytest.mark.parametrize("name", ["a bounce", "a bounce of headers", "a bounce whose lines end in CR"])
 def test_a_bounce_says_whom_it_could_not_reach_and_about_which_mail(name: str) -> None:
     bounce = read(NASTY[name]).bounce
 
