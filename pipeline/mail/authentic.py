@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import authres
 import dkim
+import dkim.canonicalization
 
 from pipeline.mail.fields import Fields
 from pipeline.mail.findings import Findings
@@ -25,6 +26,7 @@ NO_ARC: Final = Verdict("none", "there is no ARC-Seal")
 
 #: The library takes the square of such a run of spaces.
 _SPACES: Final = re.compile(rb"(?<![\t ])[\t ]{2000}|(?<!\s)\s{4000}")
+_TRAILING: Final = re.compile(rb"(?<![\t ])[\t ]++\r\n")
 _TAG: Final = re.compile(r"(?:^|;)\s*([a-z]{1,2})\s*=\s*([^;]*)")
 _RESULTS: Final[dict[str, Result]] = {
     "pass": "pass",
@@ -38,6 +40,14 @@ _RESULTS: Final[dict[str, Result]] = {
     "permerror": "permerror",
     "bestguesspass": "neutral",
 }
+
+
+def _without_trailing_spaces(content: bytes) -> bytes:
+    """What the library's own function gives, which takes the square of each run of spaces within a line."""
+    return _TRAILING.sub(b"\r\n", content)
+
+
+dkim.canonicalization.strip_trailing_whitespace = _without_trailing_spaces
 
 
 class DnsAway(Exception):

@@ -1,5 +1,7 @@
 import base64
 import itertools
+import re
+import time
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -8,6 +10,8 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 from tests_nasty import ARF, DSN, MDN, NASTY, PLAIN, headed, html, multipart, nested, part, report, uu
 
 from pipeline.mail import structure
@@ -434,6 +438,23 @@ def test_what_would_take_the_library_for_ever_is_not_checked_and_says_so(name: s
     (verdict,) = read(NASTY[name], Terms(dns=lambda _: pytest.fail("it was checked"))).authentication.dkim
 
     assert ("unknown", "nothing: ") == (verdict.result, verdict.rests_on[:9])
+
+
+@pytest.mark.parametrize("gap", [b" ", b"\t", b" \r\n"])
+def test_runs_of_spaces_cost_no_more_than_other_text(key, gap: bytes) -> None:
+    run = (gap * 1999)[:1999]
+    raw = signed(PLAIN + b"\r\nhello\r\n", key).replace(b"c=relaxed/simple", b"c=relaxed/relaxed") + (run + b"x") * 500
+
+    began = time.process_time()
+    (verdict,) = read(raw, Terms(dns=dns_of(record(key)))).authentication.dkim
+
+    assert (True, "fail") == (b"c=relaxed/relaxed" in raw, verdict.result)
+    assert time.process_time() - began < 2
+
+
+@given(st.lists(st.sampled_from([b" ", b"\t", b"\r", b"\n", b"\r\n", b"x"])).map(b"".join))
+def test_trailing_spaces_are_those_that_the_library_means(content: bytes) -> None:
+    assert re.sub(b"[\t ]+\r\n", b"\r\n", content) == dkim.canonicalization.strip_trailing_whitespace(content)
 
 
 def test_a_sealed_chain_passes_and_a_broken_one_fails(key) -> None:
