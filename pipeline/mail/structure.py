@@ -1,7 +1,7 @@
 """The parts of a mail, by the standard library's parser, which is stopped at every bound that it has none of itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import MessageDefect
@@ -26,7 +26,8 @@ _WITH_PARAMETERS: Final = ("content-type", "content-disposition")
 _FOLD: Final = re.compile(r"[\r\n]++")
 _FOLDED_BOUNDARY: Final = re.compile(r'boundary[ \t]*=[ \t]*"([^"\r\n]*+[\r\n][^"]*+)"', re.IGNORECASE)
 _FOLDS: Final = re.compile(r"[\r\n]++[ \t]*+")
-_MAX_FOLDED: Final = 20  # boundaries that are looked for in the whole mail
+_MAX_ENDS: Final = 10  # of one boundary that is used within itself
+_MAX_FOLDED: Final = 5  # boundaries that are looked for in the whole mail
 
 
 class _Stop(Exception):
@@ -151,12 +152,35 @@ def read_parts(raw: bytes, findings: Findings) -> Part:
         findings.check_time()
         return part
 
-    parser: BytesFeedParser[Any] = BytesFeedParser(make, policy=compat32)
+    def parse(raw: bytes) -> Part:
+        parser: BytesFeedParser[Any] = BytesFeedParser(make, policy=compat32)
+        first = len(made)
+        with findings.kept_going("unparsed", "MIME"), suppress(_Stop):
+            _feed(parser, raw, findings)
+        return made[first] if len(made) > first else Part(reading)
+
+    root = parse(raw)
     with findings.kept_going("unparsed", "MIME"), suppress(_Stop):
-        _feed(parser, raw, findings)
-    root = made[1] if len(made) > 1 else Part(reading)
+        for part in made[1:]:
+            _go_on(part, parse)
     _tell_defects(made[1:], findings)
     return root
+
+
+def _go_on(part: Part, parse: Callable[[bytes], Part]) -> None:
+    """Take in the parts behind the end of a multipart, if one in it has the same boundary: the end was that one's."""
+    own = part.get_boundary() if part.children() else None
+    if own is None or all(each.get_boundary() != own for each in part.children() if each.kind.startswith("multipart/")):
+        return
+    boundary = f"--{own}".encode("utf-8", "replace")
+    rest = str(part.epilogue or "").encode("ascii", "surrogateescape")
+    for _ in range(_MAX_ENDS):
+        if boundary not in rest or b'"' in boundary:
+            return
+        more = parse(b'Content-Type: multipart/mixed; boundary="%b"\r\n\r\n%b' % (boundary[2:], rest))
+        for each in more.children():
+            part.attach(each)
+        rest = str(more.epilogue or "").encode("ascii", "surrogateescape")
 
 
 def count(root: Part) -> int:

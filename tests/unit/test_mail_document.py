@@ -325,6 +325,17 @@ def test_every_report_of_a_bounce_counts() -> None:
     ]
 
 
+def test_parts_behind_the_end_of_a_boundary_that_is_used_within_itself_are_not_lost() -> None:
+    inner = part(b'multipart/alternative; boundary="B"', b"--B\r\n\r\nhello\r\n--B\r\n\r\n\r\n--B--")
+    file = part(b"image/gif; name=xx.gif", b"GIF", b"Content-Disposition: attachment")
+
+    document = read(multipart(inner, file, inner, file))
+    ended = read(multipart(part(b"text/plain", b"hello"), end=b"--B--\r\n" + file))
+
+    assert (["xx.gif", "xx.gif"], "hello\n\nhello") == ([each.name for each in document.attachments], document.text)
+    assert [] == list(ended.attachments)
+
+
 def test_a_name_that_shows_its_own_address_is_not_odd() -> None:
     assert () == read(PLAIN.replace(b"a@x.example", b'"A@x.example" <a@X.example>') + b"\r\nhello").flags
 
