@@ -146,6 +146,10 @@ NASTY: dict[str, bytes] = {
     "NUL in a name": headed(b"To: N\0body <b\0@y.example>"),
     "controls in the subject": headed(b"Subject: \x1b[31mred\x1b[0m \x07\x08\x7f"),
     "line separators in the subject": headed("Subject: a\u2028b\u2029c\u0085d".encode()),
+    "a space before every colon": multipart(part(b"text/plain", b"hello")).replace(b": ", b" \t: ", 7),
+    "a line that is none before the content type": b"no header\r\n" + multipart(part(b"text/plain", b"hello")),
+    "a first line that is no header": b"Hello all,\r\nNow : how are you?\r\n\r\nBye\r\n",
+    "a content type behind a bare CR": headed(b"Subject: s\rContent-Type: text/html", body=b"<b>x</b>"),
     # large
     "a header of 1 MB": headed(b"X-Large: " + b"x" * 1_000_000),
     "a subject of 100 kB": headed(b"Subject: " + b"long " * 20_000),

@@ -27,6 +27,10 @@ _ENDS: Final = (b"\n\r\n", b"\n\n")
 _MARK: Final = b"\xef\xbb\xbf"
 _TWICE: Final = re.compile(rb"[^\r\n]{0,1000}\r\r\n")  # line ends that were made of line ends
 _NAMED: Final = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(.*)", re.DOTALL)
+_SPACED: Final = re.compile(rb"^([!-9;-~]{1,200})[ \t]++:")
+_OF_HEADER: Final = re.compile(rb"[!-9;-~]{1,200}:|[ \t]|From ")
+_MIME: Final = re.compile(rb"(?:content-[!-9;-~]{1,80}|mime-version):", re.IGNORECASE)
+_BARE_CR: Final = re.compile(rb"\r(?=[^\n])")
 _ID: Final = re.compile(r"<([^<>]{1,2000})>")
 _SPACES: Final = re.compile(r"\s+")
 _ADDRESS: Final = re.compile(
@@ -86,6 +90,26 @@ def readable(raw: bytes) -> bytes:
     if raw.startswith(b">From "):
         raw = raw.partition(b"\n")[2]
     return raw.replace(b"\r\r\n", b"\r\n") if _TWICE.match(raw) else raw
+
+
+def plain_header(raw: bytes) -> bytes:
+    """The mail with a header that the standard library reads to its end, and as `read_fields` does.
+
+    To it a line ends at CR alone, and a header at a space before a colon and at a line that is no header's. Such a line is left
+    out where MIME's headers follow; where they do not, the text may begin there.
+    """
+    raw = readable(raw)
+    end = _end_of_header(raw[: 2 * HEADER_BLOCK])
+    if end < 0:
+        return raw
+    head = raw[:end]
+    lines = [line + b"\n" for line in head[:-1].split(b"\n")] if b"\n" in head else head.splitlines(keepends=True)
+    mended = [_SPACED.sub(rb"\1:", _BARE_CR.sub(b" ", line)) for line in lines]
+    last = max((number for number, line in enumerate(mended) if _MIME.match(line)), default=-1)
+    kept = [line for line in mended[: last + 1] if _OF_HEADER.match(line)]
+    text = next((number for number, line in enumerate(mended) if number > last and not _OF_HEADER.match(line)), len(lines))
+    plain = b"".join([*kept, *mended[last + 1 : text], *lines[text:]])
+    return raw if plain == head else plain + raw[end:]
 
 
 def date(raw: bytes) -> datetime | None:

@@ -10,7 +10,7 @@ from email.parser import BytesFeedParser
 from email.policy import compat32
 from typing import Any, Final
 
-from pipeline.mail.fields import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER, readable
+from pipeline.mail.fields import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER, plain_header
 from pipeline.mail.findings import Findings
 from pipeline.mail.words import header_text
 
@@ -189,7 +189,7 @@ def count(root: Part) -> int:
 
 
 def _feed(parser: "BytesFeedParser[Any]", raw: bytes, findings: Findings) -> None:
-    view, lines, last = memoryview(readable(raw))[:MAX_SIZE], 0, b""
+    view, lines, last = memoryview(plain_header(raw))[:MAX_SIZE], 0, b""
     if len(raw) > MAX_SIZE:
         findings.flag("too_large")
     for start in range(0, len(view), CHUNK):
