@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from ops.config_file import read_config
 from ops.db import make_engine, transaction
 from ops.difference import Change, differences, unnamed, usurped
-from ops.errors import Misconfigured
+from ops.errors import Misconfigured, OpsError
 from ops.schema import check
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
 from pipeline.endpoints import begin_anew
-from pipeline.store import catalog, configure, mail_items, mailboxes, missed
+from pipeline.store import aside, catalog, configure, mail_items, mailboxes, missed
 from pipeline.store.endpoints import settings_of
 from schemas.blob import LARGEST
 from schemas.endpoint import Endpoint
@@ -35,6 +35,7 @@ class Difference:
     changes: Sequence[Change]
     generated: dict[str, str] = field(default_factory=dict, repr=False)
     dry_run: bool = False
+    gives_up: int = 0  # deliveries that removed endpoints are owed
 
     @property
     def changed(self) -> list[Change]:
@@ -42,11 +43,29 @@ class Difference:
         return [change for change in self.changes if change.action in ("created", "changed", "removed")]
 
 
-def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: bool = False, enable: bool = False) -> Difference:
+class Unagreed(OpsError):
+    """Nothing was written: endpoints that are owed something would be removed, and nobody has agreed to that."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"to {what}, add --yes; --dry-run shows which")
+        self.what = what
+
+
+def apply_file(
+    path: Path,
+    settings: Settings,
+    dry_run: bool = False,
+    prune: bool = False,
+    enable: bool = False,
+    *,
+    give_up: bool = False,
+    who: str = "waxseal apply",
+) -> Difference:
     """Makes everything what the file says, in one transaction, and nothing at all when anything is wrong with it.
 
     Idempotent: what is so already is not written again, and a process that watches the catalog sees no change. What the file
-    does not name stays, unless `prune`. Raises `BadConfig` with every fault of the file.
+    does not name stays, unless `prune`. Raises `BadConfig` with every fault of the file, and `Unagreed` when an endpoint is to
+    be removed that is owed something, unless that is to `give_up`: then it is discarded, and the audit says that `who` did it.
     """
     require(settings, "database_url", "keys")
     config = read_config(path, environment())
@@ -63,13 +82,32 @@ def apply_file(path: Path, settings: Settings, dry_run: bool = False, prune: boo
             changes = list(differences(config, now, pulled, enable=enable))
             if prune:
                 changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
+            owed = _tell_owed(conn, changes)
             generated: dict[str, str] = {}
             if not dry_run:
+                if owed and not give_up:
+                    raise Unagreed(f"give up {_counted(owed)} that removed endpoints are owed")
                 changes, generated = _with_secrets(changes)
-                _write(conn, vault, changes)
+                _write(conn, vault, changes, who)
     finally:
         engine.dispose()
-    return Difference(changes, generated, dry_run)
+    return Difference(changes, generated, dry_run, owed)
+
+
+def _tell_owed(conn: Connection, changes: list[Change]) -> int:
+    """Says at each endpoint that is to be removed what is given up with it; returns how many deliveries that are."""
+    removed = {
+        each.before.id: at for at, each in enumerate(changes) if each.action == "removed" and isinstance(each.before, Endpoint)
+    }
+    owed = aside.count_owed(conn, removed) if removed else {}
+    for id_, count in owed.items():
+        at = removed[id_]
+        changes[at] = replace(changes[at], details=(*changes[at].details, f"gives up {_counted(count)}"))
+    return sum(owed.values())
+
+
+def _counted(count: int) -> str:
+    return f"{count} {'delivery' if count == 1 else 'deliveries'}"
 
 
 def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
@@ -83,20 +121,22 @@ def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
     return changes, generated
 
 
-def _write(conn: Connection, vault: Vault, changes: Sequence[Change]) -> None:
+def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: str) -> None:
     for change in changes:
         if change.action in ("created", "changed"):
-            _put(conn, vault, change)
+            _put(conn, vault, change, who)
         elif change.action == "removed":
-            _remove(conn, change)
+            _remove(conn, change, who)
 
 
-def _put(conn: Connection, vault: Vault, change: Change) -> None:
+def _put(conn: Connection, vault: Vault, change: Change, who: str) -> None:
     if isinstance(change.after, Source):
         configure.put_source(conn, change.after, _encrypted(vault, change.after.secrets), change.settings)
     elif isinstance(change.after, Endpoint):
         secrets = _encrypted(vault, change.after.secrets)
         settings = settings_of(change.after, change.settings, vault.encrypt)
+        if isinstance(change.before, Endpoint) and change.before.state == "removed":
+            _bury_former(conn, change.before, who)
         endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
         if change.activate and change.before is not None:
             now = datetime.now(UTC)
@@ -106,6 +146,13 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
         _put_mailbox(conn, vault, change, change.after)
     else:
         configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+
+
+def _bury_former(conn: Connection, endpoint: Endpoint, who: str) -> None:
+    """What is left of what an endpoint was owed when it was removed does not go to whatever takes its name."""
+    now = datetime.now(UTC)
+    if count := aside.give_up(conn, endpoint.id, now, leased=True):
+        aside.note_removal(conn, who, endpoint.tenant, endpoint.name, count, now)
 
 
 def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
@@ -134,9 +181,12 @@ def _older(before: datetime | None, after: datetime | None) -> bool:
     return before is not None and (after is None or after < before)
 
 
-def _remove(conn: Connection, change: Change) -> None:
+def _remove(conn: Connection, change: Change, who: str) -> None:
     if isinstance(change.before, Endpoint):
+        now = datetime.now(UTC)
         configure.remove_endpoint(conn, change.before.id)
+        given_up = aside.give_up(conn, change.before.id, now)
+        aside.note_removal(conn, who, change.tenant, change.name, given_up, now)
     elif change.item in ("source", "mailbox"):
         configure.delete_source(conn, change.tenant, change.name)
     else:

@@ -38,19 +38,19 @@ def show_endpoint(engine: Engine, named: Named) -> View:
 
 
 def missed_by(engine: Engine, named: Named) -> Missed:
-    """What the endpoint missed. Raises `OpsError` for one that does not exist."""
-    with snapshot(engine) as conn:
-        return missed.count(conn, _known(conn, named))
+    """What the endpoint missed. Raises `OpsError` for one that does not exist, or was removed."""
+    with transaction(engine) as conn:
+        return missed.count(conn, _present(conn, named))
 
 
 def replaying(named: Named) -> Step:
-    """Makes the next of what it missed due."""
-    return lambda conn, size: missed.release(conn, _known(conn, named), datetime.now(UTC), size) or None
+    """Makes the next of what it missed due. Raises `OpsError` once the endpoint is removed."""
+    return lambda conn, size: missed.release(conn, _present(conn, named), datetime.now(UTC), size) or None
 
 
 def discarding(named: Named) -> Step:
-    """Gives up the next of what it missed."""
-    return lambda conn, size: missed.discard(conn, _known(conn, named), datetime.now(UTC), size) or None
+    """Gives up the next of what it missed. Raises `OpsError` once the endpoint is removed."""
+    return lambda conn, size: missed.discard(conn, _present(conn, named), datetime.now(UTC), size) or None
 
 
 def enable(engine: Engine, named: Named) -> bool:
@@ -114,13 +114,19 @@ def _act(engine: Engine, named: Named, act: str, turn: Callable[[Connection, int
     """Does it and notes it; an act that changes nothing is not noted. Raises `OpsError` for an endpoint that there is not."""
     now = datetime.now(UTC)
     with transaction(engine) as conn:
-        id_ = _known(conn, named)
-        if fares.state(conn, id_) == "removed":
-            raise OpsError(f"{named.tenant}/{named.name}: {REMOVED}")
+        id_ = _present(conn, named)
         moved = turn(conn, id_, now)
         if moved:
             audit.record(conn, named.who, act, {"tenant": named.tenant, "endpoint": named.name}, 1, now, "done")
     return moved
+
+
+def _present(conn: Connection, named: Named) -> int:
+    """The id of an endpoint that is not removed, and stays so until the transaction ends."""
+    id_ = _known(conn, named)
+    if fares.state(conn, id_) == "removed":
+        raise OpsError(f"{named.tenant}/{named.name}: {REMOVED}")
+    return id_
 
 
 def _known(conn: Connection, named: Named) -> int:

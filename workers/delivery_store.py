@@ -16,8 +16,9 @@ from pipeline.endpoints import Change
 from pipeline.room import opens_at
 from pipeline.settle import Settled, expire, settle
 from pipeline.store import claims, deliveries, graves, partitions
+from pipeline.store.aside import Aside, set_held_aside
 from schemas.delivery import Tried
-from workers.tally import tally
+from workers.tally import tally, tally_aside
 from workers.verdicts import Found, GivenUp, Missing, TooOld, Untried, Verdict
 
 LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
@@ -33,6 +34,7 @@ class _Written:
     settled: Settled
     expired: Sequence[TooOld]
     given_up: Sequence[GivenUp]
+    aside: Aside
 
 
 class DeliveryStore:
@@ -82,6 +84,7 @@ class DeliveryStore:
         else:
             self._hold_off(written.settled.changes)
             tally(written.settled, written.expired, written.given_up)
+            tally_aside(written.aside)
         return [None] * len(verdicts)
 
     def abandon(self, held: deliveries.Held, error: Exception) -> None:
@@ -126,9 +129,9 @@ class DeliveryStore:
         settled = settle(conn, tried, now, self._policy, random.random()) if tried else NOTHING  # noqa: S311 - spreads probes
         too_old = {verdict.delivery.id: verdict for verdict in verdicts if isinstance(verdict, TooOld)}
         expired = expire(conn, [verdict.delivery for verdict in too_old.values()], now)
-        _move(conn, [verdict for verdict in verdicts if isinstance(verdict, Untried)], now)
+        aside = _move(conn, [verdict for verdict in verdicts if isinstance(verdict, Untried)], now)
         given_up = [each for each in verdicts if isinstance(each, GivenUp) and _end(conn, each, now)]
-        return _Written(settled, [too_old[delivery.id] for delivery in expired], given_up)
+        return _Written(settled, [too_old[delivery.id] for delivery in expired], given_up, aside)
 
     def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
         result = persist(self.engine, seconds, work, lost=self._in_trouble)
@@ -140,11 +143,13 @@ class DeliveryStore:
         _log.warning("database_lost", tries=tries, error=_one_line(error))
 
 
-def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> None:
+def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> Aside:
     pending = [each for each in untried if each.into == "pending"]
     for wait in {each.wait for each in pending}:
         deliveries.release(conn, [each.held for each in pending if each.wait == wait], now + timedelta(seconds=wait))
-    deliveries.pause(conn, [each.held for each in untried if each.into == "paused"])
+    aside = [each for each in untried if each.into == "aside"]
+    later = now + timedelta(seconds=max((each.wait for each in aside), default=0.0))
+    return set_held_aside(conn, [each.held for each in aside], later, now)
 
 
 def _end(conn: Connection, given_up: GivenUp, now: datetime) -> bool:

@@ -40,6 +40,7 @@ MAX_SHARE: Final = 4 * 1024 * 1024  # of all, of one endpoint: large bodies for 
 MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
 BEAT: Final = 1.0  # seconds between two looks for leases that end soon
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
+STALE: Final = 1.0  # seconds after which every process has the catalog that Postgres has
 CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
 
 _log = structlog.get_logger()
@@ -185,10 +186,8 @@ class Dispatcher:
 
     async def _try(self, held: Held, endpoint_id: int, until: float) -> Verdict | None:
         endpoint = self._catalog().endpoints[endpoint_id]
-        if endpoint.state == "removed":
-            return GivenUp(held, "the endpoint was removed", endpoint.transport)
-        if endpoint.state == "disabled" or self._gone.get(endpoint.id) == self._catalog().version:
-            return Untried(held, "paused")
+        if endpoint.state != "active" or self._gone.get(endpoint.id) == self._catalog().version:
+            return Untried(held, "aside", STALE)
         if self._store.is_held_off(endpoint.id):
             return Untried(held, "pending")
         found = await self._loader.ask(held)

@@ -7,12 +7,13 @@ from typing import Final
 
 import structlog
 
-from ops import metrics
 from ops.db import Engine, transaction
-from pipeline.store import bell, claims, missed, turns
+from pipeline.store import aside, bell, claims, missed, turns
+from workers.tally import tally_aside
 
 LEASES: Final = 1.0  # seconds between two looks for leases that have ended
 ASIDE: Final = 1.0  # for what is pending at endpoints that are disabled or removed
+GONE: Final = 60.0  # for what is kept for endpoints that are removed
 UP: Final = 2.0  # for what was paused at endpoints that were active again
 TURNS: Final = 5.0  # for turns that were never passed on
 MOST: Final = 1000  # deliveries in one transaction
@@ -30,6 +31,7 @@ class Sweeps:
         self._sweeps: dict[Callable[[], bool], float] = {
             self._expire: LEASES,
             self._set_aside: ASIDE,
+            self._give_up: GONE,
             self._take_up: UP,
             self._open_turns: TURNS,
         }
@@ -53,13 +55,15 @@ class Sweeps:
 
     def _set_aside(self) -> bool:
         with transaction(self._engine) as conn:
-            paused, discarded = claims.set_aside(conn, datetime.now(UTC), MOST)
-        for transport, count in discarded.items():
-            metrics.observe_cancelled(transport, count)
-        aside = paused + sum(discarded.values())
-        if aside:
-            _log.info("deliveries_set_aside", deliveries=aside, discarded=aside - paused)
-        return aside == MOST
+            moved = aside.set_aside(conn, datetime.now(UTC), MOST)
+        tally_aside(moved)
+        return moved.total == MOST
+
+    def _give_up(self) -> bool:
+        with transaction(self._engine) as conn:
+            moved = aside.give_up_abandoned(conn, datetime.now(UTC), MOST)
+        tally_aside(moved)
+        return moved.total > 0
 
     def _take_up(self) -> bool:
         now, taken = datetime.now(UTC), 0

@@ -8,6 +8,7 @@ from ops import metrics
 from pipeline.deliver import EXPIRED, OURS
 from pipeline.endpoints import Change
 from pipeline.settle import Settled
+from pipeline.store.aside import Aside
 from schemas.delivery import Delivery, Settlement, Tried
 from workers.verdicts import GivenUp, TooOld
 
@@ -28,6 +29,15 @@ def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenU
     for endpoint_id, why in settled.disabled.items():
         metrics.ENDPOINTS_DISABLED.inc()
         _log.error("endpoint_disabled", endpoint=endpoint_id, reason=why)
+
+
+def tally_aside(aside: Aside) -> None:
+    """Count and log what was paused, or given up with its endpoint."""
+    for (tenant, endpoint, transport), count in aside.discarded.items():
+        metrics.observe_cancelled(transport, count)
+        _log.warning("deliveries_given_up", tenant=tenant, endpoint=endpoint, deliveries=count)
+    if aside.paused:
+        _log.info("deliveries_paused", deliveries=aside.paused)
 
 
 def _tally_try(tried: Tried) -> None:

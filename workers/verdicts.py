@@ -18,10 +18,13 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """A delivery that was not tried, and what becomes of it: due again after `wait` seconds, or kept."""
+    """A delivery that was not tried, and what becomes of it.
+
+    Due again after `wait` seconds; or `aside`, what the endpoint's row says: kept, given up, or due again after all.
+    """
 
     held: Held
-    into: Literal["pending", "paused"]
+    into: Literal["pending", "aside"]
     wait: float = 0.0
 
 

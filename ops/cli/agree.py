@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _RATE = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(?:/([smh]))?", re.ASCII)
 _BY = click.option("--by", "who", help="Who does it, for the audit.  [default: your login name]")
+_YES = click.option("--yes", is_flag=True, help="Do it, without being asked.")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -75,6 +76,16 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     return JSON(_BY(act))
 
 
+def deciding(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a single act that may have to be agreed to, as one argument `terms`."""
+
+    @wraps(command)
+    def act(yes: bool, who: str | None, **others: Any) -> Any:
+        return command(terms=Terms(yes, 1.0, _name(who), False), **others)
+
+    return _BY(_YES(act))
+
+
 def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every act on many things, as one argument `terms`."""
 
@@ -87,7 +98,7 @@ def acting(command: Callable[..., Any]) -> Callable[..., Any]:
         JSON,
         _BY,
         click.option("--rate", type=_Rate(), default="500/s", show_default=True, help="At most so many per s, m or h."),
-        click.option("--yes", is_flag=True, help="Do it, without being asked."),
+        _YES,
     ):
         chosen = option(chosen)
     return chosen

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ops.cli.agree import Terms, deciding
 from ops.cli.run import DATA
 
 if TYPE_CHECKING:
@@ -18,21 +19,29 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove what the file does not name. Tenants with entries always stay.")
 @click.option("--enable", is_flag=True, help="Make endpoints active again that answered 410 Gone.")
+@deciding
 @DATA
-def apply(file: Path, dry_run: bool, prune: bool, enable: bool, data: Path) -> None:
+def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, data: Path) -> None:
     """Make tenants, sources, endpoints and mailboxes what FILE says.
 
     All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
-    A secret is a literal, env:NAME or file:PATH..
+    A secret is a literal, env:NAME or file:PATH. With --prune, what removed endpoints are still owed is counted, and given up
+    only with --yes.
 
     Example: waxseal apply waxseal.yaml --dry-run
     """
-    from ops.apply import apply_file
+    from ops.apply import Unagreed, apply_file
     from ops.reader import explained
     from ops.stack import settings_for
 
     with explained():
-        show(apply_file(file, settings_for(data, "database_url", "keys"), dry_run, prune, enable))
+        settings = settings_for(data, "database_url", "keys")
+        try:
+            difference = apply_file(file, settings, dry_run, prune, enable, give_up=terms.yes, who=terms.who)
+        except Unagreed as asked:
+            terms.agree(asked.what)
+            difference = apply_file(file, settings, dry_run, prune, enable, give_up=True, who=terms.who)
+        show(difference)
 
 
 def show(difference: "Difference") -> None:
@@ -44,6 +53,8 @@ def show(difference: "Difference") -> None:
     counts = dict.fromkeys(("created", "changed", "removed", "unchanged", "kept"), 0)
     for change in difference.changes:
         counts[change.action] += 1
+    gives_up = difference.gives_up
+    counts |= {"deliveries given up" if gives_up != 1 else "delivery given up": gives_up}
     would = "; nothing was written: this was a dry run" if difference.dry_run else ""
     click.echo(", ".join(f"{count} {action}" for action, count in counts.items() if count) + would)
     for endpoint, secret in difference.generated.items():

@@ -1,6 +1,5 @@
 """Statements that claim what is due, endpoint by endpoint, and take back what was claimed by who is gone."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import starmap
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, text
 from pipeline.room import Room, Standing
 from pipeline.store.health import health_of
 from schemas.delivery import Claim
-from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, Transport
+from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
 
 # A lease that a crash of Postgres forgets is a delivery that is due again: nothing to wait for the disk for.
 FORGETTABLE = text("SET LOCAL synchronous_commit = off")
@@ -77,19 +76,6 @@ EXTEND_LEASES = text("""
     WHERE delivery.id = held.id AND delivery.lease = held.lease
     RETURNING delivery.id""")
 
-# What a disabled endpoint is owed is kept until somebody decides; what a removed one is owed, nobody is to get any more.
-SET_ASIDE = text("""
-    WITH owed AS MATERIALIZED (
-      SELECT pending.id, endpoint.state = 'removed' AS gone, transport FROM endpoint CROSS JOIN LATERAL (
-        SELECT id FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'pending'
-        LIMIT :limit FOR UPDATE SKIP LOCKED) AS pending
-      WHERE endpoint.state <> 'active' LIMIT :limit)
-    UPDATE delivery SET state = CASE WHEN gone THEN 'discarded' ELSE 'paused' END, next_attempt_at = NULL,
-                        settled_at = CASE WHEN gone THEN CAST(:now AS timestamptz) END,
-                        error = CASE WHEN gone THEN 'the endpoint was removed' ELSE error END
-    FROM owed WHERE delivery.id = owed.id
-    RETURNING gone, transport""")
-
 
 def forgettable(conn: Connection) -> None:
     """Lets this transaction's COMMIT not wait for the disk: for leases, which may be forgotten, and nothing else."""
@@ -144,13 +130,3 @@ def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) 
     """Lets the leases that still hold last until `until`; returns the ids of their deliveries."""
     ids, leases = [id_ for id_, _ in held], [lease for _, lease in held]
     return set(conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until}).scalars())
-
-
-def set_aside(conn: Connection, now: datetime, limit: int) -> tuple[int, Mapping[Transport, int]]:
-    """Pauses what is pending for endpoints that are disabled, and discards it for those that are removed.
-
-    At most `limit` deliveries; returns how many were paused, and how many discarded of each transport.
-    """
-    aside = conn.execute(SET_ASIDE, {"now": now, "limit": limit}).all()
-    discarded = Counter(row.transport for row in aside if row.gone)
-    return len(aside) - discarded.total(), discarded

@@ -90,7 +90,7 @@ def put_endpoint(
 
 
 def remove_endpoint(conn: Connection, id_: int) -> None:
-    """Plans nothing more for the endpoint; what is planned already stays."""
+    """Plans nothing more for the endpoint; what it is owed, `aside.give_up` ends."""
     conn.execute(REMOVE_ENDPOINT, {"id": id_})
 
 

@@ -29,8 +29,8 @@ LOAD_LEASED = text("""
     JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq
     LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq""")
 
-# Without a try: handed back to be claimed again, kept while the endpoint is disabled, given up with it, or too old. Gives back
-# those whose lease still held: what they left their turn to must be told.
+# Without a try: handed back to be claimed again, given up because its content was erased, or too old. Gives back those whose
+# lease still held: what they left their turn to must be told.
 MOVE = text("""
     UPDATE delivery SET state = :state, next_attempt_at = :due, settled_at = :settled_at, error = coalesce(:error, error),
                         lease = NULL, lease_until = NULL
@@ -62,7 +62,7 @@ DISABLE = text("""
 
 Held = tuple[int, UUID]  # a delivery's id and the lease that it is held under
 
-State = Literal["pending", "paused", "discarded", "dead"]
+State = Literal["pending", "discarded", "dead"]
 
 STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
@@ -92,7 +92,7 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 
     The body of one with a `blob` is empty here: whoever sends it fetches it then.
     """
-    rows = conn.execute(LOAD_LEASED, _keys(held)).all()
+    rows = conn.execute(LOAD_LEASED, keys_of(held)).all()
     whole = [Delivery(*row) for row in rows if row.attributes is not None]
     return Loaded(whole, {row.id for row in rows if row.attributes is None})
 
@@ -100,11 +100,6 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 def release(conn: Connection, held: Sequence[Held], due: datetime) -> int:
     """Hands back deliveries that were not tried, to be claimed again at `due`; returns how many were still held."""
     return len(_move(conn, held, "pending", due=due))
-
-
-def pause(conn: Connection, held: Sequence[Held]) -> int:
-    """Keeps deliveries that were not tried until their endpoint is enabled again; returns how many were still held."""
-    return len(_move(conn, held, "paused"))
 
 
 def end(conn: Connection, held: Sequence[Held], state: Literal["discarded", "dead"], now: datetime, why: str) -> set[int]:
@@ -125,7 +120,7 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
     """Writes each settlement whose delivery still is under the lease beside it, and its attempt; returns their ids."""
     settlements = [settlement for _lease, settlement in tried]
     moved = {
-        **_keys([(settlement.delivery_id, lease) for lease, settlement in tried]),
+        **keys_of([(settlement.delivery_id, lease) for lease, settlement in tried]),
         "states": [STATES[each.outcome] for each in settlements],
         "attempts": [each.attempt for each in settlements],
         "dues": [each.next_attempt_at for each in settlements],
@@ -145,7 +140,8 @@ def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> lis
     return active
 
 
-def _keys(held: Iterable[Held]) -> dict[str, object]:
+def keys_of(held: Iterable[Held]) -> dict[str, object]:
+    """The parameters `ids` and `leases` of a statement on what is held."""
     ids, leases = zip(*held, strict=True)
     return {"ids": list(ids), "leases": "{" + ",".join([lease.hex for lease in leases]) + "}"}
 
@@ -153,7 +149,7 @@ def _keys(held: Iterable[Held]) -> dict[str, object]:
 def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> Sequence[Row[Any]]:
     if not held:
         return []
-    moved = {"due": None, "settled_at": None, "error": None, **values, **_keys(held), "state": state}
+    moved = {"due": None, "settled_at": None, "error": None, **values, **keys_of(held), "state": state}
     return conn.execute(MOVE, moved).all()
 
 

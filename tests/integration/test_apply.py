@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tests_cli import Cli
 from tests_tls import Authority
 
 from ops.apply import Difference, apply_file
@@ -295,6 +296,60 @@ def test_an_endpoint_that_is_enabled_again_gets_what_was_kept_for_it(apply, data
     assert "active again" in next(change for change in difference.changed if change.title == "acme/billing").details
     assert [("active", None)] == database.rows("SELECT state, reason FROM endpoint WHERE name = 'billing'")
     assert [("pending", True)] == database.rows("SELECT state, next_attempt_at <= now() FROM delivery")
+
+
+SHORT = "tenants: [{name: acme}, {name: other}]\n"
+OWED = (("pending", 2), ("paused", 3), ("leased", 1))
+OWE = """
+    INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, lease, lease_until)
+    SELECT id, 'acme', gen_random_uuid(), 0, 0, %(state)s, now(), CASE WHEN %(state)s = 'pending' THEN now() END,
+           CASE WHEN %(state)s = 'leased' THEN gen_random_uuid() END, CASE WHEN %(state)s = 'leased' THEN now() END
+    FROM endpoint, generate_series(1, %(number)s) WHERE name = 'billing'"""
+STATES = "SELECT state, coalesce(error, ''), count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"
+REMOVALS = "SELECT who, filter ->> 'endpoint', count, phase FROM audit WHERE act = 'endpoint remove' ORDER BY id"
+
+
+def owe_billing(database, *owed: tuple[str, int]) -> None:
+    with database.connect() as conn:
+        for state, number in owed:
+            conn.execute(OWE, {"state": state, "number": number})
+
+
+def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(apply, database, tmp_path) -> None:
+    apply()
+    owe_billing(database, *OWED)
+    cli = Cli(database, owner=True)
+    (tmp_path / "waxseal.yaml").write_text(SHORT)
+    before = database.rows("SELECT * FROM delivery ORDER BY id")
+
+    dry = cli.run("apply", tmp_path / "waxseal.yaml", "--prune", "--dry-run")
+    assert 0 == dry.exit_code
+    assert next(line for line in dry.stdout.splitlines() if "billing" in line).endswith("gives up 6 deliveries")
+    assert "6 deliveries given up; nothing was written" in dry.stdout
+
+    refused = cli.run("apply", tmp_path / "waxseal.yaml", "--prune")
+    assert 2 == refused.exit_code
+    assert "to give up 6 deliveries that removed endpoints are owed, add --yes" in refused.stderr
+    assert before == database.rows("SELECT * FROM delivery ORDER BY id")
+    assert {"active"} == {each.state for each in stored(database).endpoints.values()}
+
+    done = cli.run("apply", tmp_path / "waxseal.yaml", "--prune", "--yes", "--by", "ada")
+    assert 0 == done.exit_code
+    assert "6 deliveries given up" in done.stdout
+    assert [("discarded", "the endpoint was removed", 5), ("leased", "", 1)] == database.rows(STATES)
+    assert [("ada", "billing", 5, "done"), ("ada", "plain", 0, "done")] == database.rows(REMOVALS)
+
+
+def test_an_endpoint_that_comes_back_gets_nothing_that_was_owed_to_the_one_before(apply, database) -> None:
+    apply()
+    apply(SHORT, prune=True)
+    owe_billing(database, *OWED)  # by who did not know yet, or by a version that kept it
+
+    apply()
+    owe_billing(database, ("pending", 1))
+
+    assert [("discarded", "the endpoint was removed", 6), ("pending", "", 1)] == database.rows(STATES)
+    assert ("waxseal apply", "billing", 6, "done") == database.rows(REMOVALS)[-1]
 
 
 def transports(**more: str) -> str:

@@ -10,9 +10,11 @@ from tests_deliveries import LEASE, claimed, event, owe
 
 from ops.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
-from pipeline.store import bell, claims, deliveries
+from pipeline.store import aside, bell, claims, deliveries
+from pipeline.store.aside import Aside
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+E2 = ("acme", "e1", "http")  # the endpoint with the id 2, as the audit names it
 
 
 @pytest.fixture
@@ -228,8 +230,8 @@ def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database,
 @pytest.mark.parametrize(
     ("state", "reason", "becomes", "told"),
     [
-        ("disabled", "why", "paused", [(3, {}), (2, {}), (0, {})]),
-        ("removed", None, "discarded", [(0, {"http": 3}), (0, {"http": 2}), (0, {})]),
+        ("disabled", "why", "paused", [Aside(3), Aside(2), Aside()]),
+        ("removed", None, "discarded", [Aside(0, {E2: 3}), Aside(0, {E2: 2}), Aside()]),
     ],
 )
 def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database, engine, state, reason, becomes, told) -> None:
@@ -238,8 +240,24 @@ def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database
         owner.execute("UPDATE endpoint SET state = %s, reason = %s WHERE id = 2", (state, reason))
 
     with transaction(engine) as conn:
-        assert told == [claims.set_aside(conn, NOW, 3) for _ in range(3)]
+        assert told == [aside.set_aside(conn, NOW, 3) for _ in range(3)]
 
     assert [(1, "pending", 5), (2, becomes, 5)] == database.rows(
         "SELECT endpoint_id, state, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"
+    )
+
+
+def test_what_is_kept_for_a_removed_endpoint_is_given_up_a_piece_at_a_time_and_noted(database, engine) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW, state="disabled")
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'removed' WHERE id = 2")
+
+    with transaction(engine) as conn:
+        assert [3, 2, 0] == [aside.give_up_abandoned(conn, NOW, 3).total for _ in range(3)]
+
+    assert [(1, "paused", None, 5), (2, "discarded", "the endpoint was removed", 5)] == database.rows(
+        "SELECT endpoint_id, state, error, count(*) FROM delivery GROUP BY 1, 2, 3 ORDER BY 1"
+    )
+    assert [("waxseal", "endpoint remove", {"tenant": "acme", "endpoint": "e1"}, count, "done") for count in (3, 2)] == (
+        database.rows("SELECT who, act, filter, count, phase FROM audit ORDER BY id")
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import psycopg
@@ -24,7 +25,7 @@ from tests_support import NO_BLOBS, wait_for
 from ops import metrics
 from ops.db import transaction
 from pipeline.addresses import LOOPBACK, networks
-from pipeline.store import deliveries
+from pipeline.store import catalog, deliveries
 from workers import dispatcher
 from workers.catalog import CatalogWatch
 from workers.delivery import PATIENCE, DeliveryLoop
@@ -223,6 +224,30 @@ def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, 
     delivery_loop.deliver(lease.hex, time.time() + 90, in_message([claim]))
 
     assert ("discarded", 0, "the endpoint was removed") == state(database)
+    assert [] == sink.requests
+
+
+@pytest.mark.parametrize("believed", ["removed", "disabled"])
+def test_a_process_that_does_not_know_yet_that_an_endpoint_is_back_gives_nothing_up(
+    database, engine, sink, endpoint, believed
+) -> None:
+    endpoint("/200")
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = %s, reason = %s", (believed, "why" if believed == "disabled" else None))
+    with transaction(engine) as conn:
+        old = catalog.load(conn, database.vault.decrypt)
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'active', reason = NULL")
+    watch = SimpleNamespace(current=old)
+    loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test"), NO_BLOBS)  # type: ignore[arg-type]
+    loop.open(lambda: None)
+    owe(engine, [event("e-1")], now=datetime.now(UTC) - timedelta(hours=1))
+    lease, claims = claimed(engine)
+
+    loop.deliver(lease.hex, time.time() + 90, in_message(claims))
+    loop.close(0.2)
+
+    assert [("pending", True)] == database.rows("SELECT state, next_attempt_at < now() + interval '2 seconds' FROM delivery")
     assert [] == sink.requests
 
 

@@ -155,6 +155,22 @@ def test_a_removed_endpoint_can_only_be_configured_again(database, cli) -> None:
         )
 
 
+@pytest.mark.parametrize("choice", ["--discard-missed", "--replay"])
+def test_what_a_removed_endpoint_missed_is_not_touched_by_an_act_that_is_refused(database, engine, cli, choice) -> None:
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [2], NOW, state="disabled")
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'removed' WHERE id = 2")
+
+    ended = cli.run("endpoint", "enable", "acme", "audit", choice, "--yes")
+
+    assert (2, "Error: acme/audit: it was removed: configure it again with `waxseal apply`\n") == (
+        ended.exit_code,
+        ended.stderr,
+    )
+    assert [("paused", 3)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1")
+    assert [] == acts(database)
+
+
 def test_a_worker_may_do_all_of_it(engine) -> None:
     with transaction(engine) as conn:
         rights = conn.exec_driver_sql(

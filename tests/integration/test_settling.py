@@ -148,12 +148,14 @@ def test_whatever_an_endpoint_answers_can_be_stored(database, engine, owed) -> N
 
 def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, engine, owed) -> None:
     tags = [(each.id, each.lease) for each in owed]
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why'")
 
     DeliveryStore(engine, 90.0).settle(
         [
             tried(owed[0], **OK),
             Untried(tags[1], "pending"),
-            Untried(tags[2], "paused"),
+            Untried(tags[2], "aside"),
             GivenUp(tags[3], "the content was erased", "http"),
         ]
     )
@@ -186,3 +188,35 @@ def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(data
     assert ["delivered", "delivered", "leased", "delivered"] == [
         state for (state,) in database.rows("SELECT state FROM delivery ORDER BY id")
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "becomes", "noted"),
+    [
+        ("active", ("pending", None, True), []),
+        ("disabled", ("paused", None, None), []),
+        ("removed", ("discarded", "the endpoint was removed", None), [("endpoint remove", "billing", 1)]),
+    ],
+)
+def test_what_becomes_of_a_delivery_that_is_not_sent_is_for_the_row_of_its_endpoint_to_say(
+    database, engine, owed, state, becomes, noted
+) -> None:
+    with database.connect() as owner:
+        owner.execute("UPDATE endpoint SET state = %s, reason = %s", (state, "why" if state == "disabled" else None))
+
+    DeliveryStore(engine, 90.0).settle(
+        [Untried((owed[0].id, owed[0].lease), "aside", 5.0), Untried((owed[1].id, uuid4()), "aside", 5.0)]
+    )
+
+    assert [becomes, ("leased", None, None)] == database.rows(
+        "SELECT state, error, next_attempt_at > now() + interval '3 seconds' FROM delivery ORDER BY id LIMIT 2"
+    )
+    assert noted == database.rows("SELECT act, filter ->> 'endpoint', count FROM audit")
+
+
+def test_who_would_set_a_delivery_aside_waits_for_nobody_who_is_deciding_about_the_endpoint(database, engine, owed) -> None:
+    with database.connect() as owner, owner.transaction():
+        owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why'")
+        DeliveryStore(engine, 90.0).settle([Untried((owed[0].id, owed[0].lease), "aside")])
+
+    assert [("pending",)] == database.rows("SELECT state FROM delivery WHERE id = %s", owed[0].id)
