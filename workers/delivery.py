@@ -30,6 +30,7 @@ from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
 from workers.delivery_store import DeliveryStore
 from workers.dispatcher import Batch, Dispatcher
+from workers.leases import lease_end
 from workers.pulse import of_rabbitmq
 from workers.senders import Senders
 from workers.sending import Terms, terms_of
@@ -73,7 +74,7 @@ class DeliveryLoop:
         whole = until - time.time()
         if whole <= 0:  # its lease has ended, so it is claimed again, or has been
             return
-        batch = Batch(UUID(hex=lease), until, [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole)
+        batch = Batch(UUID(hex=lease), lease_end(until), [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole)
         began = time.monotonic()
         slow = {each for each, awaited_again in list(self._slow.items()) if began < awaited_again}
         try:

@@ -54,8 +54,8 @@ class DeliveryStore:
         by_id = {(each.id, each.lease): each for each in loaded.deliveries}
         return [by_id.get(key) or (Missing.CONTENT if key[0] in loaded.erased else Missing.LEASE) for key in held]
 
-    def extend(self, held: Sequence[deliveries.Held]) -> set[int]:
-        """Let the leases that still hold last for their whole time from now on; give the ids of their deliveries."""
+    def extend(self, held: Sequence[deliveries.Held]) -> set[deliveries.Held]:
+        """Let the leases that still hold last for their whole time from now on; give those."""
         with transaction(self.engine) as conn:
             claims.forgettable(conn)
             return claims.extend(conn, held, datetime.now(UTC) + timedelta(seconds=self.lease))

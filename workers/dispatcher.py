@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from schemas.endpoint import Endpoint
 from workers.coalescer import Coalescer
 from workers.delivery_store import DeliveryStore
 from workers.fetching import Fetcher
+from workers.leases import LeaseEnd, LeaseEnded, lease_end
 from workers.mail_bodies import Documents
 from workers.mail_maker import DocumentMaker
 from workers.mail_reader import MailReader
@@ -48,10 +50,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message hands over: deliveries under one lease, which ends at `until`, in Unix seconds."""
+    """What one message hands over: deliveries under one lease."""
 
     lease: UUID
-    until: float
+    ends: LeaseEnd
     deliveries: Sequence[tuple[int, int, int]]  # (endpoint id, delivery id, bytes of its body)
     whole: float  # seconds of the lease that were left when it was taken
 
@@ -83,7 +85,7 @@ class Dispatcher:
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
         self._in_hand: dict[Held, asyncio.Task[None]] = {}
-        self._until: dict[Held, float] = {}  # when the lease of what is being sent ends, in Unix seconds
+        self._ends: dict[Held, LeaseEnd] = {}  # of the leases of what is being sent
         self._sending: set[Held] = set()
         self._settling: set[Held] = set()
         self._closing = False
@@ -146,14 +148,14 @@ class Dispatcher:
                 await self._settler.ask(verdict)
         finally:
             self._settling.discard(held)
-            self._until.pop(held, None)
+            self._ends.pop(held, None)
             del self._in_hand[held]
 
     async def _verdict(self, held: Held, endpoint_id: int, size: int, batch: Batch) -> Verdict | None:
         endpoint = await self._endpoint(endpoint_id)
         if endpoint is None or self._closing:
             return Untried(held, "pending")
-        start_by = self._loop.time() + batch.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
+        start_by = self._loop.time() + batch.ends.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
         lane = self._lanes[endpoint.id]
         if not (lane.try_enter(1, endpoint.max_in_flight) or await lane.enter(1, endpoint.max_in_flight, start_by)):
             return Untried(held, "pending")
@@ -172,7 +174,7 @@ class Dispatcher:
             if not (room.try_enter(size, most) or await room.enter(size, most, start_by)):
                 return Untried(held, "pending")
             try:
-                return await self._try(held, endpoint_id, batch.until)
+                return await self._try(held, endpoint_id, batch.ends)
             finally:
                 room.leave(size)
         finally:
@@ -184,7 +186,7 @@ class Dispatcher:
             return self._small_bytes, MAX_SMALL
         return (self._bytes if size <= LARGEST_INLINE else self._large_bytes), MAX_BYTES // 2
 
-    async def _try(self, held: Held, endpoint_id: int, until: float) -> Verdict | None:
+    async def _try(self, held: Held, endpoint_id: int, ends: LeaseEnd) -> Verdict | None:
         endpoint = self._catalog().endpoints[endpoint_id]
         if endpoint.state != "active" or self._gone.get(endpoint.id) == self._catalog().version:
             return Untried(held, "aside", STALE)
@@ -195,16 +197,19 @@ class Dispatcher:
             return GivenUp(held, found.value, endpoint.transport) if found is Missing.CONTENT else None
         if is_too_old(found, endpoint, datetime.now(UTC)):
             return TooOld(found, endpoint.transport)
-        return await self._send_now(held, endpoint, found, until)
+        return await self._send_now(held, endpoint, found, ends)
 
-    async def _send_now(self, held: Held, endpoint: Endpoint, found: Delivery, until: float) -> Tried | Untried:
+    async def _send_now(self, held: Held, endpoint: Endpoint, found: Delivery, ends: LeaseEnd) -> Tried | Untried:
         self._sending.add(held)
-        self._until[held] = until
+        self._ends[held] = ends
         try:
             whole = await (self._fetcher if endpoint.body == "raw" else self._documents).whole(found)
             if isinstance(whole, Untried):
                 return whole
-            receipt = await self._send(endpoint, whole, endpoint.timeout)
+            receipt = await self._send(endpoint, whole, endpoint.timeout, partial(self._check, held))
+        except LeaseEnded:
+            _log.warning("lease_ended_unsent", delivery=held[0])
+            return Untried(held, "pending")
         finally:
             self._sending.discard(held)
         settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
@@ -212,25 +217,30 @@ class Dispatcher:
             self._gone[endpoint.id] = self._catalog().version
         return Tried(found, settlement, endpoint.transport)
 
+    def _check(self, held: Held) -> None:
+        """Whoever stood still for longer than a lease must not go on where he stopped: the delivery may be somebody else's."""
+        if self._ends[held].is_past:
+            raise LeaseEnded
+
     async def _keep_leases(self) -> None:
         """What has begun keeps its lease for as long as it takes, whatever the lease's length."""
         while True:
             await asyncio.sleep(min(BEAT, self._store.lease / 6))
             soon = time.time() + self._store.lease / 2
-            ending = [held for held, until in self._until.items() if until < soon]
+            ending = [held for held, ends in self._ends.items() if ends.until < soon]
             if ending:
                 await self._extend(ending)
 
     async def _extend(self, ending: Sequence[Held]) -> None:
-        began = time.time()
+        renewed = lease_end(time.time() + self._store.lease)
         try:
             kept = await self._loop.run_in_executor(None, self._store.extend, ending)
         except Exception as error:  # noqa: BLE001 - while Postgres is away, nobody else can claim them either
             _log.warning("leases_not_extended", deliveries=len(ending), error=type(error).__name__)
             return
         for held in self._in_hand.keys() & set(ending):
-            if held[0] in kept:
-                self._until[held] = began + self._store.lease
+            if held in kept:
+                self._ends[held] = renewed
             elif held in self._sending:
                 self._in_hand[held].cancel()  # somebody else has it by now
 

@@ -13,6 +13,7 @@ from pika import BasicProperties
 from pika.channel import Channel
 from pika.exceptions import AMQPError
 
+from workers.leases import Check, LeaseEnded, unleased
 from workers.link import Link
 from workers.session import Unsendable
 from workers.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
@@ -27,6 +28,7 @@ _IDLE: Final = 1.0  # seconds without a message until the broker is probed
 _SILENT: Final = 3.0  # seconds without a confirm that is due until the broker counts as away
 _LATE: Final = "the broker did not confirm it in time"
 
+WITHHELD: Final = "its lease had ended before it was published"
 UNSENT: Final = "cannot be sent"  # how the reason begins when the message itself is to blame
 
 _PROBE: Final = Outgoing(PROBE, "", b"", BasicProperties(), mandatory=False)
@@ -106,9 +108,12 @@ class Publisher:
         self.send(message, self._loop.time() + self._timeout, partial(_resolve, future))
         return future
 
-    def send(self, message: Outgoing, deadline: float, settle: Settle) -> None:
-        """Publish and have `settle` called: with None when the message is durable, else with the reason, by `deadline`."""
-        slot = Slot(message, deadline, settle)
+    def send(self, message: Outgoing, deadline: float, settle: Settle, check: Check = unleased) -> None:
+        """Publish and have `settle` called: with None when the message is durable, else with the reason, by `deadline`.
+
+        Calls `check` when there is room for the message; if it raises `LeaseEnded`, the message is `WITHHELD`.
+        """
+        slot = Slot(message, deadline, settle, check)
         if self._link.reason is not None:
             slot.settle(self._link.reason)
         elif not self._window.enter(slot):
@@ -150,9 +155,12 @@ class Publisher:
         if not len(self._window):
             self._heard = self._loop.time()
         try:
+            slot.check()
             channel.basic_publish(
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
             )
+        except LeaseEnded:
+            slot.settle(WITHHELD)
         except (AMQPError, Unsendable, ValueError, TypeError) as error:  # pika raises these before it sends anything
             slot.settle(f"{UNSENT}: {error!r:.200}")
         else:

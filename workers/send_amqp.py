@@ -18,8 +18,9 @@ from pipeline.deliver import UNSENDABLE
 from pipeline.signing import RANDOM_BYTES, described, media_type, traceparent, webhook_id
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import AmqpTarget, Endpoint
+from workers.leases import Check, LeaseEnded, unleased
 from workers.link import AWAY, LOST
-from workers.publisher import UNSENT, Publisher
+from workers.publisher import UNSENT, WITHHELD, Publisher
 from workers.sending import Terms, said, unsendable
 from workers.session import Lost
 from workers.window import REFUSED, RETURNED, Outgoing
@@ -60,7 +61,7 @@ class AmqpSender:
         if self._publisher is not None:
             await self._publisher.close()
 
-    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """Publish, mandatory; delivered when the broker has confirmed that a queue has it."""
         now, began = datetime.now(UTC), self._loop.time()
         try:
@@ -69,24 +70,26 @@ class AmqpSender:
             return unsendable(error)
         try:
             async with asyncio.timeout(seconds):
-                fault = await self._publish(message, began + seconds)
+                fault = await self._publish(message, began + seconds, check)
         except (TimeoutError, Lost) as error:
             fault = "broker", str(error) or f"the broker did not confirm it within {seconds:g} s", None
+        except LeaseEnded:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault = "internal", said(error), None
         kind, detail, status = fault or (None, None, _OK)
         return Receipt(now, self._loop.time() - began, status, kind, detail)
 
-    async def _publish(self, message: Outgoing, until: float) -> Fault | None:
+    async def _publish(self, message: Outgoing, until: float, check: Check) -> Fault | None:
         for _ in range(2):
             publisher = await self._ready()
-            fault = await self._once(publisher, message, until)
+            fault = await self._once(publisher, message, until, check)
             if fault not in (LOST, AWAY):
                 break
             self._bar(publisher.ending or "")
         return _fault(fault, message) if isinstance(fault, str) else fault
 
-    async def _once(self, publisher: Publisher, message: Outgoing, until: float) -> Fault | str | None:
+    async def _once(self, publisher: Publisher, message: Outgoing, until: float, check: Check) -> Fault | str | None:
         """None when it is durable in a queue, else why it may not be, in the publisher's words if it said so."""
         barred_until, why = self._barred.get(message.exchange, (0.0, ""))
         if self._loop.time() < barred_until:
@@ -97,8 +100,11 @@ class AmqpSender:
         except Lost:
             return LOST
         settled: asyncio.Future[str | None] = self._loop.create_future()
-        publisher.send(message, until, lambda fault: None if settled.done() else settled.set_result(fault))
-        return await settled
+        publisher.send(message, until, lambda fault: None if settled.done() else settled.set_result(fault), check)
+        fault = await settled
+        if fault is WITHHELD:
+            raise LeaseEnded
+        return fault
 
     async def _ready(self) -> Publisher:
         """The publisher, connected. Raises `Lost` when it is not within three seconds."""

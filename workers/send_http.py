@@ -17,6 +17,7 @@ from workers.course import COURSE, Course
 from workers.dialling import Dialler, Refused
 from workers.http1 import Answer, Unanswered
 from workers.http_faults import fault_of, refusal_of
+from workers.leases import Check, LeaseEnded, unleased
 from workers.sending import Terms, unsendable
 from workers.tls_contexts import TlsContexts
 
@@ -52,7 +53,7 @@ class HttpSender:
         await self._connections.close()
         await self._dialler.close()
 
-    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """POST the body; `seconds` over look-up, connection, TLS, headers and body together."""
         now, course = datetime.now(UTC), Course(monotonic())
         deadline = course.began + seconds
@@ -66,19 +67,29 @@ class HttpSender:
             return unsendable(error)
         answer = Answer(_WANTED, kept=KEPT, most=READ)
         try:
-            await self._exchange(endpoint, said, delivery.body, course, answer, deadline)
+            await self._exchange(endpoint, said, delivery.body, course, answer, deadline, check)
             fault = refusal_of(answer.status, proxied=self._proxy is not None)
+        except LeaseEnded:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault = fault_of(error, answer.status, seconds, with_proxy=course.with_proxy)
         course.answered = answer.began
         return self._receipt(now, course, answer, endpoint, *(fault or (None, None)))
 
     async def _exchange(
-        self, endpoint: Endpoint, said: Mapping[str, str], body: bytes, course: Course, answer: Answer, deadline: float
+        self,
+        endpoint: Endpoint,
+        said: Mapping[str, str],
+        body: bytes,
+        course: Course,
+        answer: Answer,
+        deadline: float,
+        check: Check,
     ) -> None:
         to = self._checked(endpoint.url)
         tls = await self._contexts.of(endpoint)
         head = self._head(to, said, len(body))
+        check()
         connection = self._connections.kept(to, tls, course)
         if connection is not None:
             with suppress(Unanswered):  # mostly its server had closed it, for its age; if not, the endpoint knows the id
@@ -88,6 +99,11 @@ class HttpSender:
             course.forget()
         COURSE.set(course)
         connection = await self._connections.connect(to, tls, course, deadline)
+        try:
+            check()
+        except LeaseEnded:
+            connection.close()
+            raise
         await connection.exchange(head, body, answer, deadline)
         self._connections.give_back(to, tls, connection)
 

@@ -29,6 +29,7 @@ from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint, SmtpTarget
 from workers.course import COURSE, Course
 from workers.dialling import Dialler, Refused
+from workers.leases import Check, LeaseEnded, unleased
 from workers.renderer import Renderer
 from workers.sending import Terms, said, unsendable
 from workers.tls_contexts import TlsContexts
@@ -64,7 +65,7 @@ class SmtpSender:
         self._renderer.close()
         await self._dialler.close()
 
-    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """Hand one mail over; delivered when the server has said 250 to all of it."""
         assert endpoint.smtp is not None
         now, began = datetime.now(UTC), monotonic()
@@ -79,13 +80,15 @@ class SmtpSender:
                     return unsendable(error)
                 course.began = monotonic()
                 COURSE.set(course)
-                answer = await self._hand_over(endpoint, endpoint.smtp, mail, began + seconds)
+                answer = await self._hand_over(endpoint, endpoint.smtp, mail, began + seconds, check)
             fault = None
+        except LeaseEnded:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault, answer = fault_of(error, seconds)
         return self._receipt(now, began, course, endpoint.smtp, answer, fault)
 
-    async def _hand_over(self, endpoint: Endpoint, target: SmtpTarget, mail: bytes, until: float) -> SMTPResponse:
+    async def _hand_over(self, endpoint: Endpoint, target: SmtpTarget, mail: bytes, until: float, check: Check) -> SMTPResponse:
         course = COURSE.get()
         assert course is not None
         context = await self._contexts.of(endpoint)
@@ -97,6 +100,7 @@ class SmtpSender:
             await client.mail(bare(target.sender))
             for recipient in target.to:
                 await client.rcpt(bare(recipient))
+            check()
             answer = await client.data(mail)
             course.answered = monotonic()
             return answer

@@ -5,6 +5,7 @@ from typing import Final
 
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint, Transport
+from workers.leases import Check, unleased
 from workers.send_amqp import AmqpSender
 from workers.send_http import HttpSender
 from workers.send_smtp import SmtpSender
@@ -34,9 +35,9 @@ class Senders:
         for sender in self._senders.values():
             await sender.close()
 
-    def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Awaitable[Receipt]:
+    def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Awaitable[Receipt]:
         """Await what this gives: one try over the endpoint's transport, of `seconds` at most.
 
-        Raises nothing but CancelledError.
+        Calls `check` just before it sends. Raises nothing but CancelledError and what `check` raises.
         """
-        return self._senders[endpoint.transport].send(endpoint, delivery, seconds)
+        return self._senders[endpoint.transport].send(endpoint, delivery, seconds, check)

@@ -11,9 +11,11 @@ from pipeline.addresses import Network, networks
 from pipeline.deliver import UNSENDABLE
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
+from workers.leases import Check, unleased
 
-#: (endpoint, delivery, seconds it may take altogether) -> what came of it. Raises nothing but CancelledError.
-Send = Callable[[Endpoint, Delivery, float], Awaitable[Receipt]]
+#: (endpoint, delivery, seconds it may take altogether, what to call just before it is sent) -> what came of it. Raises nothing
+#: but CancelledError and, when the lease ended before anything was sent, LeaseEnded.
+Send = Callable[[Endpoint, Delivery, float, Check], Awaitable[Receipt]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Sender(Protocol):
     async def close(self) -> None:
         """Let go of all connections."""
 
-    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float) -> Receipt:
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """Make one try, of `seconds` at most from the look-up of the name to the end of the answer."""
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pika import BasicProperties
 
+from workers.leases import Check, unleased
+
 #: Told what became of a message: None when the broker has it durably, else why that is not known. Called once; may not raise.
 Settle = Callable[[str | None], None]
 
@@ -27,11 +29,12 @@ class Outgoing:
 class Slot:
     """One message's place. `settle` is called once: by a confirm, a loss, or the deadline, whatever is first."""
 
-    __slots__ = ("_settle", "deadline", "message")
+    __slots__ = ("_settle", "check", "deadline", "message")
 
-    def __init__(self, message: Outgoing, deadline: float, settle: Settle) -> None:
+    def __init__(self, message: Outgoing, deadline: float, settle: Settle, check: Check = unleased) -> None:
         self.message = message
         self.deadline = deadline
+        self.check = check
         self._settle: Settle | None = settle
 
     def settle(self, fault: str | None) -> None:

@@ -69,12 +69,13 @@ EXPIRE_LEASES = text("""
     FROM ended WHERE delivery.id = ended.id
     RETURNING endpoint_id""")
 
-# For as long as the holder lives, however slow its endpoint is. Gives back the ids that still are its own.
+# For as long as the holder lives, however slow its endpoint is. Gives back what still is its own: the same delivery may be held
+# under a later lease, by the same process even.
 EXTEND_LEASES = text("""
     UPDATE delivery SET lease_until = :until
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
     WHERE delivery.id = held.id AND delivery.lease = held.lease
-    RETURNING delivery.id""")
+    RETURNING delivery.id, delivery.lease""")
 
 
 def forgettable(conn: Connection) -> None:
@@ -126,7 +127,7 @@ def expire_leases(conn: Connection, now: datetime, limit: int) -> list[int]:
     return list(conn.execute(EXPIRE_LEASES, {"now": now, "limit": limit}).scalars())
 
 
-def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) -> set[int]:
-    """Lets the leases that still hold last until `until`; returns the ids of their deliveries."""
+def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) -> set[tuple[int, UUID]]:
+    """Lets the leases that still hold last until `until`; returns them, each with its delivery's id."""
     ids, leases = [id_ for id_, _ in held], [lease for _, lease in held]
-    return set(conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until}).scalars())
+    return {(row[0], row[1]) for row in conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until})}

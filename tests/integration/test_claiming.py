@@ -219,7 +219,9 @@ def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database,
         deliveries.release(conn, [(lost.id, lease)], NOW)
 
     with transaction(engine) as conn:
-        assert {kept.id} == claims.extend(conn, [(kept.id, lease), (lost.id, lease)], NOW + timedelta(hours=1))
+        assert {(kept.id, lease)} == claims.extend(
+            conn, [(kept.id, lease), (kept.id, uuid4()), (lost.id, lease)], NOW + timedelta(hours=1)
+        )
         assert [] == claims.expire_leases(conn, NOW + timedelta(minutes=59), 10)
 
     assert [("leased", NOW + timedelta(hours=1))] == database.rows(
