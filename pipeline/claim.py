@@ -33,7 +33,8 @@ class Looked:
     claimed: int
     more: bool  # more may be due, and there may be room for it
     excess: int  # leases that must be settled before its window has room again
-    look_at: datetime | None  # when there may be room again, if that is known
+    look_at: datetime | None  # when there may be room again, or something due, if that is known
+    held: bool = False  # something is due, and there is no room for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class _Wish:
     standing: Standing
     window: int
     room: Room
+    due: bool  # something is
 
 
 Window = Callable[[Standing], int]
@@ -93,7 +95,7 @@ def claim_anything(conn: Connection, lease: Lease, limit: int) -> Sequence[Claim
 
 def _wish(standing: Standing, window: Window, now: datetime) -> _Wish:
     most = window(standing)
-    return _Wish(standing, most, wanted(standing, most, now))
+    return _Wish(standing, most, wanted(standing, most, now), any(due is not None and due <= now for due in standing.dues))
 
 
 def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: datetime) -> Sequence[_Wish]:
@@ -135,6 +137,7 @@ def _looked(wish: _Wish, room: Room, counts: Mapping[int, int]) -> Looked:
         more=claimed == room.total or bool(room.first and room.again),
         excess=standing.leased + claimed - wish.window * 3 // 4,
         look_at=wish.room.look_at,
+        held=not room.total and wish.due,
     )
 
 

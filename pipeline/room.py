@@ -27,6 +27,11 @@ class Standing:
     health: Health = field(default_factory=Health)
 
     @property
+    def dues(self) -> tuple[datetime | None, datetime | None]:
+        """When the first of each lane is due."""
+        return self.first_due, self.again_due
+
+    @property
     def guarded(self) -> bool:
         """Whether two claimants at once could take too much: then its health has to be locked first."""
         return self.rate_limit is not None or self.health.breaker != "closed"
@@ -52,7 +57,7 @@ def wanted(standing: Standing, window: int, now: datetime) -> Room:
     Everything is in `first`; `split` divides it. An endpoint whose window is nearly full wants nothing, until a quarter of it
     is free: claims of one or two would cost more than they bring.
     """
-    dues = [due for due in (standing.first_due, standing.again_due) if due is not None]
+    dues = [due for due in standing.dues if due is not None]
     if not dues or min(dues) > now:
         return Room(look_at=min(dues, default=None))
     held_until = opens_at(standing.health, now)

@@ -36,6 +36,7 @@ from workers.upkeep import Upkeep
 CLAIM: Final = 500  # deliveries in one claim
 BATCH: Final = 100  # deliveries in one message
 BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
+PAGE: Final = 5000  # endpoints in one page of a survey: a tenth of a second
 IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
 ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least
@@ -103,12 +104,17 @@ class Relay:
             return pause
         now = datetime.now(UTC)
         if self._agenda.wants_survey(now):
-            with transaction(self._engine) as conn:
-                self._agenda.surveyed(claims.survey(conn), now)
+            self._survey(now)
         endpoints = self._agenda.wanted(now)
         if endpoints:
             self._claim(endpoints, Lease(uuid4(), now, now + self._lease))
         return self._agenda.pause(datetime.now(UTC))
+
+    def _survey(self, now: datetime) -> None:
+        began = time.monotonic()
+        with transaction(self._engine) as conn:
+            page = claims.survey_page(conn, self._agenda.surveyed_through, PAGE)
+        self._agenda.surveyed(page, now, time.monotonic() - began)
 
     def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
         with transaction(self._engine) as conn:

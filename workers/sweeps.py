@@ -16,6 +16,7 @@ ASIDE: Final = 1.0  # for what is pending at endpoints that are disabled or remo
 GONE: Final = 60.0  # for what is kept for endpoints that are removed
 UP: Final = 2.0  # for what was paused at endpoints that were active again
 TURNS: Final = 5.0  # for turns that were never passed on
+SHARE: Final = 0.02  # of a relay's time for each at most, when there are many endpoints and little is found
 MOST: Final = 1000  # deliveries in one transaction
 CHAINS: Final = 200
 
@@ -40,9 +41,11 @@ class Sweeps:
     def turn(self) -> None:
         """Do what is due."""
         for sweep, seconds in self._sweeps.items():
-            if time.monotonic() >= self._next[sweep]:
+            began = time.monotonic()
+            if began >= self._next[sweep]:
                 more = sweep()
-                self._next[sweep] = time.monotonic() + (0.0 if more else seconds)
+                ended = time.monotonic()
+                self._next[sweep] = ended + (0.0 if more else max(seconds, (ended - began) / SHARE))
 
     def _expire(self) -> bool:
         with transaction(self._engine) as conn:

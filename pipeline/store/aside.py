@@ -31,7 +31,7 @@ SET_ASIDE = text(f"""
     owed AS MATERIALIZED (
       SELECT pending.id, gone, tenant_id, name, transport FROM standing CROSS JOIN LATERAL (
         SELECT id FROM delivery WHERE endpoint_id = standing.id AND delivery.state = 'pending'
-        LIMIT :limit FOR UPDATE SKIP LOCKED) AS pending
+        ORDER BY lane, next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS pending
       LIMIT :limit)
     UPDATE delivery SET {_GONE}
     FROM owed JOIN tenant ON tenant.id = tenant_id WHERE delivery.id = owed.id
@@ -80,8 +80,9 @@ GIVE_UP_ALL = text(_GIVE_UP.format(states="'pending', 'paused', 'leased'", order
 # Planned as paused by who did not know yet, or kept by a version that did not give it up.
 ABANDONED = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport FROM endpoint JOIN tenant ON tenant.id = tenant_id
-    WHERE endpoint.state = 'removed' AND EXISTS (
-      SELECT FROM delivery WHERE delivery.endpoint_id = endpoint.id AND delivery.state = 'paused')
+    WHERE endpoint.state = 'removed' AND (
+      SELECT true FROM delivery WHERE delivery.endpoint_id = endpoint.id AND delivery.state = 'paused'
+      ORDER BY created_at, id LIMIT 1)
     LIMIT 1 FOR SHARE OF endpoint SKIP LOCKED""")
 
 

@@ -84,7 +84,9 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
     if planned:
         stamp = timestamp(now)
         copy_rows(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
-        bell.ring(conn, {each.endpoint_id for each in planned})
+        due = {each.endpoint_id for each in planned if each.state == "pending" and not each.waits}
+        if due:
+            bell.ring(conn, due)
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, TextClause
 from tests_deliveries import claimed, event, owe
 
 from ops.db import make_engine, transaction
-from pipeline.store import claims, deliveries, health, missed, turns
+from pipeline.store import aside, claims, deliveries, health, missed, turns
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -58,13 +58,13 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
     lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "rooms": [100, 100, 100, 100]}
     settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
     return {
-        "survey": (claims.SURVEY, {}, 20),
+        "survey": (claims.SURVEY, {"after": 0, "limit": 1000}, 20),
         "look": (claims.LOOK, {"ids": [1, 2, 3, 4]}, 120),
         "claim": (claims.CLAIM, {**lanes, "lease": uuid4(), "now": LATER, "until": LATER}, 700),
         "count leased": (claims.COUNT_LEASED, {"at_most": 4000}, 101),
         "expire": (claims.EXPIRE_LEASES, {"now": LATER, "limit": 500}, 300),
         "extend": (claims.EXTEND_LEASES, {**HELD, "until": LATER}, 500),
-        "set aside": (claims.SET_ASIDE, {"now": LATER, "limit": 500}, 10),
+        "set aside": (aside.SET_ASIDE, {"now": LATER, "limit": 500, "ids": None}, 10),
         "load": (deliveries.LOAD_LEASED, HELD, 500),
         "settle": (deliveries.SETTLE, {**HELD, **settled}, 500),
         "busy": (turns.BUSY, {name: pair[name] for name in ("endpoints", "chains")}, 3),

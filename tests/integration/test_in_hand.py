@@ -81,25 +81,6 @@ def test_what_somebody_else_has_by_now_is_let_go(database, engine, sink, deliver
     assert [("leased", 0)] == database.rows("SELECT state, attempts FROM delivery")
 
 
-def test_a_lease_that_the_same_process_took_over_stops_only_what_is_sent_under_the_one_before(
-    database, engine, sink, delivery_loop, hand
-) -> None:
-    database.add_tenant()
-    database.add_endpoint("slow", sink.url("/hang"), timeout=20)
-    owe(engine, [event("e-1")])
-    hand()
-    wait_for(lambda: 1 == len(sink.requests))
-    with database.connect() as owner:
-        owner.execute("UPDATE delivery SET state = 'pending', next_attempt_at = now(), lease = NULL, lease_until = NULL")
-    hand()
-    wait_for(lambda: 2 == len(sink.requests))
-
-    wait_for(lambda: 1 == len(delivery_loop._dispatcher), 10)
-    sink.release()
-
-    wait_for(lambda: [("delivered", 1)] == database.rows("SELECT state, attempts FROM delivery"))
-
-
 def test_what_is_too_old_is_buried_unsent(database, engine, sink, hand) -> None:
     database.add_tenant()
     database.add_endpoint("young", sink.url("/200"), max_age=60)

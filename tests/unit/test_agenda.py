@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.claim import Looked
+from pipeline.store.bell import ANY
+from pipeline.store.claims import Due, Page
 from workers.agenda import LATER, TICK, Agenda
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -12,14 +14,19 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def full(leased: int, excess: int) -> Looked:
     """An endpoint that was granted nothing."""
-    return Looked(leased=leased, granted=0, claimed=0, more=False, excess=excess, look_at=None)
+    return Looked(leased=leased, granted=0, claimed=0, more=False, excess=excess, look_at=None, held=True)
+
+
+def page(*endpoint_ids: int) -> Page:
+    """All that there is: these endpoints, something due at each."""
+    return Page({each: Due(NOW) for each in endpoint_ids}, None)
 
 
 @pytest.mark.parametrize("excess", [-2000, -1, 0, 1, 2000])
 @pytest.mark.parametrize("silence", [1.0, 100.0, 100_000.0])
 def test_an_endpoint_that_got_nothing_is_looked_at_again_soon_however_slow_it_was(excess, silence) -> None:
     agenda = Agenda()
-    agenda.surveyed({1: NOW}, NOW)
+    agenda.surveyed(page(1), NOW, 0.0)
     agenda.looked({1: full(100, excess)}, (), NOW)
     agenda.looked({1: full(99, excess)}, (), NOW + timedelta(seconds=1))  # one was settled
     later = NOW + timedelta(seconds=1 + silence)
@@ -32,13 +39,78 @@ def test_an_endpoint_that_got_nothing_is_looked_at_again_soon_however_slow_it_wa
 
 def test_endpoints_whose_windows_are_full_are_looked_at_together() -> None:
     agenda = Agenda()
-    agenda.surveyed(dict.fromkeys(range(20), NOW), NOW)
+    agenda.surveyed(page(*range(20)), NOW, 0.0)
     for each in range(20):
         agenda.looked({each: full(100, 25)}, (), NOW + timedelta(milliseconds=each))
     for each in range(20):  # all settle fast, each at a moment of its own
         agenda.looked({each: full(0, 5)}, (), NOW + timedelta(milliseconds=20 + each))
 
-    moments = {due.timestamp() for due in agenda._due.values()}
+    moments = {due.timestamp() for due in agenda._held._due.values()}
 
     assert len(moments) <= 3
     assert all(moment > (NOW + timedelta(milliseconds=20)).timestamp() for moment in moments)
+
+
+HELD = range(1, 19_001)
+ROUND = timedelta(milliseconds=200)
+
+
+@pytest.mark.parametrize("hold", [None, timedelta(seconds=30)], ids=["windows are full", "breakers are open"])
+def test_any_number_of_endpoints_that_are_held_keep_nobody_else_waiting(hold) -> None:
+    """A relay whose rounds take 200 ms and that has looked at all once; the bell rings at each of them every ten seconds."""
+    agenda, now, waiting, waited = Agenda(), NOW, {}, []
+    overdue = Due(NOW - timedelta(hours=1))
+    agenda.surveyed(Page(dict.fromkeys(HELD, overdue), None), NOW, 0.2)
+    agenda.looked({each: waits(now, hold) for each in HELD}, (), NOW)
+    for number in range(100):
+        if agenda.wants_survey(now):
+            found = Due(now + hold, held=True) if hold else overdue
+            agenda.surveyed(Page(dict.fromkeys(HELD, found) | {each: Due(now) for each in waiting}, None), now, 0.2)
+        waiting[20_000 + number] = now
+        agenda.ring([*HELD[number % 50 :: 50], 20_000 + number], now)
+        wanted = agenda.wanted(now)
+        looked = {each: waits(now, hold) if each in HELD else CLAIMED for each in wanted}
+        agenda.looked(looked, (), now)
+        now += ROUND
+        waited += [now - waiting.pop(each) for each in wanted if each in waiting]
+
+    assert len(waited) >= 95
+    assert max(waited) <= timedelta(seconds=1)
+
+
+def waits(now: datetime, hold: timedelta | None) -> Looked:
+    """An endpoint at which something is due that may not be claimed yet."""
+    return Looked(leased=100, granted=0, claimed=0, more=False, excess=25, look_at=hold and now + hold, held=True)
+
+
+CLAIMED = Looked(leased=0, granted=1, claimed=1, more=False, excess=0, look_at=None)
+
+
+def test_what_is_held_gets_its_share_of_the_rounds_however_much_others_ask_for() -> None:
+    agenda, now, seen = Agenda(), NOW, set()
+    agenda.surveyed(Page(dict.fromkeys(range(100), Due(NOW, held=True)), None), now, 0.0)
+    for _ in range(2):
+        agenda.ring(range(1000, 2000), now)
+        wanted = agenda.wanted(now)
+        seen |= {each for each in wanted if each < 100}
+        agenda.looked({each: CLAIMED if each >= 100 else waits(now, timedelta(seconds=9)) for each in wanted}, (), now)
+        now += ROUND
+
+    assert set(range(100)) == seen
+
+
+def test_a_survey_goes_on_where_it_stopped_and_forgets_only_what_it_has_passed() -> None:
+    agenda = Agenda()
+    agenda.surveyed(Page({1: Due(NOW), 2: Due(NOW)}, 2), NOW, 0.1)
+    assert 2 == agenda.surveyed_through
+    assert agenda.wants_survey(NOW), "the first one hurries"
+    agenda.surveyed(Page({3: Due(NOW), 9: Due(NOW)}, None), NOW, 0.1)
+    assert [1, 2, 3, 9] == sorted(agenda.wanted(NOW))
+    assert not agenda.wants_survey(NOW + timedelta(seconds=0.9)), "a fifth of the time at most"
+
+    later = NOW + timedelta(seconds=1.1)
+    agenda.surveyed(Page({2: Due(NOW)}, 2), later, 0.1)
+    assert [2, 3, 9] == sorted(agenda.wanted(later))
+    assert not agenda.wants_survey(later + timedelta(seconds=0.3))
+    agenda.ring([ANY], later)
+    assert agenda.wants_survey(later)
