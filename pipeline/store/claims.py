@@ -41,7 +41,7 @@ SURVEY = text("""
       WHERE endpoint_id = waiting.endpoint_id AND waiting.lane = 0 AND lane = 1 AND state = 'pending'
       ORDER BY next_attempt_at LIMIT 1) AS again ON true
     LEFT JOIN LATERAL (
-      SELECT state = 'active' AS active, CAST(settings -> 'rate_limit' AS double precision) AS rate_limit FROM endpoint
+      SELECT state = 'active' AS active, CAST(settings ->> 'rate_limit' AS double precision) AS rate_limit FROM endpoint
       WHERE id = waiting.endpoint_id LIMIT 1) AS endpoint ON true
     LEFT JOIN LATERAL (SELECT * FROM endpoint_health WHERE endpoint_id = waiting.endpoint_id LIMIT 1) AS health ON true
     ORDER BY number""")
