@@ -21,10 +21,12 @@ _SECRET_WORDS = frozenset(
 _HARMLESS = frozenset({"routing_key", "public_key", "binding_key"})
 _WORDS = re.compile(r"[a-z0-9]+")
 
+_URL = re.compile(r"://[^\s\"']*")
+# A password may hold "/" and "@" when somebody forgot to escape them; a port before a path is not a password.
+_LOGIN = re.compile(r"://[^\s:/@?#\"']*:(?!\d+[/?#])")
+
 # (what the text must contain for the pattern to be tried, the pattern, what takes its place)
 _LOOKS: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    # A password may hold "/" and "@" when somebody forgot to escape them; a port before a path is not a password.
-    ("://", re.compile(r"(://[^\s:/@?#\"']*):(?!\d+[/?#])[^\s\"']*@"), rf"\1:{MASK}@"),
     ("://", re.compile(r"(https?://)[^\s:/@?#\"']+@", re.IGNORECASE), rf"\1{MASK}@"),
     ("whs", re.compile(r"\bwhs(ec|k)_[\w+/=.-]+"), rf"whs\1_{MASK}"),
     ("gAAAA", re.compile(r"\bgAAAA[\w-]{40,}={0,2}"), MASK),
@@ -74,10 +76,20 @@ def is_secret_name(name: str) -> bool:
 
 
 def _masked(text: str) -> str:
+    if "://" in text:
+        text = _URL.sub(_without_password, text)
     for needle, pattern, replacement in _LOOKS:
         if needle in text:
             text = pattern.sub(replacement, text)
     return text
+
+
+def _without_password(url: re.Match[str]) -> str:
+    """The URL without the password that stands before its last @. One pass for each: one pattern for both takes the square."""
+    text = url[0]
+    end = text.rfind("@")
+    login = _LOGIN.search(text, 0, max(end, 0))
+    return f"{text[: login.end()]}{MASK}{text[end:]}" if login else text
 
 
 def _fields(fields: Mapping[Any, Any], depth: int) -> dict[str, Any]:

@@ -30,6 +30,9 @@ _REFUSES: Final = re.compile(r"\[(AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIR
 _CROWDED: Final = re.compile(r"\[(LIMIT|INUSE)\b|too many|maximum number|rate limit|throttl|exceeded", re.IGNORECASE)
 _PASSES: Final = re.compile(r"\[(UNAVAILABLE|SERVERBUG|CONTACTADMIN)\b|temporar|try again|unavailable|busy", re.IGNORECASE)
 
+#: What the libraries raise on an answer that makes no sense, one of parentheses nested a thousand deep among them.
+_NONSENSE: Final = (ProtocolError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
+
 
 class Denied(Exception):
     """The server answered NO or BAD to a command, and the connection is still good."""
@@ -256,7 +259,7 @@ def _said(what: str) -> Iterator[None]:
         raise Away(f"{what}: {_text(error)}") from None
     except imaplib.IMAP4.error as error:
         raise Denied(_text(error)) from None
-    except (ProtocolError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+    except _NONSENSE as error:
         raise Away(f"{what}: the server's answer makes no sense: {_text(error)}") from None
 
 

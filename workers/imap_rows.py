@@ -11,7 +11,7 @@ _PAIR: Final = rb'[A-Z0-9.-]+ (?:\d+|"[^"\\]*")'
 _NO_LITERAL: Final = re.compile(rb"\d+ \((" + _PAIR + rb"(?: " + _PAIR + rb")*)\)", re.IGNORECASE)
 _BEFORE_LITERAL: Final = re.compile(rb"\d+ \(((?:" + _PAIR + rb" )*)(BODY\[[^\]]*\](?:<\d+>)?) \{\d+\}", re.IGNORECASE)
 _BEHIND_LITERAL: Final = re.compile(rb"((?: " + _PAIR + rb")*)\)", re.IGNORECASE)
-_WORDS: Final = re.compile(rb'([A-Z0-9.-]+) (\d+|"[^"]*")', re.IGNORECASE)
+_WORDS: Final = re.compile(rb'(?<![^ ])([A-Z0-9.-]+) (\d+|"[^"]*")', re.IGNORECASE)
 
 Row = Mapping[bytes, Any]
 """One mail of a FETCH's answer, by the items in it in upper case."""
@@ -40,7 +40,7 @@ def rows(data: Sequence[Any]) -> Iterator[Row]:
             if isinstance(found, tuple) and len(found) % 2 == 0:
                 pairs = zip(found[::2], found[1::2], strict=True)
                 yield {name.upper(): value for name, value in pairs if isinstance(name, bytes)}
-    except (ProtocolError, ValueError, TypeError, IndexError):
+    except (ProtocolError, ValueError, TypeError, IndexError, RecursionError):
         return
 
 

@@ -1,0 +1,60 @@
+"""How the time of a scanner grows with its input: CPU time of this thread, so that a busy machine does not count."""
+
+import gc
+from collections.abc import Callable
+from math import inf
+from time import thread_time
+from typing import Any
+
+PROBE = 1024  # characters; what takes long for them is worse than the square
+LOOK = 32 * 1024  # characters that take nothing when the time is linear
+MOST = 512 * 1024
+NOTHING = 0.0015  # seconds: the square of that many steps takes longer, were each but a fraction of a nanosecond
+ENOUGH = 0.004  # seconds of a measurement that is worth comparing
+PER_DOUBLING = 2.6  # twice the input takes about twice as long; the square would be four times
+TRIES = 6
+
+Run = Callable[[Any], object]
+Attack = Callable[[int], Any]
+
+
+def growth(run: Run, attack: Attack, most: int = MOST) -> float:
+    """By how much the time grows when the input doubles: 2 is linear, 4 the square; 0 where it is too short to tell.
+
+    The mean over two doublings. What looks steep is measured again, and the least counts.
+    """
+    if any(seconds(run, attack(size), 1) > 0.1 for size in (16, 24, 30, PROBE)):
+        return inf
+    found = inf
+    for _ in range(TRIES):
+        found = min(found, _measured(run, attack, most))
+        if found <= PER_DOUBLING:
+            break
+    return found
+
+
+def _measured(run: Run, attack: Attack, most: int) -> float:
+    size, whole = PROBE, 0.0
+    while whole < ENOUGH and size < most:
+        size *= 2
+        whole = seconds(run, attack(size), 1)
+        if size >= LOOK and whole < NOTHING:
+            return 0.0
+    quarter = seconds(run, attack(size // 4), 4)
+    return float((min(whole, seconds(run, attack(size), 1)) / max(quarter, 1e-6)) ** 0.5)
+
+
+def seconds(run: Run, given: Any, times: int) -> float:
+    """The least CPU seconds of several runs, without those of the garbage collector."""
+    taken = []
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(times):
+            began = thread_time()
+            run(given)
+            taken.append(thread_time() - began)
+    finally:
+        if collects:
+            gc.enable()
+    return min(taken)
