@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -21,11 +21,16 @@ MAX_ATTRIBUTES = 64
 MAX_VALUE = 2048  # characters of one attribute
 MAX_DEPTH = 200  # of JSON inside a structured event; checked before parsing
 
+#: Attributes that are text (CloudEvents §2, §3.1). What is of another type is a mistake, and its text nobody's choice.
+_STRINGS = frozenset({"id", "source", "specversion", "type", "subject", "datacontenttype", "dataschema", "time"})
+#: CloudEvents reserves the first; the ledger has no attribute of the second name (LEDGER §1).
+_NO_NAMES = frozenset({"data", "headers"})
+
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _JSON_TYPE = re.compile(r"^[^/]+/(?:[^;+]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 # A string that never ends is taken to the end of the body: looked for anew at each quote in it, it would cost the square.
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)((?:\.\d+)?(?:Z|[+-]\d\d:\d\d))", re.ASCII | re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -34,9 +39,25 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
+class _Integer(str):
+    """A whole number in JSON, as it was written: no digit is lost."""
+
+    __slots__ = ()
+
+
+class _Fraction(str):
+    """Any other number in JSON."""
+
+    __slots__ = ()
+
+
 def text_of(value: Any) -> str:
     """An attribute's value in the canonical string form of CloudEvents §3 (types), from what AMQP or JSON made of it."""
     match value:
+        case _Fraction():
+            raise ValueError("a number that is not whole; write it in quotes")
+        case _Integer():
+            return "0" if value == "-0" else str(value)
         case str():
             return value
         case bool():
@@ -55,7 +76,8 @@ def from_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in headers.items():
         if name.startswith(AMQP_PREFIXES) and value is not None:
-            found[name[len("cloudEvents:") :].lower()] = _text(name, value)
+            attribute = name[len("cloudEvents:") :].lower()
+            found[attribute] = _text(attribute, value)
     return found
 
 
@@ -93,6 +115,8 @@ def check(attributes: Mapping[str, str]) -> None:
     for name, value in attributes.items():
         if not _NAME.fullmatch(name):
             raise Rejected("malformed", f"attribute name {name[:80]!r} is not lower-case letters and digits")
+        if name in _NO_NAMES:
+            raise Rejected("malformed", f"no attribute can be called {name}: give the extension another name")
         if len(value) > MAX_VALUE:
             raise Rejected("malformed", f"attribute {name} is longer than {MAX_VALUE} characters")
         if not value.isprintable() and not _storable(value):
@@ -100,10 +124,17 @@ def check(attributes: Mapping[str, str]) -> None:
 
 
 def instant(value: str) -> datetime:
-    """The RFC 3339 time in `value`, microseconds. Raises `Rejected`."""
-    if _RFC3339.fullmatch(value):
+    """The RFC 3339 time in `value`, microseconds. Raises `Rejected`.
+
+    A leap second, 23:59:60 in UTC, is the second after it, as POSIX and Postgres count.
+    """
+    if match := _RFC3339.fullmatch(value):
         with suppress(ValueError, OverflowError):
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            if match[2] != "60":
+                return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            before = datetime.fromisoformat(f"{match[1]}59{match[3]}".upper()).astimezone(UTC)
+            if (before.hour, before.minute) == (23, 59):
+                return before + timedelta(seconds=1)
     raise Rejected("malformed", f"time {value[:80]!r} is not an RFC 3339 time with a zone")
 
 
@@ -199,21 +230,28 @@ def _end(text: str, at: int) -> None:
 
 
 def _text(name: str, value: Any) -> str:
+    if name in _STRINGS and not _is_text(name, value):
+        raise Rejected("malformed", f"attribute {name} must be text, and is a value of type {type(value).__name__.strip('_')}")
     try:
         return text_of(value)
     except (ValueError, OverflowError) as error:
-        raise Rejected("malformed", f"attribute {name[:80]} is not text: {error}") from None
+        raise Rejected(
+            "malformed", f"attribute {name[:80]!r} is neither text nor a whole number nor a boolean: {error}"
+        ) from None
+
+
+def _is_text(name: str, value: Any) -> bool:
+    """AMQP has a type for times, and some of its clients write all text as bytes."""
+    if name == "time" and isinstance(value, datetime):
+        return True
+    return isinstance(value, str | bytes) and not isinstance(value, _Integer | _Fraction)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _integer(literal: str) -> str:
-    return literal  # kept as written; an attribute is a string anyway
-
-
-_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=str, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_int=_Integer, parse_float=_Fraction, parse_constant=_refuse_constant)
 
 
 def events(content_type: str | None, body: bytes) -> Iterator[tuple[dict[str, str], bytes]]:

@@ -21,6 +21,8 @@ MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: AMQP has 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _CE: Final = "ce-"
 _MISSING: Final = {"id": "missing_id", "subject": "missing_subject"}
 
@@ -84,16 +86,22 @@ def _native(attributes: dict[str, str]) -> dict[str, str]:
 
 
 def _binary(headers: Headers) -> dict[str, str]:
-    """The attributes of CloudEvents' binary mode, percent-decoded (HTTP protocol binding 1.0.2, §3.1.3.2)."""
+    """The attributes of CloudEvents' binary mode, unquoted, then percent-decoded (HTTP protocol binding 1.0.2, §3.1.3.2)."""
     attributes = {}
     for name, value in headers.items():
         if name.startswith(_CE):
             try:
-                attributes[name[len(_CE) :]] = unquote(value, errors="strict")
+                attributes[name[len(_CE) :]] = unquote(_unquoted(value), errors="strict")
             except UnicodeDecodeError:
                 raise Rejected("malformed", f"the header {name[:80]} is not percent-encoded UTF-8") from None
     attributes.pop("datacontenttype", None)  # the header Content-Type is what says it in this mode
     return attributes
+
+
+def _unquoted(value: str) -> str:
+    """What a quoted string holds (RFC 7230 §3.2.6); any other value as it is."""
+    quoted = _QUOTED.fullmatch(value) if value[:1] == '"' else None
+    return _QUOTED_PAIR.sub(r"\1", quoted[1]) if quoted else value
 
 
 def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:

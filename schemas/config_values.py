@@ -20,7 +20,7 @@ MAX_TIMEOUT: Final = 60.0  # seconds; below the lease, or a slow endpoint would 
 MAX_WAIT: Final = 7 * 86_400.0  # seconds between two tries
 MAX_TRIES: Final = 50
 MAX_URL: Final = 2048  # characters
-TAKEN: Final = (*REQUIRED, "dataschema", "data")
+TAKEN: Final = (*REQUIRED, "dataschema", "data", "headers")
 
 _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,20}")

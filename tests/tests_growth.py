@@ -12,36 +12,38 @@ MOST = 512 * 1024
 NOTHING = 0.0015  # seconds: the square of that many steps takes longer, were each but a fraction of a nanosecond
 ENOUGH = 0.004  # seconds of a measurement that is worth comparing
 PER_DOUBLING = 2.6  # twice the input takes about twice as long; the square would be four times
-TRIES = 6
+LARGEST = 4 * 1024 * 1024
+LONG = 0.25  # seconds: what takes that is not measured with more
 
 Run = Callable[[Any], object]
 Attack = Callable[[int], Any]
 
 
-def growth(run: Run, attack: Attack, most: int = MOST) -> float:
+def growth(run: Run, attack: Attack) -> float:
     """By how much the time grows when the input doubles: 2 is linear, 4 the square; 0 where it is too short to tell.
 
-    The mean over two doublings. What looks steep is measured again, and the least counts.
+    The mean over two doublings. What looks steep is measured again with more, and the least counts: that a cache is too small,
+    or memory has to be asked for, shows at one size, the square at all.
     """
     if any(seconds(run, attack(size), 1) > 0.1 for size in (16, 24, 30, PROBE)):
         return inf
-    found = inf
-    for _ in range(TRIES):
-        found = min(found, _measured(run, attack, most))
-        if found <= PER_DOUBLING:
-            break
-    return found
-
-
-def _measured(run: Run, attack: Attack, most: int) -> float:
     size, whole = PROBE, 0.0
-    while whole < ENOUGH and size < most:
+    while whole < ENOUGH and size < MOST:
         size *= 2
         whole = seconds(run, attack(size), 1)
         if size >= LOOK and whole < NOTHING:
             return 0.0
-    quarter = seconds(run, attack(size // 4), 4)
-    return float((min(whole, seconds(run, attack(size), 1)) / max(quarter, 1e-6)) ** 0.5)
+    found = _between(run, attack, size)
+    while found > PER_DOUBLING and whole < LONG and size < LARGEST:
+        size *= 2
+        whole = seconds(run, attack(size), 1)
+        found = min(found, _between(run, attack, size))
+    return found
+
+
+def _between(run: Run, attack: Attack, size: int) -> float:
+    quarter, whole = seconds(run, attack(size // 4), 4), seconds(run, attack(size), 2)
+    return float((whole / max(quarter, 1e-6)) ** 0.5)
 
 
 def seconds(run: Run, given: Any, times: int) -> float:

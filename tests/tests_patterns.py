@@ -19,7 +19,7 @@ METHODS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "f
 MANY = 30  # a repetition of fewer is no loop to speak of
 
 
-class Run(NamedTuple):
+class Attack(NamedTuple):
     """A text with a long run of something in it."""
 
     before: str
@@ -123,7 +123,7 @@ def _literal(text: ast.expr) -> str:
     return str(text.value)
 
 
-def attacks(pattern: "re.Pattern[Any]") -> Iterator[Run]:
+def attacks(pattern: "re.Pattern[Any]") -> Iterator[Attack]:
     """Texts of which a long run nearly matches."""
     tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
     letters = list(dict.fromkeys([*_letters(tree), " ", "a"]))[:9]
@@ -132,9 +132,9 @@ def attacks(pattern: "re.Pattern[Any]") -> Iterator[Run]:
     for before, repeated in dict.fromkeys(_loops(tree, "")):
         runs += [f"{before}{repeated}", before]
         for behind in ("", "\x01"):
-            yield Run(before, repeated, behind)
+            yield Attack(before, repeated, behind)
     for run in dict.fromkeys(each for each in runs if each):
-        yield Run("", run)
+        yield Attack("", run)
 
 
 def given(pattern: "re.Pattern[Any]", text: str) -> Any:

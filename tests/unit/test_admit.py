@@ -158,6 +158,12 @@ def test_all_events_of_a_batch_are_admitted_or_none() -> None:
         (plain(headers=BINARY | {"cloudEvents:time": "0001-01-01T00:00:00+23:59"}), "malformed"),
         (plain(headers=BINARY | {"cloudEvents:bad-name": "x"}), "malformed"),
         (plain(headers=BINARY | {"cloudEvents:list": ["x"]}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents:subject": ["x"]}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents:subject": 7}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents:id": datetime(2026, 1, 1, tzinfo=UTC)}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents:time": 1767225600}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents:data": "x"}), "malformed"),
+        (plain(headers=BINARY | {"cloudEvents_headers": "x"}), "malformed"),
         (plain(headers=BINARY | {f"cloudEvents:a{n}": "x" for n in range(70)}), "malformed"),
     ],
 )

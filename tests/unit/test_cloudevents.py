@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cloudevents import batch, events, instant, structured
+from pipeline.cloudevents import batch, check, events, instant, structured
 from pipeline.errors import Rejected
 
 
@@ -63,6 +63,16 @@ def test_numbers_and_booleans_in_attributes_become_their_text_as_written() -> No
     assert {"count": "9007199254740993", "flag": "true", "datacontenttype": "application/json"} == attributes
 
 
+@pytest.mark.parametrize("name", ["data", "headers"])
+def test_a_name_that_cannot_be_an_attribute_is_refused(name) -> None:
+    with pytest.raises(Rejected, match=name):
+        check({"id": "1", name: "x"})
+
+
+def test_zero_with_a_sign_is_zero() -> None:
+    assert "0" == structured(document(count="-0"))[0]["count"]
+
+
 def test_a_batch_gives_its_events_in_order() -> None:
     text = b" [ " + document(id='"1"', data="{}") + b" , " + document(id='"2"', data_base64='"AA=="') + b" ] "
 
@@ -89,6 +99,17 @@ def test_an_empty_batch_is_no_events() -> None:
         b'{"id":"1","id":"2"}',
         b'{"data":NaN}',
         b'{"id":[1]}',
+        b'{"id":1}',
+        b'{"id":"1","subject":["a"]}',
+        b'{"id":"1","subject":{"a":1}}',
+        b'{"id":"1","subject":1.5}',
+        b'{"id":"1","subject":true}',
+        b'{"id":"1","type":7}',
+        b'{"id":"1","time":1767225600}',
+        b'{"id":"1","datacontenttype":false}',
+        b'{"id":"1","region":1.5}',
+        b'{"id":"1","region":[]}',
+        b'{"id":"1","\\ud800":[]}',
         b'{"data":1,"data_base64":"AA=="}',
         b'{"data_base64":1}',
         b'{"data_base64":"?"}',
@@ -133,6 +154,8 @@ def test_whatever_is_no_document_is_rejected_and_nothing_else_is_raised(content_
         ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00+00:00"),
         ("2026-01-01t00:00:00z", "2026-01-01T00:00:00+00:00"),
         ("2026-01-01T00:00:00.123456789+01:00", "2025-12-31T23:00:00.123456+00:00"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00+00:00"),
+        ("2016-12-31T15:59:60.5-08:00", "2017-01-01T00:00:00.500000+00:00"),
     ],
 )
 def test_a_time_is_read_to_the_microsecond(text, expected) -> None:
@@ -140,7 +163,20 @@ def test_a_time_is_read_to_the_microsecond(text, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2026", "2026-01-01", "2026-01-01T00:00:00", "2026-W01-1T00:00:00Z", "9999-12-31T23:59:59-01:00"]
+    "text",
+    [
+        "",
+        "2026",
+        "2026-01-01",
+        "2026-01-01T00:00:00",
+        "2026-W01-1T00:00:00Z",
+        "9999-12-31T23:59:59-01:00",
+        "2016-12-31T23:59:61Z",
+        "2016-12-31T22:59:60Z",
+        "2016-12-31T23:58:60Z",
+        "2016-12-31T23:59:60+01:00",
+        "9999-12-31T23:59:60Z",
+    ],
 )
 def test_what_is_no_rfc_3339_time_is_rejected(text) -> None:
     with pytest.raises(Rejected, match="malformed"):

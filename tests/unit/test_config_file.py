@@ -205,6 +205,8 @@ extra: 1
         (3, "header: needs a name", source(id='"header:"')),
         (3, "'Region' cannot be an extension", source(extensions="{Region: /a}")),
         (3, "'subject' cannot be an extension", source(extensions="{subject: /a}")),
+        (3, "'data' cannot be an extension", source(extensions="{data: /a}")),
+        (3, "'headers' cannot be an extension", source(extensions="{headers: /a}")),
         (3, "must be a mapping", source(extensions="[a]")),
         (3, "must be a size, as 256KiB", source(max_body="1 elephant")),
         (3, "must be from 1 to 67108864 bytes", source(max_body="65MiB")),

@@ -223,6 +223,32 @@ def test_binary_attributes_are_percent_decoded() -> None:
     assert "malformed" == refusal(OPEN, ce_subject="%ff", **CE).reason
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ('"order 1"', "order 1"),
+        ('"a \\"quoted\\" \\\\ word"', 'a "quoted" \\ word'),
+        ('"Euro%20%E2%82%AC"', "Euro \u20ac"),
+        ('say "hi"', 'say "hi"'),
+        ('"a" and "b"', '"a" and "b"'),
+        ('"never closed', '"never closed'),
+        ('"', '"'),
+        ('""', "shop"),
+    ],
+)
+def test_quoted_attributes_are_unquoted_before_they_are_percent_decoded(sent: str, expected: str) -> None:
+    assert expected == attributes(OPEN, ce_subject=sent, **CE)["subject"]
+
+
+def test_a_leap_second_is_kept_as_it_was_sent() -> None:
+    assert "2016-12-31T23:59:60Z" == attributes(OPEN, ce_time="2016-12-31T23:59:60Z", **CE)["time"]
+
+
+@pytest.mark.parametrize("name", ["ce_data", "ce_headers"])
+def test_an_attribute_with_a_name_that_is_taken_is_malformed(name: str) -> None:
+    assert "malformed" == refusal(OPEN, **CE, **{name: "x"}).reason
+
+
 @pytest.mark.parametrize("name", ["ce_id", "ce_type", "ce_source"])
 def test_a_cloud_event_needs_what_the_specification_requires(name: str) -> None:
     rest = {key: value for key, value in CE.items() if key != name}
