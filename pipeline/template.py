@@ -68,7 +68,7 @@ def _rendered(name: str, source: str, seen: Mapping[str, Any]) -> str:
     except MemoryError:
         raise
     except Exception as error:
-        raise Unrenderable(f"the {name}: {type(error).__name__}: {error}"[:300]) from error
+        raise Unrenderable(_unicode(f"the {name}: {type(error).__name__}: {error}"[:300])) from error
 
 
 def _bounded(pieces: Iterable[str]) -> str:
@@ -78,7 +78,16 @@ def _bounded(pieces: Iterable[str]) -> str:
         size += len(piece)
         if size > MAX_TEXT:
             raise Unrenderable(f"more than {MAX_TEXT} characters")
-    return "".join(made)
+    return _unicode("".join(made))
+
+
+def _unicode(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate: a template can make some, and no encoding takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

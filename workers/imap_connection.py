@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from imapclient.exceptions import ProtocolError
 
+from pipeline.tagged import is_plain
 from schemas.mailbox import Mailbox
 from workers.imap_rows import Row, rows
 from workers.imap_wire import MAX_ANSWER, Client, Clock
@@ -77,10 +78,10 @@ class Connection:
         self._client.clock.until = until
 
     def folders(self) -> list[str]:
-        """The names of the folders that can be read."""
+        """The names of the folders that can be read, and kept: modified UTF-7 can say what is no text, and nobody meant it."""
         with self._spoken("LIST"):
             listed = self._client.list_folders()
-        return [name for flags, _, name in listed if isinstance(name, str) and not _unreadable(flags)]
+        return [name for flags, _, name in listed if isinstance(name, str) and is_plain(name) and not _unreadable(flags)]
 
     def examine(self, folder: str) -> Examined:
         """Open a folder for reading. Raises `NoFolder`."""

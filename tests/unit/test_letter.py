@@ -124,6 +124,24 @@ def test_what_is_no_template_is_said_to_be_none(text) -> None:
         check_template(text)
 
 
+def test_half_of_a_character_that_a_template_makes_is_replaced() -> None:
+    assert "a\ufffdb \U0001f600" == rendered(r"""{{ "a\ud800b" }} {{ "\ud83d" ~ "\ude00" }}""")
+    assert "\ufffd" == render(order(target(subject=r"""{{ "\udfff" }}"""), owed()))["subject"]
+
+
+def test_a_process_that_renders_survives_half_of_a_character() -> None:
+    texts = (r"""{{ "\ud800" }}""", r"""{{ event["\ud800"]() }}""", r"""{{ "\ud800" | int("\udfff", 1/0) }}""", "{{ size }}")
+    answers = io.BytesIO()
+
+    serve(
+        io.BytesIO(b"".join(orjson.dumps(order(target(text=each), owed())) + b"\n" for each in texts)), answers, lambda _: None
+    )
+
+    found = [orjson.loads(each) for each in answers.getvalue().splitlines()]
+    assert ("\ufffd", "16") == (found[0]["text"], found[3]["text"])
+    assert ["error"] == list(found[1]) == list(found[2])
+
+
 def test_every_order_is_answered_in_turn_and_watched() -> None:
     orders = [order(target(text=text), owed()) for text in ("{{ event.id }}", "{{ 1/0 }}", "{{ size }}")]
     answers, watched = io.BytesIO(), []  # type: ignore[var-annotated]
