@@ -17,6 +17,7 @@ from ops.errors import Misconfigured, OpsError
 from ops.schema import check
 from ops.secrets import Vault
 from ops.settings import Settings, environment, require
+from pipeline.addresses import networks
 from pipeline.endpoints import begin_anew
 from pipeline.store import aside, catalog, configure, mail_items, mailboxes, missed
 from pipeline.store.endpoints import settings_of
@@ -36,6 +37,7 @@ class Difference:
     generated: dict[str, str] = field(default_factory=dict, repr=False)
     dry_run: bool = False
     gives_up: int = 0  # deliveries that removed endpoints are owed
+    doubts: Sequence[str] = ()  # what the file says that may be a mistake
 
     @property
     def changed(self) -> list[Change]:
@@ -68,7 +70,8 @@ def apply_file(
     be removed that is owed something, unless that is to `give_up`: then it is discarded, and the audit says that `who` did it.
     """
     require(settings, "database_url", "keys")
-    config = read_config(path, environment())
+    read = read_config(path, environment())
+    config = read.config
     vault = Vault(settings.fernet_keys())
     engine = make_engine(settings.database_url, pool_size=1)
     try:
@@ -91,7 +94,8 @@ def apply_file(
                 _write(conn, vault, changes, who)
     finally:
         engine.dispose()
-    return Difference(changes, generated, dry_run, owed)
+    doubts = read.doubts(networks(settings.allow_networks), by_proxy=bool(settings.proxy))
+    return Difference(changes, generated, dry_run, owed, doubts)
 
 
 def _tell_owed(conn: Connection, changes: list[Change]) -> int:

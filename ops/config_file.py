@@ -1,7 +1,7 @@
 """Reads the configuration file: everything that is wrong with it at once, each with its line."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -9,16 +9,18 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from ops.config_doubts import doubts
 from ops.errors import Misconfigured
 from ops.tls import client_context
 from ops.yaml import Document, Location
 from pipeline import kinds
-from pipeline.filters import compile_filter
+from pipeline.addresses import Network
+from pipeline.filters import compile_filter, names_in, why_no_name
 from pipeline.rules import check_rule
 from pipeline.template import check_template
-from schemas.config_endpoint import EndpointSpec
+from schemas.config_endpoint import AmqpSpec, EndpointSpec, SmtpSpec
 from schemas.config_file import ConfigFile, SourceSpec, TenantSpec
-from schemas.config_mailbox import MailboxSpec
+from schemas.config_mailbox import MailboxSpec, OAuthSpec
 from schemas.config_values import Checks
 
 _LARGEST_SECRET: Final = 64 * 1024  # characters
@@ -28,6 +30,7 @@ _ITEMS: Final[Mapping[str, type[BaseModel]]] = {
     "endpoints": EndpointSpec,
     "mailboxes": MailboxSpec,
 }
+_PARTS: Final[Mapping[str, type[BaseModel]]] = {**_ITEMS, "smtp": SmtpSpec, "amqp": AmqpSpec, "oauth": OAuthSpec}
 _EXPECTED: Final = {
     "string_type": "must be text; put it in quotes",
     "list_type": "must be a list",
@@ -48,16 +51,35 @@ class Fault:
     where: str
     what: str
 
+    def told(self, path: Path) -> str:
+        """One line about it."""
+        return f"{path}:{self.line}: {self.where + ': ' if self.where else ''}{self.what}"
+
 
 class BadConfig(Misconfigured):
     """The file cannot be used; one line of text per fault."""
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self.faults = sorted(set(faults))
-        super().__init__("\n".join(f"{path}:{f.line}: {f.where + ': ' if f.where else ''}{f.what}" for f in self.faults))
+        super().__init__("\n".join(fault.told(path) for fault in self.faults))
 
 
-def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
+@dataclass(frozen=True)
+class ConfigRead:
+    """What a file says, and where."""
+
+    path: Path
+    config: ConfigFile
+    document: Document = field(repr=False)
+
+    def doubts(self, allowed: Sequence[Network], *, by_proxy: bool) -> list[str]:
+        """What may be a mistake, each with its line; `allowed` and `by_proxy` as in `ops.config_doubts`."""
+        found = doubts(self.config, allowed, by_proxy=by_proxy)
+        faults = sorted({Fault(self.document.line(each.at), _path(each.at), each.what) for each in found})
+        return [fault.told(self.path) for fault in faults]
+
+
+def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     """What the file says, every secret resolved: `env:` from `environment`, `file:` from the file's own folder.
 
     Raises `BadConfig` with every fault that there is.
@@ -68,7 +90,9 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
         raise Misconfigured(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if document.error is not None:
         raise BadConfig(path, [Fault(*document.error)])
-    faults = [Fault(document.line(loc), _path(loc), what) for loc, what in _names(document.content)]
+    faults = [
+        Fault(document.line(loc), _path(loc), what) for loc, what in (*_names(document.content), *_filters(document.content))
+    ]
     known = (*kinds.KINDS, kinds.AMQP)
     secret = partial(resolved, environment, path.parent)
     checks = Checks(
@@ -80,7 +104,7 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigFile:
         faults += [Fault(document.line(each["loc"]), *_told(each)) for each in error.errors(include_input=False)]
     if faults:
         raise BadConfig(path, faults)
-    return config
+    return ConfigRead(path, config, document)
 
 
 def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -97,6 +121,14 @@ def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
             seen.add(key)
             if isinstance(tenant, str) and tenant not in tenants:
                 yield (section, index, "tenant"), f"tenant {tenant!r:.80} is not among the tenants of this file"
+
+
+def _filters(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Attributes in filters that no event can have."""
+    for index, item in _items(content, "endpoints"):
+        for at, name in names_in(item.get("filter"), ("endpoints", index, "filter")):
+            if what := why_no_name(name):
+                yield at, what
 
 
 def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -149,9 +181,19 @@ def _told(error: Any) -> tuple[str, str]:
 
 
 def _meant(loc: Location) -> str:
-    model = ConfigFile if len(loc) == 1 else _ITEMS.get(str(loc[0])) if len(loc) == 3 else None
-    close = get_close_matches(str(loc[-1]), model.model_fields, 1) if model else []
-    return f"; did you mean {close[0]}?" if close else ""
+    """What may be written where the unknown key stands: the key that is nearly it, or all."""
+    known = _keys_at([step for step in loc[:-1] if isinstance(step, str)])
+    close = get_close_matches(str(loc[-1]), known, 1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return meant if close and len(loc) < 4 else f"{meant}{'' if meant else ';'} known are: {', '.join(known)}" if known else ""
+
+
+def _keys_at(steps: Sequence[str]) -> list[str]:
+    """The keys of the part of the file that the steps lead to."""
+    model: type[BaseModel] | None = ConfigFile
+    for step in steps:
+        model = _PARTS.get(step) if model is not None else None
+    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _path(loc: Location) -> str:

@@ -31,6 +31,7 @@ class Stack:
     database_url: str
     keys_file: str
     blobs: str
+    allow_networks: str = ""
     console_url: str | None = None
     metrics: dict[str, str] = field(default_factory=dict)
     pids: dict[str, list[int]] = field(default_factory=dict)
@@ -85,8 +86,7 @@ def settings_for(data: Path, *needed: str) -> Settings:
     given: dict[str, Any] = {name: known[name] for name in ("database_url", "amqp_url") if name in known}
     if "keys_file" in known and not settings.keys:
         given["keys_file"] = Path(known["keys_file"])
-    if "blobs" in known:
-        given["blobs"] = known["blobs"]
+    given |= {name: known[name] for name in ("blobs", "allow_networks") if name in known}
     missing = {name: value for name, value in given.items() if name not in settings.model_fields_set}
     settings = settings.model_copy(update=missing)
     require(settings, *needed)

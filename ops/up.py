@@ -107,6 +107,7 @@ def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapp
     from ops.cli.config import show  # noqa: PLC0415
 
     urls = {"database_url": servers.database_url, "amqp_url": servers.amqp_url, "blobs": told["blobs"]}
+    urls["allow_networks"] = told["allow_networks"]
     keys = {"keys_file": Path(told["keys_file"])} if "keys_file" in told else {}
     show(apply_file(config, settings.model_copy(update={**urls, **keys})))
 
@@ -131,6 +132,7 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
         database_url=servers.database_url,
         keys_file=told.get("keys_file", ""),
         blobs=told["blobs"],
+        allow_networks=told["allow_networks"],
         metrics={name: f"{url}/metrics" for name, url in urls.items()},
     )
 

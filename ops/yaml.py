@@ -1,7 +1,7 @@
 """YAML with line numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -84,8 +84,61 @@ def _scalar(value: Any) -> Any:
 
 def _syntax(error: YAMLError) -> tuple[int, str, str]:
     if not isinstance(error, MarkedYAMLError):
-        return 1, "", f"is not YAML: {str(error).splitlines()[0]}"
-    mark = error.problem_mark or error.context_mark
+        return 1, "", _of_characters(error)
     # A duplicate key's message shows both values, and either may be a secret.
     problem = (error.problem or error.context or "cannot be read").splitlines()[0].partition(" with value ")[0]
-    return (mark.line + 1 if mark else 1), "", f"is not YAML: {problem}"
+    for told, of, words, where in _IN_PLAIN_WORDS:
+        if told in problem and of in (error.context or ""):
+            mark = (error.context_mark if where == "begins" else error.problem_mark) or error.problem_mark or error.context_mark
+            return _number(mark), "", f"is not YAML: {words} ({problem})"
+    return _number(error.problem_mark or error.context_mark), "", f"is not YAML: {problem}"
+
+
+def _number(mark: Any) -> int:
+    return mark.line + 1 if mark else 1
+
+
+def _of_characters(error: YAMLError) -> str:
+    """A character that no YAML file may hold."""
+    return f"is not YAML: {str(error).splitlines()[0]}: remove it, or write it as an escape in double quotes"
+
+
+#: What the parser says and while it does what; what to do about it; the line that counts: where that begins, or where it ends.
+_IN_PLAIN_WORDS: Final = (
+    ("found character '\\t'", "", "indent with spaces, not with a tab", "ends"),
+    ("that cannot start any token", "", "put the value in quotes, because it begins with a special character", "ends"),
+    ("found undefined alias", "", "put a value that begins with * in quotes", "ends"),
+    ("expected alphabetic or numeric character", "", "put a value that begins with * or & in quotes", "ends"),
+    ("found unknown escape character", "", "write \\\\ for a backslash in double quotes, or use single quotes", "ends"),
+    ("found unexpected end of stream", "quoted", "the quote that is opened in this line is never closed", "begins"),
+    ("expected ',' or ']'", "", "the list that is opened with [ in this line lacks a comma or its ]", "begins"),
+    ("expected ',' or '}'", "", "the mapping that is opened with { in this line lacks a comma or its }", "begins"),
+    (
+        "but found '<scalar>'",
+        "",
+        "something stands behind a closing quote: put quotes around the whole, and double those inside",
+        "ends",
+    ),
+    (
+        "expected <block end>",
+        "",
+        "indent this line as its neighbours are: what belongs together begins in the same column",
+        "ends",
+    ),
+    (
+        "expected the node content",
+        "",
+        "a bracket is closed here that was not opened, or something before it is missing",
+        "ends",
+    ),
+    (
+        "mapping values are not allowed here",
+        "",
+        "put a value with a colon in quotes, and indent keys of one mapping alike",
+        "ends",
+    ),
+    ("could not find expected ':'", "", "put a colon and a space behind the key", "begins"),
+    ("found another document", "", "write one document only, without a --- in it", "ends"),
+    ("found duplicate key", "", "write each key of a mapping once", "ends"),
+    ("chomping or indentation", "", "put a value that begins with | or > in quotes, or its text in the lines below", "ends"),
+)

@@ -1,11 +1,14 @@
 """CloudEvents filter dialects (Subscriptions API 1.0): exact, prefix, suffix, all, any, not."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Predicate = Callable[[Mapping[str, str]], bool]
 
 MAX_DEPTH = 16
+
+_NAME = re.compile(r"[a-z0-9]{1,64}")
 
 
 def compile_filter(expression: Mapping[str, Any] | None) -> Predicate:
@@ -14,6 +17,34 @@ def compile_filter(expression: Mapping[str, Any] | None) -> Predicate:
     Raises ValueError, with the dialect's name, for an expression that is not one of the dialects.
     """
     return _always if expression is None else _compile(expression, 0)
+
+
+def names_in(expression: Any, at: Sequence[str | int] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The attributes that a filter asks for, each with the steps that lead to it. Whatever is no filter has none."""
+    if not isinstance(expression, Mapping) or len(at) > 4 * MAX_DEPTH:
+        return
+    for dialect, argument in expression.items():
+        if dialect in _VALUES and isinstance(argument, Mapping):
+            yield from (((*at, dialect, name), name) for name in argument if isinstance(name, str))
+        elif dialect == "not":
+            yield from names_in(argument, (*at, dialect))
+        elif dialect in ("all", "any") and isinstance(argument, list | tuple):
+            for index, each in enumerate(argument):
+                yield from names_in(each, (*at, dialect, index))
+
+
+def why_no_name(name: str) -> str | None:
+    """Why no event has an attribute of that name, and what to write instead; None for one that there can be."""
+    if _NAME.fullmatch(name):
+        return None
+    if name.startswith(("data.", "data/", "data[", "/")):
+        return (
+            f"{name!r:.80} can match nothing: filters see attributes, not the data. Give the source an extension, "
+            "as extensions: {amount: /amount}, and filter on that"
+        )
+    lower = "".join(char for char in name.lower() if _NAME.fullmatch(char))
+    instead = f"write {lower}" if lower else "write one of those"
+    return f"{name!r:.80} can match nothing: names of attributes are lower-case letters and digits; {instead}"
 
 
 def _always(_attributes: Mapping[str, str]) -> bool:

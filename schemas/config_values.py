@@ -111,6 +111,12 @@ def between(low: float, high: float, unit: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _waits(retry: list[float]) -> list[float]:
+    if not retry:
+        raise ValueError("must have a wait in it, as [5s, 5m]; leave it out for the usual ones")
+    return retry
+
+
 def _whole_seconds(value: object) -> int:
     return int(seconds(value))
 
@@ -126,6 +132,6 @@ Whsec = Annotated[str, AfterValidator(_secret), AfterValidator(_whsec)]
 Size = Annotated[int, BeforeValidator(size), between(1, MAX_BODY, "bytes")]
 Tolerance = Annotated[int, BeforeValidator(_whole_seconds), between(1, 86_400, "s")]
 Wait = Annotated[float, BeforeValidator(seconds), between(0.001, MAX_WAIT, "s")]
-Retry = Annotated[list[Wait], Field(max_length=MAX_TRIES)]
+Retry = Annotated[list[Wait], AfterValidator(_waits), Field(max_length=MAX_TRIES)]
 Timeout = Annotated[float, BeforeValidator(seconds), between(0.1, MAX_TIMEOUT, "s")]
 InFlight = Annotated[int, between(1, 1000, "requests")]

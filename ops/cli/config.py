@@ -46,6 +46,8 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, da
 
 def show(difference: "Difference") -> None:
     """Prints what changed, and the secrets that were made: the only time that they can be seen."""
+    for doubt in difference.doubts:
+        click.echo(f"Warning: {doubt}", err=True)
     for change in difference.changes:
         if change.action != "unchanged":
             details = "; ".join(change.details)

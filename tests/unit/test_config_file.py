@@ -7,6 +7,7 @@ from tests_tls import Authority
 
 from ops.config_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
+from pipeline.addresses import networks
 from schemas.config_file import ConfigFile
 from schemas.endpoint import AmqpTarget, SmtpTarget
 from schemas.units import per_second, seconds, size
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, text: str, environment: dict[str, str] = ENVIRONMENT) -> ConfigFile:
     (folder / "waxseal.yaml").write_text(text)
-    return read_config(folder / "waxseal.yaml", environment)
+    return read_config(folder / "waxseal.yaml", environment).config
 
 
 def faults(folder: Path, text: str) -> list[Fault]:
@@ -240,7 +241,12 @@ extra: 1
         (3, "at least 1 item", endpoint(secrets="[]")),
         (3, "unknown filter dialect 'exakt'", endpoint(filter="{exakt: {type: a}}")),
         (3, "must be a mapping", endpoint(filter="all")),
+        (3, "'Type' can match nothing", endpoint(filter="{prefix: {Type: order.}}")),
+        (3, "write type", endpoint(filter="{prefix: {Type: order.}}")),
+        (3, "filters see attributes, not the data", endpoint(filter='{exact: {data.amount: "1"}}')),
+        (3, "'order-id' can match nothing", endpoint(filter='{not: {any: [{exact: {order-id: "1"}}]}}')),
         (3, "must be a list", endpoint(retry="5s")),
+        (3, "must have a wait in it", endpoint(retry="[]")),
         (3, "must be from 0.001 to 604800 s", endpoint(retry="[0]")),
         (3, "must be from 0.001 to 604800 s", endpoint(retry="[8d]")),
         (3, "at most 50 items", endpoint(retry=str([1] * 51))),
@@ -256,7 +262,18 @@ extra: 1
         (3, "must be from 1 to 31622400 s", endpoint(max_age="400d")),
         (3, "needs url, amqp or smtp, and one of them only", endpoint(amqp="{}")),
         (3, "needs url, amqp or smtp, and one of them only", endpoint(url=None)),
-        (3, "unknown key 'exchnge'", endpoint(url=None, amqp="{exchnge: x}")),
+        (
+            3,
+            "unknown key 'exchnge'; did you mean exchange? known are: exchange, routing_key",
+            endpoint(url=None, amqp="{exchnge: x}"),
+        ),
+        (
+            3,
+            "unknown key 'hots'; did you mean host? known are: to, from, host, security",
+            endpoint(url=None, smtp=smtp(hots="x")),
+        ),
+        (3, "unknown key 'zzz'; known are: to, from, host", endpoint(url=None, smtp=smtp(zzz="x"))),
+        (3, "unknown key 'zzz'; known are: tenant, name, url", endpoint(zzz="x")),
         (3, "must be the name of an exchange", endpoint(url=None, amqp='{exchange: ""}')),
         (3, "must be the name of an exchange", endpoint(url=None, amqp='{exchange: "a b"}')),
         (3, "is not to be published to", endpoint(url=None, amqp="{exchange: waxseal.received}")),
@@ -299,7 +316,19 @@ extra: 1
         (1, "must be a mapping with tenants", ""),
         (1, "must be a mapping with tenants", "# nothing yet\n"),
         (1, "must be a mapping with tenants", "- a\n"),
-        (2, "is not YAML", "tenants:\n\t- a\n"),
+        (2, "indent with spaces, not with a tab", "tenants:\n\t- a\n"),
+        (1, "opened with [ in this line", "tenants: [a\nsources: []\n"),
+        (2, "opened with { in this line", "sources:\n  - {tenant: acme, name: shop kind: none}\n"),
+        (2, "opened in this line is never closed", "tenants:\n- name: 'x\nsources: []\n"),
+        (1, "put a value with a colon in quotes", "tenants: b: c\n"),
+        (1, "begins with a special character", "tenants: @x\n"),
+        (1, "begins with * in quotes", "tenants: *.example\n"),
+        (1, "for a backslash in double quotes", 'tenants: "\\d"\n'),
+        (3, "begins in the same column", "tenants:\n  - name: acme\n   kind: x\n"),
+        (2, "put a colon and a space behind the key", "tenants: []\nsources\n"),
+        (2, "write one document only", "tenants: []\n---\nsources: []\n"),
+        (1, "behind a closing quote", "tenants: 'it's'\n"),
+        (1, "remove it, or write it as an escape", "tenants: \x01\n"),
         (2, 'found duplicate key "tenants"', "tenants: []\ntenants: []\n"),
         (1, "nests more than 50 deep", "tenants: " + "[" * 60 + "]" * 60 + "\n"),
         (1, "must be a mapping", "tenants: &a [*a]\n"),
@@ -325,6 +354,68 @@ def test_no_fault_tells_a_secret(folder) -> None:
         read(folder, said)
     assert 3 == len(raised.value.faults)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_fault_in_a_filter_is_found_in_the_line_where_it_stands(folder) -> None:
+    text = """\
+tenants: [{name: acme}]
+endpoints:
+  - tenant: acme
+    name: out
+    url: https://x.example/
+    filter:
+      any:
+        - prefix: {type: order.}
+        - not:
+            exact:
+              Subject: x
+"""
+    assert [(11, "endpoints[0].filter.any[1].not.exact.Subject")] == [(each.line, each.where) for each in faults(folder, text)]
+
+
+DOUBTFUL = """\
+tenants: [{name: acme}, {name: other}]
+sources:
+  - {tenant: acme, name: shop, kind: none, extensions: {region: /r}}
+  - {tenant: other, name: shop, kind: none, extensions: {colour: /c}}
+endpoints:
+  - tenant: acme
+    name: out
+    url: http://10.1.2.3/hook
+    filter:
+      all: [{exact: {regoin: eu}}, {exact: {region: eu}}, {prefix: {origin: x}},
+            {suffix: {colour: d}}]
+  - {tenant: acme, name: here, url: "http://localhost:8000"}
+  - {tenant: acme, name: far, url: "https://x.example/"}
+  - {tenant: acme, name: mail, smtp: {to: a@b.example, from: c@d.example, host: 192.168.0.7, security: none}}
+mailboxes:
+  - {tenant: acme, name: box, kind: imap, host: 169.254.169.254, username: a, password: b}
+"""
+
+
+def told(folder: Path, allowed: str, *, by_proxy: bool = False) -> list[tuple[int, str]]:
+    (folder / "waxseal.yaml").write_text(DOUBTFUL)
+    lines = read_config(folder / "waxseal.yaml", {}).doubts(networks(allowed), by_proxy=by_proxy)
+    return [(int(line.split(":")[1]), line.split(": ", 1)[1]) for line in lines]
+
+
+def test_what_may_be_a_mistake_is_told_with_its_line_and_is_no_fault(folder) -> None:
+    never = "no source of acme sets the attribute"
+    nothing = "unless WAXSEAL_ALLOW_NETWORKS has its network"
+
+    assert [
+        (8, f"endpoints[0].url: nothing is sent to 10.1.2.3 (private) {nothing}"),
+        (
+            10,
+            f"endpoints[0].filter.all[0].exact.regoin: {never} 'regoin': only events that bring it match; did you mean region?",
+        ),
+        (11, f"endpoints[0].filter.all[3].suffix.colour: {never} 'colour': only events that bring it match"),
+        (12, f"endpoints[1].url: nothing is sent to localhost (loopback) {nothing}"),
+        (14, f"endpoints[3].smtp.host: nothing is sent to 192.168.0.7 (private) {nothing}"),
+        (16, f"mailboxes[0].host: nothing is sent to 169.254.169.254 (cloud metadata) {nothing}"),
+    ] == told(folder, "")
+    assert [10, 11, 16] == [line for line, _ in told(folder, "10.0.0.0/8,127.0.0.0/8,192.168.0.0/16,169.254.0.0/16")]
+    assert [10, 11, 14, 16] == [line for line, _ in told(folder, "", by_proxy=True)]
 
 
 def test_a_secret_never_shows_in_a_repr(folder) -> None:

@@ -22,7 +22,7 @@ def mailbox(**more: object) -> str:
 
 def read(folder: Path, text: str) -> Mailbox:
     (folder / "waxseal.yaml").write_text(text)
-    return read_config(folder / "waxseal.yaml", {"PASS": "from outside"}).mailboxes[0].mailbox(7)
+    return read_config(folder / "waxseal.yaml", {"PASS": "from outside"}).config.mailboxes[0].mailbox(7)
 
 
 def faults(folder: Path, text: str) -> list[Fault]:
