@@ -8,6 +8,7 @@ from typing import Final
 from ops.child import last_error, open_log
 from ops.errors import NotReady
 from ops.lock import sole_owner
+from ops.memory import check_path
 from ops.processes import spawn, wait_until
 from ops.settings import environment
 from ops.stack import read_stack
@@ -20,6 +21,7 @@ def up_detached(data: Path, arguments: Sequence[str]) -> str:
 
     Raises `AlreadyRunning`, or `NotReady` with the reason that the supervisor gave; then nothing is left running.
     """
+    check_path(data)
     with sole_owner(data):
         log = data / "log" / "supervisor.log"
     with open_log(log) as output:

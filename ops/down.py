@@ -19,7 +19,7 @@ from ops.servers import erase_servers
 from ops.stack import FILE as STACK
 from ops.stack import end_recorded
 
-_MADE: Final = (MEMORY, STACK, "keys", LOCK)
+_MADE: Final = (MEMORY, STACK, "keys", "endpoint-secrets", LOCK)
 _STOP_SECONDS: Final = 120.0  # workers finish what they hold, then both servers shut down
 
 

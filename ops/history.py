@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
-from ops.reader import snapshot
+from ops.reader import known_tenant, snapshot
 from ops.views import View, act_view, event_view
 from pipeline.store import audit
 
@@ -24,7 +24,10 @@ def acts(engine: Engine, since: datetime | None, until: datetime | None, limit: 
 def events(
     engine: Engine, tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None = None
 ) -> Iterator[View]:
-    """The operator events."""
+    """The operator events. Raises `OpsError` for a tenant that does not exist."""
+    if tenant is not None:
+        with snapshot(engine) as conn:
+            known_tenant(conn, tenant)
     rows = _pages(engine, limit, lambda conn, before, size: audit.events(conn, tenant, since, until, before, size))
     return map(event_view, rows)
 

@@ -16,6 +16,8 @@ from ops.ports import choose_ports
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
 _SECRETS: Final = ("postgres", "rabbitmq", "worker")
+#: RabbitMQ asks `df` about its folder, by a shell that waits for the other quote; initdb refuses line ends.
+_AWKWARD: Final = frozenset("'\"`\\")
 
 
 @dataclass
@@ -53,8 +55,19 @@ class Memory:
         return account
 
 
+def check_path(data: Path) -> None:
+    """Raises `OpsError` for a data folder whose path a server cannot work with, before anything is made there."""
+    path = str(data.absolute())
+    if not path.isprintable() or _AWKWARD & set(path):
+        shown = path.encode("unicode_escape").decode()
+        raise OpsError(
+            f"{shown}: RabbitMQ cannot work in a folder with a quote, a backslash or a line end in its path: use another --data"
+        )
+
+
 def recall(data: Path) -> Memory:
     """Read what `data` remembers; a new folder is made, and gets passwords and a place for the servers' data."""
+    check_path(data)
     make_folder(data)
     memory = peek(data)
     if memory is None:

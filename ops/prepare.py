@@ -62,9 +62,11 @@ def _blobs(data: Path, settings: Settings) -> str:
 
 
 def _make_login(database_url: str, password: str) -> None:
-    names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER), "password": sql.Literal(password)}
+    names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER)}
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
+        # Encrypted by us, because a statement that fails is written to the server's log.
+        secret = conn.pgconn.encrypt_password(password.encode(), WORKER.encode(), b"scram-sha-256").decode()
         if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [WORKER]).fetchone():
             conn.execute(sql.SQL("CREATE ROLE {worker}").format(**names))
-        conn.execute(sql.SQL("ALTER ROLE {worker} LOGIN PASSWORD {password}").format(**names))
+        conn.execute(sql.SQL("ALTER ROLE {worker} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
         conn.execute(sql.SQL("GRANT {writer} TO {worker}").format(**names))

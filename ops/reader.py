@@ -12,7 +12,8 @@ from ops.errors import OpsError
 from ops.schema import check_engine
 from ops.secrets import Vault
 from ops.settings import Settings
-from pipeline.store import reading
+from pipeline.store import letters, reading
+from pipeline.store.letters import Letters
 
 _PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
 _NO_TABLE, _DENIED = "42P01", "42501"
@@ -70,6 +71,18 @@ def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
     if name in endpoints:
         return endpoints[name]
     raise OpsError(f"tenant {tenant} has no endpoint {name!r}; {_list(sorted(endpoints))}")
+
+
+def check_chosen(conn: Connection, wanted: Letters) -> None:
+    """Raises `OpsError` for dead letters of a tenant or endpoint that does not exist, and that no dead letter names."""
+    if wanted.tenant is not None and not letters.are_there(conn, wanted.tenant):
+        known_tenant(conn, wanted.tenant)
+    if wanted.endpoint is None or letters.are_there(conn, wanted.tenant, wanted.endpoint):
+        return
+    if wanted.tenant is not None:
+        known_endpoint(conn, wanted.tenant, wanted.endpoint)
+    elif wanted.endpoint not in (names := reading.endpoint_names(conn)):
+        raise OpsError(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
 
 
 def _list(names: list[str]) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping as Row
 
 from ops.blobs import Blobs, open_blobs
 from ops.errors import OpsError
-from ops.reader import known_endpoint, known_tenant, snapshot, tenant_keys
+from ops.reader import check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.settings import Settings
 from ops.views import View, delivery_view, entry_view, letter_view, whole_letter_view
 from pipeline.dedupe import chain_key
@@ -66,7 +66,9 @@ def deliveries(
 
 
 def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> Iterator[View]:
-    """The dead letters that are wanted, newest first."""
+    """The dead letters that are wanted, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
+    with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
     before, left = _NO_END, _NO_END if limit is None else limit
     while left > 0:
         with snapshot(engine) as conn:
@@ -75,6 +77,12 @@ def dead_letters(engine: Engine, wanted: Letters, limit: int | None = None) -> I
         if not page:
             return
         before, left = page[-1]["id"], left - len(page)
+
+
+def count_letters(engine: Engine, wanted: Letters) -> int:
+    """How many dead letters are wanted."""
+    with snapshot(engine) as conn:
+        return sum(group.count for group in letters.count(conn, wanted))
 
 
 def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -13,17 +13,21 @@ import click
 import structlog
 
 from ops import log
+from ops.account import own_file
 from ops.child import stop, wait_ready
 from ops.crew import INGRESS, Post, base_url, muster
 from ops.errors import OpsError
 from ops.lock import sole_owner
+from ops.memory import check_path
 from ops.ports import is_free
 from ops.prepare import prepare
+from ops.redact import redact_text
 from ops.servers import PrivateServers
 from ops.settings import Settings
 from ops.stack import Stack, end_recorded
 from ops.supervisor import Supervisor
 
+SECRETS: Final = "endpoint-secrets"  # in the data folder
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
@@ -61,6 +65,7 @@ def up(plan: Plan) -> None:
 
     Raises `AlreadyRunning` when somebody does that already, and other `OpsError`s when it does not come up.
     """
+    check_path(plan.data)
     log.configure(plan.settings.log, plan.settings.log_level, "supervisor")
     with sole_owner(plan.data), _stop_requests() as requests:
         ended = end_recorded(plan.data)
@@ -82,7 +87,7 @@ def up(plan: Plan) -> None:
 def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
     told = prepare(servers, plan.settings)
     if plan.config is not None:
-        _apply(plan.config, plan.settings, servers, told)
+        _apply(plan.config, plan.settings, servers, told, plan.data)
     requests.check()
     ports = _ports(plan, servers)
     workers = muster(plan.posts, ports, plan.settings, told, plan.data)
@@ -102,14 +107,25 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
         stop(workers, _STOP_SECONDS)
 
 
-def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapping[str, str]) -> None:
+def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapping[str, str], data: Path) -> None:
     from ops.apply import apply_file  # noqa: PLC0415 - only with --config
     from ops.cli.config import show  # noqa: PLC0415
 
     urls = {"database_url": servers.database_url, "amqp_url": servers.amqp_url, "blobs": told["blobs"]}
     urls["allow_networks"] = told["allow_networks"]
     keys = {"keys_file": Path(told["keys_file"])} if "keys_file" in told else {}
-    show(apply_file(config, settings.model_copy(update={**urls, **keys})))
+    difference = apply_file(config, settings.model_copy(update={**urls, **keys}))
+    if difference.generated and not sys.stdout.isatty():
+        _put_away(difference.generated, data / SECRETS)
+        difference = replace(difference, generated={})
+    show(difference)
+
+
+def _put_away(generated: Mapping[str, str], path: Path) -> None:
+    """Where a person does not read what we print, it is a log, which is no place for secrets: a file of their own is."""
+    before = path.read_text() if path.exists() else ""
+    own_file(path, before + "".join(f"{endpoint}  {secret}\n" for endpoint, secret in generated.items()), None)
+    click.echo(f"the secrets that were made for endpoints are in {path}: give each to its receiver, then delete the file")
 
 
 def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
@@ -138,8 +154,8 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
 
 
 def _welcome(stack: Stack, data: Path) -> None:
-    click.echo(
-        f"""
+    """Says where everything is; passwords on a terminal only, for whatever else is written to is a log."""
+    words = f"""
 Waxseal is ready.
   webhooks   {stack.ingress_url}/in/TENANT/SOURCE
   AMQP       {stack.amqp_url}   (exchange waxseal.in)
@@ -149,7 +165,7 @@ Waxseal is ready.
 Next: describe tenants, sources and endpoints in a file and run `waxseal apply FILE`.
 Stop with Ctrl-C, or `waxseal down --data {data}`; `waxseal up --data {data}` resumes.
 """
-    )
+    click.echo(words if sys.stdout.isatty() else redact_text(words))
     sys.stdout.flush()
 
 

@@ -95,11 +95,12 @@ def list_letters(wanted: "Letters", closed: bool, limit: int | None, as_json: bo
 
     from ops.reader import open_engine
     from ops.stack import settings_for
-    from ops.timeline import dead_letters
+    from ops.timeline import count_letters, dead_letters
 
     wanted = replace(wanted, closed=closed)
     with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(dead_letters(engine, wanted, limit), _LETTER, as_json, limited=limit is not None)
+        found, total = dead_letters(engine, wanted, limit), partial(count_letters, engine, wanted)
+        shown = show_list(found, _LETTER, as_json, limited=limit is not None, total=total)
     if not shown:
         click.echo("no dead letters", err=True)
 
@@ -202,14 +203,15 @@ def _decide(
 
 def _count(engine: "Engine", wanted: "Letters", as_json: bool) -> "Sequence[Group]":
     """Shows how many there are of what."""
-    from ops.reader import snapshot
+    from ops.reader import check_chosen, snapshot
     from ops.views import group_view
     from pipeline.store import letters
 
     with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
         groups = letters.count(conn, wanted)
     if groups:
-        show_list(map(group_view, groups), _GROUP, as_json, limited=True)
+        show_list(map(group_view, groups), _GROUP, as_json)
     else:
         click.echo("no dead letters", err=True)
     return groups

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from ops.cli.agree import Terms, acting
 from ops.cli.run import DATA
 from ops.cli.show import JSON, Column, counted, moment, show_json, show_list
-from ops.cli.when import SINCE, UNTIL
+from ops.cli.when import LIMIT, SINCE, UNTIL
 
 _OWED: tuple[Column, ...] = (
     ("id", "id"),
@@ -38,10 +39,17 @@ ENDPOINT = click.option("--endpoint", help="Only those to this endpoint.")
 @ENDPOINT
 @SINCE
 @UNTIL
+@LIMIT
 @JSON
 @DATA
 def undelivered(
-    tenant: str, endpoint: str | None, since: datetime | None, until: datetime | None, as_json: bool, data: Path
+    tenant: str,
+    endpoint: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int | None,
+    as_json: bool,
+    data: Path,
 ) -> None:
     """List every event that an endpoint has not got.
 
@@ -56,7 +64,8 @@ def undelivered(
     from pipeline.store.owed import Range
 
     with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(owed(engine, tenant, endpoint, Range(since, until)), _OWED, as_json)
+        found = islice(owed(engine, tenant, endpoint, Range(since, until)), limit)
+        shown = show_list(found, _OWED, as_json, limited=limit is not None)
     if not shown:
         click.echo("everything was delivered", err=True)
 

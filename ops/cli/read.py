@@ -9,9 +9,9 @@ import click
 
 from ops.cli.run import DATA
 from ops.cli.show import JSON, Column, moment, show_list
+from ops.cli.when import LIMIT
 from schemas.delivery import DeliveryState
 
-LIMIT = click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 STATES = click.Choice(get_args(DeliveryState))
 
 _ENTRY: tuple[Column, ...] = (

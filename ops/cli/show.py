@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import click
@@ -15,23 +15,41 @@ import orjson
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
 
 _AWKWARD: Final = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON leaves as it is, and others take for a line's end
-_ROWS_ON_TERMINAL: Final = 200
+_ROWS: Final = 200  # of a list that nobody has limited
 _WIDEST: Final = 60  # characters of one cell
 
 Row = Mapping[str, Any]
 Column = tuple[str, str | Callable[[Row], object]]
 
 
-def show_list(rows: Iterable[Row], columns: Sequence[Column], as_json: bool, *, limited: bool = False) -> int:
-    """Shows `rows` as they come; returns how many. On a terminal the first 200, unless `limited` by who asked."""
+def show_list(
+    rows: Iterable[Row],
+    columns: Sequence[Column],
+    as_json: bool,
+    *,
+    limited: bool = False,
+    total: Callable[[], int] | None = None,
+) -> int:
+    """Shows `rows` as they come; returns how many. The first 200, unless `limited` by who asked; as JSON, for programs, all.
+
+    That there are more is said on stderr; how many, when `total` can tell.
+    """
     if as_json:
         return sum(show_json(row) for row in rows)
     cells = ([_cell(row, value) for _, value in columns] for row in rows)
+    begun = [*islice(cells, 1)]  # what goes wrong does so before there is a title
+    bounded = chain(begun, cells if limited else islice(cells, _ROWS - 1))
     titles = [title for title, _ in columns]
     if sys.stdout.isatty():
-        return _table(titles, cells, limited=limited)
-    click.echo("\t".join(titles))
-    return sum(_line(row) for row in cells)
+        shown = _table(titles, bounded)
+    else:
+        click.echo("\t".join(titles))
+        shown = sum(_line(row) for row in bounded)
+    if not limited and next(cells, None) is not None:
+        more = "there are more" if total is None else f"there are {total() - shown} more"
+        limit = any(each.name == "limit" for each in click.get_current_context().command.params)
+        click.echo(f"The first {shown}, and {more}: {'--limit N shows N, ' if limit else ''}--json shows all.", err=True)
+    return shown
 
 
 def show_fields(row: Row, as_json: bool) -> None:
@@ -90,7 +108,7 @@ def _cell(row: Row, value: str | Callable[[Row], object]) -> str:
     return "" if found is None else printable(str(found))
 
 
-def _table(titles: Sequence[str], rows: Iterator[list[str]], *, limited: bool) -> int:
+def _table(titles: Sequence[str], rows: Iterable[list[str]]) -> int:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -99,11 +117,9 @@ def _table(titles: Sequence[str], rows: Iterator[list[str]], *, limited: bool) -
     for title in titles:
         table.add_column(title, no_wrap=True, overflow="ellipsis")
     shown = 0
-    for row in rows if limited else islice(rows, _ROWS_ON_TERMINAL):
+    for row in rows:
         table.add_row(*(Text(cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…") for cell in row))
         shown += 1
     if shown:
         Console().print(table)
-    if not limited and next(rows, None) is not None:
-        click.echo(f"The first {shown}; more with --limit N or --json.", err=True)
     return shown

@@ -21,7 +21,7 @@ class Moment(click.ParamType[datetime]):
             return value
         try:
             moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         except ValueError:
             pass
         try:
@@ -30,6 +30,19 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is neither a time, as 2026-01-31T12:00:00Z, nor how long ago, as 2h", param, ctx)
 
 
-SINCE = click.option("--since", type=Moment(), help="Only from this time on: RFC 3339 in UTC, or 2h for two hours ago.")
-UNTIL = click.option("--until", type=Moment(), help="Only before this time.")
-LIMIT = click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+def _in_order(context: click.Context, parameter: click.Parameter, value: datetime | None) -> datetime | None:
+    """Refuses a time range that ends before it begins; asked of both ends, whichever is read last."""
+    ends = {**context.params, parameter.name: value}
+    since, until = ends.get("since"), ends.get("until")
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--since {since:%Y-%m-%dT%H:%M:%SZ} is not before --until {until:%Y-%m-%dT%H:%M:%SZ}", context)
+    return value
+
+
+SINCE = click.option(
+    "--since", type=Moment(), callback=_in_order, help="Only from this time on: RFC 3339 in UTC, or 2h for two hours ago."
+)
+UNTIL = click.option("--until", type=Moment(), callback=_in_order, help="Only before this time.")
+LIMIT = click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many; 200 where nothing is said, but all with --json."
+)

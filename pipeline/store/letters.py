@@ -45,6 +45,13 @@ _COUNT = """
 COUNT = text(_COUNT.format(chosen=CHOSEN))
 
 
+# Letters outlive what they name, and a message may name a tenant that never was.
+NAMED = text("""
+    SELECT EXISTS (SELECT FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
+                   WHERE (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)
+                     AND (CAST(:endpoint AS text) IS NULL OR endpoint.name = :endpoint))""")
+
+
 @dataclass(frozen=True, slots=True)
 class Letters:
     """Which dead letters: all that are open, unless something is asked for. Times are of the last thing that happened."""
@@ -86,6 +93,11 @@ def letters(conn: Connection, wanted: Letters, before: int, limit: int) -> Seque
 def letter(conn: Connection, id_: int) -> Row | None:
     """One dead letter with all that was kept; None when there is none."""
     return conn.execute(LETTER, {"id": id_}).mappings().one_or_none()
+
+
+def are_there(conn: Connection, tenant: str | None, endpoint: str | None = None) -> bool:
+    """Whether there ever was a dead letter, not yet pruned, that names these."""
+    return bool(conn.execute(NAMED, {"tenant": tenant, "endpoint": endpoint}).scalar_one())
 
 
 def count(conn: Connection, wanted: Letters) -> list[Group]:

@@ -21,6 +21,8 @@ IS_RECORDED = text("SELECT EXISTS (SELECT FROM chain WHERE tenant = :tenant)")
 ENDPOINTS = text("""
     SELECT endpoint.name, endpoint.id FROM endpoint JOIN tenant ON tenant.id = tenant_id WHERE tenant.name = :tenant""")
 
+ALL_ENDPOINTS = text("SELECT DISTINCT name FROM endpoint ORDER BY name")
+
 # By key at once, where the key is known; else by the words, which no index holds.
 CHAIN_BY_KEY = text("SELECT chain_id FROM chain WHERE key = CAST(:key AS uuid)")
 CHAIN_BY_WORDS = text("SELECT chain_id FROM chain WHERE tenant = :tenant AND subject = :subject")
@@ -73,6 +75,11 @@ def is_recorded(conn: Connection, tenant: str) -> bool:
 def endpoints(conn: Connection, tenant: str) -> dict[str, int]:
     """The ids of the tenant's endpoints by name, removed ones too."""
     return {row.name: row.id for row in conn.execute(ENDPOINTS, {"tenant": tenant})}
+
+
+def endpoint_names(conn: Connection) -> list[str]:
+    """The names of all tenants' endpoints, each once, removed ones too."""
+    return list(conn.execute(ALL_ENDPOINTS).scalars())
 
 
 def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None) -> UUID | None:

@@ -47,7 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Path:
     """The whole system, with two ingest and two deliver processes."""
-    done = waxseal("up", "--detach", "--workers", "2", "--data", str(folder))
+    config = folder.with_name("waxseal.yaml")
+    config.write_text("tenants: [{name: acme}]\nendpoints: [{tenant: acme, name: out, url: 'http://127.0.0.1:1'}]\n")
+    done = waxseal("up", "--detach", "--workers", "2", "--data", str(folder), "--config", str(config))
     assert (0, "") == (done.returncode, done.stderr)
     return folder
 
@@ -79,6 +81,29 @@ def test_the_supervisors_output_and_all_secrets_are_closed_to_others(running: Pa
     secret = [running / "keys", running / "servers.json", *(running / "log").glob("*.log")]
 
     assert {0} == {path.stat().st_mode & 0o077 for path in secret}
+
+
+def test_no_log_and_no_list_of_processes_holds_a_password(running: Path) -> None:
+    endpoint, secret = (running / "endpoint-secrets").read_text().split()
+    passwords = [*json.loads((running / "servers.json").read_text())["passwords"].values(), secret]
+    logs = {log.name: log.read_text() for log in (running / "log").glob("*.log")}
+    pids = [pid for pids in stack_of(running)["pids"].values() for pid in pids]
+    commands = {str(pid): " ".join(psutil.Process(pid).cmdline()) for pid in pids}
+
+    assert ("acme/out", 4, True) == (endpoint, len(passwords), secret.startswith("whsec_"))
+    assert 0o600 == (running / "endpoint-secrets").stat().st_mode & 0o777
+    assert "Waxseal is ready" in logs["supervisor.log"]
+    assert [] == [name for name, text in (logs | commands).items() if any(each in text for each in passwords)]
+
+
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a`b", "a\\b", "a\nb", "bad\udcff"])
+def test_a_folder_that_the_servers_cannot_work_in_is_refused_at_once_in_one_line(name: str, tmp_path: Path) -> None:
+    for more in ([], ["--detach"]):
+        refused = waxseal("up", "--data", str(tmp_path / name), *more)
+
+        assert (2, "", 1) == (refused.returncode, refused.stdout, refused.stderr.count("\n"))
+        assert "use another --data" in refused.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_second_up_on_the_same_folder_is_one_line_and_exit_2(running: Path) -> None:

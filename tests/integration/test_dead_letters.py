@@ -91,7 +91,7 @@ CHOICES = [
     ([1, 2, 3], ["--until", "210m"]),
     ([2, 4], ["--id", 2, "--id", 4]),
     ([5], ["--tenant", "acme", "--stage", "deliver"]),
-    ([], ["--tenant", "nobody-else"]),
+    ([], ["--tenant", "other", "--stage", "deliver"]),
 ]
 
 
@@ -104,6 +104,62 @@ def test_whatever_is_chosen_to_be_listed_is_what_is_discarded(expected, options,
     assert expected == closed(database, "discarded")
     assert len(expected) == sum(line.get("count", 0) for line in told)
     assert [{"discarded": len(expected), "counted": len(expected)}] * bool(expected) == told[-1:]
+
+
+@pytest.mark.parametrize("verb", ["list", "discard", "replay"])
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ("there is no tenant 'acne'; there are: acme, other", ["--tenant", "acne"]),
+        ("tenant acme has no endpoint 'biling'; there are: billing", ["--tenant", "acme", "--endpoint", "biling"]),
+        ("no tenant has an endpoint 'biling'; there are: billing", ["--endpoint", "biling"]),
+        ("is not before --until", ["--since", "1h", "--until", "2h"]),
+        ("is not before --until", ["--until", "2026-01-01", "--since", "2026-01-02"]),
+    ],
+)
+def test_a_choice_that_nothing_can_be_in_is_an_error_that_names_it(verb, told, options, cli, buried) -> None:
+    asked = cli.run("dead", verb, *options)
+
+    assert (2, "") == (asked.exit_code, asked.stdout)
+    assert told in asked.stderr
+    assert 1 == asked.stderr.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("told", "command"),
+    [
+        ("there is no tenant 'acne'", ("events", "--tenant", "acne")),
+        ("there is no tenant 'acne'", ("deliveries", "acne")),
+        ("there is no tenant 'acne'", ("undelivered", "acne")),
+        ("there is no tenant 'acne'", ("timeline", "acne", "order-1")),
+        ("there is no tenant 'acne'", ("endpoint", "list", "acne")),
+        ("has no endpoint 'biling'", ("deliveries", "acme", "--endpoint", "biling")),
+        ("has no endpoint 'biling'", ("undelivered", "acme", "--endpoint", "biling")),
+        ("is not before --until", ("undelivered", "acme", "--since", "1h", "--until", "1d")),
+        ("is not before --until", ("events", "--since", "1h", "--until", "1d")),
+        ("is not before --until", ("audit", "--since", "1h", "--until", "1d")),
+    ],
+)
+def test_a_list_of_what_is_not_there_is_an_error_that_names_it(told, command, cli, billing) -> None:
+    asked = cli.run(*command)
+
+    assert (2, "") == (asked.exit_code, asked.stdout)
+    assert told in asked.stderr
+
+
+def test_dead_letters_of_a_tenant_that_never_was_can_be_chosen(cli, buried) -> None:
+    assert ["nobody"] == [line["tenant"] for line in cli.json("dead", "list", "--tenant", "nobody")]
+
+
+def test_a_long_list_is_bounded_and_says_how_many_there_are_more(cli, engine) -> None:
+    with transaction(engine) as conn:
+        graves.bury(conn, [DeadLetter("admit", "missing_id", "an id is needed", "acme", "shop")] * 230, NOW)
+
+    asked, limited = cli.run("dead", "list"), cli.run("dead", "list", "--limit", "220")
+
+    assert (201, 221) == (asked.stdout.count("\n"), limited.stdout.count("\n"))
+    assert "The first 200, and there are 30 more: --limit N shows N, --json shows all.\n" == asked.stderr
+    assert 230 == len(cli.json("dead", "list"))
 
 
 def test_the_count_comes_first_by_stage_reason_tenant_and_endpoint(cli, buried) -> None:
