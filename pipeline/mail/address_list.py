@@ -16,7 +16,7 @@ _WORD: Final = re.compile(r'[^\s\x00"(<>,;:=]++')
 _PAREN: Final = re.compile(r"\\.|[()]", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _ROUTE: Final = re.compile(r"@[^:]*+:")
-_AROUND: Final = re.compile(r"[\s\x00]*+([@.])[\s\x00]*+")
+_AROUND: Final = re.compile(r"(?<![\s\x00])[\s\x00]*+([@.])[\s\x00]*+")  # a run of spaces is looked at from its start only
 
 
 @dataclass(frozen=True, slots=True)
