@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     )
     allow_networks: str = Field(
         "",
-        description="private networks that may be delivered to, and where mail APIs may be asked, comma-separated CIDRs; "
+        description="private networks that may be delivered to, and where mail servers and APIs may be, comma-separated CIDRs; "
         "unset: none, but on the private servers of `waxseal up` 127.0.0.0/8,::1/128; none: none there either. "
         "A cloud's metadata address needs an entry of its own",
     )

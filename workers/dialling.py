@@ -21,6 +21,8 @@ from workers.course import COURSE
 MOST_ADDRESSES: Final = 8  # of a name; the others are not called
 LOOKERS: Final = 32  # look-ups at once; one that hangs cannot be ended and holds its thread until the resolver gives up
 
+_ADVICE: Final = "WAXSEAL_ALLOW_NETWORKS lists exceptions"
+
 AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo(3) gives it
 LookUp = Callable[..., Sequence[AddressInfo]]
 
@@ -46,34 +48,19 @@ class Dialler(AbstractResolver):
 
     def check(self, address: str) -> None:
         """Raise `Refused` unless `address` is written as an address and may be called."""
-        try:
-            why = None if self._allowed is None else refusal(ip_address(address), self._allowed)
-        except ValueError:
-            why = "not an address"
-        if why is not None:
-            raise Refused(f"{address} must not be called: {why}")
+        if self._allowed is not None:
+            check_address(address, self._allowed)
 
     async def find(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
         """The addresses of `host` that may be called. Raises `Refused` when none may, and OSError when there is none."""
-        if self._allowed is not None and (why := refused_host(host, self._allowed)):
-            raise Refused(f"{host} must not be called: {why}")
+        if self._allowed is not None:
+            check_host(host, self._allowed)
         look = partial(self._look_up, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._threads, look)
         except UnicodeError as error:
             raise socket.gaierror(socket.EAI_NONAME, f"{host!r:.80} cannot be a name: {error}") from None
-        passed, refused = [], Refused(f"{host} has no address")
-        for family_, kind, protocol, name, address in found:
-            text = _text(address)
-            try:
-                self.check(text)
-            except Refused as error:
-                refused = error
-            else:
-                passed.append((family_, kind, protocol, name, (text, port, *address[2:])))
-        if not passed:
-            raise refused
-        return passed[:MOST_ADDRESSES]
+        return _callable(host, port, found, self.check)
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         """As `find`, in the form that aiohttp wants."""
@@ -118,6 +105,62 @@ class Dialler(AbstractResolver):
             made.close()
             raise
         return made
+
+
+def dial_blocking(
+    host: str, port: int, allowed: Sequence[Network], left: Callable[[], float], look_up: LookUp = socket.getaddrinfo
+) -> socket.socket:
+    """As `Dialler.dial`, for who may wait: a connected socket, within the seconds that `left` gives.
+
+    Raises `Refused` when no address of `host` may be called, and the last address's OSError when none answers.
+    """
+    check_host(host, allowed)
+    found = look_up(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
+    addresses = _callable(host, port, found, lambda address: check_address(address, allowed))
+    failure = OSError(f"{host} has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(left() / (len(addresses) - tried))
+            made.connect(address)
+        except OSError as error:
+            made.close()
+            failure = error
+        else:
+            return made
+    raise failure
+
+
+def check_address(address: str, allowed: Sequence[Network]) -> None:
+    """Raise `Refused` unless `address` is written as an address and may be called."""
+    try:
+        why = refusal(ip_address(address), allowed)
+    except ValueError:
+        raise Refused(f"{address} must not be called: not an address") from None
+    if why is not None:
+        raise Refused(f"{address} must not be called: {why}; {_ADVICE}")
+
+
+def check_host(host: str, allowed: Sequence[Network]) -> None:
+    """Raise `Refused` for a host that needs no look-up to be refused."""
+    if why := refused_host(host, allowed):
+        raise Refused(f"{host} must not be called: {why}; {_ADVICE}")
+
+
+def _callable(host: str, port: int, found: Sequence[AddressInfo], check: Callable[[str], None]) -> list[AddressInfo]:
+    """Those of the addresses that were `found` that pass, as they have passed. Raises `Refused` when none does."""
+    passed, refused = [], Refused(f"{host} has no address")
+    for family, kind, protocol, name, address in found:
+        text = _text(address)
+        try:
+            check(text)
+        except Refused as error:
+            refused = error
+        else:
+            passed.append((family, kind, protocol, name, (text, port, *address[2:])))
+    if not passed:
+        raise refused
+    return passed[:MOST_ADDRESSES]
 
 
 def endpoint_name(address: Sequence[Any]) -> str:

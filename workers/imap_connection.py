@@ -22,6 +22,7 @@ from schemas.mailbox import Mailbox
 from workers.imap_rows import Row, rows
 from workers.imap_wire import MAX_ANSWER, Client, Clock
 from workers.mail_source import CONNECT_SECONDS, Away, NoFolder, Refused, SourceError, Throttled, Token
+from workers.sending import deployment
 
 CROWDED_SECONDS: Final = 60.0  # to stay away from a server that has too many of us
 _BYE_SECONDS: Final = 0.5
@@ -199,7 +200,7 @@ def _connect(mailbox: Mailbox, access: str | None, until: float) -> Client:
     try:
         with _said("connecting"):
             context = ssl.create_default_context(cadata=mailbox.ca) if mailbox.tls else None
-            client = Client(mailbox.host, mailbox.port, context, Clock(until))
+            client = Client(mailbox.host, mailbox.port, context, Clock(until), deployment().allowed)
     except Denied as error:
         raise _passing(str(error)) or Away(str(error)) from None
     try:

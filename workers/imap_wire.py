@@ -6,9 +6,13 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from imapclient import IMAPClient
+
+from pipeline.addresses import Network
+from workers.dialling import dial_blocking
 
 SILENCE: Final = 20.0  # seconds without a byte, after which a server counts as hung
 MAX_LITERAL: Final = 9 * 1024 * 1024  # bytes: a batch's, and some; larger mails are fetched in pieces
@@ -42,9 +46,13 @@ class Clock:
 class Client(IMAPClient):  # type: ignore[misc]
     """IMAPClient on a wire of ours. Logs nothing: its lines hold passwords and mails."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock, allowed: Sequence[Network] = ()
+    ) -> None:
+        """Connects, to an address that is public or in `allowed`. Raises what imaplib does, and OSError."""
         self.clock = clock
         self._context = context
+        self._allowed = allowed
         logging.getLogger("imapclient").setLevel(logging.WARNING)
         super().__init__(host, port, ssl=context is not None)
         self.normalise_times = False
@@ -58,7 +66,7 @@ class Client(IMAPClient):  # type: ignore[misc]
         return wire
 
     def _create_IMAP4(self) -> "Wire":  # noqa: N802 - the library's name
-        return Wire(self.host, self.port, self._context, self.clock)
+        return Wire(self.host, self.port, self._context, self.clock, self._allowed)
 
     def _set_read_timeout(self) -> None:
         """Nothing: each read sets its own."""
@@ -69,8 +77,9 @@ class Wire(imaplib.IMAP4):
 
     file: io.BufferedReader
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock, allowed: Sequence[Network]) -> None:
         self._context = context
+        self._allowed = allowed
         self.clock = clock
         self._reader: _Reader
         super().__init__(host, port)
@@ -78,7 +87,7 @@ class Wire(imaplib.IMAP4):
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002
         """Connect, and shake hands."""
         self.host, self.port = host, port
-        plain = self._called(host, port)
+        plain = dial_blocking(host, port, self._allowed, self.clock.left)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -89,22 +98,6 @@ class Wire(imaplib.IMAP4):
             raise
         self._reader = _Reader(self.sock, self.clock)
         self.file = io.BufferedReader(self._reader, _BUFFER)
-
-    def _called(self, host: str, port: int) -> socket.socket:
-        """A socket to the first address of the host that takes it; all of them share the time."""
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.settimeout(self.clock.left() / (len(addresses) - tried))
-                sock.connect(address)
-            except OSError as error:
-                sock.close()
-                failure = error
-            else:
-                return sock
-        raise failure or OSError(f"{host} has no address")
 
     def read(self, size: int) -> bytes:
         """Read a literal."""

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from pipeline.deliver import retry_after
 from schemas.mailbox import Cursor, Mailbox, MailItem, RawMail
-from workers.mail_http import AT_ONCE, MAX_JSON, Answer, MailHttp, Request, deployment
+from workers.mail_http import AT_ONCE, MAX_JSON, Answer, MailHttp, Request
 from workers.mail_pace import Pace
 from workers.mail_source import Away, Bounds, Known, Pulled, Refused, SourceError, Throttled, Token
+from workers.sending import deployment
 
 REQUEST_SECONDS: Final = 60.0  # for a few requests that are no pull
 MARGIN: Final = timedelta(seconds=60)  # by which a mail may be dated before it can be listed

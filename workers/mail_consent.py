@@ -11,9 +11,10 @@ from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.store import audit, mail_leases, mailboxes
 from schemas.mailbox import Mailbox, OAuth
-from workers.mail_http import Answer, MailHttp, Request, deployment
+from workers.mail_http import Answer, MailHttp, Request
 from workers.mail_oauth import REFRESH_SECONDS, Granted, configured, grant_of, granted
 from workers.mail_source import SourceError
+from workers.sending import deployment
 
 CODE_SECONDS: Final = 900.0  # for which a code is waited for, at most
 _PAUSE: Final = 5.0  # seconds between two questions, and so many more each time that is too often; RFC 8628 §3.5

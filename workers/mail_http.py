@@ -15,12 +15,11 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from ops.settings import load_settings
 from ops.tls import client_context
 from pipeline.addresses import Network, literal, refused_host
 from workers.dialling import Dialler, Refused
 from workers.mail_source import MAX_BYTES, Away
-from workers.sending import Terms, terms_of
+from workers.sending import Terms
 
 AT_ONCE: Final = 4  # requests; as many as Microsoft allows for one mailbox
 CONNECT_SECONDS: Final = 15.0
@@ -125,7 +124,7 @@ class MailHttp:
         check_url(request.url, self._terms.allowed)
         host = urlsplit(request.url).hostname or ""
         if self._terms.proxy is not None and (why := refused_host(host, self._terms.allowed)):
-            raise Refused(f"{host} must not be asked for: {why}")
+            raise Refused(f"{host} must not be asked for: {why}; WAXSEAL_ALLOW_NETWORKS lists exceptions")
         headers = {"Accept-Encoding": "identity", "User-Agent": self._terms.user_agent, **request.headers}
         method = "GET" if request.form is None else "POST"
         asking = self._open().request(
@@ -205,11 +204,6 @@ def check_url(url: str, allowed: Sequence[Network]) -> None:
         raise Refused(
             f"{parts.scheme}://{parts.netloc} must not be asked for: https only, or an address in WAXSEAL_ALLOW_NETWORKS"
         )
-
-
-def deployment() -> Terms:
-    """What the deployment's settings say."""
-    return terms_of(load_settings())
 
 
 def _late(seconds: float) -> Away:

@@ -23,8 +23,9 @@ from ops.secrets import Vault
 from pipeline.deliver import retry_after
 from pipeline.store import mail_tokens as store
 from schemas.mailbox import Mailbox, OAuth
-from workers.mail_http import Answer, MailHttp, Request, deployment
+from workers.mail_http import Answer, MailHttp, Request
 from workers.mail_source import Away, Refused, SourceError, Throttled, Token
+from workers.sending import deployment
 
 REFRESH_SECONDS: Final = 20.0  # for the provider to answer
 CLAIM_SECONDS: Final = 40.0  # for which nobody else refreshes; more than that, or two would at once

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Protocol
 
-from ops.settings import Settings
+from ops.settings import Settings, load_settings
 from pipeline.addresses import Network, networks
 from pipeline.deliver import UNSENDABLE
 from schemas.delivery import Delivery, Receipt
@@ -32,6 +32,11 @@ def terms_of(settings: Settings) -> Terms:
     """The terms that a process's settings say."""
     agent = f"waxseal/{version('waxseal')}"
     return Terms(agent, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
+
+
+def deployment() -> Terms:
+    """The terms that the environment says, for who is not given any settings."""
+    return terms_of(load_settings())
 
 
 class Sender(Protocol):

@@ -135,6 +135,12 @@ def sink() -> Iterator[Sink]:
 
 
 @pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may call servers on this machine, as the processes that `start` starts may."""
+    monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
+
+
+@pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
     """A pool on the test's database with the rights of a worker."""
     engine = make_engine(database.worker_url, pool_size=10)

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
@@ -11,7 +13,11 @@ from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
 from pipeline.addresses import networks
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint, SmtpTarget
-from workers.dialling import Dialler, Refused
+from schemas.mailbox import Mailbox
+from workers import imap_wire
+from workers.dialling import Dialler, Refused, dial_blocking
+from workers.imap_connection import connect
+from workers.mail_source import Away
 from workers.send_http import HttpSender
 from workers.send_smtp import SmtpSender
 from workers.sending import Terms
@@ -221,3 +227,42 @@ def test_a_mail_server_is_guarded_against_as_well(listener, host) -> None:
     (receipt,) = receipts(SmtpSender, [endpoint], PUBLIC, seconds=10)
 
     assert ("refused_address", 0) == (receipt.error, listener.came)
+
+
+@pytest.mark.parametrize("allowed", [None, "none", "10.0.0.0/8"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "localhost", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fd00:ec2::254", "10.0.0.1"]
+)
+def test_a_mailboxs_server_is_guarded_against_as_well(listener, host, allowed, monkeypatch) -> None:
+    monkeypatch.delenv("WAXSEAL_ALLOW_NETWORKS", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", allowed)
+    if (host, allowed) == ("10.0.0.1", "10.0.0.0/8"):
+        host = "192.168.0.1"
+    for tls in (False, True):
+        with pytest.raises(Away, match=r"must not be called: .*WAXSEAL_ALLOW_NETWORKS"):
+            connect(imap(host, listener.port, tls=tls), None, time.monotonic() + 2)
+
+    assert 0 == listener.came
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(["127.0.0.2"], ["127.0.0.1"]), (["10.0.0.1", "::1", "127.0.0.2"], ["127.0.0.1"])]
+)
+def test_a_mailboxs_server_is_called_where_it_was_checked(listener, first, second, monkeypatch) -> None:
+    """Rebinding: who asks a second time is given another address, which is the one that may not be called."""
+    monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.2")
+    monkeypatch.setattr(imap_wire, "dial_blocking", partial(dial_blocking, look_up=scripted(first, second)))
+    calls: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _self, address: calls.append(address[0]))
+
+    with pytest.raises(Away):
+        connect(imap("innocent.example", listener.port), None, time.monotonic() + 0.2)
+    with pytest.raises(Away, match=r"127\.0\.0\.1 must not be called: loopback"):
+        connect(imap("innocent.example", listener.port), None, time.monotonic() + 0.2)
+
+    assert ["127.0.0.2"] == calls
+
+
+def imap(host: str, port: int, *, tls: bool = False) -> Mailbox:
+    return Mailbox(1, "acme", "support", "imap", "us", host=host, port=port, tls=tls, password="secret")

@@ -16,6 +16,8 @@ from workers import mail_imap
 from workers.imap_connection import connect
 from workers.mail_source import Away, Bounds, Gone, NoFolder, Pulled, Refused, Session, Throttled
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 
 class Held:
     """What Postgres knows, in memory."""

@@ -11,6 +11,8 @@ from workers import imap_fetch, mail_imap
 from workers.imap_wire import MAX_LITERAL
 from workers.mail_source import Away, Bounds, NoFolder, Pulled, Refused, SourceError, Throttled
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 CURSOR = {"validity": 7, "uid": 0}
 RAW = {uid: b"Subject: n %d\r\n\r\nhello %d\r\n" % (uid, uid) for uid in range(1, 10)}
 

@@ -13,6 +13,8 @@ from ops.settings import Settings
 from workers import mail_idle
 from workers.mail_idle import Idler
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Dovecot]:

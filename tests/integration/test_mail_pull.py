@@ -26,6 +26,8 @@ from workers.mail_puller import DOUBTS, Outcome, Puller
 from workers.mail_sessions import Sessions, open_session
 from workers.mail_source import Away, Bounds, Refused, Session, Throttled
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 FILE = """\
 tenants: [{{name: acme}}]
 mailboxes:
