@@ -83,7 +83,7 @@ def _talk(conn: socket.socket, script: Script) -> None:
                 conn.sendall(said)
                 if said == HANG_UP:
                     return
-                if said.startswith(b"+"):
+                if re.search(rb"(?m)^\+", said) and b"FETCH (UID" not in said:
                     next(file)
                 if tag not in said.split():
                     conn.sendall(tag + b" OK done\r\n")

@@ -31,6 +31,7 @@ _BYE_SECONDS: Final = 0.5
 _REFUSES: Final = re.compile(r"\[(AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIRED|PRIVACYREQUIRED)\b", re.IGNORECASE)
 _CROWDED: Final = re.compile(r"\[(LIMIT|INUSE)\b|too many|maximum number|rate limit|throttl|exceeded", re.IGNORECASE)
 _PASSES: Final = re.compile(r"\[(UNAVAILABLE|SERVERBUG|CONTACTADMIN)\b|temporar|try again|unavailable|busy", re.IGNORECASE)
+_ARRIVED: Final = re.compile(rb"\* \d+ EXISTS\b", re.IGNORECASE)
 
 #: What the libraries raise on an answer that makes no sense, one of parentheses nested a thousand deep among them.
 _NONSENSE: Final = (ProtocolError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
@@ -60,7 +61,6 @@ class Connection:
     def _take(self, client: Client) -> None:
         self._client = client
         self._wire = client.wire
-        self._tag: str | None = None
 
     def renew(self) -> None:
         """Connect anew, in place of a connection that was lost. No folder is open. Raises a `SourceError`."""
@@ -117,28 +117,19 @@ class Connection:
             if isinstance(uid, int) and uid in asked:
                 yield uid, row
 
-    def idle(self) -> None:
-        """Ask to be told of what arrives (RFC 2177). Raises `Denied`."""
-        with self._spoken("IDLE"):
-            self._wire.untagged_responses.clear()
-            tag = self._wire._command("IDLE")  # noqa: SLF001 - imaplib has no other way
-            while self._wire._get_response() is not None:  # noqa: SLF001
-                if self._wire.tagged_commands.get(tag):
-                    raise imaplib.IMAP4.error(f"IDLE: {self._wire.tagged_commands.pop(tag)}")
-            self._tag = tag
+    def idle(self) -> bool:
+        """Ask to be told of what arrives (RFC 2177); whether the server told of it before it agreed. Raises `Denied`."""
+        if not self.can_idle():
+            raise Denied("the server does not understand IDLE")
+        with self._spoken("IDLE"), self._wire.set_aside() as lines:  # the library takes none before the server agrees
+            self._client.idle()
+        return any(map(_ARRIVED.match, lines))
 
     def end_idle(self) -> bool:
         """Ask no more; whether mails have arrived meanwhile."""
-        tag, self._tag = self._tag, None
-        assert tag is not None
         with self._spoken("DONE"):
-            self._wire.send(b"DONE\r\n")
-            self._wire._command_complete("IDLE", tag)  # noqa: SLF001
-        return self.arrived()
-
-    def arrived(self) -> bool:
-        """Whether the server has told of mails in answer to the last command."""
-        return bool(self._wire.untagged_responses.pop("EXISTS", None))
+            _, told = self._client.idle_done()
+        return any(len(each) > 1 and isinstance(each[1], bytes) and each[1].upper() == b"EXISTS" for each in told)
 
     def can_idle(self) -> bool:
         """Whether the server understands IDLE."""
@@ -259,10 +250,10 @@ def _said(what: str) -> Iterator[None]:
         raise Away(f"{what}: the server did not answer in time ({_text(error)})") from None
     except (imaplib.IMAP4.abort, OSError, EOFError) as error:
         raise Away(f"{what}: {_text(error)}") from None
-    except imaplib.IMAP4.error as error:
-        raise Denied(_text(error)) from None
     except _NONSENSE as error:
         raise Away(f"{what}: the server's answer makes no sense: {_text(error)}") from None
+    except imaplib.IMAP4.error as error:  # of which a ProtocolError is one
+        raise Denied(_text(error)) from None
 
 
 def _sequence(uids: Sequence[int]) -> str:

@@ -6,7 +6,8 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from imapclient import IMAPClient
@@ -73,15 +74,19 @@ class Client(IMAPClient):  # type: ignore[misc]
 
 
 class Wire(imaplib.IMAP4):
-    """imaplib's protocol over a socket whose every read and write the clock bounds."""
+    """imaplib's protocol over a socket whose every read and write the clock bounds.
 
-    file: io.BufferedReader
+    It replaces what imaplib documents as replaceable (open, read, readline, send, shutdown), and shares no buffer with it:
+    what imaplib keeps of those is different from one Python to the next.
+    """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock, allowed: Sequence[Network]) -> None:
         self._context = context
         self._allowed = allowed
         self.clock = clock
         self._reader: _Reader
+        self._lines: io.BufferedReader
+        self._aside: list[bytes] | None = None
         super().__init__(host, port)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002
@@ -97,20 +102,33 @@ class Wire(imaplib.IMAP4):
             plain.close()
             raise
         self._reader = _Reader(self.sock, self.clock)
-        self.file = io.BufferedReader(self._reader, _BUFFER)
+        self._lines = io.BufferedReader(self._reader, _BUFFER)
 
     def read(self, size: int) -> bytes:
         """Read a literal."""
         if size > MAX_LITERAL:
             raise self.abort(f"the server sends a literal of {size} bytes")
-        return self.file.read(size)
+        return self._lines.read(size)
 
     def readline(self) -> bytes:
         """Read a line. One that does not end is no answer to go on from."""
-        line = self.file.readline(MAX_LINE + 1)
-        if len(line) > MAX_LINE:
-            raise self.abort(f"the server sends a line of more than {MAX_LINE} bytes")
-        return line
+        while True:
+            line = self._lines.readline(MAX_LINE + 1)
+            if len(line) > MAX_LINE:
+                raise self.abort(f"the server sends a line of more than {MAX_LINE} bytes")
+            if self._aside is None or not line.startswith(b"* "):
+                return line
+            self._aside.append(line)
+
+    @contextmanager
+    def set_aside(self) -> Iterator[list[bytes]]:
+        """While it lasts, untagged lines come into the list that this gives, for nobody else to read."""
+        lines: list[bytes] = []
+        self._aside = lines
+        try:
+            yield lines
+        finally:
+            self._aside = None
 
     def send(self, data: Any) -> None:
         """Write."""
@@ -121,9 +139,13 @@ class Wire(imaplib.IMAP4):
         """Whether something has come that was not read yet. Does not wait."""
         self._reader.patient = False
         try:
-            return bool(self.file.peek(1))
+            return bool(self._lines.peek(1))
         finally:
             self._reader.patient = True
+
+    def shutdown(self) -> None:
+        """What imaplib does where a greeting makes no sense."""
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Close the socket; nobody is told, and nobody waited for."""

@@ -178,13 +178,12 @@ def _listen(connection: Connection) -> bool:
     """Begin an IDLE; whether the server told of something at once, which nobody who waits for the socket would see."""
     arrived = False
     for _ in range(5):
-        connection.idle()
-        arrived |= connection.arrived()
+        arrived |= connection.idle()
         if not connection.pending():
             break
         arrived |= connection.end_idle()
     else:
-        connection.idle()
+        arrived |= connection.idle()
     return arrived
 
 

@@ -8,6 +8,7 @@ from test_imap import Held
 from tests_imap_script import HANG_UP, Answer, body, facts, scripted, uids
 
 from workers import imap_fetch, mail_imap
+from workers.imap_connection import Denied, connect
 from workers.imap_wire import MAX_LITERAL
 from workers.mail_source import Away, Bounds, NoFolder, Pulled, Refused, SourceError, Throttled
 
@@ -344,3 +345,34 @@ def test_a_server_that_trickles_costs_no_more_than_the_deadline() -> None:
             session.pull("INBOX", "new", CURSOR, Bounds(until=time.monotonic() + 0.5), Held())
         session.close()
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("said", "at_once", "in_the_end"),
+    [
+        (b"+ idling\r\n", False, False),
+        (b"* OK still here\r\n* 4 EXISTS\r\n+ idling\r\n", True, False),
+        (b"+ idling\r\n* 1 RECENT\r\n* 4 EXISTS\r\n* 4 FETCH (FLAGS (\\Recent))\r\n", False, True),
+        (b'* 3 EXISTS\r\n+ \r\n* OK Still "here\r\n* 4 EXISTS\r\n', True, True),
+        (b"* 4 EXPUNGE\r\n+ idling\r\n* 3 EXPUNGE\r\n", False, False),
+    ],
+)
+def test_a_server_may_tell_of_mails_before_and_after_it_agrees_to_idle(said, at_once, in_the_end) -> None:
+    with scripted({rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN IDLE\r\n", rb"IDLE": said}) as (mailbox, _):
+        connection = connect(mailbox, None, time.monotonic() + 5)
+        connection.examine("INBOX")
+        assert connection.can_idle()
+
+        for _ in range(2):
+            assert (at_once, in_the_end) == (connection.idle(), connection.end_idle())
+        assert [] == connection.search(1, None)
+        connection.close()
+
+
+@pytest.mark.parametrize(("said", "error"), [(b"%TAG% NO not today\r\n", Denied), (HANG_UP, Away), (b'+\r\n* BYE "\r\n', Away)])
+def test_a_server_that_does_not_idle_after_all_says_so(said, error) -> None:
+    with scripted({rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN IDLE\r\n", rb"IDLE": said}) as (mailbox, _):
+        connection = connect(mailbox, None, time.monotonic() + 5)
+        with pytest.raises(error):
+            connection.idle()
+            connection.end_idle()
