@@ -16,7 +16,7 @@ RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any m
 REAUTHORIZATIONS = counter(
     "mail_reauthorizations_needed_total", "Times that a mailbox refused its credentials, and was set aside.", kind=MAIL_KINDS
 )
-IDLE_CONNECTIONS = gauge("mail_idle_connections", "Mailboxes that tell by IDLE of what arrives.")
+IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections to folders of mailboxes that tell by IDLE of what arrives.")
 MAILBOXES = gauge("mailboxes", "Mailboxes, by state: active, failing, paused or needs_reauthorization.", "state")
 LAST_SUCCESS = gauge(
     "ingest_last_success_timestamp_seconds", "When a connector that pulls last read what it pulls from.", "connector"

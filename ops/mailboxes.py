@@ -15,12 +15,24 @@ from ops.reader import known_tenant, snapshot
 from ops.secrets import Vault
 from ops.settings import Settings
 from ops.views import View, rfc3339
-from pipeline.store import audit, mail_items, mail_leases, mail_overview, mailboxes
+from pipeline.store import audit, mail_folders, mail_items, mail_leases, mail_overview, mailboxes
 from schemas.mailbox import Mailbox
 
 _LOOK: Final = 0.1  # seconds between two looks at a mailbox that is waited for
 
-_PLAIN: Final = ("tenant", "name", "kind", "username", "state", "reason", "failures", "error", "slow", "lease_owner")
+_PLAIN: Final = (
+    "tenant",
+    "name",
+    "kind",
+    "username",
+    "state",
+    "reason",
+    "failures",
+    "error",
+    "slow",
+    "lease_owner",
+    "unreadable",
+)
 _TIMES: Final = ("state_at", "began_at", "pulled_at", "next_pull_at", "reconciled_at", "failing_since", "lease_until")
 
 Asked = tuple[int, str, datetime]
@@ -46,7 +58,11 @@ def show_mailbox(engine: Engine, named: Named) -> View:
             }
             for each in mail_overview.folders(conn, id_)
         ]
-        return {**_view(row), **mail_items.count(conn, id_), "by_folder": folders}
+        unreadable = [
+            {"folder": folder, "error": error, "since": rfc3339(since)}
+            for folder, (error, since) in mail_folders.errors(conn, id_).items()
+        ]
+        return {**_view(row), **mail_items.count(conn, id_), "by_folder": folders, "unreadable_folders": unreadable}
 
 
 def pause(engine: Engine, named: Named, reason: str) -> bool:
@@ -125,6 +141,7 @@ def _unsynced(engine: Engine, asked: Sequence[Asked]) -> tuple[list[str], list[s
     left, errors = [], []
     with snapshot(engine) as conn:
         rows = {row["id"]: row for row in mail_overview.mailboxes(conn, None)}
+        unreadable = {id_: mail_folders.errors(conn, id_) for id_, row in rows.items() if row["unreadable"]}
     for id_, title, since in asked:
         row = rows.get(id_)
         if row is None or row["state"] == "paused":
@@ -135,6 +152,8 @@ def _unsynced(engine: Engine, asked: Sequence[Asked]) -> tuple[list[str], list[s
             errors.append(f"{title}: {row['error']}")
         elif _going_on(row, since):
             left.append(title)
+        else:
+            errors += [f"{title}: {folder}: {error}" for folder, (error, _) in unreadable.get(id_, {}).items()]
     return left, errors
 
 
@@ -151,6 +170,7 @@ def _view(row: Row) -> View:
         **{name: rfc3339(row[name]) for name in _TIMES},
         "backfill_done": int(row["done"] or 0),
         "backfill_total": None if row["total"] is None else int(row["total"]),
+        "unreadable": row["unreadable"],
         "backfill_finished": bool(row["folders"]) and not row["unfinished"],
     }
 

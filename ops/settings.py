@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     )
     delivery_threads: int = Field(32, ge=1, le=1024, description="threads per delivery process")
     mail_threads: int = Field(16, ge=1, le=256, description="threads per mail-pull process; four more pull what is slow")
+    mail_idle_folders: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="folders of a mailbox that mail-idle listens to, a connection for each; the others wait for its `poll`",
+    )
     max_leased: int = Field(
         4000, ge=1, description="most deliveries claimed and not yet settled; beyond it, ten of each endpoint"
     )

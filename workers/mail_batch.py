@@ -15,10 +15,11 @@ import structlog
 
 from ops import mail_metrics
 from ops.db import Connection, Engine, transaction
-from pipeline.store import mail_items, mail_leases
+from pipeline.store import mail_folders, mail_items, mail_leases
 from pipeline.store.mail_items import Position
 from pipeline.store.mail_leases import Lease
 from schemas.mailbox import EVERY_FOLDER, Lane, Mailbox, Print
+from workers.mail_folders import Readable
 from workers.mail_intake import MailIntake, Untaken
 from workers.mail_room import Room
 from workers.mail_source import MAX_BYTES, MAX_MAILS, MAX_SECONDS, Bounds, Gone, NoFolder, Pulled, Session, Throttled
@@ -65,7 +66,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds. `trouble`: a folder failed."""
+    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds.
+
+    `trouble`: why no folder could be read. One that cannot, where another can, is noted and no trouble.
+    """
 
     mails: int
     more: bool
@@ -92,8 +96,8 @@ class Batch:
         self._mails = 0
         self._more = False
         self._moved = False
-        self._trouble: str | None = None
         self._positions: dict[tuple[str, Lane], Position] = {}
+        self._readable = Readable()
         self._began = lease.began_at
 
     def run(self, *, going_on: bool) -> Done:
@@ -106,12 +110,20 @@ class Batch:
         except Throttled as error:
             if not self._moved:
                 raise
-            return Done(self._mails, False, self._trouble, error.seconds)
+            return Done(self._mails, False, None, error.seconds)
 
     def _run(self, *, going_on: bool) -> Done:
         with transaction(self._engine) as conn:
             self._positions = mail_items.positions(conn, self._mailbox.id)
+            self._readable = Readable(mail_folders.errors(conn, self._mailbox.id))
         folders = self._folders()
+        done = self._round(folders, going_on=going_on)
+        if self._readable.news(folders):
+            with self._fenced() as conn:
+                self._readable.note(conn, self._mailbox, folders, datetime.now(UTC))
+        return done
+
+    def _round(self, folders: Sequence[str], *, going_on: bool) -> Done:
         turn = int(self._lease.epoch * _STEP % 1 * len(folders))
         ordered = [*folders[turn:], *folders[:turn]]
         looked_at = 1 if going_on else len(ordered)
@@ -135,15 +147,17 @@ class Batch:
         return self._done(more=self._more)
 
     def _done(self, *, more: bool) -> Done:
-        return Done(self._mails, more, self._trouble)
+        return Done(self._mails, more, self._readable.trouble)
 
     def _try(self, folder: str, lane: Lane) -> bool:
         """A pull; whether there is more in that lane. A folder that cannot be read is in nobody's way."""
         try:
-            return self._pull(folder, lane)
+            more = self._pull(folder, lane)
         except NoFolder as error:
-            self._trouble = str(error)
+            self._readable.failed[folder] = str(error)
             return False
+        self._readable.read.add(folder)
+        return more
 
     def _folders(self) -> list[str]:
         folders = list(self._mailbox.folders)
@@ -205,10 +219,11 @@ class Batch:
         """Once a day, when all is filled back, begin to compare what is there with what is held: that is a backfill as well."""
         now = datetime.now(UTC)
         last = self._lease.reconciled_at or self._began
-        if last is None or now - last < RECONCILE or any(map(self._unfinished, folders)):
+        readable = list(filter(self._readable.may, folders))
+        if last is None or now - last < RECONCILE or any(map(self._unfinished, readable)):
             return
         fresh = []
-        for folder in folders:
+        for folder in readable:
             try:
                 begun = self._session.begin(folder)
             except NoFolder:

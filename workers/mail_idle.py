@@ -1,16 +1,21 @@
 """The mail-idle process: listens to IMAP mailboxes (RFC 2177), and has them pulled as soon as something arrives.
 
-One thread waits for all connections at once, and a few do what takes time: logging in, asking anew. It fetches nothing. What it
-misses, or while it is away, is read when it is due: a bell that is not rung costs minutes, never a mail.
+A connection hears of one folder: a mailbox has one for each of its first few, and the others wait until it is due. One thread
+waits for all connections at once, and a few do what takes time: logging in, asking anew. It fetches nothing. What it misses,
+or while it is away, is read when it is due: a bell that is not rung costs minutes, never a mail.
 """
 
 import random
+import resource
 import selectors
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -23,10 +28,11 @@ from ops.db import Engine, make_engine, passes, transaction
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from pipeline.store import mail_leases, mail_overview, mailboxes
-from schemas.mailbox import EVERY_FOLDER, Mailbox
+from schemas.mailbox import Mailbox
 from workers.imap_connection import Connection, Denied, connect
+from workers.mail_choice import Choice, Key
 from workers.mail_oauth import Tokens
-from workers.mail_source import CONNECT_SECONDS, SourceError, Token
+from workers.mail_source import CONNECT_SECONDS, NoFolder, SourceError, Throttled, Token
 
 RENEW: Final = 25 * 60.0  # seconds for which one IDLE lasts: servers hang up after 30 minutes, some a minute before
 SURVEY: Final = 2.0  # seconds between two looks at which mailboxes there are
@@ -34,32 +40,39 @@ TURN: Final = 0.5  # seconds for which nothing is heard before the next look
 ANSWER: Final = 10.0  # seconds for a server to answer
 AGAIN: Final = (30.0, 900.0)  # seconds after a listener that failed, the first time and the longest
 THREADS: Final = 8
+SPARE_FILES: Final = 100  # open files that are no connections
 
 _log = structlog.get_logger()
 
 
 @dataclass
 class Listener:
-    """One mailbox that is listened to, or is to be. Used by one thread at a time: the pool's while `busy`, else the loop's."""
+    """One folder that is listened to, or is to be. Used by one thread at a time: the pool's while `busy`, else the loop's."""
 
-    id: int
+    id: int  # of the mailbox
+    folder: str
     digest: str
     connection: Connection | None = None
     busy: Future[None] | None = None
     renew_at: float = 0.0  # monotonic: when to ask anew, or to connect
     failures: int = 0
     silent: bool = False  # the server cannot do it
+    lacking: bool = False  # the folder cannot be opened: another may have its place
+    crowded: bool = False  # the server has too many connections of ours
     heard: bool = False
 
 
 class Idler:
     """Listens from construction to `close`; `turn` is called again and again, by one thread."""
 
-    def __init__(self, engine: Engine, vault: Vault, tokens: Callable[[Mailbox], Token | None]) -> None:
+    def __init__(
+        self, engine: Engine, vault: Vault, tokens: Callable[[Mailbox], Token | None], choice: Choice | None = None
+    ) -> None:
         self._engine = engine
         self._vault = vault
         self._tokens = tokens
-        self._listeners: dict[int, Listener] = {}
+        self._choice = choice or Choice()
+        self._listeners: dict[Key, Listener] = {}
         self._selector = selectors.DefaultSelector()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="idle")
         self._surveyed = float("-inf")
@@ -87,14 +100,23 @@ class Idler:
     def _survey(self) -> None:
         """Listen to what there is, and not to what is gone, or configured in another way."""
         with transaction(self._engine) as conn:
-            wanted = mail_overview.listened_to(conn)
-        for id_, listener in list(self._listeners.items()):
-            if wanted.get(id_) != listener.digest and listener.busy is None:
+            found = mail_overview.listened_to(conn)
+        active = {each.id for each in found}
+        for id_, count in self._connections().items():
+            if id_ not in active and count > 1:  # it may fail because the connections are as many
+                self._choice.fewer(id_, count // 2)
+        wanted = self._choice.of(found, {key for key, listener in self._listeners.items() if listener.lacking})
+        for key, listener in list(self._listeners.items()):
+            if wanted.get(key) != listener.digest and listener.busy is None:
                 self._hang_up(listener)
-                del self._listeners[id_]
-        for id_, digest in wanted.items():
-            self._listeners.setdefault(id_, Listener(id_, digest))
+                del self._listeners[key]
+        for (id_, folder), digest in wanted.items():
+            self._listeners.setdefault((id_, folder), Listener(id_, folder, digest))
         self._surveyed = time.monotonic()
+
+    def _connections(self) -> Mapping[int, int]:
+        """How many there are, by mailbox."""
+        return Counter(each.id for each in self._listeners.values() if each.connection is not None)
 
     def _settle(self, listener: Listener) -> None:
         """Take back what the pool is done with; give it what is due."""
@@ -102,6 +124,9 @@ class Idler:
             if not listener.busy.done():
                 return
             listener.busy = None
+            if listener.crowded:  # one less, so that there is room for who pulls
+                listener.crowded = False
+                self._choice.fewer(listener.id, self._connections().get(listener.id, 0) - 1)
             if listener.connection is not None:
                 self._selector.register(listener.connection, selectors.EVENT_READ, listener)
         if not listener.silent and time.monotonic() >= listener.renew_at:
@@ -118,7 +143,7 @@ class Idler:
         heard = [listener for listener in self._listeners.values() if listener.heard]
         if heard:
             with transaction(self._engine) as conn:
-                mail_leases.ring(conn, [listener.id for listener in heard], datetime.now(UTC))
+                mail_leases.ring(conn, sorted({listener.id for listener in heard}), datetime.now(UTC))
             for listener in heard:
                 listener.heard = False
 
@@ -134,17 +159,20 @@ class Idler:
     def _guarded(self, listener: Listener, work: Callable[[Listener], None]) -> None:
         try:
             work(listener)
-            listener.failures = 0
+            listener.failures, listener.lacking = 0, False
         except Exception as error:  # noqa: BLE001 - whatever it is, the mailbox is pulled when it is due
             if listener.connection is not None:
                 listener.connection.close()
                 listener.connection = None
-            wait = min(AGAIN[0] * 2.0 ** min(listener.failures, 32), AGAIN[1]) * random.uniform(1.0, 1.1)  # noqa: S311
+            listener.lacking, listener.crowded = isinstance(error, NoFolder), isinstance(error, Throttled)
+            least = AGAIN[1] if listener.lacking else AGAIN[0] * 2.0 ** min(listener.failures, 32)
+            wait = min(least, AGAIN[1]) * random.uniform(1.0, 1.1)  # noqa: S311
             listener.failures += 1
             listener.renew_at = time.monotonic() + wait
             known = isinstance(error, SourceError | Denied) or passes(error)
             told = str(error)[:300] if known else repr(error)[:300]
-            _log.log(20 if known else 40, "listener_lost", mailbox_id=listener.id, error=told, again_in=round(wait))
+            level, about = 20 if known else 40, {"mailbox_id": listener.id, "folder": listener.folder}
+            _log.log(level, "listener_lost", **about, error=told, again_in=round(wait))
 
     def _connected(self, listener: Listener) -> None:
         with transaction(self._engine) as conn:
@@ -158,8 +186,7 @@ class Idler:
             connection.close()
             listener.connection, listener.silent = None, True
             return
-        folder = mailbox.folders[0]
-        connection.examine("INBOX" if folder == EVERY_FOLDER else folder)
+        connection.examine(listener.folder)
         _listen(connection)
         listener.renew_at = time.monotonic() + RENEW
         listener.heard = True  # what arrived while nobody listened
@@ -187,6 +214,15 @@ def _listen(connection: Connection) -> bool:
     return arrived
 
 
+def _most_files() -> int:
+    """How many files may be open, after asking for as many as are granted."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def run(settings: Settings) -> int:
     """Run the mail-idle process until SIGTERM or SIGINT. Returns the exit status."""
     require(settings, "database_url", "keys")
@@ -197,7 +233,7 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     engine = make_engine(settings.database_url, pool_size=THREADS + 2)
     vault = Vault(settings.fernet_keys())
-    idler = Idler(engine, vault, Tokens(engine, vault).of)
+    idler = Idler(engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, _most_files() - SPARE_FILES))
     trouble: dict[str, str | None] = {"database": "not connected yet"}
     database = pulse.of_postgres(settings)
     checks: Mapping[str, Callable[[], str | None]] = {"database": database.with_work(lambda: trouble["database"])}

@@ -11,7 +11,7 @@ from ops.cli.agree import Terms, on_one
 from ops.cli.plain import PlainGroup
 from ops.cli.reauthorize import reauthorize
 from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, moment, show_fields, show_json, show_list
+from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,6 +26,13 @@ def _backfill(row: Any) -> str:
     return f"{row['backfill_done']}" if total is None else f"{row['backfill_done']} of {total}"
 
 
+def _error(row: Any) -> str | None:
+    if row["unreadable"] and not row["reason"] and not row["error"]:
+        return f"{counted(row['unreadable'], 'folder', 'folders')} cannot be read, see `waxseal mailbox status`"
+    error: str | None = row["reason"] or row["error"]
+    return error
+
+
 _MAILBOX: tuple[Column, ...] = (
     ("tenant", "tenant"),
     ("name", "name"),
@@ -35,7 +42,7 @@ _MAILBOX: tuple[Column, ...] = (
     ("last pulled", moment("pulled_at")),
     ("next pull", moment("next_pull_at")),
     ("failures", "failures"),
-    ("last error", lambda row: row["reason"] or row["error"]),
+    ("last error", _error),
 )
 
 

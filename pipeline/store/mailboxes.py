@@ -14,7 +14,14 @@ from schemas.mailbox import Mailbox, MailboxState, OAuth
 
 Decrypt = Callable[[bytes], bytes]
 Encrypt = Callable[[bytes], bytes]
-EventKind = Literal["mailbox_needs_reauthorization", "mailbox_failing", "mailbox_active", "mailbox_paused"]
+EventKind = Literal[
+    "mailbox_needs_reauthorization",
+    "mailbox_failing",
+    "mailbox_active",
+    "mailbox_paused",
+    "mailbox_folder_unreadable",
+    "mailbox_folder_readable",
+]
 
 #: What is no secret. The rest of a mailbox is its name, which is in its source, and its credentials.
 _PLAIN: Final = (
@@ -58,6 +65,9 @@ PUT = text("""
 # Where a mailbox is read from elsewhere, no number that was learned there means anything.
 FORGET_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id")
 FORGET_OTHER_FOLDERS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND folder <> ALL(CAST(:folders AS text[]))")
+FORGET_ERRORS = text("""
+    DELETE FROM mailbox_folder_error
+    WHERE mailbox_id = :id AND (CAST(:folders AS text[]) IS NULL OR folder <> ALL(CAST(:folders AS text[])))""")
 # UIDs of another server may be the same by chance: they become keys of another generation, whose mails are recognised by
 # their headers. What another login reads is another mailbox, however alike the mails are.
 ANOTHER_SERVER = text("""
@@ -109,6 +119,7 @@ def put(conn: Connection, mailbox: Mailbox, encrypt: Encrypt, now: datetime, *, 
 def begin_elsewhere(conn: Connection, id_: int, *, same_login: bool) -> None:
     """Forgets how far it was read. With the same login what is held can be recognised; with another nothing is held of it."""
     conn.execute(FORGET_CURSORS, {"id": id_})
+    conn.execute(FORGET_ERRORS, {"id": id_, "folders": None})
     conn.execute(FORGET_BEGINNING, {"id": id_})
     conn.execute(ANOTHER_SERVER if same_login else ANOTHER_LOGIN, {"id": id_})
 
@@ -116,6 +127,7 @@ def begin_elsewhere(conn: Connection, id_: int, *, same_login: bool) -> None:
 def only_folders(conn: Connection, id_: int, folders: Sequence[str]) -> None:
     """Forgets how far folders were read that are not read any more. What is held of them stays known."""
     conn.execute(FORGET_OTHER_FOLDERS, {"id": id_, "folders": list(folders)})
+    conn.execute(FORGET_ERRORS, {"id": id_, "folders": list(folders)})
 
 
 def move(conn: Connection, id_: int, state: MailboxState, reason: str | None, now: datetime) -> bool:

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine
@@ -12,6 +13,7 @@ from ops.apply import apply_file
 from ops.settings import Settings
 from workers import mail_idle
 from workers.mail_idle import Idler
+from workers.mail_source import Throttled
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -30,8 +32,9 @@ def user(request, server) -> str:
 
 
 @pytest.fixture
-def idler(database, engine: Engine, server, user, tmp_path, monkeypatch) -> Iterator[Idler]:
+def idler(database, engine: Engine, server, user, tmp_path, monkeypatch, request) -> Iterator[Idler]:
     monkeypatch.setattr(mail_idle, "SURVEY", 0.05)
+    folders = getattr(request, "param", "[INBOX]")
     (tmp_path / "waxseal.yaml").write_text(f"""\
 tenants: [{{name: acme}}]
 mailboxes:
@@ -43,6 +46,7 @@ mailboxes:
     tls: false
     username: {user}
     password: {PASSWORD}
+    folders: {folders}
 """)
     apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
     later(database)
@@ -147,3 +151,81 @@ def test_a_server_that_hangs_is_no_harm_to_others(idler, database, server, user,
         for process in stopped:
             process.send_signal(signal.SIGCONT)
     assert listener.connection is None
+
+
+FIVE = "[Nowhere, INBOX, A, Deep/B, C, D]"
+
+
+@pytest.mark.parametrize("idler", [FIVE], indirect=True)
+def test_the_first_folders_that_there_are_are_listened_to(idler, database, server, user) -> None:
+    for folder in ("A", "Deep/B", "C", "D"):
+        server.make(user, folder)
+
+    assert until(idler, lambda: listening(idler) == 4)
+    assert {"INBOX", "A", "Deep/B", "C"} == {each.folder for each in idler._listeners.values() if each.connection}
+    for number, folder in enumerate(("INBOX", "Deep/B", "C", "INBOX")):
+        assert until(idler, lambda: rang(database)) or not number
+        later(database)
+        server.deliver(user, mail(number), folder)
+        assert until(idler, lambda: rang(database))
+
+
+@pytest.mark.parametrize("idler", [FIVE], indirect=True)
+def test_a_folder_that_is_known_to_be_missing_is_not_asked_for(idler, database, server, user) -> None:
+    with database.connect() as conn:
+        conn.execute("INSERT INTO mailbox_folder_error SELECT id, 'Nowhere', 'not there', now() FROM mailbox")
+    server.make(user, "A")
+    assert until(idler, lambda: listening(idler) == 2)
+    assert "Nowhere" not in {each.folder for each in idler._listeners.values()}
+
+    server.make(user, "Nowhere")
+    with database.connect() as conn:
+        conn.execute("DELETE FROM mailbox_folder_error")
+    assert until(idler, lambda: listening(idler) == 3)
+
+
+@pytest.mark.parametrize("idler", ["['*']"], indirect=True)
+def test_of_all_folders_the_inbox_comes_first(idler, database, server, user) -> None:
+    for folder in ("INBOX", "E", "D", "C", "B", "A"):
+        server.make(user, folder)
+        with database.connect() as conn:
+            sql = "INSERT INTO mailbox_cursor SELECT id, %s, 'new', '{}', 0, NULL, false, now(), now() FROM mailbox"
+            conn.execute(sql, (folder,))
+
+    assert until(idler, lambda: listening(idler) == 4)
+    assert {"INBOX", "A", "B", "C"} == {each.folder for each in idler._listeners.values()}
+
+
+@pytest.mark.parametrize("idler", ["[INBOX, A, B, C]"], indirect=True)
+def test_a_server_that_grants_fewer_connections_has_one_left_for_pulling(idler, database, server, user, monkeypatch) -> None:
+    for folder in ("A", "B", "C"):
+        server.make(user, folder)
+    real = mail_idle.connect
+
+    def granting_three(*terms: object) -> object:
+        if sum(each.connection is not None for each in idler._listeners.values()) >= 3:
+            raise Throttled("Maximum number of connections exceeded", 60.0)
+        return real(*terms)
+
+    monkeypatch.setattr(mail_idle, "connect", granting_three)
+    idler._pool.shutdown()
+    idler._pool = ThreadPoolExecutor(1)
+    assert until(idler, lambda: listening(idler) == 3)
+    assert until(idler, lambda: listening(idler) == 2)
+    for _ in range(10):
+        idler.turn(0.05)
+    assert ["INBOX", "A"] == [each.folder for each in idler._listeners.values() if each.connection]
+
+
+@pytest.mark.parametrize("idler", ["[INBOX, A, B, C]"], indirect=True)
+def test_a_mailbox_that_fails_while_it_has_many_connections_is_given_fewer(idler, database, server, user) -> None:
+    for folder in ("A", "B", "C"):
+        server.make(user, folder)
+    assert until(idler, lambda: listening(idler) == 4)
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET failures = 1, failing_since = now(), error = 'too many connections'")
+    assert until(idler, lambda: listening(idler) == 0)
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox SET failures = 0, failing_since = NULL, error = NULL")
+    assert until(idler, lambda: listening(idler) == 2)
+    assert not until(idler, lambda: listening(idler) > 2, 0.5)

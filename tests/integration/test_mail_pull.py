@@ -257,16 +257,73 @@ def test_folders_are_read_each_and_one_that_is_gone_is_in_nobodys_way(apply, pul
     for folder in ("INBOX", "Archive"):
         for number in range(3):
             server.deliver(user, mail(number + (100 if folder == "Archive" else 0)), folder)
-    id_, pull = apply("folders: [INBOX, Nowhere, Archive]"), puller()
+    id_, pull = apply("folders: [Nowhere, INBOX, Archive]"), puller()
 
-    assert drain(pull, id_)[-1] == "away"
+    for _ in range(3):
+        assert drain(pull, id_)[-1] == "done"
     assert {0, 1, 2, 100, 101, 102} == set(inbox.numbers())
-    assert "Nowhere" in database.rows("SELECT error FROM mailbox")[0][0]
+    assert [(0, None, True)] == database.rows("SELECT failures, error, next_pull_at > now() + interval '4 min' FROM mailbox")
+    ((folder, error),) = database.rows("SELECT folder, error FROM mailbox_folder_error")
+    assert folder == "Nowhere"
+    assert "Nowhere" in error
+    assert [("mailbox_folder_unreadable",)] == events(database)
+    server.deliver(user, mail(7), "Nowhere")
+    assert drain(pull, id_)[-1] == "done"
+    assert 7 in inbox.numbers()
+    assert [] == database.rows("SELECT FROM mailbox_folder_error")
+    assert [("mailbox_folder_unreadable",), ("mailbox_folder_readable",)] == events(database)
+
     id_ = apply("folders: ['*']")
     server.deliver(user, mail(103), "Archive")
     assert drain(pull, id_)[-1] == "done"
     assert 103 in inbox.numbers()
     assert [(0, None)] == database.rows("SELECT failures, error FROM mailbox")
+
+
+def events(database) -> list[tuple]:
+    return database.rows("SELECT kind FROM operator_event ORDER BY id")
+
+
+def test_a_mailbox_of_which_no_folder_can_be_read_fails(apply, puller, server, user, database) -> None:
+    server.make(user)
+    id_, pull = apply("folders: [Nowhere, Nothing]"), puller()
+
+    assert drain(pull, id_)[-1] == "away"
+    assert [(1, True)] == database.rows("SELECT failures, error ~ 'Nowhere|Nothing' FROM mailbox")
+    assert [] == database.rows("SELECT FROM mailbox_folder_error")
+    assert [] == events(database)
+
+
+def test_a_folder_that_is_not_configured_any_more_or_was_deleted_is_forgotten(apply, puller, server, user, database) -> None:
+    server.make(user)
+    server.make(user, "Old")
+    id_, pull = apply("folders: [INBOX, Nowhere]"), puller()
+    drain(pull, id_)
+    assert [("Nowhere",)] == database.rows("SELECT folder FROM mailbox_folder_error")
+    apply("folders: [INBOX, Old]")
+    assert [] == database.rows("SELECT folder FROM mailbox_folder_error")
+    with database.connect() as conn:  # under "*" one could not be opened, and is not there any more
+        conn.execute("INSERT INTO mailbox_folder_error SELECT id, 'Gone', 'x', now() FROM mailbox")
+    apply("folders: ['*']")
+    assert drain(pull, id_)[-1] == "done"
+    assert [] == database.rows("SELECT folder FROM mailbox_folder_error")
+    assert [("mailbox_folder_unreadable",)] == events(database)
+
+
+def test_a_folder_that_cannot_be_read_is_in_no_reconciliations_way(apply, puller, server, user, database) -> None:
+    server.deliver(user, mail(1))
+    server.deliver(user, mail(2), "Moved")
+    id_, pull = apply("folders: [INBOX, Moved]"), puller()
+    drain(pull, id_)
+    with database.connect() as conn:
+        conn.execute("UPDATE mailbox_cursor SET finished_at = NULL WHERE folder = 'Moved' AND lane = 'backfill'")
+        conn.execute("UPDATE mailbox SET began_at = now() - interval '2 days', reconciled_at = now() - interval '2 days'")
+    server.maildir(user, "Moved").rename(server.maildir(user, "Elsewhere"))
+
+    pull.pull(id_)
+    drain(pull, id_)
+
+    assert [(True,)] == database.rows("SELECT reconciled_at > now() - interval '1 hour' FROM mailbox")
 
 
 def test_refused_credentials_set_the_mailbox_aside_until_they_change(apply, puller, server, user, inbox, database) -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from ops import mailboxes as ops_mailboxes
 from ops.apply import apply_file
 from ops.cli import main
 from ops.db import transaction
 from ops.errors import NotReady
 from ops.settings import Settings
-from pipeline.store import mail_items, mailboxes
+from pipeline.store import mail_folders, mail_items, mailboxes
 from pipeline.store.mail_items import Position
 from schemas.mailbox import MailItem
 
@@ -144,3 +145,35 @@ def test_the_status_of_the_system_counts_mailboxes(cli, database) -> None:
 @pytest.mark.parametrize("act", ["status", "pause", "resume", "resync"])
 def test_a_mailbox_that_there_is_not_is_said(cli, act) -> None:
     assert "there is no mailbox acme/nothing" in cli("mailbox", act, "acme", "nothing", code=2).output
+
+
+def test_a_folder_that_cannot_be_read_is_shown_and_makes_the_mailbox_no_failing_one(cli, database, engine) -> None:
+    id_ = database.rows("SELECT id FROM mailbox")[0][0]
+    (at,) = database.rows("SELECT now()")[0]
+    with transaction(engine) as conn:
+        mail_items.put_position(conn, id_, Position("INBOX", "backfill", {}, 1, 1, at), at, finished=True)
+        mail_items.put_position(conn, id_, Position("Gone", "backfill", {}, 3, 10), at)
+        mail_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
+        conn.execute(text("UPDATE mailbox SET began_at = now(), pulled_at = now() + interval '1 h', next_pull_at = now()"))
+
+    listed = cli("mailbox", "list").output
+    assert "1 folder cannot be read" in listed
+    assert "failing" not in listed
+    shown = json.loads(cli("mailbox", "status", "acme", "support", "--json").output)
+    (unreadable,) = shown["unreadable_folders"]
+    assert ("Gone", "Mailbox doesn't exist") == (unreadable["folder"], unreadable["error"])
+    assert unreadable["since"] is not None
+    assert "Mailbox doesn't exist" in cli("mailbox", "status", "acme", "support").output
+    assert shown["backfill_finished"]
+
+
+def test_waiting_for_a_mailbox_says_which_folder_could_not_be_read(cli, database, engine) -> None:
+    id_ = database.rows("SELECT id FROM mailbox")[0][0]
+    (at,) = database.rows("SELECT now()")[0]
+    asked = ops_mailboxes.sync(engine, "acme", "support")
+    with transaction(engine) as conn:
+        mail_items.put_position(conn, id_, Position("Gone", "backfill", {}, 3, 10), at)
+        mail_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
+        conn.execute(text("UPDATE mailbox SET began_at = now(), pulled_at = now(), next_pull_at = now() + interval '1 h'"))
+
+    assert ["acme/support: Gone: Mailbox doesn't exist"] == ops_mailboxes.wait_synced(engine, asked, 2, lambda _done: None)
