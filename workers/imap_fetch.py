@@ -77,8 +77,8 @@ class Fetcher:
             for fact in chosen:
                 if fact.uid not in found and fact.size <= _ONE_ANSWER:
                     found |= self._whole([fact])
-                elif fact.uid not in found and (raw := self._in_pieces(fact)):
-                    found[fact.uid] = raw
+                elif fact.uid not in found and (whole := self._in_pieces(fact)):
+                    found[fact.uid] = whole
                 settled.add(fact.uid)
         except SourceError:
             if not found:
@@ -92,8 +92,16 @@ class Fetcher:
         self._connection.until = until
 
     def _whole(self, group: Sequence[Facts]) -> dict[int, bytes]:
-        rows = self._rows([fact.uid for fact in group], _WHOLE)
-        return {uid: raw for uid, row in rows if (raw := _section(row))}
+        """Nothing is what the server does not give, but where it says that there is nothing."""
+        empty = {fact.uid for fact in group if fact.size == 0}
+        found: dict[int, bytes] = {}
+        for uid, row in self._rows([fact.uid for fact in group], _WHOLE):
+            raw = _section(row)
+            if raw:
+                found[uid] = raw
+            elif uid in empty and any(name.startswith(b"BODY[") for name in row):
+                found[uid] = b""
+        return found
 
     def _in_pieces(self, fact: Facts) -> bytes | None:
         """Piece by piece until the server says that there is no more: neither the size it named nor a short piece says so."""

@@ -33,6 +33,7 @@ TOO_LARGE: Final = "too_large"  # the flag of a mail that is not fetched
 _SPAN: Final = 1000  # UIDs that one look backwards covers, at first; more where few of them are in use
 _MOST: Final = 50_000  # and at most: the answer is one line
 _CHUNK: Final = 500  # of the UIDs that were found, so many are looked up at once
+_TRIES: Final = 3  # pulls that find nothing but mails that the server lists and does not give
 _LONG_NAME: Final = 255  # characters of a folder's name that stand in a key
 
 
@@ -135,7 +136,10 @@ class _Pull:
         self._enough = time.monotonic() + bounds.seconds() / 2
 
     def rising(self, cursor: Cursor) -> Pulled:
-        """What arrived. The cursor moves to the highest UID that was seen, and never to one that was only listed."""
+        """What arrived. The cursor moves to the highest UID that was seen; to one that was only listed after a few tries.
+
+        What it has passed by is asked for again when everything is compared.
+        """
         high = int(cursor["uid"])
         found = self._after(high)
         took = _Taken()
@@ -145,7 +149,11 @@ class _Pull:
                 break  # or else the server gave none of them, and those behind must not wait for that
         seen = max((uid for uid in took.done if not took.cut or uid < min(took.cut)), default=high)
         more = bool(took.done) and seen < found[-1]
-        return took.pulled({"validity": self._opened.validity, "uid": seen}, more=more)
+        place = {"validity": self._opened.validity, "uid": seen}
+        if found and not took.done and not took.cut:
+            tries = int(cursor.get("tries", 0)) + 1
+            place |= {"tries": tries} if tries < _TRIES else {"uid": max(took.last, high)}
+        return took.pulled(place, more=more)
 
     def falling(self, cursor: Cursor, since: datetime | None) -> Pulled:
         """What was there. What is listed and not given is passed by: the next reconciliation asks for it again."""

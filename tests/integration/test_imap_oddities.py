@@ -376,3 +376,43 @@ def test_a_server_that_does_not_idle_after_all_says_so(said, error) -> None:
         with pytest.raises(error):
             connection.idle()
             connection.end_idle()
+
+
+def sized(size: int, given: bytes) -> Mapping[bytes, Answer]:
+    """A folder of one mail, of which the server says that it has `size` bytes, and gives `given`."""
+
+    def answer(line: bytes) -> bytes:
+        return b"* 1 FETCH (UID 1 BODY[] %s)\r\n" % given if b"BODY" in line else facts(1, size)
+
+    return {rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": answer}
+
+
+@pytest.mark.parametrize("given", [b'""', b"{0}\r\n", b"NIL"])
+@pytest.mark.parametrize(("lane", "cursor"), [("new", CURSOR), ("backfill", {"validity": 7, "below": 2})])
+def test_a_mail_of_no_bytes_is_a_mail(given, lane, cursor) -> None:
+    pulled, asked = pull(sized(0, given), lane, cursor)
+
+    assert [b""] == [each.raw for each in pulled.mails]
+    assert (0, 1, False) == (pulled.missing, pulled.seen, pulled.more)
+    assert 2 == sum(b"FETCH" in line for line in asked)
+    assert pulled.cursor["uid" if lane == "new" else "below"] == 1
+
+
+@pytest.mark.parametrize("given", [b'""', b"{0}\r\n", b"NIL"])
+def test_a_mail_whose_bytes_the_server_does_not_give_is_not_asked_for_for_ever(given) -> None:
+    cursor: Mapping = CURSOR
+    for tries in (1, 2):
+        pulled, _ = pull(sized(5000, given), "new", cursor)
+        cursor = pulled.cursor
+        assert ([], 1, 0, tries) == (pulled.mails, pulled.missing, cursor["uid"], cursor["tries"])
+
+    pulled, _ = pull(sized(5000, given), "new", cursor)
+
+    assert {"validity": 7, "uid": 1} == pulled.cursor
+    assert not pulled.more
+
+
+def test_a_mail_of_no_bytes_that_has_some_is_read() -> None:
+    pulled, _ = pull(sized(0, b"{5}\r\nA: b\n"))
+
+    assert [b"A: b\n"] == [each.raw for each in pulled.mails]

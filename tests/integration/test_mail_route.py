@@ -116,6 +116,21 @@ def test_a_mail_that_arrives_is_recorded_long_before_it_is_due(apply, start, ser
         assert until(lambda number=number: entries(database) == number)
 
 
+def test_a_mail_of_no_bytes_is_recorded_and_stops_nothing(apply, start, server, database) -> None:
+    for raw in (b"", mail(1), b"", mail(2)):
+        server.deliver("empty", raw)
+    apply(f"name: empty, username: empty, port: {server.port}, poll: 1s")
+    start("ingest")
+    start("mail-pull")
+
+    assert until(lambda: entries(database) == 3), entries(database)  # two of no bytes are one
+    assert [(0, 1), (1, 2)] == database.rows("SELECT least(length(body), 1), count(*) FROM content GROUP BY 1 ORDER BY 1")
+    assert [(4, 4)] == database.rows("SELECT count(*), count(event_id) FROM mail_item")
+    server.deliver("empty", b"")
+    assert until(lambda: database.rows("SELECT count(*) FROM mail_item")[0][0] == 5)
+    assert entries(database) == 3
+
+
 def test_a_large_mail_goes_by_the_blob_store(apply, start, server, database, tmp_path) -> None:
     large = mail(1, 25 * 1024 * 1024)
     server.deliver("large", large)
