@@ -5,12 +5,13 @@ event's identity too. Source: https://learn.microsoft.com/graph/delta-query-mess
 """
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from schemas.mailbox import Cursor, Lane, Mailbox, RawMail
+from schemas.mailbox import EVERY_FOLDER, Cursor, Lane, Mailbox, RawMail
 from workers.mail_api import MARGIN, Api, Batch, Wanted, page_by_page, said, sensible, server_time, told
 from workers.mail_http import Answer
 from workers.mail_pace import Paces
@@ -32,7 +33,8 @@ from workers.mail_source import (
 API: Final = "https://graph.microsoft.com/v1.0"
 PAGE: Final = 100  # mails that are fetched before the next are listed
 WALK: Final = 500  # ids, where hardly one of them is fetched
-MAX_FOLDERS: Final = 1000
+MAX_FOLDERS: Final = 5000  # of all those that `*` stands for
+MAX_LISTS: Final = 500  # requests to list them: one for each folder that holds others, and for each hundred in it
 
 _IDS: Final = 'IdType="ImmutableId"'
 _FIELDS: Final = "receivedDateTime,lastModifiedDateTime,isDraft"
@@ -58,10 +60,12 @@ class GraphSession:
 
     @sensible()
     def folders(self) -> Sequence[str]:
-        """Every folder by its path, without those that hold what nobody has received."""
+        """Every folder by its path, without those that hold what nobody has received; those above before those below."""
         self._api.end_by()
         others = {self._get(f"{self._base}/mailFolders/{name}", may_lack=True).json().get("id") for name in _NOT_RECEIVED}
-        return [path for path, id_ in self._tree() if id_ not in others]
+        found, whole = self._tree()
+        paths = [path for path, id_ in found if id_ not in others]
+        return paths if whole else [*paths, EVERY_FOLDER]
 
     @sensible()
     def begin(self, folder: str) -> Begun:
@@ -173,27 +177,37 @@ class GraphSession:
         name = folder.replace(" ", "").casefold()
         if name in _WELL_KNOWN:
             return name
-        found = next((id_ for path, id_ in self._tree() if path.casefold() == folder.casefold()), None)
+        beyond = f"there are more folders than {MAX_FOLDERS}, or than {MAX_LISTS} requests list, and those beyond are not read"
+        if folder == EVERY_FOLDER:
+            raise NoFolder(f"{beyond}: name those to be read in `folders`")
+        tree, whole = self._tree(folder)
+        found = next((id_ for path, id_ in tree if path.casefold() == folder.casefold()), None)
         if found is None:
-            raise NoFolder(f"there is no folder {folder!r}")
+            raise NoFolder(f"there is no folder {folder!r}" if whole else f"{folder!r} was not found: {beyond}")
         return found
 
-    def _tree(self) -> list[tuple[str, str]]:
-        """Every folder's path and id, those above before those below."""
+    def _tree(self, towards: str | None = None) -> tuple[list[tuple[str, str]], bool]:
+        """The folders' paths and ids, those above before those below, and whether that is all of them.
+
+        With `towards`, a path, no folder is looked into that does not lead there.
+        """
         found: list[tuple[str, str]] = []
-        ahead = [("", f"{self._base}/mailFolders?{_query({'$top': PAGE})}")]
-        while ahead and len(found) < MAX_FOLDERS:
-            above, url = ahead.pop(0)
+        ahead = deque([("", f"{self._base}/mailFolders?{_query({'$top': PAGE})}")])
+        for _ in range(MAX_LISTS):
+            if not ahead or len(found) > MAX_FOLDERS:
+                break
+            above, url = ahead.popleft()
             page = self._get(url).json()
             for each in page["value"]:
                 path, id_ = f"{above}{each['displayName']}", str(each["id"])
                 found.append((path, id_))
-                if each.get("childFolderCount"):
+                leads = towards is None or towards.casefold().startswith(f"{path}/".casefold())
+                if each.get("childFolderCount") and leads:
                     below = f"{self._base}/mailFolders/{quote(id_, safe='')}/childFolders?{_query({'$top': PAGE})}"
                     ahead.append((f"{path}/", below))
             if following := page.get("@odata.nextLink"):
-                ahead.append((above, following))
-        return found
+                ahead.appendleft((above, following))
+        return found[:MAX_FOLDERS], not ahead and len(found) <= MAX_FOLDERS
 
     def _mail(self, cursor: Cursor) -> str:
         return f"{self._base}/mailFolders/{quote(cursor['folder'], safe='')}/messages"

@@ -122,7 +122,7 @@ class Session(Protocol):
     """An open session on one mailbox. Every call may raise a `SourceError`, and nothing else that is not a bug."""
 
     def folders(self) -> Sequence[str]:
-        """The folders that can be read."""
+        """The folders that can be read. Where there are too many to list, `EVERY_FOLDER` stands for the others; it is none."""
 
     def begin(self, folder: str) -> Begun:
         """Where to begin in `folder`, from what is there now; honours the mailbox's `sync_from`."""

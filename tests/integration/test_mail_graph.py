@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests_graph import (
     BAD_REQUEST,
+    BELOW,
     BROKEN,
     DENIED,
     GONE,
@@ -371,6 +372,35 @@ def test_every_folder_is_listed_but_those_that_hold_what_nobody_received(graph) 
     graph.page = 2
     with opened(graph) as puller:
         assert ["Inbox", "Shop", "Shop/Orders"] == sorted(puller.session.folders())
+
+
+def test_more_than_a_thousand_folders_are_listed(graph, monkeypatch) -> None:
+    many = {f"AQMk-{n}": f"Customer {n}" for n in range(1200)}
+    monkeypatch.setitem(BELOW, "AQMk-shop", many)
+    monkeypatch.setitem(BELOW, "AQMk-7", {"AQMk-deep": "A/B"})
+    graph.folders |= many | {"AQMk-deep": "A/B"}
+    graph.put(mail(0), "deep")
+
+    with opened(graph, folders=("shop/customer 7/a/b",)) as puller:
+        assert {"Shop/Customer 1199", "Shop/Customer 7/A/B"} <= set(puller.session.folders())
+        asked = len(graph.asked)
+        puller.begin()
+        assert [mail(0)] == [each.raw for each in puller.drain("backfill")]
+        lists = [each for each in graph.asked[asked:] if "childFolders" in each.path or each.path.endswith("/mailFolders")]
+        assert len(lists) == 14  # twelve of them in "Shop", and none of what leads elsewhere
+
+
+@pytest.mark.parametrize(("name", "most"), [("MAX_FOLDERS", 5), ("MAX_LISTS", 1)])
+def test_folders_beyond_the_bound_are_not_left_out_in_silence(graph, name, most, monkeypatch) -> None:
+    monkeypatch.setattr(mail_graph, name, most)
+    with opened(graph, folders=("*",)) as puller:
+        assert ["Inbox", "Shop", "*"] == puller.session.folders()
+        with pytest.raises(NoFolder, match=f"more .*{most}.*not read: name those to be read in `folders`"):
+            puller.begin()
+    with opened(graph, folders=("Zebra",)) as puller, pytest.raises(NoFolder, match=f"'Zebra' was not found: .*{most}"):
+        monkeypatch.setattr(mail_graph, name, 1)
+        graph.page = 1
+        puller.begin()
 
 
 def test_a_folder_that_is_not_there_is_named(graph) -> None:
