@@ -9,7 +9,7 @@ import re
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +19,7 @@ from imapclient.exceptions import ProtocolError
 
 from pipeline.tagged import is_plain
 from schemas.mailbox import Mailbox
+from workers.imap_list import names
 from workers.imap_rows import Row, rows
 from workers.imap_wire import MAX_ANSWER, Client, Clock
 from workers.mail_source import CONNECT_SECONDS, Away, NoFolder, Refused, SourceError, Throttled, Token
@@ -81,8 +82,11 @@ class Connection:
     def folders(self) -> list[str]:
         """The names of the folders that can be read, and kept: modified UTF-7 can say what is no text, and nobody meant it."""
         with self._spoken("LIST"):
-            listed = self._client.list_folders()
-        return [name for flags, _, name in listed if isinstance(name, str) and is_plain(name) and not _unreadable(flags)]
+            self._wire.untagged_responses.pop("LIST", None)
+            status, data = self._wire.list()
+            if status != "OK":
+                raise imaplib.IMAP4.error(f"LIST: {_text(data)}")
+            return [name for name in dict.fromkeys(names(data)) if is_plain(name)]
 
     def examine(self, folder: str) -> Examined:
         """Open a folder for reading. Raises `NoFolder`."""
@@ -265,10 +269,6 @@ def _sequence(uids: Sequence[int]) -> str:
         else:
             ranges.append([uid, uid])
     return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in ranges)
-
-
-def _unreadable(flags: Iterable[Any]) -> bool:
-    return bool({bytes(flag).lower() for flag in flags if isinstance(flag, bytes)} & {b"\\noselect", b"\\nonexistent"})
 
 
 def _text(said: object) -> str:

@@ -9,7 +9,7 @@ from imapclient.response_parser import gen_parsed_response
 
 _PAIR: Final = rb'[A-Z0-9.-]+ (?:\d+|"[^"\\]*")'
 _NO_LITERAL: Final = re.compile(rb"\d+ \((" + _PAIR + rb"(?: " + _PAIR + rb")*)\)", re.IGNORECASE)
-_BEFORE_LITERAL: Final = re.compile(rb"\d+ \(((?:" + _PAIR + rb" )*)(BODY\[[^\]]*\](?:<\d+>)?) \{\d+\}", re.IGNORECASE)
+_BEFORE_LITERAL: Final = re.compile(rb"\d+ \(((?:" + _PAIR + rb" )*)(BODY\[[^\]]*\](?:<\d+>)?) ?\{\d+\}", re.IGNORECASE)
 _BEHIND_LITERAL: Final = re.compile(rb"((?: " + _PAIR + rb")*)\)", re.IGNORECASE)
 _WORDS: Final = re.compile(rb'(?<![^ ])([A-Z0-9.-]+) (\d+|"[^"]*")', re.IGNORECASE)
 

@@ -21,6 +21,13 @@ def test_rows_with_bodies_are_read_wherever_the_uid_stands() -> None:
     assert [{b"UID": 5, b"BODY[]": b"a)c"}, {b"UID": 6, b"BODY[]<0>": b"xy"}] == list(rows(answer))
 
 
+def test_a_section_without_a_space_before_its_literal_is_read() -> None:
+    """GreenMail 2.1 writes so where a part of a mail was asked for."""
+    answer = [(b"7 (UID 7 BODY[]<0>{2}", b"xy"), b")", b"8 (UID 8)"]
+
+    assert [{b"UID": 7, b"BODY[]<0>": b"xy"}, {b"UID": 8}] == list(rows(answer))
+
+
 def test_a_row_in_another_form_does_not_hide_those_behind_it() -> None:
     answer = [
         b"1 (FLAGS (\\Seen))",
