@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 from ops.account import server_account, switch_to
+from ops.bench.dovecot_conf import BEFORE_2_4, SINCE_2_4
 from ops.errors import NotReady, ServersMissing
 from ops.ports import choose_ports, listens
 from ops.settings import environment
@@ -28,60 +29,6 @@ from ops.settings import environment
 PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server that nobody else reaches
 PROGRAM: Final = Path("/usr/sbin/dovecot")
 _START_SECONDS: Final = 15.0
-
-CONFIGURATION: Final = """\
-base_dir = {home}/run
-state_dir = {home}/state
-log_path = {home}/dovecot.log
-listen = 127.0.0.1
-protocols = imap
-ssl = {ssl}
-{certificates}
-disable_plaintext_auth = no
-auth_mechanisms = plain login xoauth2 oauthbearer
-auth_failure_delay = 0
-default_internal_user = {user}
-default_internal_group = {group}
-default_login_user = {user}
-first_valid_uid = 1
-mail_location = maildir:~/Maildir:LAYOUT=fs
-mail_max_userip_connections = {connections}
-service anvil {{
-  chroot =
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service stats {{
-  chroot =
-}}
-service imap-login {{
-  chroot =
-  process_min_avail = 1
-  service_count = 0
-  inet_listener imap {{
-    port = {port}
-  }}
-  inet_listener imaps {{
-    port = {tls_port}
-  }}
-}}
-service imap {{
-  process_limit = 400
-}}
-namespace inbox {{
-  inbox = yes
-  separator = /
-}}
-passdb {{
-  driver = static
-  args = password={password}
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={home}/mail/%u
-}}
-"""
 
 
 @dataclass
@@ -158,9 +105,15 @@ def _running(home: Path, connections: int, certificate: str | None) -> Iterator[
     (home / "mail").mkdir()
     (home / "server.pem").write_text(certificate or "")
     (home / "server.pem").chmod(0o600)
-    secure = f"ssl_cert = <{home}/server.pem\nssl_key = <{home}/server.pem" if certificate else ""
+    version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True, timeout=_START_SECONDS).stdout
+    configuration, names = (
+        (BEFORE_2_4, ("ssl_cert = <", "ssl_key = <"))
+        if version.startswith("2.3.")
+        else (SINCE_2_4, ("ssl_server_cert_file = ", "ssl_server_key_file = "))
+    )
+    secure = "\n".join(f"{name}{home}/server.pem" for name in names) if certificate else ""
     (home / "dovecot.conf").write_text(
-        CONFIGURATION.format(
+        configuration.format(
             home=home,
             port=ports["imap"],
             tls_port=ports["imaps"] if certificate else 0,
