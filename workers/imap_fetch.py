@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Final
 
 from imapclient.datetime_util import parse_to_datetime
 
 from pipeline.mail_head import read_head
 from workers.imap_connection import Connection, Denied
-from workers.imap_rows import Row
-from workers.mail_source import MAX_MAIL, Away, Bounds, Gone, SourceError
+from workers.imap_pieces import in_pieces
+from workers.imap_rows import Row, section
+from workers.mail_source import Away, Bounds, Gone, SourceError
 
 _FACTS: Final = "UID RFC822.SIZE INTERNALDATE"
 _MESSAGE_ID: Final = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
@@ -27,7 +27,6 @@ _ONE_ANSWER: Final = 2 * 1024 * 1024  # bytes of bodies in one answer
 _SLOWEST: Final = 128 * 1024  # bytes a second, at which a mail has to come
 _MOST_DEADLY: Final = 5  # mails at which the server hangs up, in one pull; with more of them it is the server
 _MOST_RENEWED: Final = 20  # connections in one pull
-_PIECE: Final = 1024 * 1024  # bytes of a larger mail in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Fetcher:
         empty = {fact.uid for fact in group if fact.size == 0}
         found: dict[int, bytes] = {}
         for uid, row in self._rows([fact.uid for fact in group], _WHOLE):
-            raw = _section(row)
+            raw = section(row)
             if raw:
                 found[uid] = raw
             elif uid in empty and any(name.startswith(b"BODY[") for name in row):
@@ -104,23 +103,7 @@ class Fetcher:
         return found
 
     def _in_pieces(self, fact: Facts) -> bytes | None:
-        """Piece by piece until the server says that there is no more: neither the size it named nor a short piece says so."""
-        whole = BytesIO()  # gives its buffer away at the end, so that there never are two of a mail
-        short = False  # the last piece was
-        while whole.tell() <= MAX_MAIL:
-            row = dict(self._rows([fact.uid], f"{_WHOLE}<{whole.tell()}.{_PIECE}>")).get(fact.uid)
-            piece = _section(row) if row else None
-            if piece is None and row and short and whole.tell():
-                piece = b""  # NIL behind the end, which the server had said is farther away
-            if piece is None:
-                return None
-            if len(piece) > _PIECE:
-                return None if whole.tell() else piece  # the whole, whatever was asked for
-            whole.write(piece)
-            short = len(piece) < _PIECE
-            if not piece or (short and whole.tell() >= fact.size):
-                return whole.getvalue() if whole.tell() <= MAX_MAIL else None
-        return None
+        return in_pieces(lambda item: dict(self._rows([fact.uid], f"UID {item}")).get(fact.uid), fact.size)
 
     def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
         """What the server gives; nothing where it says no, or hangs up: at one mail, if it does so twice."""
@@ -156,7 +139,7 @@ class Fetcher:
 
 
 def _facts_of(uid: int, row: Row) -> Facts:
-    head = _section(row)
+    head = section(row)
     message_id = read_head(head, "thread", "", "").message_id if head else None
     return Facts(uid, row[b"RFC822.SIZE"], _date(row.get(b"INTERNALDATE")), message_id)
 
@@ -170,12 +153,6 @@ def _date(found: object) -> datetime:
     except (ValueError, OverflowError, TypeError):
         pass
     return datetime.now(UTC)
-
-
-def _section(row: Row) -> bytes | None:
-    """The one section in a row, by whatever name the server gives back what was asked for."""
-    found = [value for name, value in row.items() if name.startswith(b"BODY[") and isinstance(value, bytes)]
-    return found[0] if found else None
 
 
 def _groups(facts: Iterable[Facts]) -> Iterator[list[Facts]]:

@@ -44,6 +44,12 @@ def rows(data: Sequence[Any]) -> Iterator[Row]:
         return
 
 
+def section(row: Row) -> bytes | None:
+    """The one section in a row, by whatever name the server gives back what was asked for."""
+    found = [value for name, value in row.items() if name.startswith(b"BODY[") and isinstance(value, bytes)]
+    return found[0] if found else None
+
+
 def _plain_row(data: Sequence[Any], place: int) -> tuple[Row, int] | None:
     """A row of numbers and quoted strings, with one section's literal at most, and the place after it; None for any other."""
     first, section = data[place], None
