@@ -20,14 +20,14 @@ class Authority:
     def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        made = _builder(self._name, self._name, self._key)
+        made = _builder(self._name, self._name, self._key, self._key)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         made = made.add_extension(_usage(signs=True), critical=True)
         self.ca = made.sign(self._key, hashes.SHA256()).public_bytes(_PEM).decode()
 
     def issue(self, *names: str, days: float = 1) -> str:
         key = ec.generate_private_key(ec.SECP256R1())
-        made = _builder(_name(names[0]), self._name, key, days)
+        made = _builder(_name(names[0]), self._name, key, self._key, days)
         made = made.add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         signed = made.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
@@ -47,12 +47,19 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 1
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    days: float = 1,
 ) -> x509.CertificateBuilder:
+    """Names both keys (RFC 5280 §4.2.1.1 and 2), which Python insists on since 3.13."""
     until = datetime.now(UTC) + timedelta(days=days)
-    return x509.CertificateBuilder(
+    made = x509.CertificateBuilder(
         issuer, subject, key.public_key(), x509.random_serial_number(), until - timedelta(days=30), until
     )
+    made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    return made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
 
 
 def _name(name: str) -> x509.Name:
