@@ -33,6 +33,8 @@ def test_what_is_no_folder_is_left_out(flag) -> None:
 
 def test_what_makes_no_sense_is_named_as_it_came_and_hides_no_other() -> None:
     assert ["nonsense (", "INBOX"] == list(names([b"nonsense (", b'() "/" INBOX']))
+    deep = b"(" * 5000 + b")" * 5000 + b' "/" x'
+    assert [deep.decode(), "INBOX"] == list(names([deep, b'() "/" INBOX']))
 
 
 @given(st.lists(st.binary() | st.none() | st.tuples(st.binary(), st.binary())))
