@@ -9,13 +9,12 @@ DEEP: Final = 20  # comments in comments, from which on nobody means a comment
 
 _SPACE: Final = re.compile(r"[\s\x00]+")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
-_ENCODED: Final = re.compile(r"=\?[^?\s]{1,60}\?[bBqQ]\?[^?\r\n]*+\?=")
+_ENCODED: Final = re.compile(r'=\?[^?\s]{1,60}\?[bBqQ]\?[^?\r\n<>"]*+\?=')
 _ANGLE: Final = re.compile(r'<((?:"(?:[^"\\]++|\\.)*+"|[^<>"]++)*+)>', re.DOTALL)
 _OPEN_ANGLE: Final = re.compile(r"<([^<>,;\s]*+)")
 _WORD: Final = re.compile(r'[^\s\x00"(<>,;:=]++')
 _PAREN: Final = re.compile(r"\\.|[()]", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
-_ROUTE: Final = re.compile(r"@[^:]*+:")
 _AROUND: Final = re.compile(r"(?<![\s\x00])[\s\x00]*+([@.])[\s\x00]*+")  # a run of spaces is looked at from its start only
 
 
@@ -48,8 +47,9 @@ class _Mailbox:
 def read_list(text: str) -> Iterator[Found]:
     """The mailboxes of a header's value, those of groups without their group.
 
-    What is in angle brackets is the address, and all else is its name, whatever it looks like; of several in brackets the last
-    is the address. No encoded word is decoded before the list is taken apart (RFC 2047 §6.2), so none can hold an address.
+    What is in angle brackets is the address, and all else is its name, whatever it looks like. Where nothing is as it should
+    be, the address is the one that OpenDMARC checks: of several in brackets the first, else the last. No encoded word is
+    decoded before the list is taken apart (RFC 2047 §6.2), so none can hold an address.
     """
     return _List(text).mailboxes()
 
@@ -119,10 +119,11 @@ class _List:
             into.odd = True
             found = self._taken(_OPEN_ANGLE)
         if found is not None and (found[1] or found[0] == "<>"):
-            if into.angle is not None:
+            if into.angle:
                 into.odd = True
-                into.pieces.append(_Piece(f"<{into.angle}>", apart=True))
-            into.angle = found[1]
+                into.pieces.append(_Piece(found[0], apart=True))
+            else:
+                into.angle = found[1]
 
     def _comment(self, of: _Mailbox) -> str | None:
         """A comment, with those in it; None for one without an end."""
@@ -147,6 +148,7 @@ def _judged(mailbox: _Mailbox) -> Iterator[Found]:
     """The mailbox that is meant; nothing where nothing stands between two separators."""
     if mailbox.angle is not None:
         odd = mailbox.odd or any(each.plain and "@" in each.text for each in mailbox.pieces)
+        odd |= "," in mailbox.angle and not mailbox.angle.startswith(("@", '"'))
         name = _shown(mailbox.pieces) or " ".join(mailbox.comments)
         yield Found(name, _bare(mailbox.angle), odd)
     elif mailbox.pieces or mailbox.comments:
@@ -192,6 +194,6 @@ def _shown(pieces: Sequence[_Piece]) -> str:
 def _bare(address: str) -> str:
     """An address without white space around its signs and without the route to it (RFC 5322 §4.4)."""
     if '"' not in address:
-        address = _AROUND.sub(r"\1", address.strip(" \t\r\n\0"))
-        address = address[route.end() :] if (route := _ROUTE.match(address)) else address
+        local, at, domain = _AROUND.sub(r"\1", address).rpartition("@")
+        address = local[max(local.rfind(","), local.rfind(":")) + 1 :] + at + domain
     return address.strip(" \t\r\n\0")
