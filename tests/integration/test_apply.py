@@ -100,6 +100,16 @@ def cli(database, *arguments: object, url: str | None = None) -> Result:
     return CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
 
 
+def test_what_may_be_a_mistake_is_told_on_stderr_and_applied(apply, database, tmp_path) -> None:
+    said = "endpoints: [{tenant: acme, name: out, url: 'http://10.1.2.3/', secrets: ['" + ONE + "']}]\n"
+    apply("tenants: [{name: acme}]\n" + said)
+
+    applied = cli(database, "apply", tmp_path / "waxseal.yaml")
+
+    assert (0, "2 unchanged\n") == (applied.exit_code, applied.stdout)
+    assert applied.stderr.startswith(f"Warning: {tmp_path / 'waxseal.yaml'}:2: endpoints[0].url: nothing is sent to 10.1.2.3")
+
+
 def test_what_the_file_says_is_what_processes_read(apply, database) -> None:
     apply()
 
@@ -503,7 +513,7 @@ def test_the_command_shows_what_changed_and_the_made_secret_once(database, tmp_p
     assert "whsec_" not in dry.output
     assert "created  endpoint  acme/billing" in first.output
     assert 1 == first.output.count("whsec_")
-    assert "6 unchanged\n" == second.output
+    assert "6 unchanged\n" == second.stdout
 
 
 def test_the_command_says_everything_that_is_wrong_and_ends_with_2(database, tmp_path) -> None:
