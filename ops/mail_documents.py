@@ -31,8 +31,13 @@ class Mail:
     made_at: str | None
 
 
-def find_mail(engine: Engine, settings: Settings, tenant: str, event_id: str, source: str | None = None) -> Mail:
-    """The mail with that event id. Raises `OpsError` when there is none, or no mail, or several, or when it was erased."""
+def find_mail(
+    engine: Engine, settings: Settings, tenant: str, event_id: str, source: str | None = None, origin: str | None = None
+) -> Mail:
+    """The mail with that event id. Raises `OpsError` when there is none, or no mail, or several, or when it was erased.
+
+    An event that an AMQP or HTTP sender gave a CloudEvents `source` of its own is found with that as `origin` only.
+    """
     with snapshot(engine) as conn:
         keys = tenant_keys(conn, settings)
         if keys is None:
@@ -40,9 +45,15 @@ def find_mail(engine: Engine, settings: Settings, tenant: str, event_id: str, so
         if known_tenant(conn, tenant) not in keys:
             raise OpsError(f"tenant {tenant} is not configured any more, so its events cannot be found by their ids")
         names = [source] if source else mail_documents.sources(conn, tenant)
-        rows = mail_documents.find(conn, [fingerprint(keys[tenant], name, event_id) for name in names])
+        rows = mail_documents.find(conn, [fingerprint(keys[tenant], name, event_id, origin) for name in names])
+        if not rows and origin:  # as earlier versions recorded it
+            formers = mail_documents.find(conn, [fingerprint(keys[tenant], name, event_id) for name in names])
+            rows = [row for row in formers if row["is_erased"] or orjson.loads(row["attributes"]).get("origin") == origin]
     if not rows:
-        raise OpsError(f"tenant {tenant} has no event {event_id!r:.200}; `waxseal timeline {tenant} SUBJECT` shows ids")
+        raise OpsError(
+            f"tenant {tenant} has no event {event_id!r:.200}{f' of {origin}' if origin else ''}; `waxseal timeline {tenant} "
+            "SUBJECT` shows ids, and the origins that --origin asks for"
+        )
     if len(rows) > 1:
         came = ", ".join(sorted(str(row["source"]) for row in rows))
         raise OpsError(f"{event_id!r:.200} came through {came}: say which with --source")

@@ -76,6 +76,9 @@ INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingr
 BATCH_MESSAGES = histogram("dedupe_batch_messages", "Messages in one batch of the ingest worker.", BATCH_SIZES)
 BATCH_SECONDS = histogram("dedupe_batch_duration_seconds", "One batch, from its first message to COMMIT.", WORK_SECONDS)
 DEDUPE_MESSAGES = counter("dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate"))
+DEDUPE_CONFLICTS = counter(
+    "dedupe_conflicts_total", "Duplicates whose content is not what was recorded under their id.", source=SOURCES
+)
 CHAIN_APPEND_SECONDS = histogram("chain_append_duration_seconds", "Extending the chains of one batch.", WORK_SECONDS)
 CHAIN_LOCK_SECONDS = histogram("chain_lock_wait_seconds", "Waiting for the heads of one batch.", WORK_SECONDS)
 
@@ -180,6 +183,11 @@ def observe_rejected(source: str, reason: str) -> None:
     source = closed(source, SOURCES)
     INGEST_MESSAGES.labels(source, "rejected").inc()
     INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
+
+
+def observe_conflict(source: str) -> None:
+    """Count one duplicate whose content is not what was recorded."""
+    DEDUPE_CONFLICTS.labels(closed(source, SOURCES)).inc()
 
 
 def observe_batch(

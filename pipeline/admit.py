@@ -1,12 +1,11 @@
 """Room 2, admit: a message becomes events, or is rejected with a reason."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import cloudevents
-from pipeline.dedupe import chain_key, fingerprint
+from pipeline.dedupe import DEFAULT_TYPE, chain_key, fingerprint, identity, name_origin
 from pipeline.errors import Rejected
 from pipeline.moments import moment
 from pipeline.rules import Reader
@@ -17,7 +16,6 @@ from schemas.message import Message
 from schemas.source import Source
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-DEFAULT_TYPE = "message.received"
 
 Draft = tuple[dict[str, str], bytes]
 
@@ -26,25 +24,23 @@ def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
     """The events of `message`: one, or as many as a CloudEvents batch holds; all or none.
 
     Raises `Rejected`. An event without a time takes `now`; one whose `source` attribute names something else than the source
-    it came through keeps that name as the extension `origin`, because only the former has been proved. The event of a message
-    whose body is in the blob store has that `blob` and, until somebody fetches it, no body.
+    it came through keeps that name as the extension `origin`, because only the former has been proved; both are part of its
+    identity. The event of a message whose body is in the blob store has that `blob` and, until somebody fetches it, no body.
     """
     source = _source_of(message, catalog)
     size = message.size
     if size > source.max_body:
         raise Rejected("too_large", f"{size} bytes; source {source.name} takes {source.max_body}")
-    key = catalog.tenants[source.tenant]
-    if message.headers and CLAIM in message.headers:
-        return [_claimed(message, source, key, now)]
-    return [_event(source, key, attributes, body, now) for attributes, body in _drafts(message, source)]
+    claimed = _claimed(message) if message.headers and CLAIM in message.headers else None
+    return [_event(source, catalog, attributes, body, now, claimed) for attributes, body in _drafts(message, source)]
 
 
-def _claimed(message: Message, source: Source, key: bytes, now: datetime) -> Event:
+def _claimed(message: Message) -> str:
+    """The reference of the body in the blob store."""
     blob = message.blob
     if blob is None or message.body or blob.size <= LARGEST_INLINE:
         raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a large body: leave it out")
-    ((attributes, body),) = _drafts(message, source)
-    return replace(_event(source, key, attributes, body, now), blob=blob.reference)
+    return blob.reference
 
 
 def _source_of(message: Message, catalog: Catalog) -> Source:
@@ -96,15 +92,12 @@ def _overrule(attributes: dict[str, str], source: Source, reader: Reader) -> Non
         attributes["time"] = at
 
 
-def _event(source: Source, key: bytes, attributes: dict[str, str], body: bytes, now: datetime) -> Event:
+def _event(source: Source, catalog: Catalog, attributes: dict[str, str], body: bytes, now: datetime, blob: str | None) -> Event:
     if not attributes.get("id"):
         raise Rejected("missing_id", "an event needs an id: CloudEvents id, property message_id, or the source's id rule")
     if not attributes.get("subject"):
         raise Rejected("missing_subject", "an event needs a subject: CloudEvents subject, header subject, or the source's rule")
-    origin = attributes.get("source", source.name)
-    if origin != source.name:
-        attributes.setdefault("origin", origin)
-    attributes["source"] = source.name
+    name_origin(attributes, source)
     attributes["specversion"] = attributes.get("specversion", "1.0")
     if not attributes.get("type"):
         attributes["type"] = DEFAULT_TYPE
@@ -115,13 +108,12 @@ def _event(source: Source, key: bytes, attributes: dict[str, str], body: bytes, 
     else:
         attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     cloudevents.check(attributes)
-    return Event(
-        source.tenant,
-        attributes,
-        body,
-        fingerprint(key, source.name, attributes["id"]),
-        chain_key(key, attributes["subject"]),
-    )
+    key = catalog.tenants[source.tenant]
+    ours = chain_key(key, attributes["subject"])
+    if attributes.get("origin") and source.tenant in catalog.before_origins:
+        former = fingerprint(key, source.name, attributes["id"])
+        return Event(source.tenant, attributes, body, identity(key, attributes), ours, blob, former)
+    return Event(source.tenant, attributes, body, identity(key, attributes), ours, blob)
 
 
 def _rfc3339(timestamp: int | None) -> str | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from pipeline.chain import SALT_BYTES, extend_all
-from pipeline.dedupe import first_of_each, unknown
+from pipeline.dedupe import Conflict, first_of_each, looked_up, sift
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
 from pipeline.store import deliveries, ledger, mail_documents, turns
@@ -21,24 +21,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What one batch came to: the new entries in chain order, the number of duplicates, of deliveries planned."""
+    """What one batch came to: the new entries in chain order, the number of duplicates, of deliveries planned.
+
+    `conflicts` are those of the duplicates whose content is not what was recorded.
+    """
 
     entries: Sequence[Entry]
     duplicates: int
     planned: int
+    conflicts: Sequence[Conflict] = ()
 
 
 def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions, now: datetime) -> Appended:
     """Records each new event of `events` once, in their order within each chain, and plans its deliveries.
 
     Runs in the caller's transaction and holds the heads of all touched chains until it ends: nothing is durable before
-    COMMIT. An event whose (tenant, source, id) is in the ledger, or earlier in `events`, is a duplicate. A writer that records
-    the same event at the same time makes this raise a unique violation: roll back and append again.
+    COMMIT. An event whose (tenant, source, origin, id) is in the ledger, or earlier in `events`, is a duplicate. A writer that
+    records the same event at the same time makes this raise a unique violation: roll back and append again.
     """
-    fresh = first_of_each(events)
-    fresh = unknown(fresh, ledger.known_fingerprints(conn, [event.fingerprint for event in fresh]))
+    firsts = first_of_each(events)
+    known = ledger.known_fingerprints(conn, looked_up(firsts))
+    sifted = sift(events, firsts, ledger.recorded(conn, known) if known else {})
+    fresh = sifted.fresh
     if not fresh:
-        return Appended((), len(events), 0)
+        return Appended((), len(events), 0, sifted.conflicts)
     subjects = {event.chain_key: (event.tenant, event.subject) for event in fresh}
     ledger.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
     heads = ledger.lock_heads(conn, subjects)
@@ -50,7 +56,7 @@ def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions,
     ledger.move_heads(conn, moved)
     planned = _in_turn(conn, plan(entries, subscribed))
     deliveries.insert_planned(conn, planned, now)
-    return Appended(entries, len(events) - len(entries), len(planned))
+    return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
 
 
 def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:

@@ -1,16 +1,68 @@
-"""Room 4, dedupe: the same (tenant, source, id) is recorded once."""
+"""Room 4, dedupe: the same (tenant, source, origin, id) is recorded once, and what differs in a duplicate is told."""
 
-from collections.abc import Iterable, Set
-from hashlib import blake2b
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
 
 from schemas.event import Event
+from schemas.source import Source
+
+DEFAULT_TYPE = "message.received"  # of a message through AMQP that says no type
 
 LENGTH = 4  # bytes before each field, so that no two lists of fields share one preimage
 
 
-def fingerprint(key: bytes, source: str, event_id: str) -> bytes:
-    """16 bytes that are the same for the same (tenant, source, id) and tell nothing of the id without the tenant's `key`."""
-    return _keyed(key, b"fingerprint", source, event_id)
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What two events of one identity are compared by: the SHA-256 of the body, the type and the subject."""
+
+    body: bytes
+    type: str
+    subject: str
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A duplicate that is not recorded, and whose content is not what was recorded under its identity."""
+
+    event: Event
+    recorded: Content
+    arrived: Content
+    differs: Sequence[str]  # of `body`, `type`, `subject`
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """A batch: the events to record, in their order, and the duplicates that differ from what was recorded."""
+
+    fresh: Sequence[Event]
+    conflicts: Sequence[Conflict] = ()
+
+
+def fingerprint(key: bytes, source: str, event_id: str, origin: str | None = None) -> bytes:
+    """16 bytes that are the same for the same (tenant, source, origin, id) and tell nothing of it without the tenant's `key`.
+
+    Without an origin, which is the CloudEvents `source` that the sender gave, they are those of (tenant, source, id).
+    """
+    return _keyed(key, b"fingerprint", source, origin, event_id) if origin else _keyed(key, b"fingerprint", source, event_id)
+
+
+def identity(key: bytes, attributes: Mapping[str, str]) -> bytes:
+    """The fingerprint of an event with these attributes."""
+    return fingerprint(key, attributes["source"], attributes["id"], attributes.get("origin"))
+
+
+def name_origin(attributes: dict[str, str], source: Source) -> None:
+    """Makes `source` the name that an event came through, which has been proved; what the sender called itself is its `origin`.
+
+    An extension `origin` of the sender's own gives way to that, or two senders that agree on it would share their ids; one that
+    the source's rules say does not.
+    """
+    claimed = attributes.get("source") or source.name
+    if claimed != source.name and ("origin" not in source.extensions or "origin" not in attributes):
+        attributes["origin"] = claimed
+    attributes["source"] = source.name
 
 
 def chain_key(key: bytes, subject: str) -> bytes:
@@ -18,17 +70,86 @@ def chain_key(key: bytes, subject: str) -> bytes:
     return _keyed(key, b"chain", subject)
 
 
-def first_of_each(events: Iterable[Event]) -> list[Event]:
-    """The events without those that repeat an earlier one of the same batch, in their order."""
+def first_of_each(events: Iterable[Event]) -> dict[bytes, Event]:
+    """By fingerprint, in their order, the events without those that repeat an earlier one of the same batch."""
     firsts: dict[bytes, Event] = {}
     for event in events:
         firsts.setdefault(event.fingerprint, event)
-    return list(firsts.values())
+    return firsts
 
 
-def unknown(events: Iterable[Event], known: Set[bytes]) -> list[Event]:
-    """The events whose fingerprint is not in `known`, in their order."""
-    return [event for event in events if event.fingerprint not in known]
+def looked_up(firsts: Mapping[bytes, Event]) -> list[bytes]:
+    """The fingerprints to look up for a batch: of each event, and its former one where it may be recorded under that."""
+    formers = [event.former for event in firsts.values() if event.former is not None]
+    return [*firsts, *formers] if formers else list(firsts)
+
+
+def sift(events: Sequence[Event], firsts: Mapping[bytes, Event], recorded: Mapping[bytes, Content | None]) -> Sifted:
+    """What of `events` is to be recorded, given what is `recorded` under the fingerprints that were looked up.
+
+    A content of None was erased: then nothing can be compared, and an event that may be recorded under its former fingerprint
+    is held to be.
+    """
+    known = {key: found for key, event in firsts.items() if (found := _found(event, recorded))} if recorded else {}
+    fresh = [event for key, event in firsts.items() if key not in known]
+    if len(fresh) == len(events):
+        return Sifted(fresh)
+    conflicts = []
+    for event in events:
+        first = firsts[event.fingerprint]
+        if event.fingerprint in known:
+            (content,) = known[event.fingerprint]
+        elif event is not first:
+            content = content_of(first)
+        else:
+            continue
+        if content is not None and (conflict := _conflict(event, content)):
+            conflicts.append(conflict)
+    return Sifted(fresh, conflicts)
+
+
+def content_of(event: Event) -> Content:
+    """The content of an event."""
+    attributes = event.attributes
+    body = bytes.fromhex(event.blob.partition(":")[2]) if event.blob else sha256(event.body).digest()
+    return Content(body, attributes["type"], attributes["subject"], attributes.get("origin"))
+
+
+def digest(key: bytes, content: Content) -> str:
+    """Names a content in a log: the same for the same, and mute without the tenant's `key`, also when the content is erased."""
+    return _keyed(key, b"content", content.body.hex(), content.type, content.subject).hex()
+
+
+def _found(event: Event, recorded: Mapping[bytes, Content | None]) -> tuple[Content | None] | None:
+    """The content that is recorded for `event`; None if it is not recorded."""
+    if event.fingerprint in recorded:
+        return (recorded[event.fingerprint],)
+    if event.former is not None and event.former in recorded:
+        content = recorded[event.former]
+        if content is None or content.origin == event.attributes.get("origin"):
+            return (content,)
+    return None
+
+
+def _conflict(event: Event, content: Content) -> Conflict | None:
+    """How `event` differs from what is recorded of it, if it does.
+
+    Compared is what the same message has each time it is sent: the body, and the type and the subject where both have one from
+    the sender. What we put in the place of one that is missing is no content; neither are the time, which may be that of
+    arrival or of this try, the trace, which is of this try, and other extensions, which may count tries.
+    """
+    arrived = content_of(event)
+    source = event.attributes["source"]
+    differs = ["body"] if arrived.body != content.body else []
+    if _differ(arrived.type, content.type, (DEFAULT_TYPE, f"{source}.received")):
+        differs.append("type")
+    if _differ(arrived.subject, content.subject, (source,)):
+        differs.append("subject")
+    return Conflict(event, content, arrived, differs) if differs else None
+
+
+def _differ(one: str, other: str, defaults: Collection[str]) -> bool:
+    return one != other and one not in defaults and other not in defaults
 
 
 def _keyed(key: bytes, purpose: bytes, *fields: str) -> bytes:

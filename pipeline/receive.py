@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import orjson
 
 from pipeline import cloudevents
+from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
 from pipeline.kinds import KINDS, Headers
 from pipeline.moments import moment
@@ -59,10 +60,7 @@ def _completed(
     attributes.update(_ruled(source, Reader(headers, body)))
     if fresh_id is not None:
         _guess(attributes, source, headers, body, fresh_id)
-    origin = attributes.get("source") or source.name
-    if origin != source.name:
-        attributes.setdefault("origin", origin)  # only the name it came through has been proved
-    attributes["source"] = source.name
+    name_origin(attributes, source)
     attributes["specversion"] = attributes.get("specversion", "1.0")
     attributes["subject"] = attributes.get("subject") or source.name
     attributes["datacontenttype"] = attributes.get("datacontenttype") or headers.get("content-type") or DEFAULT_CONTENT_TYPE

@@ -13,7 +13,7 @@ and for every entry of it, in order,
  (5) the entry's columns, and the tenant of its chain, say what the envelope says;
  (6) the content is there, its body in the row or in the blob store, and the envelope commits to it;
  (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject say what they say;
- (8) the fingerprint is that of its tenant's key, source and id;
+ (8) the fingerprint is that of its tenant's key, source, origin and id, or, as earlier versions made it, without the origin;
 
 and at the end of the chain
 
@@ -35,7 +35,7 @@ from sqlalchemy import Connection
 
 from pipeline.chain import entry_hash
 from pipeline.cloudevents import instant
-from pipeline.dedupe import chain_key, fingerprint
+from pipeline.dedupe import chain_key, fingerprint, identity
 from pipeline.errors import BlobLost, Rejected, Unreadable
 from pipeline.proof import Finding, Thread, check_content, read_attributes, read_envelope
 from pipeline.store import scan
@@ -173,14 +173,14 @@ class _Verifier:
         yield from self._fingerprint(entry, envelope["tenant"], attributes)
 
     def _fingerprint(self, entry: StoredEntry, tenant: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
-        """(8) the fingerprint is that of its tenant's key, source and id."""
+        """(8) the fingerprint is that of its tenant's key, source, origin and id, or without the origin."""
         if self._keys is None:
             return
         key = self._keys.get(tenant)
         if key is None:
             yield "fingerprint", f"there is no tenant {tenant}"
-        elif entry.fingerprint != fingerprint(key, attributes["source"], attributes["id"]):
-            yield "fingerprint", "it is not that of the entry's tenant, source and id"
+        elif entry.fingerprint not in (identity(key, attributes), fingerprint(key, attributes["source"], attributes["id"])):
+            yield "fingerprint", "it is not that of the entry's tenant, source, origin and id"
 
 
 def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:

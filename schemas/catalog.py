@@ -1,6 +1,6 @@
 """The catalog: everything configured, as one immutable snapshot with a version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from schemas.endpoint import Endpoint
@@ -15,6 +15,7 @@ class Catalog:
     tenants: Mapping[str, bytes] = field(repr=False)  # name -> key of its fingerprints, 32 bytes
     sources: Mapping[tuple[str, str], Source]  # (tenant, name)
     endpoints: Mapping[int, Endpoint]  # by id; removed ones included, for their remaining deliveries
+    before_origins: Set[str] = frozenset()  # tenants whose oldest events may be recorded under fingerprints without an origin
 
     def subscribers(self, tenant: str) -> tuple[Endpoint, ...]:
         """The endpoints of `tenant` that new events are planned for."""

@@ -11,9 +11,10 @@ REQUIRED = ("id", "source", "specversion", "type", "subject", "time", "dataconte
 class Event:
     """One admitted event: its CloudEvents attributes, values strings only, and its body as received.
 
-    `fingerprint` (16 bytes) is the same for every redelivery of the same (tenant, source, id); `chain_key` (16 bytes) for
-    every event of the same (tenant, subject). With a `blob`, which is the reference of one, the body is kept there and not in
-    the ledger's row; it must be in hand all the same when the event is appended, because the entry commits to it.
+    `fingerprint` (16 bytes) is the same for every redelivery of the same (tenant, source, origin, id); `chain_key` (16 bytes)
+    for every event of the same (tenant, subject). With a `blob`, which is the reference of one, the body is kept there and not
+    in the ledger's row; it must be in hand all the same when the event is appended, because the entry commits to it. `former`
+    is the fingerprint without the origin, under which an earlier version may have recorded the event.
     """
 
     tenant: str
@@ -22,6 +23,7 @@ class Event:
     fingerprint: bytes
     chain_key: bytes
     blob: str | None = None
+    former: bytes | None = None
 
     @property
     def id(self) -> str:

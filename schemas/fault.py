@@ -18,7 +18,7 @@ FaultKind = Literal[
     "content_column",  # a column of the content says something else than the attributes
     "content_without_entry",
     "subject",  # the entry is about something else than its chain
-    "fingerprint",  # not that of its tenant, source and id
+    "fingerprint",  # not that of its tenant, source, origin and id
     "head",  # the chain's row does not name its last entry
     "chain_row",  # the chain's row says something that its own key, or its entries, contradict
     "chain_row_missing",

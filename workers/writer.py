@@ -26,6 +26,7 @@ from schemas.deadletter import DeadLetter
 from schemas.event import Event
 from schemas.message import Message
 from workers.bodies import exchanged
+from workers.notices import Notices
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Writer:
         self._catalog: Catalog = EMPTY
         self._subscribed: Subscriptions = {}
         self._checked = float("-inf")
+        self._notices = Notices(engine)
         self.trouble: str | None = None  # why nothing can be written just now
 
     def judge(self, message: Message) -> Judged:
@@ -143,6 +145,7 @@ class Writer:
         metrics.observe_batch(new, all_of - new, seconds=done - began, append=append_seconds)
         for letter in letters:
             _report(letter, self._kind(letter.tenant or "", letter.source or ""))
+        self._notices.conflicts(appended.conflicts, self._catalog)
         log.debug(
             "batch_appended",
             messages=len(batch),

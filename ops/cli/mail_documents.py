@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 @click.argument("tenant")
 @click.argument("id_", metavar="ID")
 @click.option("--source", help="The mailbox or source that it came through, if it came through several.")
+@click.option("--origin", help="What its sender called itself (CloudEvents source), if the timeline shows an origin.")
 @click.option("--again", is_flag=True, help="Read the mail anew instead of showing what was read before.")
 @JSON
 @DATA
-def show(tenant: str, id_: str, source: str | None, again: bool, as_json: bool, data: Path) -> None:
+def show(tenant: str, id_: str, source: str | None, origin: str | None, again: bool, as_json: bool, data: Path) -> None:
     """Show what was read out of a mail: whom from, what about, attachments, verdicts, and everything odd.
 
     Example: waxseal mail show acme sha256:3f2a... --json
@@ -35,7 +36,7 @@ def show(tenant: str, id_: str, source: str | None, again: bool, as_json: bool, 
 
     settings = settings_for(data, "database_url")
     with open_engine(settings) as engine:
-        found = find_mail(engine, settings, tenant, id_, source)
+        found = find_mail(engine, settings, tenant, id_, source, origin)
         document = found.document
         if again or document is None:
             document = _made(found, engine, settings)

@@ -12,7 +12,7 @@ from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
 # One row: read with every batch, so that a change takes effect with the next.
 VERSION = text("SELECT version FROM catalog")
 
-TENANTS = text("SELECT name, fingerprint_key FROM tenant ORDER BY id")
+TENANTS = text("SELECT name, fingerprint_key, before_origins FROM tenant ORDER BY id")
 
 SOURCES = text("""
     SELECT tenant.name AS tenant, source.name, kind, secrets, settings
@@ -36,14 +36,15 @@ def load(conn: Connection, decrypt: Decrypt) -> Catalog:
     The version is read first: a change in between makes the next comparison read again, never keep what is old.
     """
     current = version(conn)
-    tenants = {name: decrypt(key) for name, key in conn.execute(TENANTS)}
+    tenants = conn.execute(TENANTS).all()
     sources = [_source(row._mapping, decrypt) for row in conn.execute(SOURCES)]  # noqa: SLF001
     endpoints = [endpoint_of(row._mapping, decrypt) for row in conn.execute(ENDPOINTS)]  # noqa: SLF001
     return Catalog(
         current,
-        tenants,
+        {row.name: decrypt(row.fingerprint_key) for row in tenants},
         {(source.tenant, source.name): source for source in sources},
         {each.id: each for each in endpoints},
+        {row.name for row in tenants if row.before_origins},
     )
 
 

@@ -1,15 +1,25 @@
 """Statements on chains, entries and content."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, text
+import orjson
+from sqlalchemy import Connection, Row, text
 
 from pipeline.cloudevents import instant
+from pipeline.dedupe import Content
 from pipeline.store.copy import copy_rows, int8, timestamp
 from schemas.entry import Entry, Head
 
 # One look-up for the whole batch; one key column, so there is only one index to take.
 KNOWN_FINGERPRINTS = text("SELECT uuid_send(fingerprint) FROM entry WHERE fingerprint = ANY(CAST(:keys AS uuid[]))")
+
+# Of duplicates only; their bodies stay here. Erased content is NULL.
+RECORDED = text("""
+    SELECT uuid_send(fingerprint) AS fingerprint, attributes, blob, digest FROM entry
+    LEFT JOIN LATERAL (SELECT attributes, blob, sha256(body) AS digest FROM content
+                       WHERE content.chain_id = entry.chain_id AND content.seq = entry.seq LIMIT 1) AS found ON true
+    WHERE fingerprint = ANY(CAST(:keys AS uuid[]))""")
 
 # Which chains exist, without locks: new ones must be made before any head is locked, or two batches could deadlock.
 KNOWN_CHAINS = text("SELECT uuid_send(key) FROM chain WHERE key = ANY(CAST(:keys AS uuid[]))")
@@ -47,6 +57,18 @@ def uuids(keys: Iterable[bytes]) -> str:
 def known_fingerprints(conn: Connection, fingerprints: Collection[bytes]) -> set[bytes]:
     """Those of `fingerprints` that are in the ledger, as this transaction sees it."""
     return set(conn.execute(KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}).scalars())
+
+
+def recorded(conn: Connection, fingerprints: Collection[bytes]) -> dict[bytes, Content | None]:
+    """What is recorded under those of `fingerprints` that are in the ledger; None where it was erased."""
+    rows = conn.execute(RECORDED, {"keys": uuids(fingerprints)})
+    return {row.fingerprint: None if row.attributes is None else _content(row) for row in rows}
+
+
+def _content(row: Row[Any]) -> Content:
+    attributes = orjson.loads(row.attributes)
+    body = bytes.fromhex(row.blob.partition(":")[2]) if row.blob else row.digest
+    return Content(body, attributes["type"], attributes["subject"], attributes.get("origin"))
 
 
 def make_chains(conn: Connection, subjects: Mapping[bytes, tuple[str, str]], random: bytes) -> None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -17,9 +18,13 @@ from ops.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
 from pipeline.admit import admit
 from pipeline.append import Appended, append
 from pipeline.fanout import subscriptions
+from pipeline.store.scan import Scope
+from pipeline.verify import verify
+from schemas.blob import LARGEST_INLINE, name
 from schemas.catalog import Catalog
 from schemas.endpoint import Endpoint
 from schemas.event import Event
+from schemas.fault import Fault
 from schemas.message import Message
 from schemas.source import Source
 
@@ -128,6 +133,65 @@ def test_the_same_id_from_another_source_or_tenant_is_another_event(database, en
     appended = record(engine, event("e-1"), event("e-1", source="acme.shop"), event("e-1", source="other.orders"))
 
     assert (3, 0) == (len(appended.entries), appended.duplicates)
+
+
+def from_origin(origin: str, body: bytes = b"{}", catalog: Catalog = CATALOG) -> Event:
+    headers = {"cloudEvents:id": "e-1", "cloudEvents:source": origin, "cloudEvents:type": "t", "cloudEvents:subject": "s"}
+    return admit(Message("acme.orders", body, headers=headers), catalog, NOW)[0]
+
+
+def test_the_same_id_from_another_origin_is_another_event(database, engine) -> None:
+    appended = record(engine, event("e-1"), from_origin("/one"), from_origin("/two"), from_origin("/one"))
+    again = record(engine, event("e-1"), from_origin("/one"), from_origin("/two"))
+
+    assert (3, 1, 0, 3) == (len(appended.entries), appended.duplicates, len(again.entries), again.duplicates)
+    assert ([], []) == (list(appended.conflicts), list(again.conflicts))
+
+
+def test_what_was_recorded_before_an_origin_counted_is_not_recorded_again(database, engine) -> None:
+    upgraded = replace(CATALOG, before_origins=frozenset({"acme"}))
+    old = from_origin("/one", catalog=upgraded)
+    assert old.former is not None
+    record(engine, replace(old, fingerprint=old.former))
+
+    same, other = record(engine, old), record(engine, from_origin("/two", catalog=upgraded))
+    altered = record(engine, from_origin("/one", b"other", upgraded))
+
+    assert (0, 1) == (len(same.entries), same.duplicates)
+    assert (1, 0) == (len(other.entries), other.duplicates)
+    assert ([], [["body"]]) == (list(other.conflicts), [each.differs for each in altered.conflicts])
+    with engine.connect() as conn:
+        faults: list[Fault] = []
+        verified = verify(conn, Scope(), CATALOG.tenants, lambda *_: b"", faults.append)
+    assert ([], 2) == (faults, verified.entries)
+
+
+@pytest.mark.parametrize("size", [10, LARGEST_INLINE + 1], ids=["in its row", "in the blob store"])
+def test_a_duplicate_of_other_content_is_told_with_both_digests(database, engine, size) -> None:
+    def sized(letter: bytes) -> Event:
+        body = letter * size
+        return replace(event("e-1", body=body), blob=name(body).reference if size > LARGEST_INLINE else None)
+
+    record(engine, sized(b"x"))
+    same, other = record(engine, sized(b"x")), record(engine, sized(b"y"))
+
+    assert [] == list(same.conflicts)
+    (conflict,) = other.conflicts
+    assert (["body"], sha256(b"x" * size).digest(), sha256(b"y" * size).digest()) == (
+        conflict.differs,
+        conflict.recorded.body,
+        conflict.arrived.body,
+    )
+
+
+def test_of_a_duplicate_whose_content_is_gone_nothing_is_told(database, engine) -> None:
+    record(engine, event("e-1"))
+    with database.connect() as owner:
+        owner.execute("DELETE FROM content")
+
+    again = record(engine, event("e-1", body=b"other"))
+
+    assert (1, []) == (again.duplicates, list(again.conflicts))
 
 
 def test_the_same_subject_of_two_tenants_is_two_chains(database, engine) -> None:

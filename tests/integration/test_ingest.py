@@ -1,11 +1,14 @@
 """The ingest worker as a process of its own, between a real broker and a real database."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from urllib.request import urlopen
 
 import pika
 import psycopg
@@ -67,6 +70,20 @@ def start(servers: PrivateServers, database) -> Iterator[Callable[..., subproces
     for process in processes:
         process.kill()
         process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def metrics_of(port: int) -> str:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 def attributes(database) -> list[dict[str, str]]:
@@ -175,6 +192,24 @@ def test_one_poisoned_message_is_buried_alone_and_the_others_of_its_batch_are_re
 
     assert [("append", "poison")] == buried(database)
     assert [("e-33", "cannot be stored")] == database.rows("SELECT event_id, detail FROM dead_letter")
+
+
+def test_a_duplicate_of_other_content_is_counted_and_told_once(database, start, publish) -> None:
+    port = free_port()
+    start(WAXSEAL_METRICS_PORT=str(port))
+    publish(b"first", message_id="e-1", headers={"subject": "s"})
+    wait_for(lambda: by_id(database))
+    for body in (b"first", b"second", b"third"):
+        publish(body, message_id="e-1", headers={"subject": "s"})
+
+    wait_for(lambda: 'waxseal_dedupe_conflicts_total{source="amqp"} 2.0' in metrics_of(port))
+
+    told = "SELECT operator_event.kind, tenant, name, detail FROM operator_event JOIN source ON source.id = source_id"
+    wait_for(lambda: database.rows(told))
+    ((kind, tenant, source, detail),) = database.rows(told)
+    assert ("duplicate_differs", "acme", "orders") == (kind, tenant, source)
+    assert re.search(r"differs=body recorded=[0-9a-f]{32} arrived=[0-9a-f]{32}", detail)
+    assert [(b"first",)] == database.rows("SELECT body FROM content")
 
 
 def test_a_new_source_and_a_new_endpoint_take_effect_without_a_restart(database, start, publish) -> None:

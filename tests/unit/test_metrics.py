@@ -17,6 +17,7 @@ DOCUMENTED = {
     "dedupe_batch_messages": ("histogram", set()),
     "dedupe_batch_duration_seconds": ("histogram", set()),
     "dedupe_messages_total": ("counter", {"result"}),
+    "dedupe_conflicts_total": ("counter", {"source"}),
     "chain_append_duration_seconds": ("histogram", set()),
     "chain_lock_wait_seconds": ("histogram", set()),
     "delivery_attempts_total": ("counter", {"transport", "outcome", "fault"}),
