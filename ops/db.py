@@ -18,6 +18,7 @@ __all__ = [
     "UNIQUE_VIOLATION",
     "Connection",
     "Engine",
+    "constraint",
     "lacks_partition",
     "make_engine",
     "passes",
@@ -89,10 +90,16 @@ def sqlstate(error: BaseException) -> str:
     return getattr(_cause(error), "sqlstate", None) or ""
 
 
+def constraint(error: BaseException) -> str | None:
+    """The constraint that `error` says was violated, if it says so."""
+    cause = _cause(error)
+    return cause.diag.constraint_name if isinstance(cause, psycopg.Error) else None
+
+
 def lacks_partition(error: BaseException) -> bool:
     """Whether a row found no partition of its table to go to; a CHECK that refuses a row names itself, unlike this."""
     cause = _cause(error)
-    return sqlstate(cause) == CHECK_VIOLATION and isinstance(cause, psycopg.Error) and cause.diag.constraint_name is None
+    return sqlstate(cause) == CHECK_VIOLATION and isinstance(cause, psycopg.Error) and constraint(cause) is None
 
 
 def passes(error: BaseException) -> bool:

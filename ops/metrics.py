@@ -34,7 +34,18 @@ from schemas.source import KINDS
 SOURCES = (*KINDS, *MAIL_KINDS, "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = ("http", "amqp", "smtp", "other")
-REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", "poison", "other")
+REJECTIONS = (
+    *Rejected.REASONS,
+    "signature",
+    "timestamp",
+    "content_type",
+    "rate_limited",
+    "too_slow",
+    "crashed",
+    "poison",
+    "chain_broken",
+    "other",
+)
 STATUSES = ("200", "202", "400", "401", "404", "405", "408", "411", "413", "415", "429", "431", "503", "500")
 BURIALS = ("exhausted", "expired", "gone", "refused", "disabled", "internal", *REJECTIONS)
 BREAKERS = get_args(Breaker)

@@ -180,6 +180,11 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def bare_environment() -> dict[str, str]:
+    """Copy it without anything of ours: what reads messages of strangers needs no keys and no passwords."""
+    return {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+
+
 def debug_wanted() -> bool:
     """Whether tracebacks are to be shown; known even when no other setting can be read."""
     return os.environ.get(f"{PREFIX}DEBUG", "").lower() in {"1", "true", "yes", "on"}

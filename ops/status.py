@@ -25,6 +25,7 @@ def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
             "deliveries_estimated": counted.estimated,
             "oldest_due_seconds": _age(counted.oldest_due),
             "dead_letters": {each.stage: each.count for each in letters},
+            "on_broken_chains": overview.on_broken_chains(conn),
             "oldest_dead_letter_seconds": _age(min((each.oldest for each in letters), default=None)),
             "disabled_endpoints": overview.disabled_endpoints(conn),
             "mailboxes": dict(mail_overview.states(conn)),

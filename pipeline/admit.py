@@ -108,6 +108,11 @@ def _event(source: Source, catalog: Catalog, attributes: dict[str, str], body: b
     else:
         attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     cloudevents.check(attributes)
+    return event_of(source, catalog, attributes, body, blob)
+
+
+def event_of(source: Source, catalog: Catalog, attributes: dict[str, str], body: bytes, blob: str | None) -> Event:
+    """The event with these attributes, which were found to be in order, and with its identity."""
     key = catalog.tenants[source.tenant]
     ours = chain_key(key, attributes["subject"])
     if attributes.get("origin") and source.tenant in catalog.before_origins:

@@ -27,3 +27,21 @@ class Entry:
     envelope: bytes
     attributes: bytes
     salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenChain:
+    """A chain whose head and entries disagree; `fault` says how."""
+
+    tenant: str
+    subject: str
+    chain_id: UUID
+    fault: str
+
+    @property
+    def detail(self) -> str:
+        """What is wrong, and what a person should do."""
+        return (
+            f"{self.fault} (chain {self.chain_id.hex}): `waxseal verify --tenant {self.tenant}` names the fault; mend it, then "
+            "`waxseal dead replay --reason chain_broken`"
+        )

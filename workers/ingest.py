@@ -32,6 +32,7 @@ from schemas.message import OTHERS, Message
 from workers import fields
 from workers.pulse import of_rabbitmq
 from workers.topology import INBOX, RECEIVED, declare
+from workers.watch import Watch
 from workers.writer import Judged, Stopped, Writer
 
 log = structlog.get_logger()
@@ -45,8 +46,9 @@ THREAD_TURN = 0.0001  # seconds one thread may keep the other waiting; the defau
 class Ingest:
     """One consumer of the inbox and the thread that writes for it."""
 
-    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event, give_way: GiveWay) -> None:
+    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event, give_way: GiveWay, watch: Watch) -> None:
         fields.install()
+        self._watch = watch
         self._give_way = give_way
         self._settings = settings
         self._writer = writer
@@ -112,6 +114,7 @@ class Ingest:
         assert self._connection is not None
         while not self._stop.is_set():
             self._beat()
+            self._watch.progress()
             if self._buffered < MAX_BUFFERED or self._in_hand is None:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
@@ -132,7 +135,8 @@ class Ingest:
             trusted=method.exchange == RECEIVED,
             others=_others(properties),
         )
-        judged = self._writer.judge(message)
+        self._watch.progress()
+        judged = self._writer.judge(message, suspect=method.redelivered)
         self._buffer.append((method.delivery_tag, judged))
         self._buffered += judged.size
 
@@ -218,19 +222,24 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     give_way = GiveWay()
     engine = make_engine(settings.database_url, pool_size=2, connections=give_way.connections)
-    writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set)
-    ingest = Ingest(settings, writer, stop, give_way)
+    watch = Watch()
+    writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set, watch)
+    ingest = Ingest(settings, writer, stop, give_way, watch)
     database, broker = pulse.of_postgres(settings), of_rabbitmq(settings, "ingest")
     checks = {"broker": broker.with_work(lambda: ingest.trouble), "database": database.with_work(lambda: writer.trouble)}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     log.info("started", metrics_port=server.port)
     garbage.calm()
     try:
+        writer.load()
+        give_way.done()
+        watch.install()
         ingest.run(server.beat)
     finally:
         server.close()
         database.close()
         broker.close()
+        writer.close()
         engine.dispose()
     log.info("stopped")
     return 0

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from ops.settings import environment
+from ops.settings import bare_environment
 from pipeline.mail.document import SECONDS, unparsed
 from schemas.mail_document import Flag, view
 from workers.mail_child import ANSWER, REQUEST
@@ -95,7 +95,7 @@ class MailReader:
                 COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=_bare_environment(),
+                env=bare_environment(),
                 start_new_session=True,
             )
         return self._process
@@ -131,8 +131,3 @@ def _exchanged(process: "subprocess.Popen[bytes]", request: bytes, raw: bytes) -
     length = ANSWER.unpack(head)[0] if len(head) == ANSWER.size else 0
     found: dict[str, Any] = orjson.loads(process.stdout.read(min(length, LARGEST_ANSWER)))
     return found
-
-
-def _bare_environment() -> dict[str, str]:
-    """Nothing of ours: what reads mails of strangers needs no keys and no passwords."""
-    return {name: value for name, value in environment().items() if not name.startswith(("WAXSEAL_", "AWS_"))}

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -11,13 +10,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from ops import metrics
 from ops.blobs import Blobs
-from ops.db import UNIQUE_VIOLATION, Connection, Engine, passes, sqlstate, transaction
+from ops.db import Connection, Engine, passes, sqlstate, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
-from pipeline.append import append
-from pipeline.bury import letter_of
-from pipeline.errors import BlobsAway, Rejected
+from pipeline.append import Appended, append
+from pipeline.errors import Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store import catalog, graves
 from schemas.blob import LARGEST_INLINE
@@ -26,81 +24,93 @@ from schemas.deadletter import DeadLetter
 from schemas.event import Event
 from schemas.message import Message
 from workers.bodies import exchanged
+from workers.chains_aside import ChainsAside
+from workers.examiner import Examiner
+from workers.failures import Failures, Stopped, one_line
+from workers.judged import Judged, Refusal, rejected
 from workers.notices import Notices
+from workers.watch import TooSlow, Watch
 
 log = structlog.get_logger()
 
-FRESH = 0.5  # seconds for which the catalog may be used without asking whether it changed
-RACES = 5  # times that another writer may have recorded the same event in between, before the batch is held to be at fault
+__all__ = ["Judged", "Stopped", "Writer"]
 
 
-class Stopped(Exception):
-    """The process is to end: what was not committed goes back to the broker."""
-
-
-class Unfetched(Exception):
-    """A message that was refused is admitted now, because the catalog has moved; its body must be fetched first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A message in hand, and its events once it was admitted; None where that is left to the transaction."""
-
-    message: Message
-    arrived: float  # monotonic seconds
-    size: int  # bytes of the body, wherever it is
-    events: Sequence[Event] | None = None
-    refused: Rejected | None = None  # for its body, which is not in the blob store
+class _Outdated(Exception):
+    """Tenants or sources are others than those by which a message of the batch was judged."""
 
 
 class Writer:
     """The one who appends. `judge` may be called from another thread than `write`."""
 
-    def __init__(self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool], watch: Watch | None = None
+    ) -> None:
         self._engine = engine
         self._vault = vault
         self._blobs = blobs
         self._stopping = stopping
-        self._catalog: Catalog = EMPTY
+        self._watch = watch or Watch()
+        self._rules: tuple[Catalog, int] = (EMPTY, 0)  # what messages are judged by, and its epoch: replaced as a whole
         self._subscribed: Subscriptions = {}
-        self._checked = float("-inf")
         self._notices = Notices(engine)
+        self._aside = ChainsAside(self._notices)
+        self._examiner = Examiner()
         self.trouble: str | None = None  # why nothing can be written just now
 
-    def judge(self, message: Message) -> Judged:
+    def load(self) -> None:
+        """Reads the catalog, so that the first messages are judged by it; without a database they are examined apart."""
+        try:
+            with transaction(self._engine) as conn:
+                self._refresh(conn)
+        except Exception as error:
+            if not passes(error):
+                raise
+            self.trouble = one_line(error)
+
+    def judge(self, message: Message, *, suspect: bool = False) -> Judged:
         """Admits `message` while the database is busy with the batch before it.
 
-        Leaves it to the transaction when the catalog may have changed, or has no place for it: then it is asked again.
+        Leaves it open when it is `suspect`, which is one that came before and was not acked, and when it takes longer than a
+        message may, or fails for no known reason: then it is examined apart.
         """
-        arrived = time.monotonic()
-        if arrived - self._checked < FRESH:
+        rules, epoch = self._rules
+        if not suspect:
             try:
-                return Judged(message, arrived, message.size, admit(message, self._catalog, datetime.now(UTC)))
-            except Exception:  # noqa: BLE001, S110 - whatever it is, in the transaction it is buried with its reason
-                pass
-        return Judged(message, arrived, message.size)
+                return Judged(message, message.size, epoch, self._watch.run(admit, message, rules, datetime.now(UTC)))
+            except Rejected as error:
+                return Judged(message, message.size, epoch, refusal=rejected(error))
+            except (Exception, TooSlow) as error:  # noqa: BLE001 - whatever it is, its cause is found where it does no harm
+                log.warning("message_suspected", tenant=message.tenant, source=message.source, error=type(error).__name__)
+        return Judged(message, message.size)
 
     def write(self, batch: Sequence[Judged]) -> None:
         """Returns when every message of `batch` is in the ledger, known to be there already, or a dead letter: durably.
 
-        Waits for a database that is away. A batch that fails twice through no fault of the database is halved until the
-        culprit is alone and buried. Raises `Stopped` when the process is to end first, `OpsError` when it cannot go on.
+        Waits for a database that is away. Messages on a broken chain are set aside; a batch that fails twice through no fault
+        of the database is halved until the culprit is alone and buried. Raises `Stopped` when the process is to end first,
+        `OpsError` when it cannot go on.
         """
+        batch = list(batch)
         fault = self._fault_of(batch)
         if fault is None:
             return
         if len(batch) == 1:
             self._until_done(lambda: self._bury(batch[0], fault))
             return
-        log.warning("batch_halved", messages=len(batch), error=_one_line(fault))
+        log.warning("batch_halved", messages=len(batch), error=one_line(fault))
         middle = len(batch) // 2
         self.write(batch[:middle])
         self.write(batch[middle:])
 
-    def _fault_of(self, batch: Sequence[Judged]) -> Exception | None:
+    def close(self) -> None:
+        """Ends the process that examines messages."""
+        self._examiner.close()
+
+    def _fault_of(self, batch: list[Judged]) -> Exception | None:
         """Commits `batch`; gives back what is wrong with it, when that is neither the database's fault nor ours."""
         try:
-            self._until_done(lambda: self._commit(batch))
+            self._until_done(lambda: self._record(batch))
         except (Stopped, OpsError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the messages beside it
@@ -123,118 +133,133 @@ class Writer:
 
     def _in_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self.trouble = f"the batch was not written: {_one_line(error)}"
-        log.warning("batch_retried", tries=state.attempt_number, error=_one_line(error))
+        self.trouble = f"the batch was not written: {one_line(error)}"
+        log.warning("batch_retried", tries=state.attempt_number, error=one_line(error))
+
+    def _record(self, batch: list[Judged]) -> None:
+        """Commits `batch`, whose open messages are examined in their places."""
+        while True:
+            self._examine(batch)
+            ready = self._exchanged(batch)
+            try:
+                self._commit(ready)
+            except _Outdated:
+                continue
+            except Exception as error:
+                if self._aside.blames(error) and self._aside.find(self._engine, _events(ready)):
+                    continue
+                raise
+            return
+
+    def _examine(self, batch: list[Judged]) -> None:
+        """Judges what is open, one after the other, where it can do no harm."""
+        rules, epoch = self._rules
+        if all(judged.epoch == epoch and not judged.is_open for judged in batch):
+            self._examiner.rest()
+            return
+        with transaction(self._engine) as conn:
+            self._refresh(conn)
+        rules, epoch = self._rules
+        for number, judged in enumerate(batch):
+            if judged.epoch != epoch or judged.is_open:
+                if self._stopping():
+                    raise Stopped
+                batch[number] = self._examiner.examine(judged.message, rules, epoch)
 
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
-        if any(judged.size > LARGEST_INLINE for judged in batch):
-            batch = self._exchanged(batch)
         with transaction(self._engine) as conn:
             self._refresh(conn)
+            if any(judged.epoch != self._rules[1] for judged in batch):
+                raise _Outdated
             now = datetime.now(UTC)
-            admitted, letters = self._admitted(batch, now)
-            events = [event for judged in admitted for event in judged]
+            admitted, letters = self._sorted(conn, batch)
             appending = time.monotonic()
-            appended = append(conn, events, self._subscribed, now)
+            appended = append(conn, [event for events in admitted for event in events], self._subscribed, now)
             append_seconds = time.monotonic() - appending
             graves.bury(conn, letters, now)
-        done = time.monotonic()
+        self._report(batch, admitted, appended, letters, time.monotonic() - began, append_seconds)
+
+    def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
+        """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
+        if all(judged.size <= LARGEST_INLINE for judged in batch):
+            return batch
+        return [judged if judged.size <= LARGEST_INLINE else self._with_bodies(judged) for judged in batch]
+
+    def _with_bodies(self, judged: Judged) -> Judged:
+        if judged.events is None:
+            return judged
+        try:
+            events = exchanged(self._blobs, judged.message, judged.events)
+        except Rejected as error:
+            return Judged(judged.message, judged.size, judged.epoch, refusal=rejected(error))
+        return Judged(judged.message, judged.size, judged.epoch, events)
+
+    def _refresh(self, conn: Connection) -> None:
+        before, epoch = self._rules
+        if catalog.version(conn) == before.version:
+            return
+        after = catalog.load(conn, self._vault.decrypt)
+        self._subscribed = subscriptions(after)
+        self._rules = (after, epoch if _judges_alike(before, after) else epoch + 1)
+
+    def _sorted(self, conn: Connection, batch: Sequence[Judged]) -> tuple[list[Sequence[Event]], list[DeadLetter]]:
+        """The events to append, by message, and the dead letters."""
+        letters = [judged.refusal.letter(judged.message) for judged in batch if judged.refusal is not None]
+        admitted = [judged for judged in batch if judged.refusal is None]
+        events = [judged.events or () for judged in admitted]
+        if held := self._aside.held_up(conn, events):
+            for number, chain in held.items():
+                refusal = Refusal("append", "chain_broken", chain.detail)
+                letters.append(refusal.letter(admitted[number].message))
+            events = [each for number, each in enumerate(events) if number not in held]
+        return events, letters
+
+    def _bury(self, judged: Judged, error: Exception) -> None:
+        refusal = Refusal("append", "poison", one_line(error), sqlstate(error) or type(error).__name__)
+        letter = refusal.letter(judged.message)
+        with transaction(self._engine) as conn:
+            graves.bury(conn, [letter], datetime.now(UTC))
+        self._report_letter(letter)
+
+    def _report(
+        self,
+        batch: Sequence[Judged],
+        admitted: Sequence[Sequence[Event]],
+        appended: Appended,
+        letters: Sequence[DeadLetter],
+        seconds: float,
+        append_seconds: float,
+    ) -> None:
         new = Counter(self._kind(entry.event.tenant, entry.event.attributes["source"]) for entry in appended.entries)
-        all_of = Counter(self._kind(event.tenant, event.attributes["source"]) for event in events)
-        metrics.observe_batch(new, all_of - new, seconds=done - began, append=append_seconds)
+        all_of = Counter(self._kind(event.tenant, event.attributes["source"]) for events in admitted for event in events)
+        metrics.observe_batch(new, all_of - new, seconds=seconds, append=append_seconds)
         for letter in letters:
-            _report(letter, self._kind(letter.tenant or "", letter.source or ""))
-        self._notices.conflicts(appended.conflicts, self._catalog)
+            self._report_letter(letter)
+        self._notices.conflicts(appended.conflicts, self._rules[0])
         log.debug(
             "batch_appended",
             messages=len(batch),
             entries=len(appended.entries),
             duplicates=appended.duplicates,
             deliveries=appended.planned,
-            seconds=round(done - began, 4),
+            seconds=round(seconds, 4),
         )
 
-    def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
-        """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
-        if any(judged.events is None for judged in batch):
-            with transaction(self._engine) as conn:
-                self._refresh(conn)
-        return [judged if judged.size <= LARGEST_INLINE else self._with_bodies(judged) for judged in batch]
-
-    def _with_bodies(self, judged: Judged) -> Judged:
-        events = judged.events
-        if events is None:
-            try:
-                events = admit(judged.message, self._catalog, datetime.now(UTC))
-            except Rejected:  # so it will be in the transaction
-                return judged
-        try:
-            return replace(judged, events=exchanged(self._blobs, judged.message, events))
-        except Rejected as refused:
-            return replace(judged, refused=refused)
-
-    def _refresh(self, conn: Connection) -> None:
-        if catalog.version(conn) != self._catalog.version:
-            self._catalog = catalog.load(conn, self._vault.decrypt)
-            self._subscribed = subscriptions(self._catalog)
-        self._checked = time.monotonic()
-
-    def _admitted(self, batch: Sequence[Judged], now: datetime) -> tuple[list[Sequence[Event]], list[DeadLetter]]:
-        admitted, letters = [], []
-        for judged in batch:
-            try:
-                if judged.refused is not None:
-                    raise judged.refused
-                admitted.append(judged.events if judged.events is not None else self._admit(judged, now))
-            except Rejected as rejected:
-                letters.append(letter_of(judged.message, "admit", rejected.reason, rejected.detail))
-        return admitted, letters
-
-    def _admit(self, judged: Judged, now: datetime) -> Sequence[Event]:
-        events = admit(judged.message, self._catalog, now)
-        if judged.message.blob is not None:
-            raise Unfetched(f"{judged.message.blob.reference} was not fetched")
-        return events
-
-    def _bury(self, judged: Judged, error: Exception) -> None:
-        letter = letter_of(judged.message, "append", "poison", _one_line(error), sqlstate(error) or type(error).__name__)
-        with transaction(self._engine) as conn:
-            graves.bury(conn, [letter], datetime.now(UTC))
-        _report(letter, self._kind(letter.tenant or "", letter.source or ""))
+    def _report_letter(self, letter: DeadLetter) -> None:
+        metrics.observe_buried(letter.stage, letter.reason)
+        metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)
+        log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
 
     def _kind(self, tenant: str, source: str) -> str:
-        known = self._catalog.sources.get((tenant, source))
+        known = self._rules[0].sources.get((tenant, source))
         return known.kind if known else "unknown"
 
 
-class Failures:
-    """Counts what went wrong with one batch, and says whether to try it again as it is."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self._races = 0
-        self._faults = 0
-
-    def may_pass(self, error: BaseException) -> bool:
-        """Whether to try again: always when the database is at fault, a few times for a race, once for anything else."""
-        if isinstance(error, Stopped | OpsError) or not isinstance(error, Exception):
-            return False
-        self.seen += 1
-        if sqlstate(error) == UNIQUE_VIOLATION:
-            self._races += 1
-            return self._races < RACES
-        if passes(error) or isinstance(error, BlobsAway):
-            return True
-        self._faults += 1
-        return self._faults < 2
+def _judges_alike(before: Catalog, after: Catalog) -> bool:
+    """Whether a message is admitted by both alike: endpoints, which change more often, have no part in it."""
+    return (before.tenants, before.sources, before.before_origins) == (after.tenants, after.sources, after.before_origins)
 
 
-def _report(letter: DeadLetter, kind: str) -> None:
-    metrics.observe_buried(letter.stage, letter.reason)
-    metrics.observe_rejected(kind, letter.reason)
-    log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
-
-
-def _one_line(error: BaseException | None) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+def _events(batch: Sequence[Judged]) -> list[Event]:
+    return [event for judged in batch for event in judged.events or ()]

@@ -29,7 +29,7 @@ def status(as_json: bool, data: Path) -> None:
         show_json(found)
         return
     for name, value in _lines(found):
-        click.echo(f"{name:<14}{printable(value)}")
+        click.echo(f"{name:<15}{printable(value)}")
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -49,6 +49,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "mailboxes", ", ".join(f"{count} {state}" for state, count in sorted(found["mailboxes"].items()))
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
+    if waiting := found["on_broken_chains"]:
+        yield "broken chains", f"{counted(waiting, 'message waits', 'messages wait')} (waxseal dead list --reason chain_broken)"
     ledger = found["ledger"]
     entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
     yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 from pipeline.cloudevents import instant
 from pipeline.dedupe import Content
 from pipeline.store.copy import copy_rows, int8, timestamp
-from schemas.entry import Entry, Head
+from schemas.entry import BrokenChain, Entry, Head
 
 # One look-up for the whole batch; one key column, so there is only one index to take.
 KNOWN_FINGERPRINTS = text("SELECT uuid_send(fingerprint) FROM entry WHERE fingerprint = ANY(CAST(:keys AS uuid[]))")
@@ -41,6 +41,16 @@ MOVE_HEADS = text("""
     FROM unnest(CAST(:keys AS uuid[]), CAST(:seqs AS bigint[]), CAST(:hashes AS bytea[])) AS moved (key, seq, hash)
     WHERE chain.key = moved.key""")
 
+# One snapshot, so that what is appended meanwhile is no disagreement. By the index of each chain's entries, from their end.
+BROKEN_CHAINS = text("""
+    SELECT uuid_send(key) AS key, tenant, subject, chain.chain_id, chain.seq AS head, last.seq AS last
+    FROM chain LEFT JOIN LATERAL
+      (SELECT seq, hash FROM entry WHERE entry.chain_id = chain.chain_id ORDER BY seq DESC LIMIT 1) AS last ON true
+    WHERE key = ANY(CAST(:keys AS uuid[]))
+      AND (chain.seq <> coalesce(last.seq, -1) OR chain.hash IS DISTINCT FROM last.hash
+           OR EXISTS (SELECT FROM content WHERE content.chain_id = chain.chain_id AND content.seq > chain.seq)
+           OR EXISTS (SELECT FROM delivery WHERE delivery.chain_id = chain.chain_id AND delivery.seq > chain.seq))""")
+
 # As many as the heads count: one small row a chain, instead of every entry.
 COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
 
@@ -69,6 +79,18 @@ def _content(row: Row[Any]) -> Content:
     attributes = orjson.loads(row.attributes)
     body = bytes.fromhex(row.blob.partition(":")[2]) if row.blob else row.digest
     return Content(body, attributes["type"], attributes["subject"], attributes.get("origin"))
+
+
+def broken_chains(conn: Connection, keys: Collection[bytes]) -> dict[bytes, BrokenChain]:
+    """Those of the chains `keys` whose head is not their last entry, or that have content or deliveries beyond it."""
+    rows = conn.execute(BROKEN_CHAINS, {"keys": uuids(keys)})
+    return {row.key: BrokenChain(row.tenant, row.subject, row.chain_id, _fault(row.head, row.last)) for row in rows}
+
+
+def _fault(head: int, last: int | None) -> str:
+    if head != (-1 if last is None else last):
+        return f"the chain's head is at {head}, {'and it has no entries' if last is None else f'its last entry at {last}'}"
+    return "the chain's head is not its last entry, or there is content or a delivery behind it"
 
 
 def make_chains(conn: Connection, subjects: Mapping[bytes, tuple[str, str]], random: bytes) -> None:

@@ -37,7 +37,7 @@ from workers.delivery_store import DeliveryStore
 from workers.fetching import AWAY_SECONDS, LOST_SECONDS
 from workers.sending import Terms
 from workers.topology import IN, INBOX, RECEIVED, declare
-from workers.writer import Judged, Writer
+from workers.writer import Writer
 
 BODY = os.urandom(LARGEST_INLINE + 1)
 MAIL = os.urandom(1 << 20) * 25
@@ -312,20 +312,19 @@ def test_another_tenants_blob_is_not_read(configured, start, publish, blobs) -> 
     assert [] == contents(configured)
 
 
-def test_a_claim_is_not_recorded_unfetched_when_the_catalog_moves_in_between(configured, engine, blobs, monkeypatch) -> None:
+def test_a_claim_is_not_recorded_unfetched_when_the_catalog_moves_in_between(configured, engine, blobs) -> None:
     kept = blobs.put("acme", BODY)
     facts = {"cloudEvents:id": "m-1", "cloudEvents:subject": "s", "cloudEvents:specversion": "1.0", CLAIM: kept.claim}
     writer = Writer(engine, configured.vault, blobs, lambda: False)
-    fetch, asked = writer._with_bodies, []
+    writer.load()
+    refused = writer.judge(Message("acme.later", b"", headers=facts, trusted=True))
+    configured.add_source("later", "none")
+    writer.write([refused])
+    writer.close()
 
-    def refused_at_first(judged: Judged) -> Judged:
-        asked.append(judged)
-        return judged if len(asked) == 1 else fetch(judged)
-
-    monkeypatch.setattr(writer, "_with_bodies", refused_at_first)
-    writer.write([writer.judge(Message("acme.open", b"", headers=facts, trusted=True))])
-
-    assert (2, [(None, kept.reference)], []) == (len(asked), contents(configured), letters(configured))
+    assert refused.refusal
+    assert [(None, kept.reference)] == contents(configured)
+    assert [] == letters(configured)
     assert [True] == [each["pc"] == commitment(*each["content"], BODY) for each in sealed(configured)]
 
 
