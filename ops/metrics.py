@@ -34,18 +34,8 @@ from schemas.source import KINDS
 SOURCES = (*KINDS, *MAIL_KINDS, "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = ("http", "amqp", "smtp", "other")
-REJECTIONS = (
-    *Rejected.REASONS,
-    "signature",
-    "timestamp",
-    "content_type",
-    "rate_limited",
-    "too_slow",
-    "crashed",
-    "poison",
-    "chain_broken",
-    "other",
-)
+HARMFUL = ("too_slow", "crashed", "poison", "chain_broken")
+REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", *HARMFUL, "other")
 STATUSES = ("200", "202", "400", "401", "404", "405", "408", "411", "413", "415", "429", "431", "503", "500")
 BURIALS = ("exhausted", "expired", "gone", "refused", "disabled", "internal", *REJECTIONS)
 BREAKERS = get_args(Breaker)
@@ -87,9 +77,6 @@ INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingr
 BATCH_MESSAGES = histogram("dedupe_batch_messages", "Messages in one batch of the ingest worker.", BATCH_SIZES)
 BATCH_SECONDS = histogram("dedupe_batch_duration_seconds", "One batch, from its first message to COMMIT.", WORK_SECONDS)
 DEDUPE_MESSAGES = counter("dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate"))
-DEDUPE_CONFLICTS = counter(
-    "dedupe_conflicts_total", "Duplicates whose content is not what was recorded under their id.", source=SOURCES
-)
 CHAIN_APPEND_SECONDS = histogram("chain_append_duration_seconds", "Extending the chains of one batch.", WORK_SECONDS)
 CHAIN_LOCK_SECONDS = histogram("chain_lock_wait_seconds", "Waiting for the heads of one batch.", WORK_SECONDS)
 
@@ -194,11 +181,6 @@ def observe_rejected(source: str, reason: str) -> None:
     source = closed(source, SOURCES)
     INGEST_MESSAGES.labels(source, "rejected").inc()
     INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
-
-
-def observe_conflict(source: str) -> None:
-    """Count one duplicate whose content is not what was recorded."""
-    DEDUPE_CONFLICTS.labels(closed(source, SOURCES)).inc()
 
 
 def observe_batch(

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from ops import metrics
+from ops import ingest_metrics
 from ops.db import Connection, Engine, transaction
 from pipeline.dedupe import Conflict, digest
 from pipeline.store import notices
@@ -64,7 +64,7 @@ class Notices:
                 "recorded": digest(key, conflict.recorded),
                 "arrived": digest(key, conflict.arrived),
             }
-            metrics.observe_conflict(kind)
+            ingest_metrics.observe_conflict(kind)
             log.warning("duplicate_differs", tenant=tenant, source=name, **facts)
             detail = "an event came again with the id of a recorded one and other content, and was not recorded: "
             detail += "the sender uses an id twice (" + " ".join(f"{name}={value}" for name, value in facts.items()) + ")"

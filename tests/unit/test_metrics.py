@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import REGISTRY, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops import mail_metrics, metric_kinds, metrics
+from ops import ingest_metrics, mail_metrics, metric_kinds, metrics
 
 # name: (type, labels), as dashboards and alerts know them
 DOCUMENTED = {
@@ -92,6 +92,7 @@ def _everything_set() -> None:
     metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
     metrics.RETRIES_DUE.labels("overdue").set(0)
     metrics.DESTINATIONS.labels("healthy").set(1)
+    ingest_metrics.observe_conflict("amqp")
     mail_metrics.observe_pull("imap", "done", 0.1)
     mail_metrics.MAILBOXES.labels("active").set(1)
     for metric in (metrics.QUEUE_OLDEST_SECONDS, metrics.DEAD_LETTERS, metrics.DEAD_LETTER_OLDEST_SECONDS):
