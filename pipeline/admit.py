@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline import attributes as facts
 from pipeline import cloudevents
 from pipeline.dedupe import DEFAULT_TYPE, chain_key, fingerprint, identity, name_origin
 from pipeline.errors import Rejected
@@ -44,28 +45,35 @@ def _claimed(message: Message) -> str:
 
 
 def _source_of(message: Message, catalog: Catalog) -> Source:
-    if message.tenant not in catalog.tenants:
-        raise Rejected("unknown_tenant", f"routing key {message.routing_key!r:.200} names no tenant")
-    source = catalog.sources.get((message.tenant, message.source))
+    source = catalog.places.get(message.routing_key)
     if source is None:
-        raise Rejected("unknown_source", f"tenant {message.tenant} has no source {message.source!r:.200}")
+        source = catalog.places[message.routing_key] = _look_up(message, catalog)
     if (source.kind == "amqp") == message.trusted:
         raise Rejected("wrong_kind", f"source {source.name} is of kind {source.kind}; only kind amqp is published to directly")
     return source
 
 
+def _look_up(message: Message, catalog: Catalog) -> Source:
+    if message.tenant not in catalog.tenants:
+        raise Rejected("unknown_tenant", f"routing key {message.routing_key!r:.200} names no tenant")
+    source = catalog.sources.get((message.tenant, message.source))
+    if source is None:
+        raise Rejected("unknown_source", f"tenant {message.tenant} has no source {message.source!r:.200}")
+    return source
+
+
 def _drafts(message: Message, source: Source) -> Iterator[Draft]:
     headers = message.headers or {}
-    if cloudevents.media_type(message.content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH):
+    if facts.media_type(message.content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH):
         drafts = cloudevents.events(message.content_type, message.body)
     else:
-        attributes = cloudevents.from_headers(headers) or _plain(message, headers)
+        attributes = facts.from_headers(headers) or _plain(message, headers)
         attributes.setdefault("datacontenttype", message.content_type or DEFAULT_CONTENT_TYPE)
         if message.content_encoding:
             attributes.setdefault("contentencoding", message.content_encoding)
         drafts = iter([(attributes, message.body)])
     for attributes, body in drafts:
-        if not message.trusted:
+        if not message.trusted and source.has_rules:
             _overrule(attributes, source, Reader(_lower(headers), body))
         yield attributes, body
 
@@ -104,21 +112,29 @@ def _event(source: Source, catalog: Catalog, attributes: dict[str, str], body: b
     if not attributes.get("datacontenttype"):
         attributes["datacontenttype"] = DEFAULT_CONTENT_TYPE
     if "time" in attributes:
-        cloudevents.instant(attributes["time"])
+        at = cloudevents.instant(attributes["time"])
     else:
+        at = now
         attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    cloudevents.check(attributes)
-    return event_of(source, catalog, attributes, body, blob)
+    facts.check(attributes)
+    return event_of(source, catalog, attributes, body, blob, at)
 
 
-def event_of(source: Source, catalog: Catalog, attributes: dict[str, str], body: bytes, blob: str | None) -> Event:
+def event_of(
+    source: Source,
+    catalog: Catalog,
+    attributes: dict[str, str],
+    body: bytes,
+    blob: str | None = None,
+    moment: datetime | None = None,
+) -> Event:
     """The event with these attributes, which were found to be in order, and with its identity."""
     key = catalog.tenants[source.tenant]
-    ours = chain_key(key, attributes["subject"])
-    if attributes.get("origin") and source.tenant in catalog.before_origins:
+    former = None
+    if catalog.before_origins and source.tenant in catalog.before_origins and attributes.get("origin"):
         former = fingerprint(key, source.name, attributes["id"])
-        return Event(source.tenant, attributes, body, identity(key, attributes), ours, blob, former)
-    return Event(source.tenant, attributes, body, identity(key, attributes), ours, blob)
+    chain = chain_key(key, attributes["subject"])
+    return Event(source.tenant, attributes, body, identity(key, attributes), chain, blob, former, moment)
 
 
 def _rfc3339(timestamp: int | None) -> str | None:

@@ -1,6 +1,7 @@
 """Room 5, chain: an event becomes an entry. Pure; the bytes are LEDGER §1's."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
 
@@ -40,21 +41,18 @@ def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
 
 
 def envelope(tenant: str, head: Head, at: int, pc: str | None, kind: str = "event") -> bytes:
-    """The bytes of the entry that follows `head`. `at` is in microseconds UTC."""
-    return orjson.dumps(
-        {
-            "v": VERSION,
-            "hash": "sha-256",
-            "tenant": tenant,
-            "chain": head.chain_id.hex,
-            "seq": head.seq + 1,
-            "prev": head.hash.hex() if head.hash is not None else None,
-            "at": at,
-            "kind": kind,
-            "pc": pc,
-        },
-        option=orjson.OPT_SORT_KEYS,
-    )
+    """The bytes of the entry that follows `head`, in RFC 8785 form. `at` is in microseconds UTC."""
+    prev = "null" if head.hash is None else f'"{head.hash.hex()}"'
+    commits = "null" if pc is None else f'"{pc}"'
+    return (
+        f'{{"at":{at},"chain":"{head.chain_id.hex}","hash":"sha-256","kind":{_quoted(kind)},"pc":{commits},"prev":{prev},'
+        f'"seq":{head.seq + 1},"tenant":{_quoted(tenant)},"v":"{VERSION}"}}'
+    ).encode()
+
+
+@lru_cache(1000)
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()
 
 
 def entry_hash(sealed: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 from schemas.event import Event
@@ -9,6 +10,7 @@ from schemas.source import Source
 
 DEFAULT_TYPE = "message.received"  # of a message through AMQP that says no type
 
+_SHORT = 64  # characters of a subject whose key is kept; few subjects are longer
 LENGTH = 4  # bytes before each field, so that no two lists of fields share one preimage
 
 
@@ -45,7 +47,9 @@ def fingerprint(key: bytes, source: str, event_id: str, origin: str | None = Non
 
     Without an origin, which is the CloudEvents `source` that the sender gave, they are those of (tenant, source, id).
     """
-    return _keyed(key, b"fingerprint", source, origin, event_id) if origin else _keyed(key, b"fingerprint", source, event_id)
+    begun = _begun(key, source, origin or None).copy()
+    begun.update(_field(event_id))
+    return begun.digest()
 
 
 def identity(key: bytes, attributes: Mapping[str, str]) -> bytes:
@@ -67,7 +71,7 @@ def name_origin(attributes: dict[str, str], source: Source) -> None:
 
 def chain_key(key: bytes, subject: str) -> bytes:
     """16 bytes that are the same for the same (tenant, subject) and tell nothing of the subject without the `key`."""
-    return _keyed(key, b"chain", subject)
+    return _chain_key(key, subject) if len(subject) <= _SHORT else _keyed(key, b"chain", subject).digest()
 
 
 def first_of_each(events: Iterable[Event]) -> dict[bytes, Event]:
@@ -117,7 +121,7 @@ def content_of(event: Event) -> Content:
 
 def digest(key: bytes, content: Content) -> str:
     """Names a content in a log: the same for the same, and mute without the tenant's `key`, also when the content is erased."""
-    return _keyed(key, b"content", content.body.hex(), content.type, content.subject).hex()
+    return _keyed(key, b"content", content.body.hex(), content.type, content.subject).hexdigest()
 
 
 def _found(event: Event, recorded: Mapping[bytes, Content | None]) -> tuple[Content | None] | None:
@@ -152,7 +156,21 @@ def _differ(one: str, other: str, defaults: Collection[str]) -> bool:
     return one != other and one not in defaults and other not in defaults
 
 
-def _keyed(key: bytes, purpose: bytes, *fields: str) -> bytes:
-    encoded = [field.encode() for field in fields]
-    message = b"".join(len(field).to_bytes(LENGTH, "big") + field for field in encoded)
-    return blake2b(message, digest_size=16, key=key, person=purpose).digest()
+def _keyed(key: bytes, purpose: bytes, *fields: str) -> "blake2b":
+    return blake2b(b"".join(map(_field, fields)), digest_size=16, key=key, person=purpose)
+
+
+def _field(text: str) -> bytes:
+    encoded = text.encode()
+    return len(encoded).to_bytes(LENGTH, "big") + encoded
+
+
+@lru_cache(4096)
+def _begun(key: bytes, source: str, origin: str | None) -> "blake2b":
+    """The hash of what is the same in the fingerprints of one sender."""
+    return _keyed(key, b"fingerprint", source) if origin is None else _keyed(key, b"fingerprint", source, origin)
+
+
+@lru_cache(16384)
+def _chain_key(key: bytes, subject: str) -> bytes:
+    return _keyed(key, b"chain", subject).digest()

@@ -16,6 +16,8 @@ class Catalog:
     sources: Mapping[tuple[str, str], Source]  # (tenant, name)
     endpoints: Mapping[int, Endpoint]  # by id; removed ones included, for their remaining deliveries
     before_origins: Set[str] = frozenset()  # tenants whose oldest events may be recorded under fingerprints without an origin
+    #: Sources by the routing keys of their messages, as they are looked up.
+    places: dict[str, Source] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def subscribers(self, tenant: str) -> tuple[Endpoint, ...]:
         """The endpoints of `tenant` that new events are planned for."""

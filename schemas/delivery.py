@@ -14,9 +14,9 @@ DeliveryState = Literal["pending", "leased", "delivered", "dead", "paused", "dis
 Outcome = Literal["delivered", "retry", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Planned:
-    """A delivery that fan-out plans in the entry's own transaction."""
+    """A delivery that fan-out plans in the entry's own transaction. Not to be changed."""
 
     endpoint_id: int
     tenant: str

@@ -6,18 +6,18 @@ from uuid import UUID
 from schemas.event import Event
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
-    """The end of a chain: the last entry's number and hash, or -1 and None before the first."""
+    """The end of a chain: the last entry's number and hash, or -1 and None before the first. Not to be changed."""
 
     chain_id: UUID
     seq: int
     hash: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """One event, chained: the exact bytes that are hashed and stored."""
+    """One event, chained: the exact bytes that are hashed and stored. Not to be changed."""
 
     event: Event
     chain_id: UUID

@@ -1,15 +1,16 @@
 """An event: a message that was admitted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 #: The attributes that every event has (LEDGER §1), CloudEvents 1.0 names.
 REQUIRED = ("id", "source", "specversion", "type", "subject", "time", "datacontenttype")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One admitted event: its CloudEvents attributes, values strings only, and its body as received.
+    """One admitted event: its CloudEvents attributes, values strings only, and its body as received. Not to be changed.
 
     `fingerprint` (16 bytes) is the same for every redelivery of the same (tenant, source, origin, id); `chain_key` (16 bytes)
     for every event of the same (tenant, subject). With a `blob`, which is the reference of one, the body is kept there and not
@@ -24,6 +25,7 @@ class Event:
     chain_key: bytes
     blob: str | None = None
     former: bytes | None = None
+    moment: datetime | None = field(default=None, compare=False)  # its time, where it was read already
 
     @property
     def id(self) -> str:

@@ -17,9 +17,9 @@ class Opaque:
     field: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
-    """What the broker handed over, in the broker's own words.
+    """What the broker handed over, in the broker's own words. Not to be changed; frozen ones take three times as long to make.
 
     `trusted` says that it came through the exchange on which only our own receivers publish, so its source is one whose
     signature has been checked; otherwise an upstream system published it and its source must be of kind `amqp`.

@@ -31,3 +31,8 @@ class Source:
     tolerance: int = DEFAULT_TOLERANCE
     rate_limit: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether any rule overrules what a message says of itself."""
+        return bool(self.extensions or self.id or self.type or self.subject or self.time)

@@ -17,6 +17,7 @@ from schemas.message import Opaque
 
 DEEPEST: Final = 32  # tables and arrays within each other; what is deeper stays as it came
 
+_TEXT: Final = ord("S")
 _LENGTH: Final = Struct(">I")
 _NUMBERS: Final = {b"d": Struct(">d"), b"f": Struct(">f"), b"l": Struct(">q"), b"L": Struct(">q")}
 _TIME: Final = Struct(">Q")
@@ -46,10 +47,19 @@ def decode_table(encoded: bytes, offset: int, depth: int = 0) -> tuple[dict[str,
     """A table, and where it ends."""
     end = _end(encoded, offset)
     offset += 4
-    table = {}
+    table: dict[str, Any] = {}
     while offset < end:
-        name, offset = decode_short_string(encoded, offset)
-        table[name], offset = decode_value(encoded, offset, depth)
+        at = offset + 1 + encoded[offset]
+        name = encoded[offset + 1 : at].decode("utf-8", "surrogateescape")
+        if encoded[at] == _TEXT:  # nearly all are, and calls cost more than this
+            start = at + 5
+            offset = start + _LENGTH.unpack_from(encoded, at + 1)[0]
+            try:
+                table[name] = encoded[start:offset].decode()
+            except UnicodeDecodeError:
+                table[name] = encoded[start:offset]
+        else:
+            table[name], offset = decode_value(encoded, at, depth)
     return table, offset
 
 

@@ -28,10 +28,11 @@ from ops.db import make_engine
 from ops.give_way import GiveWay
 from ops.secrets import Vault
 from ops.settings import Settings, require
-from schemas.message import OTHERS, Message
+from schemas.message import Message
 from workers import fields
+from workers.deliveries import take_over
 from workers.pulse import of_rabbitmq
-from workers.topology import INBOX, RECEIVED, declare
+from workers.topology import INBOX, declare
 from workers.watch import Watch
 from workers.writer import Judged, Stopped, Writer
 
@@ -97,7 +98,8 @@ class Ingest:
         self._buffer.clear()
         self._buffered = 0
         self._drop_result()
-        self._channel.basic_consume(INBOX, self._receive)
+        take_over(self._channel, self._receive)
+        self._channel.basic_consume(INBOX, _nothing)
         self.trouble = None
         log.info("inbox_opened", queue=INBOX)
 
@@ -121,23 +123,11 @@ class Ingest:
             self._hand_over()
         self._close()
 
-    def _receive(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+    def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
         self._give_way.let_pass()
-        message = Message(
-            method.routing_key,
-            body,
-            properties.content_type,
-            properties.content_encoding,
-            properties.headers,
-            properties.message_id,
-            properties.type,
-            properties.timestamp,
-            trusted=method.exchange == RECEIVED,
-            others=_others(properties),
-        )
         self._watch.progress()
-        judged = self._writer.judge(message, suspect=method.redelivered)
-        self._buffer.append((method.delivery_tag, judged))
+        judged = self._writer.judge(message, suspect=redelivered)
+        self._buffer.append((tag, judged))
         self._buffered += judged.size
 
     def _hand_over(self) -> None:
@@ -203,13 +193,8 @@ def _fitting(sizes: Iterable[int]) -> int:
     return max(1, sum(total <= MAX_BATCH for total in accumulate(sizes)))
 
 
-def _others(properties: pika.BasicProperties) -> dict[str, Any]:
-    given = vars(properties)
-    return {name: value for name in OTHERS if (value := given[name]) is not None}
-
-
-def _nothing() -> None:
-    """Wakes the connection's loop, no more."""
+def _nothing(*_: Any) -> None:
+    """Wakes the connection's loop, no more; and is never called for a message."""
 
 
 def run(settings: Settings) -> int:

@@ -231,8 +231,8 @@ class Writer:
         seconds: float,
         append_seconds: float,
     ) -> None:
-        new = Counter(self._kind(entry.event.tenant, entry.event.attributes["source"]) for entry in appended.entries)
-        all_of = Counter(self._kind(event.tenant, event.attributes["source"]) for events in admitted for event in events)
+        new = self._by_kind([entry.event for entry in appended.entries])
+        all_of = self._by_kind([event for events in admitted for event in events])
         metrics.observe_batch(new, all_of - new, seconds=seconds, append=append_seconds)
         for letter in letters:
             self._report_letter(letter)
@@ -250,6 +250,12 @@ class Writer:
         metrics.observe_buried(letter.stage, letter.reason)
         metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)
         log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
+
+    def _by_kind(self, events: Sequence[Event]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for place, count in Counter([(event.tenant, event.attributes["source"]) for event in events]).items():
+            found[self._kind(*place)] += count
+        return found
 
     def _kind(self, tenant: str, source: str) -> str:
         known = self._rules[0].sources.get((tenant, source))

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from struct import Struct
 
 from sqlalchemy import Connection
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER = b"\xff\xff"
-_NULL = b"\xff\xff\xff\xff"
+NULL = b"\xff\xff\xff\xff"  # a field without a value
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _INT4, _INT8, _LENGTH, _COUNT = Struct(">i"), Struct(">q"), Struct(">i"), Struct(">h")
 
@@ -20,27 +21,46 @@ CHUNK = 1 << 20  # bytes handed to the connection at once
 
 def timestamp(moment: datetime) -> bytes:
     """A timestamptz: microseconds since 2000."""
+    return int8(microseconds(moment))
+
+
+def microseconds(moment: datetime) -> int:
+    """What a timestamptz counts: microseconds since 2000."""
     delta = moment - _EPOCH
-    return int8((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def copy_rows(conn: Connection, statement: str, rows: Iterable[Sequence[bytes | None]]) -> None:
     """Sends `rows`, every field already in Postgres' binary form, through `COPY ... FROM STDIN (FORMAT binary)`."""
+    copy_encoded(conn, statement, map(_encoded, rows))
+
+
+def copy_encoded(conn: Connection, statement: str, rows: Iterable[bytes]) -> None:
+    """Sends rows that are encoded as a whole: the number of fields, then each with its length before it (`field`)."""
     driver = conn.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        buffer = bytearray(_HEADER)
-        pack, null = _LENGTH.pack, _NULL
+        pieces, size = [_HEADER], 0
         for row in rows:
-            buffer += _COUNT.pack(len(row))
-            for field in row:
-                if field is None:
-                    buffer += null
-                else:
-                    buffer += pack(len(field))
-                    buffer += field
-            if len(buffer) > CHUNK:
-                copy.write(bytes(buffer))
-                buffer.clear()
-        buffer += _TRAILER
-        copy.write(bytes(buffer))
+            pieces.append(row)
+            size += len(row)
+            if size > CHUNK:
+                copy.write(b"".join(pieces))
+                pieces, size = [], 0
+        pieces.append(_TRAILER)
+        copy.write(b"".join(pieces))
+
+
+def field(value: bytes) -> bytes:
+    """A field of a row that is encoded as a whole."""
+    return _LENGTH.pack(len(value)) + value
+
+
+@lru_cache(4096)
+def word(value: str) -> bytes:
+    """The field of a text that comes again and again."""
+    return field(value.encode())
+
+
+def _encoded(row: Sequence[bytes | None]) -> bytes:
+    return _COUNT.pack(len(row)) + b"".join([NULL if value is None else field(value) for value in row])

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.deliver import summary
 from pipeline.store import bell, turns
-from pipeline.store.copy import copy_rows, int4, int8, timestamp
+from pipeline.store.copy import copy_encoded, copy_rows, int4, int8, timestamp, word
 from pipeline.store.texts import storable
 from schemas.delivery import Delivery, Planned, Settlement
 
@@ -68,7 +68,6 @@ STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 _real = Struct(">f").pack
 _BOOLEANS = (b"\x00", b"\x01")
-_FALSE, _TRUE = b"\x00", b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
     """Adds deliveries, due at once unless they wait for their turn, and wakes the relay when the transaction commits."""
     if planned:
         stamp = timestamp(now)
-        copy_rows(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
+        copy_encoded(conn, COPY_DELIVERIES, [_planned_row(each, stamp) for each in planned])
         due = {each.endpoint_id for each in planned if each.state == "pending" and not each.waits}
         if due:
             bell.ring(conn, due)
@@ -155,17 +154,22 @@ def _move(conn: Connection, held: Sequence[Held], state: State, **values: object
     return conn.execute(MOVE, moved).all()
 
 
-def _planned_row(planned: Planned, stamp: bytes) -> tuple[bytes | None, ...]:
-    return (
-        int4(planned.endpoint_id),
-        planned.tenant.encode(),
-        planned.chain_id.bytes,
-        int8(planned.seq),
-        int4(planned.size),
-        planned.state.encode(),
-        stamp,
-        None if planned.waits or planned.state == "paused" else stamp,
-        _TRUE if planned.ordered else _FALSE,
+#: 9 fields: endpoint_id, (the tenant between), chain_id, seq, size; then created_at, next_attempt_at, ordered.
+_PLANNED = Struct(">hii")
+_PLACE = Struct(">i16siqii")
+_DUE, _NOT_DUE = Struct(">i8si8si?"), Struct(">i8sii?")
+
+
+def _planned_row(planned: Planned, stamp: bytes) -> bytes:
+    due = not (planned.waits or planned.state == "paused")
+    return b"".join(
+        (
+            _PLANNED.pack(9, 4, planned.endpoint_id),
+            word(planned.tenant),
+            _PLACE.pack(16, planned.chain_id.bytes, 8, planned.seq, 4, planned.size),
+            word(planned.state),
+            _DUE.pack(8, stamp, 8, stamp, 1, planned.ordered) if due else _NOT_DUE.pack(8, stamp, -1, 1, planned.ordered),
+        )
     )
 
 

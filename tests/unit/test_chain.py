@@ -7,10 +7,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chain import commitment, encode, entry_hash, envelope, extend, extend_all
+from pipeline.chain import VERSION, commitment, encode, entry_hash, envelope, extend, extend_all
 from schemas.blob import LARGEST_INLINE
 from schemas.entry import Head
 from schemas.event import Event
@@ -96,3 +97,21 @@ def test_a_commitment_is_the_hmac_that_the_library_computes(salt: bytes, attribu
     message = b"waxseal/content/v1\x00" + len(attributes).to_bytes(8, "big") + attributes + body
 
     assert hmac.digest(salt, message, "sha256").hex() == commitment(salt, attributes, body)
+
+
+def generic(tenant: str, head: Head, at: int, pc: str | None, kind: str) -> bytes:
+    """The envelope as a general encoder of canonical JSON writes it."""
+    members = {"v": VERSION, "hash": "sha-256", "tenant": tenant, "chain": head.chain_id.hex, "seq": head.seq + 1}
+    members |= {"prev": None if head.hash is None else head.hash.hex(), "at": at, "kind": kind, "pc": pc}
+    return rfc8785.dumps(members)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.builds(Head, st.uuids(), st.integers(-1, 2**53 - 3), st.none() | st.binary(min_size=32, max_size=32)),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
+    st.sampled_from(["event", "erasure", "heads"]) | st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_an_envelope_is_canonical_to_the_byte(tenant, head, at, pc, kind) -> None:
+    assert generic(tenant, head, at, pc, kind) == envelope(tenant, head, at, pc, kind)
