@@ -15,7 +15,7 @@ _OPEN_ANGLE: Final = re.compile(r"<([^<>,;\s]*+)")
 _WORD: Final = re.compile(r'[^\s\x00"(<>,;:=]++')
 _PAREN: Final = re.compile(r"\\.|[()]", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
-_AROUND: Final = re.compile(r"(?<![\s\x00])[\s\x00]*+([@.])[\s\x00]*+")  # a run of spaces is looked at from its start only
+_AROUND: Final = re.compile(r"(?:(?<![\s\x00])[\s\x00]++)?([@.])[\s\x00]*+")  # a run of spaces is looked at from its start only
 
 
 @dataclass(frozen=True, slots=True)
