@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ops.config_file import read_config
+from ops.config_file import ConfigRead, read_config
 from ops.db import make_engine, transaction
 from ops.difference import Change, differences, unnamed, usurped
 from ops.errors import Misconfigured, OpsError
@@ -63,14 +63,27 @@ def apply_file(
     give_up: bool = False,
     who: str = "waxseal apply",
 ) -> Difference:
+    """Reads the file and makes everything what it says: `apply_config`. Raises `BadConfig` with every fault of the file."""
+    return apply_config(read_config(path, environment()), settings, dry_run, prune, enable, give_up=give_up, who=who)
+
+
+def apply_config(
+    read: ConfigRead,
+    settings: Settings,
+    dry_run: bool = False,
+    prune: bool = False,
+    enable: bool = False,
+    *,
+    give_up: bool = False,
+    who: str = "waxseal apply",
+) -> Difference:
     """Makes everything what the file says, in one transaction, and nothing at all when anything is wrong with it.
 
     Idempotent: what is so already is not written again, and a process that watches the catalog sees no change. What the file
-    does not name stays, unless `prune`. Raises `BadConfig` with every fault of the file, and `Unagreed` when an endpoint is to
-    be removed that is owed something, unless that is to `give_up`: then it is discarded, and the audit says that `who` did it.
+    does not name stays, unless `prune`. Raises `Unagreed` when an endpoint is to be removed that is owed something, unless that
+    is to `give_up`: then it is discarded, and the audit says that `who` did it.
     """
     require(settings, "database_url", "keys")
-    read = read_config(path, environment())
     config = read.config
     vault = Vault(settings.fernet_keys())
     engine = make_engine(settings.database_url, pool_size=1)

@@ -1,5 +1,6 @@
 """Reads the configuration file: everything that is wrong with it at once, each with its line."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -82,10 +83,12 @@ class ConfigRead:
 def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     """What the file says, every secret resolved: `env:` from `environment`, `file:` from the file's own folder.
 
-    Raises `BadConfig` with every fault that there is.
+    `-` is standard input, whose folder is the current one. Raises `BadConfig` with every fault that there is.
     """
+    standard_input = path == Path("-")
+    path = Path("standard input") if standard_input else path
     try:
-        document = Document(path.read_text(encoding="utf-8"))
+        document = Document(sys.stdin.buffer.read().decode() if standard_input else path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if document.error is not None:

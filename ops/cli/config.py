@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove what the file does not name. Tenants with entries always stay.")
 @click.option("--enable", is_flag=True, help="Make endpoints active again that answered 410 Gone.")
 @deciding
 @DATA
 def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, data: Path) -> None:
-    """Make tenants, sources, endpoints and mailboxes what FILE says.
+    """Make tenants, sources, endpoints and mailboxes what FILE says; - is standard input.
 
     All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
     A secret is a literal, env:NAME or file:PATH. With --prune, what removed endpoints are still owed is counted, and given up
@@ -30,17 +30,20 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, da
 
     Example: waxseal apply waxseal.yaml --dry-run
     """
-    from ops.apply import Unagreed, apply_file
+    from ops.apply import Unagreed, apply_config
+    from ops.config_file import read_config
     from ops.reader import explained
+    from ops.settings import environment
     from ops.stack import settings_for
 
     with explained():
         settings = settings_for(data, "database_url", "keys")
+        read = read_config(file, environment())
         try:
-            difference = apply_file(file, settings, dry_run, prune, enable, give_up=terms.yes, who=terms.who)
+            difference = apply_config(read, settings, dry_run, prune, enable, give_up=terms.yes, who=terms.who)
         except Unagreed as asked:
             terms.agree(asked.what)
-            difference = apply_file(file, settings, dry_run, prune, enable, give_up=True, who=terms.who)
+            difference = apply_config(read, settings, dry_run, prune, enable, give_up=True, who=terms.who)
         show(difference)
 
 

@@ -223,6 +223,20 @@ def test_a_file_with_any_fault_changes_nothing(apply, database) -> None:
     assert [(0,)] == database.rows("SELECT count(*) FROM tenant")
 
 
+def test_a_configuration_may_come_from_standard_input(database, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("let-me-in")
+    environment = {"WAXSEAL_DATABASE_URL": database.url, "WAXSEAL_KEYS": database.key}
+    text = "tenants: [{name: acme}]\nsources:\n  - {tenant: acme, name: shop, kind: token, secrets: [file:token]}\n"
+    applied = CliRunner().invoke(main, ["apply", "-"], env=environment, input=text)
+    broken = CliRunner().invoke(main, ["apply", "-"], env=environment, input="tenants: [{name: acme}]\nsuorces: []\n")
+
+    assert (0, "2 created") == (applied.exit_code, applied.stdout.splitlines()[-1])
+    assert [("shop",)] == database.rows("SELECT name FROM source")
+    assert 2 == broken.exit_code
+    assert "standard input:2: " in broken.stderr
+
+
 def test_what_the_file_does_not_name_stays_unless_pruned(apply, database) -> None:
     apply()
     short = "tenants: [{name: acme}]\n"

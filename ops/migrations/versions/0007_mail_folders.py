@@ -2,8 +2,8 @@
 
 from ops.migrations import refuse, run_beside
 
-revision = "0008"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
