@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from pipeline.bounded_json import check_size
 from pipeline.errors import Rejected
 
 STRUCTURED = "application/cloudevents+json"
@@ -256,6 +257,7 @@ _DECODER = json.JSONDecoder(parse_int=_Integer, parse_float=_Fraction, parse_con
 
 def events(content_type: str | None, body: bytes) -> Iterator[tuple[dict[str, str], bytes]]:
     """The events of a structured or batch document, by its media type."""
+    check_size(body)
     if media_type(content_type) == BATCH:
         yield from batch(body)
     else:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote
 
-import orjson
-
 from pipeline import cloudevents
+from pipeline.bounded_json import TooManyValues, members
 from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
 from pipeline.kinds import KINDS, Headers
@@ -109,39 +108,38 @@ def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:
             if not value:
                 raise Rejected(_MISSING.get(name, "malformed"), f"nothing is at {rule}, where the rule for {name} points")
             yield name, value
-    if source.time is not None:
-        with suppress(Rejected):
-            if at := moment(reader.read(source.time)):
-                yield "time", at
+    if source.time is not None and (at := moment(_if_there(reader, source.time))):
+        yield "time", at
     for name, rule in source.extensions.items():
-        with suppress(Rejected):  # a body that is not JSON has no such extension
-            if value := reader.read(rule):
-                yield name, value
+        if value := _if_there(reader, rule):
+            yield name, value
+
+
+def _if_there(reader: Reader, rule: str) -> str | None:
+    """What a rule finds that need not find anything: a body that is not JSON has no such thing."""
+    try:
+        return reader.read(rule)
+    except TooManyValues:
+        raise
+    except Rejected:
+        return None
 
 
 def _guess(attributes: dict[str, str], source: Source, headers: Headers, body: bytes, fresh_id: Callable[[], str]) -> None:
     """Adds the id, type and subject that were not found, from what senders commonly do."""
     if all(attributes.get(name) for name in ("id", "type", "subject")):
         return
-    members = _members(body)
+    said = members(body)
     if not attributes.get("id"):
-        attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(members, body) or fresh_id()
+        attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(said, body) or fresh_id()
     for name, otherwise in (("type", f"{source.name}.received"), ("subject", source.name)):
         if not attributes.get(name):
-            found = members.get(name)
+            found = said.get(name)
             attributes[name] = found if isinstance(found, str) and found else otherwise
 
 
-def _members(body: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _id(members: Mapping[str, Any], body: bytes) -> str | None:
-    value = members.get("id")
+def _id(said: Mapping[str, Any], body: bytes) -> str | None:
+    value = said.get("id")
     if isinstance(value, float):  # also an integer beyond 64 bits: read again, by a parser that keeps every digit
         with suppress(Rejected):
             return Reader({}, body).read("/id")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from pipeline.bounded_json import check_size
 from pipeline.errors import Rejected
 from pipeline.forms import fields
 
@@ -63,6 +64,7 @@ class Reader:
 
 def parse(body: bytes) -> Any:
     """The JSON in `body`, numbers kept as their text so that no digit is lost. Raises `Rejected`."""
+    check_size(body)
     try:
         return json.loads(body, parse_int=_Number, parse_float=_Number, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

@@ -1,18 +1,7 @@
-"""What the bodies of messages say, for kinds that describe them: never an error, whatever the body holds."""
+"""What the bodies of messages say, for kinds that describe them; only more JSON than is read is an error (`Rejected`)."""
 
 from hashlib import sha256
 from typing import Any
-
-import orjson
-
-
-def members(body: bytes | str) -> dict[str, Any]:
-    """The members of the JSON object in `body`; empty when there is none."""
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def text_at(document: Any, *path: str) -> str | None:

@@ -7,15 +7,14 @@ protects from replays is that an id is recorded once.
 import hmac
 import re
 from datetime import datetime
-from urllib.parse import parse_qs
 
-import orjson
-
+from pipeline.bounded_json import members
+from pipeline.forms import FORM, first_value
+from pipeline.kinds.contents import text_at
 from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, first_key, keys_of, need_secret, unknown_options
 from schemas.source import Source
 
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
-_FORM = "application/x-www-form-urlencoded"
 
 
 def verify(source: Source, headers: Headers, body: bytes, _now: datetime) -> None:
@@ -48,13 +47,9 @@ def sign(source: Source, _headers: Headers, body: bytes, _now: datetime) -> dict
 
 
 def _repository(headers: Headers, body: bytes) -> str | None:
-    try:
-        if headers.get("content-type", "").lower().startswith(_FORM):
-            body = parse_qs(body.decode(), max_num_fields=16)["payload"][0].encode()
-        name = orjson.loads(body)["repository"]["full_name"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return name if isinstance(name, str) and name else None
+    if headers.get("content-type", "").lower().startswith(FORM):
+        body = first_value(body, b"payload")
+    return text_at(members(body), "repository", "full_name")
 
 
 KIND = Kind(verify, check, sign, describe)

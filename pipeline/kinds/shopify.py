@@ -9,7 +9,8 @@ import hmac
 from datetime import datetime
 from typing import Final
 
-from pipeline.kinds.contents import digest, members, text_at
+from pipeline.bounded_json import members
+from pipeline.kinds.contents import digest, text_at
 from pipeline.kinds.kind import (
     Headers,
     Kind,

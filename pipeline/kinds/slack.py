@@ -9,8 +9,9 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
+from pipeline.bounded_json import members
 from pipeline.forms import FORM, fields
-from pipeline.kinds.contents import digest, members, text_at
+from pipeline.kinds.contents import digest, text_at
 from pipeline.kinds.kind import (
     Headers,
     Kind,
@@ -98,7 +99,7 @@ def _event(message: dict[str, Any]) -> dict[str, str | None]:
 def _form(body: bytes) -> dict[str, str | None]:
     form = fields(body)
     if "payload" in form:
-        payload = members(form["payload"])
+        payload = members(form["payload"].encode())
         subject = _place(payload, "channel", "user", "team")
         return {"id": text_at(payload, "trigger_id"), "type": text_at(payload, "type"), "subject": subject}
     subject = form.get("channel_id") or form.get("user_id") or form.get("team_id")

@@ -9,7 +9,8 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
-from pipeline.kinds.contents import members, text_at
+from pipeline.bounded_json import members
+from pipeline.kinds.contents import text_at
 from pipeline.kinds.kind import (
     Headers,
     Kind,

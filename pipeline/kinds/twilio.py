@@ -18,8 +18,7 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import orjson
-
+from pipeline.bounded_json import loads
 from pipeline.forms import FORM, fields, pairs
 from pipeline.kinds.contents import digest, text_at
 from pipeline.kinds.kind import (
@@ -167,10 +166,7 @@ def _pairs(form: bytes) -> list[tuple[bytes, bytes]]:
 
 def _object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`, also as the only one of an array, in which Twilio's event streams send them."""
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        return {}
+    document = loads(body) if body.lstrip()[:1] in (b"{", b"[") else None
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
     return document if isinstance(document, dict) else {}

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.bounded_json import members
 from pipeline.forms import MAX_FIELDS, MAX_FORM, fields, pairs
-from pipeline.kinds.contents import digest, members, text_at
+from pipeline.kinds.contents import digest, text_at
 from pipeline.moments import moment
 
 
