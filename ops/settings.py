@@ -52,6 +52,14 @@ class Settings(BaseSettings):
     ingress_processes: int = Field(
         1, ge=1, le=1000, description="ingress processes behind one load balancer: each lets its part of a rate_limit through"
     )
+    ingress_connections_per_address: int = Field(
+        1000,
+        ge=1,
+        le=2000,
+        description="connections that one client address, or IPv6 network of 64 bits, may have to an ingress process, which "
+        "takes 2000 in all: by default half, so that no address keeps the others out, and yet more than a process can answer "
+        "at once for a load balancer, behind which everybody has one address; for another one the longest idle is closed",
+    )
     batch_size: int = Field(2000, ge=1, le=10_000, description="most events appended in one transaction")
     prefetch: int = Field(
         4000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"

@@ -1,8 +1,8 @@
 """JSON from strangers: what it would take in memory is estimated from its bytes before anything is made of it.
 
 Objects of Python are far larger than the text they come from: 64 MiB of `[[],[],...` become 2 GB. Counting is a scan in C,
-20 ms for 64 MiB, and over-estimates where commas and brackets stand in strings. How deep JSON may nest is the parsers' own bound,
-some 1,000 levels, each of which costs no more than any other value.
+20 ms for 64 MiB, and over-estimates where commas and brackets stand in strings. How deep JSON may nest is the parsers' own
+bound: some 1,000 levels, each of which costs no more than any other value.
 """
 
 import re

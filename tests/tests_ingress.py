@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pika
-import uvicorn
 from tests_support import wait_for
 
 from ops.blobs import Blobs
@@ -22,7 +21,8 @@ from ops.db import make_engine
 from ops.secrets import Vault
 from schemas.message import Message
 from workers.catalog import CatalogWatch
-from workers.ingress import make_app, make_server
+from workers.ingress import make_route
+from workers.listener import Bounds, Listener
 from workers.publisher import Publisher
 from workers.topology import INBOX, RECEIVED, declare
 
@@ -44,7 +44,7 @@ class Answer:
 @dataclass
 class Ingress:
     port: int
-    server: uvicorn.Server
+    server: Listener
     publisher: Publisher
     catalog: CatalogWatch
 
@@ -104,6 +104,7 @@ def running(
     *,
     read_seconds: float = 20.0,
     confirm_timeout: float = 5.0,
+    per_address: int = 2000,
     blobs: str | None = None,
 ) -> Iterator[Ingress]:
     """An ingress; it may not be ready yet when the block begins. Its blob store is gone after it, unless one is given."""
@@ -111,15 +112,15 @@ def running(
     engine = make_engine(database_url, pool_size=1)
     catalog = CatalogWatch(engine, vault)
     publisher = Publisher(amqp_url, "test ingress", timeout=confirm_timeout)
-    server = make_server(
-        make_app(catalog, publisher, Blobs(blobs or temporary.name, 2.0)), "127.0.0.1", 0, read_seconds=read_seconds, grace=1.0
-    )
-    thread = threading.Thread(target=server.run, name="ingress")
+    route = make_route(catalog, publisher, Blobs(blobs or temporary.name, 2.0))
+    server = Listener(route, "127.0.0.1", 0, Bounds(per_address, grace=1.0, read_seconds=read_seconds))
+    thread = threading.Thread(target=server.run, args=(publisher.start, publisher.close), name="ingress")
     catalog.start()
     thread.start()
-    wait_for(lambda: server.started)
-    yield Ingress(server.servers[0].sockets[0].getsockname()[1], server, publisher, catalog)
-    server.should_exit = True
+    wait_for(lambda: server.port is not None)
+    assert server.port is not None
+    yield Ingress(server.port, server, publisher, catalog)
+    server.stop()
     thread.join()
     catalog.stop()
     engine.dispose()

@@ -2,13 +2,14 @@
 
 import re
 import secrets
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
-from starlette.types import Receive, Scope
-
-from pipeline.kinds import PATH, Headers
+from pipeline.kinds import Headers
 from schemas.blob import LARGEST
-from workers.problems import RETRY_AFTER, Problem
+from schemas.source import Source
+from workers.parsing import Head
+from workers.problems import RETRY_AFTER, Answer, Problem
 
 MAX_HELD: Final = LARGEST + 32 * 1024 * 1024  # bytes of bodies in the hands of one process: the largest, and others beside it
 
@@ -16,10 +17,6 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 _JSON = re.compile(r"[/+]json$")
-
-
-class Gone(Exception):
-    """The sender hung up before the request was complete."""
 
 
 class Budget:
@@ -40,17 +37,37 @@ class Budget:
 
 
 class Incoming:
-    """One request. Whoever made it gives `size` bytes back to the budget when it is answered."""
+    """One request. `answer` is for one call, by whoever it was handed to, as soon as the answer is known."""
 
-    def __init__(self, scope: Scope, budget: Budget) -> None:
-        self.method: str = scope["method"]
-        headers = headers_of(scope["headers"])
-        headers[PATH] = _path(scope)
+    def __init__(self, head: Head, budget: Budget, answer: Callable[["Incoming", Answer], None]) -> None:
+        self.method, self.path, headers, self.keep_alive, self.patient = head
         self.headers: Headers = headers
+        wanted = headers.get("x-request-id")
+        self.id = wanted if wanted is not None and _REQUEST_ID.fullmatch(wanted) else secrets.token_hex(16)
         self.size = 0
+        self.limit: int | None = None  # bytes; known when it is the request's turn
+        self.whole = False
+        self.answered = False
+        self.handler: Handler
+        self.steps: Sequence[str] = ()  # of the path, decoded; the first is empty
+        self.source: Source  # whose message it is
+        self.began = 0.0  # seconds, when its head was there
+        self._answer = answer
         self._budget = budget
-        wanted = self.headers.get("x-request-id", "")
-        self.id = wanted if _REQUEST_ID.fullmatch(wanted) else secrets.token_hex(16)
+        self._chunks: list[bytes] = []
+
+    def answer(self, answer: Answer) -> None:
+        """Answer it, and let go of its body. Later calls do nothing, nor does one for a sender who is gone."""
+        if not self.answered:
+            self.drop()
+            self._answer(self, answer)
+
+    def drop(self) -> None:
+        """Give up: there is nobody to be answered any more."""
+        if not self.answered:
+            self.answered = True
+            self._budget.give(self.size)
+            self._chunks = []
 
     def check_form(self) -> None:
         """Raises `Problem` when the body's form is one that could not be read, or not kept as it is."""
@@ -66,27 +83,26 @@ class Incoming:
         if charset and _JSON.search(media_type.lower()) and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
             raise Problem("content_type", "JSON is UTF-8 (RFC 8259); another charset is not supported")
 
-    async def body(self, receive: Receive, limit: int) -> bytes:
-        """The whole body. Raises `Problem` as soon as it is known to hold more than `limit` bytes, and `Gone`."""
-        if self._declared() > limit:
+    def allow(self, limit: int) -> None:
+        """Take a body of at most `limit` bytes. Raises `Problem` when it is known to hold more, or may hold anything."""
+        self.limit = limit
+        if max(self._declared(), self.size) > limit:
             raise self._too_large(limit)
-        chunks: list[bytes] = []
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            chunk, more = message["body"], message["more_body"]
-            self.size += len(chunk)
-            self._budget.take(len(chunk))
-            if self.size > limit:
-                raise self._too_large(limit)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def done(self) -> None:
-        """Give back what was read."""
-        self._budget.give(self.size)
+    def add(self, chunk: bytes) -> None:
+        """Take a piece of the body. Raises `Problem` as soon as there is too much of it."""
+        if self.answered:
+            return
+        self.size += len(chunk)
+        self._chunks.append(chunk)
+        self._budget.take(len(chunk))
+        if self.limit is not None and self.size > self.limit:
+            raise self._too_large(self.limit)
+
+    def body(self) -> bytes:
+        """The body as far as it has come, which the request does not hold any more then."""
+        chunks, self._chunks = self._chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _declared(self) -> int:
         length = self.headers.get("content-length")
@@ -108,17 +124,14 @@ class Incoming:
         return Problem("too_large", f"this source takes {limit} bytes", *self.unread)
 
 
-def headers_of(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The headers by lower-case name, decoded as Latin-1, which loses nothing."""
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
+class Handler(Protocol):
+    """What is behind a path."""
 
+    def begin(self, request: Incoming) -> None:
+        """The head is there: answer, or `allow` a body. Raises `Problem`."""
 
-def _path(scope: Scope) -> str:
-    """What was asked for, still percent-encoded."""
-    path: bytes = scope["raw_path"]
-    query: bytes = scope["query_string"]
-    return (path + b"?" + query if query else path).decode("latin-1")
+    def complete(self, request: Incoming) -> None:
+        """The body is there too: answer, now or later. Raises `Problem`."""
+
+    def refuse(self, request: Incoming, problem: Problem) -> None:
+        """Answer with `problem`."""

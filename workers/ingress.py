@@ -1,126 +1,101 @@
-"""The HTTP ingress: Starlette on uvicorn, one process, one connection to the broker."""
+"""The HTTP ingress: one process, one event loop, one connection to the broker."""
 
 import asyncio
-import secrets
+import resource
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Final
+from urllib.parse import unquote
 
 import structlog
-import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from ops import garbage
 from ops import log as logs
 from ops.blobs import Blobs, open_blobs
 from ops.db import make_engine
-from ops.probes import Answer, Heart, Readiness, metrics
+from ops.probes import Answer as Report
+from ops.probes import Heart, Readiness, metrics
 from ops.secrets import Vault
 from ops.settings import Settings, require
 from workers.catalog import CatalogWatch
+from workers.clients import MOST
+from workers.incoming import Handler, Incoming
 from workers.intake import BLOB_SECONDS, Intake
-from workers.problems import RETRY_AFTER, SECURITY, Problem
-from workers.protocol import make_protocol
+from workers.listener import Bounds, Listener
+from workers.problems import Answer, Problem, internal
+from workers.protocol import Route
 from workers.publisher import Publisher
 
-READ_SECONDS = 20.0  # for a request to arrive whole
-KEEP_ALIVE_SECONDS = 75  # between two requests; longer than load balancers wait, so that they are the ones to hang up
+_QUESTION: Final = 64 * 1024  # bytes of a body that comes with a question; nobody looks at it
+_FILES: Final = 2 * MOST  # that the process may have open
 
 _log = structlog.get_logger()
 
 
-def make_app(
+def make_route(
     catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1, *, stale_after: float = 10.0
-) -> Starlette:
-    """The application. It starts and stops `publisher`, whose connection lives on its event loop; not `catalog`.
+) -> Route:
+    """What is behind each path.
 
-    It is one of `processes` that share what sources send, and lets its part of their rate limits through.
+    The process is one of `processes` that share what sources send, and lets its part of their rate limits through.
     """
     heart = Heart()
     # It needs no Postgres to take messages, so nobody is to keep them from it while Postgres is away.
     notes = {"database": partial(catalog.stale, stale_after)}
     readiness = Readiness({"broker": publisher.ready, "catalog": catalog.ready}, notes=notes)
 
-    def alive() -> Answer:
+    def alive() -> Report:
         heart.beat()  # the loop turns, or this would not be asked
         return heart.answer()
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        publisher.start()
+    intake = Intake(catalog, publisher, blobs, processes)
+    probes = {"livez": _Probe(alive), "readyz": _Probe(readiness.answer), "metrics": _Probe(metrics)}
+
+    def route(request: Incoming) -> Handler:
+        # Split before it is decoded: an encoded slash is part of a name, and no name has one.
+        steps = request.steps = [unquote(step) for step in request.path.decode("ascii").split("/")]
+        if len(steps) == 4 and steps[1] == "in" and steps[2] and steps[3]:
+            return intake
+        if len(steps) == 2 and steps[1] in probes:
+            return probes[steps[1]]
+        raise Problem("not_found", "messages go to /in/{tenant}/{source}")
+
+    return route
+
+
+class _Probe:
+    """Handles the questions of whoever watches the process."""
+
+    def __init__(self, report: Callable[[], Report]) -> None:
+        self._report = report
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, request: Incoming) -> None:
+        """Take GET and HEAD only. Raises `Problem`."""
+        if request.method not in ("GET", "HEAD"):
+            raise Problem("method", "only GET, HEAD", ("Allow", "GET, HEAD"))
+        request.limit = _QUESTION
+
+    def complete(self, request: Incoming) -> None:
+        """Ask in a thread: it may take a while, and nobody's message is to wait for that."""
+        task = asyncio.get_running_loop().create_task(self._respond(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def refuse(self, request: Incoming, problem: Problem) -> None:
+        """Answer with the problem."""
+        request.answer(problem.answer(request.id))
+
+    async def _respond(self, request: Incoming) -> None:
         try:
-            yield
-        finally:
-            await publisher.close()
-
-    return Starlette(
-        routes=[
-            Route("/in/{tenant}/{source}", Intake(catalog, publisher, blobs, processes)),
-            Route("/livez", _probe(alive)),
-            Route("/readyz", _probe(readiness.answer)),
-            Route("/metrics", _probe(metrics)),
-        ],
-        exception_handlers={HTTPException: _refused, Exception: _failed},
-        lifespan=lifespan,
-    )
-
-
-def _probe(answer: Callable[[], Answer]) -> Callable[[Request], object]:
-    async def respond(_request: Request) -> Response:
-        # In a thread: these may take a while, and nobody's message is to wait for that.
-        given = await asyncio.to_thread(answer)
-        response = Response(given.body, given.status, media_type=None)
-        response.raw_headers += [(b"content-type", given.content_type.encode()), *SECURITY]
-        return response
-
-    return respond
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    """Answer what no route takes."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "GET")
-        return _problem(Problem("method", f"only {allow}", ("Allow", allow)))
-    return _problem(Problem("not_found", "messages go to /in/{tenant}/{source}"))
-
-
-async def _failed(_request: Request, error: Exception) -> Response:
-    """Answer where the fault is ours. The error goes on to the log."""
-    return _problem(Problem("internal", f"{type(error).__name__}; it has been logged", RETRY_AFTER))
-
-
-def _problem(problem: Problem) -> Response:
-    headers, body = problem.answer(secrets.token_hex(16))
-    response = Response(body, problem.status)
-    response.raw_headers = headers
-    return response
-
-
-def make_server(app: Starlette, host: str, port: int, *, read_seconds: float, grace: float) -> uvicorn.Server:
-    """The server, bounded; when it is stopped it finishes what it has begun, for `grace` seconds at most."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        loop="uvloop",
-        http=make_protocol(read_seconds),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(grace) + 1,
-    )
-    return uvicorn.Server(config)
+            report = await asyncio.to_thread(self._report)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is answered
+            _log.exception("request_failed", request_id=request.id)
+            self.refuse(request, internal(error))
+        else:
+            request.answer(Answer(report.status, report.content_type.encode(), report.body))
 
 
 def run(settings: Settings) -> int:
@@ -128,21 +103,34 @@ def run(settings: Settings) -> int:
     require(settings, "database_url", "amqp_url", "keys")
     logs.configure(settings.log, settings.log_level, "ingress")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn sets its own, and raises the signal again when it is done
+        signal.signal(number, lambda *_: None)  # until the listener sets its own
+    _allow_files()
     engine = make_engine(settings.database_url, pool_size=1)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
     publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
     blobs = open_blobs(settings, BLOB_SECONDS)
-    app = make_app(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
-    grace = settings.confirm_timeout
-    server = make_server(app, settings.ingress_host, settings.ingress_port, read_seconds=READ_SECONDS, grace=grace)
+    route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
+    bounds = Bounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
+    listener = Listener(route, settings.ingress_host, settings.ingress_port, bounds)
     catalog.start()
     garbage.calm()
     _log.info("started", host=settings.ingress_host, port=settings.ingress_port)
     try:
-        server.run()
+        listener.run(publisher.start, publisher.close)
+    except OSError as error:
+        _log.error("cannot_listen", host=settings.ingress_host, port=settings.ingress_port, error=str(error))
+        return 1
     finally:
         catalog.stop()
         engine.dispose()
     _log.info("stopped")
     return 0
+
+
+def _allow_files() -> None:
+    """Let the process have as many connections as it is to bear; systemd and shells allow 1,024 by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _FILES:
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

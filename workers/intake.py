@@ -3,119 +3,113 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import orjson
 import structlog
-from starlette.types import Receive, Scope, Send
 
 from ops import metrics
 from ops.blobs import Blobs
 from pipeline.cloudevents import BATCH, media_type
 from pipeline.errors import BlobsAway, Rejected
-from pipeline.kinds import KINDS, Kind, Reply, Unverified
-from pipeline.receive import receive as events_of
+from pipeline.kinds import KINDS, Headers, Kind, Reply, Unverified
+from pipeline.receive import receive
 from schemas.blob import LARGEST_INLINE, Blob
 from schemas.source import Source
 from workers.catalog import CatalogWatch
 from workers.inbox import to_inbox
-from workers.incoming import Budget, Gone, Incoming
+from workers.incoming import Incoming
 from workers.limits import Limits
-from workers.problems import RETRY_AFTER, Problem, RawHeaders, answer_headers
-from workers.publisher import Publisher, Unconfirmed
+from workers.problems import RETRY_AFTER, Answer, Problem, internal
+from workers.publisher import Publisher
 
 BLOB_SECONDS: Final = 10.0  # for the large bodies of a request to be put away, while its sender waits
 BLOBS_AT_ONCE: Final = 8
 
+_LARGE: Final = 64 * 1024  # bytes, from which on a body is read in a thread: nobody else's message is to wait for that
+_LARGE_AT_ONCE: Final = 2  # so that the memory that reading takes is bounded as well
+
 #: Stands in for a source that does not exist, so that its messages take as long as others.
 NOBODY: Final = Source("", "", "standard-webhooks", ("whsec_" + "A" * 43 + "=",))
 
-Answer = tuple[int, RawHeaders, bytes]  # status, headers, body
+Event = tuple[dict[str, str], bytes]
+Sealed = tuple[dict[str, str], bytes | Blob]  # with its body, or what stands for it
 
 _log = structlog.get_logger()
 
 
 class Intake:
-    """The ASGI application behind the route."""
+    """Handles messages. Nothing waits, but for a large body, which has a task of its own."""
 
     def __init__(self, catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1) -> None:
         self._catalog = catalog
         self._publisher = publisher
         self._blobs = blobs
         self._keeping = ThreadPoolExecutor(BLOBS_AT_ONCE, "blobs")
-        self._budget = Budget()
+        self._reading = ThreadPoolExecutor(_LARGE_AT_ONCE, "reading")
         self._limits = Limits(catalog, processes)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever it holds."""
-        began = time.perf_counter()
-        incoming = Incoming(scope, self._budget)
-        source = self._source(scope["path_params"])
-        reason = None
-        try:
-            status, headers, body = await self._accept(incoming, source, receive)
-        except Problem as problem:
-            status, (headers, body) = problem.status, problem.answer(incoming.id)
-            reason = problem.reason if status < 500 else None
-            _report(problem, incoming, source)
-        except Gone:
-            return
-        finally:
-            incoming.done()
-        label = source.kind if source is not NOBODY else "unknown"
-        metrics.observe_response(label, status, time.perf_counter() - began, incoming.size, reason)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    def _source(self, path: dict[str, str]) -> Source:
-        source = self._catalog.current.sources.get((path["tenant"], path["source"]), NOBODY)
-        return source if source.kind in KINDS else NOBODY
-
-    async def _accept(self, incoming: Incoming, source: Source, receive: Receive) -> Answer:
-        if incoming.method != "POST":
+    def begin(self, request: Incoming) -> None:
+        """Look at the head. Raises `Problem`."""
+        request.began = time.perf_counter()
+        source = request.source = self._source(request)
+        if request.method != "POST":
             raise Problem("method", "messages are sent with POST", ("Allow", "POST"))
         if not self._catalog.loaded:
             raise Problem("unavailable", "the configuration has not been read yet", RETRY_AFTER)
-        incoming.check_form()
+        request.check_form()
         if source.rate_limit is not None:
-            self._limits.check(source, *incoming.unread)
-        body = await incoming.body(receive, source.max_body)
-        now = datetime.now(UTC)
-        kind = _verify(source, incoming, body, now)
-        if kind.greet is not None and (reply := kind.greet(incoming.headers, body)):
-            return _replied(incoming, reply)
-        if source.rate_limit is not None:
-            self._limits.take(source)
-        try:
-            events = events_of(source, incoming.headers, body, now, _fresh_id)
-        except Rejected as error:
-            name = "too_large" if error.reason == "too_large" else "malformed"
-            raise Problem(name, error.detail, reason=error.reason) from None
-        if len(body) > LARGEST_INLINE:
-            await self._publish(source, await self._kept(source, events))
+            self._limits.check(source, *request.unread)
+        request.allow(source.max_body)
+
+    def complete(self, request: Incoming) -> None:
+        """Record the message, and answer when that is done. Raises `Problem`."""
+        if request.size < _LARGE:
+            found = _judged(request.source, request.headers, request.body())
+            self._record(request, found, found if isinstance(found, list) else [])
         else:
-            await self._publish(source, events)
-        if kind.replies and (reply := kind.replies.get(source.options.get("answer", ""))):
-            return _replied(incoming, reply)
-        return _accepted(incoming, source, [attributes["id"] for attributes, _ in events])
+            task = asyncio.get_running_loop().create_task(self._complete_large(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _publish(self, source: Source, events: Sequence[tuple[dict[str, str], bytes | Blob]]) -> None:
-        """Returns when the broker has every one of `events`; those it has of a batch that fails are duplicates next time."""
-        confirms = [self._publisher.post(to_inbox(source, attributes, body)) for attributes, body in events]
+    def refuse(self, request: Incoming, problem: Problem) -> None:
+        """Answer with the problem, and tell of it."""
+        source = request.source
+        _log.info(
+            "message_refused",
+            status=problem.status,
+            reason=problem.reason,
+            detail=problem.detail,
+            tenant=source.tenant,
+            source=source.name,
+            request_id=request.id,
+        )
+        self._answer(request, problem.answer(request.id), problem.reason if problem.status < 500 else None)
+
+    def _source(self, request: Incoming) -> Source:
+        source = self._catalog.current.sources.get((request.steps[2], request.steps[3]), NOBODY)
+        return source if source.kind in KINDS else NOBODY
+
+    async def _complete_large(self, request: Incoming) -> None:
+        source, body, loop = request.source, request.body(), asyncio.get_running_loop()
         try:
-            if len(confirms) == 1:
-                await confirms[0]
+            found = await loop.run_in_executor(self._reading, _judged, source, request.headers, body)
+            if isinstance(found, list) and len(body) > LARGEST_INLINE:
+                self._record(request, found, await self._kept(source, found))
             else:
-                await asyncio.gather(*confirms)
-        except Unconfirmed as error:
-            raise Problem("unavailable", str(error), RETRY_AFTER) from None
+                self._record(request, found, found if isinstance(found, list) else [])
+        except Problem as problem:
+            self.refuse(request, problem)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is answered
+            _log.exception("request_failed", request_id=request.id)
+            self.refuse(request, internal(error))
 
-    async def _kept(
-        self, source: Source, events: Sequence[tuple[dict[str, str], bytes]]
-    ) -> list[tuple[dict[str, str], bytes | Blob]]:
+    async def _kept(self, source: Source, events: Sequence[Event]) -> list[Sealed]:
         """Returns when the blob store has the large ones: what a message refers to must be there before."""
         loop = asyncio.get_running_loop()
         try:
@@ -128,11 +122,68 @@ class Intake:
             _log.warning("blob_not_kept", error=str(error), tenant=source.tenant, source=source.name)
             raise Problem("unavailable", "the store of large messages is away", RETRY_AFTER) from None
 
+    def _record(self, request: Incoming, found: "Reply | list[Event]", sealed: Sequence[Sealed]) -> None:
+        """Answer when the broker has every event; those it has of a batch that fails are duplicates next time."""
+        source = request.source
+        if isinstance(found, Reply):
+            self._answer(request, _replied(found))
+            return
+        if source.rate_limit is not None:
+            self._limits.take(source)
+        answer = _taken(request, found)
+        if not sealed:
+            self._answer(request, answer)
+            return
+        settle = _Settle(len(sealed), partial(self._settled, request, answer))
+        for attributes, body in sealed:
+            self._publisher.send(to_inbox(source, attributes, body), self._publisher.deadline(), settle)
 
-def _verify(source: Source, incoming: Incoming, body: bytes, now: datetime) -> Kind:
+    def _settled(self, request: Incoming, answer: Answer, fault: str | None) -> None:
+        if fault is None:
+            self._answer(request, answer)
+        else:
+            self.refuse(request, Problem("unavailable", fault, RETRY_AFTER))
+
+    def _answer(self, request: Incoming, answer: Answer, rejection: str | None = None) -> None:
+        label = request.source.kind if request.source is not NOBODY else "unknown"
+        metrics.observe_response(label, answer.status, time.perf_counter() - request.began, request.size, rejection)
+        request.answer(answer)
+
+
+class _Settle:
+    """Told what became of each of `count` messages; tells when all are durable, or of the first that is not."""
+
+    __slots__ = ("_left", "_tell")
+
+    def __init__(self, count: int, tell: Callable[[str | None], None]) -> None:
+        self._left = count
+        self._tell = tell
+
+    def __call__(self, fault: str | None) -> None:
+        if self._left <= 0:
+            return
+        self._left = 0 if fault is not None else self._left - 1
+        if not self._left:
+            self._tell(fault)
+
+
+def _judged(source: Source, headers: Headers, body: bytes) -> "Reply | list[Event]":
+    """The events of a message whose signature is right, or what answers it. Raises `Problem`. Any thread may."""
+    now = datetime.now(UTC)
+    kind = _verified(source, headers, body, now)
+    try:
+        if kind.greet is not None and (reply := kind.greet(headers, body)):
+            return reply
+        return receive(source, headers, body, now, _fresh_id)
+    except Rejected as error:
+        name = "too_large" if error.reason == "too_large" else "malformed"
+        raise Problem(name, error.detail, reason=error.reason) from None
+
+
+def _verified(source: Source, headers: Headers, body: bytes, now: datetime) -> Kind:
     kind = KINDS[source.kind]
     try:
-        kind.verify(source, incoming.headers, body, now)
+        kind.verify(source, headers, body, now)
     except Unverified as error:
         if source is not NOBODY:
             name = "timestamp" if error.reason == "timestamp" else "signature"
@@ -142,28 +193,18 @@ def _verify(source: Source, incoming: Incoming, body: bytes, now: datetime) -> K
     return kind
 
 
-def _replied(incoming: Incoming, reply: Reply) -> Answer:
-    return reply.status, answer_headers(reply.content_type, reply.body, incoming.id), reply.body
+def _taken(request: Incoming, events: Sequence[Event]) -> Answer:
+    kind = KINDS[request.source.kind]
+    if kind.replies and (reply := kind.replies.get(request.source.options.get("answer", ""))):
+        return _replied(reply)
+    told: dict[str, object] = {"id": events[0][0]["id"] if events else None}
+    if kind.describe is None and media_type(request.headers.get("content-type")) == BATCH:
+        told["ids"] = [attributes["id"] for attributes, _ in events]
+    return Answer(202, b"application/json", orjson.dumps(told))
 
 
-def _accepted(incoming: Incoming, source: Source, ids: list[str]) -> Answer:
-    answer: dict[str, object] = {"id": ids[0] if ids else None}
-    if KINDS[source.kind].describe is None and media_type(incoming.headers.get("content-type")) == BATCH:
-        answer["ids"] = ids
-    body = orjson.dumps(answer)
-    return 202, answer_headers(b"application/json", body, incoming.id), body
-
-
-def _report(problem: Problem, incoming: Incoming, source: Source) -> None:
-    _log.info(
-        "message_refused",
-        status=problem.status,
-        reason=problem.reason,
-        detail=problem.detail,
-        tenant=source.tenant,
-        source=source.name,
-        request_id=incoming.id,
-    )
+def _replied(reply: Reply) -> Answer:
+    return Answer(reply.status, reply.content_type, reply.body)
 
 
 def _fresh_id() -> str:

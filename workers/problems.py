@@ -1,6 +1,7 @@
-"""Errors over HTTP, as RFC 9457 has them."""
+"""Answers over HTTP; errors as RFC 9457 has them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -8,9 +9,6 @@ import orjson
 
 from ops.probes import SECURITY_HEADERS
 
-RawHeaders = list[tuple[bytes, bytes]]
-
-SECURITY: Final[RawHeaders] = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: about what a broker takes to restart
 
 #: Every problem that is answered, with its status and title; its type is a URN of the name.
@@ -27,6 +25,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "rate_limited": (429, "Too many messages"),
     "head_too_large": (431, "The headers are too large"),
     "internal": (500, "Something went wrong here"),
+    "not_implemented": (501, "This is not understood here"),
     "unavailable": (503, "The message could not be kept; send it again"),
 }
 
@@ -55,24 +54,46 @@ class Problem(Exception):
             }
         )
 
-    def answer(self, request_id: str) -> tuple[RawHeaders, bytes]:
-        """The answer's headers and body."""
-        body = self.body(request_id)
-        return answer_headers(b"application/problem+json", body, request_id, self.headers), body
-
-    def wire(self, request_id: str) -> bytes:
-        """The whole answer, for a request that could not be read; the connection ends with it."""
-        headers, body = self.answer(request_id)
-        lines = b"".join(b"%b: %b\r\n" % header for header in (*headers, (b"connection", b"close")))
-        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, HTTPStatus(self.status).phrase.encode(), lines, body)
+    def answer(self, request_id: str) -> "Answer":
+        """The answer that tells the sender."""
+        return Answer(self.status, b"application/problem+json", self.body(request_id), self.headers)
 
 
-def answer_headers(content_type: bytes, body: bytes, request_id: str, more: Iterable[tuple[str, str]] = ()) -> RawHeaders:
-    """The headers of every answer."""
-    return [
-        (b"content-type", content_type),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode()),
-        *SECURITY,
-        *((name.lower().encode(), value.encode()) for name, value in more),
-    ]
+def internal(error: Exception) -> Problem:
+    """The problem of a request that an error of ours ended."""
+    return Problem("internal", f"{type(error).__name__}; it has been logged", RETRY_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered with."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def closes(self) -> bool:
+        """Whether the connection has to end with it."""
+        return ("Connection", "close") in self.headers
+
+    def wire(self, request_id: str, date: bytes, *, close: bool = False, head: bool = False) -> bytes:
+        """The bytes of it; `close` says that the connection ends with it, `head` that the request was for the head alone."""
+        others = [(name.lower(), value) for name, value in self.headers if name != "Connection"]
+        more = "".join(f"{name}: {value}\r\n" for name, value in others).encode("latin-1") if others else b""
+        return b"%bdate: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b%b\r\n%b" % (
+            _STATUS_LINES[self.status],
+            date,
+            self.content_type,
+            len(self.body),
+            request_id.encode(),
+            _SECURITY,
+            more,
+            b"connection: close\r\n" if close else b"",
+            b"" if head else self.body,
+        )
+
+
+_SECURITY: Final = b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in SECURITY_HEADERS.items())
+_STATUS_LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}

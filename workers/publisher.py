@@ -105,8 +105,12 @@ class Publisher:
     def post(self, message: Outgoing) -> asyncio.Future[None]:
         """Publish, as `publish` does."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self.send(message, self._loop.time() + self._timeout, partial(_resolve, future))
+        self.send(message, self.deadline(), partial(_resolve, future))
         return future
+
+    def deadline(self) -> float:
+        """When what is published now has to be confirmed, on the event loop's clock."""
+        return self._loop.time() + self._timeout
 
     def send(self, message: Outgoing, deadline: float, settle: Settle, check: Check = unleased) -> None:
         """Publish and have `settle` called: with None when the message is durable, else with the reason, by `deadline`.

@@ -1,28 +1,53 @@
-import asyncio
-from typing import Any
-
 import pytest
 
 from pipeline.kinds import PATH
-from workers.incoming import Budget, Gone, Incoming, headers_of
-from workers.problems import PROBLEMS, Problem
+from workers.incoming import Budget, Incoming
+from workers.parsing import Head, Requests
+from workers.problems import PROBLEMS, Answer, Problem
+
+
+class Found:
+    """Keeps what the parser finds."""
+
+    def __init__(self) -> None:
+        self.heads: list[Head] = []
+        self.bodies: list[bytes] = []
+        self.whole = 0
+
+    def on_begin(self) -> None:
+        self.bodies.append(b"")
+
+    def on_head(self, head: Head) -> None:
+        self.heads.append(head)
+
+    def on_piece(self, piece: bytes) -> None:
+        self.bodies[-1] += piece
+
+    def on_whole(self) -> None:
+        self.whole += 1
+
+
+def found(raw: bytes, size: int | None = None) -> Found:
+    """What is in `raw`, given to the parser in pieces of that size."""
+    side = Found()
+    requests = Requests(side)
+    for at in range(0, len(raw), size or len(raw)):
+        requests.feed(memoryview(raw)[at : at + (size or len(raw))])
+    return side
 
 
 def incoming(budget: Budget | None = None, **headers: str) -> Incoming:
-    raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    scope = {"method": "POST", "headers": raw, "raw_path": b"/in/acme/shop%20", "query_string": b"a=%ff"}
-    return Incoming(scope, budget or Budget())
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Incoming(
+        Head("POST", b"/", named, keep_alive=True, patient=False), budget or Budget(), lambda _request, _answer: None
+    )
 
 
 def read(request: Incoming, *chunks: bytes, limit: int = 100) -> bytes:
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": chunk, "more_body": n < len(chunks)} for n, chunk in enumerate(chunks, 1)
-    ]
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-    return asyncio.run(request.body(receive, limit))
+    request.allow(limit)
+    for chunk in chunks:
+        request.add(chunk)
+    return request.body()
 
 
 def test_a_body_is_put_together_from_its_pieces() -> None:
@@ -56,38 +81,77 @@ def test_a_length_that_is_no_number_is_malformed(length: str) -> None:
     assert 400 == problem.value.status
 
 
-def test_who_hangs_up_is_gone() -> None:
-    with pytest.raises(Gone):
-        read(incoming(content_length="5"))
-
-
-def test_all_bodies_together_are_bounded_and_given_back() -> None:
+def test_all_bodies_together_are_bounded_and_given_back_once() -> None:
     budget = Budget(100)
     first, second = incoming(budget, transfer_encoding="chunked"), incoming(budget, transfer_encoding="chunked")
     read(first, b"x" * 60)
     with pytest.raises(Problem) as problem:
         read(second, b"x" * 60)
-    first.done()
-    second.done()
+    first.answer(Answer(202, b"text/plain", b""))
+    first.drop()
+    second.drop()
 
     assert 503 == problem.value.status
     assert b"x" * 100 == read(incoming(budget, transfer_encoding="chunked"), b"x" * 100)
+    with pytest.raises(Problem):
+        read(incoming(budget, transfer_encoding="chunked"), b"x")
 
 
-def test_a_header_that_comes_twice_holds_both_values() -> None:
-    assert {"a": "1, 2", "b": "\xff"} == headers_of([(b"a", b"1"), (b"b", b"\xff"), (b"a", b"2")])
+def test_what_comes_after_the_answer_is_not_kept() -> None:
+    request = incoming(transfer_encoding="chunked")
+    read(request, b"x")
+    request.answer(Answer(202, b"text/plain", b""))
+    request.add(b"more")
+
+    assert (1, b"") == (request.size, request.body())
+
+
+@pytest.mark.parametrize("size", [None, 1, 7])
+def test_a_header_that_comes_twice_holds_both_values(size: int | None) -> None:
+    raw = b"GET / HTTP/1.1\r\nA: 1\r\nHost: x\r\nB: \xff\r\na: 2\r\n\r\n"
+    (head,) = found(raw, size).heads
+
+    assert {"a": "1, 2", "b": "\xff", "host": "x", PATH: "/"} == head.headers
 
 
 def test_the_path_is_a_header_of_its_own_that_no_sender_can_send() -> None:
-    assert "/in/acme/shop%20?a=%ff" == incoming().headers[PATH]
+    (head,) = found(b"GET /in/acme/shop%20?a=%ff HTTP/1.1\r\nHost: x\r\n\r\n").heads
+
+    assert ("/in/acme/shop%20?a=%ff", b"/in/acme/shop%20") == (head.headers[PATH], head.path)
+    with pytest.raises(Problem):
+        found(b"GET / HTTP/1.1\r\nHost: x\r\n:path: /x\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [None, 1, 7, 50])
+def test_many_upgrades_one_after_the_other_lose_nothing(size: int | None) -> None:
+    one = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n%03d"
+    side = found(b"".join(one % n for n in range(500)), size)
+
+    assert 500 == side.whole == len(side.heads)
+    assert [b"%03d" % n for n in range(500)] == side.bodies
+
+
+@pytest.mark.parametrize(
+    ("head", "keep_alive"),
+    [
+        (b" HTTP/1.1\r\n", True),
+        (b" HTTP/1.0\r\nConnection: keep-alive\r\n", False),
+        (b" HTTP/1.1\r\nConnection: close\r\n", False),
+    ],
+)
+def test_a_connection_is_kept_unless_the_sender_says_otherwise(head: bytes, keep_alive: bool) -> None:
+    (found_head,) = found(b"GET /" + head + b"Host: x\r\n\r\n").heads
+
+    assert keep_alive == found_head.keep_alive
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_problem_goes_over_the_wire_whole(name: str) -> None:
-    raw = Problem(name, "det\ud800ail", ("X-More", "1")).wire("r-1")
-    head, _, body = raw.partition(b"\r\n\r\n")
+    answer = Problem(name, "det\ud800ail", ("X-More", "1"), ("Connection", "close")).answer("r-1")
+    head, _, body = answer.wire("r-1", b"now", close=True).partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
 
-    assert head.startswith(b"HTTP/1.1 %d " % PROBLEMS[name][0])
-    assert {b"x-more: 1", b"connection: close", b"x-request-id: r-1", b"content-length: %d" % len(body)} <= set(
-        head.split(b"\r\n")
-    )
+    assert lines[0].startswith(b"HTTP/1.1 %d " % PROBLEMS[name][0])
+    assert {b"x-more: 1", b"date: now", b"x-request-id: r-1", b"content-length: %d" % len(body)} <= set(lines)
+    assert 1 == lines.count(b"connection: close")
+    assert answer.closes

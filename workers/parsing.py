@@ -1,0 +1,157 @@
+"""Requests in a stream of bytes, by httptools, with the bounds that it lacks."""
+
+from typing import Final, NamedTuple, Protocol
+
+import httptools
+
+from pipeline.kinds import PATH
+from workers.framing import body_only, check_head, path_of
+from workers.problems import Problem
+
+MAX_HEAD: Final = 32 * 1024  # bytes of all headers, or of anything else without progress
+MAX_HEADERS: Final = 100
+
+
+class Head(NamedTuple):
+    """A request's head. `path` is without the query, still percent-encoded."""
+
+    method: str
+    path: bytes
+    headers: dict[str, str]
+    keep_alive: bool
+    patient: bool  # the sender waits for "100 Continue"
+
+
+class Side(Protocol):
+    """Who is told what is found. May raise `Problem`, which ends the parsing."""
+
+    def on_begin(self) -> None:
+        """Told of a request's first byte."""
+
+    def on_head(self, head: Head) -> None:
+        """Told of a request that may have a body."""
+
+    def on_piece(self, piece: bytes) -> None:
+        """Told a piece of its body."""
+
+    def on_whole(self) -> None:
+        """Told that it is whole."""
+
+
+class Requests:
+    """The parser of one connection."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._parser = self._fresh()
+        self._resuming = False  # a head is parsed for the second time
+        self._advanced = False
+        self._stale = 0  # bytes without progress
+        self._fault: Problem | None = None
+        self.head = 0  # bytes of the head that was read last, or is being read
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._count = self._hosts = 0
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Find what is in `data`. Raises `Problem` for what is no HTTP, and for too much of anything."""
+        self._advanced = False
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            raise self._fault or Problem("malformed", "this is not an HTTP request") from None
+        self._stale = 0 if self._advanced else self._stale + len(data)
+        if self._stale > MAX_HEAD:
+            raise _too_long()
+
+    def _fresh(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # or what follows spoils the answer to what was asked
+        return parser
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                # A server may go on in HTTP/1.1 (RFC 9110, 7.8), but this parser does not: another one reads the body.
+                data = data[upgrade.args[0] :]
+                self._parser = self._fresh()
+                self._resuming = True
+                self._parser.feed_data(body_only(self._headers))
+                self._resuming = False
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        if not self._resuming:
+            self.head = self._count = self._hosts = 0
+            self._target = b""
+            self._headers = {}
+            self._side.on_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the URL as part of the head."""
+        if not self._resuming:
+            self._grow(len(url))
+            self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, or a trailer, which nobody looks at."""
+        if self._resuming:
+            return
+        self._grow(len(name) + len(value))
+        self._count += 1
+        if self._count > MAX_HEADERS:
+            self._fault = Problem("head_too_large", f"more than {MAX_HEADERS} headers")
+            raise self._fault
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key == "host":
+            self._hosts += 1
+        headers = self._headers
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+
+    def on_headers_complete(self) -> None:
+        """Check the head, and hand it over."""
+        if self._resuming:
+            return
+        self._advanced = True
+        parser, headers = self._parser, self._headers
+        version, method = parser.get_http_version(), parser.get_method().decode("ascii")
+        try:
+            check_head(version, method, headers, self._hosts)
+            path, query = path_of(self._target)
+            headers[PATH] = (path + b"?" + query if query else path).decode("ascii")
+            lasting = version != "1.0"
+            patient = lasting and "expect" in headers and headers["expect"].lower() == "100-continue"
+            self._side.on_head(Head(method, path, headers, lasting and parser.should_keep_alive(), patient))
+        except Problem as problem:
+            self._fault = problem
+            raise
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of the body over."""
+        self._advanced = True
+        try:
+            self._side.on_piece(body)
+        except Problem as problem:
+            self._fault = problem
+            raise
+
+    def on_message_complete(self) -> None:
+        """End a request: what follows is the next one's."""
+        if not self._parser.should_upgrade():  # else it is only the head that has ended
+            self._advanced = True
+            self._side.on_whole()
+
+    def _grow(self, size: int) -> None:
+        self.head += size
+        if self.head > MAX_HEAD:
+            self._fault = _too_long()
+            raise self._fault
+
+
+def _too_long() -> Problem:
+    return Problem("head_too_large", f"more than {MAX_HEAD} bytes of headers")
