@@ -104,6 +104,7 @@ def running(
     *,
     read_seconds: float = 20.0,
     confirm_timeout: float = 5.0,
+    most: int = 2000,
     per_address: int = 2000,
     blobs: str | None = None,
 ) -> Iterator[Ingress]:
@@ -113,7 +114,7 @@ def running(
     catalog = CatalogWatch(engine, vault)
     publisher = Publisher(amqp_url, "test ingress", timeout=confirm_timeout)
     route = make_route(catalog, publisher, Blobs(blobs or temporary.name, 2.0))
-    server = Listener(route, "127.0.0.1", 0, Bounds(per_address, grace=1.0, read_seconds=read_seconds))
+    server = Listener(route, "127.0.0.1", 0, Bounds(per_address, grace=1.0, read_seconds=read_seconds, most=most))
     thread = threading.Thread(target=server.run, args=(publisher.start, publisher.close), name="ingress")
     catalog.start()
     thread.start()

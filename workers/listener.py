@@ -11,7 +11,7 @@ from typing import Final
 
 import uvloop
 
-from workers.clients import Clients
+from workers.clients import MOST, Clients
 from workers.incoming import Budget
 from workers.protocol import Connection, Route
 
@@ -25,12 +25,13 @@ _LOOK: Final = 0.02  # seconds between two looks whether all have gone
 
 @dataclass(slots=True)
 class Bounds:
-    """Seconds: `grace` for the answers that are due when the server is stopped."""
+    """What clients may take: connections, and seconds; `grace` is for the answers that are due when the server is stopped."""
 
     per_address: int  # connections
     grace: float
     read_seconds: float = READ_SECONDS
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    most: int = MOST  # connections in all
 
 
 class Listener:
@@ -39,7 +40,7 @@ class Listener:
     def __init__(self, route: Route, host: str, port: int, bounds: Bounds) -> None:
         """Port 0 is any free one; `port` says which, from when it listens on."""
         self.bounds = bounds
-        self.clients = Clients(bounds.per_address)
+        self.clients = Clients(bounds.per_address, bounds.most)
         self.port: int | None = None
         self._route = route
         self._budget = Budget()
@@ -70,9 +71,7 @@ class Listener:
         before()
         try:
             server = await loop.create_server(self._connection, *self._address, backlog=_BACKLOG)
-            for (
-                listening
-            ) in server.sockets:  # what is not taken is kept by the kernel, for minutes: less than it would by itself
+            for listening in server.sockets:  # the kernel keeps for minutes what is not taken: less than it would by itself
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             self.clients.sweep()
             self.port = server.sockets[0].getsockname()[1]

@@ -414,6 +414,78 @@ def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(ingress:
     assert [b"taken"] == bodies(servers)
 
 
+@pytest.fixture(scope="module")
+def small(shared_database: Any, servers: PrivateServers, ingress: Ingress) -> Iterator[Ingress]:
+    """An ingress that takes 40 connections, 30 of them from one address, and waits long for each."""
+    with running(shared_database.worker_url, shared_database.vault, servers.amqp_url, most=40, per_address=30) as one:
+        wait_for(lambda: one.ready)
+        wait_for(lambda: not len(one.server.clients))
+        yield one
+
+
+def crowd(ingress: Ingress, count: int, said: bytes, address: str) -> list[socket.socket]:
+    there = ("127.0.0.1", ingress.port)
+    connections = [socket.create_connection(there, timeout=30, source_address=(address, 0)) for _ in range(count)]
+    for connection in connections:
+        connection.sendall(said)
+    return connections
+
+
+def taken(ingress: Ingress, body: bytes) -> bool:
+    """Whether there was room for one more; who is sent away while he sends may not get to read why."""
+    try:
+        return 202 == ingress.post("open", body).status
+    except OSError:
+        return False
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the ingress has hung up, or has said something."""
+    connection.setblocking(False)
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    ("said", "last_words"),
+    [(b"", b""), (b"\r\n", b""), (POST, b"HTTP/1.1 503"), (POST + b"Content-Length: 9\r\n\r\n{}", b"HTTP/1.1 503")],
+    ids=["nothing", "an empty line", "half a head", "half a body"],
+)
+def test_who_keeps_others_waiting_makes_room_for_them(
+    small: Ingress, servers: PrivateServers, said: bytes, last_words: bytes
+) -> None:
+    waiting = crowd(small, 25, said, "127.0.0.1") + crowd(small, 15, said, "127.0.0.2")
+    wait_for(lambda: 40 == len(small.server.clients))
+    wait_for(lambda: taken(small, b"taken"), seconds=10)
+    oldest = read_all(waiting.pop(0))
+    left = [connection for connection in waiting if not gone(connection)]
+    for connection in waiting:
+        connection.close()
+    wait_for(lambda: not len(small.server.clients))
+
+    assert last_words == oldest[: len(last_words) or None]
+    assert 20 <= len(left)
+    assert [b"taken"] == bodies(servers)
+
+
+def test_an_address_with_its_share_of_connections_keeps_nobody_else_out(small: Ingress, servers: PrivateServers) -> None:
+    greedy = crowd(small, 30, POST + b"Content-Length: 2\r\n\r\n", "127.0.0.2")
+    wait_for(lambda: 30 == len(small.server.clients))
+    refused = [parsed(read_all(connection)).status for connection in crowd(small, 2, b"", "127.0.0.2")]
+    answer = small.post("open", b"somebody else")
+    for connection in greedy:
+        connection.close()
+
+    assert [503, 503] == refused
+    assert 202 == answer.status
+    assert [b"somebody else"] == bodies(servers)
+
+
 PIECES = st.lists(
     st.sampled_from(
         [
