@@ -3,7 +3,7 @@
 An event is named by a fact in the past tense (`batch_appended`, `delivery_settled`) and carries its figures as fields:
 `log = structlog.get_logger(); log.info("batch_appended", events=812, seconds=0.07)`. Bind what holds for a while with
 `structlog.contextvars.bound_contextvars(event_id=…)`: worker threads live long, so what is bound must be unbound.
-What other libraries say through `logging` comes out in the same form. Give uvicorn `log_config=None`.
+What other libraries say through `logging` comes out in the same form.
 """
 
 import json
@@ -22,8 +22,8 @@ from ops.redact import redact
 Mode = Literal["console", "json", "auto"]
 
 # At INFO pika tells every step of every connection; the others repeat requests and statements with their parameters.
-_CHATTY = ("pika", "sqlalchemy", "aiohttp.access", "uvicorn.access", "asyncio")
-_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "dramatiq", "pika")
+_CHATTY = ("pika", "sqlalchemy", "aiohttp.access", "asyncio")
+_OWN_HANDLERS = ("dramatiq", "pika")
 
 # Loggers that are cached hold on to this very list; it is changed in place so that they follow.
 _processors: list[Processor] = []

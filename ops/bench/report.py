@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import psycopg
 
-_PACKAGES = ("waxseal", "pika", "dramatiq", "celery", "psycopg", "sqlalchemy", "aiohttp", "uvicorn", "starlette")
+_PACKAGES = ("waxseal", "pika", "dramatiq", "celery", "psycopg", "sqlalchemy", "aiohttp", "httptools", "uvicorn")
 
 
 def report(benchmark: str, results: Mapping[str, Any], database_url: str, broker: str = "") -> dict[str, Any]:

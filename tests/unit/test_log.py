@@ -68,7 +68,7 @@ def test_what_the_standard_library_logs_comes_out_in_the_same_form(lines: Lines)
     assert ("upgraded to head", "alembic.runtime", "ingest") == (line["event"], line["logger"], line["process"])
 
 
-@pytest.mark.parametrize("name", ["pika.heartbeat", "sqlalchemy.engine", "uvicorn.access", "aiohttp.access"])
+@pytest.mark.parametrize("name", ["pika.heartbeat", "sqlalchemy.engine", "aiohttp.access"])
 def test_chatty_libraries_speak_from_warning_up(lines: Lines, name: str) -> None:
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("trouble")
@@ -77,9 +77,9 @@ def test_chatty_libraries_speak_from_warning_up(lines: Lines, name: str) -> None
 
 
 def test_handlers_that_a_library_brought_are_replaced(capsys: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger("uvicorn").addHandler(logging.StreamHandler(sys.stderr))
+    logging.getLogger("dramatiq").addHandler(logging.StreamHandler(sys.stderr))
     configure("json", "info", "ingress")
-    logging.getLogger("uvicorn").info("started")
+    logging.getLogger("dramatiq").info("started")
 
     assert 1 == len(capsys.readouterr().err.splitlines())
 
