@@ -1,5 +1,6 @@
 """Requests in a stream of bytes, by httptools, with the bounds that it lacks."""
 
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 import httptools
@@ -95,19 +96,22 @@ class Requests:
     def on_url(self, url: bytes) -> None:
         """Count the URL as part of the head."""
         if not self._resuming:
-            self._grow(len(url))
             self._target += url
+            self.head += len(url)
+            if self.head > MAX_HEAD:
+                self._fault = _too_long()
+                raise self._fault
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, or a trailer, which nobody looks at."""
         if self._resuming:
             return
-        self._grow(len(name) + len(value))
+        self.head += len(name) + len(value)
         self._count += 1
-        if self._count > MAX_HEADERS:
-            self._fault = Problem("head_too_large", f"more than {MAX_HEADERS} headers")
+        if self.head > MAX_HEAD or self._count > MAX_HEADERS:
+            self._fault = _too_long() if self.head > MAX_HEAD else Problem("head_too_large", f"more than {MAX_HEADERS} headers")
             raise self._fault
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _lower(name), value.decode("latin-1")
         if key == "host":
             self._hosts += 1
         headers = self._headers
@@ -146,11 +150,10 @@ class Requests:
             self._advanced = True
             self._side.on_whole()
 
-    def _grow(self, size: int) -> None:
-        self.head += size
-        if self.head > MAX_HEAD:
-            self._fault = _too_long()
-            raise self._fault
+
+@lru_cache(512)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _too_long() -> Problem:

@@ -160,9 +160,7 @@ class Publisher:
             self._heard = self._loop.time()
         try:
             slot.check()
-            channel.basic_publish(
-                message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
-            )
+            channel.connection.publish(channel, message)
         except LeaseEnded:
             slot.settle(WITHHELD)
         except (AMQPError, Unsendable, ValueError, TypeError) as error:  # pika raises these before it sends anything

@@ -10,6 +10,9 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.exceptions import AMQPError
 
+from workers.frames import encoded
+from workers.window import Outgoing
+
 _CLOSE_SECONDS: Final = 2.0
 
 
@@ -30,7 +33,7 @@ class Session:
         self.blocked: str | None = None
         self._opened: asyncio.Future[Any] = loop.create_future()
         self._closed = asyncio.Event()
-        self.connection = _Connection(
+        self.connection = Connection(
             parameters,
             on_open_callback=self._opened.set_result,
             on_open_error_callback=self._gone,
@@ -106,7 +109,7 @@ def _set(answer: asyncio.Future[Any], value: Any) -> None:
         answer.set_result(value)
 
 
-class _Connection(AsyncioConnection):  # type: ignore[misc]
+class Connection(AsyncioConnection):  # type: ignore[misc]
     """Sends once per turn of the loop: pika's send for each frame, three to a message, costs as much as all the rest."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -118,6 +121,16 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]
         if max(map(len, marshaled_frames)) > self.params.frame_max:
             raise Unsendable(f"the message's properties do not fit into a frame of {self.params.frame_max} bytes")
         super()._output_marshaled_frames(marshaled_frames)
+
+    def publish(self, channel: Channel, message: Outgoing) -> None:
+        """Publish on `channel`. Raises pika's errors, `Unsendable` and others; then nothing was sent."""
+        frames = encoded(channel.channel_number, message, self.params.frame_max) if channel.is_open else None
+        if frames is None:
+            channel.basic_publish(
+                message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
+            )
+        else:
+            self._adapter_emit_data(b"".join(frames))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._frames:
