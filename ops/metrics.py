@@ -129,6 +129,9 @@ ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are at work
 WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool")
 
 QUEUE_MESSAGES = gauge("queue_messages", "Messages in a queue, by state: ready or unacked.", "queue", "state")
+UNROUTED_MESSAGES = counter(
+    "unrouted_messages_total", "Messages that came out of waxseal.unrouted, because the inbox queue had been deleted."
+)
 QUEUE_CONSUMERS = gauge("queue_consumers", "Consumers of a queue.", "queue")
 QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of what waits longest.", "queue")
 RETRIES_DUE = gauge("retries_due", "Deliveries that wait for a try, the first one too, by when: overdue or future.", "when")

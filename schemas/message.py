@@ -10,6 +10,11 @@ from schemas.blob import CLAIM, Blob, read_claim
 OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "expiration", "user_id", "app_id", "cluster_id")
 
 
+#: The header of a dead letter that is replayed, with the `user_id` that it had: a broker takes that property only from the user
+#: himself. It is believed only on the exchange where nobody but us may publish.
+FIRST_USER: Final = "waxseal-user"
+
+
 @dataclass(frozen=True, slots=True)
 class Opaque:
     """A header's value that Python has none for: the byte of its type and what follows, as it came over the wire."""

@@ -4,7 +4,7 @@ pika makes four objects of each message and copies its buffer for each frame, wh
 one channel, what begins with Basic.Deliver is taken out of the stream of bytes before pika sees it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
@@ -51,14 +51,14 @@ _PROPERTIES: Final[tuple[tuple[int, str, Read], ...]] = tuple(
 )
 
 
-def take_over(channel: BlockingChannel, receive: Receive) -> None:
-    """Lets `receive` have every message that is delivered on `channel`, in place of the callbacks of its consumers.
+def take_over(channel: BlockingChannel, receivers: Mapping[str, Receive]) -> None:
+    """Gives the messages on `channel` to `receivers`, by the tag of their consumer, in place of the consumers' callbacks.
 
-    It is called from inside of `process_data_events`, which returns when it was. Call this before the first consumer is there.
+    They are called inside of `process_data_events`, which returns when one was. Call this before the first consumer is there.
     """
     connection = channel.connection
     inner = connection._impl  # noqa: SLF001 - what is read is not pika's to dispatch; tests hold it to pika's own decoding
-    stream = Deliveries(channel.channel_number, receive, inner._on_data_available)  # noqa: SLF001
+    stream = Deliveries(channel.channel_number, receivers, inner._on_data_available)  # noqa: SLF001
     pending = connection._channels_pending_dispatch  # noqa: SLF001
 
     def available(data: bytes) -> None:
@@ -73,12 +73,12 @@ def take_over(channel: BlockingChannel, receive: Receive) -> None:
 class Deliveries:
     """Takes the deliveries on one channel out of a stream of frames; what is none of theirs goes to `others`, whole frames."""
 
-    def __init__(self, channel: int, receive: Receive, others: Callable[[bytes], None]) -> None:
+    def __init__(self, channel: int, receivers: Mapping[str, Receive], others: Callable[[bytes], None]) -> None:
         self._channel = channel
-        self._receive = receive
+        self._receivers = {consumer.encode(): receive for consumer, receive in receivers.items()}
         self._others = others
         self._rest = b""  # of a frame that is not whole yet
-        self._method: tuple[int, bool, str, str] | None = None  # of the message whose frames are coming
+        self._method: tuple[Receive, int, bool, str, str] | None = None  # of the message whose frames are coming
         self._properties = b""
         self._missing = 0  # bytes of its body
         self._pieces: list[bytes] = []
@@ -98,20 +98,25 @@ class Deliveries:
                 self._others(data[at:stop])
             elif self._method is not None and kind in (_HEADER, _BODY):
                 received |= self._content(kind, data, start, stop - 1)
-            elif kind == _METHOD and data[start : start + 4] == _DELIVER:
-                self._begin(data, start + 4, stop - 1)
+            elif kind == _METHOD and data[start : start + 4] == _DELIVER and self._begin(data, start + 4, stop - 1):
+                pass
             else:
                 self._others(data[at:stop])
             at = stop
         self._rest = data[at:]
         return received
 
-    def _begin(self, data: bytes, at: int, end: int) -> None:
-        at += 1 + data[at]  # past the consumer's tag
-        (tag,) = _TAG.unpack_from(data, at)
-        place = data[at + 9 : end]
+    def _begin(self, data: bytes, at: int, end: int) -> bool:
+        """Reads the head of a message; whether its consumer is one of ours."""
+        after = at + 1 + data[at]
+        receive = self._receivers.get(data[at + 1 : after])
+        if receive is None:
+            return False
+        (tag,) = _TAG.unpack_from(data, after)
+        place = data[after + 9 : end]
         names = self._places.get(place) or self._place(place)
-        self._method = (tag, bool(data[at + 8] & 1), *names)
+        self._method = (receive, tag, bool(data[after + 8] & 1), *names)
+        return True
 
     def _place(self, encoded: bytes) -> tuple[str, str]:
         exchange, at = decode_short_string(encoded, 0)
@@ -139,9 +144,9 @@ class Deliveries:
             body = b"".join([*self._pieces, body])
             self._pieces.clear()
         assert self._method is not None
-        tag, redelivered, exchange, routing_key = self._method
+        receive, tag, redelivered, exchange, routing_key = self._method
         self._method = None
-        self._receive(tag, redelivered, message_of(routing_key, body, self._properties, trusted=exchange == RECEIVED))
+        receive(tag, redelivered, message_of(routing_key, body, self._properties, trusted=exchange == RECEIVED))
         return True
 
 

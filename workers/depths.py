@@ -12,9 +12,9 @@ from pika.exceptions import AMQPConnectionError
 
 from workers.broker import MAIL_QUEUES, QUEUE
 from workers.session import Lost, Session
-from workers.topology import INBOX
+from workers.topology import INBOX, UNROUTED
 
-QUEUES: Final = (INBOX, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
+QUEUES: Final = (INBOX, UNROUTED, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
 _LOGIN: Final = 3.0  # seconds; less than the next, because pika fails noisily when it is cut off while it logs in
 _DEADLINE: Final = 5.0  # seconds for all of it
 

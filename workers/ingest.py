@@ -12,8 +12,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import accumulate, islice
-from typing import Any
 
 import pika
 import structlog
@@ -28,11 +28,10 @@ from ops.db import make_engine
 from ops.give_way import GiveWay
 from ops.secrets import Vault
 from ops.settings import Settings, require
-from schemas.message import Message
+from schemas.message import FIRST_USER, Message
 from workers import fields
-from workers.deliveries import take_over
+from workers.inbox_consumer import InboxConsumer
 from workers.pulse import of_rabbitmq
-from workers.topology import INBOX, declare
 from workers.watch import Watch
 from workers.writer import Judged, Stopped, Writer
 
@@ -56,6 +55,7 @@ class Ingest:
         self._stop = stop
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
+        self._consumer: InboxConsumer | None = None
         self._buffer: deque[tuple[int, Judged]] = deque()
         self._buffered = 0  # bytes
         self._in_hand: int | None = None  # the delivery tag that the batch being written ends with
@@ -92,16 +92,14 @@ class Ingest:
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)
-        self._channel = self._connection.channel()
-        declare(self._channel)
-        self._channel.basic_qos(prefetch_count=max(self._settings.prefetch, 2 * self._settings.batch_size))
+        prefetch = max(self._settings.prefetch, 2 * self._settings.batch_size)
+        self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
+        self._channel = self._consumer.channel
         self._buffer.clear()
         self._buffered = 0
         self._drop_result()
-        take_over(self._channel, self._receive)
-        self._channel.basic_consume(INBOX, _nothing)
+        self._consumer.start()
         self.trouble = None
-        log.info("inbox_opened", queue=INBOX)
 
     def _drop_result(self) -> None:
         """Waits out a batch of the connection before: its tags mean nothing on this one, its messages come again."""
@@ -114,9 +112,11 @@ class Ingest:
 
     def _consume(self) -> None:
         assert self._connection is not None
+        assert self._consumer is not None
         while not self._stop.is_set():
             self._beat()
             self._watch.progress()
+            self.trouble = self._consumer.turn()
             if self._buffered < MAX_BUFFERED or self._in_hand is None:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
@@ -126,6 +126,8 @@ class Ingest:
     def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
         self._give_way.let_pass()
         self._watch.progress()
+        if message.trusted and message.headers and FIRST_USER in message.headers:
+            message = _as_first_published(message)
         judged = self._writer.judge(message, suspect=redelivered)
         self._buffer.append((tag, judged))
         self._buffered += judged.size
@@ -193,8 +195,15 @@ def _fitting(sizes: Iterable[int]) -> int:
     return max(1, sum(total <= MAX_BATCH for total in accumulate(sizes)))
 
 
-def _nothing(*_: Any) -> None:
-    """Wakes the connection's loop, no more; and is never called for a message."""
+def _as_first_published(message: Message) -> Message:
+    """A dead letter that was replayed, as its sender published it."""
+    headers = dict(message.headers or {})
+    others = {**message.others, "user_id": headers.pop(FIRST_USER)}
+    return replace(message, headers=headers, others=others, trusted=False)
+
+
+def _nothing() -> None:
+    """Wakes the connection's loop, no more."""
 
 
 def run(settings: Settings) -> int:

@@ -44,7 +44,7 @@ def make_route(
     heart = Heart()
     # It needs no Postgres to take messages, so nobody is to keep them from it while Postgres is away.
     notes = {"database": partial(catalog.stale, stale_after)}
-    readiness = Readiness({"broker": publisher.ready, "catalog": catalog.ready}, notes=notes)
+    readiness = Readiness({"broker": publisher.trouble, "catalog": catalog.ready}, notes=notes)
 
     def alive() -> Report:
         heart.beat()  # the loop turns, or this would not be asked

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
@@ -14,8 +14,9 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from ops import metrics
-from workers.session import Lost, Session
-from workers.topology import INBOX_QUEUE, RECEIVED, SETTLE_SECONDS, Declaration
+from workers.session import Lost, Refused, Session
+from workers.topology import INBOX_QUEUE, QUEUES, Declaration
+from workers.topology_watch import TopologyWatch, declare
 
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
 _HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
@@ -54,6 +55,7 @@ class Link:
     def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
         self._parameters = _parameters(amqp_url, name)
         self._topology = topology
+        self._watch = TopologyWatch(topology)
         self._side = side
         self._keeper: asyncio.Task[None] | None = None
         self._live: Session | None = None
@@ -78,7 +80,15 @@ class Link:
         """Ask the broker whether there is such an exchange. Raises `Lost`."""
         if self._live is None:
             raise Lost(AWAY)
-        return await self._live.exists(exchange)
+        found = await self._live.exists(exchange)
+        if not found:
+            self._watch.not_found(exchange)
+        return found
+
+    @property
+    def missing(self) -> str | None:
+        """What of the topology is not there just now; other messages may pass."""
+        return self._watch.trouble
 
     async def _keep(self) -> None:
         wait = _FIRST_WAIT
@@ -102,14 +112,23 @@ class Link:
             async with asyncio.timeout(_SETUP_SECONDS):
                 channel = await self._open(session)
             self._up(session, channel)
-            return await session.ended
+            return await self._watched(session)
         except TimeoutError:
             return f"not set up within {_SETUP_SECONDS:g} s"
-        except Lost as error:
+        except (Lost, Refused) as error:
             return str(error)
         finally:
             self._down(session)
             await session.close()
+
+    async def _watched(self, session: Session) -> str:
+        """Watch the topology until the session ends, and give the reason."""
+        watching = asyncio.create_task(self._watch.run(session))
+        try:
+            await session.settled(watching)
+            return repr(watching.exception())
+        finally:
+            watching.cancel()
 
     async def _open(self, session: Session) -> Channel:
         await session.opened()
@@ -117,12 +136,16 @@ class Link:
         channel.add_on_close_callback(lambda _channel, error: session.end(error))
         channel.add_on_return_callback(partial(self._returned, session))
         await session.reply(partial(_confirm, channel, partial(self._confirmed, session)))
-        fresh = not await session.exists(RECEIVED)
-        for declaration in self._topology:
-            await session.reply(partial(_declare, channel, *declaration))
-            if fresh and declaration is INBOX_QUEUE:
-                await asyncio.sleep(SETTLE_SECONDS)
+        await self._declare(session)
         return channel
+
+    async def _declare(self, session: Session) -> None:
+        """Make everything exist. What only lacks the inbox can be published to: that is kept meanwhile."""
+        without_inbox = [each for each in self._topology if each is not INBOX_QUEUE]
+        if await session.missing(without_inbox) is None and await session.missing([INBOX_QUEUE]) is not None:
+            self._watch.doubt()
+        else:
+            await declare(session, self._topology, settle=await session.missing(QUEUES) is not None)
 
     def _up(self, session: Session, channel: Channel) -> None:
         self._live = session
@@ -151,6 +174,7 @@ class Link:
     def _returned(self, session: Session, _channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
         if self._live is session:
             self._side.on_return(method.exchange, method.routing_key)
+            self._watch.returned(method.exchange, method.routing_key)
 
     def _blocked(self, session: Session, _connection: Any, frame: Any) -> None:
         session.blocked = f"the broker is in alarm: {frame.method.reason}"
@@ -167,10 +191,6 @@ class Link:
 
 def _confirm(channel: Channel, confirmed: Callable[[Any], None], reply: Callable[[Any], None]) -> None:
     channel.confirm_delivery(confirmed, callback=reply)
-
-
-def _declare(channel: Channel, method: str, arguments: Mapping[str, Any], reply: Callable[[Any], None]) -> None:
-    getattr(channel, method)(**arguments, callback=reply)
 
 
 def _parameters(amqp_url: str, name: str) -> pika.URLParameters:

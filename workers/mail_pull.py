@@ -179,7 +179,7 @@ class Pulling:
                 connection = getattr(getattr(consumer, "consumer", None), "connection", None)
                 if connection is None or not connection.is_open:
                     return "not connected to the broker"
-        return self._publisher.ready()
+        return self._publisher.trouble()
 
     def _asking_no_more(self) -> None:
         if self._scheduler.running:

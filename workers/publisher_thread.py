@@ -31,6 +31,10 @@ class PublisherThread:
         """Give None when messages can be published, as far as is known, else a short reason."""
         return self._publisher.ready()
 
+    def trouble(self) -> str | None:
+        """Give a short reason while messages cannot be published, or something they need is missing."""
+        return self._publisher.trouble()
+
     def publish_all(self, messages: Sequence[Outgoing], deadline: float) -> list[bool]:
         """Publish all and wait for their confirms, `deadline` seconds at most; say of each whether the broker has it durably.
 

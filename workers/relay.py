@@ -188,7 +188,7 @@ def run(settings: Settings) -> int:
     relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased)
     rounds = Rounds(relay, Bell(engine), stop)
     database = pulse.of_postgres(settings)
-    checks = {"database": database.with_work(lambda: rounds.trouble), "broker": publisher.ready}
+    checks = {"database": database.with_work(lambda: rounds.trouble), "broker": publisher.trouble}
     server = health.serve(settings.metrics_host, settings.metrics_port, checks)
     _log.info("started", metrics_port=server.port)
     upkeep = Upkeep(settings, engine)

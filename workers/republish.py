@@ -11,7 +11,7 @@ from ops import log as logs
 from ops.errors import OpsError
 from ops.replay import Publish
 from ops.settings import Settings, require
-from schemas.message import Message
+from schemas.message import FIRST_USER, Message
 from workers import fields
 from workers.publisher_thread import PublisherThread
 from workers.topology import IN, RECEIVED
@@ -47,19 +47,26 @@ def inbox(settings: Settings) -> Iterator[Publish]:
 
 
 def outgoing(message: Message) -> Outgoing:
-    """The message on its way to the inbox, by the exchange that it came through: durable, from us, and without an end."""
+    """The message on its way to the inbox, by the exchange that it came through: durable, from us, and without an end.
+
+    One that was published under a user's name goes by the exchange that only we publish to, with that name in a header.
+    """
+    headers = {name: value for name, value in (message.headers or {}).items() if name not in _BROKERS_OWN}
+    user = None if message.trusted else message.others.get("user_id")
+    if user is not None:
+        headers[FIRST_USER] = user
     others = {name: value for name, value in message.others.items() if name not in _ONCE}
     properties = BasicProperties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        headers={name: value for name, value in (message.headers or {}).items() if name not in _BROKERS_OWN},
+        headers=headers,
         message_id=message.message_id,
         type=message.type,
         timestamp=message.timestamp,
         delivery_mode=DeliveryMode.Persistent.value,
         **others,
     )
-    return Outgoing(RECEIVED if message.trusted else IN, message.routing_key, message.body, properties)
+    return Outgoing(RECEIVED if message.trusted or user is not None else IN, message.routing_key, message.body, properties)
 
 
 def _open(settings: Settings) -> PublisherThread:

@@ -1,16 +1,18 @@
 """One connection to the broker on the event loop: pika's callbacks as something that can be awaited."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from workers.frames import encoded
+from workers.topology import NOT_FOUND, Declaration, questions
 from workers.window import Outgoing
 
 _CLOSE_SECONDS: Final = 2.0
@@ -18,6 +20,14 @@ _CLOSE_SECONDS: Final = 2.0
 
 class Lost(Exception):
     """The connection or its channel ended."""
+
+
+class Refused(Exception):
+    """The broker closed a channel over what was asked on it; `code` is AMQP's."""
+
+    def __init__(self, error: object) -> None:
+        self.code = error.reply_code if isinstance(error, ChannelClosedByBroker) else 0
+        super().__init__(_told(error))
 
 
 class Unsendable(ValueError):
@@ -56,15 +66,33 @@ class Session:
         return cast("Channel", await self.reply(lambda reply: self.connection.channel(on_open_callback=reply)))
 
     async def exists(self, exchange: str) -> bool:
-        """Ask whether there is such an exchange, on a channel of its own, because a "no" closes it. Raises `Lost`."""
-        asking = await self.channel()
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        asking.add_on_close_callback(lambda _channel, _error: _set(answer, value=False))
-        asking.exchange_declare(exchange, passive=True, callback=lambda _ok: _set(answer, value=True))
-        found = bool(await self._settled(answer))
-        if found:
-            asking.close()
-        return found
+        """Ask whether there is such an exchange. Raises `Lost`."""
+        try:
+            return await self.missing([("exchange_declare", {"exchange": exchange})]) is None
+        except Refused:
+            return False
+
+    async def missing(self, topology: Sequence[Declaration]) -> str | None:
+        """Give the first exchange or queue that is not there. Raises `Lost`, or `Refused` when the broker does not say."""
+        async with self.aside() as aside:
+            for question, name in questions(topology):
+                try:
+                    await aside.do(*question)
+                except Refused as refused:
+                    if refused.code != NOT_FOUND:
+                        raise
+                    return name
+        return None
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator["Aside"]:
+        """A channel of its own: when the broker says no it closes the channel, and with it fails what is in flight there."""
+        channel = await self.channel()
+        try:
+            yield Aside(self, channel)
+        finally:
+            if channel.is_open:
+                channel.close()
 
     def end(self, error: object) -> None:
         """Say that the session is over; only the first reason counts."""
@@ -82,15 +110,37 @@ class Session:
             except (AMQPError, TimeoutError):
                 return
 
-    async def _settled(self, future: asyncio.Future[Any]) -> Any:
-        await asyncio.wait({future, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+    async def settled(self, *futures: asyncio.Future[Any]) -> None:
+        """Return when one of `futures` is done. Raises `Lost`."""
+        await asyncio.wait({*futures, self.ended}, return_when=asyncio.FIRST_COMPLETED)
         if self.ended.done():
             raise Lost(self.ended.result())
+
+    async def _settled(self, future: asyncio.Future[Any]) -> Any:
+        await self.settled(future)
         return future.result()
 
     def _gone(self, _connection: Any, error: object) -> None:
         self._closed.set()
         self.end(error)
+
+
+class Aside:
+    """A channel on which the broker may say no."""
+
+    def __init__(self, session: Session, channel: Channel) -> None:
+        self._session = session
+        self._channel = channel
+        self._closed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        channel.add_on_close_callback(lambda _channel, error: _set(self._closed, error))
+
+    async def do(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Return when the broker has done it. Raises `Refused`, and then the channel is closed, or `Lost`."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        getattr(self._channel, method)(**arguments, callback=partial(_set, answer))
+        await self._session.settled(answer, self._closed)
+        if not answer.done():
+            raise Refused(self._closed.result())
 
 
 def _told(error: object) -> str:

@@ -147,15 +147,18 @@ def _need_empty_inbox(settings: "Settings") -> None:
     from ops.errors import OpsError
     from ops.settings import require
     from workers.depths import depths
-    from workers.topology import INBOX
+    from workers.topology import INBOX, UNROUTED
 
     require(settings, "amqp_url")
     for _ in range(_LOOKS):
-        waiting = depths(settings.amqp_url)[INBOX]
+        found = depths(settings.amqp_url)
+        waiting = sum(found[queue] or 0 for queue in (INBOX, UNROUTED))
         if not waiting:
             return
         time.sleep(_BETWEEN_LOOKS)
-    raise OpsError(f"{waiting} messages wait in {INBOX} and may refer to blobs: run this again when they are recorded")
+    raise OpsError(
+        f"{waiting} messages wait in {INBOX} or {UNROUTED} and may refer to blobs: run this again when they are recorded"
+    )
 
 
 def _show(old: "Sequence[Partition]", as_json: bool) -> None:

@@ -23,6 +23,7 @@ def status(as_json: bool, data: Path) -> None:
     from ops.stack import settings_for
     from ops.status import status as look
     from workers.depths import depths
+    from workers.topology import UNROUTED
 
     found = look(data, settings_for(data, "database_url"), depths)
     if as_json:
@@ -30,6 +31,11 @@ def status(as_json: bool, data: Path) -> None:
         return
     for name, value in _lines(found):
         click.echo(f"{name:<15}{printable(value)}")
+    if kept := (found["queues"] or {}).get(UNROUTED):
+        told = (
+            f"{counted(kept, 'message', 'messages')} came while the inbox queue was deleted; ingest records them when it runs"
+        )
+        click.echo(f"{'unrouted':<15}{told}")
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -60,6 +60,10 @@ OTHER_FRAMES = (
 )
 
 
+CONSUMER = "ctag1.x"
+EMPTY = frame.Header(CHANNEL, 0, BasicProperties()).marshal()
+
+
 def read_by_pika(encoded: bytes, place: str, body: bytes, trusted: bool) -> Message:
     found = vars(BasicProperties().decode(encoded))
     given_ = {name: value for name, value in found.items() if value is not None}
@@ -74,7 +78,7 @@ def encoded(properties: BasicProperties) -> bytes:
 def frames_of(delivery: tuple[Any, ...], body_frame: int) -> bytes:
     found, body, tag, redelivered, exchange, key = delivery
     pieces = [
-        frame.Method(CHANNEL, spec.Basic.Deliver("ctag1.x", tag, redelivered, exchange, key)).marshal(),
+        frame.Method(CHANNEL, spec.Basic.Deliver(CONSUMER, tag, redelivered, exchange, key)).marshal(),
         frame.Header(CHANNEL, len(body), found).marshal(),
     ]
     pieces += [frame.Body(CHANNEL, body[at : at + body_frame]).marshal() for at in range(0, len(body), body_frame)]
@@ -104,7 +108,7 @@ def test_a_value_that_pika_writes_for_every_type_is_read() -> None:
 def test_a_stream_is_taken_apart_however_it_is_cut(sent, body_frame, cut) -> None:
     received: list[tuple[int, bool, Message]] = []
     others: list[bytes] = []
-    stream = Deliveries(CHANNEL, lambda *each: received.append(each), others.append)
+    stream = Deliveries(CHANNEL, {CONSUMER: lambda *each: received.append(each)}, others.append)
     raw = b"".join(frames_of(delivery, body_frame) + b"".join(between) for delivery, between in sent)
 
     told = [stream.feed(raw[at : at + cut]) for at in range(0, len(raw), cut)]
@@ -120,7 +124,24 @@ def test_a_stream_is_taken_apart_however_it_is_cut(sent, body_frame, cut) -> Non
 
 def test_a_frame_with_a_wrong_end_is_left_to_pika_which_refuses_it() -> None:
     others: list[bytes] = []
-    spoiled = frame.Method(CHANNEL, spec.Basic.Deliver("t", 1, False, "", "k")).marshal()[:-1] + b"\x00"
+    spoiled = frame.Method(CHANNEL, spec.Basic.Deliver(CONSUMER, 1, False, "", "k")).marshal()[:-1] + b"\x00"
 
-    assert not Deliveries(CHANNEL, lambda *_: None, others.append).feed(spoiled)
+    assert not Deliveries(CHANNEL, {CONSUMER: lambda *_: None}, others.append).feed(spoiled)
     assert [spoiled] == others
+
+
+def test_each_consumer_has_a_receiver_of_its_own_and_one_without_is_left_to_pika() -> None:
+    received: list[tuple[str, int]] = []
+    others: list[bytes] = []
+    receivers = {
+        name: lambda tag, _redelivered, _message, name=name: received.append((name, tag)) for name in ("inbox", "kept")
+    }
+    stream = Deliveries(CHANNEL, receivers, others.append)
+    sent = [
+        b"".join((frame.Method(CHANNEL, spec.Basic.Deliver(name, tag, False, "", "k")).marshal(), EMPTY))
+        for tag, name in enumerate(("inbox", "kept", "another", "inbox"), 1)
+    ]
+
+    assert [True, True, False, True] == [stream.feed(each) for each in sent]
+    assert [("inbox", 1), ("kept", 2), ("inbox", 4)] == received
+    assert sent[2] == b"".join(others)

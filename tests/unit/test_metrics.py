@@ -33,6 +33,7 @@ DOCUMENTED = {
     "actor_in_progress": ("gauge", {"pool"}),
     "worker_threads": ("gauge", {"pool"}),
     "queue_messages": ("gauge", {"queue", "state"}),
+    "unrouted_messages_total": ("counter", set()),
     "queue_consumers": ("gauge", {"queue"}),
     "queue_oldest_message_age_seconds": ("gauge", {"queue"}),
     "retries_due": ("gauge", {"when"}),
