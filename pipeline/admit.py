@@ -1,7 +1,9 @@
 """Room 2, admit: a message becomes events, or is rejected with a reason."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pipeline import attributes as facts
@@ -9,7 +11,7 @@ from pipeline import cloudevents
 from pipeline.dedupe import DEFAULT_TYPE, chain_key, fingerprint, identity, name_origin
 from pipeline.errors import Rejected
 from pipeline.moments import moment
-from pipeline.rules import Reader
+from pipeline.rules import HEADER, Reader
 from schemas.blob import CLAIM, LARGEST_INLINE
 from schemas.catalog import Catalog
 from schemas.event import Event
@@ -19,6 +21,17 @@ from schemas.source import Source
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 Draft = tuple[dict[str, str], bytes]
+
+#: What AMQP calls the types of header values that are no text.
+_TYPES = {
+    dict: "a table",
+    list: "an array",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    Decimal: "a number",
+    datetime: "a timestamp",
+}
 
 
 def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
@@ -50,6 +63,8 @@ def _source_of(message: Message, catalog: Catalog) -> Source:
         source = catalog.places[message.routing_key] = _look_up(message, catalog)
     if (source.kind == "amqp") == message.trusted:
         raise Rejected("wrong_kind", f"source {source.name} is of kind {source.kind}; only kind amqp is published to directly")
+    if source.users:
+        _check_user(message, source)
     return source
 
 
@@ -60,6 +75,17 @@ def _look_up(message: Message, catalog: Catalog) -> Source:
     if source is None:
         raise Rejected("unknown_source", f"tenant {message.tenant} has no source {message.source!r:.200}")
     return source
+
+
+def _check_user(message: Message, source: Source) -> None:
+    """The broker has compared this property with the login of whoever published, where there is one."""
+    user = message.others.get("user_id")
+    if user is None:
+        raise Rejected("wrong_user", f"source {source.name} is bound to users: set the property user_id to the login's name")
+    if user not in source.users:
+        raise Rejected(
+            "wrong_user", f"source {source.name} takes messages of {', '.join(source.users)}, and not of {user!r:.200}"
+        )
 
 
 def _drafts(message: Message, source: Source) -> Iterator[Draft]:
@@ -74,37 +100,57 @@ def _drafts(message: Message, source: Source) -> Iterator[Draft]:
         drafts = iter([(attributes, message.body)])
     for attributes, body in drafts:
         if not message.trusted and source.has_rules:
-            _overrule(attributes, source, Reader(_lower(headers), body))
+            lower = _lower(headers)
+            _overrule(attributes, source, Reader(lower, body), lower)
         yield attributes, body
 
 
 def _plain(message: Message, headers: Mapping[str, Any]) -> dict[str, str]:
     """The attributes of a message that is no CloudEvent, from AMQP's own properties (CONTRACT §5)."""
+    parent = headers.get("traceparent")
     found = {
         "id": message.message_id,
         "type": message.type,
         "time": _rfc3339(message.timestamp),
-        "subject": headers.get("subject"),
-        "traceparent": headers.get("traceparent"),
+        "subject": _text("subject", headers.get("subject")),
+        "traceparent": parent if isinstance(parent, str) else None,  # a mistake there must not cost the message
     }
-    return {name: str(value) for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value}
 
 
-def _overrule(attributes: dict[str, str], source: Source, reader: Reader) -> None:
+def _text(name: str, value: Any) -> str | None:
+    """A header's value, if it is text. AMQP does not say what is, and some clients write all text as bytes."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+        raise Rejected("malformed", f"the header {name} is not UTF-8")
+    raise Rejected("malformed", f"the header {name} is not text, but {_TYPES.get(type(value), 'of a type that is not known')}")
+
+
+def _overrule(attributes: dict[str, str], source: Source, reader: Reader, headers: Mapping[str, Any]) -> None:
     rules = {"id": source.id, "type": source.type, "subject": source.subject, **source.extensions}
     for name, rule in rules.items():
-        value = reader.read(rule) if rule else None
+        value = _read(rule, reader, headers) if rule else None
         if value is not None:
             attributes[name] = value
     if source.time and (at := moment(reader.read(source.time))):
         attributes["time"] = at
 
 
+def _read(rule: str, reader: Reader, headers: Mapping[str, Any]) -> str | None:
+    if rule.startswith(HEADER):
+        name = rule[len(HEADER) :].strip().lower()
+        return _text(name, headers.get(name))
+    return reader.read(rule)
+
+
 def _event(source: Source, catalog: Catalog, attributes: dict[str, str], body: bytes, now: datetime, blob: str | None) -> Event:
     if not attributes.get("id"):
         raise Rejected("missing_id", "an event needs an id: CloudEvents id, property message_id, or the source's id rule")
     if not attributes.get("subject"):
-        raise Rejected("missing_subject", "an event needs a subject: CloudEvents subject, header subject, or the source's rule")
+        attributes["subject"] = source.name
     name_origin(attributes, source)
     attributes["specversion"] = attributes.get("specversion", "1.0")
     if not attributes.get("type"):
@@ -143,7 +189,7 @@ def _rfc3339(timestamp: int | None) -> str | None:
     try:
         return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        raise Rejected("malformed", f"timestamp {timestamp} is not a time") from None
+        raise Rejected("malformed", f"timestamp {timestamp} is not a time: AMQP counts seconds since 1970") from None
 
 
 def _lower(headers: Mapping[str, Any]) -> dict[str, Any]:

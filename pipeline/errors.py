@@ -22,6 +22,7 @@ class Rejected(PipelineError):
         "unknown_tenant",
         "unknown_source",
         "wrong_kind",
+        "wrong_user",
         "malformed",
         "missing_id",
         "missing_subject",

@@ -1,13 +1,13 @@
 """The configuration file: what it may say (CONTRACT §3). Shapes only; `ops.config_file` reads it and finds its lines."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from schemas.config_endpoint import EndpointSpec, Rate
 from schemas.config_mailbox import MailboxSpec
 from schemas.config_spec import Spec
-from schemas.config_values import Extension, Kind, Rule, Secret, Size, Slug, Tolerance, checks
+from schemas.config_values import BrokerUser, Extension, Kind, Rule, Secret, Size, Slug, Tolerance, checks
 from schemas.source import Source
 
 
@@ -33,6 +33,7 @@ class SourceSpec(Spec):
     tolerance: Tolerance | None = None
     options: dict[str, str] = Field({})
     rate_limit: Rate | None = None
+    users: Annotated[list[BrokerUser], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _suits_its_kind(self, info: ValidationInfo) -> Self:
@@ -43,11 +44,14 @@ class SourceSpec(Spec):
 
     def source(self) -> Source:
         """The source as it is wanted."""
-        return Source(self.tenant, self.name, self.kind, tuple(self.secrets), **self.settings())
+        settings = self.settings()
+        users = tuple(settings.pop("users", ()))
+        return Source(self.tenant, self.name, self.kind, tuple(self.secrets), users=users, **settings)
 
     def settings(self) -> dict[str, Any]:
         """What was said, of that which is stored as settings; a default that was not asked for is not stored."""
-        return self.said("id", "type", "subject", "time", "extensions", "max_body", "tolerance", "rate_limit", "options")
+        rules = ("id", "type", "subject", "time", "extensions")
+        return self.said(*rules, "max_body", "tolerance", "rate_limit", "options", "users")
 
 
 class ConfigFile(Spec):

@@ -94,6 +94,12 @@ def _url(value: str) -> str:
     return value
 
 
+def _broker_user(name: str) -> str:
+    if not 1 <= len(name.encode()) <= 255 or not name.isprintable():
+        raise ValueError("must be the name of a user of RabbitMQ")
+    return name
+
+
 def _extension(name: str) -> str:
     if not _EXTENSION.fullmatch(name) or name in TAKEN:
         raise ValueError(f"{name!r:.80} cannot be an extension: lower-case letters and digits, and none of {', '.join(TAKEN)}")
@@ -127,6 +133,7 @@ Rule = Annotated[str, AfterValidator(_rule)]
 Filter = Annotated[Mapping[str, Any], AfterValidator(_filter)]
 Url = Annotated[str, AfterValidator(_url)]
 Extension = Annotated[str, AfterValidator(_extension)]
+BrokerUser = Annotated[str, AfterValidator(_broker_user)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Whsec = Annotated[str, AfterValidator(_secret), AfterValidator(_whsec)]
 Size = Annotated[int, BeforeValidator(size), between(1, MAX_BODY, "bytes")]

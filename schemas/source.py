@@ -16,6 +16,7 @@ class Source:
     `id`, `type`, `subject`, `time` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body,
     `header:NAME`, `form:NAME` or `digest:body`; None leaves it to the kind. `options` are the kind's own settings (the header
     of an `hmac`, say). `rate_limit` is the messages a second that all ingress processes take together; None: as many as come.
+    `users` are the broker's logins that may publish for a source of kind `amqp`; empty: all.
     """
 
     tenant: str
@@ -31,6 +32,7 @@ class Source:
     tolerance: int = DEFAULT_TOLERANCE
     rate_limit: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    users: tuple[str, ...] = ()
 
     @property
     def has_rules(self) -> bool:

@@ -32,5 +32,7 @@ def check(source: Source) -> list[str]:
     """What is wrong with a source's kind, secrets and options; one line each, without secrets. Empty when all is well."""
     if source.kind == AMQP:
         return ["kind amqp takes no secrets: the broker's users are what protects it"] if source.secrets else []
+    if source.users:
+        return ["users is for kind amqp: they are the broker's logins"]
     kind = KINDS.get(source.kind)
     return kind.check(source) if kind else [f"unknown kind {source.kind!r}; known are {', '.join((*KINDS, AMQP))}"]

@@ -68,4 +68,5 @@ def _source(row: Any, decrypt: Decrypt) -> Source:
         tolerance=settings.get("tolerance", DEFAULT_TOLERANCE),
         rate_limit=settings.get("rate_limit"),
         options=settings.get("options", {}),
+        users=tuple(settings.get("users", ())),
     )

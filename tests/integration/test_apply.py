@@ -110,6 +110,19 @@ def test_what_may_be_a_mistake_is_told_on_stderr_and_applied(apply, database, tm
     assert applied.stderr.startswith(f"Warning: {tmp_path / 'waxseal.yaml'}:2: endpoints[0].url: nothing is sent to 10.1.2.3")
 
 
+def test_the_users_of_an_amqp_source_are_stored_compared_and_taken_away_again(apply, database) -> None:
+    bound = FILE.replace("kind: amqp}", "kind: amqp, users: [other-shop]}")
+    apply()
+
+    assert ["users: [] -> ['other-shop']"] == [each for change in apply(bound, dry_run=True).changed for each in change.details]
+    assert () == stored(database).sources["other", "orders"].users
+    apply(bound)
+    assert ("other-shop",) == stored(database).sources["other", "orders"].users
+    assert [] == apply(bound).changed
+    apply()
+    assert () == stored(database).sources["other", "orders"].users
+
+
 def test_what_the_file_says_is_what_processes_read(apply, database) -> None:
     apply()
 

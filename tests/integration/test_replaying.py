@@ -247,6 +247,26 @@ def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, 
         assert 2 == found.delivery_mode
 
 
+def test_a_replayed_message_is_of_the_user_who_published_it(cli, start, publish, database) -> None:
+    ours = make_url(cli.environment["WAXSEAL_AMQP_URL"]).username
+    forged = {"waxseal-user": ours, "subject": "s"}
+    publish(b"1", key="acme.bound", message_id="ours", user_id=ours, headers={"subject": "s"})
+    publish(b"2", key="acme.bound", message_id="forged", headers=forged)
+    start("ingest")
+    wait_for(lambda: count(database, "dead_letter") == 2)
+    database.add_source("bound", "amqp", users=[ours])
+    time.sleep(1.0)  # the processes look again for what is configured
+
+    cli.json("dead", "replay", "--all", "--yes")
+    wait_for(lambda: count(database, "dead_letter") == 3)
+
+    assert ["ours"] == recorded(database)
+    assert [("forged", "wrong_user")] == database.rows("SELECT event_id, reason FROM dead_letter WHERE state = 'open'")
+    assert [(False, ours)] == database.rows(
+        "SELECT headers -> 'trusted', headers -> 'headers' ->> 'waxseal-user' FROM dead_letter WHERE state = 'open'"
+    )
+
+
 def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hinder_its_replay(
     cli, start, publish, channel, database
 ) -> None:
@@ -264,7 +284,11 @@ def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hind
     assert {"message_id": "m-2", "user_id": "somebody", "expiration": "0"} == kept[0]
     expected = {"message_id": "m-1", "user_id": ours, "expiration": "3600000", "priority": 3, "delivery_mode": 2}
     assert expected == kept[1]
-    found = {body: given for _method, given, body in (channel.basic_get(INBOX, auto_ack=True) for _ in range(2))}
+    taken = [channel.basic_get(INBOX, auto_ack=True) for _ in range(2)]
+    found = {body: given for _method, given, body in taken}
+    assert {(RECEIVED, ours), (RECEIVED, "somebody")} == {
+        (method.exchange, given.headers["waxseal-user"]) for method, given, _body in taken
+    }
     assert {b"body": (None, None, 3, 2), b"other": (None, None, None, 2)} == {
         body: (each.user_id, each.expiration, each.priority, each.delivery_mode) for body, each in found.items()
     }

@@ -12,7 +12,7 @@ from pika import BasicProperties
 from pipeline.bury import letter_of, message_of
 from pipeline.errors import Unreadable
 from pipeline.tagged import tag, untag
-from schemas.message import OTHERS, Message, Opaque
+from schemas.message import FIRST_USER, OTHERS, Message, Opaque
 from workers.republish import outgoing
 
 words = st.text(st.characters(), max_size=10) | st.sampled_from(["", "\x00", "\udcff", "$bytes"])
@@ -77,6 +77,17 @@ def test_what_no_message_had_is_not_made_into_one(properties: object) -> None:
         message_of("a.b", {"headers": {}, "properties": properties, "trusted": False}, b"x")
 
 
+def test_a_message_of_a_user_goes_out_by_our_own_exchange_with_the_users_name() -> None:
+    headers = {"subject": "s", FIRST_USER: "forged"}
+    message = Message("acme.shop", b"body", headers=headers, others={"user_id": "shop"})
+
+    sent = outgoing(message)
+
+    assert ("waxseal.received", "acme.shop", None) == (sent.exchange, sent.routing_key, sent.properties.user_id)
+    assert {"subject": "s", FIRST_USER: "shop"} == sent.properties.headers
+    assert "forged" == headers[FIRST_USER]
+
+
 @pytest.mark.parametrize(("trusted", "exchange"), [(False, "waxseal.in"), (True, "waxseal.received")])
 def test_a_message_goes_out_by_the_exchange_that_it_came_through_and_durably(trusted: bool, exchange: str) -> None:
     values = {"a": b"\xff", "b": Decimal("0.5"), "c": datetime(2026, 1, 1, tzinfo=UTC), "d": Opaque(b"V")}
@@ -90,6 +101,8 @@ def test_a_message_goes_out_by_the_exchange_that_it_came_through_and_durably(tru
         "app_id": "till",
         "cluster_id": "x",
     }
+    if not trusted:
+        del others["user_id"]
     headers = values | {"x-delivery-count": 3}
     message = Message("acme.shop", b"body", "text/plain", "gzip", headers, "e-1", "t", 7, trusted, others)
     sent = outgoing(message)

@@ -1,13 +1,18 @@
 """The configuration file: everything that is wrong is said at once, each with its line, and never a secret."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from tests_support import ROOT
 from tests_tls import Authority
 
 from ops.config_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
 from pipeline.addresses import networks
+from schemas.config_endpoint import AmqpSpec, SmtpSpec
 from schemas.config_file import ConfigFile
 from schemas.endpoint import AmqpTarget, SmtpTarget
 from schemas.units import per_second, seconds, size
@@ -89,6 +94,26 @@ def test_a_good_file_is_read(folder) -> None:
     assert {"retry": retry, "timeout": 15.0, "max_in_flight": 20, "ordered": False} == config.endpoints[0].terms()
     assert config.endpoints[1].secrets is None
     assert {} == config.endpoints[1].terms()
+
+
+def test_the_readme_shows_every_key_of_an_endpoint_over_amqp_or_by_mail(folder) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"^    amqp:\n.*?(?=^```)", readme, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    targets = yaml.safe_load(found.group(0))
+
+    assert set(AmqpSpec.model_fields) == set(targets["amqp"])
+    assert {field.alias or name for name, field in SmtpSpec.model_fields.items()} == set(targets["smtp"])
+    for name, target in targets.items():
+        config = read(folder, endpoint(url=None, **{name: json.dumps(target)}), {"SMTP_PASSWORD": "p"})
+        assert name == config.endpoints[0].transport
+
+
+def test_an_amqp_source_may_be_bound_to_users_of_the_broker(folder) -> None:
+    found = read(folder, source(kind="amqp", secrets=None, users="[acme-shop, acme-till]"), {}).sources[0]
+
+    assert ("acme-shop", "acme-till") == found.source().users
+    assert {"users": ["acme-shop", "acme-till"]} == found.settings()
 
 
 def test_a_source_may_have_a_rate_limit_and_a_rule_for_its_time(folder) -> None:
@@ -218,6 +243,10 @@ extra: 1
         (3, "must be a rate, as 100/s", source(rate_limit="5")),
         (3, "per second", source(rate_limit="0/s")),
         (3, "unknown kind 'paypal'", source(kind="paypal")),
+        (3, "users is for kind amqp", source(users="[acme-shop]")),
+        (3, "at least 1 item", source(kind="amqp", secrets=None, users="[]")),
+        (3, "must be the name of a user of RabbitMQ", source(kind="amqp", secrets=None, users='[""]')),
+        (3, "must be a list", source(kind="amqp", secrets=None, users="acme-shop")),
         (3, "needs option public_base", source(kind="twilio")),
         (3, "'soon' is neither a JSON pointer", source(time="soon")),
         (3, "the environment variable NOPE is not set", source(secrets='["env:NOPE"]')),

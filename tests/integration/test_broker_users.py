@@ -1,0 +1,107 @@
+"""The README's commands for the broker's users, and its publisher, word by word."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+from tests_broker import rabbitmqctl
+from tests_support import ROOT, wait_for
+
+from ops.servers import PrivateServers
+from workers.topology import IN, RECEIVED
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture(scope="module")
+def users(servers: PrivateServers) -> None:
+    """What the README has an operator do on the broker."""
+    commands = [shlex.split(line)[1:] for line in README.splitlines() if line.startswith("rabbitmqctl ")]
+    assert 5 == len(commands)
+    with ThreadPoolExecutor() as pool:  # each begins an Erlang of its own
+        for first in (True, False):
+            list(pool.map(lambda one: rabbitmqctl(servers, *one), [one for one in commands if (one[0] == "add_user") == first]))
+
+
+def url(servers: PrivateServers, user: str) -> str:
+    return re.sub(r"//[^@]*@", f"//{user}:PASSWORD@", servers.amqp_url)
+
+
+def publisher(servers: PrivateServers) -> str:
+    """The README's ten lines, at our broker."""
+    found = re.search(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return re.sub(r'"amqp://[^"]*"', lambda _: repr(url(servers, "acme-shop")), found.group(1))
+
+
+@pytest.mark.usefixtures("users")
+def test_the_publisher_of_the_readme_is_recorded_and_delivered_by_workers_with_the_rights_of_the_readme(
+    servers, database, start, sink
+) -> None:
+    database.add_tenant("acme")
+    database.add_source("orders", "amqp", users=["acme-shop"])
+    database.add_source("others", "amqp", users=["acme-till"])
+    database.add_endpoint("billing", sink.url("/200"), SECRET)
+    for command in ("ingest", "relay", "deliver"):
+        start(command, amqp_url=url(servers, "waxseal-worker"))
+    script = publisher(servers)
+
+    for text in (script, script.replace("acme.orders", "acme.others"), script.replace(', user_id="acme-shop"', "")):
+        subprocess.run([sys.executable, "-c", text], check=True, timeout=30)
+    wait_for(lambda: len(sink.ids()) == 1 and len(database.rows("SELECT FROM dead_letter")) == 2)
+
+    ((stored,),) = database.rows("SELECT convert_from(attributes, 'UTF8') FROM content")
+    said = json.loads(stored)
+    assert ("order-7/paid", "order.paid", "order-7", "orders") == tuple(
+        said[name] for name in ("id", "type", "subject", "source")
+    )
+    assert [("others", "wrong_user"), ("orders", "wrong_user")] == database.rows(
+        "SELECT source, reason FROM dead_letter ORDER BY id"
+    )
+
+
+@pytest.mark.usefixtures("users")
+def test_a_login_of_one_tenant_can_do_nothing_else(servers: PrivateServers) -> None:
+    def refused(act: partial) -> int:
+        with pika.BlockingConnection(pika.URLParameters(url(servers, "acme-shop"))) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with pytest.raises(ChannelClosedByBroker) as closed:
+                act(channel)
+            return int(closed.value.reply_code)
+
+    publish = BlockingChannel.basic_publish
+    acts = {
+        "another tenant's source": (partial(publish, exchange=IN, routing_key="other.orders", body=b""), 403),
+        "what looks like its own": (partial(publish, exchange=IN, routing_key="acmes.orders", body=b""), 403),
+        "the receivers' exchange": (partial(publish, exchange=RECEIVED, routing_key="acme.orders", body=b""), 403),
+        "the inbox itself": (partial(publish, exchange="", routing_key="waxseal.ingest", body=b""), 403),
+        "the exchange before the inbox": (partial(publish, exchange="waxseal.inbox", routing_key="acme.x", body=b""), 403),
+        "another user's name": (
+            partial(
+                publish,
+                exchange=IN,
+                routing_key="acme.orders",
+                body=b"",
+                properties=pika.BasicProperties(user_id="waxseal-worker"),
+            ),
+            406,
+        ),
+        "a queue": (lambda channel: channel.queue_declare("mine"), 403),
+        "an exchange": (lambda channel: channel.exchange_declare("mine"), 403),
+        "reading": (lambda channel: channel.basic_get("waxseal.ingest"), 403),
+        "a binding": (lambda channel: channel.exchange_bind(IN, "amq.topic", "#"), 403),
+    }
+
+    found = {name: refused(act) for name, (act, _code) in acts.items()}
+
+    assert {name: code for name, (_act, code) in acts.items()} == found
