@@ -51,7 +51,7 @@ _PROPERTIES: Final[tuple[tuple[int, str, Read], ...]] = tuple(
 )
 
 
-def take_over(channel: BlockingChannel, receivers: Mapping[str, Receive]) -> None:
+def take_over(channel: BlockingChannel, receivers: Mapping[bytes, Receive]) -> None:
     """Gives the messages on `channel` to `receivers`, by the tag of their consumer, in place of the consumers' callbacks.
 
     They are called inside of `process_data_events`, which returns when one was. Call this before the first consumer is there.
@@ -73,9 +73,9 @@ def take_over(channel: BlockingChannel, receivers: Mapping[str, Receive]) -> Non
 class Deliveries:
     """Takes the deliveries on one channel out of a stream of frames; what is none of theirs goes to `others`, whole frames."""
 
-    def __init__(self, channel: int, receivers: Mapping[str, Receive], others: Callable[[bytes], None]) -> None:
+    def __init__(self, channel: int, receivers: Mapping[bytes, Receive], others: Callable[[bytes], None]) -> None:
         self._channel = channel
-        self._receivers = {consumer.encode(): receive for consumer, receive in receivers.items()}
+        self._receivers = receivers
         self._others = others
         self._rest = b""  # of a frame that is not whole yet
         self._method: tuple[Receive, int, bool, str, str] | None = None  # of the message whose frames are coming

@@ -34,8 +34,10 @@ class InboxConsumer:
         declare(self.channel)
         self.channel.basic_qos(prefetch_count=prefetch)
         self.channel.add_on_cancel_callback(self._cancelled)
-        take_over(self.channel, {INBOX: receive, UNROUTED: self._receive_unrouted})
-        self._consumed: set[str] = set()  # queues; a consumer's tag is the name of its queue
+        self._receivers: dict[bytes, Receive] = {}  # by consumer tag
+        take_over(self.channel, self._receivers)
+        self._consumed: dict[str, str] = {}  # queues, by consumer tag
+        self._tags = 0
         self._trouble: str | None = None
         self._deleted = False
         self._astray = False
@@ -53,9 +55,9 @@ class InboxConsumer:
             return self._trouble
         if time.monotonic() >= self._look_at:
             self._look()
-        if UNROUTED not in self._consumed:
+        if UNROUTED not in self._consumed.values():
             self._consume(UNROUTED)
-        if INBOX not in self._consumed:
+        if INBOX not in self._consumed.values():
             self._open_inbox()
         return self._trouble
 
@@ -66,18 +68,20 @@ class InboxConsumer:
             _log.info("inbox_opened", queue=INBOX)
 
     def _consume(self, queue: str) -> None:
-        self.channel.basic_consume(queue, _never_called, consumer_tag=queue)
-        self._consumed.add(queue)
+        self._tags += 1
+        tag = f"{queue}-{self._tags}"
+        self._receivers[tag.encode()] = self._receive if queue == INBOX else self._receive_unrouted
+        self._consumed[self.channel.basic_consume(queue, _never_called, consumer_tag=tag)] = queue
 
     def _receive_unrouted(self, tag: int, redelivered: bool, message: Message) -> None:
         metrics.UNROUTED_MESSAGES.inc()
-        if not self._astray and INBOX in self._consumed:  # it may have been kept before; if not, a binding is missing
+        if not self._astray and INBOX in self._consumed.values():  # it may have been kept before; if not, a binding is missing
             self._astray, self._look_at = True, 0.0
         self._receive(tag, redelivered, message)
 
     def _cancelled(self, frame: Any) -> None:
-        queue = frame.method.consumer_tag
-        self._consumed.discard(queue)
+        queue = self._consumed.pop(frame.method.consumer_tag, "")
+        self._receivers.pop(frame.method.consumer_tag.encode(), None)
         _log.warning("queue_deleted", queue=queue)
         self._deleted, self._trouble = True, f"the queue {queue} was deleted"
 

@@ -244,7 +244,7 @@ def test_a_broker_of_an_older_version_is_upgraded_without_losing_a_message(serve
 
     wait_for(lambda: depths(servers.amqp_url)[UNROUTED] == 1)
     shown = Cli(database, servers.amqp_url).run("status").output
-    assert "unrouted      1 message came while the inbox queue was deleted" in shown
+    assert "unrouted       1 message came while the inbox queue was deleted" in shown
 
 
 def test_the_queues_of_deliveries_are_declared_again_and_deliver_is_unready_meanwhile(database, start, channel, sink) -> None:

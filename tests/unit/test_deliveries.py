@@ -108,7 +108,7 @@ def test_a_value_that_pika_writes_for_every_type_is_read() -> None:
 def test_a_stream_is_taken_apart_however_it_is_cut(sent, body_frame, cut) -> None:
     received: list[tuple[int, bool, Message]] = []
     others: list[bytes] = []
-    stream = Deliveries(CHANNEL, {CONSUMER: lambda *each: received.append(each)}, others.append)
+    stream = Deliveries(CHANNEL, {CONSUMER.encode(): lambda *each: received.append(each)}, others.append)
     raw = b"".join(frames_of(delivery, body_frame) + b"".join(between) for delivery, between in sent)
 
     told = [stream.feed(raw[at : at + cut]) for at in range(0, len(raw), cut)]
@@ -126,7 +126,7 @@ def test_a_frame_with_a_wrong_end_is_left_to_pika_which_refuses_it() -> None:
     others: list[bytes] = []
     spoiled = frame.Method(CHANNEL, spec.Basic.Deliver(CONSUMER, 1, False, "", "k")).marshal()[:-1] + b"\x00"
 
-    assert not Deliveries(CHANNEL, {CONSUMER: lambda *_: None}, others.append).feed(spoiled)
+    assert not Deliveries(CHANNEL, {CONSUMER.encode(): lambda *_: None}, others.append).feed(spoiled)
     assert [spoiled] == others
 
 
@@ -134,7 +134,7 @@ def test_each_consumer_has_a_receiver_of_its_own_and_one_without_is_left_to_pika
     received: list[tuple[str, int]] = []
     others: list[bytes] = []
     receivers = {
-        name: lambda tag, _redelivered, _message, name=name: received.append((name, tag)) for name in ("inbox", "kept")
+        name.encode(): lambda tag, _redelivered, _message, name=name: received.append((name, tag)) for name in ("inbox", "kept")
     }
     stream = Deliveries(CHANNEL, receivers, others.append)
     sent = [
