@@ -158,7 +158,7 @@ def _event(source: Source, catalog: Catalog, attributes: dict[str, str], body: b
     if not attributes.get("datacontenttype"):
         attributes["datacontenttype"] = DEFAULT_CONTENT_TYPE
     if "time" in attributes:
-        at = cloudevents.instant(attributes["time"])
+        at = facts.instant(attributes["time"])
     else:
         at = now
         attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
