@@ -1,20 +1,18 @@
 """Writes batches of messages into the ledger: rooms 2 to 6, one transaction a batch."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from ops import metrics
 from ops.blobs import Blobs
 from ops.db import Connection, Engine, passes, sqlstate, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
-from pipeline.append import Appended, append
+from pipeline.append import append
 from pipeline.errors import Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store import catalog, graves
@@ -29,6 +27,7 @@ from workers.examiner import Examiner
 from workers.failures import Failures, Stopped, one_line
 from workers.judged import Judged, Refusal, rejected
 from workers.notices import Notices
+from workers.report import Report
 from workers.watch import TooSlow, Watch
 
 log = structlog.get_logger()
@@ -178,7 +177,10 @@ class Writer:
             appended = append(conn, [event for events in admitted for event in events], self._subscribed, now)
             append_seconds = time.monotonic() - appending
             graves.bury(conn, letters, now)
-        self._report(batch, admitted, appended, letters, time.monotonic() - began, append_seconds)
+        report = Report(self._rules[0], time.monotonic() - began, append_seconds)
+        report.batch([event for events in admitted for event in events], appended)
+        report.letters(letters)
+        self._notices.conflicts(appended.conflicts, self._rules[0])
 
     def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
         """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
@@ -220,46 +222,7 @@ class Writer:
         letter = refusal.letter(judged.message)
         with transaction(self._engine) as conn:
             graves.bury(conn, [letter], datetime.now(UTC))
-        self._report_letter(letter)
-
-    def _report(
-        self,
-        batch: Sequence[Judged],
-        admitted: Sequence[Sequence[Event]],
-        appended: Appended,
-        letters: Sequence[DeadLetter],
-        seconds: float,
-        append_seconds: float,
-    ) -> None:
-        new = self._by_kind([entry.event for entry in appended.entries])
-        all_of = self._by_kind([event for events in admitted for event in events])
-        metrics.observe_batch(new, all_of - new, seconds=seconds, append=append_seconds)
-        for letter in letters:
-            self._report_letter(letter)
-        self._notices.conflicts(appended.conflicts, self._rules[0])
-        log.debug(
-            "batch_appended",
-            messages=len(batch),
-            entries=len(appended.entries),
-            duplicates=appended.duplicates,
-            deliveries=appended.planned,
-            seconds=round(seconds, 4),
-        )
-
-    def _report_letter(self, letter: DeadLetter) -> None:
-        metrics.observe_buried(letter.stage, letter.reason)
-        metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)
-        log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
-
-    def _by_kind(self, events: Sequence[Event]) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for place, count in Counter([(event.tenant, event.attributes["source"]) for event in events]).items():
-            found[self._kind(*place)] += count
-        return found
-
-    def _kind(self, tenant: str, source: str) -> str:
-        known = self._rules[0].sources.get((tenant, source))
-        return known.kind if known else "unknown"
+        Report(self._rules[0]).letters([letter])
 
 
 def _judges_alike(before: Catalog, after: Catalog) -> bool:

@@ -361,3 +361,13 @@ def test_an_event_is_admitted_with_the_attributes_and_the_body_it_was_received_w
 
     assert (name, kind, subject) == (found["id"], found["type"], found["subject"])
     assert (found, body) == (event.attributes, event.body)
+
+
+def test_two_senders_behind_one_source_may_use_the_same_ids() -> None:
+    catalog = Catalog(1, {"acme": b"k" * 32}, {("acme", OPEN.name): OPEN}, {})
+
+    def fingerprint(origin: str) -> bytes:
+        found = attributes(OPEN, **{**CE, "ce_source": origin})
+        return admit(redelivered(OPEN, found, b""), catalog, NOW)[0].fingerprint
+
+    assert fingerprint("/one") == fingerprint("/one") != fingerprint("/two") != fingerprint(OPEN.name)
