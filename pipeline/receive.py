@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
 from pipeline import cloudevents
+from pipeline.attributes import check
 from pipeline.bounded_json import TooManyValues, members
 from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
@@ -24,6 +26,7 @@ _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _CE: Final = "ce-"
+_instant: Final = lru_cache(256)(cloudevents.instant)  # messages of one second have one time
 _MISSING: Final = {"id": "missing_id", "subject": "missing_subject"}
 
 
@@ -65,10 +68,10 @@ def _completed(
     attributes["datacontenttype"] = attributes.get("datacontenttype") or headers.get("content-type") or DEFAULT_CONTENT_TYPE
     _add_trace(attributes, headers)
     if "time" in attributes:
-        cloudevents.instant(attributes["time"])
+        _instant(attributes["time"])
     else:
         attributes["time"] = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    cloudevents.check(attributes)
+    check(attributes)
     if sum(map(len, attributes.values())) > MAX_TOTAL:
         raise Rejected("malformed", f"the attributes hold more than {MAX_TOTAL} characters")
     return attributes

@@ -5,7 +5,8 @@ from typing import Final
 
 from pika import BasicProperties
 
-from pipeline.cloudevents import BATCH, STRUCTURED, media_type
+from pipeline.attributes import media_type
+from pipeline.cloudevents import BATCH, STRUCTURED
 from schemas.blob import CLAIM, Blob
 from schemas.source import Source
 from workers.topology import RECEIVED

@@ -12,6 +12,8 @@ from workers.problems import Problem
 MAX_HEAD: Final = 32 * 1024  # bytes of all headers, or of anything else without progress
 MAX_HEADERS: Final = 100
 
+_COMMON: Final = 64  # bytes; longer names come but once
+
 
 class Head(NamedTuple):
     """A request's head. `path` is without the query, still percent-encoded."""
@@ -111,7 +113,7 @@ class Requests:
         if self.head > MAX_HEAD or self._count > MAX_HEADERS:
             self._fault = _too_long() if self.head > MAX_HEAD else Problem("head_too_large", f"more than {MAX_HEADERS} headers")
             raise self._fault
-        key, text = _lower(name), value.decode("latin-1")
+        key, text = _lower(name) if len(name) < _COMMON else name.decode("latin-1").lower(), value.decode("latin-1")
         if key == "host":
             self._hosts += 1
         headers = self._headers

@@ -45,8 +45,7 @@ def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None
 def describe(_source: Source, headers: Headers, _body: bytes) -> dict[str, str]:
     """The id, which stays the same when the message is sent again, and the time of this sending."""
     identity, timestamp, _ = _fields(headers)
-    sent = datetime.fromtimestamp(min(int(timestamp), _MAX_SECONDS), UTC)
-    return {"id": identity, "time": sent.isoformat().replace("+00:00", "Z")}
+    return {"id": identity, "time": _written(timestamp)}
 
 
 def check(source: Source) -> list[str]:
@@ -85,6 +84,12 @@ def _fields(headers: Headers) -> tuple[str, str, str]:
     if not all(fields):
         raise Unverified("malformed", "the headers webhook-id, webhook-timestamp and webhook-signature are needed")
     return fields[0], fields[1], fields[2]
+
+
+@lru_cache(256)
+def _written(timestamp: str) -> str:
+    sent = datetime.fromtimestamp(min(int(timestamp), _MAX_SECONDS), UTC)
+    return sent.isoformat().replace("+00:00", "Z")
 
 
 def _signed(secrets: tuple[str, ...], content: bytes, signatures: list[str]) -> bool:
