@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final, Protocol
 
 from pipeline.kinds import Headers
@@ -17,6 +18,15 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 _JSON = re.compile(r"[/+]json$")
+_PLAIN: Final = ("application/json", "application/json; charset=utf-8")  # what most senders say
+
+_RUN: Final = secrets.token_hex(8)
+_numbers = count()
+
+
+def fresh_id() -> str:
+    """An id for a request: like no other of this process, nor, but for chance, of another."""
+    return f"{_RUN}{next(_numbers):016x}"
 
 
 class Budget:
@@ -43,7 +53,7 @@ class Incoming:
         self.method, self.path, headers, self.keep_alive, self.patient = head
         self.headers: Headers = headers
         wanted = headers.get("x-request-id")
-        self.id = wanted if wanted is not None and _REQUEST_ID.fullmatch(wanted) else secrets.token_hex(16)
+        self.id = wanted if wanted is not None and _REQUEST_ID.fullmatch(wanted) else fresh_id()
         self.size = 0
         self.limit: int | None = None  # bytes; known when it is the request's turn
         self.whole = False
@@ -71,10 +81,10 @@ class Incoming:
 
     def check_form(self) -> None:
         """Raises `Problem` when the body's form is one that could not be read, or not kept as it is."""
-        if self.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        if "content-encoding" in self.headers and self.headers["content-encoding"].strip().lower() not in ("", "identity"):
             raise Problem("content_type", "Content-Encoding is not supported: send the body as it is")
         content_type = self.headers.get("content-type")
-        if content_type is None:
+        if content_type is None or content_type in _PLAIN:
             return
         media_type = content_type.partition(";")[0].strip()
         if not _MEDIA_TYPE.fullmatch(media_type):

@@ -55,7 +55,10 @@ def make_route(
 
     def route(request: Incoming) -> Handler:
         # Split before it is decoded: an encoded slash is part of a name, and no name has one.
-        steps = request.steps = [unquote(step) for step in request.path.decode("ascii").split("/")]
+        steps = request.path.decode("ascii").split("/")
+        if b"%" in request.path:
+            steps = [unquote(step) for step in steps]
+        request.steps = steps
         if len(steps) == 4 and steps[1] == "in" and steps[2] and steps[3]:
             return intake
         if len(steps) == 2 and steps[1] in probes:

@@ -5,7 +5,6 @@ Nothing that a client sends, or does not send, may cost more than a little memor
 
 import asyncio
 import math
-import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -14,7 +13,7 @@ import structlog
 
 from ops import metrics
 from workers.clients import Clients, Line, counted
-from workers.incoming import Budget, Handler, Incoming
+from workers.incoming import Budget, Handler, Incoming, fresh_id
 from workers.parsing import Head, Requests
 from workers.problems import RETRY_AFTER, Answer, Problem, internal
 
@@ -249,7 +248,7 @@ class Connection(asyncio.Protocol):
             self._last_words, self._unparsed = problem, b""
             return
         if current is None or not current.answered:
-            self._transport.write(problem.answer(made := secrets.token_hex(16)).wire(made, self._clients.date, close=True))
+            self._transport.write(problem.answer(made := fresh_id()).wire(made, self._clients.date, close=True))
             rejection = problem.reason if problem.status < 500 else None
             metrics.observe_response("unknown", problem.status, 0.0, self._requests.head, rejection)
         self._close()
