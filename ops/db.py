@@ -1,13 +1,15 @@
 """Connections to Postgres, and the only COMMIT."""
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
@@ -18,6 +20,7 @@ __all__ = [
     "UNIQUE_VIOLATION",
     "Connection",
     "Engine",
+    "alone",
     "constraint",
     "lacks_partition",
     "make_engine",
@@ -28,6 +31,8 @@ __all__ = [
 ]
 
 _Result = TypeVar("_Result")
+
+IDLE: Final = 1.0  # seconds after which a connection is asked whether it is still there
 
 #: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
@@ -42,8 +47,8 @@ def make_engine(
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
-    A connection that died while idle is noticed when it is taken, and replaced. On a server that stands still a statement is
-    given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
+    A connection that died while it was idle for long is noticed when it is taken, and replaced. On a server that stands still a
+    statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
@@ -52,7 +57,6 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes to logs; what people sent does not
         connect_args={
             "connect_timeout": 5,
@@ -64,6 +68,8 @@ def make_engine(
             "tcp_user_timeout": 20_000,
         },
     )
+    event.listen(engine, "checkin", _note_idle)
+    event.listen(engine, "checkout", partial(_ping_idle, engine))
     event.listen(
         engine,
         "do_connect",
@@ -72,10 +78,31 @@ def make_engine(
     return engine
 
 
+def _note_idle(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
+    """Asking each time would double the round trips of a short transaction; who works all the time finds out by working."""
+    if time.monotonic() - record.info.get("idle_since", float("inf")) < IDLE:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise DisconnectionError(str(error)) from error
+
+
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that is committed when the block ends, and rolled back when it raises."""
     with engine.begin() as conn:
+        yield conn
+
+
+@contextmanager
+def alone(engine: Engine) -> Iterator[Connection]:
+    """A connection for a single statement, which is a transaction by itself: a third of the round trips."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         yield conn
 
 
@@ -117,11 +144,12 @@ def persist(
     *,
     lost: Callable[[BaseException | None, int], None] = lambda _error, _tries: None,
     longest: float = 2.0,
+    within: Callable[[Engine], AbstractContextManager[Connection]] = transaction,
 ) -> _Result:
     """What `work` gives, in a transaction that is committed: tried again for `seconds` while what goes wrong `passes`.
 
     `lost` is told of each failure before the next try, and how many there have been; `longest` is the longest wait between
-    two, in seconds. Raises the last failure.
+    two, in seconds. With `alone`, `work` is a single statement. Raises the last failure.
     """
     for attempt in Retrying(
         retry=retry_if_exception(passes),
@@ -130,7 +158,7 @@ def persist(
         before_sleep=lambda state: lost(state.outcome.exception() if state.outcome else None, state.attempt_number),
         reraise=True,
     ):
-        with attempt, transaction(engine) as conn:
+        with attempt, within(engine) as conn:
             result = work(conn)
     return result
 

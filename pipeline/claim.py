@@ -75,10 +75,10 @@ def claim(
     nobody: what another claimant holds is left to it. Tokens of a rate are taken here and never given back, so a delivery
     that is handed back untried costs its endpoint a token.
     """
-    claims.forgettable(conn)
-    standings = [each for each in claims.look(conn, endpoint_ids) if each.state == "active"]
-    wishes = _guarded(conn, [_wish(each, window, lease.now) for each in standings], window, lease.now)
-    halves = _granted(conn, wishes, lease.now, limit, max_leased, random)
+    standings, leased = claims.look(conn, endpoint_ids, max_leased)
+    wishes = [_wish(each, window, lease.now) for each in standings if each.state == "active"]
+    wishes = _guarded(conn, wishes, window, lease.now)
+    halves = _granted(wishes, lease.now, limit, max_leased - leased, random)
     got = claims.claim(conn, halves, lease.id, lease.now, lease.until)
     counts = Counter(each.endpoint_id for each in got)
     _take(conn, [wish.standing for wish in wishes if counts[wish.standing.endpoint_id]], counts, lease.now)
@@ -98,7 +98,7 @@ def _wish(standing: Standing, window: Window, now: datetime) -> _Wish:
     return _Wish(standing, most, wanted(standing, most, now), any(due is not None and due <= now for due in standing.dues))
 
 
-def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: datetime) -> Sequence[_Wish]:
+def _guarded(conn: Connection, wishes: list[_Wish], window: Window, now: datetime) -> list[_Wish]:
     """Looks again at those of whose probe or tokens two claimants could take too much, once their health is locked.
 
     Only what is read after the lock counts: whoever held it before may have claimed the probe. Those that another holds are
@@ -108,19 +108,17 @@ def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: dat
     if not guarded:
         return wishes
     locked = health.lock_free(conn, guarded)
-    again = [_wish(each, window, now) for each in claims.look(conn, locked) if each.state == "active"]
+    again = [_wish(each, window, now) for each in claims.look(conn, locked)[0] if each.state == "active"]
     return [*(wish for wish in wishes if wish.standing.endpoint_id not in guarded), *again]
 
 
-def _granted(
-    conn: Connection, wishes: Sequence[_Wish], now: datetime, limit: int, max_leased: int, random: float
-) -> dict[int, Room]:
+def _granted(wishes: Sequence[_Wish], now: datetime, limit: int, surplus: int, random: float) -> dict[int, Room]:
     """The room of each endpoint that has any, divided among all of them and between its lanes."""
     rooms = {wish.standing.endpoint_id: wish.room.total for wish in wishes if wish.room.total}
     if not rooms:
         return {}
     leased = {wish.standing.endpoint_id: wish.standing.leased for wish in wishes}
-    granted = shares(rooms, leased, max_leased - claims.leased(conn, max_leased), limit)
+    granted = shares(rooms, leased, surplus, limit)
     return {
         wish.standing.endpoint_id: split(room, wish.standing, now, random)
         for wish in wishes

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -9,7 +10,7 @@ from typing import Final, TypeVar
 import structlog
 
 from ops import metrics
-from ops.db import Connection, Engine, lacks_partition, passes, persist, transaction
+from ops.db import Connection, Engine, alone, lacks_partition, passes, persist, transaction
 from ops.pulse import Recent
 from pipeline.breaker import DEFAULT, BreakerPolicy
 from pipeline.endpoints import Change
@@ -50,7 +51,7 @@ class DeliveryStore:
 
     def load(self, held: Sequence[deliveries.Held]) -> list[Found]:
         """Give for each the delivery, or what is missing. Raises when the database stays away for ten seconds."""
-        loaded = self._until_done(LOAD_SECONDS, lambda conn: deliveries.load_leased(conn, held))
+        loaded = self._until_done(LOAD_SECONDS, lambda conn: deliveries.load_leased(conn, held), alone)
         by_id = {(each.id, each.lease): each for each in loaded.deliveries}
         return [by_id.get(key) or (Missing.CONTENT if key[0] in loaded.erased else Missing.LEASE) for key in held]
 
@@ -133,8 +134,13 @@ class DeliveryStore:
         given_up = [each for each in verdicts if isinstance(each, GivenUp) and _end(conn, each, now)]
         return _Written(settled, [too_old[delivery.id] for delivery in expired], given_up, aside)
 
-    def _until_done(self, seconds: float, work: Callable[[Connection], _Result]) -> _Result:
-        result = persist(self.engine, seconds, work, lost=self._in_trouble)
+    def _until_done(
+        self,
+        seconds: float,
+        work: Callable[[Connection], _Result],
+        within: Callable[[Engine], AbstractContextManager[Connection]] = transaction,
+    ) -> _Result:
+        result = persist(self.engine, seconds, work, lost=self._in_trouble, within=within)
         self.trouble.clear()
         return result
 

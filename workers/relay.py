@@ -1,8 +1,8 @@
 """The relay: claims the deliveries that are due, endpoint by endpoint, and hands them to the actors in batches.
 
 A batch holds deliveries of many endpoints: a message costs as much as ten deliveries, and when events for many endpoints come
-evenly, one for each endpoint would cost more than the deliveries do. For the same reason rounds are `ROUND` apart: under load
-each finds more, and without load nobody waits.
+evenly, one for each endpoint would cost more than the deliveries do. For the same reason rounds are the further apart, the more
+the last one found: under load each finds more, and without load nobody waits.
 
 Woken by Postgres when something was planned, and by the clock. Any number of relays may run. What a relay has claimed when it
 dies is claimed again when the lease ends; what it cannot publish it hands back.
@@ -39,7 +39,9 @@ BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
 PAGE: Final = 5000  # endpoints in one page of a survey: a tenth of a second
 IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
-ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least
+ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least, when the first one found many
+QUICK: Final = 0.002  # when it found none
+EACH: Final = 0.001  # and so much more for each delivery that it found
 FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
@@ -91,12 +93,14 @@ class Relay:
         self._agenda = Agenda()
         self._sweeps = Sweeps(engine)
         self._wait = RECONNECT[0]
+        self.found = 0  # deliveries, in the last round
 
     def turn(self, rung: Collection[int] = ()) -> float:
         """Claim once and hand on what was claimed; give the seconds until it is worth looking again, unless the bell rings.
 
         `rung` are the endpoints at which it rang.
         """
+        self.found = 0
         self._sweeps.turn()
         self._agenda.ring(rung, datetime.now(UTC))
         pause = self._confirmed()
@@ -127,6 +131,7 @@ class Relay:
                 max_leased=self._max_leased,
                 random=random.random(),  # noqa: S311 - divides odd numbers, guards nothing
             )
+        self.found = len(found.claims)
         if found.claims:
             self._publishing.add(self._pool.submit(self._publish, found.claims, lease.id, lease.until))
         self._agenda.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
@@ -159,6 +164,11 @@ class Relay:
                 deliveries.release(conn, [(each.id, lease) for each in lost], datetime.now(UTC))
             _log.warning("claims_handed_back", deliveries=len(lost))
         return not lost
+
+
+def spacing(found: int) -> float:
+    """Seconds from the start of a round that found so many deliveries to that of the next, at least."""
+    return min(ROUND, QUICK + EACH * found)
 
 
 def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
@@ -223,7 +233,7 @@ class Rounds:
             began = time.monotonic()
             try:
                 rung = self._bell.wait(self._relay.turn(rung))
-                if (rest := began + ROUND - time.monotonic()) > 0:
+                if (rest := began + spacing(self._relay.found) - time.monotonic()) > 0:
                     time.sleep(rest)
                     rung |= self._bell.wait(0.0)
             except Exception as error:

@@ -59,7 +59,7 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
     settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
     return {
         "survey": (claims.SURVEY, {"after": 0, "limit": 1000}, 20),
-        "look": (claims.LOOK, {"ids": [1, 2, 3, 4]}, 120),
+        "look": (claims.LOOK, {"ids": [1, 2, 3, 4], "at_most": 4000}, 221),
         "claim": (claims.CLAIM, {**lanes, "lease": uuid4(), "now": LATER, "until": LATER}, 700),
         "count leased": (claims.COUNT_LEASED, {"at_most": 4000}, 101),
         "expire": (claims.EXPIRE_LEASES, {"now": LATER, "limit": 500}, 300),

@@ -109,7 +109,7 @@ def test_a_relay_with_nothing_to_claim_is_idle_however_many_wait(crowd, relay) -
 
 STATEMENTS: dict[str, tuple[TextClause, dict[str, object], int]] = {
     "survey": (claims.SURVEY, {"after": 0, "limit": PAGE}, 2 * PAGE),
-    "look": (claims.LOOK, {"ids": list(range(1, 401, 2))}, 400),
+    "look": (claims.LOOK, {"ids": list(range(1, 401, 2)), "at_most": 4000}, 500),
     "set aside": (aside.SET_ASIDE, {"now": datetime.now(UTC), "limit": 1000, "ids": None}, 10),
     "abandoned": (aside.ABANDONED, {}, 10),
     "expire": (claims.EXPIRE_LEASES, {"now": datetime.now(UTC), "limit": 1000}, 100),

@@ -1,0 +1,58 @@
+"""Connections to Postgres: what died while nobody looked is replaced, and who works all the time is asked nothing."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from ops import db
+from ops.db import alone, make_engine, transaction
+
+KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def single(database) -> Iterator[Engine]:
+    """A pool of one connection."""
+    engine = make_engine(database.worker_url, pool_size=1)
+    yield engine
+    engine.dispose()
+
+
+def backend(engine: Engine) -> int:
+    with transaction(engine) as conn:
+        return int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def test_a_connection_that_died_while_it_was_idle_is_replaced(database, single, monkeypatch) -> None:
+    first = backend(single)
+    database.rows(KILL)
+    monkeypatch.setattr(db, "IDLE", 0.0)
+
+    assert first != backend(single)
+
+
+def test_a_connection_is_asked_whether_it_is_there_only_when_it_was_idle(single, monkeypatch) -> None:
+    asked = []
+    ask = single.dialect.do_ping
+    monkeypatch.setattr(single.dialect, "do_ping", lambda connection: asked.append(time.monotonic()) or ask(connection))
+    monkeypatch.setattr(db, "IDLE", 60.0)
+    assert 1 == len({backend(single) for _ in range(3)})
+    assert [] == asked
+
+    monkeypatch.setattr(db, "IDLE", 0.0)
+    backend(single)
+    assert 1 == len(asked)
+
+
+def test_a_statement_that_is_alone_is_a_transaction_by_itself(single) -> None:
+    with alone(single) as conn:
+        assert (True, "on") == tuple(
+            conn.exec_driver_sql("SELECT now() = statement_timestamp(), set_config('synchronous_commit', 'on', true)").one()
+        )
+        conn.exec_driver_sql("SELECT pg_sleep(0.001)")
+        assert conn.exec_driver_sql("SELECT now() = statement_timestamp()").scalar_one()
+    with transaction(single) as conn:
+        conn.exec_driver_sql("SELECT pg_sleep(0.001)")
+        assert not conn.exec_driver_sql("SELECT now() = statement_timestamp()").scalar_one()
