@@ -43,19 +43,8 @@ FARES = ("healthy", "degraded", "open", "paused")
 FAULTS = ("none", "destination", "platform")
 STAGES = get_args(Stage)
 CONNECTIONS = ("consumer", "publisher", "actors", "other")
-PROCESSES = (
-    "ingress",
-    "ingest",
-    "relay",
-    "deliver",
-    "sequencer",
-    "mail-pull",
-    "mail-idle",
-    "console",
-    "postgres",
-    "rabbitmq",
-    "other",
-)
+_WORKERS = ("ingress", "ingest", "relay", "deliver", "sequencer", "mail-pull", "mail-idle", "console")
+PROCESSES = (*_WORKERS, "postgres", "rabbitmq", "other")
 
 FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a bucket's edge, or it cannot be measured
 
