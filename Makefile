@@ -28,7 +28,7 @@ fuzz: setup     ## fuzz the reading of mails for five minutes, or SECONDS; insta
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@mkdir -p .fuzz && cd .fuzz && ../$(BIN)/python ../tests/fuzz/fuzz_mail.py corpus -max_total_time=$(or $(SECONDS),300)
 
-setup:
+setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m ops.bootstrap
 
