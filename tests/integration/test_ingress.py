@@ -33,6 +33,8 @@ def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
     database.add_source("open", "none")
     database.add_source("ruled", "none", id="/no", type="header:X-Kind", subject="/who", extensions={"region": "/r"})
     database.add_source("tiny", "none", max_body=10)
+    database.add_source("big", "none", max_body=2**25, subject="/who")
+    database.add_source("chat", "slack", "s3cret", max_body=2**25)
     database.add_source("queue", "amqp")
     database.add_source("later", "not-known-yet", "x")
     empty_inbox(servers.amqp_url)
@@ -190,6 +192,41 @@ def test_what_cannot_be_read_is_malformed(
     assert is_problem(answer, 400, "malformed")
     assert named in answer.json["detail"]
     assert [] == drain(servers.amqp_url)
+
+
+BOMB = b'{"type":"url_verification","who":[' + b'{"a":0},' * 2_500_000 + b"0]}"
+
+
+@pytest.mark.parametrize(
+    ("source", "content_type"),
+    [
+        ("big", "application/json"),
+        ("big", "application/cloudevents+json"),
+        ("big", "application/cloudevents-batch+json"),
+        ("chat", "application/json"),
+    ],
+)
+def test_json_that_would_become_too_large_is_malformed(
+    ingress: Ingress, servers: PrivateServers, source: str, content_type: str
+) -> None:
+    at = str(int(time.time()))
+    mac = hmac.digest(b"s3cret", b"v0:%b:" % at.encode() + BOMB, "sha256").hex()
+    headers = {"content-type": content_type, "x-slack-signature": f"v0={mac}", "x-slack-request-timestamp": at}
+    answer = ingress.post(source, BOMB, headers)
+
+    assert is_problem(answer, 400, "malformed")
+    assert "too many values" in answer.json["detail"]
+    assert [] == drain(servers.amqp_url)
+
+
+def test_a_large_document_is_read_as_a_small_one_is(ingress: Ingress, servers: PrivateServers) -> None:
+    body = b'{"rows":[' + b'{"a":"b"},' * 20_000 + b'0],"who":"somebody"}'
+    answer = ingress.post("big", body, {"idempotency-key": "large"})
+    (event,) = events(ingress, servers)
+
+    assert (202, {"id": "large"}) == (answer.status, answer.json)
+    assert ("somebody", body) == (event.subject, event.body)
+    assert is_problem(ingress.post("big", b"x" * 100_000), 400, "malformed")
 
 
 GITHUB = {"x-hub-signature-256": "sha256=" + "0" * 64}
