@@ -6,7 +6,7 @@ by the ingress when it turns it away, else by the ingest worker after COMMIT.
 """
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib import metadata
 from typing import get_args
@@ -15,7 +15,6 @@ from prometheus_client import Counter, Histogram
 
 from ops.metric_kinds import (
     ATTEMPTS,
-    BATCH_SIZES,
     JOURNEY_SECONDS,
     MESSAGE_BYTES,
     WORK_SECONDS,
@@ -62,12 +61,6 @@ INGEST_SECONDS = histogram(
 )
 INGEST_BYTES = histogram("ingest_message_bytes", "Size of a message's body.", MESSAGE_BYTES, source=SOURCES)
 INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingress, by status.", status=STATUSES)
-
-BATCH_MESSAGES = histogram("dedupe_batch_messages", "Messages in one batch of the ingest worker.", BATCH_SIZES)
-BATCH_SECONDS = histogram("dedupe_batch_duration_seconds", "One batch, from its first message to COMMIT.", WORK_SECONDS)
-DEDUPE_MESSAGES = counter("dedupe_messages_total", "Messages looked up in the ledger, by result.", result=("new", "duplicate"))
-CHAIN_APPEND_SECONDS = histogram("chain_append_duration_seconds", "Extending the chains of one batch.", WORK_SECONDS)
-CHAIN_LOCK_SECONDS = histogram("chain_lock_wait_seconds", "Waiting for the heads of one batch.", WORK_SECONDS)
 
 ATTEMPTS_MADE = counter(
     "delivery_attempts_total",
@@ -179,26 +172,6 @@ def observe_rejected(source: str, reason: str) -> None:
     source = closed(source, SOURCES)
     INGEST_MESSAGES.labels(source, "rejected").inc()
     INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
-
-
-def observe_batch(
-    new: Mapping[str, int],
-    duplicates: Mapping[str, int],
-    *,
-    seconds: float,
-    append: float,
-    lock_wait: float | None = None,
-) -> None:
-    """Count a committed batch: how many messages of each source were new or already known, and the seconds it took."""
-    for outcome, result, counts in (("accepted", "new", new), ("duplicate", "duplicate", duplicates)):
-        DEDUPE_MESSAGES.labels(result).inc(sum(counts.values()))
-        for source, count in counts.items():
-            observe_ingested(source, outcome, count)
-    BATCH_MESSAGES.observe(sum(new.values()) + sum(duplicates.values()))
-    BATCH_SECONDS.observe(seconds)
-    CHAIN_APPEND_SECONDS.observe(append)
-    if lock_wait is not None:
-        CHAIN_LOCK_SECONDS.observe(lock_wait)
 
 
 def observe_attempt(

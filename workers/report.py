@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from ops import metrics
+from ops import ingest_metrics, metrics
 from pipeline.append import Appended
 from schemas.catalog import Catalog
 from schemas.deadletter import DeadLetter
@@ -25,7 +25,7 @@ class Report:
     def batch(self, events: Sequence[Event], appended: Appended) -> None:
         """Of `events`, what was not `appended` was there before."""
         new = self._by_kind([entry.event for entry in appended.entries])
-        metrics.observe_batch(new, self._by_kind(events) - new, seconds=self._seconds, append=self._append_seconds)
+        ingest_metrics.observe_batch(new, self._by_kind(events) - new, seconds=self._seconds, append=self._append_seconds)
         log.debug(
             "batch_appended",
             events=len(events),

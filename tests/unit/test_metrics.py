@@ -185,7 +185,7 @@ def test_a_batch_is_counted_by_source_and_result() -> None:
         ("dedupe_batch_messages_sum", {}),
     ]
     before = [value(name, **labels) for name, labels in names]
-    metrics.observe_batch({"github": 3}, {"amqp": 2}, seconds=0.1, lock_wait=0.01, append=0.05)
+    ingest_metrics.observe_batch({"github": 3}, {"amqp": 2}, seconds=0.1, lock_wait=0.01, append=0.05)
 
     assert [3, 2, 3, 5] == [value(n, **labels) - old for (n, labels), old in zip(names, before, strict=True)]
 
