@@ -66,12 +66,13 @@ class Ingest:
 
     def run(self, beat: Callable[[], None]) -> None:
         """Consumes until the process is to stop; connects again, however often the broker goes away."""
-        self._beat = beat
+        self._beat = lambda: self._on(beat)
         thread = threading.Thread(target=self._write, name="writer")
         thread.start()
         wait = RECONNECT[0]
         try:
             while not self._stop.is_set():
+                self._watch.progress()
                 try:
                     self._connect()
                     wait = RECONNECT[0]
@@ -84,7 +85,14 @@ class Ingest:
                     wait = min(wait * 2, RECONNECT[1])
         finally:
             self._batches.put(None)
-            thread.join()
+            while thread.is_alive():
+                self._watch.progress()
+                thread.join(1.0)
+
+    def _on(self, beat: Callable[[], None]) -> None:
+        """Says that the loop turns: to the probes, and to the watch, which would end a process that is stuck."""
+        beat()
+        self._watch.progress()
 
     def _connect(self) -> None:
         parameters = pika.URLParameters(self._settings.amqp_url)
@@ -115,7 +123,6 @@ class Ingest:
         assert self._consumer is not None
         while not self._stop.is_set():
             self._beat()
-            self._watch.progress()
             self.trouble = self._consumer.turn()
             if self._buffered < MAX_BUFFERED or self._in_hand is None:
                 self._connection.process_data_events(time_limit=0.5)
@@ -167,6 +174,7 @@ class Ingest:
         """Finishes the batch in hand and hands back the rest, unharmed: closing requeues what was not acked."""
         assert self._connection is not None
         while self._in_hand is not None:
+            self._watch.progress()
             self._connection.process_data_events(time_limit=0)
             self._settle(wait=True)
         self._connection.close()

@@ -1,0 +1,60 @@
+"""The watch over the thread that admits messages, in processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PREAMBLE = """
+import collections, itertools, time
+from workers.watch import TooSlow, Watch
+
+def burn(seconds):
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(10_000))
+
+watch = Watch(soft=0.25, hard=1.0)
+watch.install()
+"""
+
+
+def run(program: str) -> tuple[int, str, str]:
+    ended = subprocess.run([sys.executable, "-c", PREAMBLE + program], capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_work_that_takes_long_is_broken_off_and_other_work_is_not() -> None:
+    program = """
+for seconds in (0.1, 0.1, 9, 0.1):
+    watch.progress()
+    try:
+        watch.run(burn, seconds)
+        print("done")
+    except TooSlow:
+        print("too slow")
+burn(0.6)  # of nobody's
+print("ended")
+"""
+    assert (0, "done\ndone\ntoo slow\ndone\nended\n", "") == run(program)
+
+
+@pytest.mark.parametrize("stuck", ["collections.deque(itertools.count(), maxlen=0)", "burn(9)"], ids=["in C", "in Python"])
+def test_a_process_without_progress_ends_and_prints_where_it_was(stuck: str) -> None:
+    code, _, printed = run(stuck)
+
+    assert -signal.SIGPROF == code
+    assert "most recent call first" in printed
+
+
+def test_a_process_that_goes_on_or_that_waits_is_not_ended_however_long() -> None:
+    program = """
+for _ in range(8):
+    burn(0.3)
+    watch._next = 0.0  # as if half a second had passed
+    watch.progress()
+time.sleep(1.5)
+print("ended")
+"""
+    assert (0, "ended\n", "") == run(program)
