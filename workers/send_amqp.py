@@ -6,7 +6,6 @@ others are published once more under the same id, and the one to blame is left a
 """
 
 import asyncio
-import os
 import re
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from schemas.endpoint import AmqpTarget, Endpoint
 from workers.leases import Check, LeaseEnded, unleased
 from workers.link import AWAY, LOST
 from workers.publisher import UNSENT, WITHHELD, Publisher
-from workers.sending import Terms, said, unsendable
+from workers.sending import Fresh, Terms, said, unsendable
 from workers.session import Lost
 from workers.window import REFUSED, RETURNED, Outgoing
 
@@ -47,6 +46,7 @@ class AmqpSender:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
+        self._fresh = Fresh(RANDOM_BYTES)
         self._publisher: Publisher | None = None
         self._seen: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()  # with when it was asked
         self._barred: dict[str, tuple[float, str]] = {}  # exchange -> until when, and why
@@ -65,7 +65,7 @@ class AmqpSender:
         """Publish, mandatory; delivered when the broker has confirmed that a queue has it."""
         now, began = datetime.now(UTC), self._loop.time()
         try:
-            message = outgoing(endpoint, delivery, os.urandom(RANDOM_BYTES))
+            message = outgoing(endpoint, delivery, self._fresh())
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
             return unsendable(error)
         try:

@@ -1,6 +1,5 @@
 """Sends over HTTP, directly or through a deployment's proxy."""
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from workers.dialling import Dialler, Refused
 from workers.http1 import Answer, Unanswered
 from workers.http_faults import fault_of, refusal_of
 from workers.leases import Check, LeaseEnded, unleased
-from workers.sending import Terms, unsendable
+from workers.sending import Fresh, Terms, unsendable
 from workers.tls_contexts import TlsContexts
 
 KEPT: Final = 4 * 1024  # bytes of an answer that are recorded
@@ -38,6 +37,7 @@ class HttpSender:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
+        self._fresh = Fresh(RANDOM_BYTES)
         self._proxy = None if terms.proxy is None else destination(terms.proxy)
         self._contexts = TlsContexts()
         self._connections: Connections
@@ -59,7 +59,7 @@ class HttpSender:
         deadline = course.began + seconds
         try:
             keys = [key_of(secret) for secret in endpoint.secrets]
-            said = headers(delivery, keys, self._terms.user_agent, now, os.urandom(RANDOM_BYTES))
+            said = headers(delivery, keys, self._terms.user_agent, now, self._fresh())
             if endpoint.headers:
                 _check(endpoint.headers)
                 said = {**endpoint.headers, **said}

@@ -1,10 +1,11 @@
 """What every transport is: something that makes one try and says what came of it."""
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Protocol
+from typing import Final, Protocol
 
 from ops.settings import Settings, load_settings
 from pipeline.addresses import Network, networks
@@ -12,6 +13,8 @@ from pipeline.deliver import UNSENDABLE
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from workers.leases import Check, unleased
+
+_READ_AHEAD: Final = 128  # pieces
 
 #: (endpoint, delivery, seconds it may take altogether, what to call just before it is sent) -> what came of it. Raises nothing
 #: but CancelledError and, when the lease ended before anything was sent, LeaseEnded.
@@ -37,6 +40,24 @@ def terms_of(settings: Settings) -> Terms:
 def deployment() -> Terms:
     """The terms that the environment says, for who is not given any settings."""
     return terms_of(load_settings())
+
+
+class Fresh:
+    """Random bytes, `size` at a time, each given once: read ahead, because to read them lets go of the interpreter.
+
+    A loop that lets go of it for each delivery waits for other threads as often.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._pieces: list[bytes] = []
+
+    def __call__(self) -> bytes:
+        """The next ones."""
+        if not self._pieces:
+            block = os.urandom(self._size * _READ_AHEAD)
+            self._pieces = [block[at : at + self._size] for at in range(0, len(block), self._size)]
+        return self._pieces.pop()
 
 
 class Sender(Protocol):

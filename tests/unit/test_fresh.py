@@ -1,0 +1,12 @@
+"""Random bytes that are read ahead."""
+
+from workers.sending import Fresh
+
+
+def test_no_piece_is_given_twice() -> None:
+    fresh = Fresh(24)
+
+    pieces = [fresh() for _ in range(1000)]
+
+    assert {24} == {len(each) for each in pieces}
+    assert 1000 == len(set(pieces))
