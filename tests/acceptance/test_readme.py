@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 from tests_support import ROOT
 
-from ops.config_file import read_config
 from ops.settings import environment
-from schemas.config_endpoint import AmqpSpec, SmtpSpec
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -62,20 +59,6 @@ def test_every_command_that_the_readme_names_has_a_help(command: str) -> None:
 
     assert 0 == shown.returncode, shown.stderr
     assert "Usage: " in shown.stdout
-
-
-def test_the_readme_shows_every_key_of_amqp_and_smtp_endpoints(tmp_path: Path) -> None:
-    found = re.search(r"^```\n(    amqp:\n.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    shown: dict[str, dict[str, object]] = YAML(typ="safe").load(found.group(1))
-    for name, spec in (("amqp", AmqpSpec), ("smtp", SmtpSpec)):
-        assert {field.alias or key for key, field in spec.model_fields.items()} == set(shown[name])
-
-    names = {"amqp": "exchange", "smtp": "mail"}
-    endpoints = [{"tenant": "acme", "name": names[each], each: shown[each]} for each in shown]
-    (tmp_path / "waxseal.yaml").write_text(json.dumps({"tenants": [{"name": "acme"}], "endpoints": endpoints}))
-    read = read_config(tmp_path / "waxseal.yaml", {"SMTP_PASSWORD": "secret"})
-    assert ["exchange", "mail"] == [endpoint.name for endpoint in read.config.endpoints]
 
 
 def test_every_target_that_the_readme_names_is_in_the_makefile() -> None:
