@@ -156,9 +156,8 @@ def observe_response(source: str, status: int, seconds: float, size: int, reject
         observe_rejected(source, rejection)
 
 
-@cache
+@cache  # to find series by their labels takes as long as to count
 def _of_response(source: str, status: str) -> tuple[Counter, Histogram, Histogram]:
-    """The series of an answer: to find them by their labels takes as long as to count."""
     return INGRESS_RESPONSES.labels(status), INGEST_SECONDS.labels(source), INGEST_BYTES.labels(source)
 
 

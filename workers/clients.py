@@ -83,11 +83,11 @@ class Clients:
 
     def sweep(self) -> None:
         """Look for those whose time is over, again and again, on the running event loop, until `stop`."""
+        self._timer = asyncio.get_running_loop().call_later(SWEEP, self.sweep)  # first: whatever happens, it goes on
         self.date = formatdate(usegmt=True).encode()
         now = self.clock()
         for client in [client for client in self._all if client.deadline <= now]:
             client.expire()
-        self._timer = asyncio.get_running_loop().call_later(SWEEP, self.sweep)
 
     def stop(self) -> None:
         """End the sweeping."""

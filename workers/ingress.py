@@ -105,8 +105,6 @@ def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit status."""
     require(settings, "database_url", "amqp_url", "keys")
     logs.configure(settings.log, settings.log_level, "ingress")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # until the listener sets its own
     _allow_files()
     engine = make_engine(settings.database_url, pool_size=1)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
@@ -115,6 +113,8 @@ def run(settings: Settings) -> int:
     route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
     bounds = Bounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
     listener = Listener(route, settings.ingress_host, settings.ingress_port, bounds)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: listener.stop())  # until its event loop has handlers of its own
     catalog.start()
     garbage.calm()
     _log.info("started", host=settings.ingress_host, port=settings.ingress_port)
