@@ -53,18 +53,9 @@ class Unagreed(OpsError):
         self.what = what
 
 
-def apply_file(
-    path: Path,
-    settings: Settings,
-    dry_run: bool = False,
-    prune: bool = False,
-    enable: bool = False,
-    *,
-    give_up: bool = False,
-    who: str = "waxseal apply",
-) -> Difference:
-    """Reads the file and makes everything what it says: `apply_config`. Raises `BadConfig` with every fault of the file."""
-    return apply_config(read_config(path, environment()), settings, dry_run, prune, enable, give_up=give_up, who=who)
+def apply_file(path: Path, settings: Settings, **options: Any) -> Difference:
+    """Reads the file and makes everything what it says, with the options of `apply_config`. Raises `BadConfig` as well."""
+    return apply_config(read_config(path, environment()), settings, **options)
 
 
 def apply_config(
