@@ -189,6 +189,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System, sink) -> None:
     _url, seen = sink

@@ -29,6 +29,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_command_of_the_readme_does_what_it_says(data_folder: Path) -> None:
     (data_folder / "waxseal.yaml").write_text(block("yaml"), encoding="utf-8")

@@ -69,8 +69,11 @@ def test_a_peers_pool_has_none_of_the_costs_of_ours(servers) -> None:
     try:
         with plain.connect() as conn:
             assert "auto" == conn.exec_driver_sql("SHOW plan_cache_mode").scalar_one()
+        with ours.connect() as conn:
+            assert "force_custom_plan" == conn.exec_driver_sql("SHOW plan_cache_mode").scalar_one()
         assert not plain.pool._pre_ping
-        assert ours.pool._pre_ping  # what is compared with, by the same name
+        assert not plain.pool.dispatch.checkout  # no look at a connection when it is taken
+        assert ours.pool.dispatch.checkout
     finally:
         plain.dispose()
         ours.dispose()

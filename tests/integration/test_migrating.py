@@ -120,9 +120,11 @@ def test_a_process_that_began_without_a_database_ends_when_it_turns_out_to_be_an
 def test_migrate_gives_way_and_says_to_whom(behind: str) -> None:
     migrate(behind)
     with psycopg.connect(behind, autocommit=True) as conn:
-        conn.execute("DROP TABLE mail_document")
-        conn.execute("DROP INDEX content_by_blob, dead_letter_by_blob")
+        conn.execute("DROP TABLE mail_document, mailbox_folder_error")
+        conn.execute("DROP INDEX content_by_blob, dead_letter_by_blob, operator_event_of_source")
         conn.execute("ALTER TABLE dead_letter DROP COLUMN blob")
+        conn.execute("ALTER TABLE tenant DROP COLUMN before_origins")
+        conn.execute("ALTER TABLE operator_event DROP COLUMN chain_id")
         conn.execute("UPDATE alembic_version SET version_num = '0003'")
     told: list[str] = []
     with ThreadPoolExecutor(1) as pool, psycopg.connect(behind, application_name="reporting") as reader:

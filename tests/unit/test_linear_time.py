@@ -242,6 +242,7 @@ SCANNERS: tuple[tuple[str, Callable[[Any], object], Mapping[str, Callable[[int],
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", expressions(), ids=lambda each: each.where)
 def test_a_pattern_takes_no_more_than_twice_the_time_for_twice_the_text(expression: Expression) -> None:
     assert [] == list(steep(expression))
