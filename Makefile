@@ -1,7 +1,7 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
-# Test files that run side by side. Most of them wait for servers, so more than there are cores pay.
-TESTERS ?= 4
+# Test files that run side by side, each on servers of its own.
+TESTERS ?= 2
 BIN := .venv/bin
 
 .PHONY: help demo test lint bench fuzz setup clean

@@ -57,10 +57,11 @@ class Intake:
     def begin(self, request: Incoming) -> None:
         """Look at the head. Raises `Problem`."""
         request.began = time.perf_counter()
+        loaded = self._catalog.loaded  # asked first: a catalog that is read in between would have no source in it yet
         source = request.source = self._source(request)
         if request.method != "POST":
             raise Problem("method", "messages are sent with POST", ("Allow", "POST"))
-        if not self._catalog.loaded:
+        if not loaded:
             raise Problem("unavailable", "the configuration has not been read yet", RETRY_AFTER)
         request.check_form()
         if source.rate_limit is not None:

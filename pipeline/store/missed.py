@@ -17,9 +17,10 @@ COUNT = text("""
 LATE: Final = "1 minute"  # by which clocks may differ, and more
 LEFT = text(f"""
     SELECT endpoint_id, enabled_at - interval '{LATE}' FROM endpoint_health JOIN endpoint ON endpoint.id = endpoint_id
-    WHERE state = 'active' AND enabled_at IS NOT NULL AND EXISTS (
+    CROSS JOIN LATERAL (
       SELECT FROM delivery WHERE delivery.endpoint_id = endpoint.id AND delivery.state = 'paused'
-      AND created_at > enabled_at - interval '{LATE}')""")  # noqa: S608 - a constant
+      AND created_at > enabled_at - interval '{LATE}' ORDER BY created_at, id LIMIT 1) AS late
+    WHERE endpoint.state = 'active' AND enabled_at IS NOT NULL""")  # noqa: S608 - a constant
 
 # Oldest first.
 _MISSED = """

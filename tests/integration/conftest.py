@@ -118,6 +118,15 @@ def shared_database(servers: PrivateServers, template: str) -> Iterator[Database
         yield fresh
 
 
+@pytest.fixture(scope="module")
+def untraced() -> Iterator[None]:
+    """Processes that are started meanwhile are not measured for coverage: it takes a multiple of the time that is raced for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """The address of a private S3."""

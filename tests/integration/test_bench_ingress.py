@@ -4,7 +4,7 @@ from ops.bench import ingress
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_the_ingress_reports_what_the_contract_names() -> None:
+def test_the_benchmark_of_the_ingress_reports_what_the_contract_names(untraced) -> None:
     report = ingress.run(quick=True)
     results = report["results"]
 

@@ -9,16 +9,16 @@ from ops.bench import cpu, delivery, ingest
 from ops.bench.private import fresh_database, plain_engine
 from ops.db import make_engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def ingested() -> dict[str, Any]:
+def ingested(untraced) -> dict[str, Any]:
     return ingest.run(quick=True)
 
 
 @pytest.fixture(scope="module")
-def delivered() -> dict[str, Any]:
+def delivered(untraced) -> dict[str, Any]:
     return delivery.run(quick=True)
 
 
