@@ -41,6 +41,8 @@ def floods(raw: bytes, drop: bytes) -> Script:
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
+        # The kernel would take megabytes on its own while a busy machine keeps the client from reading.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         writer.write(raw)
         while not writer.is_closing():
             writer.write(drop)
