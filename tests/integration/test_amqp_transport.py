@@ -16,7 +16,6 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 from tests_broker import broker_stopped
 from tests_sending import ATTRIBUTES, LOCAL, owed, run
-from tests_support import wait_for
 
 from ops.servers import PrivateServers
 from pipeline.deliver import OURS, UNSENDABLE
@@ -248,13 +247,13 @@ def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, chan
     assert tried(10.0)[0] is None
     with broker_stopped(servers):  # from this thread: the broker ends with the one that starts it
         hurried, patient = tried(1.0), tried(20.0)
-    wait_for(lambda: tried(20.0)[0] is None)
+    again = tried(20.0)
     turn.put(None)
     sending.join()
 
-    assert ("broker", "broker") == (hurried[0], patient[0])
-    assert 0.9 < hurried[1] < 2.5  # by its own deadline, and not by the 3 s that a broker is waited for
-    assert patient[1] < 10  # by the latter, and not by its own
+    assert ("broker", "broker", None) == (hurried[0], patient[0], again[0])
+    assert 0.9 < hurried[1] < 1.5
+    assert patient[1] < 4
 
 
 def test_a_broker_that_says_nothing_is_given_up_at_the_deadline(servers, channel) -> None:
