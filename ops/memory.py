@@ -11,7 +11,7 @@ from typing import Final
 
 from ops.account import Account, can_enter, make_folder, own_file, server_account
 from ops.errors import OpsError
-from ops.ports import choose_ports
+from ops.ports import Claims, choose_ports
 
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
@@ -40,10 +40,10 @@ class Memory:
         broker = self.folder / "rabbitmq"
         return (self.folder / "postgres", self.folder / "postgres" / "data", broker, broker / "epmd")
 
-    def take_ports(self, names: Sequence[str], preferred: Mapping[str, int] | None = None) -> None:
-        """Choose free ports for these names, those of the last run first, and keep them in mind."""
+    def take_ports(self, names: Sequence[str], claims: Claims, preferred: Mapping[str, int] | None = None) -> None:
+        """Choose free ports for these names, those of the last run first, claim them and keep them in mind."""
         others = {port for name, port in self.ports.items() if name not in names}
-        self.ports |= choose_ports(names, {**self.ports, **(preferred or {})}, others)
+        self.ports |= choose_ports(names, {**self.ports, **(preferred or {})}, others, claims)
         remember(self)
 
     def account(self, preferred: str) -> Account | None:

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -11,13 +12,53 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST: Final = 20_000
 
 
-def choose_ports(names: Iterable[str], preferred: Mapping[str, int], avoid: Iterable[int] = ()) -> dict[str, int]:
-    """Give each name a port that nothing listens on: the preferred one where that is free, else any."""
+class Claims:
+    """Ports that this process keeps for its servers, also while nothing listens there: no other system here chooses them.
+
+    A server that died comes back on its port, after a wait in which the port looks free. A claim is the name of an abstract
+    socket, which the kernel gives up when this process ends, however it ends. Elsewhere than on Linux nothing is claimed.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, socket.socket] = {}
+
+    def take(self, port: int) -> bool:
+        """Claim the port; whether it is ours now."""
+        if port in self._held or sys.platform != "linux":
+            return True
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0waxseal/port/{port}")
+        except OSError:
+            name.close()
+            return False
+        self._held[port] = name
+        return True
+
+    def release(self) -> None:
+        """Give up all."""
+        for name in self._held.values():
+            name.close()
+        self._held.clear()
+
+
+def choose_ports(
+    names: Iterable[str], preferred: Mapping[str, int], avoid: Iterable[int] = (), claims: Claims | None = None
+) -> dict[str, int]:
+    """Give each name a port that nothing listens on and nobody else claims: the preferred one where that is free, else any.
+
+    The ports are claimed in `claims`.
+    """
     taken = set(avoid)
     chosen = {}
-    for name in names:
-        chosen[name] = _choose(preferred.get(name), taken)
-        taken.add(chosen[name])
+    ours = claims or Claims()
+    try:
+        for name in names:
+            chosen[name] = _choose(preferred.get(name), taken, ours)
+            taken.add(chosen[name])
+    finally:
+        if claims is None:
+            ours.release()
     return chosen
 
 
@@ -41,14 +82,14 @@ def listens(port: int) -> bool:
     return True
 
 
-def _choose(preferred: int | None, taken: set[int]) -> int:
-    if preferred and preferred not in taken and is_free(preferred):
+def _choose(preferred: int | None, taken: set[int], claims: Claims) -> int:
+    if preferred and preferred not in taken and is_free(preferred) and claims.take(preferred):
         return preferred
     # Below the ephemeral range: a client that retries a closed port of that range can be connected to itself, and then
     # the server cannot have its port back.
     ceiling = _ephemeral_floor()
     for port in random.sample(range(_LOWEST, ceiling), 1000):
-        if port not in taken and is_free(port):
+        if port not in taken and is_free(port) and claims.take(port):
             return port
     raise OSError(f"no free port between {_LOWEST} and {ceiling} on {LOOPBACK}")
 

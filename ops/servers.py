@@ -14,7 +14,7 @@ from ops.errors import NotReady
 from ops.leftovers import end_leftovers
 from ops.lock import sole_owner
 from ops.memory import Memory, peek, recall
-from ops.ports import is_free
+from ops.ports import Claims, is_free
 from ops.postgres import USER, create_database, postgres_child, postgres_url
 from ops.rabbitmq import epmd_child, rabbitmq_child, rabbitmq_url
 
@@ -33,6 +33,7 @@ class PrivateServers:
     def __init__(self, data: Path, interrupted: Callable[[], None] = lambda: None) -> None:
         self.data = data.absolute()
         self.children: list[Child] = []
+        self.claims = Claims()
         self._interrupted = interrupted
         self.memory: Memory
 
@@ -80,7 +81,7 @@ class PrivateServers:
         self.memory = recall(self.data)
         end_leftovers(*self.memory.workplaces)
         for attempt in range(1, _ATTEMPTS + 1):
-            self.memory.take_ports(("postgres", "amqp", "node", "epmd"))
+            self.memory.take_ports(("postgres", "amqp", "node", "epmd"), self.claims)
             try:
                 self._start_once()
                 return
@@ -95,6 +96,7 @@ class PrivateServers:
         with_epmd = [child for child in self.children if child.name == "epmd"]
         stop([child for child in self.children if child.name != "epmd"], _STOP_SECONDS)
         stop(with_epmd, _STOP_SECONDS)
+        self.claims.release()
 
     def restart(self, name: str) -> None:
         """Stop one of them if it runs, start it on the same port and data, and wait until it answers."""

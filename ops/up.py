@@ -132,11 +132,11 @@ def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
     """Choose the workers' ports: those of the last run, unless one is asked for by a setting."""
     asked = plan.settings.ingress_port
     explicit = "ingress_port" in plan.settings.model_fields_set and asked != 0
-    if explicit and not is_free(asked):
+    if explicit and not (is_free(asked) and servers.claims.take(asked)):
         raise OpsError(f"WAXSEAL_INGRESS_PORT: port {asked} is in use; choose another, or unset it to get a free one")
     default = {} if explicit or INGRESS in servers.memory.ports else {INGRESS: asked}
     names = [post.name for post in plan.posts]
-    servers.memory.take_ports(names, {INGRESS: asked} if explicit else default)
+    servers.memory.take_ports(names, servers.claims, {INGRESS: asked} if explicit else default)
     return {name: servers.memory.ports[name] for name in names}
 
 

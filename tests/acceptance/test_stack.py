@@ -16,6 +16,7 @@ import pytest
 
 from ops.leftovers import end_leftovers
 from ops.memory import peek
+from ops.ports import choose_ports, is_free
 from ops.processes import Seen, wait_until
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
@@ -122,9 +123,12 @@ def test_commands_find_the_running_system_by_its_folder(running: Path) -> None:
 
 def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:
     before = stack_of(running)
-    victims = {role: before["pids"][role][-1] for role in ("ingest", "relay", "postgres", "rabbitmq", "epmd")}
+    victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "relay", "postgres", "rabbitmq", "epmd")}
     for pid in victims.values():
         os.kill(pid, signal.SIGKILL)
+    ingress = int(before["ingress_url"].rpartition(":")[2])
+    wait_until(lambda: is_free(ingress), 0.4)
+    assert ingress != choose_ports(["another system's"], {"another system's": ingress})["another system's"]
 
     def healed() -> bool:
         now = stack_of(running)["pids"]
