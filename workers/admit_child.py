@@ -26,6 +26,8 @@ MEMORY: Final = 1536 * 1024 * 1024  # bytes of address space
 REQUEST: Final = Struct(">Q")
 ANSWER: Final = Struct(">QQ")
 
+READY: Final = b"r"  # what it says once, when it can be asked
+
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action ends the process, wherever it is
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as asker:
+        asker.sendall(READY)
         while (request := _received(asker)) is not None:
             said, bodies = _answer(*pickle.loads(request))  # noqa: S301 - it is our parent who asks
             raw = orjson.dumps(said)

@@ -20,7 +20,7 @@ from pipeline.errors import Rejected
 from schemas.catalog import Catalog
 from schemas.event import Event
 from schemas.message import Message
-from workers.admit_child import ANSWER, MEMORY, REQUEST, exactly
+from workers.admit_child import ANSWER, MEMORY, READY, REQUEST, exactly
 from workers.judged import Judged, Refusal, rejected
 
 COMMAND: Final = (sys.executable, "-m", "workers.admit_child")
@@ -29,6 +29,7 @@ PER_MEBIBYTE: Final = 0.1  # so many for each of its body
 IN_TURN: Final = 0.5  # seconds for a message of a source of which one was ended within
 GRUDGE: Final = 60.0  # seconds
 PATIENCE: Final = 5  # times as many seconds by the clock, on a busy machine
+START: Final = 60.0  # seconds by the clock for the process to start, which is no message's fault
 FAREWELL: Final = 1.0  # seconds in which the process ends by itself
 IDLE: Final = 30.0  # seconds without a message after which it is ended
 
@@ -54,7 +55,8 @@ class Examiner:
         self._offenders: dict[str, float] = {}  # routing key -> monotonic seconds
 
     def examine(self, message: Message, catalog: Catalog, epoch: int) -> Judged:
-        """What becomes of `message` by `catalog`, whatever it does to the process that finds out, within a minute.
+        """What becomes of `message` by `catalog`, whatever it does to the process that finds out, within a minute
+        of when that has started.
 
         What ends the process twice is `crashed`; what takes too long is `too_slow`, and the next of its source have less time,
         so that many of them do not take many times as long. Raises OSError when no process starts.
@@ -146,6 +148,13 @@ class Examiner:
             with theirs:
                 self._process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), env=bare_environment(), start_new_session=True)
             self._socket = ours
+            ours.settimeout(START)
+            try:
+                exactly(ours, len(READY))
+            except OSError as error:
+                self._process.kill()
+                self.close()
+                raise OSError("the process that examines messages does not start") from error
         return self._socket, self._process
 
 

@@ -1,5 +1,6 @@
 """A message that is examined in a process of its own becomes what it would have become here."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -89,3 +90,24 @@ def test_a_large_body_and_a_claim_come_through(examiner) -> None:
     (event,) = examiner.examine(large, CATALOG, 7).events or ()
     assert event.body is large.body
     assert timeless(here(claimed)) == timeless(examiner.examine(claimed, CATALOG, 7))
+
+
+def test_a_process_that_starts_slowly_is_not_the_messages_fault(examiner, monkeypatch) -> None:
+    slow = "import time; time.sleep(3); from workers.admit_child import main; main()"
+    monkeypatch.setattr("workers.examiner.COMMAND", (sys.executable, "-c", slow))
+    monkeypatch.setattr("workers.examiner.PATIENCE", 0.6)
+    message = Message("acme.orders", b"x", message_id="1", headers={"subject": "s"})
+    examiner.close()
+
+    assert timeless(here(message)) == timeless(examiner.examine(message, CATALOG, 7))
+
+
+def test_a_process_that_does_not_start_is_not_the_messages_fault(examiner, monkeypatch) -> None:
+    monkeypatch.setattr("workers.examiner.COMMAND", (sys.executable, "-c", "import nothing.there"))
+    message = Message("acme.orders", b"x", message_id="1", headers={"subject": "s"})
+    examiner.close()
+
+    with pytest.raises(OSError, match="does not start"):
+        examiner.examine(message, CATALOG, 7)
+    monkeypatch.undo()
+    assert timeless(here(message)) == timeless(examiner.examine(message, CATALOG, 7))
