@@ -55,11 +55,10 @@ class Examiner:
         self._offenders: dict[str, float] = {}  # routing key -> monotonic seconds
 
     def examine(self, message: Message, catalog: Catalog, epoch: int) -> Judged:
-        """What becomes of `message` by `catalog`, whatever it does to the process that finds out, within a minute
-        of when that has started.
+        """What becomes of `message` by `catalog`, whatever it does to the process that finds out, within a minute.
 
         What ends the process twice is `crashed`; what takes too long is `too_slow`, and the next of its source have less time,
-        so that many of them do not take many times as long. Raises OSError when no process starts.
+        so that many of them do not take many times as long. Raises OSError when no process starts, within another minute.
         """
         life = self._life(message)
         verdict: Verdict = Refusal("admit", "crashed", "nobody tried to admit it")
