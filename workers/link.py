@@ -21,7 +21,8 @@ from workers.topology_watch import TopologyWatch, declare
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
 _HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
 _FIRST_WAIT: Final = 0.2
-_LONGEST_WAIT: Final = 2.0  # less than a delivery waits for a connection (`send_amqp.READY_SECONDS`)
+_LONGEST_WAIT: Final = 2.0
+_WANTED_WAIT: Final = 0.5  # while somebody waits: much less than a delivery does (`send_amqp.READY_SECONDS`)
 
 LOST: Final = "the connection to the broker was lost"
 AWAY: Final = "not connected"
@@ -49,7 +50,7 @@ class Link:
     """Connects, declares, tells its `side`, and begins anew whenever the connection or the channel ends, until `close`.
 
     `reason` says why nothing can be published just now: not connected, or the broker is in alarm; None while it can be.
-    Waits between attempts grow from 0.2 s to 2 s, with jitter.
+    Waits between attempts grow from 0.2 s to 2 s, with jitter; of at most 0.5 s while somebody is said to `want` it.
     """
 
     def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
@@ -60,6 +61,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._live: Session | None = None
         self._ups = 0
+        self._wanted = asyncio.Event()
         self.reason: str | None = AWAY
         self.ending: str | None = None  # the broker's or the network's last word on a connection that ended
 
@@ -75,6 +77,10 @@ class Link:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
+
+    def want(self) -> None:
+        """Say that somebody waits for the link to be up. Holds for one attempt."""
+        self._wanted.set()
 
     async def exists(self, exchange: str) -> bool:
         """Ask the broker whether there is such an exchange. Raises `Lost`."""
@@ -101,7 +107,14 @@ class Link:
             wait = _FIRST_WAIT if self._ups > ups else min(2 * wait, _LONGEST_WAIT)
             pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
             _log.warning("broker_lost", reason=reason, again_in=round(pause, 2))
-            await asyncio.sleep(pause)
+            await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, _WANTED_WAIT))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds - _WANTED_WAIT)):
+                await self._wanted.wait()
+        self._wanted.clear()
 
     async def _session(self) -> str:
         """One connection from its opening to its end; gives the reason of the end."""

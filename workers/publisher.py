@@ -86,6 +86,10 @@ class Publisher:
                 return f"the broker has not confirmed anything for {silence:.0f} s"
         return self._link.reason
 
+    def want(self) -> None:
+        """Have a connection that is lost tried again soon: somebody waits for it."""
+        self._link.want()
+
     def trouble(self) -> str | None:
         """Give a short reason while messages cannot be published, or something they need is missing. Any thread may ask."""
         return self.ready() or self._link.missing

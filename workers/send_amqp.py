@@ -115,6 +115,7 @@ class AmqpSender:
         while (reason := self._publisher.ready()) is not None:
             if self._loop.time() > until:
                 raise Lost(reason)
+            self._publisher.want()
             await asyncio.sleep(0.02)
         return self._publisher
 
