@@ -1,6 +1,9 @@
 """Delivery by mail to a real SMTP server: what it says of the mail decides, and everything else is tried again."""
 
 import asyncio
+import resource
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
@@ -14,6 +17,7 @@ from tests_wire import Wire, wire
 from pipeline.deliver import OURS, REFUSED
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint, SmtpTarget
+from workers import renderer
 from workers.send_smtp import SmtpSender
 
 SECONDS = 10.0
@@ -157,13 +161,13 @@ def until(command: str) -> object:
 
 
 @pytest.mark.parametrize("script", [silent, until("EHLO"), until("MAIL"), until("RCPT"), until("DATA"), until("From:")])
-def test_a_server_that_hangs_is_given_up_at_the_deadline(script) -> None:
+def test_a_server_that_hangs_is_given_up_at_the_deadline(script, lateness) -> None:
     with wire(script) as server:
         run(SmtpSender, lambda sender: sender.send(mail(server.port), owed(), 0.6))  # type: ignore[arg-type]
         receipt = sent(mail(server.port), seconds=0.6)
 
     assert ("timeout", None) == (receipt.error, receipt.status)
-    assert receipt.duration == pytest.approx(0.6, abs=0.2)
+    assert 0.5 <= receipt.duration < 0.8 + lateness()
 
 
 def says(*lines: bytes) -> object:
@@ -262,24 +266,45 @@ def test_a_template_that_wants_too_much_makes_no_mail(text) -> None:
         assert ("template", []) == (receipt.error, post.taken)
 
 
-def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer() -> None:
+def test_the_process_that_renders_is_ended_by_its_cpu_and_not_by_the_clock() -> None:
+    """On a busy machine a moment of CPU takes seconds: here it sleeps as long."""
+    slow = """
+import time
+from workers import rendering
+rendering.SECONDS = 1
+rendering.render = lambda order: time.sleep(1.5) or {"text": "done"}
+rendering.main()
+"""
+    answered = subprocess.run([sys.executable, "-c", slow], input=b"{}\n", capture_output=True, timeout=60, check=False)
+
+    assert (0, b'{"text":"done"}\n') == (answered.returncode, answered.stdout)
+
+
+def cpu_of_ended_processes() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer(lateness) -> None:
     endless = (
         "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
     )
     with post_office(Post()) as post:
 
-        async def main(sender: SmtpSender) -> list[tuple[str | None, float]]:
+        async def main(sender: SmtpSender) -> list[tuple[str | None, float, float]]:
             found = []
             for endpoint in (mail(post.port, text=endless), mail(post.port), mail(post.port, text=endless), mail(post.port)):
-                receipt = await sender.send(endpoint, owed(), SECONDS)
-                found.append((receipt.error, receipt.duration))
+                before = cpu_of_ended_processes()
+                receipt = await sender.send(endpoint, owed(), 2 * renderer.PATIENCE)
+                found.append((receipt.error, receipt.duration, cpu_of_ended_processes() - before))
             return found
 
         first, second, third, fourth = run(SmtpSender, main)  # type: ignore[arg-type]
 
     assert ("template", None, "template", None) == (first[0], second[0], third[0], fourth[0])
-    assert 2.5 < first[1] < 4
-    assert third[1] < 0.1
+    assert first[2] < 4
+    assert first[2] > 2.5 or first[1] > renderer.PATIENCE  # which is for a machine with so much else to do
+    assert third[1] < 0.1 + lateness()
     assert 2 == len(post.taken)
 
 
