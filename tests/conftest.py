@@ -3,11 +3,12 @@
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings as property_tests
+from tests_support import lateness_measured
 
 from ops.leftovers import end_leftovers
 from ops.memory import peek
@@ -37,6 +38,13 @@ def servers() -> Iterator[PrivateServers]:
         assert no_server_is_left(folder)
     finally:
         erase(folder)
+
+
+@pytest.fixture
+def lateness() -> Iterator[Callable[[], float]]:
+    """By how many seconds more than promised whatever has a deadline may end, for how busy the machine is during the test."""
+    with lateness_measured() as lateness:
+        yield lateness
 
 
 @pytest.fixture

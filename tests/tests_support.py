@@ -1,7 +1,9 @@
 """What several tests need that is no fixture."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ops.blobs import Blobs
@@ -16,3 +18,29 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
         time.sleep(0.02)
+
+
+STEPS = 10  # wake-ups in a row of what has a deadline; each comes late on a busy machine
+NAP = 0.01  # seconds
+
+
+@contextmanager
+def lateness_measured() -> Iterator[Callable[[], float]]:
+    """Gives what to add to a bound: how late, in seconds, somebody was who only slept beside, and `STEPS` times that.
+
+    Next to nothing on an idle machine, where the bound is as strict as it reads.
+    """
+    latest, over = 0.0, threading.Event()
+
+    def nap() -> None:
+        nonlocal latest
+        began = time.monotonic()
+        while not over.wait(NAP):
+            began, before = time.monotonic(), began
+            latest = max(latest, began - before - NAP)
+
+    beside = threading.Thread(target=nap, daemon=True)
+    beside.start()
+    yield lambda: STEPS * latest
+    over.set()
+    beside.join()

@@ -331,7 +331,7 @@ def test_no_more_than_its_share_is_sent_to_an_endpoint_at_once(database, engine,
 
 
 def test_an_endpoint_that_hangs_holds_the_actor_for_a_moment_only_and_no_other_endpoint(
-    database, engine, sink, endpoint, deliver
+    database, engine, sink, endpoint, deliver, lateness
 ) -> None:
     hanging, well = endpoint("/hang", timeout=15), endpoint("/200")
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], [hanging, well])
@@ -340,7 +340,7 @@ def test_an_endpoint_that_hangs_holds_the_actor_for_a_moment_only_and_no_other_e
     deliver(wait=False)
     took = time.monotonic() - began
 
-    assert took < PATIENCE + 1
+    assert took < PATIENCE + 1 + lateness()
     wait_for(
         lambda: (
             [("delivered", 30)] == database.rows(f"SELECT state, count(*) FROM delivery WHERE endpoint_id = {well} GROUP BY 1")
@@ -483,5 +483,5 @@ def test_small_bodies_do_not_wait_for_room_that_endpoints_that_hang_hold_with_la
     owe(engine, [event("small")], [well])
     deliver(wait=False)
 
-    wait_for(lambda: 1 == sink.ids()["small"], 3)
+    wait_for(lambda: 1 == sink.ids()["small"], 15)  # the others hang for 20 s
     sink.release()

@@ -10,9 +10,13 @@ from ops import give_way as giving_way
 from ops.db import make_engine, transaction
 from ops.give_way import _PATIENCE, GiveWay
 
+PATIENCE = 1.0
+
 
 @pytest.fixture
-def give_way() -> GiveWay:
+def give_way(monkeypatch) -> GiveWay:
+    """With a patience that nobody who is not held up takes, on a machine that is busy."""
+    monkeypatch.setattr(giving_way, "_PATIENCE", PATIENCE)
     return GiveWay()
 
 
@@ -23,11 +27,11 @@ def held_up(give_way: GiveWay) -> float:
 
 
 def test_nobody_is_held_up_before_and_after_the_work(give_way) -> None:
-    assert held_up(give_way) < _PATIENCE
+    assert held_up(give_way) < PATIENCE
 
     give_way.done()
 
-    assert held_up(give_way) < _PATIENCE
+    assert held_up(give_way) < PATIENCE
 
 
 def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_it_computes(database, give_way) -> None:
@@ -53,12 +57,13 @@ def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_
     thread.join(10)
     engine.dispose()
 
-    assert while_waiting < _PATIENCE <= while_computing
-    assert held_up(give_way) < _PATIENCE
+    assert while_waiting < PATIENCE <= while_computing
+    assert held_up(give_way) < PATIENCE
 
 
-def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, monkeypatch) -> None:
+def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, monkeypatch, lateness) -> None:
     """The reader is called for each of thousands of messages before it can say to the broker that it is there."""
+    monkeypatch.setattr(giving_way, "_PATIENCE", _PATIENCE)
     monkeypatch.setattr(giving_way, "_LONGEST", 0.1, raising=False)
     engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
     with transaction(engine) as conn:
@@ -67,4 +72,4 @@ def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(databas
     took = sum(held_up(give_way) for _ in range(100))
     engine.dispose()
 
-    assert 0.05 < took < 0.5
+    assert 0.05 < took < 0.5 + lateness()

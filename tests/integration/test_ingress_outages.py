@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,39 +50,51 @@ def timed(ingress: Ingress) -> tuple[Answer, float]:
     return ingress.post("open"), time.monotonic() - began
 
 
+def seconds_until(condition: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    wait_for(condition)
+    return time.monotonic() - began
+
+
 def is_unavailable(answer: Answer) -> bool:
     assert "application/problem+json" == answer.headers["content-type"]
     assert "urn:waxseal:problem:unavailable" == answer.json["type"]
     return (503, "5") == (answer.status, answer.headers["retry-after"])
 
 
-def test_without_a_broker_a_message_is_refused_at_once_until_it_is_back(ingress: Ingress, servers: PrivateServers) -> None:
+def test_without_a_broker_a_message_is_refused_at_once_until_it_is_back(
+    ingress: Ingress, servers: PrivateServers, lateness: Callable[[], float]
+) -> None:
     with broker_stopped(servers):
         answer, seconds = timed(ingress)
         ready = ingress.ask("GET", "/readyz")
         alive = ingress.ask("GET", "/livez")
 
         assert is_unavailable(answer)
-        assert seconds < 0.5
+        assert seconds < 0.5 + lateness()
         assert (503, "not connected") == (ready.status, ready.json["checks"]["broker"])
         assert 200 == alive.status
     wait_for(lambda: ingress.ready, 15)
     assert 202 == ingress.post("open").status
 
 
-def test_a_broker_that_hangs_is_waited_for_five_seconds_and_no_longer(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_broker_that_hangs_is_waited_for_five_seconds_and_no_longer(
+    ingress: Ingress, servers: PrivateServers, lateness: Callable[[], float]
+) -> None:
     with frozen(servers.rabbitmq_pid):
         answer, seconds = timed(ingress)
         ready = ingress.ask("GET", "/readyz")
 
         assert is_unavailable(answer)
-        assert 4.9 < seconds < 5.5
+        assert 4.9 < seconds < 5.5 + lateness()
         assert 503 == ready.status
     wait_for(lambda: ingress.ready, 15)
     assert 202 == ingress.post("open").status
 
 
-def test_in_an_alarm_messages_are_refused_and_taken_again_when_it_is_over(ingress: Ingress, servers: PrivateServers) -> None:
+def test_in_an_alarm_messages_are_refused_and_taken_again_when_it_is_over(
+    ingress: Ingress, servers: PrivateServers, lateness: Callable[[], float]
+) -> None:
     with alarm(servers):
         answer, seconds = timed(ingress)
         wait_for(lambda: not ingress.ready, 10)
@@ -90,9 +102,9 @@ def test_in_an_alarm_messages_are_refused_and_taken_again_when_it_is_over(ingres
         ready = ingress.ask("GET", "/readyz")
 
         assert is_unavailable(answer)
-        assert seconds < 5.5
+        assert seconds < 5.5 + lateness()
         assert is_unavailable(later)
-        assert later_seconds < 0.5
+        assert later_seconds < 0.5 + lateness()
         assert "the broker is in alarm: low on memory" == ready.json["checks"]["broker"]
     wait_for(lambda: ingress.ready, 15)
     assert 202 == ingress.post("open").status
@@ -113,13 +125,15 @@ def test_no_message_that_was_accepted_is_lost_when_the_broker_is_killed(ingress:
     assert accepted == {message.message_id for _, message in drain(servers.amqp_url)}
 
 
-def test_a_change_of_the_configuration_takes_effect_within_a_second(ingress: Ingress, configured: Any) -> None:
+def test_a_change_of_the_configuration_takes_effect_within_a_second(
+    ingress: Ingress, configured: Any, lateness: Callable[[], float]
+) -> None:
     assert 404 == ingress.post("fresh").status
     configured.add_source("fresh", "none")
-    wait_for(lambda: ingress.post("fresh").status == 202, 1.0)
+    assert seconds_until(lambda: ingress.post("fresh").status == 202) < 1.0 + lateness()
     with configured.connect() as conn:
         conn.execute("DELETE FROM source WHERE name = 'fresh'")
-    wait_for(lambda: ingress.post("fresh").status == 404, 1.0)
+    assert seconds_until(lambda: ingress.post("fresh").status == 404) < 1.0 + lateness()
 
 
 def test_without_postgres_messages_are_taken_with_the_configuration_as_it_was(
@@ -212,16 +226,21 @@ def test_a_process_that_is_told_to_stop_finishes_what_it_has_begun(configured: A
     assert [answer.json["id"]] == [message.message_id for _, message in drain(servers.amqp_url)]
 
 
-def test_a_process_stops_in_a_few_seconds_though_a_request_never_ends(configured: Any, servers: PrivateServers) -> None:
+def test_a_process_stops_in_a_few_seconds_though_a_request_never_ends(
+    configured: Any, servers: PrivateServers, lateness: Callable[[], float]
+) -> None:
     with process(configured, servers) as (ingress, port), socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
         slow.sendall(POST[:-1])
         time.sleep(0.2)
         ingress.send_signal(signal.SIGTERM)
         answer = parsed(read_all(slow))
-        code = ingress.wait(3)
+        began = time.monotonic()
+        code = ingress.wait(30)
+        took = time.monotonic() - began
 
     assert is_unavailable(answer)
     assert 0 == code
+    assert took < 3 + lateness()
 
 
 def test_a_process_is_small(configured: Any, servers: PrivateServers) -> None:

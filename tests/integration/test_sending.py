@@ -95,12 +95,12 @@ def cuts(raw: bytes) -> Script:
         *("drops of a head", "drops of a body", "drops of chunks", "103 for ever"),
     ],
 )
-def test_whatever_does_not_end_ends_at_the_deadline(script, status) -> None:
+def test_whatever_does_not_end_ends_at_the_deadline(script, status, lateness) -> None:
     with wire(script) as server:
         receipt = sent(to(server.url()))
 
     assert ("timeout", status) == (receipt.error, receipt.status)
-    assert SECONDS <= receipt.duration < SECONDS + 0.3
+    assert SECONDS <= receipt.duration < SECONDS + 0.3 + lateness()
     assert receipt.first_byte is not None
     assert f"127.0.0.1:{server.port}" == receipt.address
 
@@ -123,26 +123,26 @@ def deaf() -> Iterator[int]:
             one.close()
 
 
-def test_a_connection_that_is_not_made_ends_at_the_deadline() -> None:
+def test_a_connection_that_is_not_made_ends_at_the_deadline(lateness) -> None:
     with deaf() as port:
         receipt = sent(to(f"http://127.0.0.1:{port}/"))
 
     assert ("timeout", None, None, None) == (receipt.error, receipt.dns, receipt.tls, receipt.first_byte)
-    assert receipt.connect == pytest.approx(SECONDS, abs=0.1)
+    assert SECONDS - 0.1 <= receipt.connect < SECONDS + 0.1 + lateness()
     assert (f"127.0.0.1:{port}", None) == (receipt.address, receipt.reused)
 
 
-def test_tls_that_is_not_made_ends_at_the_deadline() -> None:
+def test_tls_that_is_not_made_ends_at_the_deadline(lateness) -> None:
     with wire(silent) as server:
         receipt = sent(to(server.url("https")))
 
     assert ("timeout", None, None) == (receipt.error, receipt.dns, receipt.first_byte)
-    assert receipt.tls == pytest.approx(SECONDS, abs=0.1)
+    assert SECONDS - 0.1 - lateness() <= receipt.tls < SECONDS + 0.1 + lateness()
     assert receipt.connect is not None
-    assert receipt.connect < 0.1
+    assert receipt.connect < 0.1 + lateness()
 
 
-def test_a_look_up_that_is_not_answered_ends_at_the_deadline() -> None:
+def test_a_look_up_that_is_not_answered_ends_at_the_deadline(lateness) -> None:
     def slow(*_asked: object) -> list:
         time.sleep(2 * SECONDS)
         return []
@@ -154,7 +154,7 @@ def test_a_look_up_that_is_not_answered_ends_at_the_deadline() -> None:
     receipt = run(HttpSender, main)
 
     assert ("timeout", None, None, None) == (receipt.error, receipt.connect, receipt.address, receipt.reused)
-    assert receipt.dns == pytest.approx(SECONDS, abs=0.1)
+    assert SECONDS - 0.1 <= receipt.dns < SECONDS + 0.1 + lateness()
 
 
 def test_look_ups_that_hang_do_not_hold_up_others() -> None:
@@ -314,7 +314,7 @@ def test_a_wish_is_read_from_the_answer(header, wish, status) -> None:
     assert (status, wish) == (receipt.status, receipt.wish)
 
 
-def test_each_phase_of_a_first_try_is_timed_and_a_kept_connection_has_none_but_the_answer() -> None:
+def test_each_phase_of_a_first_try_is_timed_and_a_kept_connection_has_none_but_the_answer(lateness) -> None:
     authority = Authority()
 
     async def slow(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -337,12 +337,12 @@ def test_each_phase_of_a_first_try_is_timed_and_a_kept_connection_has_none_but_t
 
     phases = (first.dns, first.connect, first.tls, first.first_byte)
     assert all(phase is not None and phase > 0 for phase in phases)
-    assert 0.1 <= first.dns < 0.3
-    assert 0.1 <= first.first_byte < 0.3
-    assert sum(phases) == pytest.approx(first.duration, abs=0.05)
+    assert 0.1 <= first.dns < 0.3 + lateness()
+    assert 0.1 <= first.first_byte < 0.3 + lateness()
+    assert sum(phases) == pytest.approx(first.duration, abs=0.05 + lateness())
     assert (False, True) == (first.reused, second.reused)
     assert (None, None, None) == (second.dns, second.connect, second.tls)
-    assert 0.1 <= second.first_byte < 0.3
+    assert 0.1 <= second.first_byte < 0.3 + lateness()
     assert {f"127.0.0.1:{server.port}"} == {first.address, second.address}
     assert 1 == server.connections
 
