@@ -7,7 +7,7 @@ by the ingress when it turns it away, else by the ingest worker after COMMIT.
 
 import platform
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import metadata
 from typing import get_args
 
@@ -146,7 +146,7 @@ BUILD_INFO = gauge("build_info", "Always 1; what is running.", "version", "pytho
 
 def observe_response(source: str, status: int, seconds: float, size: int, rejection: str | None = None) -> None:
     """Count an answer of the ingress: a 5xx is an error, a `rejection` a message turned away, a 202 still under way."""
-    answered, took, held = _of_response(closed(source, SOURCES), closed(str(status), STATUSES))
+    answered, took, held = _of_response(source, status)
     answered.inc()
     took.observe(seconds)
     held.observe(size)
@@ -156,9 +156,10 @@ def observe_response(source: str, status: int, seconds: float, size: int, reject
         observe_rejected(source, rejection)
 
 
-@cache  # to find series by their labels takes as long as to count
-def _of_response(source: str, status: str) -> tuple[Counter, Histogram, Histogram]:
-    return INGRESS_RESPONSES.labels(status), INGEST_SECONDS.labels(source), INGEST_BYTES.labels(source)
+@lru_cache(256)  # to find series by their labels takes as long as to count
+def _of_response(source: str, status: int) -> tuple[Counter, Histogram, Histogram]:
+    source = closed(source, SOURCES)
+    return INGRESS_RESPONSES.labels(closed(str(status), STATUSES)), INGEST_SECONDS.labels(source), INGEST_BYTES.labels(source)
 
 
 def observe_ingested(source: str, outcome: str, count: int = 1) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from pipeline import cloudevents
-from pipeline.attributes import check
+from pipeline.attributes import check, media_type
 from pipeline.bounded_json import TooManyValues, members
 from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
@@ -26,6 +26,7 @@ _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _CE: Final = "ce-"
+_NO_RULES: Final = (None, None, None, None)
 _instant: Final = lru_cache(256)(cloudevents.instant)  # messages of one second have one time
 _MISSING: Final = {"id": "missing_id", "subject": "missing_subject"}
 
@@ -42,13 +43,14 @@ def receive(
     describe = KINDS[source.kind].describe
     if not all(map(str.isascii, headers.values())):
         headers = {name: _text(value) for name, value in headers.items()}
+    if describe is not None:
+        return [(_completed(source, headers, describe(source, headers, body), body, now, fresh_id), body)]
     content_type = headers.get("content-type")
-    structured = cloudevents.media_type(content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH)
-    if describe is None and (structured or "ce-specversion" in headers):
+    structured = media_type(content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH)
+    if structured or "ce-specversion" in headers:
         drafts = cloudevents.events(content_type, body) if structured else [(_binary(headers), body)]
         return [(_completed(source, headers, _native(attributes), data, now), data) for attributes, data in drafts]
-    found = {} if describe is None else describe(source, headers, body)
-    return [(_completed(source, headers, found, body, now, fresh_id), body)]
+    return [(_completed(source, headers, {}, body, now, fresh_id), body)]
 
 
 def _completed(
@@ -59,7 +61,8 @@ def _completed(
     now: datetime,
     fresh_id: Callable[[], str] | None = None,
 ) -> dict[str, str]:
-    attributes.update(_ruled(source, Reader(headers, body)))
+    if source.extensions or (source.id, source.type, source.subject, source.time) != _NO_RULES:
+        attributes.update(_ruled(source, Reader(headers, body)))
     if fresh_id is not None:
         _guess(attributes, source, headers, body, fresh_id)
     name_origin(attributes, source)
@@ -130,7 +133,7 @@ def _if_there(reader: Reader, rule: str) -> str | None:
 
 def _guess(attributes: dict[str, str], source: Source, headers: Headers, body: bytes, fresh_id: Callable[[], str]) -> None:
     """Adds the id, type and subject that were not found, from what senders commonly do."""
-    if all(attributes.get(name) for name in ("id", "type", "subject")):
+    if attributes.get("id") and attributes.get("type") and attributes.get("subject"):
         return
     said = members(body)
     if not attributes.get("id"):
@@ -153,8 +156,10 @@ def _id(said: Mapping[str, Any], body: bytes) -> str | None:
 
 def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
     """Keeps W3C trace context, where it is in order; a sender's mistake there must not cost the message."""
-    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
-    if "traceparent" not in attributes and _TRACEPARENT.fullmatch(parent):
+    if "traceparent" not in headers or "traceparent" in attributes:
+        return
+    parent, state = headers["traceparent"], headers.get("tracestate", "")
+    if _TRACEPARENT.fullmatch(parent):
         attributes["traceparent"] = parent
         if _TRACESTATE.fullmatch(state):
             attributes["tracestate"] = state

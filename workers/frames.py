@@ -2,6 +2,8 @@
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from pika import BasicProperties
@@ -14,10 +16,12 @@ _PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)  # basic.publish, and a field t
 _BASIC: Final = 60
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 7
+_OURS: Final = ("content_type", "headers", "delivery_mode", "message_id")
+_foreign = attrgetter(*(name for name in vars(BasicProperties()) if name not in _OURS))
+_NO_FOREIGN: Final = _foreign(BasicProperties())
 
 _frame = struct.Struct(">BHI").pack
 _content = struct.Struct(">HHQH").pack
-_text = struct.Struct(">cI").pack
 _size = struct.Struct(">I").pack
 
 
@@ -26,43 +30,51 @@ def encoded(channel: int, message: Outgoing, frame_max: int) -> list[bytes] | No
 
     Raises ValueError when its properties do not fit into a frame of `frame_max` bytes, and for a name of more than 255.
     """
-    header = _header(message.properties, len(message.body))
+    exchange, routing_key, body, properties, mandatory = message
+    size = len(body)
+    header = _header(properties, size)
     if header is None:
         return None
-    if len(header) + _OVERHEAD > frame_max:
+    most = frame_max - _OVERHEAD
+    if len(header) > most:
         raise ValueError(f"the message's properties do not fit into a frame of {frame_max} bytes")
-    flag = b"\x01" if message.mandatory else b"\x00"
-    method = _PUBLISH + _short(message.exchange) + _short(message.routing_key) + flag
-    frames = [_frame(_METHOD, channel, len(method)), method, _END, _frame(_HEADER, channel, len(header)), header, _END]
-    body, most = message.body, frame_max - _OVERHEAD
-    for at in range(0, len(body), most):
+    frames = [_method(channel, exchange, routing_key, mandatory), _frame(_HEADER, channel, len(header)), header]
+    if 0 < size <= most:
+        frames += (_END, _frame(_BODY, channel, size), body, _END)
+        return frames
+    frames.append(_END)
+    for at in range(0, size, most):
         piece = body[at : at + most]
         frames += (_frame(_BODY, channel, len(piece)), piece, _END)
     return frames
 
 
+@lru_cache(1000)
+def _method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """The first frame: the same for all messages of one source."""
+    method = _PUBLISH + _short(exchange) + _short(routing_key) + (b"\x01" if mandatory else b"\x00")
+    return _frame(_METHOD, channel, len(method)) + method + _END
+
+
 def _header(given: BasicProperties, size: int) -> bytes | None:
+    if _foreign(given) != _NO_FOREIGN:
+        return None
     flags, pieces = 0, [b""]
-    for name, value in vars(given).items():
-        if value is None:
-            continue
-        if name == "content_type":
-            flags |= _CONTENT_TYPE
-            pieces.append(_short(value))
-        elif name == "headers":
-            flags |= _HEADERS
-            table = _table(value)
-            if table is None:
-                return None
-            pieces.append(table)
-        elif name == "delivery_mode":
-            flags |= _DELIVERY_MODE
-            pieces.append(bytes((value,)))
-        elif name == "message_id":
-            flags |= _MESSAGE_ID
-            pieces.append(_short(value))
-        else:
+    if given.content_type is not None:
+        flags |= _CONTENT_TYPE
+        pieces.append(_name(given.content_type))
+    if given.headers is not None:
+        flags |= _HEADERS
+        table = _table(given.headers)
+        if table is None:
             return None
+        pieces.append(table)
+    if given.delivery_mode is not None:
+        flags |= _DELIVERY_MODE
+        pieces.append(bytes((given.delivery_mode,)))
+    if given.message_id is not None:
+        flags |= _MESSAGE_ID
+        pieces.append(_short(given.message_id))
     pieces[0] = _content(_BASIC, 0, size, flags)
     return b"".join(pieces)
 
@@ -73,7 +85,7 @@ def _table(headers: Mapping[str, Any]) -> bytes | None:
         if type(value) is not str:
             return None
         text = value.encode()
-        pieces += (_short(name), _text(b"S", len(text)), text)
+        pieces += (_name(name), b"S", _size(len(text)), text)
     table = b"".join(pieces)
     return _size(len(table)) + table
 
@@ -81,3 +93,6 @@ def _table(headers: Mapping[str, Any]) -> bytes | None:
 def _short(text: str) -> bytes:
     raw = text.encode()
     return bytes((len(raw),)) + raw  # raises ValueError beyond 255
+
+
+_name = lru_cache(1000)(_short)  # of a header, or a content type: few, and they come again and again

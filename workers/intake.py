@@ -135,9 +135,10 @@ class Intake:
         if not sealed:
             self._answer(request, answer)
             return
-        settle = _Settle(len(sealed), partial(self._settled, request, answer))
+        publisher, tell = self._publisher, partial(self._settled, request, answer)
+        settle = tell if len(sealed) == 1 else _Settle(len(sealed), tell)
         for attributes, body in sealed:
-            self._publisher.send(to_inbox(source, attributes, body), self._publisher.deadline(), settle)
+            publisher.send(to_inbox(source, attributes, body), publisher.deadline(), settle)
 
     def _settled(self, request: Incoming, answer: Answer, fault: str | None) -> None:
         if fault is None:

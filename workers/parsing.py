@@ -1,5 +1,6 @@
 """Requests in a stream of bytes, by httptools, with the bounds that it lacks."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
@@ -53,8 +54,9 @@ class Requests:
         self._fault: Problem | None = None
         self.head = 0  # bytes of the head that was read last, or is being read
         self._target = b""
+        self._lines: list[bytes] = []  # the headers and trailers as they came: a name, its value, the next name
+        self._counted = 0  # of them
         self._headers: dict[str, str] = {}
-        self._count = self._hosts = 0
 
     def feed(self, data: bytes | memoryview) -> None:
         """Find what is in `data`. Raises `Problem` for what is no HTTP, and for too much of anything."""
@@ -63,6 +65,8 @@ class Requests:
             self._feed(data)
         except httptools.HttpParserError:
             raise self._fault or Problem("malformed", "this is not an HTTP request") from None
+        if len(self._lines) != self._counted:  # more is to come
+            self._count()
         self._stale = 0 if self._advanced else self._stale + len(data)
         if self._stale > MAX_HEAD:
             raise _too_long()
@@ -90,9 +94,9 @@ class Requests:
     def on_message_begin(self) -> None:
         """Start a request."""
         if not self._resuming:
-            self.head = self._count = self._hosts = 0
+            self.head = self._counted = 0
             self._target = b""
-            self._headers = {}
+            self._lines = []
             self._side.on_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -105,29 +109,22 @@ class Requests:
                 raise self._fault
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, or a trailer, which nobody looks at."""
-        if self._resuming:
-            return
-        self.head += len(name) + len(value)
-        self._count += 1
-        if self.head > MAX_HEAD or self._count > MAX_HEADERS:
-            self._fault = _too_long() if self.head > MAX_HEAD else Problem("head_too_large", f"more than {MAX_HEADERS} headers")
-            raise self._fault
-        key, text = _lower(name) if len(name) < _COMMON else name.decode("latin-1").lower(), value.decode("latin-1")
-        if key == "host":
-            self._hosts += 1
-        headers = self._headers
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        """Keep a header, or a trailer."""
+        if not self._resuming:
+            self._lines += name, value
 
     def on_headers_complete(self) -> None:
         """Check the head, and hand it over."""
         if self._resuming:
             return
         self._advanced = True
-        parser, headers = self._parser, self._headers
+        parser = self._parser
         version, method = parser.get_http_version(), parser.get_method().decode("ascii")
         try:
-            check_head(version, method, headers, self._hosts)
+            self._count()
+            headers, hosts = _joined(self._lines)
+            self._headers = headers
+            check_head(version, method, headers, hosts)
             path, query = path_of(self._target)
             headers[PATH] = (path + b"?" + query if query else path).decode("ascii")
             lasting = version != "1.0"
@@ -150,7 +147,40 @@ class Requests:
         """End a request: what follows is the next one's."""
         if not self._parser.should_upgrade():  # else it is only the head that has ended
             self._advanced = True
+            if len(self._lines) != self._counted:  # trailers, which nobody looks at
+                self._count_at_end()
             self._side.on_whole()
+
+    def _count(self) -> None:
+        """Raises `Problem` for too much of a head; to ask once for each feed bounds it, because a feed is short."""
+        lines = self._lines
+        self.head += len(b"".join(lines[self._counted :] if self._counted else lines))
+        self._counted = len(lines)
+        if self.head > MAX_HEAD:
+            raise _too_long()
+        if self._counted > 2 * MAX_HEADERS:
+            raise Problem("head_too_large", f"more than {MAX_HEADERS} headers")
+
+    def _count_at_end(self) -> None:
+        try:
+            self._count()
+        except Problem as problem:
+            self._fault = problem
+            raise
+
+
+def _joined(lines: Sequence[bytes]) -> tuple[dict[str, str], int]:
+    """Headers by lower-case name, those of one name joined with commas, and how often there was a Host."""
+    headers: dict[str, str] = {}
+    hosts = 0
+    line = iter(lines)
+    for name, value in zip(line, line, strict=True):
+        key = _lower(name) if len(name) < _COMMON else name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        if key == "host":
+            hosts += 1
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers, hosts
 
 
 @lru_cache(512)

@@ -235,8 +235,11 @@ class Connection(asyncio.Protocol):
             self._close()
         elif request.whole:
             self._current = None
-            self._turn()
-            self._go_on()
+            if self._behind or self._unparsed or self._began is not None or self._last_words is not None or self._ending:
+                self._turn()
+                self._go_on()
+            elif not self._parsing and not self._turning:
+                self._wait()
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request, or too much of one, and close; when earlier ones wait for answers, after those."""

@@ -128,12 +128,14 @@ class Publisher:
         slot = Slot(message, deadline, settle, check)
         if self._link.reason is not None:
             slot.settle(self._link.reason)
+        elif self._channel is not None and self._window.takes(slot):
+            self._write(slot, self._channel)
+            self._watch()
         elif not self._window.enter(slot):
             slot.settle("too many messages wait for the broker")
         else:
             self._pump()
-            if self._sweeper is None:
-                self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+            self._watch()
 
     # What the link tells.
 
@@ -176,12 +178,16 @@ class Publisher:
         else:
             self._window.sent(slot)
 
+    def _watch(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+
     def _sweep(self) -> None:
         self._sweeper = None
         self._window.expire(self._loop.time(), _LATE)
         self._pump()
         if not self._window.idle:
-            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+            self._watch()
 
     def _probe(self) -> None:
         """Publish something that goes nowhere when it has been quiet: only who publishes is told of an alarm."""

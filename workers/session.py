@@ -180,7 +180,9 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=message.mandatory
             )
         else:
-            self._adapter_emit_data(b"".join(frames))
+            if not self._frames:
+                self.ioloop.call_soon(self._emit)
+            self._frames += frames
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._frames:
@@ -190,5 +192,7 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
     def _emit(self) -> None:
         data = b"".join(self._frames)
         self._frames.clear()
-        if self._transport is not None:
+        transport = self._transport
+        if transport is not None:
             super()._adapter_emit_data(data)
+            transport._on_socket_writable()  # noqa: SLF001 - now, not in the next turn: it sends what the socket takes

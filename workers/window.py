@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pika import BasicProperties
 
@@ -15,8 +15,7 @@ RETURNED = "the broker has no queue for it"
 REFUSED = "the broker refused it"
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message to publish; with `mandatory`, one that reaches no queue does not count as published."""
 
     exchange: str
@@ -65,6 +64,12 @@ class Window:
     def idle(self) -> bool:
         """Whether nothing waits for anything."""
         return not self._sent and not self._waiting
+
+    def takes(self, slot: Slot) -> bool:
+        """Whether there is room for `slot` now, and nothing that came before waits for it."""
+        if self._waiting or len(self._sent) >= self._count:
+            return False
+        return not self._sent or self._bytes + len(slot.message.body) <= self._size
 
     def enter(self, slot: Slot) -> bool:
         """Let `slot` wait for room; False when too many wait already."""

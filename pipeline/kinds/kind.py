@@ -1,6 +1,5 @@
 """What a kind of source is: how its signature is checked, and what its messages say about themselves."""
 
-import base64
 import binascii
 import hmac
 from collections.abc import Callable, Mapping
@@ -81,7 +80,7 @@ def first_key(source: Source) -> bytes:
 def base64_bytes(text: str) -> bytes | None:
     """The bytes in standard base64, padded or not; None when it is something else."""
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
         return None
 

@@ -7,6 +7,7 @@ import base64
 import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -28,6 +29,8 @@ from pipeline.kinds.kind import (
 from schemas.source import Source
 
 _SECRET, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
+_STANDARD: Final = itemgetter("webhook-id", "webhook-timestamp", "webhook-signature")
+_SVIX: Final = itemgetter("svix-id", "svix-timestamp", "svix-signature")
 _MAX_SIGNATURES: Final = 20  # each costs a verification per key
 _MAX_SECONDS: Final = 253_402_300_799  # the last second that a datetime holds
 
@@ -79,11 +82,14 @@ def sign(source: Source, headers: Headers, body: bytes, now: datetime) -> dict[s
 
 
 def _fields(headers: Headers) -> tuple[str, str, str]:
-    prefix = "webhook-" if "webhook-id" in headers else "svix-"
-    fields = [headers.get(prefix + name, "") for name in ("id", "timestamp", "signature")]
-    if not all(fields):
+    names = _STANDARD if "webhook-id" in headers else _SVIX
+    try:
+        identity, timestamp, signature = names(headers)
+    except KeyError:
+        identity = timestamp = signature = ""
+    if not (identity and timestamp and signature):
         raise Unverified("malformed", "the headers webhook-id, webhook-timestamp and webhook-signature are needed")
-    return fields[0], fields[1], fields[2]
+    return identity, timestamp, signature
 
 
 @lru_cache(256)
@@ -95,17 +101,26 @@ def _written(timestamp: str) -> str:
 def _signed(secrets: tuple[str, ...], content: bytes, signatures: list[str]) -> bool:
     if len(signatures) > _MAX_SIGNATURES:
         raise Unverified("malformed", f"webhook-signature holds more than {_MAX_SIGNATURES} signatures")
-    keys = [key for key in map(_key, secrets) if key is not None]
-    expected = [hmac.digest(key, content, "sha256") for key in keys if isinstance(key, bytes)]
+    shared, public = _keys(secrets)
+    expected = [hmac.digest(key, content, "sha256") for key in shared]
     if expected and any_equal(expected, _decoded(signatures, "v1,")):
         return True
+    if not public:
+        return False
     given = _decoded(signatures, "v1a,")
-    return any(_verifies(key, one, content) for key in keys if isinstance(key, Ed25519PublicKey) for one in given)
+    return any(_verifies(key, one, content) for key in public for one in given)
+
+
+@lru_cache(maxsize=1024)
+def _keys(secrets: tuple[str, ...]) -> tuple[tuple[bytes, ...], tuple[Ed25519PublicKey, ...]]:
+    """The keys of a source: those that sign and verify, and those that only verify."""
+    keys = [_key(secret) for secret in secrets]
+    public = tuple(key for key in keys if isinstance(key, Ed25519PublicKey))
+    return tuple(key for key in keys if isinstance(key, bytes)), public
 
 
 def _decoded(signatures: list[str], version: str) -> list[bytes]:
-    found = [base64_bytes(one[len(version) :]) for one in signatures if one.startswith(version)]
-    return [one for one in found if one]
+    return [found for one in signatures if one.startswith(version) and (found := base64_bytes(one[len(version) :]))]
 
 
 def _verifies(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
