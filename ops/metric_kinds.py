@@ -5,6 +5,7 @@ children of counters and histograms exist from boot. A labelled gauge is differe
 which zero would hide, so its children appear when somebody sets them.
 """
 
+from bisect import bisect_left
 from itertools import product
 from typing import TypeVar
 
@@ -34,12 +35,23 @@ def counter(name: str, meaning: str, **labels: Closed) -> Counter:
 
 def histogram(name: str, meaning: str, buckets: tuple[float, ...], **labels: Closed) -> Histogram:
     """Register the histogram `waxseal_<name>`; `name` ends in its unit."""
-    return _born(Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets), labels)
+    return _born(_Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets), labels)
 
 
 def gauge(name: str, meaning: str, *labels: str) -> Gauge:
     """Register the gauge `waxseal_<name>`."""
     return _Gauge(f"waxseal_{name}", meaning, labels)
+
+
+class _Histogram(Histogram):
+    """A histogram that finds the bucket by bisection, without asking whether it has labels: it is observed at every message."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        if exemplar is not None:
+            super().observe(amount, exemplar)
+        else:
+            self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+            self._sum.inc(amount)
 
 
 class _Gauge(Gauge):

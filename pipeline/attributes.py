@@ -44,10 +44,9 @@ def check(attributes: Mapping[str, str]) -> None:
     """Raises what `cloudevents.check` does."""
     names = tuple(attributes)
     if names in _KNOWN and attributes["specversion"] == "1.0":
-        for value in attributes.values():
-            if len(value) > cloudevents.MAX_VALUE or not value.isprintable():
-                break
-        else:
+        values = attributes.values()
+        every = "".join(values)
+        if every.isprintable() and (len(every) <= cloudevents.MAX_VALUE or max(map(len, values)) <= cloudevents.MAX_VALUE):
             return
     cloudevents.check(attributes)
     if len(_KNOWN) >= _MOST:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
@@ -80,13 +81,11 @@ def _header(given: BasicProperties, size: int) -> bytes | None:
 
 
 def _table(headers: Mapping[str, Any]) -> bytes | None:
-    pieces = [b""]
-    for name, value in headers.items():
-        if type(value) is not str:
-            return None
-        text = value.encode()
-        pieces += (_name(name), b"S", _size(len(text)), text)
-    table = b"".join(pieces)
+    try:
+        texts = list(map(str.encode, headers.values()))
+    except TypeError:
+        return None
+    table = b"".join(chain.from_iterable(zip(map(_entry, headers), map(_size, map(len, texts)), texts, strict=True)))
     return _size(len(table)) + table
 
 
@@ -95,4 +94,10 @@ def _short(text: str) -> bytes:
     return bytes((len(raw),)) + raw  # raises ValueError beyond 255
 
 
-_name = lru_cache(1000)(_short)  # of a header, or a content type: few, and they come again and again
+_name = lru_cache(1000)(_short)  # of a content type: few, and they come again and again, as do the names of headers
+
+
+@lru_cache(1000)
+def _entry(name: str) -> bytes:
+    """What stands before the value of a header that is text."""
+    return _short(name) + b"S"

@@ -14,6 +14,7 @@ from workers.window import Outgoing
 
 _PREFIX: Final = "cloudEvents:"
 _CONTENT_TYPE: Final = "datacontenttype"
+_headed = _PREFIX.__add__
 _SHORT: Final = 255  # bytes of a short string in AMQP
 _PERSISTENT: Final = 2
 
@@ -23,8 +24,8 @@ def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) 
 
     A large body is put into the blob store before (`ops.blobs.Blobs.keep`), and the message carries its name.
     """
-    headers = {_PREFIX + name: value for name, value in attributes.items() if name != _CONTENT_TYPE}
-    content_type = attributes[_CONTENT_TYPE]
+    headers: dict[str, str] = dict(zip(map(_headed, attributes), attributes.values(), strict=True))
+    content_type = headers.pop(_PREFIX + _CONTENT_TYPE)
     # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
     as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
     if as_header:

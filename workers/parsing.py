@@ -13,7 +13,7 @@ from workers.problems import Problem
 MAX_HEAD: Final = 32 * 1024  # bytes of all headers, or of anything else without progress
 MAX_HEADERS: Final = 100
 
-_COMMON: Final = 64  # bytes; longer names come but once
+_COMMON: Final = 1024  # bytes of the names of a head; more come but once
 
 
 class Head(NamedTuple):
@@ -88,6 +88,7 @@ class Requests:
                 self._resuming = True
                 self._parser.feed_data(body_only(self._headers))
                 self._resuming = False
+                del self._lines[self._counted :]
 
     # What httptools calls.
 
@@ -110,8 +111,7 @@ class Requests:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, or a trailer."""
-        if not self._resuming:
-            self._lines += name, value
+        self._lines += name, value
 
     def on_headers_complete(self) -> None:
         """Check the head, and hand it over."""
@@ -171,21 +171,24 @@ class Requests:
 
 def _joined(lines: Sequence[bytes]) -> tuple[dict[str, str], int]:
     """Headers by lower-case name, those of one name joined with commas, and how often there was a Host."""
-    headers: dict[str, str] = {}
-    hosts = 0
-    line = iter(lines)
-    for name, value in zip(line, line, strict=True):
-        key = _lower(name) if len(name) < _COMMON else name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        if key == "host":
-            hosts += 1
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers, hosts
+    if not lines:
+        return {}, 0
+    joined = b"\n".join(lines[::2])
+    names = _names(joined) if len(joined) <= _COMMON else _lower(joined)
+    values = b"\n".join(lines[1::2]).decode("latin-1").split("\n")
+    headers = dict(zip(names, values, strict=True))  # the parser lets no line feed into a value; if it did, this would fail
+    if len(headers) < len(names):
+        headers = {}
+        for name, value in zip(names, values, strict=True):
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers, names.count("host")
 
 
-@lru_cache(512)
-def _lower(name: bytes) -> str:
-    return name.decode("latin-1").lower()
+def _lower(joined: bytes) -> tuple[str, ...]:
+    return tuple(joined.decode("latin-1").lower().split("\n"))
+
+
+_names = lru_cache(512)(_lower)
 
 
 def _too_long() -> Problem:

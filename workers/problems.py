@@ -1,9 +1,8 @@
 """Answers over HTTP; errors as RFC 9457 has them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -64,8 +63,7 @@ def internal(error: Exception) -> Problem:
     return Problem("internal", f"{type(error).__name__}; it has been logged", RETRY_AFTER)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a request is answered with."""
 
     status: int

@@ -172,12 +172,13 @@ class Connection(asyncio.Protocol):
         self._parsing = False
         if self._closed:
             return
-        if not self._waits():
+        waits = self._waits()
+        if not waits:
             if self._last_words is not None:
                 self._refuse(self._last_words)
             elif self._ending:
                 self._close()
-        self._wait()
+        self._wait(waits=waits)
 
     def _next_piece(self) -> tuple[bytes | memoryview, bytes | memoryview]:
         if len(self._unparsed) <= _PIECE:
@@ -239,7 +240,7 @@ class Connection(asyncio.Protocol):
                 self._turn()
                 self._go_on()
             elif not self._parsing and not self._turning:
-                self._wait()
+                self._wait(waits=False)
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request, or too much of one, and close; when earlier ones wait for answers, after those."""
@@ -268,8 +269,8 @@ class Connection(asyncio.Protocol):
 
     # Waiting.
 
-    def _wait(self) -> None:
-        """Set what this waits for: until when, and in which line."""
+    def _wait(self, *, waits: bool) -> None:
+        """Set what this waits for: until when, and in which line; `waits` is what `_waits` says."""
         if self._closed:
             return
         now = self._clients.clock()
@@ -279,7 +280,7 @@ class Connection(asyncio.Protocol):
         elif self._began is not None:
             self._stand(self._clients.slow if self._arriving is not None else self._line or self._clients.idle)
             self.deadline = self._began + self._read_seconds
-        elif self._waits():
+        elif waits:
             self._stand(None)
             self.deadline = math.inf
         elif self._line is None:
