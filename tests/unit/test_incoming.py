@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.kinds import PATH
 from workers.incoming import Budget, Incoming
-from workers.parsing import Head, Requests
+from workers.parsing import MAX_HEAD, MAX_HEADERS, Head, Requests
 from workers.problems import PROBLEMS, Answer, Problem
 
 
@@ -112,6 +112,41 @@ def test_a_header_that_comes_twice_holds_both_values(size: int | None) -> None:
     (head,) = found(raw, size).heads
 
     assert {"a": "1, 2", "b": "\xff", "host": "x", PATH: "/"} == head.headers
+
+
+def test_a_head_may_hold_no_header_at_all() -> None:
+    (head,) = found(b"GET / HTTP/1.0\r\n\r\n").heads
+
+    assert {PATH: "/"} == head.headers
+
+
+@pytest.mark.parametrize("size", [None, 1, 7, 1000])
+@pytest.mark.parametrize("before", [b"POST / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"])
+def test_headers_and_trailers_are_counted_together_however_they_come(size: int | None, before: bytes) -> None:
+    def request(headers: int, trailers: int, more: bytes = b"") -> bytes:
+        lines = before.count(b"\r\n") - 1 + 2
+        head = before + b"Host: x\r\nTransfer-Encoding: chunked\r\n" + b"A: 1\r\n" * (headers - lines)
+        return head + b"\r\n2\r\nab\r\n0\r\n" + b"T: 1\r\n" * trailers + more + b"\r\n"
+
+    taken = found(request(MAX_HEADERS - 1, 1) * 2, size)
+
+    assert (2, [b"ab", b"ab"]) == (taken.whole, taken.bodies)
+    for refused in (
+        request(MAX_HEADERS + 1, 0),
+        request(MAX_HEADERS, 1) * 2,
+        request(10, 1, b"U: %b\r\n" % (b"u" * MAX_HEAD)),
+        request(10, 0).replace(b"A: 1", b"A: %b" % (b"a" * MAX_HEAD), 1),
+    ):
+        with pytest.raises(Problem) as problem:
+            found(refused, size)
+        assert 431 == problem.value.status
+
+
+def test_a_header_in_several_lines_is_malformed() -> None:
+    with pytest.raises(Problem) as problem:
+        found(b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\n 2\r\n\r\n")
+
+    assert 400 == problem.value.status
 
 
 def test_the_path_is_a_header_of_its_own_that_no_sender_can_send() -> None:

@@ -1,8 +1,9 @@
+import math
 import re
 from itertools import product
 
 import pytest
-from prometheus_client import REGISTRY, Metric, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops import ingest_metrics, mail_metrics, metric_kinds, metrics
@@ -168,6 +169,18 @@ def test_the_text_is_read_back_by_a_prometheus_parser() -> None:
     names = {family.name for family in text_string_to_metric_families(generate_latest().decode())}
 
     assert {"waxseal_dead_letters", "waxseal_build_info"} <= names
+
+
+def test_a_histogram_counts_as_the_librarys_own_does() -> None:
+    registry, edges = CollectorRegistry(), (0.1, 1.0, 5.0)
+    theirs = Histogram("theirs", "", registry=registry, buckets=edges)
+    ours = type(metrics.INGEST_BYTES)("ours", "", registry=registry, buckets=edges)
+    for amount in (-1.0, 0, 0.1, 0.10001, 1, 4.9, 5.0, 5.1, math.inf):
+        theirs.observe(amount)
+        ours.observe(amount)
+    (first, *_), (second, *_) = ours.collect(), theirs.collect()
+
+    assert [(sample.labels, sample.value) for sample in second.samples] == [(s.labels, s.value) for s in first.samples]
 
 
 def test_an_unforeseen_word_falls_to_the_last_of_its_set() -> None:

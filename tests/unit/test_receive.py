@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import cloudevents
 from pipeline.admit import admit
+from pipeline.attributes import check as check_attributes
 from pipeline.errors import Rejected
 from pipeline.receive import MAX_TOTAL, receive
 from schemas.catalog import Catalog
@@ -318,6 +321,27 @@ def test_attributes_are_bounded_one_by_one_and_together() -> None:
     many = {f"ce_x{n}": "x" * 2000 for n in range(MAX_TOTAL // 2000 + 1)}
     assert "malformed" == refusal(OPEN, **CE, **many).reason
     assert "malformed" == refusal(OPEN, **CE, **{f"ce_x{n}": "x" for n in range(64)}).reason
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=5), st.sampled_from(["x" * 2048, "x" * 2049, "\n", "\x00", "\ud800"])),
+        min_size=3,
+        max_size=3,
+    )
+)
+def test_names_that_are_known_are_checked_as_those_that_are_not(values: list[str]) -> None:
+    found = {"specversion": "1.0", **dict(zip(("id", "type", "subject"), values, strict=True))}
+
+    def verdict(check: Callable[[Mapping[str, str]], None]) -> str | None:
+        try:
+            check(found)
+        except Rejected as error:
+            return error.detail
+        return None
+
+    check_attributes({**found, **dict.fromkeys(("id", "type", "subject"), "x")})
+    assert verdict(cloudevents.check) == verdict(check_attributes)
 
 
 @pytest.mark.parametrize("body", [b'{"id": "a\\u0000b"}', b'{"id": "x", "type": "\\u0000"}'])

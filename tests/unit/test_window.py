@@ -110,6 +110,19 @@ def test_messages_beyond_the_count_wait_and_keep_their_order(filled: Callable[..
     assert ["m1", "m2", "m3", "m4"] == [name for name, _ in log]
 
 
+def test_a_message_is_taken_at_once_only_when_there_is_room_and_none_waits_before_it(log: Log) -> None:
+    window = Window(count=2, size=10, backlog=100)
+    small, large = slot(log, "s", size=3), slot(log, "l", size=20)
+
+    assert window.takes(large)  # nothing else is on its way
+    window.sent(small)
+    assert (True, False) == (window.takes(small), window.takes(large))
+    window.enter(small)
+    assert not window.takes(small)
+    pump(window)
+    assert not window.takes(slot(log, "n", size=0))
+
+
 def test_bytes_are_bounded_but_one_message_always_fits(log: Log) -> None:
     window = Window(100, 10, 100)
     for number, size in enumerate((50, 6, 5, 4), 1):
