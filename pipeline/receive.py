@@ -138,10 +138,15 @@ def _guess(attributes: dict[str, str], source: Source, headers: Headers, body: b
     said = members(body)
     if not attributes.get("id"):
         attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(said, body) or fresh_id()
-    for name, otherwise in (("type", f"{source.name}.received"), ("subject", source.name)):
-        if not attributes.get(name):
-            found = said.get(name)
-            attributes[name] = found if isinstance(found, str) and found else otherwise
+    if not attributes.get("type"):
+        attributes["type"] = _said(said, "type") or f"{source.name}.received"
+    if not attributes.get("subject"):
+        attributes["subject"] = _said(said, "subject") or source.name
+
+
+def _said(said: Mapping[str, Any], name: str) -> str | None:
+    found = said.get(name)
+    return found if isinstance(found, str) else None
 
 
 def _id(said: Mapping[str, Any], body: bytes) -> str | None:

@@ -18,6 +18,7 @@ _BASIC: Final = 60
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 7
 _OURS: Final = ("content_type", "headers", "delivery_mode", "message_id")
+_ours = attrgetter(*_OURS)
 _foreign = attrgetter(*(name for name in vars(BasicProperties()) if name not in _OURS))
 _NO_FOREIGN: Final = _foreign(BasicProperties())
 
@@ -60,24 +61,24 @@ def _method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> b
 def _header(given: BasicProperties, size: int) -> bytes | None:
     if _foreign(given) != _NO_FOREIGN:
         return None
-    flags, pieces = 0, [b""]
-    if given.content_type is not None:
+    flags, found = 0, b""
+    content_type, headers, mode, message_id = _ours(given)
+    if content_type is not None:
         flags |= _CONTENT_TYPE
-        pieces.append(_name(given.content_type))
-    if given.headers is not None:
+        found = _name(content_type)
+    if headers is not None:
         flags |= _HEADERS
-        table = _table(given.headers)
+        table = _table(headers)
         if table is None:
             return None
-        pieces.append(table)
-    if given.delivery_mode is not None:
+        found += table
+    if mode is not None:
         flags |= _DELIVERY_MODE
-        pieces.append(bytes((given.delivery_mode,)))
-    if given.message_id is not None:
+        found += bytes((mode,))
+    if message_id is not None:
         flags |= _MESSAGE_ID
-        pieces.append(_short(given.message_id))
-    pieces[0] = _content(_BASIC, 0, size, flags)
-    return b"".join(pieces)
+        found += _short(message_id)
+    return _content(_BASIC, 0, size, flags) + found
 
 
 def _table(headers: Mapping[str, Any]) -> bytes | None:

@@ -89,12 +89,14 @@ def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[
             meter = CpuMeter(servers, [process])
             before = meter.read()
             flood = _load(url, count, 0)
-            found[name].append({"acks_per_s": flood["per_s"], **cpu_per_event(["python"], before, meter.read(), count)})
+            cpu = cpu_per_event(["python"], before, meter.read(), count) | {"client_cpu_us": flood["driver_cpu_us"]}
+            found[name].append({"acks_per_s": flood["per_s"], **cpu})
     ours_, theirs_ = mean(found["ours"]), mean(found["uvicorn"])
     return {
         **{f"raced_{name}": value for name, value in ours_.items()},
         "uvicorn_per_s": theirs_["acks_per_s"],
         "uvicorn_python_cpu_us": theirs_["python_cpu_us"],
+        "uvicorn_client_cpu_us": theirs_["client_cpu_us"],
         "ratio_to_uvicorn": ratio(ours_["acks_per_s"], theirs_["acks_per_s"]),
     }
 

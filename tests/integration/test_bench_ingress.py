@@ -15,5 +15,7 @@ def test_the_benchmark_of_the_ingress_reports_what_the_contract_names(untraced) 
     assert latencies | {"acks_per_s", "floor_per_s", "ratio_to_floor", "rss_mib", "uvicorn_per_s", "ratio_to_uvicorn"} <= set(
         results
     )
+    cpu = {f"raced_{whose}_cpu_us" for whose in ("python", "rabbitmq", "client")}
+    assert cpu | {"uvicorn_python_cpu_us", "uvicorn_client_cpu_us"} <= set(results)
     assert all(results[name] > 0 for name in results if not name.endswith("_postgres_cpu_us"))
     assert results["p50_at_200_ms"] <= results["p95_at_200_ms"] <= results["p99_at_200_ms"]
