@@ -54,8 +54,9 @@ class Requests:
         self._fault: Problem | None = None
         self.head = 0  # bytes of the head that was read last, or is being read
         self._target = b""
-        self._lines: list[bytes] = []  # the headers and trailers as they came: a name, its value, the next name
-        self._counted = 0  # of them
+        self._lines: list[bytes] = []  # of the head, then of the trailers, as they came: a name, its value, the next name
+        self._counted = 0  # of these
+        self._handed = 0  # lines of the head, when it was handed over
         self._headers: dict[str, str] = {}
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -95,7 +96,7 @@ class Requests:
     def on_message_begin(self) -> None:
         """Start a request."""
         if not self._resuming:
-            self.head = self._counted = 0
+            self.head = self._counted = self._handed = 0
             self._target = b""
             self._lines = []
             self._side.on_begin()
@@ -123,7 +124,8 @@ class Requests:
         try:
             self._count()
             headers, hosts = _joined(self._lines)
-            self._headers = headers
+            self._headers, self._lines = headers, []
+            self._handed, self._counted = self._counted, 0
             check_head(version, method, headers, hosts)
             path, query = path_of(self._target)
             headers[PATH] = (path + b"?" + query if query else path).decode("ascii")
@@ -158,7 +160,7 @@ class Requests:
         self._counted = len(lines)
         if self.head > MAX_HEAD:
             raise _too_long()
-        if self._counted > 2 * MAX_HEADERS:
+        if self._handed + self._counted > 2 * MAX_HEADERS:
             raise Problem("head_too_large", f"more than {MAX_HEADERS} headers")
 
     def _count_at_end(self) -> None:

@@ -173,11 +173,10 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         waits = self._waits()
-        if not waits:
-            if self._last_words is not None:
-                self._refuse(self._last_words)
-            elif self._ending:
-                self._close()
+        if not waits and self._last_words is not None:
+            self._refuse(self._last_words)
+        elif not waits and self._ending:
+            self._close()
         self._wait(waits=waits)
 
     def _next_piece(self) -> tuple[bytes | memoryview, bytes | memoryview]:
@@ -207,11 +206,9 @@ class Connection(asyncio.Protocol):
             request.answer(problem.answer(request.id))
             return
         self._handle(request, request.handler.begin)
-        if request.answered:
-            return
-        if request.whole:
+        if request.whole and not request.answered:
             self._handle(request, request.handler.complete)
-        elif request.patient and not request.size:
+        elif request.patient and not request.size and not request.answered:
             self._transport.write(_CONTINUE)
 
     def _handle(self, request: Incoming, step: Callable[[Incoming], None]) -> None:
