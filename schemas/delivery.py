@@ -28,18 +28,18 @@ class Planned:
     waits: bool = False  # for its turn, which whoever has it passes on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, like all of which there is one for each delivery: that costs three times as much to make
 class Claim:
-    """A delivery under a lease: `lease` fences it, nobody else may settle it until `lease_until`."""
+    """A delivery under a lease: `lease` fences it, nobody else may settle it until `lease_until`. Not to be changed."""
 
     id: int
     endpoint_id: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
-    """A leased delivery with all that is needed to send it."""
+    """A leased delivery with all that is needed to send it. Not to be changed."""
 
     id: int
     endpoint_id: int
@@ -60,9 +60,9 @@ class Delivery:
     blob: str | None = None  # reference of the body, if that is in the blob store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
-    """What came of one try to send, before any policy: an answer, or the error that stood in its place."""
+    """What came of one try to send, before any policy: an answer, or the error that stood in its place. Not to be changed."""
 
     started_at: datetime
     duration: float  # seconds
@@ -80,9 +80,9 @@ class Receipt:
     first_byte: float | None = None  # seconds from then until the answer began, so the sending of the request is in it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
-    """The verdict on one try: what to write."""
+    """The verdict on one try: what to write. Not to be changed."""
 
     delivery_id: int
     attempt: int  # 1, 2, ...
@@ -92,9 +92,9 @@ class Settlement:
     reason: str | None = None  # for outcome "dead"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tried:
-    """A delivery and the verdict on its try."""
+    """A delivery and the verdict on its try. Not to be changed."""
 
     delivery: Delivery
     settlement: Settlement

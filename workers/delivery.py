@@ -29,7 +29,8 @@ from pipeline.breaker import BreakerPolicy
 from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
 from workers.delivery_store import DeliveryStore
-from workers.dispatcher import Batch, Dispatcher
+from workers.dispatcher import Dispatcher
+from workers.hands import Batch
 from workers.leases import lease_end
 from workers.pulse import of_rabbitmq
 from workers.senders import Senders
@@ -127,7 +128,8 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     engine = make_engine(settings.database_url, pool_size=5)
     catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-    store = DeliveryStore(engine, settings.lease, breaker_policy(settings))
+    quick = make_engine(settings.database_url, pool_size=1, keep_plans=True)
+    store = DeliveryStore(engine, settings.lease, breaker_policy(settings), quick=quick)
     blobs = open_blobs(settings, BLOB_SECONDS)
     delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
     worker = _worker(settings, delivery_loop)
@@ -153,6 +155,7 @@ def run(settings: Settings) -> int:
         server.close()
         database.close()
         broker.close()
+        quick.dispose()
         engine.dispose()
     _log.info("stopped")
     return 0

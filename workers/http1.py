@@ -18,6 +18,9 @@ TICK: Final = 0.001  # seconds by which the loop's clock may be behind
 PIECE: Final = 256 * 1024  # bytes of a body that are written at once: more would keep the loop busy, and be there twice
 
 
+JOINED: Final = 16 * 1024  # bytes of a body that are copied behind the head: that costs less than a second buffer
+
+
 class BadAnswer(Exception):
     """What came is not HTTP/1.1, or too long a head."""
 
@@ -57,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._answer: Answer
         self._tunnelling = False
         self._no_body = 0  # bytes that came since the last piece of a body
+        self._deadline = 0.0  # of the exchange, by the monotonic clock
+        self._timer: asyncio.TimerHandle | None = None  # kept from one exchange to the next, or each would cost two of them
         self._start()
         self.peer = ""  # address and port at the other end
         self.closed = False
@@ -74,18 +79,19 @@ class Connection(asyncio.Protocol):
         if self.closed:
             raise Unanswered("the connection was closed before the request")
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(deadline - monotonic() + TICK, self._fail, TimeoutError())
+        self._end_at(deadline)
         try:
             if len(body) > PIECE:
                 await self._write(head, body, waiter)
-            else:
+            elif len(body) > JOINED:
                 self._transport.writelines((head, body))
+            else:
+                self._transport.write(head + body)
             await waiter
         except BaseException:
             self.close()
             raise
         finally:
-            timer.cancel()
             self._waiter = None
         if self._transport.get_write_buffer_size():
             self.reusable = False
@@ -123,6 +129,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """End the connection at once."""
         self.closed = True
+        self._rest()
         self._transport.abort()
 
     # What the transport tells.
@@ -168,6 +175,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """An answer without a length ends with the connection; every other one is cut."""
         self.closed = True
+        self._rest()
         if self._waiter is None or self._waiter.done():
             return
         if error is None and self._headed and not self._framed:
@@ -230,6 +238,29 @@ class Connection(asyncio.Protocol):
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         return parser
+
+    def _end_at(self, deadline: float) -> None:
+        """Fail the exchange at `deadline`. A timer that is set for earlier looks then, and sets itself again."""
+        self._deadline = deadline
+        delay = deadline - monotonic() + TICK
+        if self._timer is not None and self._timer.when() > self._loop.time() + delay:
+            self._rest()
+        if self._timer is None:
+            self._timer = self._loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if monotonic() < self._deadline:
+            self._end_at(self._deadline)
+        else:
+            self._fail(TimeoutError())
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():

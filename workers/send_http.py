@@ -1,7 +1,6 @@
 """Sends over HTTP, directly or through a deployment's proxy."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -87,16 +86,19 @@ class HttpSender:
         check: Check,
     ) -> None:
         to = self._checked(endpoint.url)
-        tls = await self._contexts.of(endpoint)
+        plain = endpoint.client_cert is None and endpoint.ca is None
+        tls = self._contexts.common if plain else await self._contexts.of(endpoint)
         head = self._head(to, said, len(body))
         check()
         connection = self._connections.kept(to, tls, course)
         if connection is not None:
-            with suppress(Unanswered):  # mostly its server had closed it, for its age; if not, the endpoint knows the id
+            try:
                 await connection.exchange(head, body, answer, deadline)
+            except Unanswered:  # mostly its server had closed it, for its age; if not, the endpoint knows the id
+                course.forget()
+            else:
                 self._connections.give_back(to, tls, connection)
                 return
-            course.forget()
         COURSE.set(course)
         connection = await self._connections.connect(to, tls, course, deadline)
         try:
@@ -142,7 +144,7 @@ class HttpSender:
             retry_after(hint, datetime.now(UTC)) if hint else None,
             answer.head,
             course.reused,
-            _WISHES.get(answer.fields.get(_DELIVERY, "").lower()) if answered else None,
+            _WISHES.get(answer.fields.get(_DELIVERY, "").lower()) if answered and answer.fields else None,
             course.address,
             *course.phases(ended, named=not course.reused and self._is_named(endpoint.url)),
         )

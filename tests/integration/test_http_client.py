@@ -165,6 +165,26 @@ def test_what_a_kept_connection_has_begun_to_answer_is_not_sent_again(beginning)
     assert (1, 2) == (server.connections, len(server.heads))
 
 
+@pytest.mark.parametrize(("first", "second"), [(30.0, 0.3), (0.4, 0.6)])
+def test_each_request_on_a_kept_connection_has_its_own_deadline(first, second) -> None:
+    """The connection's timer is set once, for the first of them."""
+
+    async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await wire.request(reader)
+        writer.write(OK)
+        await wire.request(reader)
+        await asyncio.sleep(30)
+
+    async def both(sender: HttpSender) -> list[Receipt]:
+        return [await sender.send(to(server.url()), owed(), seconds) for seconds in (first, second)]
+
+    with wire(script) as server:
+        found = run(HttpSender, both)
+
+    assert [(None, False), ("timeout", True)] == [(receipt.error, receipt.reused) for receipt in found]
+    assert second <= found[1].duration < 10
+
+
 def test_what_a_new_connection_does_not_answer_is_a_failure() -> None:
     with wire(once(b"")) as server:
         receipt = sent(to(server.url()))
