@@ -6,8 +6,8 @@ by the ingress when it turns it away, else by the ingest worker after COMMIT.
 """
 
 import platform
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from importlib import metadata
 from typing import get_args
 
@@ -22,6 +22,7 @@ from ops.metric_kinds import (
     counter,
     gauge,
     histogram,
+    observe_all,
 )
 from pipeline.errors import Rejected
 from schemas.deadletter import Stage
@@ -178,21 +179,32 @@ def observe_attempt(
     transport: str, fault: str, seconds: float, *, first_delay: float | None = None, reused: bool | None = None
 ) -> None:
     """Count one attempt; `fault` is `none` for a success, else `destination` or `platform`, which is us."""
-    attempts, durations, first_delays = _of_attempts(transport, fault)
-    attempts.inc()
-    durations.observe(seconds)
-    if first_delay is not None:
-        first_delays.observe(first_delay)
-    if reused is not None:
-        _REUSED[reused].inc()
+    observe_attempts(transport, fault, [seconds], [] if first_delay is None else [first_delay], [reused])
+
+
+def observe_attempts(
+    transport: str, fault: str, seconds: Sequence[float], first_delays: Sequence[float], reused: Sequence[bool | None]
+) -> None:
+    """Count many attempts, as `observe_attempt` does: `first_delays` of those that were the first."""
+    attempts, durations, delays = _of_attempts(transport, fault)
+    attempts.inc(len(seconds))
+    observe_all(durations, seconds)
+    observe_all(delays, first_delays)
+    for kept, connections in _REUSED.items():
+        connections.inc(reused.count(kept))
 
 
 def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:
     """Count a delivery that arrived, after `attempts` and `end_to_end` seconds."""
+    observe_all_delivered(transport, [attempts], [end_to_end])
+
+
+def observe_all_delivered(transport: str, attempts: Sequence[int], end_to_end: Sequence[float]) -> None:
+    """Count many deliveries that arrived, as `observe_delivered` does."""
     delivered, journeys = _of_deliveries(transport)
-    delivered.inc()
-    journeys.observe(end_to_end)
-    ATTEMPTS_TO_SUCCESS.observe(attempts)
+    delivered.inc(len(attempts))
+    observe_all(journeys, end_to_end)
+    observe_all(ATTEMPTS_TO_SUCCESS, attempts)
 
 
 # Looking a series up by its labels takes longer than counting in it.

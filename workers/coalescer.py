@@ -1,10 +1,11 @@
 """Does for many what each would do alone: a thread that takes whatever it was asked for since it last looked, in one go.
 
-Under load that makes one transaction out of hundreds; without load nobody waits for company.
+Under load that makes one transaction out of hundreds; without load nobody waits for company, and nowhere for long.
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
@@ -22,7 +23,9 @@ class Coalescer(Generic[_Item, _Result]):
     `work` gives one result for each item, in their order; what it raises is raised to everyone who asked.
     """
 
-    def __init__(self, name: str, work: Callable[[Sequence[_Item]], Sequence[_Result]]) -> None:
+    def __init__(self, name: str, work: Callable[[Sequence[_Item]], Sequence[_Result]], apart: float = 0.0) -> None:
+        """Who asks soon after another may wait until `apart` seconds after that one's work began, for company."""
+        self._apart = apart
         self._loop = asyncio.get_running_loop()
         self._work = work
         self._noted: list[_Asked[_Item, _Result]] = []
@@ -51,18 +54,21 @@ class Coalescer(Generic[_Item, _Result]):
             self._noted = []
 
     def _serve(self) -> None:
-        last = False
+        last, begins = False, 0.0
         while not last:
-            taken, last = self._taken()
+            taken, last = self._taken(begins)
+            begins = time.monotonic() + self._apart
             for start in range(0, len(taken), MOST):
                 self._answer(taken[start : start + MOST])
 
-    def _taken(self) -> tuple[list[_Asked[_Item, _Result]], bool]:
-        """All that there is, waited for if need be; and whether it is the last."""
+    def _taken(self, begins: float) -> tuple[list[_Asked[_Item, _Result]], bool]:
+        """All that there is when it `begins`, waited for if need be; and whether it is the last."""
         taken: list[_Asked[_Item, _Result]] = []
         asked = self._asked.get()
         while asked is not None:
             taken += asked
+            if len(taken) < MOST and self._asked.empty() and (early := begins - time.monotonic()) > 0:
+                time.sleep(early)
             if len(taken) >= MOST or self._asked.empty():
                 return taken, False
             asked = self._asked.get()

@@ -1,11 +1,13 @@
 """What the deliver process reads from Postgres and writes to it, for many deliveries at once."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -18,7 +20,7 @@ from pipeline.room import opens_at
 from pipeline.settle import Settled, expire, settle
 from pipeline.store import claims, deliveries, graves, partitions
 from pipeline.store.aside import Aside, set_held_aside
-from schemas.delivery import Tried
+from schemas.delivery import Delivery, Tried
 from workers.tally import tally, tally_aside
 from workers.verdicts import Found, GivenUp, Missing, TooOld, Untried, Verdict
 
@@ -41,9 +43,10 @@ class _Written:
 class DeliveryStore:
     """Loads and settles. Each call is one transaction; any thread may make it."""
 
-    def __init__(self, engine: Engine, lease: float, policy: BreakerPolicy = DEFAULT) -> None:
-        """`lease` in seconds: for longer there is no use in trying to settle."""
+    def __init__(self, engine: Engine, lease: float, policy: BreakerPolicy = DEFAULT, *, quick: Engine | None = None) -> None:
+        """`lease` in seconds: for longer there is no use in trying to settle. `quick` is for loads: short and many."""
         self.engine = engine
+        self._quick = quick or engine
         self.lease = lease
         self._policy = policy
         self._held_off: dict[int, datetime] = {}
@@ -51,9 +54,9 @@ class DeliveryStore:
 
     def load(self, held: Sequence[deliveries.Held]) -> list[Found]:
         """Give for each the delivery, or what is missing. Raises when the database stays away for ten seconds."""
-        loaded = self._until_done(LOAD_SECONDS, lambda conn: deliveries.load_leased(conn, held), alone)
-        by_id = {(each.id, each.lease): each for each in loaded.deliveries}
-        return [by_id.get(key) or (Missing.CONTENT if key[0] in loaded.erased else Missing.LEASE) for key in held]
+        loaded = self._until_done(LOAD_SECONDS, partial(deliveries.load_leased, held=held), alone, self._quick)
+        by_id = {each.id: each for each in loaded.deliveries}  # an id is under one lease, whatever is asked for
+        return [_found(by_id.get(id_), id_, lease, loaded.erased) for id_, lease in held]
 
     def extend(self, held: Sequence[deliveries.Held]) -> set[deliveries.Held]:
         """Let the leases that still hold last for their whole time from now on; give those."""
@@ -139,14 +142,21 @@ class DeliveryStore:
         seconds: float,
         work: Callable[[Connection], _Result],
         within: Callable[[Engine], AbstractContextManager[Connection]] = transaction,
+        engine: Engine | None = None,
     ) -> _Result:
-        result = persist(self.engine, seconds, work, lost=self._in_trouble, within=within)
+        result = persist(engine or self.engine, seconds, work, lost=self._in_trouble, within=within)
         self.trouble.clear()
         return result
 
     def _in_trouble(self, error: BaseException | None, tries: int) -> None:
         self.trouble.note(f"Postgres: {type(error).__name__}")
         _log.warning("database_lost", tries=tries, error=_one_line(error))
+
+
+def _found(delivery: Delivery | None, id_: int, lease: UUID, erased: Collection[int]) -> Found:
+    if delivery is not None and delivery.lease == lease:
+        return delivery
+    return Missing.CONTENT if id_ in erased else Missing.LEASE
 
 
 def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> Aside:

@@ -3,6 +3,8 @@ import re
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -220,6 +222,17 @@ def test_an_attempt_is_counted_by_whose_fault_it_was(fault: str, outcome: str) -
     metrics.observe_attempt("http", fault, 0.2, first_delay=0.5, reused=True)
 
     assert before + 1 == value("delivery_attempts_total", transport="http", outcome=outcome, fault=fault)
+
+
+@given(st.lists(st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.25, 0.5, 1.0]))))
+def test_many_values_are_observed_as_each_of_them_would_be(values: list[float]) -> None:
+    one, all_ = (Histogram(name, "", buckets=(0.25, 0.5, 1.0, 10.0), registry=None) for name in ("one", "all"))
+    for each in values:
+        one.observe(each)
+    metric_kinds.observe_all(all_, values)
+    (expected,), (actual,) = one.collect(), all_.collect()
+
+    assert [sample.value for sample in expected.samples] == pytest.approx([sample.value for sample in actual.samples])
 
 
 def test_the_end_of_a_delivery_is_counted_once() -> None:

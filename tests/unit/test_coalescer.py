@@ -1,0 +1,25 @@
+import asyncio
+from collections.abc import Sequence
+
+from workers.coalescer import Coalescer
+
+
+def test_what_is_asked_soon_after_is_done_together_and_the_first_does_not_wait() -> None:
+    done: list[list[int]] = []
+
+    def work(items: Sequence[int]) -> list[int]:
+        done.append(list(items))
+        return [-item for item in items]
+
+    async def main() -> list[int]:
+        coalescer = Coalescer("test", work, 0.5)
+        first = await asyncio.wait_for(coalescer.ask(1), 0.4)
+        second = coalescer.ask(2)
+        await asyncio.sleep(0.02)
+        third = coalescer.ask(3)
+        answers = [first, await second, await third]
+        await coalescer.close()
+        return answers
+
+    assert [-1, -2, -3] == asyncio.run(main())
+    assert [[1], [2, 3]] == done
