@@ -34,6 +34,8 @@ _Result = TypeVar("_Result")
 
 IDLE: Final = 1.0  # seconds after which a connection is asked whether it is still there
 
+PLANS_KEPT: Final = 1.0  # seconds
+
 #: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 
@@ -44,14 +46,19 @@ def make_engine(
     pool_size: int = 5,
     statement_timeout: float = 60.0,
     connections: type[answering.Connection] = answering.Connection,
+    keep_plans: bool = False,
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
     A connection that died while it was idle for long is noticed when it is taken, and replaced. On a server that stands still a
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
+    `keep_plans` is for a few short statements that are run all the time and take longer to plan than to run: their plans are
+    kept for a second.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
+    if keep_plans:
+        options = options.replace("force_custom_plan", "force_generic_plan")
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -70,6 +77,8 @@ def make_engine(
     )
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", partial(_ping_idle, engine))
+    if keep_plans:
+        event.listen(engine, "checkout", _plan_anew)
     event.listen(
         engine,
         "do_connect",
@@ -90,6 +99,20 @@ def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> Non
         engine.dialect.do_ping(connection)
     except psycopg.Error as error:
         raise DisconnectionError(str(error)) from error
+
+
+def _plan_anew(connection: Any, record: Any, _proxy: Any) -> None:
+    """A plan that is older than a second may be for tables that were much smaller then."""
+    now = time.monotonic()
+    if now - record.info.get("planned_at", float("-inf")) < PLANS_KEPT:
+        return
+    try:
+        connection.autocommit = True
+        connection.execute("DISCARD PLANS")
+        connection.autocommit = False
+    except psycopg.Error as error:
+        raise DisconnectionError(str(error)) from error
+    record.info["planned_at"] = now
 
 
 @contextmanager

@@ -53,6 +53,19 @@ class _Wish:
     due: bool  # something is
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a round could claim, and how much is leased already, counted up to a bound."""
+
+    wishes: Sequence[_Wish]
+    leased: int
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something has to be locked before it is claimed: then `claim_from` needs a transaction."""
+        return any(wish.standing.guarded and wish.room.total for wish in self.wishes)
+
+
 Window = Callable[[Standing], int]
 """The most of an endpoint that may be leased."""
 
@@ -75,10 +88,22 @@ def claim(
     nobody: what another claimant holds is left to it. Tokens of a rate are taken here and never given back, so a delivery
     that is handed back untried costs its endpoint a token.
     """
+    outlook = look(conn, endpoint_ids, lease.now, window, max_leased)
+    return claim_from(conn, outlook, lease, window, limit=limit, max_leased=max_leased, random=random)
+
+
+def look(conn: Connection, endpoint_ids: Collection[int], now: datetime, window: Window, max_leased: int) -> Outlook:
+    """What could be claimed at each of the endpoints. One statement, which changes nothing."""
     standings, leased = claims.look(conn, endpoint_ids, max_leased)
-    wishes = [_wish(each, window, lease.now) for each in standings if each.state == "active"]
-    wishes = _guarded(conn, wishes, window, lease.now)
-    halves = _granted(wishes, lease.now, limit, max_leased - leased, random)
+    return Outlook([_wish(each, window, now) for each in standings if each.state == "active"], leased)
+
+
+def claim_from(
+    conn: Connection, outlook: Outlook, lease: Lease, window: Window, *, limit: int, max_leased: int, random: float
+) -> Round:
+    """Claims as `claim` does, from what was looked at before: one statement, unless something is `guarded`."""
+    wishes = _guarded(conn, outlook.wishes, window, lease.now)
+    halves = _granted(wishes, lease.now, limit, max_leased - outlook.leased, random)
     got = claims.claim(conn, halves, lease.id, lease.now, lease.until)
     counts = Counter(each.endpoint_id for each in got)
     _take(conn, [wish.standing for wish in wishes if counts[wish.standing.endpoint_id]], counts, lease.now)
@@ -98,7 +123,7 @@ def _wish(standing: Standing, window: Window, now: datetime) -> _Wish:
     return _Wish(standing, most, wanted(standing, most, now), any(due is not None and due <= now for due in standing.dues))
 
 
-def _guarded(conn: Connection, wishes: list[_Wish], window: Window, now: datetime) -> list[_Wish]:
+def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: datetime) -> Sequence[_Wish]:
     """Looks again at those of whose probe or tokens two claimants could take too much, once their health is locked.
 
     Only what is read after the lock counts: whoever held it before may have claimed the probe. Those that another holds are

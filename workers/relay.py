@@ -10,6 +10,7 @@ dies is claimed again when the lease ends; what it cannot publish it hands back.
 
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,11 +21,11 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ops import health, pulse
+from ops import garbage, health, pulse
 from ops import log as logs
-from ops.db import Connection, Engine, make_engine, passes, transaction
+from ops.db import Connection, Engine, alone, make_engine, passes, transaction
 from ops.settings import Settings, require
-from pipeline.claim import Lease, claim
+from pipeline.claim import Lease, Outlook, Round, claim_from, look
 from pipeline.store import bell, claims, deliveries
 from schemas.delivery import Claim
 from workers.agenda import Agenda
@@ -44,6 +45,7 @@ QUICK: Final = 0.002  # when it found none
 EACH: Final = 0.001  # and so much more for each delivery that it found
 FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
+THREAD_TURN: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
 
 _log = structlog.get_logger()
 
@@ -82,9 +84,12 @@ class Relay:
     always be leased, and relays that claim at the same moment may exceed it by what each of them claims.
     """
 
-    def __init__(self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int) -> None:
-        """`lease` in seconds."""
+    def __init__(
+        self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int, quick: Engine | None = None
+    ) -> None:
+        """`lease` in seconds; `quick` is for claims, which are short and many."""
         self._engine = engine
+        self._quick = quick or engine
         self._publisher = publisher
         self._lease = timedelta(seconds=lease)
         self._max_leased = max_leased
@@ -121,16 +126,23 @@ class Relay:
         self._agenda.surveyed(page, now, time.monotonic() - began)
 
     def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
-        with transaction(self._engine) as conn:
-            found = claim(
-                conn,
-                endpoints,
-                lease,
-                self._agenda.window,
-                limit=CLAIM,
-                max_leased=self._max_leased,
-                random=random.random(),  # noqa: S311 - divides odd numbers, guards nothing
-            )
+        """In two statements, each a transaction alone, unless a probe or tokens have to be guarded."""
+        claimed: Round | None = None
+        with alone(self._quick) as conn:
+            outlook = look(conn, endpoints, lease.now, self._agenda.window, self._max_leased)
+            if not outlook.guarded:
+                claimed = self._claimed(conn, outlook, lease)
+        if claimed is None:
+            with transaction(self._engine) as conn:
+                claimed = self._claimed(conn, outlook, lease)
+        self._take(claimed, endpoints, lease)
+
+    def _claimed(self, conn: Connection, outlook: Outlook, lease: Lease) -> Round:
+        chance = random.random()  # noqa: S311 - divides odd numbers, guards nothing
+        window, most = self._agenda.window, self._max_leased
+        return claim_from(conn, outlook, lease, window, limit=CLAIM, max_leased=most, random=chance)
+
+    def _take(self, found: Round, endpoints: Sequence[int], lease: Lease) -> None:
         self.found = len(found.claims)
         if found.claims:
             self._publishing.add(self._pool.submit(self._publish, found.claims, lease.id, lease.until))
@@ -190,12 +202,15 @@ def run(settings: Settings) -> int:
     require(settings, "database_url", "amqp_url")
     logs.configure(settings.log, settings.log_level, "relay")
     hush_pika()
+    sys.setswitchinterval(THREAD_TURN)
+    garbage.calm()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = make_engine(settings.database_url, pool_size=IN_FLIGHT + 3)
     publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
-    relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased)
+    quick = make_engine(settings.database_url, pool_size=1, keep_plans=True)
+    relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
     rounds = Rounds(relay, Bell(engine), stop)
     database = pulse.of_postgres(settings)
     checks = {"database": database.with_work(lambda: rounds.trouble), "broker": publisher.trouble}
@@ -210,6 +225,7 @@ def run(settings: Settings) -> int:
         relay.close()
         server.close()
         database.close()
+        quick.dispose()
         engine.dispose()
     _log.info("stopped")
     return 0

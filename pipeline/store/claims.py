@@ -70,10 +70,12 @@ LOOK = text("""
 COUNT_LEASED = text("SELECT count(*) FROM (SELECT FROM delivery WHERE state = 'leased' LIMIT :at_most) AS leased")
 
 # One statement, and rows that another relay holds are skipped, so that no two relays get the same row. Materialized, because
-# a plan that ran the inner query twice would lock twice as many.
+# a plan that ran the inner query twice would lock twice as many. Forgettable by itself, for it mostly is a transaction alone.
 CLAIM = text("""
-    WITH due AS MATERIALIZED (
-      SELECT oldest.id FROM unnest(CAST(:ids AS int[]), CAST(:lanes AS smallint[]), CAST(:rooms AS int[]))
+    WITH forgettable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+    due AS MATERIALIZED (
+      SELECT oldest.id FROM forgettable
+      CROSS JOIN unnest(CAST(:ids AS int[]), CAST(:lanes AS smallint[]), CAST(:rooms AS int[]))
         AS wanted (endpoint_id, lane, room)
       CROSS JOIN LATERAL (
         SELECT id FROM delivery
@@ -153,7 +155,10 @@ def leased(conn: Connection, at_most: int) -> int:
 
 
 def claim(conn: Connection, rooms: Mapping[int, Room], lease: UUID, now: datetime, until: datetime) -> list[Claim]:
-    """Puts what has been due for longest in each lane under `lease`, as much as there is room, in the order of the ids."""
+    """Puts what has been due for longest in each lane under `lease`, as much as there is room, in the order of the ids.
+
+    The COMMIT does not wait for the disk, as with `forgettable`.
+    """
     lanes = [(each, lane, room) for each, one in rooms.items() for lane, room in ((0, one.first), (1, one.again)) if room]
     if not lanes:
         return []

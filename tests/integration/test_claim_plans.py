@@ -1,12 +1,14 @@
 """How Postgres goes about it: what is delivered is never read again, however much that is, and backlogs are stepped over."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg import sql
 from sqlalchemy import Connection, Engine, TextClause
 from tests_deliveries import claimed, event, owe
 
@@ -80,12 +82,28 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
 def plan_of(conn: Connection, statement: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes of the plan, as it went."""
     compiled = statement.compile(dialect=conn.dialect)
-    (found,) = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", parameters).scalars()
+    return plan_nodes(conn.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", parameters).scalar_one())
+
+
+def plan_nodes(found: Any) -> list[dict[str, Any]]:
     nodes, open_ = [], [(found if isinstance(found, list) else json.loads(found))[0]["Plan"]]
     while open_:
         nodes.append(open_.pop())
         open_ += nodes[-1].get("Plans", [])
     return nodes
+
+
+def kept_plan_of(conn: Connection, statement: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of the plan that is kept for any parameters, as it went with these."""
+    names = list(parameters)
+    numbered = re.sub(r"(?<!:):(\w+)", lambda match: f"${1 + names.index(match[1])}", statement.text)
+    given = ", ".join(sql.Literal(value).as_string() for value in parameters.values())
+    conn.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    conn.exec_driver_sql(f"PREPARE kept AS {numbered}")
+    try:
+        return plan_nodes(conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ({given})").scalar_one())
+    finally:
+        conn.exec_driver_sql("DEALLOCATE kept")
 
 
 def looked_at(node: dict[str, Any]) -> float:
@@ -107,6 +125,18 @@ def test_every_statement_of_the_hot_path_reads_what_it_is_about_and_nothing_else
         assert [] == [node for node in scans if node["Node Type"] == "Seq Scan"], name
         assert sum(map(looked_at, scans)) <= most, (name, scans)
         assert [] == [node for node in plan if node["Node Type"] == "Sort" and looked_at(node) > 500], name
+
+
+@pytest.mark.parametrize("name", ["look", "claim", "load"])
+def test_a_plan_that_is_kept_reads_no_more(big, name) -> None:
+    statement, parameters, most = statements(big)[name]
+    with big.connect() as conn:
+        plan = kept_plan_of(conn, statement, parameters)
+        conn.rollback()
+    scans = [node for node in plan if node.get("Relation Name") == "delivery" and "Scan" in node["Node Type"]]
+
+    assert [] == [node for node in scans if node["Node Type"] == "Seq Scan"]
+    assert sum(map(looked_at, scans)) <= most
 
 
 def test_the_turn_of_a_long_backlog_costs_no_more_at_its_end_than_at_its_beginning(shared_database, big) -> None:
