@@ -7,7 +7,7 @@ by the ingress when it turns it away, else by the ingest worker after COMMIT.
 
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import metadata
 from typing import get_args
 
