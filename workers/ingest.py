@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket is left unread until a batch is done
 MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one alone is larger
+AHEAD = 2  # batches that the writer has at most: one that it writes, and the next if that is whole already
 RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
 THREAD_TURN = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
@@ -58,8 +59,8 @@ class Ingest:
         self._consumer: InboxConsumer | None = None
         self._buffer: deque[tuple[int, Judged]] = deque()
         self._buffered = 0  # bytes
-        self._in_hand: int | None = None  # the delivery tag that the batch being written ends with
-        self._batches: queue.Queue[list[Judged] | None] = queue.Queue(1)
+        self._in_hand: deque[tuple[int, int]] = deque()  # of each batch that the writer has: its last delivery tag, its bytes
+        self._batches: queue.Queue[list[Judged] | None] = queue.Queue(AHEAD + 1)
         self._results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._beat: Callable[[], None] = lambda: None
         self.trouble: str | None = "not connected yet"
@@ -111,11 +112,11 @@ class Ingest:
 
     def _drop_result(self) -> None:
         """Waits out a batch of the connection before: its tags mean nothing on this one, its messages come again."""
-        while self._in_hand is not None:
+        while self._in_hand:
             self._beat()
             with suppress(queue.Empty):
                 failure = self._results.get(timeout=1.0)
-                self._in_hand = None
+                self._in_hand.popleft()
                 self._raise_failure(failure)
 
     def _consume(self) -> None:
@@ -124,7 +125,7 @@ class Ingest:
         while not self._stop.is_set():
             self._beat()
             self.trouble = self._consumer.turn()
-            if self._buffered < MAX_BUFFERED or self._in_hand is None:
+            if self._buffered < MAX_BUFFERED or not self._in_hand:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
             self._hand_over()
@@ -140,29 +141,40 @@ class Ingest:
         self._buffered += judged.size
 
     def _hand_over(self) -> None:
-        """Gives the writer all that has arrived, up to a batch, when it has nothing to do: no lingering."""
-        if self._in_hand is not None or not self._buffer:
-            return
-        count = min(len(self._buffer), self._settings.batch_size)
-        if self._buffered > MAX_BATCH:
-            count = _fitting([judged.size for _tag, judged in islice(self._buffer, count)])
-        taken = [self._buffer.popleft() for _ in range(count)]
-        self._buffered -= sum(judged.size for _tag, judged in taken)
-        self._in_hand = taken[-1][0]
-        self._batches.put([judged for _tag, judged in taken])
+        """Gives the writer all that has arrived, up to a batch, when it has nothing to do: no lingering.
+
+        While it has something to do, a batch is given that would not become larger, so that the database need not wait.
+        """
+        while self._buffer and (not self._in_hand or self._may_go_ahead()):
+            count = min(len(self._buffer), self._settings.batch_size)
+            if self._buffered > MAX_BATCH:
+                count = _fitting([judged.size for _tag, judged in islice(self._buffer, count)])
+            taken = [self._buffer.popleft() for _ in range(count)]
+            size = sum(judged.size for _tag, judged in taken)
+            self._buffered -= size
+            self._in_hand.append((taken[-1][0], size))
+            self._batches.put([judged for _tag, judged in taken])
+
+    def _may_go_ahead(self) -> bool:
+        """Whether there is a whole batch, and room for it: in bytes, both are no more than one."""
+        whole = len(self._buffer) >= self._settings.batch_size
+        return whole and len(self._in_hand) < AHEAD and self._buffered + sum(size for _tag, size in self._in_hand) <= MAX_BATCH
 
     def _settle(self, *, wait: bool) -> None:
-        """Acks the batch that was written, if it was, on the channel that it came from."""
-        if self._in_hand is None:
-            return
-        try:
-            failure = self._results.get(block=wait, timeout=1.0)
-        except queue.Empty:
-            return
-        tag, self._in_hand = self._in_hand, None
-        self._raise_failure(failure)
-        assert self._channel is not None
-        self._channel.basic_ack(tag, multiple=True)
+        """Acks the batches that were written, if any were, on the channel that they came from."""
+        written: int | None = None
+        while self._in_hand:
+            try:
+                failure = self._results.get(block=wait and written is None, timeout=1.0)
+            except queue.Empty:
+                break
+            tag, _size = self._in_hand.popleft()
+            self._raise_failure(failure)
+            if failure is None:  # what was stopped was not written
+                written = tag
+        if written is not None:
+            assert self._channel is not None
+            self._channel.basic_ack(written, multiple=True)
 
     def _raise_failure(self, failure: Exception | None) -> None:
         if failure is not None:
@@ -171,21 +183,22 @@ class Ingest:
                 raise failure
 
     def _close(self) -> None:
-        """Finishes the batch in hand and hands back the rest, unharmed: closing requeues what was not acked."""
+        """Finishes the batches in hand and hands back the rest, unharmed: closing requeues what was not acked."""
         assert self._connection is not None
-        while self._in_hand is not None:
+        while self._in_hand:
             self._watch.progress()
             self._connection.process_data_events(time_limit=0)
             self._settle(wait=True)
         self._connection.close()
 
     def _write(self) -> None:
+        failure: Exception | None = None  # after one nothing is written: what is behind must not be recorded before it
         while (batch := self._batches.get()) is not None:
-            failure: Exception | None = None
-            try:
-                self._writer.write(batch)
-            except Exception as error:  # noqa: BLE001 - the other thread raises it
-                failure = error
+            if failure is None:
+                try:
+                    self._writer.write(batch)
+                except Exception as error:  # noqa: BLE001 - the other thread raises it
+                    failure = error
             self._give_way.done()
             self._results.put(failure)
             self._wake()

@@ -270,6 +270,26 @@ def test_the_worker_survives_a_database_that_goes_away(database, start, publish)
     assert process.poll() is None
 
 
+def test_sigterm_while_the_database_is_away_hands_back_what_was_not_written(servers, database, start, publish, channel) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
+    process = start()
+    publish(b"1", message_id="before", headers={"subject": "s"})
+    wait_for(lambda: by_id(database))
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            for n in range(3):
+                publish(b"2", message_id=f"after-{n}", headers={"subject": "s"})
+            wait_for(lambda: channel.queue_declare(INBOX, passive=True).method.message_count == 0)
+            process.terminate()
+
+            assert 0 == process.wait(20)
+            wait_for(lambda: channel.queue_declare(INBOX, passive=True).method.message_count == 3)
+        finally:
+            conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
 def test_two_workers_share_the_inbox_and_keep_every_chain_whole(database, start, publish) -> None:
     for n in range(1500):
         publish(b"x", message_id=f"e-{n}", headers={"subject": f"s-{n % 3}"})
