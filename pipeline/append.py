@@ -1,22 +1,33 @@
 """Rooms 4 to 6 in one transaction: dedupe, chain, fan out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from pipeline.chain import SALT_BYTES, extend_all
+from pipeline.chain import SALT_BYTES, ends, extend_each
 from pipeline.dedupe import Conflict, first_of_each, looked_up, sift
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
-from pipeline.store import deliveries, ledger, mail_documents, turns
+from pipeline.store import catalog, deliveries, few, ledger, mail_documents, turns
+from pipeline.store.together import together
 from schemas.delivery import Planned
-from schemas.entry import Entry
+from schemas.entry import Entry, Head
 from schemas.event import Event
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a transaction that appends a batch begins with."""
+
+    version: int  # of the catalog
+    known: Collection[bytes]  # those of the batch's fingerprints that are in the ledger
+    heads: Mapping[bytes, Head]  # locked; none where a chain may have to be made first
+    chains: Collection[bytes] = ()  # then, those of the batch's chains that there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +43,65 @@ class Appended:
     conflicts: Sequence[Conflict] = ()
 
 
-def append(conn: Connection, events: Sequence[Event], subscribed: Subscriptions, now: datetime) -> Appended:
+def open_batch(conn: Connection, events: Sequence[Event], made: Collection[bytes] = ()) -> Opened:
+    """Reads in one round trip what `append` begins with, and the catalog's version.
+
+    `made` are keys of chains that are known to exist. When they are all that `events` touch their heads are locked at once: a
+    chain must not be made while a head is held, or two batches could deadlock.
+    """
+    if not events:
+        return Opened(catalog.version(conn), (), {})
+    touched = {event.chain_key for event in events}
+    unsure = [key for key in touched if key not in made]
+    chains = ledger.knowing_chains(unsure) if unsure else ledger.locking(touched)
+    asked = [chains, ledger.knowing(looked_up(first_of_each(events))), catalog.asking_version()]
+    found, known, version = together(conn, asked)
+    fingerprints = {key for (key,) in known}
+    if unsure:
+        return Opened(version[0][0], fingerprints, {}, {*(key for (key,) in found), *(touched.difference(unsure))})
+    return Opened(version[0][0], fingerprints, ledger.heads(found))
+
+
+def append(
+    conn: Connection, events: Sequence[Event], subscribed: Subscriptions, now: datetime, opened: Opened | None = None
+) -> Appended:
     """Records each new event of `events` once, in their order within each chain, and plans its deliveries.
 
     Runs in the caller's transaction and holds the heads of all touched chains until it ends: nothing is durable before
     COMMIT. An event whose (tenant, source, origin, id) is in the ledger, or earlier in `events`, is a duplicate. A writer that
-    records the same event at the same time makes this raise a unique violation: roll back and append again.
+    records the same event at the same time makes this raise a unique violation: roll back and append again. `opened` is what
+    `open_batch` gave, in this transaction, for these events or more.
     """
+    opened = opened or open_batch(conn, events)
     firsts = first_of_each(events)
-    known = ledger.known_fingerprints(conn, looked_up(firsts))
-    sifted = sift(events, firsts, ledger.recorded(conn, known) if known else {})
+    sifted = sift(events, firsts, ledger.recorded(conn, opened.known) if opened.known else {})
     fresh = sifted.fresh
     if not fresh:
         return Appended((), len(events), 0, sifted.conflicts)
-    subjects = {event.chain_key: (event.tenant, event.subject) for event in fresh}
-    ledger.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
-    heads = ledger.lock_heads(conn, subjects)
-    if len(heads) != len(subjects):
-        raise ChainBroken(f"{len(subjects) - len(heads)} chains vanished while their heads were being locked")
-    entries, moved = extend_all(heads, fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
-    ledger.insert_entries(conn, entries)
+    chained = extend_each(_locked(conn, fresh, opened), fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
+    if few.suits(fresh):
+        entries = list(chained)
+        planned = _in_turn(conn, plan(entries, subscribed))
+        few.insert(conn, entries, planned, now)
+    else:
+        entries = ledger.insert_entries(conn, chained)
+        planned = _in_turn(conn, plan(entries, subscribed))
+        deliveries.insert_planned(conn, planned, now)
+        together(conn, [ledger.moving(ends(entries))])
     mail_documents.owe(conn, entries)
-    ledger.move_heads(conn, moved)
-    planned = _in_turn(conn, plan(entries, subscribed))
-    deliveries.insert_planned(conn, planned, now)
     return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
+
+
+def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping[bytes, Head]:
+    """The heads of all chains of `fresh`, locked."""
+    touched = {event.chain_key: (event.tenant, event.subject) for event in fresh}
+    heads = opened.heads
+    if not heads:
+        missing = {key: subject for key, subject in touched.items() if key not in opened.chains}
+        heads = ledger.lock_heads(conn, touched, missing, os.urandom(16 * len(missing)))
+    if vanished := touched.keys() - heads.keys():
+        raise ChainBroken(f"{len(vanished)} chains vanished while their heads were being locked")
+    return heads
 
 
 def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:

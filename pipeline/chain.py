@@ -1,6 +1,6 @@
 """Room 5, chain: an event becomes an entry. Pure; the bytes are LEDGER §1's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
@@ -67,22 +67,35 @@ def extend(head: Head, event: Event, at: int, salt: bytes) -> Entry:
     return Entry(event, head.chain_id, head.seq + 1, head.hash, entry_hash(sealed), sealed, attributes, salt)
 
 
-def extend_all(
-    heads: Mapping[bytes, Head], events: Sequence[Event], at: int, salts: bytes
-) -> tuple[list[Entry], dict[bytes, Head]]:
-    """Extends each event's chain in the events' order. Returns the entries and the heads that moved, by chain key.
+def extend_each(heads: Mapping[bytes, Head], events: Iterable[Event], at: int, salts: bytes) -> Iterator[Entry]:
+    """Extends each event's chain, in the events' order, as the entries are taken.
 
     `heads` must hold every chain key of `events`; `salts` 32 fresh random bytes for each event.
     """
-    assert len(salts) == SALT_BYTES * len(events)
-    moved: dict[bytes, Head] = {}
-    entries = []
+    moved = dict(heads)
     for index, event in enumerate(events):
-        head = moved.get(event.chain_key) or heads[event.chain_key]
-        entry = extend(head, event, at, salts[index * SALT_BYTES : (index + 1) * SALT_BYTES])
-        moved[event.chain_key] = Head(entry.chain_id, entry.seq, entry.hash)
-        entries.append(entry)
-    return entries, moved
+        entry = extend(moved[event.chain_key], event, at, salts[index * SALT_BYTES : (index + 1) * SALT_BYTES])
+        moved[event.chain_key] = end_of(entry)
+        yield entry
+
+
+def extend_all(
+    heads: Mapping[bytes, Head], events: Sequence[Event], at: int, salts: bytes
+) -> tuple[list[Entry], dict[bytes, Head]]:
+    """As `extend_each`; returns the entries and the heads that moved, by chain key."""
+    assert len(salts) == SALT_BYTES * len(events)
+    entries = list(extend_each(heads, events, at, salts))
+    return entries, ends(entries)
+
+
+def ends(entries: Iterable[Entry]) -> dict[bytes, Head]:
+    """Where `entries`, which are in chain order, leave their chains, by chain key."""
+    return {key: end_of(entry) for key, entry in {entry.event.chain_key: entry for entry in entries}.items()}
+
+
+def end_of(entry: Entry) -> Head:
+    """The head of a chain that ends with `entry`."""
+    return Head(entry.chain_id, entry.seq, entry.hash)
 
 
 def chain_uuid(random: bytes) -> UUID:

@@ -27,6 +27,11 @@ class Planned:
     ordered: bool = False  # its subject's are delivered one after the other
     waits: bool = False  # for its turn, which whoever has it passes on
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be sent at once."""
+        return self.state == "pending" and not self.waits
+
 
 @dataclass(slots=True)  # not frozen, like all of which there is one for each delivery: that costs three times as much to make
 class Claim:

@@ -12,7 +12,7 @@ from ops.db import Connection, Engine, passes, sqlstate, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.admit import admit
-from pipeline.append import append
+from pipeline.append import append, open_batch
 from pipeline.errors import Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store import catalog, graves
@@ -31,6 +31,8 @@ from workers.report import Report
 from workers.watch import TooSlow, Watch
 
 log = structlog.get_logger()
+
+MOST_MADE = 100_000  # chains that are known to exist; of others it is asked first
 
 __all__ = ["Judged", "Stopped", "Writer"]
 
@@ -52,6 +54,7 @@ class Writer:
         self._watch = watch or Watch()
         self._rules: tuple[Catalog, int] = (EMPTY, 0)  # what messages are judged by, and its epoch: replaced as a whole
         self._subscribed: Subscriptions = {}
+        self._made: set[bytes] = set()  # keys of chains that are known to exist
         self._notices = Notices(engine)
         self._aside = ChainsAside(self._notices)
         self._examiner = Examiner()
@@ -61,7 +64,7 @@ class Writer:
         """Reads the catalog, so that the first messages are judged by it; without a database they are examined apart."""
         try:
             with transaction(self._engine) as conn:
-                self._refresh(conn)
+                self._refresh(conn, catalog.version(conn))
         except Exception as error:
             if not passes(error):
                 raise
@@ -157,7 +160,7 @@ class Writer:
             self._examiner.rest()
             return
         with transaction(self._engine) as conn:
-            self._refresh(conn)
+            self._refresh(conn, catalog.version(conn))
         rules, epoch = self._rules
         for number, judged in enumerate(batch):
             if judged.epoch != epoch or judged.is_open:
@@ -167,16 +170,20 @@ class Writer:
 
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
+        made, self._made = self._made, set()  # should this fail, it may be for a chain that is there no more
         with transaction(self._engine) as conn:
-            self._refresh(conn)
+            now = datetime.now(UTC)
+            opened = open_batch(conn, _events(batch), made)
+            self._refresh(conn, opened.version)
             if any(judged.epoch != self._rules[1] for judged in batch):
                 raise _Outdated
-            now = datetime.now(UTC)
             admitted, letters = self._sorted(conn, batch)
             appending = time.monotonic()
-            appended = append(conn, [event for events in admitted for event in events], self._subscribed, now)
+            appended = append(conn, [event for events in admitted for event in events], self._subscribed, now, opened)
             append_seconds = time.monotonic() - appending
             graves.bury(conn, letters, now)
+        made.update(entry.event.chain_key for entry in appended.entries)
+        self._made = made if len(made) <= MOST_MADE else set()
         report = Report(self._rules[0], time.monotonic() - began, append_seconds)
         report.batch([event for events in admitted for event in events], appended)
         report.letters(letters)
@@ -197,9 +204,9 @@ class Writer:
             return Judged(judged.message, judged.size, judged.epoch, refusal=rejected(error))
         return Judged(judged.message, judged.size, judged.epoch, events)
 
-    def _refresh(self, conn: Connection) -> None:
+    def _refresh(self, conn: Connection, version: int) -> None:
         before, epoch = self._rules
-        if catalog.version(conn) == before.version:
+        if version == before.version:
             return
         after = catalog.load(conn, self._vault.decrypt)
         self._subscribed = subscriptions(after)

@@ -5,6 +5,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.together import Asked
+
 # With the endpoints' ids, so that a relay need not survey all of them.
 NOTIFY = text("SELECT pg_notify('waxseal_due', said) FROM unnest(CAST(:said AS text[])) AS said")
 
@@ -18,9 +20,14 @@ MOST_NOTICES: Final = 10  # of one ringing; to survey all endpoints costs less t
 
 def ring(conn: Connection, endpoint_ids: Collection[int] = ()) -> None:
     """Says that something is due at these endpoints, or just anywhere."""
+    conn.execute(*ringing(endpoint_ids))
+
+
+def ringing(endpoint_ids: Collection[int]) -> Asked:
+    """What `ring` says."""
     ids = sorted(endpoint_ids)
     said = [",".join(map(str, ids[at : at + MOST_IDS])) for at in range(0, len(ids), MOST_IDS)]
-    conn.execute(NOTIFY, {"said": said if 0 < len(said) <= MOST_NOTICES else [""]})
+    return NOTIFY, {"said": said if 0 < len(said) <= MOST_NOTICES else [""]}
 
 
 def listen(conn: Connection) -> None:

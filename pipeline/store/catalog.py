@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from pipeline.store.endpoints import Decrypt, endpoint_of
+from pipeline.store.together import Asked
 from schemas.catalog import Catalog
 from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
 
@@ -28,6 +29,11 @@ ENDPOINTS = text("""
 def version(conn: Connection) -> int:
     """The catalog's version: higher after every change."""
     return int(conn.execute(VERSION).scalar_one())
+
+
+def asking_version() -> Asked:
+    """Asks for the same, together with other things."""
+    return VERSION, {}
 
 
 def load(conn: Connection, decrypt: Decrypt) -> Catalog:

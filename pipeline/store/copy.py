@@ -16,7 +16,7 @@ _INT4, _INT8, _LENGTH, _COUNT = Struct(">i"), Struct(">q"), Struct(">i"), Struct
 int4 = _INT4.pack
 int8 = _INT8.pack
 
-CHUNK = 1 << 20  # bytes handed to the connection at once
+CHUNK = 1 << 16  # bytes handed to the connection at once: Postgres works on them while the next are made
 
 
 def timestamp(moment: datetime) -> bytes:

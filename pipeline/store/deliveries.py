@@ -78,8 +78,8 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
     """Adds deliveries, due at once unless they wait for their turn, and wakes the relay when the transaction commits."""
     if planned:
         stamp = timestamp(now)
-        copy_encoded(conn, COPY_DELIVERIES, [_planned_row(each, stamp) for each in planned])
-        due = {each.endpoint_id for each in planned if each.state == "pending" and not each.waits}
+        copy_encoded(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
+        due = {each.endpoint_id for each in planned if each.is_due}
         if due:
             bell.ring(conn, due)
 

@@ -1,6 +1,6 @@
 """Statements on chains, entries and content."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 from pipeline.cloudevents import instant
 from pipeline.dedupe import Content
 from pipeline.store.copy import NULL, copy_encoded, field, microseconds, word
+from pipeline.store.together import Asked, together
 from schemas.entry import BrokenChain, Entry, Head
 
 # One look-up for the whole batch; one key column, so there is only one index to take.
@@ -97,38 +98,77 @@ def _fault(head: int, last: int | None) -> str:
 def make_chains(conn: Connection, subjects: Mapping[bytes, tuple[str, str]], random: bytes) -> None:
     """Makes sure that a chain exists for every key of `subjects` (key -> tenant, subject).
 
-    `random` holds 16 fresh bytes for each. Must come before `lock_heads` in a transaction.
+    `random` holds 16 fresh bytes for each. Must come before any head is locked in a transaction.
     """
     known = set(conn.execute(KNOWN_CHAINS, {"keys": uuids(subjects)}).scalars())
-    missing = [key for key in subjects if key not in known]
+    missing = {key: subject for key, subject in subjects.items() if key not in known}
     if missing:
-        made = {
-            "keys": uuids(missing),
-            "tenants": [subjects[key][0] for key in missing],
-            "subjects": [subjects[key][1] for key in missing],
-            "chain_ids": uuids(random[16 * n : 16 * n + 16] for n in range(len(missing))),
-        }
-        conn.execute(MAKE_CHAINS, made)
+        conn.execute(*_making(missing, random))
 
 
-def lock_heads(conn: Connection, keys: Collection[bytes]) -> dict[bytes, Head]:
-    """The heads of the chains `keys`, locked until the transaction ends."""
-    rows = conn.execute(LOCK_HEADS, {"keys": uuids(keys)})
+def lock_heads(
+    conn: Connection, keys: Collection[bytes], missing: Mapping[bytes, tuple[str, str]] | None = None, random: bytes = b""
+) -> dict[bytes, Head]:
+    """The heads of the chains `keys`, locked until the transaction ends. The chains that are `missing` are made before.
+
+    `random` holds 16 fresh bytes for each of those.
+    """
+    asked = [_making(missing, random)] if missing else []
+    return heads(together(conn, [*asked, locking(keys)])[-1])
+
+
+def locking(keys: Collection[bytes]) -> Asked:
+    """Asks for what `heads` reads."""
+    return LOCK_HEADS, {"keys": uuids(keys)}
+
+
+def heads(rows: Iterable[Sequence[Any]]) -> dict[bytes, Head]:
+    """The heads, by the keys of their chains."""
     return {key: Head(chain_id, seq, hash_) for key, chain_id, seq, hash_ in rows}
 
 
-def move_heads(conn: Connection, moved: Mapping[bytes, Head]) -> None:
+def knowing(fingerprints: Collection[bytes]) -> Asked:
+    """Asks which of `fingerprints` are in the ledger."""
+    return KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}
+
+
+def knowing_chains(keys: Collection[bytes]) -> Asked:
+    """Asks which of the chains `keys` there are, without locking them."""
+    return KNOWN_CHAINS, {"keys": uuids(keys)}
+
+
+def moving(moved: Mapping[bytes, Head]) -> Asked:
     """Writes the new ends of chains whose heads this transaction holds."""
-    heads = moved.values()
-    hashes = "{" + ",".join([f'"\\\\x{(head.hash or b"").hex()}"' for head in heads]) + "}"
-    seqs = "{" + ",".join([str(head.seq) for head in heads]) + "}"
-    conn.execute(MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes})
+    ends = moved.values()
+    hashes = "{" + ",".join([f'"\\\\x{(head.hash or b"").hex()}"' for head in ends]) + "}"
+    seqs = "{" + ",".join([str(head.seq) for head in ends]) + "}"
+    return MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes}
 
 
-def insert_entries(conn: Connection, entries: Sequence[Entry]) -> None:
-    """Adds entries and their content. Postgres checks each hash, link and number, and refuses a fork."""
-    copy_encoded(conn, COPY_ENTRIES, map(_entry_row, entries))
-    copy_encoded(conn, COPY_CONTENT, map(_content_row, entries))
+def _making(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Asked:
+    return MAKE_CHAINS, {
+        "keys": uuids(missing),
+        "tenants": [tenant for tenant, _ in missing.values()],
+        "subjects": [subject for _, subject in missing.values()],
+        "chain_ids": uuids(random[16 * n : 16 * n + 16] for n in range(len(missing))),
+    }
+
+
+def insert_entries(conn: Connection, entries: Iterable[Entry]) -> list[Entry]:
+    """Adds entries and their content; returns them. Postgres checks each hash, link and number, and refuses a fork.
+
+    Entries that are made as they are taken are made while Postgres has those before them in work.
+    """
+    inserted: list[Entry] = []
+    copy_encoded(conn, COPY_ENTRIES, _entry_rows(entries, inserted))
+    copy_encoded(conn, COPY_CONTENT, map(_content_row, inserted))
+    return inserted
+
+
+def _entry_rows(entries: Iterable[Entry], taken: list[Entry]) -> Iterator[bytes]:
+    for entry in entries:
+        taken.append(entry)
+        yield _entry_row(entry)
 
 
 # Whole rows at once: this is most of what is computed while heads are locked.
