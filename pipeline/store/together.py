@@ -1,10 +1,12 @@
 """Several statements in one round trip, where none needs the answer of the one before it."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -22,10 +24,24 @@ def together(conn: Connection, asked: Sequence[Asked]) -> list[list[tuple[Any, .
         conn.begin()  # as `execute` does; what is sent past it would not be committed
     driver = conn.connection.driver_connection
     assert driver is not None
-    driver._pipeline = _Packet(driver)  # noqa: SLF001 - what `pipeline` takes where there is one
-    with driver.pipeline():
+    with _packet(driver):
         cursors = [driver.execute(_compiled(statement), given) for statement, given in asked]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+@contextmanager
+def _packet(driver: psycopg.Connection[Any]) -> Iterator[None]:
+    """What is executed in the block is sent at its end, behind a BEGIN if need be, for which psycopg would wait by itself."""
+    commits = driver.autocommit
+    driver._pipeline = _Packet(driver)  # noqa: SLF001 - what `pipeline` takes where there is one
+    driver._autocommit = True  # noqa: SLF001 - BEGIN is ours
+    try:
+        with driver.pipeline():
+            if not commits and driver.info.transaction_status == TransactionStatus.IDLE:
+                driver.execute("BEGIN", prepare=False)
+            yield
+    finally:
+        driver._autocommit = commits  # noqa: SLF001
 
 
 class _Packet(psycopg.Pipeline):
