@@ -7,8 +7,11 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+# Begins the caller's transaction: what is sent past `Connection.execute` does not, and would not be committed.
+NOTHING = text("SELECT")
 
 Asked = tuple[TextClause, Mapping[str, Any]]
 
@@ -21,7 +24,7 @@ def together(conn: Connection, asked: Sequence[Asked]) -> list[list[tuple[Any, .
     Raises what the driver raises for the first that fails; none behind it is executed.
     """
     if not conn.in_transaction():
-        conn.begin()  # as `execute` does; what is sent past it would not be committed
+        conn.execute(NOTHING)
     driver = conn.connection.driver_connection
     assert driver is not None
     with _packet(driver):

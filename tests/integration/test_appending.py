@@ -5,19 +5,23 @@ import multiprocessing
 import os
 import random
 import threading
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from ops import answering
 from ops.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
 from pipeline.admit import admit
-from pipeline.append import Appended, append
+from pipeline.append import Appended, append, open_batch
 from pipeline.fanout import subscriptions
+from pipeline.store import few
 from pipeline.store.scan import Scope
 from pipeline.verify import verify
 from schemas.blob import LARGEST_INLINE, name
@@ -225,6 +229,61 @@ def test_a_late_commit_of_the_same_event_makes_the_second_writer_fail_and_then_f
     assert isinstance(outcome[1], Appended)
     assert (0, 1) == (len(outcome[1].entries), outcome[1].duplicates)
     assert [(0,)] == database.rows("SELECT seq FROM entry")
+
+
+def test_a_small_batch_on_known_chains_takes_two_round_trips_and_commit(database) -> None:
+    trips: list[str] = []
+
+    class Counted(answering.Connection):
+        def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+            def counted() -> Generator[Any, Any, Any]:
+                try:
+                    wanted = next(gen)
+                    trips.append("trip")
+                    while True:
+                        wanted = gen.send((yield wanted))
+                except StopIteration as end:
+                    return end.value
+
+            return super().wait(counted(), *args, **options)
+
+    engine = make_engine(database.worker_url, pool_size=1, connections=Counted)
+    record(engine, event("e-1"), event("e-2", "order-2"))
+    batch = [event("e-3"), event("e-4", "order-2")]
+    trips.clear()
+    with transaction(engine) as conn:
+        opened = open_batch(conn, batch, {each.chain_key for each in batch})
+        appended = append(conn, batch, subscriptions(CATALOG), NOW, opened)
+    engine.dispose()
+
+    assert (2, 2) == (len(appended.entries), appended.planned)
+    assert 3 == len(trips)
+
+
+def test_a_chain_that_was_known_and_is_not_there_is_made(database, engine) -> None:
+    with transaction(engine) as conn:
+        opened = open_batch(conn, [event("e-1")], {event("e-1").chain_key})
+        appended = append(conn, [event("e-1")], subscriptions(CATALOG), NOW, opened)
+
+    assert 1 == len(appended.entries)
+
+
+def test_few_entries_and_many_become_the_same_rows(database, engine) -> None:
+    def rows(subject: str) -> list[tuple]:
+        return database.rows(
+            "SELECT seq, convert_from(body, 'UTF8'), blob, source, type, time, endpoint_id, delivery.tenant, size, state,"
+            " created_at, next_attempt_at, ordered, entry.tenant FROM content JOIN entry USING (chain_id, seq)"
+            f" LEFT JOIN delivery USING (chain_id, seq) WHERE subject = '{subject}' ORDER BY seq"
+        )
+
+    types = ["order.paid", "other"]
+    many = few.MOST + 1
+    record(engine, *(event(f"m-{n}", "many", f"{n}".encode(), type=types[n % 2]) for n in range(many)))
+    for n in range(many):
+        record(engine, event(f"f-{n}", "few", f"{n}".encode(), type=types[n % 2]))
+
+    assert many == len(rows("many"))
+    assert rows("many") == rows("few")
 
 
 def test_a_rolled_back_batch_leaves_nothing_behind(database, engine) -> None:
