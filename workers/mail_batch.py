@@ -15,6 +15,7 @@ import structlog
 
 from ops import mail_metrics
 from ops.db import Connection, Engine, transaction
+from pipeline.mail.settle_pull import Done
 from pipeline.store import mail_folders, mail_items, mail_leases
 from pipeline.store.mail_items import Position
 from pipeline.store.mail_leases import Lease
@@ -62,19 +63,6 @@ class Budget:
         """Count what a pull brought."""
         self.mails -= len(pulled.mails)
         self.size -= sum(len(mail.raw) for mail in pulled.mails)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds.
-
-    `trouble`: why no folder could be read. One that cannot, where another can, is noted and no trouble.
-    """
-
-    mails: int
-    more: bool
-    trouble: str | None = None
-    wait: float | None = None
 
 
 class Batch:

@@ -8,8 +8,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeVar
+from datetime import UTC, datetime
+from typing import Final, TypeVar
 
 import structlog
 
@@ -18,26 +18,20 @@ from ops.db import Connection, Engine, passes, persist
 from ops.errors import OpsError
 from ops.pulse import Recent
 from ops.secrets import Vault
-from pipeline.backoff import JITTER
 from pipeline.errors import Unreadable
+from pipeline.mail import settle_pull
+from pipeline.mail.settle_pull import Done, Failed, Failure, HandedBack, Outcome, SetAside, Succeeded, Verdict
 from pipeline.store import mail_leases, mailboxes
 from pipeline.store.mail_leases import Lease
 from schemas.mailbox import Mailbox
-from workers.mail_batch import LEASE, Batch, Done, Fenced
+from workers.mail_batch import LEASE, Batch, Fenced
 from workers.mail_intake import MailIntake, Untaken
 from workers.mail_room import Room
 from workers.mail_sessions import Sessions
 from workers.mail_source import Away, Refused, SourceError, Throttled
 
-BACKOFF: Final = (30.0, 900.0)  # seconds after the first failure and the longest; doubled each time
-DOUBTS: Final = 3  # refusals without a reason, after which they are believed
-TELL: Final = 8  # failures in a row, about an hour, after which operators hear of it
-AGAIN: Final = 5.0  # seconds, after a fault of ours
-SLOW: Final = 20.0  # seconds for a batch, after which the mailbox is pulled beside the others
 LONGEST: Final = 900.0  # seconds for one batch, which even the largest mail over a slow line does not need
 STORE_SECONDS: Final = 10.0  # for a database that is away
-
-Outcome = Literal["done", "more", "busy", "away", "throttled", "refused", "fenced", "internal"]
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -99,33 +93,56 @@ class Puller:
 
         self._in(give_back)
 
-    def _pulled(self, lease: Lease, mailbox: Mailbox, now: datetime, *, going_on: bool) -> Outcome:
+    def _pulled(self, lease: Lease, mailbox: Mailbox, began: datetime, *, going_on: bool) -> Outcome:
         try:
             done = self._batch(lease, mailbox, going_on=going_on)
         except Fenced:
             return "fenced"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the mailbox from being pulled again
             return self._went_wrong(lease, mailbox, error)
-        return self._succeeded(lease, mailbox, done, now)
+        now = datetime.now(UTC)
+        verdict = settle_pull.after_batch(lease.failures, done, mailbox.poll, began, now, _random())
+        outcome = self._settle(lease, mailbox, verdict, now)
+        if isinstance(verdict, Succeeded):
+            level = _log.info if done.mails else _log.debug
+            level("mailbox_pulled", mailbox=mailbox.name, mails=done.mails, more=done.more)
+        return outcome
 
     def _went_wrong(self, lease: Lease, mailbox: Mailbox, error: Exception) -> Outcome:
-        if isinstance(error, Refused):
-            return self._refused(lease, mailbox, error)
-        if isinstance(error, Throttled):
-            return self._failed(lease, mailbox, error, "throttled", error.seconds)
-        if isinstance(error, SourceError):
-            return self._failed(lease, mailbox, error, "away")
-        if isinstance(error, Untaken) or passes(error):
-            return self._not_its_fault(lease, mailbox, error)
-        _log.error("pull_failed", mailbox=mailbox.name, exc_info=error)
-        return self._failed(lease, mailbox, error, "internal")
+        failure, now = _failure_of(error), datetime.now(UTC)
+        verdict = settle_pull.after_failure(lease.failures, failure, now, _random())
+        if isinstance(verdict, HandedBack):
+            return self._not_its_fault(lease, mailbox, verdict, failure.detail)
+        if failure.fault == "internal":
+            _log.error("pull_failed", mailbox=mailbox.name, exc_info=error)
+        return self._settle(lease, mailbox, verdict, now)
+
+    def _settle(self, lease: Lease, mailbox: Mailbox, verdict: Verdict, now: datetime) -> Outcome:
+        event = self._in(lambda conn: settle_pull.settle(conn, lease, verdict, now))
+        if isinstance(verdict, Failed):
+            about = {"outcome": verdict.outcome, "error": verdict.error, "failures": lease.failures + 1}
+            _log.warning("mailbox_failed", mailbox=mailbox.name, **about)
+        elif isinstance(verdict, SetAside) and event is not None:
+            mail_metrics.REAUTHORIZATIONS.labels(mailbox.kind).inc()
+            _log.error("mailbox_needs_reauthorization", mailbox=mailbox.name, error=verdict.error)
+        return verdict.outcome
+
+    def _not_its_fault(self, lease: Lease, mailbox: Mailbox, verdict: HandedBack, detail: str) -> Outcome:
+        _log.warning("pull_interrupted", mailbox=mailbox.name, error=detail)
+        try:
+            return self._settle(lease, mailbox, verdict, datetime.now(UTC))
+        except Exception as failure:
+            if not passes(failure):
+                raise
+            return verdict.outcome
 
     def _not_opened(self, lease: Lease, error: Exception) -> Outcome:
         """What is stored of it cannot be read here: it fails like any other, for operators to see."""
         now = datetime.now(UTC)
-        self._in(lambda conn: mail_leases.failed(conn, lease, str(error), now, now + timedelta(seconds=BACKOFF[1])))
-        _log.error("mailbox_not_opened", mailbox_id=lease.mailbox_id, error=str(error))
-        return "internal"
+        verdict = settle_pull.unreadable(str(error), now)
+        self._in(lambda conn: mail_leases.failed(conn, lease, verdict.error, now, verdict.next_pull))
+        _log.error("mailbox_not_opened", mailbox_id=lease.mailbox_id, error=verdict.error)
+        return verdict.outcome
 
     def _batch(self, lease: Lease, mailbox: Mailbox, *, going_on: bool) -> Done:
         """A kept session may have died of waiting: then once more with a new one."""
@@ -148,67 +165,6 @@ class Puller:
                     session.close()
                 return done
 
-    def _succeeded(self, lease: Lease, mailbox: Mailbox, done: Done, began: datetime) -> Outcome:
-        now = datetime.now(UTC)
-        slow = (now - began).total_seconds() > SLOW
-        next_ = now if done.more else now + timedelta(seconds=(mailbox.poll if done.wait is None else done.wait) * _jitter())
-        if done.trouble is not None and not done.more:
-            return self._failed(lease, mailbox, Away(done.trouble), "away", mailbox.poll)
-        self._in(lambda conn: mail_leases.succeeded(conn, lease, began, now, next_, enqueued=done.more and not slow, slow=slow))
-        level = _log.info if done.mails else _log.debug
-        level("mailbox_pulled", mailbox=mailbox.name, mails=done.mails, more=done.more)
-        if lease.failures >= TELL:
-            self._in(lambda conn: mailboxes.note(conn, mailbox.id, "mailbox_active", "it can be read again", now))
-        return "more" if done.more and not slow else "done"
-
-    def _failed(
-        self, lease: Lease, mailbox: Mailbox, error: Exception, outcome: Outcome, seconds: float | None = None
-    ) -> Outcome:
-        now = datetime.now(UTC)
-        first, longest = BACKOFF
-        own = min(first * 2.0 ** min(lease.failures, 32), longest)
-        next_ = now + timedelta(seconds=(own if seconds is None else max(seconds, 1.0)) * _jitter())
-        text = str(error) if isinstance(error, SourceError) else f"internal: {type(error).__name__}"
-
-        def write(conn: Connection) -> None:
-            failed = mail_leases.failed(conn, lease, text, now, next_)
-            if failed is not None and failed[0] == TELL:
-                since = f"{failed[1]:%Y-%m-%d %H:%M:%SZ}"
-                mailboxes.note(conn, mailbox.id, "mailbox_failing", f"nothing but failures since {since}: {text}", now)
-
-        self._in(write)
-        _log.warning("mailbox_failed", mailbox=mailbox.name, outcome=outcome, error=text, failures=lease.failures + 1)
-        return outcome
-
-    def _refused(self, lease: Lease, mailbox: Mailbox, error: Refused) -> Outcome:
-        """Nobody else has to wait for that: the mailbox is not pulled until somebody has authorised it anew."""
-        if not error.certain and lease.failures + 1 < DOUBTS:
-            return self._failed(lease, mailbox, error, "away")
-        now = datetime.now(UTC)
-
-        def write(conn: Connection) -> bool:
-            if mail_leases.failed(conn, lease, str(error), now, now) is None:
-                return False
-            moved = mailboxes.move_from(conn, mailbox.id, "active", "needs_reauthorization", now, str(error))
-            if moved:  # or else somebody has paused it meanwhile
-                mailboxes.note(conn, mailbox.id, "mailbox_needs_reauthorization", str(error), now)
-            return moved
-
-        if self._in(write):
-            mail_metrics.REAUTHORIZATIONS.labels(mailbox.kind).inc()
-            _log.error("mailbox_needs_reauthorization", mailbox=mailbox.name, error=str(error))
-        return "refused"
-
-    def _not_its_fault(self, lease: Lease, mailbox: Mailbox, error: Exception) -> Outcome:
-        _log.warning("pull_interrupted", mailbox=mailbox.name, error=str(getattr(error, "orig", None) or error)[:300])
-        next_ = datetime.now(UTC) + timedelta(seconds=AGAIN * _jitter())
-        try:
-            self._in(lambda conn: mail_leases.hand_back(conn, lease, next_))
-        except Exception as failure:
-            if not passes(failure):
-                raise
-        return "internal"
-
     def _in(self, work: Callable[[Connection], _Result]) -> _Result:
         result = persist(self._engine, STORE_SECONDS, work, lost=self._in_trouble)
         self.trouble.clear()
@@ -218,5 +174,18 @@ class Puller:
         self.trouble.note(f"Postgres: {type(error).__name__}")
 
 
-def _jitter() -> float:
-    return 1 + JITTER * random.random()  # noqa: S311 - spreads the pulls, guards nothing
+def _failure_of(error: Exception) -> Failure:
+    """What went wrong, in the words of the rules."""
+    if isinstance(error, Refused):
+        return Failure("refused", str(error), certain=error.certain)
+    if isinstance(error, Throttled):
+        return Failure("throttled", str(error), error.seconds)
+    if isinstance(error, SourceError):
+        return Failure("away", str(error))
+    if isinstance(error, Untaken) or passes(error):
+        return Failure("ours", str(getattr(error, "orig", None) or error)[:300])
+    return Failure("internal", f"internal: {type(error).__name__}")
+
+
+def _random() -> float:
+    return random.random()  # noqa: S311 - spreads the pulls, guards nothing

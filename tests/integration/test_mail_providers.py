@@ -13,13 +13,14 @@ from tests_mailboxes import mail
 from ops.apply import apply_file
 from ops.errors import OpsError
 from ops.settings import Settings
+from pipeline.mail.settle_pull import Outcome
 from pipeline.store import mail_items
 from schemas.mailbox import Mailbox, MailItem, RawMail
 from workers import mail_gmail, mail_graph
 from workers.mail_intake import MailIntake, described
 from workers.mail_oauth import Tokens
 from workers.mail_pace import Paces
-from workers.mail_puller import Outcome, Puller
+from workers.mail_puller import Puller
 from workers.mail_sessions import Sessions
 
 FILE = """\

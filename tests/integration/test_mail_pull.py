@@ -17,12 +17,13 @@ from ops import mailboxes as ops_mailboxes
 from ops.apply import apply_file
 from ops.db import transaction
 from ops.settings import Settings
+from pipeline.mail.settle_pull import DOUBTS, Outcome
 from pipeline.store import mail_items, mail_leases, mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
 from workers import mail_imap, mail_puller
 from workers.mail_batch import LEASE
 from workers.mail_intake import MailIntake, Untaken, described
-from workers.mail_puller import DOUBTS, Outcome, Puller
+from workers.mail_puller import Puller
 from workers.mail_sessions import Sessions, open_session
 from workers.mail_source import Away, Bounds, Refused, Session, Throttled
 

@@ -1,0 +1,175 @@
+"""What comes of one pull of a mailbox: when it is pulled next, what is held against it, and what operators hear.
+
+Pure rules, of what happened, the time, and a random number in [0, 1) that chooses the jitter; then `settle`, which writes.
+A fault of the mailbox makes it wait, longer from time to time; a refusal, once it is believed, until somebody authorises it
+anew. A fault of ours is not held against it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from sqlalchemy import Connection
+
+from pipeline.backoff import JITTER
+from pipeline.store import mail_leases, mailboxes
+from pipeline.store.mail_leases import Lease
+from pipeline.store.mailboxes import EventKind
+
+BACKOFF: Final = (30.0, 900.0)  # seconds after the first failure and the longest; doubled each time
+DOUBTS: Final = 3  # refusals without a reason, after which they are believed
+TELL: Final = 8  # failures in a row, about an hour, after which operators hear of it
+AGAIN: Final = 5.0  # seconds, after a fault of ours
+SLOW: Final = 20.0  # seconds for a batch, after which the mailbox is pulled beside the others
+
+_LEAST_WAIT: Final = 1.0  # seconds, whatever a server asks for
+_DOUBLINGS: Final = 32  # more would only overflow
+
+Outcome = Literal["done", "more", "busy", "away", "throttled", "refused", "fenced", "internal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds.
+
+    `trouble`: why no folder could be read. One that cannot, where another can, is noted and no trouble.
+    """
+
+    mails: int
+    more: bool
+    trouble: str | None = None
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a batch ended before its time. `ours`: the broker, or Postgres; `internal`: nobody foresaw it.
+
+    `seconds`: for how long the server wants to be left alone. `certain`: a refusal that gives its reason.
+    """
+
+    fault: Literal["away", "throttled", "refused", "ours", "internal"]
+    detail: str
+    seconds: float | None = None
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What operators are to hear of."""
+
+    kind: EventKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """It was read. `enqueued`: whoever pulled it asks for the next batch himself. `slow`: it is pulled beside the others."""
+
+    outcome: Literal["done", "more"]
+    began: datetime
+    next_pull: datetime
+    enqueued: bool
+    slow: bool
+    event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It could not be read, and is tried again at `next_pull`."""
+
+    outcome: Literal["away", "throttled", "internal"]
+    error: str
+    next_pull: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """It refuses its credentials: it is not pulled until somebody has authorised it anew."""
+
+    error: str
+    outcome: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """Nothing is known of it that was not known before."""
+
+    next_pull: datetime
+    outcome: Literal["internal"] = "internal"
+
+
+Verdict = Succeeded | Failed | SetAside | HandedBack
+
+
+def after_batch(failures: int, done: Done, poll: float, began: datetime, now: datetime, random: float) -> Verdict:
+    """The verdict on a batch that began at `began`, after `failures` in a row; `poll` is the mailbox's, in seconds."""
+    if done.trouble is not None and not done.more:
+        return after_failure(failures, Failure("away", done.trouble, poll), now, random)
+    slow = (now - began).total_seconds() > SLOW
+    next_pull = now if done.more else _later(now, poll if done.wait is None else done.wait, random)
+    event = Event("mailbox_active", "it can be read again") if failures >= TELL else None
+    going_on = done.more and not slow
+    return Succeeded("more" if going_on else "done", began, next_pull, going_on, slow, event)
+
+
+def after_failure(failures: int, failure: Failure, now: datetime, random: float) -> Verdict:
+    """The verdict on a batch that failed, after `failures` in a row before it."""
+    if failure.fault == "ours":
+        return HandedBack(_later(now, AGAIN, random))
+    if failure.fault != "refused":
+        return Failed(failure.fault, failure.detail, _later(now, _wait(failures, failure.seconds), random))
+    if failure.certain or failures + 1 >= DOUBTS:
+        return SetAside(failure.detail)
+    return Failed("away", failure.detail, _later(now, _wait(failures, None), random))
+
+
+def unreadable(detail: str, now: datetime) -> Failed:
+    """The verdict on a mailbox whose settings cannot be read here: only somebody who stores them anew can help."""
+    return Failed("internal", detail, now + timedelta(seconds=BACKOFF[1]))
+
+
+def news_of(failures: int, since: datetime, error: str) -> Event | None:
+    """What operators hear after so many failures in a row: of one row of them once."""
+    if failures != TELL:
+        return None
+    return Event("mailbox_failing", f"nothing but failures since {since:%Y-%m-%d %H:%M:%SZ}: {error}")
+
+
+def settle(conn: Connection, lease: Lease, verdict: Verdict, now: datetime) -> Event | None:
+    """Gives the lease back with the verdict, and records the event of it; returns that event.
+
+    Runs in the caller's transaction. Where the lease was lost meanwhile, nothing of a failure is written.
+    """
+    event = _written(conn, lease, verdict, now)
+    if event is not None:
+        mailboxes.note(conn, lease.mailbox_id, event.kind, event.detail, now)
+    return event
+
+
+def _written(conn: Connection, lease: Lease, verdict: Verdict, now: datetime) -> Event | None:
+    if isinstance(verdict, HandedBack):
+        mail_leases.hand_back(conn, lease, verdict.next_pull)
+        return None
+    if isinstance(verdict, Succeeded):
+        ended = {"enqueued": verdict.enqueued, "slow": verdict.slow}
+        mail_leases.succeeded(conn, lease, verdict.began, now, verdict.next_pull, **ended)
+        return verdict.event
+    next_pull = now if isinstance(verdict, SetAside) else verdict.next_pull
+    failing = mail_leases.failed(conn, lease, verdict.error, now, next_pull)
+    if failing is None:
+        return None
+    if isinstance(verdict, Failed):
+        return news_of(*failing, verdict.error)
+    moved = mailboxes.move_from(conn, lease.mailbox_id, "active", "needs_reauthorization", now, verdict.error)
+    return Event("mailbox_needs_reauthorization", verdict.error) if moved else None  # or else somebody has paused it
+
+
+def _wait(failures: int, asked: float | None) -> float:
+    """Seconds without jitter: what the server asks for, or else longer from failure to failure."""
+    first, longest = BACKOFF
+    return min(first * 2.0 ** min(failures, _DOUBLINGS), longest) if asked is None else max(asked, _LEAST_WAIT)
+
+
+def _later(now: datetime, seconds: float, random: float) -> datetime:
+    return now + timedelta(seconds=seconds * (1 + JITTER * random))
