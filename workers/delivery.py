@@ -6,8 +6,6 @@ process die then, the lease brings the delivery back, instead of the message.
 """
 
 import asyncio
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,12 +17,10 @@ import dramatiq
 import structlog
 import uvloop
 
-from ops import garbage, health, metrics, pulse
-from ops import log as logs
+from ops import metrics
 from ops.blobs import Blobs, open_blobs
-from ops.db import make_engine
 from ops.secrets import Vault
-from ops.settings import Settings, require
+from ops.settings import Settings
 from pipeline.breaker import BreakerPolicy
 from workers.broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
 from workers.catalog import CatalogWatch
@@ -32,6 +28,7 @@ from workers.delivery_store import DeliveryStore
 from workers.dispatcher import Dispatcher
 from workers.hands import Batch
 from workers.leases import lease_end
+from workers.process import Process
 from workers.pulse import of_rabbitmq
 from workers.senders import Senders
 from workers.sending import Terms, terms_of
@@ -118,47 +115,28 @@ class DeliveryLoop:
 
 def run(settings: Settings) -> int:
     """Run one deliver process until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "amqp_url", "keys")
-    logs.configure(settings.log, settings.log_level, "deliver")
-    hush_pika()
-    sys.setswitchinterval(THREAD_TURN)
-    garbage.calm()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=5)
-    catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-    quick = make_engine(settings.database_url, pool_size=1, keep_plans=True)
-    store = DeliveryStore(engine, settings.lease, breaker_policy(settings), quick=quick)
-    blobs = open_blobs(settings, BLOB_SECONDS)
-    delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
-    worker = _worker(settings, delivery_loop)
-    database, broker = pulse.of_postgres(settings), of_rabbitmq(settings, "deliver")
-    checks = {
-        "catalog": catalog.ready,
-        "database": database.with_work(store.trouble.fault),
-        "broker": broker.with_work(lambda: _fault_of(worker)),
-    }
-    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
-    _log.info("started", metrics_port=server.port)
-    try:
+    with Process(settings, "deliver", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+        hush_pika()
+        engine = process.engine(5)
+        catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
+        quick = process.engine(1, keep_plans=True)
+        store = DeliveryStore(engine, settings.lease, breaker_policy(settings), quick=quick)
+        blobs = open_blobs(settings, BLOB_SECONDS)
+        delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
+        worker = _worker(settings, delivery_loop)
+        broker = process.closing(of_rabbitmq(settings, "deliver")).with_work(lambda: _fault_of(worker))
+        database = process.database(store.trouble.fault)
+        beat = process.serve({"catalog": catalog.ready, "database": database, "broker": broker})
+        process.at_end(catalog.stop)
         catalog.start()
-        delivery_loop.open(server.beat)
-        while not catalog.wait(0.2) and not stop.is_set():
+        delivery_loop.open(beat)
+        while not catalog.wait(0.2) and not process.stop.is_set():
             pass
         worker.start()
-        stop.wait()
+        process.stop.wait()
         worker.stop(WORKER_STOP_MS)
         delivery_loop.close()
-    finally:
-        catalog.stop()
-        server.close()
-        database.close()
-        broker.close()
-        quick.dispose()
-        engine.dispose()
-    _log.info("stopped")
-    return 0
+    return process.status
 
 
 def breaker_policy(settings: Settings) -> BreakerPolicy:

@@ -6,8 +6,6 @@ If the process dies, everything not acked is redelivered; what was committed by 
 
 import queue
 import random
-import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -21,16 +19,15 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
-from ops import garbage, health, metrics, pulse
-from ops import log as logs
+from ops import metrics
 from ops.blobs import open_blobs
-from ops.db import make_engine
 from ops.give_way import GiveWay
 from ops.secrets import Vault
-from ops.settings import Settings, require
+from ops.settings import Settings
 from schemas.message import FIRST_USER, Message
 from workers import fields
 from workers.inbox_consumer import InboxConsumer
+from workers.process import Process
 from workers.pulse import of_rabbitmq
 from workers.watch import Watch
 from workers.writer import Judged, Stopped, Writer
@@ -229,32 +226,16 @@ def _nothing() -> None:
 
 def run(settings: Settings) -> int:
     """Runs one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "amqp_url", "keys")
-    logs.configure(settings.log, settings.log_level, "ingest")
-    sys.setswitchinterval(THREAD_TURN)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    give_way = GiveWay()
-    engine = make_engine(settings.database_url, pool_size=2, connections=give_way.connections)
-    watch = Watch()
-    writer = Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set, watch)
-    ingest = Ingest(settings, writer, stop, give_way, watch)
-    database, broker = pulse.of_postgres(settings), of_rabbitmq(settings, "ingest")
-    checks = {"broker": broker.with_work(lambda: ingest.trouble), "database": database.with_work(lambda: writer.trouble)}
-    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
-    log.info("started", metrics_port=server.port)
-    garbage.calm()
-    try:
+    with Process(settings, "ingest", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+        give_way = GiveWay()
+        engine = process.engine(2, connections=give_way.connections)
+        watch, stop = Watch(), process.stop
+        writer = process.closing(Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set, watch))
+        ingest = Ingest(settings, writer, stop, give_way, watch)
+        broker = process.closing(of_rabbitmq(settings, "ingest")).with_work(lambda: ingest.trouble)
+        beat = process.serve({"broker": broker, "database": process.database(lambda: writer.trouble)})
         writer.load()
         give_way.done()
         watch.install()
-        ingest.run(server.beat)
-    finally:
-        server.close()
-        database.close()
-        broker.close()
-        writer.close()
-        engine.dispose()
-    log.info("stopped")
-    return 0
+        ingest.run(beat)
+    return process.status

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -11,20 +10,18 @@ from urllib.parse import unquote
 
 import structlog
 
-from ops import garbage
-from ops import log as logs
 from ops.blobs import Blobs, open_blobs
-from ops.db import make_engine
 from ops.probes import Answer as Report
 from ops.probes import Heart, Readiness, metrics
 from ops.secrets import Vault
-from ops.settings import Settings, require
+from ops.settings import Settings
 from workers.catalog import CatalogWatch
 from workers.clients import MOST
 from workers.incoming import Handler, Incoming
 from workers.intake import BLOB_SECONDS, Intake
 from workers.listener import Bounds, Listener
 from workers.problems import Answer, Problem, internal
+from workers.process import Process
 from workers.protocol import Route
 from workers.publisher import Publisher
 
@@ -103,31 +100,25 @@ class _Probe:
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "amqp_url", "keys")
-    logs.configure(settings.log, settings.log_level, "ingress")
-    _allow_files()
-    engine = make_engine(settings.database_url, pool_size=1)
-    catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-    publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
-    blobs = open_blobs(settings, BLOB_SECONDS)
-    route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
-    bounds = Bounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
-    listener = Listener(route, settings.ingress_host, settings.ingress_port, bounds)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: listener.stop())  # until its event loop has handlers of its own
-    catalog.start()
-    garbage.calm()
-    _log.info("started", host=settings.ingress_host, port=settings.ingress_port)
-    try:
-        listener.run(publisher.start, publisher.close)
-    except OSError as error:
-        _log.error("cannot_listen", host=settings.ingress_host, port=settings.ingress_port, error=str(error))
-        return 1
-    finally:
-        catalog.stop()
-        engine.dispose()
-    _log.info("stopped")
-    return 0
+    host, port = settings.ingress_host, settings.ingress_port
+    with Process(settings, "ingress", "database_url", "amqp_url", "keys") as process:
+        _allow_files()
+        catalog = CatalogWatch(process.engine(1), Vault(settings.fernet_keys()))
+        publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
+        blobs = open_blobs(settings, BLOB_SECONDS)
+        route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
+        bounds = Bounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
+        listener = Listener(route, host, port, bounds)
+        process.at_signal(listener.stop)  # until its event loop has handlers of its own
+        process.at_end(catalog.stop)
+        catalog.start()
+        process.started(host=host, port=port)
+        try:
+            listener.run(publisher.start, publisher.close)
+        except OSError as error:
+            _log.error("cannot_listen", host=host, port=port, error=str(error))
+            process.status = 1
+    return process.status
 
 
 def _allow_files() -> None:

@@ -8,9 +8,7 @@ or while it is away, is read when it is due: a bell that is not rung costs minut
 import random
 import resource
 import selectors
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,17 +20,17 @@ from typing import Final
 
 import structlog
 
-from ops import garbage, health, mail_metrics, pulse
-from ops import log as logs
-from ops.db import Engine, make_engine, passes, transaction
+from ops import mail_metrics
+from ops.db import Engine, passes, transaction
 from ops.secrets import Vault
-from ops.settings import Settings, require
+from ops.settings import Settings
 from pipeline.store import mail_leases, mail_overview, mailboxes
 from schemas.mailbox import Mailbox
 from workers.imap_connection import Connection, Denied, connect
 from workers.mail_choice import Choice, Key
 from workers.mail_oauth import Tokens
 from workers.mail_source import CONNECT_SECONDS, NoFolder, SourceError, Throttled, Token
+from workers.process import Process
 
 RENEW: Final = 25 * 60.0  # seconds for which one IDLE lasts: servers hang up after 30 minutes, some a minute before
 SURVEY: Final = 2.0  # seconds between two looks at which mailboxes there are
@@ -225,23 +223,15 @@ def _most_files() -> int:
 
 def run(settings: Settings) -> int:
     """Run the mail-idle process until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "keys")
-    logs.configure(settings.log, settings.log_level, "mail-idle")
-    garbage.calm()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=THREADS + 2)
-    vault = Vault(settings.fernet_keys())
-    idler = Idler(engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, _most_files() - SPARE_FILES))
-    trouble: dict[str, str | None] = {"database": "not connected yet"}
-    database = pulse.of_postgres(settings)
-    checks: Mapping[str, Callable[[], str | None]] = {"database": database.with_work(lambda: trouble["database"])}
-    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
-    _log.info("started", metrics_port=server.port)
-    try:
-        while not stop.is_set():
-            server.beat()
+    with Process(settings, "mail-idle", "database_url", "keys") as process:
+        engine = process.engine(THREADS + 2)
+        vault = Vault(settings.fernet_keys())
+        idler = Idler(engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, _most_files() - SPARE_FILES))
+        trouble: dict[str, str | None] = {"database": "not connected yet"}
+        beat = process.serve({"database": process.database(lambda: trouble["database"])})
+        process.closing(idler)
+        while not process.stop.is_set():
+            beat()
             try:
                 idler.turn()
                 trouble["database"] = None
@@ -249,11 +239,5 @@ def run(settings: Settings) -> int:
                 if not passes(error):
                     raise
                 trouble["database"] = f"Postgres: {type(error).__name__}"
-                stop.wait(SURVEY)
-    finally:
-        idler.close()
-        server.close()
-        database.close()
-        engine.dispose()
-    _log.info("stopped")
-    return 0
+                process.stop.wait(SURVEY)
+    return process.status

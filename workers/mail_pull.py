@@ -7,10 +7,7 @@ their own, so that however many hang, the others do not wait for them.
 
 import logging
 import os
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,18 +19,18 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from ops import garbage, health, metrics, pulse
-from ops import log as logs
+from ops import metrics
 from ops.blobs import open_blobs
 from ops.db import Engine, make_engine, transaction
 from ops.secrets import Vault
-from ops.settings import Settings, require
+from ops.settings import Settings
 from pipeline.store import mail_leases
 from workers.broker import MAIL_QUEUES, hush_pika, make_broker
 from workers.mail_intake import MailIntake
 from workers.mail_oauth import Tokens
 from workers.mail_puller import Puller
 from workers.mail_sessions import Sessions
+from workers.process import Process
 from workers.publisher_thread import PublisherThread
 
 POOL: Final = "mail-pull"
@@ -94,30 +91,16 @@ class Asking:
 
 def run(settings: Settings) -> int:
     """Run one mail-pull process until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "amqp_url", "keys")
-    logs.configure(settings.log, settings.log_level, "mail-pull")
-    hush_pika()
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # two lines for each look
-    sys.setswitchinterval(THREAD_TURN)
-    garbage.calm()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    pulling = Pulling(settings)
-    database = pulse.of_postgres(settings)
-    checks = {"database": database.with_work(pulling.database), "broker": pulling.broker}
-    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
-    _log.info("started", metrics_port=server.port)
-    try:
-        pulling.start(server.beat)
-        stop.wait()
+    with Process(settings, "mail-pull", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+        hush_pika()
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # two lines for each look
+        pulling = Pulling(settings)
+        beat = process.serve({"database": process.database(pulling.database), "broker": pulling.broker})
+        process.closing(pulling)
+        pulling.start(beat)
+        process.stop.wait()
         pulling.stop()
-    finally:
-        pulling.close()
-        server.close()
-        database.close()
-    _log.info("stopped")
-    return 0
+    return process.status
 
 
 class Pulling:

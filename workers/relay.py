@@ -9,8 +9,6 @@ dies is claimed again when the lease ends; what it cannot publish it hands back.
 """
 
 import random
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,15 +19,14 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ops import garbage, health, pulse
-from ops import log as logs
-from ops.db import Connection, Engine, alone, make_engine, passes, transaction
-from ops.settings import Settings, require
+from ops.db import Connection, Engine, alone, passes, transaction
+from ops.settings import Settings
 from pipeline.claim import Lease, Outlook, Round, claim_from, look
 from pipeline.store import bell, claims, deliveries
 from schemas.delivery import Claim
 from workers.agenda import Agenda
 from workers.broker import DELIVER_TOPOLOGY, envelope, hush_pika
+from workers.process import Process
 from workers.publisher_thread import PublisherThread
 from workers.sweeps import Sweeps
 from workers.upkeep import Upkeep
@@ -199,36 +196,19 @@ def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
 
 def run(settings: Settings) -> int:
     """Run one relay until SIGTERM or SIGINT. Returns the exit status."""
-    require(settings, "database_url", "amqp_url")
-    logs.configure(settings.log, settings.log_level, "relay")
-    hush_pika()
-    sys.setswitchinterval(THREAD_TURN)
-    garbage.calm()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    engine = make_engine(settings.database_url, pool_size=IN_FLIGHT + 3)
-    publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
-    quick = make_engine(settings.database_url, pool_size=1, keep_plans=True)
-    relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
-    rounds = Rounds(relay, Bell(engine), stop)
-    database = pulse.of_postgres(settings)
-    checks = {"database": database.with_work(lambda: rounds.trouble), "broker": publisher.trouble}
-    server = health.serve(settings.metrics_host, settings.metrics_port, checks)
-    _log.info("started", metrics_port=server.port)
-    upkeep = Upkeep(settings, engine)
-    try:
-        rounds.run(server.beat)
-    finally:
-        upkeep.close()
-        publisher.close()
-        relay.close()
-        server.close()
-        database.close()
-        quick.dispose()
-        engine.dispose()
-    _log.info("stopped")
-    return 0
+    with Process(settings, "relay", "database_url", "amqp_url", thread_turn=THREAD_TURN) as process:
+        hush_pika()
+        engine = process.engine(IN_FLIGHT + 3)
+        publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
+        quick = process.engine(1, keep_plans=True)
+        relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
+        rounds = Rounds(relay, Bell(engine), process.stop)
+        beat = process.serve({"database": process.database(lambda: rounds.trouble), "broker": publisher.trouble})
+        process.closing(relay)  # after the publisher, so that it is quick
+        process.closing(publisher)
+        process.closing(Upkeep(settings, engine))
+        rounds.run(beat)
+    return process.status
 
 
 class Rounds:

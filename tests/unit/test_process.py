@@ -1,0 +1,86 @@
+import signal
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from ops import garbage, log
+from ops.settings import Misconfigured, Settings
+from workers.process import Process
+
+SETTINGS = Settings(database_url="postgresql://waxseal@127.0.0.1:1/waxseal")
+
+
+class Thing:
+    def __init__(self, name: str, closed: list[str]) -> None:
+        self._name = name
+        self._closed = closed
+
+    def close(self) -> None:
+        self._closed.append(self._name)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the signals, the logs and the garbage of the tests' own process as they are."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(log, "configure", lambda *_: None)
+    monkeypatch.setattr(garbage, "calm", lambda: None)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_what_was_opened_is_closed_in_reverse_order() -> None:
+    closed: list[str] = []
+    with capture_logs() as logs, Process(SETTINGS, "relay", "database_url") as process:
+        process.closing(Thing("first", closed))
+        process.at_end(lambda: closed.append("second"))
+        process.closing(Thing("third", closed))
+        process.started(metrics_port=1)
+
+    assert ["third", "second", "first"] == closed
+    assert ["started", "stopped"] == [each["event"] for each in logs]
+    assert 0 == process.status
+
+
+def test_what_was_opened_is_closed_when_the_work_fails_or_one_of_them_does() -> None:
+    closed: list[str] = []
+    with capture_logs() as logs, pytest.raises(RuntimeError, match="the work"), Process(SETTINGS, "relay") as process:
+        process.closing(Thing("first", closed))
+        process.closing(Thing("second", closed))
+        raise RuntimeError("the work")
+    with pytest.raises(ZeroDivisionError), Process(SETTINGS, "relay") as process:
+        process.closing(Thing("third", closed))
+        process.at_end(lambda: 1 // 0)
+
+    assert ["second", "first", "third"] == closed
+    assert [] == logs
+
+
+def test_a_process_without_a_setting_that_it_needs_sets_up_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with pytest.raises(Misconfigured, match="WAXSEAL_AMQP_URL"):
+        Process(SETTINGS, "relay", "database_url", "amqp_url")
+    assert before == signal.getsignal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_work_however_early_it_comes(number: signal.Signals) -> None:
+    calls: list[str] = []
+    with Process(SETTINGS, "relay") as process:
+        process.at_signal(lambda: calls.append("early"))
+        assert not process.stop.is_set()
+        signal.raise_signal(number)
+        process.at_signal(lambda: calls.append("late"))
+
+        assert process.stop.is_set()
+        assert ["early", "late"] == calls
+
+
+def test_a_process_that_failed_does_not_say_that_it_was_stopped() -> None:
+    with capture_logs() as logs, Process(SETTINGS, "relay") as process:
+        process.status = 1
+
+    assert [] == logs
