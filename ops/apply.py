@@ -22,6 +22,7 @@ from pipeline.endpoints import begin_anew
 from pipeline.store import aside, catalog, configure, mail_items, mailboxes, missed
 from pipeline.store.endpoints import settings_of
 from schemas.blob import LARGEST
+from schemas.config.transports import TRANSPORTS
 from schemas.endpoint import Endpoint
 from schemas.mailbox import DELIVER_BACKFILL, EVERY_FOLDER, Mailbox
 from schemas.source import Source
@@ -122,7 +123,7 @@ def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
     """Gives every endpoint whose deliveries are signed, and that has no secret, one of its own."""
     generated = {}
     for index, change in enumerate(changes):
-        if isinstance(change.after, Endpoint) and change.after.transport == "http" and not change.after.secrets:
+        if isinstance(change.after, Endpoint) and not change.after.secrets and TRANSPORTS[change.after.transport].signed:
             secret = "whsec_" + base64.b64encode(os.urandom(_KEY_BYTES)).decode()
             generated[change.title] = secret
             changes[index] = replace(change, after=replace(change.after, secrets=(secret,)))

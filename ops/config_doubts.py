@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
-from urllib.parse import urlsplit
 
 from ops.yaml import Location
 from pipeline.addresses import Network, refused_host
@@ -30,10 +29,9 @@ def doubts(config: ConfigFile, allowed: Sequence[Network], *, by_proxy: bool = F
     """Filters on attributes that nothing sets, and addresses that nothing may be sent to. `by_proxy`: a proxy judges those."""
     for index, endpoint in enumerate(config.endpoints):
         yield from _of_filter(index, endpoint, _set_by(config, endpoint.tenant))
-        if endpoint.url is not None and not by_proxy:
-            yield from _of_host(("endpoints", index, "url"), urlsplit(endpoint.url).hostname or "", allowed)
-        if endpoint.smtp is not None:
-            yield from _of_host(("endpoints", index, "smtp", "host"), endpoint.smtp.host, allowed)
+        transport = endpoint.reached_by
+        for at, host in () if transport.proxied and by_proxy else transport.dials(endpoint.place):
+            yield from _of_host(("endpoints", index, transport.key, *at), host, allowed)
     for index, mailbox in enumerate(config.mailboxes):
         yield from _of_host(("mailboxes", index, "host"), mailbox.host or "", allowed)
 

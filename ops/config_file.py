@@ -19,7 +19,8 @@ from pipeline.addresses import Network
 from pipeline.filters import compile_filter, names_in, why_no_name
 from pipeline.rules import check_rule
 from pipeline.template import check_template
-from schemas.config_endpoint import AmqpSpec, EndpointSpec, SmtpSpec
+from schemas.config.transports import TRANSPORTS
+from schemas.config_endpoint import EndpointSpec
 from schemas.config_file import ConfigFile, SourceSpec, TenantSpec
 from schemas.config_mailbox import MailboxSpec, OAuthSpec
 from schemas.config_values import Checks
@@ -31,7 +32,8 @@ _ITEMS: Final[Mapping[str, type[BaseModel]]] = {
     "endpoints": EndpointSpec,
     "mailboxes": MailboxSpec,
 }
-_PARTS: Final[Mapping[str, type[BaseModel]]] = {**_ITEMS, "smtp": SmtpSpec, "amqp": AmqpSpec, "oauth": OAuthSpec}
+_TARGETS: Final = {each.key: each.form for each in TRANSPORTS.values() if each.target is not None}
+_PARTS: Final[Mapping[str, type[BaseModel]]] = {**_ITEMS, **_TARGETS, "oauth": OAuthSpec}
 _EXPECTED: Final = {
     "string_type": "must be text; put it in quotes",
     "list_type": "must be a list",

@@ -103,7 +103,7 @@ def _source(spec: SourceSpec, before: Source | None) -> Change:
 
 def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> Change:
     settings = spec.terms()
-    signed = spec.transport == "http"
+    signed = spec.reached_by.signed
     secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before and signed else ()
     after = spec.endpoint(before.id if before else 0, secrets)
     if before is None or before.state == "removed":
@@ -144,7 +144,7 @@ def _action(before: object, details: tuple[str, ...]) -> Action:
 
 
 def _place(endpoint: Endpoint) -> tuple[Any, ...]:
-    return endpoint.url, endpoint.amqp, endpoint.smtp
+    return endpoint.url, endpoint.target
 
 
 def _changes(before: Any, after: Any, of: str = "") -> Iterator[str]:
@@ -155,8 +155,9 @@ def _changes(before: Any, after: Any, of: str = "") -> Iterator[str]:
             continue
         if not each.repr:
             yield f"{of}{each.name} changed"
-        elif is_dataclass(old) and is_dataclass(new):
-            yield from _changes(old, new, f"{each.name}.")
+        elif is_dataclass(old) and type(old) is type(new):
+            part = after.transport if isinstance(after, Endpoint) else each.name  # a target is called as in the file
+            yield from _changes(old, new, f"{part}.")
         elif not is_dataclass(old) and not is_dataclass(new):  # or else the transport says it
             yield f"{of}{each.name}: {_shown(old)} -> {_shown(new)}"
 

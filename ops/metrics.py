@@ -25,6 +25,7 @@ from ops.metric_kinds import (
     observe_all,
 )
 from pipeline.errors import Rejected
+from schemas.config import transports
 from schemas.deadletter import Stage
 from schemas.health import Breaker
 from schemas.mailbox import MAIL_KINDS
@@ -33,7 +34,7 @@ from schemas.source import KINDS
 # The last member of each set takes whatever is not in it.
 SOURCES = (*KINDS, *MAIL_KINDS, "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
-TRANSPORTS = ("http", "amqp", "smtp", "other")
+TRANSPORTS = (*transports.TRANSPORTS, "other")
 HARMFUL = ("too_slow", "crashed", "poison", "chain_broken")
 REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", *HARMFUL, "other")
 STATUSES = ("200", "202", "400", "401", "404", "405", "408", "411", "413", "415", "429", "431", "501", "503", "500")

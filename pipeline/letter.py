@@ -7,8 +7,8 @@ from email.utils import format_datetime, parseaddr
 
 from pipeline.signing import webhook_id
 from pipeline.template import MAX_SUBJECT
+from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Delivery
-from schemas.endpoint import SmtpTarget
 
 #: Seven bits, so that every server takes it.
 _POLICY = SMTP.clone(cte_type="7bit")

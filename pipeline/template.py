@@ -6,7 +6,7 @@ runs in a process of its own (`workers.rendering`).
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from jinja2 import ChainableUndefined, Template, TemplateError
@@ -14,7 +14,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.signing import described
 from schemas.delivery import Delivery
-from schemas.endpoint import SmtpTarget
+
+if TYPE_CHECKING:  # its module reads configuration, which the process that renders is to be without
+    from schemas.config.smtp_target import SmtpTarget
 
 MAX_TEXT: Final = 1024 * 1024  # characters that a template may make
 MAX_SUBJECT: Final = 250  # characters; the rest is cut off
@@ -32,7 +34,7 @@ class Unrenderable(ValueError):
     """The templates make no mail of this event."""
 
 
-def order(target: SmtpTarget, delivery: Delivery) -> dict[str, Any]:
+def order(target: "SmtpTarget", delivery: Delivery) -> dict[str, Any]:
     """What `render` is given: the templates and what they see, as JSON can hold it."""
     text = _text(delivery.body)
     return {

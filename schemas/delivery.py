@@ -5,8 +5,6 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from schemas.endpoint import Transport
-
 #: What an answer asks for in its `webhook-delivery` header: no more events, or no more tries of this one.
 Wish = Literal["disable", "abort"]
 
@@ -103,4 +101,4 @@ class Tried:
 
     delivery: Delivery
     settlement: Settlement
-    transport: Transport = "http"
+    transport: str = "http"

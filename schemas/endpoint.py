@@ -12,45 +12,19 @@ MINUTE, HOUR = 60, 3600
 DEFAULT_RETRY = (5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
 DEFAULT_TIMEOUT = 15.0  # seconds, over the whole exchange
 DEFAULT_MAX_IN_FLIGHT = 20
-DEFAULT_EXCHANGE = "waxseal.events"
-DEFAULT_ROUTING_KEY = "{tenant}.{type}"
-DEFAULT_SUBJECT = "{{ event.type }}: {{ event.subject }}"
 
-
-Transport = Literal["http", "amqp", "smtp"]
 #: What of a mail is sent: its raw bytes, or what is read out of them. Anything else is always sent as it was received.
 Body = Literal["raw", "document"]
-
-
-@dataclass(frozen=True, slots=True)
-class AmqpTarget:
-    """Where an `amqp` endpoint publishes; `{tenant}`, `{type}`, `{source}` and `{subject}` in the routing key are filled in."""
-
-    exchange: str = DEFAULT_EXCHANGE
-    routing_key: str = DEFAULT_ROUTING_KEY
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpTarget:
-    """Whom an `smtp` endpoint writes to, and through which server. `subject` and `text` are Jinja2 templates, sandboxed."""
-
-    to: tuple[str, ...]
-    sender: str
-    host: str
-    port: int = 587
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    subject: str = DEFAULT_SUBJECT
-    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A configured endpoint with its subscription. `secrets` are in the clear here and never in a repr.
 
-    `url` is empty unless `transport` is http. `filter` is one CloudEvents filter expression, None for every event of the
-    tenant. `retry` holds the seconds between tries, so there are len(retry) + 1 tries.
+    `transport` is the name of one of `schemas.config.transports`. `url` is empty unless that is http; for any other, `target`
+    says where it is, in the transport's own form, or is None where this version does not know the transport. `filter` is one
+    CloudEvents filter expression, None for every event of the tenant. `retry` holds the seconds between tries, so there are
+    len(retry) + 1 tries.
     """
 
     id: int
@@ -63,9 +37,8 @@ class Endpoint:
     timeout: float = DEFAULT_TIMEOUT
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     state: EndpointState = "active"
-    transport: Transport = "http"
-    amqp: AmqpTarget | None = None
-    smtp: SmtpTarget | None = None
+    transport: str = "http"
+    target: object = None
     rate_limit: float | None = None  # deliveries per second
     ordered: bool = False  # each subject's events one after the other
     body: Body = "raw"

@@ -15,8 +15,9 @@ from pika import BasicProperties
 
 from pipeline.deliver import UNSENDABLE
 from pipeline.signing import RANDOM_BYTES, described, media_type, traceparent, webhook_id
+from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import Delivery, Receipt
-from schemas.endpoint import AmqpTarget, Endpoint
+from schemas.endpoint import Endpoint
 from workers.leases import Check, LeaseEnded, unleased
 from workers.link import AWAY, LOST
 from workers.publisher import UNSENT, WITHHELD, Publisher
@@ -143,7 +144,7 @@ def outgoing(endpoint: Endpoint, delivery: Delivery, random: bytes) -> Outgoing:
     """The message, in the binary mode of the CloudEvents AMQP binding. `random` holds 24 fresh bytes."""
     if len(delivery.body) > LONGEST:
         raise ValueError(f"the body has {len(delivery.body)} bytes, and a broker takes {LONGEST} in one message")
-    target = endpoint.amqp or AmqpTarget()
+    target = endpoint.target if isinstance(endpoint.target, AmqpTarget) else AmqpTarget()
     facts = described(delivery)
     key = _routing_key(target.routing_key, facts)
     content_type = facts.pop("datacontenttype")

@@ -25,8 +25,9 @@ from pipeline.addresses import literal
 from pipeline.deliver import REFUSED
 from pipeline.letter import bare, letter
 from pipeline.template import Unrenderable, order
+from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Delivery, Receipt
-from schemas.endpoint import Endpoint, SmtpTarget
+from schemas.endpoint import Endpoint
 from workers.course import COURSE, Course
 from workers.dialling import Dialler, Refused
 from workers.leases import Check, LeaseEnded, unleased
@@ -67,26 +68,27 @@ class SmtpSender:
 
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """Hand one mail over; delivered when the server has said 250 to all of it."""
-        assert endpoint.smtp is not None
+        target = endpoint.target
+        assert isinstance(target, SmtpTarget)
         now, began = datetime.now(UTC), monotonic()
         course, answer = Course(began), None
         try:
             async with asyncio.timeout(seconds):
-                asked = order(endpoint.smtp, delivery)
+                asked = order(target, delivery)
                 rendered = await self._renderer.render(asked)
                 try:
-                    mail = letter(endpoint.smtp, delivery, asked["event"]["id"], rendered, now)
+                    mail = letter(target, delivery, asked["event"]["id"], rendered, now)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
                     return unsendable(error)
                 course.began = monotonic()
                 COURSE.set(course)
-                answer = await self._hand_over(endpoint, endpoint.smtp, mail, began + seconds, check)
+                answer = await self._hand_over(endpoint, target, mail, began + seconds, check)
             fault = None
         except LeaseEnded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault, answer = fault_of(error, seconds)
-        return self._receipt(now, began, course, endpoint.smtp, answer, fault)
+        return self._receipt(now, began, course, target, answer, fault)
 
     async def _hand_over(self, endpoint: Endpoint, target: SmtpTarget, mail: bytes, until: float, check: Check) -> SMTPResponse:
         course = COURSE.get()

@@ -1,18 +1,19 @@
-"""The transports. Every failure is a receipt: what comes of it is for the pipeline to say."""
+"""The senders, one for each transport. Every failure is a receipt: what comes of it is for the pipeline to say."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from schemas.delivery import Delivery, Receipt
-from schemas.endpoint import Endpoint, Transport
+from schemas.endpoint import Endpoint
 from workers.leases import Check, unleased
 from workers.send_amqp import AmqpSender
 from workers.send_http import HttpSender
 from workers.send_smtp import SmtpSender
 from workers.sending import Sender, Terms
 
-#: To add a transport, add it here, and its form to `schemas.endpoint` and `schemas.config_endpoint`.
-TRANSPORTS: Final[Mapping[Transport, Callable[[Terms], Sender]]] = {
+#: By the names in `schemas.config.transports`. To add a transport, add it there, and here a line for the file with its sender.
+SENDERS: Final[Mapping[str, Callable[[Terms], Sender]]] = {
     "http": HttpSender,
     "amqp": AmqpSender,
     "smtp": SmtpSender,
@@ -20,10 +21,10 @@ TRANSPORTS: Final[Mapping[Transport, Callable[[Terms], Sender]]] = {
 
 
 class Senders:
-    """All transports, from `open` to `close` on one event loop."""
+    """All senders, from `open` to `close` on one event loop."""
 
     def __init__(self, terms: Terms) -> None:
-        self._senders = {name: make(terms) for name, make in TRANSPORTS.items()}
+        self._senders = {name: make(terms) for name, make in SENDERS.items()}
 
     def open(self) -> None:
         """Make ready, on the running loop."""
@@ -40,4 +41,11 @@ class Senders:
 
         Calls `check` just before it sends. Raises nothing but CancelledError and what `check` raises.
         """
-        return self._senders[endpoint.transport].send(endpoint, delivery, seconds, check)
+        sender = self._senders.get(endpoint.transport)
+        return _unknown(endpoint.transport) if sender is None else sender.send(endpoint, delivery, seconds, check)
+
+
+async def _unknown(transport: str) -> Receipt:
+    """A later version configured the endpoint: it is tried again, and its breaker opens while only processes like this try."""
+    detail = f"this version does not know the transport {transport}: run the one that configured the endpoint"
+    return Receipt(datetime.now(UTC), 0.0, error="transport", detail=detail)

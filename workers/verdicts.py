@@ -6,7 +6,6 @@ from typing import Literal
 
 from pipeline.store.deliveries import Held
 from schemas.delivery import Delivery, Tried
-from schemas.endpoint import Transport
 
 
 class Missing(Enum):
@@ -34,7 +33,7 @@ class GivenUp:
 
     held: Held
     why: str
-    transport: Transport
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class TooOld:
     """A delivery that was not tried, because its endpoint does not want what is that old."""
 
     delivery: Delivery
-    transport: Transport
+    transport: str
 
 
 Verdict = Tried | Untried | TooOld | GivenUp

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.store import audit
 from pipeline.store.deliveries import Held, keys_of
-from schemas.endpoint import Transport
 
 RELAY: Final = "waxseal"  # in the audit, where nobody but a process did it
 REMOVED: Final = "endpoint remove"  # the act in the audit
@@ -91,7 +90,7 @@ class Aside:
     """What became of deliveries: how many were paused, and how many discarded, by tenant, endpoint and transport."""
 
     paused: int = 0
-    discarded: Mapping[tuple[str, str, Transport], int] = field(default_factory=dict)
+    discarded: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -143,7 +142,7 @@ def note_removal(conn: Connection, who: str, tenant: str, endpoint: str, count: 
 
 
 def _noted(conn: Connection, rows: Iterable[Row[Any]], now: datetime) -> Aside:
-    paused, discarded = 0, dict[tuple[str, str, Transport], int]()
+    paused, discarded = 0, dict[tuple[str, str, str], int]()
     for row in rows:
         if row.gone:
             key = row.tenant, row.endpoint, row.transport

@@ -2,22 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-from schemas.endpoint import (
-    DEFAULT_MAX_IN_FLIGHT,
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUT,
-    AmqpTarget,
-    Endpoint,
-    SmtpTarget,
-)
+from schemas.config.transport import SEALED_TERMS
+from schemas.config.transports import TRANSPORTS
+from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY, DEFAULT_TIMEOUT, Endpoint
 
 #: The setting that holds all that is secret, encrypted, as text.
 SEALED = "sealed"
-
-_SECRET = ("headers", "client_cert", "ca")
 
 Decrypt = Callable[[bytes], bytes]
 Encrypt = Callable[[bytes], bytes]
@@ -26,12 +19,12 @@ Encrypt = Callable[[bytes], bytes]
 def settings_of(endpoint: Endpoint, terms: Mapping[str, Any], encrypt: Encrypt) -> dict[str, Any]:
     """What is stored as settings: `terms`, which are those that were asked for, the target, and what is secret under a key."""
     settings = dict(terms)
-    secret = {name: value for name in _SECRET if (value := getattr(endpoint, name))}
-    if endpoint.amqp is not None:
-        settings["amqp"] = asdict(endpoint.amqp)
-    if endpoint.smtp is not None:
-        settings["smtp"] = asdict(endpoint.smtp)
-        secret["password"] = settings["smtp"].pop("password")
+    secret = {name: value for name in SEALED_TERMS if (value := getattr(endpoint, name))}
+    target = TRANSPORTS[endpoint.transport].target
+    if target is not None:
+        stored: dict[str, Any] = asdict(endpoint.target)  # type: ignore[call-overload]
+        secret |= {name: stored.pop(name) for name in _secrets_of(target)}
+        settings[endpoint.transport] = stored
     if any(secret.values()):
         settings[SEALED] = encrypt(json.dumps(secret).encode()).decode()
     return settings
@@ -53,15 +46,23 @@ def endpoint_of(row: Any, decrypt: Decrypt) -> Endpoint:
         max_in_flight=settings.get("max_in_flight", DEFAULT_MAX_IN_FLIGHT),
         state=row["state"],
         transport=row["transport"],
-        amqp=AmqpTarget(**settings["amqp"]) if "amqp" in settings else None,
-        smtp=_smtp(settings["smtp"], secret.get("password")) if "smtp" in settings else None,
+        target=_target(row["transport"], settings, secret),
         rate_limit=settings.get("rate_limit"),
         ordered=settings.get("ordered", False),
         max_age=settings.get("max_age"),
         body=settings.get("body", "raw"),
-        **{name: secret[name] for name in _SECRET if name in secret},
+        **{name: secret[name] for name in SEALED_TERMS if name in secret},
     )
 
 
-def _smtp(stored: Mapping[str, Any], password: str | None) -> SmtpTarget:
-    return SmtpTarget(**{**stored, "to": tuple(stored["to"]), "password": password})
+def _target(transport: str, settings: Mapping[str, Any], secret: Mapping[str, Any]) -> object:
+    """None also where this version does not know the transport: its endpoints must not keep others from being read."""
+    known = TRANSPORTS.get(transport)
+    if known is None or known.target is None or transport not in settings:
+        return None
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in settings[transport].items()}
+    return known.target(**plain, **{name: secret.get(name) for name in _secrets_of(known.target)})
+
+
+def _secrets_of(target: type) -> list[str]:
+    return [each.name for each in fields(target) if not each.repr]

@@ -21,8 +21,9 @@ from tests_sending import ATTRIBUTES, LOCAL, owed, run
 from ops.ports import LOOPBACK, choose_ports
 from ops.servers import PrivateServers
 from pipeline.deliver import OURS, UNSENDABLE
+from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import Delivery, Receipt
-from schemas.endpoint import AmqpTarget, Endpoint
+from schemas.endpoint import Endpoint
 from workers import link, send_amqp
 from workers.send_amqp import LONGEST, AmqpSender, outgoing
 
@@ -30,7 +31,7 @@ Send = Callable[..., list[Receipt]]
 
 
 def to(exchange: str, routing_key: str = "{tenant}.{type}") -> Endpoint:
-    return Endpoint(1, "acme", "bus", "", transport="amqp", amqp=AmqpTarget(exchange, routing_key))
+    return Endpoint(1, "acme", "bus", "", transport="amqp", target=AmqpTarget(exchange, routing_key))
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.store import catalog
 from schemas.catalog import Catalog
-from schemas.endpoint import AmqpTarget, SmtpTarget
+from schemas.config.amqp_target import AmqpTarget
+from schemas.config.smtp_target import SmtpTarget
 from schemas.event import Event
 
 ONE = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -439,9 +440,9 @@ def test_every_transport_is_read_as_it_was_said(apply, database, certificates) -
         web.ordered,
     )
     assert (certificates["CA"], certificates["CLIENT_CERT"]) == (web.ca, web.client_cert)
-    assert ("amqp", "", (), AmqpTarget("their.events")) == (bus.transport, bus.url, bus.secrets, bus.amqp)
+    assert ("amqp", "", (), AmqpTarget("their.events")) == (bus.transport, bus.url, bus.secrets, bus.target)
     target = SmtpTarget(("ops@acme.example",), "shop@acme.example", "mx.example", username="us", password="s3cret")
-    assert ("smtp", (), target) == (mail.transport, mail.secrets, mail.smtp)
+    assert ("smtp", (), target) == (mail.transport, mail.secrets, mail.target)
     assert ["acme/web"] == list(difference.generated)  # only what is signed needs a secret
 
 

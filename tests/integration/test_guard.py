@@ -11,8 +11,9 @@ import pytest
 from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
 
 from pipeline.addresses import networks
+from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Receipt
-from schemas.endpoint import Endpoint, SmtpTarget
+from schemas.endpoint import Endpoint
 from schemas.mailbox import Mailbox
 from workers import imap_wire
 from workers.dialling import Dialler, Refused, dial_blocking
@@ -222,7 +223,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(listener) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", "::1", "169.254.169.254", "2130706433", "10.0.0.1"])
 def test_a_mail_server_is_guarded_against_as_well(listener, host) -> None:
     target = SmtpTarget(("a@b.example",), "c@d.example", host, listener.port, "none")
-    endpoint = Endpoint(1, "acme", "mail", "", transport="smtp", smtp=target)
+    endpoint = Endpoint(1, "acme", "mail", "", transport="smtp", target=target)
 
     (receipt,) = receipts(SmtpSender, [endpoint], PUBLIC, seconds=10)
 

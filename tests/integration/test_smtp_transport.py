@@ -15,8 +15,9 @@ from tests_tls import Authority
 from tests_wire import Wire, wire
 
 from pipeline.deliver import OURS, REFUSED
+from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Delivery, Receipt
-from schemas.endpoint import Endpoint, SmtpTarget
+from schemas.endpoint import Endpoint
 from workers import renderer
 from workers.send_smtp import SmtpSender
 
@@ -26,7 +27,7 @@ SECONDS = 10.0
 def mail(port: int, *to: str, security: str = "none", host: str = "127.0.0.1", **target: object) -> Endpoint:
     """An endpoint that writes to these, by a server of this machine."""
     smtp = SmtpTarget(to or ("ops@acme.example",), "Shop <shop@acme.example>", host, port, security, **target)  # type: ignore[arg-type]
-    return Endpoint(1, "acme", "mail", "", transport="smtp", smtp=smtp)
+    return Endpoint(1, "acme", "mail", "", transport="smtp", target=smtp)
 
 
 def sent(endpoint: Endpoint, delivery: Delivery | None = None, seconds: float = SECONDS) -> Receipt:

@@ -19,7 +19,9 @@ from tests_sink import Sink
 from tests_support import wait_for
 from tests_tls import Authority
 
-from schemas.endpoint import AmqpTarget, Endpoint, SmtpTarget
+from schemas.config.amqp_target import AmqpTarget
+from schemas.config.smtp_target import SmtpTarget
+from schemas.endpoint import Endpoint
 from workers.leases import Check, LeaseEnd, LeaseEnded, lease_end
 from workers.send_amqp import AmqpSender
 from workers.send_http import HttpSender
@@ -131,7 +133,7 @@ def test_no_request_is_repeated_on_a_new_connection_when_the_lease_ends(sink: Si
 def test_no_mail_is_handed_over_when_the_lease_ends() -> None:
     with post_office(Post()) as post:
         target = SmtpTarget(host="127.0.0.1", port=post.port, security="none", sender="shop@acme.example", to=("a@b.example",))
-        endpoint = Endpoint(1, "acme", "mail", "", transport="smtp", smtp=target)
+        endpoint = Endpoint(1, "acme", "mail", "", transport="smtp", target=target)
         with pytest.raises(LeaseEnded):
             run(SmtpSender, lambda sender: sender.send(endpoint, owed(), 20.0, ending(1)))
 
@@ -142,7 +144,7 @@ def test_no_mail_is_handed_over_when_the_lease_ends() -> None:
 def test_nothing_is_published_when_the_lease_ends(servers, channel: BlockingChannel) -> None:
     queue = channel.queue_declare("", exclusive=True).method.queue
     channel.queue_bind(queue, "amq.topic", "#")
-    bus = Endpoint(1, "acme", "bus", "", transport="amqp", amqp=AmqpTarget("amq.topic", "any"))
+    bus = Endpoint(1, "acme", "bus", "", transport="amqp", target=AmqpTarget("amq.topic", "any"))
 
     async def main(sender: AmqpSender) -> None:
         with pytest.raises(LeaseEnded):

@@ -12,9 +12,9 @@ from tests_tls import Authority
 from ops.config_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
 from pipeline.addresses import networks
-from schemas.config_endpoint import AmqpSpec, SmtpSpec
+from schemas.config.amqp_target import AmqpSpec, AmqpTarget
+from schemas.config.smtp_target import SmtpSpec, SmtpTarget
 from schemas.config_file import ConfigFile
-from schemas.endpoint import AmqpTarget, SmtpTarget
 from schemas.units import per_second, seconds, size
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -159,15 +159,15 @@ endpoints:
     config = read(folder, text, {"PASSWORD": "s3cret", "TOKEN": "Bearer abc", "CA": authority.ca})
 
     bus, own_bus, mail, other, web = (each.endpoint(7, ()) for each in config.endpoints)
-    assert ("amqp", "", AmqpTarget(), None) == (bus.transport, bus.url, bus.amqp, bus.smtp)
-    assert (AmqpTarget("their.events", "{source}.{subject}"), True) == (own_bus.amqp, own_bus.ordered)
+    assert ("amqp", "", AmqpTarget()) == (bus.transport, bus.url, bus.target)
+    assert (AmqpTarget("their.events", "{source}.{subject}"), True) == (own_bus.target, own_bus.ordered)
     to = ("ops@acme.example", "Boss <boss@acme.example>")
     login = ("us", "s3cret")
     written = SmtpTarget(
         to, "Shop <shop@acme.example>", "mx.example", 465, "tls", *login, "{{ event.type }}", "Dear all,\n{{ body }}\n"
     )
-    assert ("smtp", written, 0.5, 259_200.0) == (mail.transport, mail.smtp, mail.rate_limit, mail.max_age)
-    assert ("::1", 25, "none") == (other.smtp.host, other.smtp.port, other.smtp.security)
+    assert ("smtp", written, 0.5, 259_200.0) == (mail.transport, mail.target, mail.rate_limit, mail.max_age)
+    assert ("::1", 25, "none") == (other.target.host, other.target.port, other.target.security)
     assert {"authorization": "Bearer abc", "x-team": "a, b"} == web.headers
     assert ((folder / "client.pem").read_text().strip(), authority.ca) == (web.client_cert, web.ca)
     assert not any(secret in repr(config) + repr((mail, web)) for secret in ("s3cret", "Bearer abc", "BEGIN"))

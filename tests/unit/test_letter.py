@@ -14,7 +14,7 @@ from tests_sending import owed
 
 from pipeline.letter import bare, letter
 from pipeline.template import MAX_BODY, MAX_SUBJECT, MAX_TEXT, Unrenderable, check_template, order, render
-from schemas.endpoint import SmtpTarget
+from schemas.config.smtp_target import SmtpTarget
 from workers.rendering import serve
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
