@@ -8,13 +8,17 @@ from typing import Final
 from ops.yaml import Location
 from pipeline.addresses import Network, refused_host
 from pipeline.filters import names_in
+from pipeline.kinds import KINDS
 from schemas.config_endpoint import EndpointSpec
 from schemas.config_file import ConfigFile
 from schemas.event import REQUIRED
 from schemas.mailbox import BACKFILL
 
 #: Attributes that events may have beside those that all have: CloudEvents', and those that our receivers set.
-_KNOWN: Final = (*REQUIRED, "dataschema", "origin", "traceparent", "tracestate", "contentencoding", "shopdomain", BACKFILL)
+_KNOWN: Final = (
+    *(*REQUIRED, "dataschema", "origin", "traceparent", "tracestate", "contentencoding", BACKFILL),
+    *(name for kind in KINDS.values() for name in kind.extensions),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,10 +98,9 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     faults = [
         Fault(document.line(loc), _path(loc), what) for loc, what in (*_names(document.content), *_filters(document.content))
     ]
-    known = (*kinds.KINDS, kinds.AMQP)
     secret = partial(resolved, environment, path.parent)
     checks = Checks(
-        known, check_rule, compile_filter, partial(_one_line, secret), secret, client_context, check_template, kinds.check
+        kinds.NAMES, check_rule, compile_filter, partial(_one_line, secret), secret, client_context, check_template, kinds.check
     )
     try:
         config = ConfigFile.model_validate(document.content, context=checks)

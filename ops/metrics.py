@@ -24,15 +24,15 @@ from ops.metric_kinds import (
     histogram,
     observe_all,
 )
+from pipeline import kinds
 from pipeline.errors import Rejected
 from schemas.config import transports
 from schemas.deadletter import Stage
 from schemas.health import Breaker
 from schemas.mailbox import MAIL_KINDS
-from schemas.source import KINDS
 
 # The last member of each set takes whatever is not in it.
-SOURCES = (*KINDS, *MAIL_KINDS, "unknown")
+SOURCES = (*kinds.NAMES, *MAIL_KINDS, "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = (*transports.TRANSPORTS, "other")
 HARMFUL = ("too_slow", "crashed", "poison", "chain_broken")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -17,7 +17,8 @@ from ops.settings import Settings
 from ops.stack import read_stack
 from pipeline.forms import FORM
 from pipeline.kinds import AMQP, KINDS, PATH, Unsignable, check
-from pipeline.kinds.samples import JSON, sample
+from pipeline.kinds.kind import JSON
+from pipeline.kinds.samples import sample
 from pipeline.store import catalog
 from schemas.source import Source
 
@@ -62,9 +63,7 @@ def by_hand(kind: str, secrets_: tuple[str, ...], options: Mapping[str, str], ur
     """A source that is configured nowhere, or elsewhere. Raises `OpsError` with what is wrong with it."""
     if kind not in KINDS:
         raise OpsError(f"nothing can be posted to a source of kind {kind!r:.80}; known are {', '.join(KINDS)}")
-    if kind == "twilio" and not options.keys() & {"public_base", "public_url"}:
-        options = {**options, "public_url": urlunsplit((*urlsplit(url)[:3], "", ""))}
-    source = Source("by-hand", "sample", kind, secrets_, options=options)
+    source = Source("by-hand", "sample", kind, secrets_, options=KINDS[kind].posted_to(options, url))
     problems = [] if any(secret.startswith(_PRIVATE) for secret in secrets_) else check(source)
     if problems:
         raise OpsError("; ".join(problems))

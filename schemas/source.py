@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-KINDS = ("standard-webhooks", "github", "stripe", "slack", "shopify", "twilio", "hmac", "token", "none", "amqp")
-
 DEFAULT_MAX_BODY = 1024 * 1024  # bytes
 DEFAULT_TOLERANCE = 300  # seconds, as every Standard Webhooks library has it
 

@@ -48,9 +48,9 @@ def send(
 ) -> int:
     """Sign a sample message as a source's sender would, post it, and print the answer.
 
-    Of any kind of source that comes over HTTP: standard-webhooks (v1 with a whsec_ secret, v1a with a private key, whsk_),
-    github, stripe, slack, shopify, twilio, hmac, token, none. TENANT and SOURCE are as configured: kind, options and secret are
-    taken from the database. By hand instead: --url, --kind, --secret and --option. Exit code 0 for an answer of 2xx, else 1.
+    Of any kind of source that comes over HTTP; of standard-webhooks v1 with a whsec_ secret, v1a with a private key, whsk_.
+    TENANT and SOURCE are as configured: kind, options and secret are taken from the database. By hand instead: --url, --kind
+    (an unknown one is answered with those there are), --secret and --option. Exit code 0 for an answer of 2xx, else 1.
 
     \b
     Examples:

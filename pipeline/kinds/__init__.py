@@ -1,4 +1,4 @@
-"""The kinds of sources that come over HTTP. A new one is a file with a `KIND`, and a line in `KINDS`."""
+"""The kinds of sources that come over HTTP. A new one is a file with a `KIND`, which is imported and named in `KINDS` here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from pipeline.kinds import bearer, github, hmac_body, shopify, slack, standard_w
 from pipeline.kinds.kind import PATH, Headers, Kind, Reply, Unsignable, Unverified
 from schemas.source import Source
 
-__all__ = ["KINDS", "PATH", "Headers", "Kind", "Reply", "Unsignable", "Unverified", "check"]
+__all__ = ["AMQP", "KINDS", "NAMES", "PATH", "Headers", "Kind", "Reply", "Unsignable", "Unverified", "check"]
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
@@ -27,6 +27,9 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
 #: Published to the broker by whoever may write there; nothing comes over HTTP.
 AMQP: Final = "amqp"
 
+#: Every kind that a source may have.
+NAMES: Final = (*KINDS, AMQP)
+
 
 def check(source: Source) -> list[str]:
     """What is wrong with a source's kind, secrets and options; one line each, without secrets. Empty when all is well."""
@@ -35,4 +38,4 @@ def check(source: Source) -> list[str]:
     if source.users:
         return ["users is for kind amqp: they are the broker's logins"]
     kind = KINDS.get(source.kind)
-    return kind.check(source) if kind else [f"unknown kind {source.kind!r}; known are {', '.join((*KINDS, AMQP))}"]
+    return kind.check(source) if kind else [f"unknown kind {source.kind!r}; known are {', '.join(NAMES)}"]

@@ -11,7 +11,18 @@ from datetime import datetime
 from pipeline.bounded_json import members
 from pipeline.forms import FORM, first_value
 from pipeline.kinds.contents import text_at
-from pipeline.kinds.kind import Headers, Kind, Unverified, any_equal, first_key, keys_of, need_secret, unknown_options
+from pipeline.kinds.kind import (
+    JSON,
+    Headers,
+    Kind,
+    Sample,
+    Unverified,
+    any_equal,
+    first_key,
+    keys_of,
+    need_secret,
+    unknown_options,
+)
 from schemas.source import Source
 
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
@@ -52,4 +63,15 @@ def _repository(headers: Headers, body: bytes) -> str | None:
     return text_at(members(body), "repository", "full_name")
 
 
-KIND = Kind(verify, check, sign, describe)
+def sample(fresh: str, _now: datetime) -> Sample:
+    """A push."""
+    headers = {
+        "content-type": JSON,
+        "user-agent": "GitHub-Hookshot/sample",
+        "x-github-event": "push",
+        "x-github-delivery": fresh,
+    }
+    return headers, {"ref": "refs/heads/main", "repository": {"full_name": "acme/shop"}, "pusher": {"name": "octocat"}}
+
+
+KIND = Kind(verify, check, sign, describe, sample=sample)

@@ -4,8 +4,8 @@ import binascii
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, Literal
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from schemas.source import Source
 
@@ -38,9 +38,30 @@ class Reply:
     body: bytes
 
 
+#: The headers of a message, and the members of a JSON object or the fields of a form.
+Sample = tuple[dict[str, str], dict[str, Any]]
+
+JSON: Final = "application/json"
+
+
+def iso(now: datetime) -> str:
+    """A time as most senders write it."""
+    return now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def plain_sample(fresh: str, now: datetime) -> Sample:
+    """What a sender without a form of its own might send."""
+    content = {"id": fresh, "type": "order.paid", "subject": "order-7", "time": iso(now), "amount": 42}
+    return {"content-type": JSON}, content
+
+
+def _unchanged(options: Mapping[str, str], _url: str) -> Mapping[str, str]:
+    return options
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of source.
+    """One kind of source. To add one: a file with a `KIND`, and its place in `pipeline.kinds.KINDS`.
 
     `verify` returns when the message was signed with one of the source's secrets, and else raises `Unverified`, nothing else,
     whatever the input. `describe` gives the attributes that the kind's own headers and body hold; `None` for a kind that has
@@ -48,6 +69,8 @@ class Kind:
     `sign` is the sender's side, for trying a source out: the headers that make a message verify, signed with the first secret;
     raises `Unsignable`. `greet` answers a verified message that asks whether anybody is there, and is not to be recorded.
     `replies` are what the option `answer` may name, where a sender makes something of the answer to a message that was taken.
+    `sample` is a message for trying a source out, made of a new id and the time. `posted_to` gives the options of a source that
+    is configured nowhere and tried out at a URL. `extensions` are attributes that `describe` gives beside those of CloudEvents.
     """
 
     verify: Callable[[Source, Headers, bytes, datetime], None]
@@ -57,6 +80,9 @@ class Kind:
     greet: Callable[[Headers, bytes], Reply | None] | None = None
     replies: Mapping[str, Reply] = field(default_factory=dict)
     challenge: str = "Signature"  # what a 401 names in WWW-Authenticate
+    sample: Callable[[str, datetime], Sample] = plain_sample
+    posted_to: Callable[[Mapping[str, str], str], Mapping[str, str]] = _unchanged
+    extensions: tuple[str, ...] = ()
 
 
 def octets(value: str) -> bytes:

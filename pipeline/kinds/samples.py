@@ -1,21 +1,17 @@
-"""A sample message of each kind, as its sender would send it, before it is signed: for trying a source out."""
+"""A sample message of a source, as its sender would send it, before it is signed: for trying the source out."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 
 from pipeline.errors import Rejected
 from pipeline.forms import FORM
+from pipeline.kinds import KINDS
 from pipeline.rules import DIGEST, FIELD, HEADER, Reader
 from schemas.source import Source
-
-JSON: Final = "application/json"
-
-Sample = tuple[dict[str, str], dict[str, Any]]  # headers, and the members of a JSON object or the fields of a form
 
 
 def sample(source: Source, fresh: str, now: datetime) -> tuple[dict[str, str], bytes]:
@@ -23,80 +19,12 @@ def sample(source: Source, fresh: str, now: datetime) -> tuple[dict[str, str], b
 
     What the source's rules ask for is in it.
     """
-    headers, content = SAMPLES[source.kind](fresh, now)
+    headers, content = KINDS[source.kind].sample(fresh, now)
     wanted = {"id": source.id, "type": source.type, "subject": source.subject}
     for name, rule in wanted.items():
         if rule is not None and not _reads(headers, content, rule):
             _add(headers, content, rule, fresh if name == "id" else f"sample.{name}")
     return headers, _written(headers, content)
-
-
-def _webhook(fresh: str, now: datetime) -> Sample:
-    content = {"id": fresh, "type": "order.paid", "subject": "order-7", "time": _iso(now), "amount": 42}
-    return {"content-type": JSON, "webhook-id": fresh}, content
-
-
-def _plain(fresh: str, now: datetime) -> Sample:
-    headers, content = _webhook(fresh, now)
-    return {name: value for name, value in headers.items() if name != "webhook-id"}, content
-
-
-def _github(fresh: str, _now: datetime) -> Sample:
-    headers = {
-        "content-type": JSON,
-        "user-agent": "GitHub-Hookshot/sample",
-        "x-github-event": "push",
-        "x-github-delivery": fresh,
-    }
-    return headers, {"ref": "refs/heads/main", "repository": {"full_name": "acme/shop"}, "pusher": {"name": "octocat"}}
-
-
-def _stripe(fresh: str, now: datetime) -> Sample:
-    paid = {"id": "pi_sample", "object": "payment_intent", "amount": 4200, "currency": "eur", "status": "succeeded"}
-    event = {"id": f"evt_{fresh}", "object": "event", "type": "payment_intent.succeeded", "created": int(now.timestamp())}
-    return {"content-type": "application/json; charset=utf-8"}, {**event, "livemode": False, "data": {"object": paid}}
-
-
-def _slack(fresh: str, now: datetime) -> Sample:
-    said = {"type": "message", "channel": "C0SAMPLE", "user": "U0SAMPLE", "text": "hello"}
-    about = {"event_id": f"Ev{fresh}", "event_time": int(now.timestamp()), "team_id": "T0SAMPLE"}
-    return {"content-type": JSON}, {"type": "event_callback", **about, "event": said}
-
-
-def _shopify(fresh: str, now: datetime) -> Sample:
-    headers = {
-        "content-type": JSON,
-        "x-shopify-topic": "orders/create",
-        "x-shopify-shop-domain": "acme.myshopify.com",
-        "x-shopify-event-id": fresh,
-        "x-shopify-webhook-id": fresh,
-        "x-shopify-triggered-at": _iso(now),
-    }
-    return headers, {"id": 820982911946154508, "email": "jon@example.com", "total_price": "42.00", "currency": "EUR"}
-
-
-def _twilio(fresh: str, _now: datetime) -> Sample:
-    told = {"From": "+14158675309", "To": "+18005551212", "Body": "hello", "SmsStatus": "received"}
-    return {"content-type": FORM}, {"MessageSid": f"SM{fresh}", "AccountSid": "AC_sample", **told}
-
-
-SAMPLES: Final[Mapping[str, Callable[[str, datetime], Sample]]] = MappingProxyType(
-    {
-        "standard-webhooks": _webhook,
-        "github": _github,
-        "stripe": _stripe,
-        "slack": _slack,
-        "shopify": _shopify,
-        "twilio": _twilio,
-        "hmac": _plain,
-        "token": _plain,
-        "none": _plain,
-    }
-)
-
-
-def _iso(now: datetime) -> str:
-    return now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _written(headers: Mapping[str, str], content: Mapping[str, Any]) -> bytes:

@@ -12,12 +12,15 @@ from typing import Final
 from pipeline.bounded_json import members
 from pipeline.kinds.contents import digest, text_at
 from pipeline.kinds.kind import (
+    JSON,
     Headers,
     Kind,
+    Sample,
     Unverified,
     any_equal,
     base64_bytes,
     first_key,
+    iso,
     keys_of,
     need_secret,
     octets,
@@ -70,4 +73,17 @@ def _id(headers: Headers, topic: str, body: bytes) -> str:
     return headers.get("x-shopify-webhook-id") or made
 
 
-KIND = Kind(verify, check, sign, describe)
+def sample(fresh: str, now: datetime) -> Sample:
+    """An order that was created."""
+    headers = {
+        "content-type": JSON,
+        "x-shopify-topic": "orders/create",
+        "x-shopify-shop-domain": "acme.myshopify.com",
+        "x-shopify-event-id": fresh,
+        "x-shopify-webhook-id": fresh,
+        "x-shopify-triggered-at": iso(now),
+    }
+    return headers, {"id": 820982911946154508, "email": "jon@example.com", "total_price": "42.00", "currency": "EUR"}
+
+
+KIND = Kind(verify, check, sign, describe, sample=sample, extensions=("shopdomain",))

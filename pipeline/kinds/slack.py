@@ -13,9 +13,11 @@ from pipeline.bounded_json import members
 from pipeline.forms import FORM, fields
 from pipeline.kinds.contents import digest, text_at
 from pipeline.kinds.kind import (
+    JSON,
     Headers,
     Kind,
     Reply,
+    Sample,
     Unverified,
     any_equal,
     check_age,
@@ -114,4 +116,11 @@ def _place(event: Any, *names: str) -> str | None:
     return None
 
 
-KIND = Kind(verify, check, sign, describe, greet, _REPLIES)
+def sample(fresh: str, now: datetime) -> Sample:
+    """A message in a channel."""
+    said = {"type": "message", "channel": "C0SAMPLE", "user": "U0SAMPLE", "text": "hello"}
+    about = {"event_id": f"Ev{fresh}", "event_time": int(now.timestamp()), "team_id": "T0SAMPLE"}
+    return {"content-type": JSON}, {"type": "event_callback", **about, "event": said}
+
+
+KIND = Kind(verify, check, sign, describe, greet, _REPLIES, sample=sample)

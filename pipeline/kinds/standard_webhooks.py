@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pipeline.kinds.kind import (
     Headers,
     Kind,
+    Sample,
     Unsignable,
     Unverified,
     any_equal,
@@ -24,6 +25,7 @@ from pipeline.kinds.kind import (
     check_time,
     need_secret,
     octets,
+    plain_sample,
     unknown_options,
 )
 from schemas.source import Source
@@ -139,4 +141,10 @@ def _key(secret: str) -> bytes | Ed25519PublicKey | None:
     return base64_bytes(secret.removeprefix(_SECRET)) or None
 
 
-KIND = Kind(verify, check, sign, describe)
+def sample(fresh: str, now: datetime) -> Sample:
+    """A plain one, whose id is in the header as well."""
+    headers, content = plain_sample(fresh, now)
+    return {**headers, "webhook-id": fresh}, content
+
+
+KIND = Kind(verify, check, sign, describe, sample=sample)

@@ -14,6 +14,7 @@ from pipeline.kinds.contents import text_at
 from pipeline.kinds.kind import (
     Headers,
     Kind,
+    Sample,
     Unverified,
     any_equal,
     check_age,
@@ -74,4 +75,11 @@ def _fields(header: str) -> tuple[str, list[bytes]]:
     return times[0], [bytes.fromhex(value) for value in signatures if _HEX.fullmatch(value)]
 
 
-KIND = Kind(verify, check, sign, describe)
+def sample(fresh: str, now: datetime) -> Sample:
+    """A payment that succeeded."""
+    paid = {"id": "pi_sample", "object": "payment_intent", "amount": 4200, "currency": "eur", "status": "succeeded"}
+    event = {"id": f"evt_{fresh}", "object": "event", "type": "payment_intent.succeeded", "created": int(now.timestamp())}
+    return {"content-type": "application/json; charset=utf-8"}, {**event, "livemode": False, "data": {"object": paid}}
+
+
+KIND = Kind(verify, check, sign, describe, sample=sample)

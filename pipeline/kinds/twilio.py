@@ -12,11 +12,12 @@ URLs of an account. No time is signed; the ids are made of what is signed, so th
 import base64
 import hmac
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.bounded_json import loads
 from pipeline.forms import FORM, fields, pairs
@@ -26,6 +27,7 @@ from pipeline.kinds.kind import (
     Headers,
     Kind,
     Reply,
+    Sample,
     Unverified,
     any_equal,
     base64_bytes,
@@ -176,4 +178,17 @@ def _first(said: dict[str, Any], *names: str) -> str:
     return next((found for name in names if (found := text_at(said, name))), "")
 
 
-KIND = Kind(verify, check, sign, describe, replies=_REPLIES)
+def sample(fresh: str, _now: datetime) -> Sample:
+    """A text message that was received."""
+    told = {"From": "+14158675309", "To": "+18005551212", "Body": "hello", "SmsStatus": "received"}
+    return {"content-type": FORM}, {"MessageSid": f"SM{fresh}", "AccountSid": "AC_sample", **told}
+
+
+def posted_to(options: Mapping[str, str], url: str) -> Mapping[str, str]:
+    """The URL is what Twilio signs, unless the options name another."""
+    if options.keys() & {"public_base", "public_url"}:
+        return options
+    return {**options, "public_url": urlunsplit((*urlsplit(url)[:3], "", ""))}
+
+
+KIND = Kind(verify, check, sign, describe, replies=_REPLIES, sample=sample, posted_to=posted_to)

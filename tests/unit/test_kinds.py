@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests_kinds import Headers, at, source, verdict
 from tests_support import ROOT
 
-from pipeline.kinds import KINDS, check
-from schemas.source import KINDS as NAMES
+from ops.metrics import SOURCES
+from pipeline.kinds import KINDS, NAMES, check
 from schemas.source import Source
 
 
-def test_every_kind_that_the_schema_names_is_known_and_amqp_is_not_taken_over_http() -> None:
+def test_every_kind_is_counted_and_amqp_is_not_taken_over_http() -> None:
     assert set(NAMES) == {*KINDS, "amqp"}
+    assert set(NAMES) < set(SOURCES)
 
 
 def test_the_readme_has_a_row_for_every_kind() -> None:
