@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from ops.redact import redact_text
 from schemas.catalog import Catalog
+from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.config_endpoint import EndpointSpec
 from schemas.config_file import ConfigFile, SourceSpec
 from schemas.config_mailbox import MailboxSpec
 from schemas.endpoint import Endpoint
-from schemas.mailbox import MAIL_KINDS, Mailbox, MailboxState
+from schemas.mailbox import Mailbox, MailboxState
 from schemas.source import Source
 
 Action = Literal["created", "changed", "removed", "unchanged", "kept"]

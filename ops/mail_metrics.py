@@ -1,7 +1,8 @@
 """The metrics of mailboxes, beside those in `ops.metrics`: the same rules, no tenant label either."""
 
 from ops.metric_kinds import WORK_SECONDS, closed, counter, gauge, histogram
-from schemas.mailbox import LANES, MAIL_KINDS, MAILBOX_STATES
+from schemas.config.mailbox_kinds import MAIL_KINDS
+from schemas.mailbox import LANES, MAILBOX_STATES
 
 OUTCOMES = ("done", "more", "busy", "away", "throttled", "refused", "fenced", "internal")
 FARES = ("failing", *MAILBOX_STATES)

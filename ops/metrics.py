@@ -27,9 +27,9 @@ from ops.metric_kinds import (
 from pipeline import kinds
 from pipeline.errors import Rejected
 from schemas.config import transports
+from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.deadletter import Stage
 from schemas.health import Breaker
-from schemas.mailbox import MAIL_KINDS
 
 # The last member of each set takes whatever is not in it.
 SOURCES = (*kinds.NAMES, *MAIL_KINDS, "unknown")

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from pipeline.filters import Predicate, compile_filter
 from schemas.catalog import Catalog
+from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.delivery import Planned
 from schemas.endpoint import Endpoint
 from schemas.entry import Entry
-from schemas.mailbox import BACKFILL, DELIVER_BACKFILL, MAIL_KINDS
+from schemas.mailbox import BACKFILL, DELIVER_BACKFILL
 
 Subscriptions = Mapping[str, tuple[tuple[Endpoint, Predicate], ...]]
 

@@ -1,25 +1,23 @@
 """A mailbox in the configuration file: where it is, how to log in, what is read of it."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from schemas.config.mailbox_kinds import MAIL_KINDS, MAILBOX_KINDS
 from schemas.config_spec import Spec
 from schemas.config_values import Secret, Slug, Url, between, checks
-from schemas.mailbox import DEFAULT_SUBJECT, WHOLE, Mailbox, MailKindName, OAuth
+from schemas.mailbox import DEFAULT_SUBJECT, Mailbox, OAuth
 from schemas.units import seconds
 
 MAX_FOLDERS: Final = 200
 MAX_NAME: Final = 255  # characters of a folder, a login, a subject
 DEFAULT_POLL: Final = 300.0  # seconds
-PORTS: Final = {True: 993, False: 143}
-FOLDERS: Final = {"imap": ("INBOX",), "gmail": (WHOLE,), "graph": ("inbox",)}
 
 GOOGLE: Final = "https://oauth2.googleapis.com/token"
 MICROSOFT: Final = "https://login.microsoftonline.com/{directory}/oauth2/v2.0/token"
-_PROVIDERS: Final = {"gmail": "google", "graph": "microsoft"}
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -69,6 +67,11 @@ def _ca(text: str, info: ValidationInfo) -> str:
     return pem
 
 
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = Literal[MAIL_KINDS]
+
 Line = Annotated[str, AfterValidator(_line)]
 SafeUrl = Annotated[Url, AfterValidator(_safe_url)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
@@ -88,7 +91,7 @@ class OAuthSpec(Spec):
 
     def oauth(self, kind: str) -> OAuth | None:
         """The terms as they are wanted; None when nothing says where tokens come from."""
-        provider = self.provider or _PROVIDERS.get(kind)
+        provider = self.provider or MAILBOX_KINDS[kind].provider
         known = {"google": GOOGLE, "microsoft": MICROSOFT.format(directory=self.directory)}
         url = self.token_url or known.get(provider or "")
         return OAuth(url, self.client_id, self.refresh_token, self.client_secret, self.scope) if url else None
@@ -99,7 +102,7 @@ class MailboxSpec(Spec):
 
     tenant: Slug
     name: Slug
-    kind: MailKindName
+    kind: KindName
     username: Line
     host: Annotated[str, AfterValidator(_host)] | None = None
     port: Annotated[int, between(1, 65_535, "")] | None = None
@@ -117,7 +120,7 @@ class MailboxSpec(Spec):
 
     @model_validator(mode="after")
     def _suits_its_kind(self) -> Self:
-        problems = [*(_of_imap(self) if self.kind == "imap" else _of_an_api(self))]
+        problems = MAILBOX_KINDS[self.kind].problems(self)
         if self.oauth is not None and self.oauth.oauth(self.kind) is None:
             problems.append("oauth needs provider (google or microsoft) or token_url")
         if self.folders is not None and len(set(self.folders)) != len(self.folders):
@@ -128,15 +131,16 @@ class MailboxSpec(Spec):
 
     def mailbox(self, id_: int) -> Mailbox:
         """The mailbox as it is wanted."""
+        kind = MAILBOX_KINDS[self.kind]
         return Mailbox(
             id_,
             self.tenant,
             self.name,
             self.kind,
             self.username,
-            tuple(self.folders or FOLDERS[self.kind]),
+            tuple(self.folders or kind.folders),
             self.host or "",
-            (self.port or PORTS[self.tls]) if self.kind == "imap" else 0,
+            (self.port or kind.ports[self.tls]) if kind.ports else 0,
             self.tls,
             self.ca,
             self.api_url,
@@ -148,26 +152,3 @@ class MailboxSpec(Spec):
             tuple(self.authserv_ids),
             self.poll,
         )
-
-
-def _of_imap(spec: MailboxSpec) -> list[str]:
-    problems = []
-    if spec.host is None:
-        problems.append("kind imap needs host")
-    if (spec.password is None) == (spec.oauth is None):
-        problems.append("needs password or oauth, and one of them only")
-    if spec.api_url is not None:
-        problems.append("api_url is of no use to kind imap")
-    if spec.tls and spec.port == PORTS[False]:
-        problems.append("STARTTLS is not offered: use port 993, or say tls: false where the network is trusted")
-    if not spec.tls and spec.ca is not None:
-        problems.append("ca is of no use without tls")
-    return problems
-
-
-def _of_an_api(spec: MailboxSpec) -> list[str]:
-    useless = [name for name in ("host", "port", "password", "ca") if getattr(spec, name) is not None]
-    useless += ["folders"] if spec.kind == "gmail" and spec.folders is not None else []
-    useless += [] if spec.tls else ["tls: false"]
-    problems = [f"{name} is of no use to kind {spec.kind}" for name in useless]
-    return problems if spec.oauth is not None else [*problems, f"kind {spec.kind} needs oauth"]

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
-MailKindName = Literal["imap", "gmail", "graph"]
 MailboxState = Literal["active", "paused", "needs_reauthorization"]
 #: `new` is what arrived since the mailbox was first read, oldest first; `backfill` what was there before, newest first.
 Lane = Literal["new", "backfill"]
 
-MAIL_KINDS: Final[tuple[str, ...]] = get_args(MailKindName)
 MAILBOX_STATES: Final[tuple[str, ...]] = get_args(MailboxState)
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 
@@ -42,15 +40,16 @@ class OAuth:
 class Mailbox:
     """A configured mailbox. Its secrets are in the clear here and never in a repr.
 
-    `id` is that of its source. `username` is the login, and for `graph` and `gmail` the mail address. `subject` is one of
-    address, thread, plus-address, header:NAME, or a fixed text. `sync_from`: what is older is not read; None reads everything.
-    `authservs` are the authserv-ids (RFC 8601) whose Authentication-Results are believed.
+    `id` is that of its source. `kind` is the name of one of `schemas.config.mailbox_kinds`. `username` is the login, and for
+    `graph` and `gmail` the mail address. `subject` is one of address, thread, plus-address, header:NAME, or a fixed text.
+    `sync_from`: what is older is not read; None reads everything. `authservs` are the authserv-ids (RFC 8601) whose
+    Authentication-Results are believed.
     """
 
     id: int
     tenant: str
     name: str
-    kind: MailKindName
+    kind: str
     username: str
     folders: tuple[str, ...] = ("INBOX",)
     host: str = ""

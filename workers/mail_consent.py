@@ -10,6 +10,7 @@ from ops.db import Engine, transaction
 from ops.errors import OpsError
 from ops.secrets import Vault
 from pipeline.store import audit, mail_leases, mailboxes
+from schemas.config.mailbox_kinds import MAILBOX_KINDS
 from schemas.mailbox import Mailbox, OAuth
 from workers.mail_http import Answer, MailHttp, Request
 from workers.mail_oauth import REFRESH_SECONDS, Granted, configured, grant_of, granted
@@ -22,10 +23,7 @@ _GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _TOKEN_PATH: Final = "/oauth2/v2.0/token"  # noqa: S105 - a path; Microsoft's, whose codes are for mail too
 
 #: What is asked for when nothing else is configured: to read, and to go on reading.
-SCOPES: Final[Mapping[str, str]] = {
-    "graph": "https://graph.microsoft.com/Mail.Read offline_access",
-    "imap": "https://outlook.office.com/IMAP.AccessAsUser.All offline_access",
-}
+SCOPES: Final[Mapping[str, str]] = {kind.name: kind.scope for kind in MAILBOX_KINDS.values()}
 
 
 @dataclass(frozen=True, slots=True)

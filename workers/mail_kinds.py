@@ -1,4 +1,4 @@
-"""The kinds of mailboxes. A new one is a file with a `KIND`, and a line here."""
+"""How the kinds of mailboxes are read. To add one of `schemas.config.mailbox_kinds`: a file with a `KIND`, and a line here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

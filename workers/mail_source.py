@@ -1,7 +1,8 @@
 """What every kind of mailbox is to those who pull it: a session with a few calls, and a closed set of errors.
 
-A kind is one file with a `KIND`, and a line in `workers.mail_kinds`. All calls are synchronous, and each ends within the
-deadline that it was given, whatever the server does. A session belongs to one thread at a time.
+A kind is one file with a `KIND` and a line in `workers.mail_kinds`, beside its file and line in `schemas.config.mailbox_kinds`.
+All calls are synchronous, and each ends within the deadline that it was given, whatever the server does. A session belongs to
+one thread at a time.
 """
 
 import time

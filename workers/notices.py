@@ -13,7 +13,7 @@ from ops.db import Connection, Engine, transaction
 from pipeline.dedupe import Conflict, digest
 from pipeline.store import notices
 from schemas.catalog import Catalog
-from schemas.mailbox import MAIL_KINDS
+from schemas.config.mailbox_kinds import MAIL_KINDS
 
 log = structlog.get_logger()
 
