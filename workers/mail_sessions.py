@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas.mailbox import Mailbox
 from workers.mail_kinds import KINDS
-from workers.mail_source import Session, Token
+from workers.mail_source import Away, Session, Token
 
 KEPT: Final = 32  # sessions at most
 KEPT_SECONDS: Final = 20.0  # for which one may wait for the next batch
@@ -27,7 +27,10 @@ class Kept:
 
 def open_session(mailbox: Mailbox, token: Token | None) -> Session:
     """Log in, whatever the kind. Raises a `SourceError`."""
-    return KINDS[mailbox.kind].open(mailbox, token)
+    kind = KINDS.get(mailbox.kind)
+    if kind is None:
+        raise Away(f"this version does not know mailboxes of kind {mailbox.kind}: run the one that configured it")
+    return kind.open(mailbox, token)
 
 
 class Sessions:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pika
+import psycopg
 import pytest
 from tests_deliveries import event, owe
 from tests_post import Post, post_office
@@ -16,6 +17,8 @@ from ops.settings import Settings, environment
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 DISABLE = b"HTTP/1.1 400 x\r\nwebhook-delivery: disable\r\nContent-Length: 0\r\n\r\n"
+
+CHECKS = {"form": "endpoint_transport_check", "target": "endpoint_target"}  # the second: http alone has a URL
 
 Start = Callable[..., None]
 
@@ -122,3 +125,30 @@ def test_an_endpoint_that_asks_for_it_is_disabled(database, engine, start, confi
     ((reason,),) = database.rows("SELECT reason FROM endpoint")
     assert reason.startswith("it answered webhook-delivery: disable at ")
     assert [("disabled",)] == database.rows("SELECT reason FROM dead_letter")
+
+
+def test_an_endpoint_of_a_transport_that_a_later_version_has_is_tried_again_and_keeps_nobody_else_waiting(
+    database, engine, start, configure
+) -> None:
+    with wire(answers(OK)) as web:
+        ids = configure(
+            f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: letters, url: '{web.url()}'}}\n"
+        )
+        database.rows("UPDATE endpoint SET transport = 'paper', url = NULL WHERE name = 'letters' RETURNING id")
+        owe(engine, [event("e-1")], list(ids.values()))
+        start(allow_networks="127.0.0.0/8")
+        wait_for(lambda: len(attempts(database)) == 2, 60)
+
+    assert {"web": ("delivered", 200, None), "letters": ("retry", None, "transport")} == attempts(database)
+    [(detail,)] = database.rows(
+        "SELECT last_error FROM endpoint_health JOIN endpoint ON id = endpoint_id WHERE name = 'letters'"
+    )
+    assert "transport: this version does not know the transport paper: run the one that configured the endpoint" == detail
+
+
+def test_the_database_keeps_to_the_form_of_a_transports_name(database, configure) -> None:
+    configure("  - {tenant: acme, name: bus, amqp: {}}\n")
+
+    for name, broken in ("", "form"), ("Paper", "form"), ("a b", "form"), ("x" * 21, "form"), ("http", "target"):
+        with pytest.raises(psycopg.errors.CheckViolation, match=CHECKS[broken]):
+            database.rows("UPDATE endpoint SET transport = %s RETURNING id", name)
