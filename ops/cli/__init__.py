@@ -52,7 +52,7 @@ def main() -> None:
       waxseal send acme shop              a signed sample, to try a source out
       waxseal status                      what is queued, delivered, dead
       waxseal verify                      is the ledger as it was written?
-      waxseal down                        stop it all; `up` resumes
+      waxseal down                        stop everything; `up` resumes
 
     Commands that read or write the ledger find it by WAXSEAL_DATABASE_URL, else in .waxseal (`--data`).
     `waxseal settings` lists every variable. An error is one line that says what to do, and exit code 2.

@@ -37,9 +37,9 @@ _EVENT: tuple[Column, ...] = (
 @JSON
 @DATA
 def audit(since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path) -> None:
-    """List the acts of operators, newest first.
+    """List what operators did, newest first.
 
-    Who did what, when, to which, to how many it was meant, and to how many it was done.
+    Who did what, when, to what, how many it was meant for, and how many it was done to.
 
     Example: waxseal audit --since 7d
     """
@@ -63,7 +63,7 @@ def audit(since: datetime | None, until: datetime | None, limit: int | None, as_
 def events(
     tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path
 ) -> None:
-    """List what operators should hear of, newest first: endpoints that were disabled, breakers that opened.
+    """List operator events, newest first: disabled endpoints, open breakers, mailboxes, broken chains.
 
     Example: waxseal events --since 1d
     """

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 _BENCHMARKS = {
-    "ingest": "From a full inbox to committed entries, beside one task per event and a bare loop.",
+    "ingest": "From a full inbox to committed entries; compared with one task per event and a bare loop.",
     "ingress": "Durable answers of the HTTP ingress, and their latency at fixed rates.",
-    "mail": "From mailboxes of a local Dovecot to the ledger; a large mail; some that hang beside others.",
+    "mail": "From mailboxes of a local Dovecot to the ledger; with a large mail, and with mailboxes that hang.",
     "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
-    "claims": "What one claim of the relay takes beside millions of delivered rows, and the plan of its every statement.",
+    "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
 _OPTIONS = {
     "claims": click.option(
@@ -25,7 +25,7 @@ _OPTIONS = {
 
 @click.group()
 def bench() -> None:
-    """Measure, on private servers, beside peers in the same run.
+    """Measure on private servers, and compare with peers in the same run.
 
     The figures to quote are the ratios: the machine is shared by all of a run. Takes a minute or a few each.
 
@@ -45,7 +45,7 @@ def _command(name: str, summary: str) -> click.Command:
             raise Misconfigured(f"{missing.name} is not installed: pip install 'waxseal[bench]'") from None
         _show(module.run(quick=quick, **others), as_json)
 
-    command = click.command(name, help=summary)
+    command = click.command(name, help=f"{summary}\n\nExample: waxseal bench {name} --quick")
     return command(_OPTIONS[name](run) if name in _OPTIONS else run)
 
 

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove what the file does not name. Tenants with entries always stay.")
-@click.option("--enable", is_flag=True, help="Make endpoints active again that answered 410 Gone.")
+@click.option("--enable", is_flag=True, help="Enable endpoints again that answered 410 Gone.")
 @deciding
 @DATA
 def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, data: Path) -> None:
-    """Make tenants, sources, endpoints and mailboxes what FILE says; - is standard input.
+    """Configure tenants, sources, endpoints and mailboxes as FILE says; - is standard input.
 
-    All or nothing; what is so already stays untouched. Running processes follow within a second. Errors name their lines.
-    A secret is a literal, env:NAME or file:PATH. With --prune, what removed endpoints are still owed is counted, and given up
-    only with --yes.
+    All or nothing. What is already as FILE says is not touched. Running processes follow within a second. Errors name their
+    lines. A secret is a literal, env:NAME or file:PATH. With --prune, undelivered events of removed endpoints are counted,
+    and discarded only with --yes.
 
     Example: waxseal apply waxseal.yaml --dry-run
     """

@@ -74,9 +74,11 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=PlainGroup)
 def dead() -> None:
-    """Look at what could not go on, and decide what becomes of it.
+    """List, show, replay and discard dead letters.
 
-    Messages that could not be admitted, deliveries whose schedule ended, and what else stopped, each with its reason.
+    They are messages that could not be recorded and deliveries that are dead, each with its reason.
+
+    Example: waxseal dead list --tenant acme --since 2h
     """
 
 
@@ -111,7 +113,7 @@ def list_letters(wanted: "Letters", closed: bool, limit: int | None, as_json: bo
 @JSON
 @DATA
 def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data: Path) -> None:
-    """Show dead letters with all that was kept of the message, or every try of the delivery.
+    """Show dead letters with the whole message, or every try of the delivery.
 
     Example: waxseal dead show 17
     """
@@ -133,11 +135,11 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 @acting
 @DATA
 def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
-    """Send dead letters on their way again, by the route they came and under the same id.
+    """Replay dead letters by their normal route, under the same id.
 
     A delivery is due at once, with its schedule from the start. A message goes back to the inbox as it came, and is marked as
-    replayed when the broker has it. What dies again becomes a new dead letter. Cut off, the same command again does the
-    rest.
+    replayed when the broker has confirmed it. What fails again becomes a new dead letter. If interrupted, the same command
+    does the rest.
 
     Example: waxseal dead replay --tenant acme --endpoint billing --since 2h
     """
@@ -156,9 +158,9 @@ def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path
 @acting
 @DATA
 def discard_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
-    """Close dead letters that nobody is to get any more.
+    """Close dead letters without delivering them.
 
-    They stay in the list with --all; what is in the ledger stays there. A delivery among them ends as discarded.
+    They stay in the list with --all, and what is in the ledger stays there. A delivery among them becomes discarded.
 
     Example: waxseal dead discard --reason unknown_tenant --until 30d
     """

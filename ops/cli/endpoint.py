@@ -35,9 +35,11 @@ _ENDPOINT: tuple[Column, ...] = (
 
 @click.group(cls=PlainGroup)
 def endpoint() -> None:
-    """Look at endpoints and their circuit breakers; turn them on and off.
+    """List endpoints and their breakers; enable and disable them.
 
-    Every act is noted: `waxseal audit`, `waxseal events`.
+    `waxseal audit` and `waxseal events` show what was done.
+
+    Example: waxseal endpoint list acme
     """
 
 
@@ -46,7 +48,7 @@ def endpoint() -> None:
 @JSON
 @DATA
 def list_endpoints(tenant: str | None, as_json: bool, data: Path) -> None:
-    """List endpoints: whether they are on, their breakers, and what they are owed.
+    """List endpoints: state, breaker, and undelivered events.
 
     Example: waxseal endpoint list acme
     """
@@ -81,13 +83,13 @@ def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
 
 @endpoint.command()
 @click.option("--replay", "choice", flag_value="replay", help="Deliver what it missed.")
-@click.option("--discard-missed", "choice", flag_value="discard", help="Give up what it missed, for good.")
+@click.option("--discard-missed", "choice", flag_value="discard", help="Discard what it missed, for good.")
 @on_one(acting)
 def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -> None:
-    """Turn an endpoint on again, and decide about what it missed.
+    """Enable an endpoint again, and decide about what it missed.
 
-    Its breaker and its failures are forgotten. What it missed is counted first, and then delivered as fast as the endpoint's
-    terms allow, or discarded. Cut off, the same command again does the rest.
+    Its breaker and its failures are reset. What it missed is counted first, and then delivered as fast as its limits allow,
+    or discarded. If interrupted, the same command does the rest.
 
     Example: waxseal endpoint enable acme billing --replay
     """
@@ -110,7 +112,7 @@ def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -
 @click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
 @on_one()
 def disable(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
-    """Turn an endpoint off. What it is owed from now on is kept, until it is enabled again.
+    """Disable an endpoint. Its deliveries are kept until it is enabled again.
 
     Example: waxseal endpoint disable acme billing --reason "they migrate until Monday"
     """
@@ -123,7 +125,7 @@ def disable(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None
 @endpoint.command("open-breaker")
 @on_one()
 def open_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
-    """Force an endpoint's breaker open: nothing is sent, nothing is charged a try, until `release`.
+    """Force an endpoint's breaker open: nothing is sent and no try is counted, until `release`.
 
     Example: waxseal endpoint open-breaker acme billing
     """
@@ -149,7 +151,7 @@ def close_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
 @endpoint.command()
 @on_one()
 def release(engine: "Engine", named: "Named", terms: Terms) -> None:
-    """Leave a breaker that was forced to itself again. An open one lets a probe through at once.
+    """End a forced state of a breaker. An open breaker lets one probe through at once.
 
     Example: waxseal endpoint release acme billing
     """

@@ -17,7 +17,10 @@ _LONGEST_WAIT = 86_400
 
 @click.group(cls=PlainGroup, commands=(*DOCUMENTS, *IMPORTS))
 def mail() -> None:
-    """Read mails now, and look at them."""
+    """Pull mailboxes now, import mails, and show their documents.
+
+    Example: waxseal mail sync acme support --wait 60
+    """
 
 
 @mail.command()
@@ -27,7 +30,7 @@ def mail() -> None:
 @JSON
 @DATA
 def sync(tenant: str | None, name: str | None, wait: int | None, as_json: bool, data: Path) -> None:
-    """Pull mailboxes now, instead of when they are due: one, a tenant's, or all.
+    """Pull mailboxes now instead of when they are due: one, those of a tenant, or all.
 
     Those that are paused or refused stay so.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @JSON
 @DATA
 def show(tenant: str, id_: str, source: str | None, origin: str | None, again: bool, as_json: bool, data: Path) -> None:
-    """Show what was read out of a mail: whom from, what about, attachments, verdicts, and everything odd.
+    """Show the document of a mail: sender, subject, attachments, verdicts, and everything unusual.
 
     Example: waxseal mail show acme sha256:3f2a... --json
     """
@@ -52,7 +52,7 @@ def show(tenant: str, id_: str, source: str | None, origin: str | None, again: b
 @JSON
 @DATA
 def documents(rebuild: bool, outdated: bool, as_json: bool, data: Path) -> None:
-    """Count the documents of mails, and let them be made again.
+    """Count the documents of mails, or have them made again.
 
     The relays make them, one after the other; until then the old ones are there.
 

@@ -48,9 +48,11 @@ _MAILBOX: tuple[Column, ...] = (
 
 @click.group(cls=PlainGroup)
 def mailbox() -> None:
-    """Look at mailboxes; pause them, resume them, compare them anew, authorise them anew.
+    """List mailboxes; pause, resume, resync and reauthorize them.
 
-    Every act is noted: `waxseal audit`, `waxseal events`.
+    `waxseal audit` and `waxseal events` show what was done.
+
+    Example: waxseal mailbox list acme
     """
 
 
@@ -59,7 +61,7 @@ def mailbox() -> None:
 @JSON
 @DATA
 def list_mailboxes(tenant: str | None, as_json: bool, data: Path) -> None:
-    """List mailboxes: whether they are pulled, how far what was there is read, what went wrong last.
+    """List mailboxes: state, progress of the backfill, last error.
 
     Example: waxseal mailbox list acme
     """
@@ -96,7 +98,7 @@ def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
 @click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
 @on_one()
 def pause(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
-    """Pull a mailbox no more, until it is resumed. Nothing is lost: what arrives meanwhile is read then.
+    """Stop pulling a mailbox until it is resumed. Nothing is lost: mail that arrives meanwhile is read then.
 
     Example: waxseal mailbox pause acme support --reason "they move to another server"
     """
@@ -109,7 +111,7 @@ def pause(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
 @mailbox.command()
 @on_one()
 def resume(engine: "Engine", named: "Named", terms: Terms) -> None:
-    """Pull a mailbox again that is paused, or whose credentials were refused.
+    """Pull a mailbox again that is paused or whose credentials were refused.
 
     Example: waxseal mailbox resume acme support
     """
@@ -123,7 +125,7 @@ def resume(engine: "Engine", named: "Named", terms: Terms) -> None:
 @click.option("--folder", help="Only this one.  [default: all]")
 @on_one()
 def resync(engine: "Engine", named: "Named", terms: Terms, folder: str | None) -> None:
-    """Compare all that is in a mailbox with all that is held, and fetch what is missing.
+    """Compare everything in a mailbox with everything that is held, and fetch what is missing.
 
     What is held is not fetched again, and nothing is recorded twice.
 

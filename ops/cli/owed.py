@@ -51,7 +51,7 @@ def undelivered(
     as_json: bool,
     data: Path,
 ) -> None:
-    """List every event that an endpoint has not got.
+    """List every event that an endpoint does not have yet.
 
     Of the events recorded in a time range: state, reason and next try of each delivery that is not delivered, endpoint by
     endpoint. Nothing listed means that all of the range was delivered to everyone who subscribed.
@@ -79,7 +79,7 @@ def undelivered(
 def retry(tenant: str, endpoint: str | None, ids: tuple[int, ...], terms: Terms, data: Path) -> None:
     """Try deliveries now that are planned for later.
 
-    Moves up the planned time of what waits for its next try (`waxseal deliveries` shows it). The schedule goes on from
+    Makes deliveries due now that wait for their next try (`waxseal deliveries` shows it). Their schedule continues from
     there. An endpoint that is disabled, paused by its breaker or limited in its rate stays so.
 
     Example: waxseal retry acme --endpoint billing --yes

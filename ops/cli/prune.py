@@ -50,21 +50,23 @@ class _Age(click.ParamType[timedelta]):
 
 
 @click.command()
-@click.option("--attempts-older-than", "attempts", type=_Age(), help="Drop the attempts of days before that, as 30d.")
+@click.option("--attempts-older-than", "attempts", type=_Age(), help="Drop attempts of days before that, as 30d.")
 @click.option("--letters-older-than", "letters", type=_Age(), help="Drop dead letters replayed or discarded before that.")
-@click.option("--blobs-older-than", "blobs", type=_Age(), help="Take away blobs that nobody refers to or used since then.")
+@click.option(
+    "--blobs-older-than", "blobs", type=_Age(), help="Remove blobs that nothing refers to and that were not stored since."
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
 @acting
 @DATA
 def prune(
     attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: Terms, data: Path
 ) -> None:
-    """Drop old attempts, dead letters that were decided about, and blobs of nobody. Shows them only, unless there is --yes.
+    """Drop old attempts, closed dead letters and unused blobs. Without --yes it only shows them.
 
-    The attempt log is dropped in whole days, and nobody waits meanwhile. A blob that no entry and no dead letter refers to is
-    set aside first, and deleted when it has lain there for as long again; not while messages wait in the inbox. Nothing else
-    is ever touched: no entry and no content of the ledger, no delivery with its state, no dead letter that is open. Needs the
-    login of the database's owner.
+    Attempts are dropped in whole days, and nothing waits meanwhile. A blob that no entry and no dead letter refers to is set
+    aside first, and deleted after the same time again; not while messages wait in the inbox. Nothing else is touched: no
+    entry and no content of the ledger, no delivery with its state, no open dead letter. Needs the login of the database's
+    owner.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
     """

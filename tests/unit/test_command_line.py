@@ -1,9 +1,10 @@
 """The command line: help that teaches, exit codes that tell, and errors that are one line."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -98,12 +99,20 @@ def test_nothing_asked_for_is_the_help() -> None:
     assert "waxseal up --config waxseal.yaml" in ended.stdout
 
 
-@pytest.mark.parametrize("name", [one.name for one in COMMANDS])
-def test_every_commands_help_says_what_it_does(name: str) -> None:
-    ended = CliRunner().invoke(main, [name, "--help"])
+def within(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words of a command, and of all that are in its group."""
+    yield path
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            yield from within(one, *path, name)
+
+
+@pytest.mark.parametrize("words", [words for one in COMMANDS for words in within(one, str(one.name))], ids=" ".join)
+def test_every_commands_help_says_what_it_does_with_an_example_of_it(words: tuple[str, ...]) -> None:
+    ended = CliRunner().invoke(main, [*words, "--help"])
 
     assert 0 == ended.exit_code
-    assert COMMANDS[[one.name for one in COMMANDS].index(name)].help
+    assert re.search(r"Examples?:\s.*" + r"\s+".join(("waxseal", *words)), ended.stdout, re.DOTALL)
 
 
 def test_settings_lists_every_variable() -> None:
