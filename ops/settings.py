@@ -43,22 +43,22 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field("info", description="least severe log line: debug, info, warning, error or critical")
     metrics_host: str = Field("127.0.0.1", description="address that serves /metrics, /livez and /readyz")
-    metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: any free one")
+    metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: any free port")
     unready_after: float = Field(
         10.0, gt=0, description="seconds without an answer from Postgres or RabbitMQ after which /readyz says 503"
     )
     ingress_host: str = Field("127.0.0.1", description="address that the HTTP ingress listens on")
     ingress_port: int = Field(8420, ge=0, le=65535, description="its port; 0: any free one")
     ingress_processes: int = Field(
-        1, ge=1, le=1000, description="ingress processes behind one load balancer: each lets its part of a rate_limit through"
+        1, ge=1, le=1000, description="ingress processes behind one load balancer; each allows its share of a rate_limit"
     )
     ingress_connections_per_address: int = Field(
         1000,
         ge=1,
         le=2000,
-        description="connections that one client address, or IPv6 network of 64 bits, may have to an ingress process, which "
-        "takes 2000 in all: by default half, so that no address keeps the others out, and yet more than a process can answer "
-        "at once for a load balancer, behind which everybody has one address; for another one the longest idle is closed",
+        description="connections that one client address, or IPv6 /64 network, may have to an ingress process, which takes "
+        "2000 in all. The default is half: no address can exclude the others, and a load balancer, behind which all clients "
+        "have one address, still has more than a process can answer at once. For one more, the longest idle is closed",
     )
     batch_size: int = Field(2000, ge=1, le=10_000, description="most events appended in one transaction")
     prefetch: int = Field(
@@ -66,43 +66,45 @@ class Settings(BaseSettings):
     )
     confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
     lease: float = Field(
-        90.0, gt=0, description="seconds for which a delivery is claimed, renewed while it is being sent; then it is due again"
+        90.0,
+        gt=0,
+        description="seconds of the lease on a claimed delivery; renewed while it is being sent, and due again when it ends",
     )
     delivery_threads: int = Field(32, ge=1, le=1024, description="threads per delivery process")
-    mail_threads: int = Field(16, ge=1, le=256, description="threads per mail-pull process; four more pull what is slow")
+    mail_threads: int = Field(16, ge=1, le=256, description="threads per mail-pull process; four more for slow mailboxes")
     mail_idle_folders: int = Field(
         4,
         ge=1,
         le=1000,
-        description="folders of a mailbox that mail-idle listens to, a connection for each; the others wait for its `poll`",
+        description="folders of a mailbox that mail-idle watches, with one connection each; the others are read every `poll`",
     )
     max_leased: int = Field(
-        4000, ge=1, description="most deliveries claimed and not yet settled; beyond it, ten of each endpoint"
+        4000, ge=1, description="most deliveries claimed and not yet settled; beyond that, ten for each endpoint"
     )
-    breaker_failures: int = Field(10, ge=1, description="failures in the window below which no breaker of an endpoint opens")
+    breaker_failures: int = Field(10, ge=1, description="failures in the window that an endpoint's breaker needs to open")
     breaker_ratio: float = Field(0.7, gt=0, le=1, description="share of failures in the window at which it opens")
-    breaker_window: float = Field(300.0, gt=0, description="seconds of the window, from its first failure on")
+    breaker_window: float = Field(300.0, gt=0, description="seconds of the window, from its first failure")
     breaker_wait: float = Field(10.0, gt=0, description="seconds from opening to the first probe; doubled with each that fails")
     breaker_longest_wait: float = Field(600.0, gt=0, description="most seconds between two probes")
     disable_after: float = Field(
         432_000.0,
         gt=0,
-        description="seconds of nothing but failures, as many as open a breaker or more, after which an endpoint is disabled",
+        description="seconds of nothing but failures, at least breaker_failures of them, after which an endpoint is disabled",
     )
     allow_networks: str = Field(
         "",
-        description="private networks that may be delivered to, and where mail servers and APIs may be, comma-separated CIDRs; "
-        "unset: none, but on the private servers of `waxseal up` 127.0.0.0/8,::1/128; none: none there either. "
+        description="private networks in which endpoints, mail servers and mail APIs may be, as comma-separated CIDRs. "
+        "Unset: none, except with `waxseal up`: 127.0.0.0/8,::1/128. The value none: none there either. "
         "A cloud's metadata address needs an entry of its own",
     )
     proxy: str = Field(
         "",
         repr=False,
-        description="proxy of deliveries over HTTP and of mail APIs: http(s)://[user:password@]host:port; then it is "
-        "the proxy that has to keep names from leading to private networks",
+        description="proxy for deliveries over HTTP and for mail APIs: http(s)://[user:password@]host:port. The proxy must "
+        "then refuse names that lead to private networks",
     )
     mail_dns: bool = Field(
-        True, description="whether keys are looked up in DNS, to check the DKIM and ARC signatures of mails for their documents"
+        True, description="look keys up in DNS to check the DKIM and ARC signatures of mails for their documents"
     )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 

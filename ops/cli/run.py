@@ -28,13 +28,19 @@ DATA = click.option(
     help="A file of tenants, sources and endpoints, applied before the workers start.",
 )
 @click.option("--detach", is_flag=True, help="Return when everything is ready, and keep running in the background.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Ingest and deliver processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Number of ingest processes, and of deliver processes.",
+)
 def up(data: Path, config: Path | None, detach: bool, workers: int) -> None:
     """Start the whole system on private servers.
 
-    PostgreSQL and RabbitMQ in the data folder, the schema, and all processes, which are restarted when they die. The
-    addresses and pids are in DIR/stack.json, the logs in DIR/log. Ctrl-C or `waxseal down` stops it all cleanly; `up` on
-    the same folder resumes with all data.
+    Starts PostgreSQL and RabbitMQ in the data folder, brings the schema up to date, and starts all processes. A process
+    that dies is restarted. Addresses and pids are in stack.json in the data folder, logs in log. Ctrl-C or `waxseal down`
+    stops everything; `up` on the same folder resumes with all data.
 
     Example: waxseal up --config waxseal.yaml --detach
     """
@@ -56,12 +62,12 @@ def up(data: Path, config: Path | None, detach: bool, workers: int) -> None:
 
 @click.command()
 @DATA
-@click.option("--delete-data", is_flag=True, help="Then remove the ledger, the queues, the keys and the logs.")
+@click.option("--delete-data", is_flag=True, help="Also remove the ledger, the queues, the keys and the logs.")
 @click.option("--yes", is_flag=True, help="Needed to delete data.")
 def down(data: Path, delete_data: bool, yes: bool) -> None:
-    """Stop all that `up` started.
+    """Stop everything that `up` started.
 
-    Works too when the supervisor was killed, and is harmless when nothing runs.
+    Works even if the supervisor was killed. Does nothing when nothing runs.
 
     Example: waxseal down
     """
@@ -82,13 +88,13 @@ def down(data: Path, delete_data: bool, yes: bool) -> None:
     type=click.FloatRange(0, 86_400),
     default=60,
     show_default=True,
-    help="Seconds to try again for while other sessions hold locks on the tables.",
+    help="Seconds to go on trying while other sessions hold locks on the tables.",
 )
 def migrate(data: Path, wait: float) -> None:
     """Bring the schema to its newest version.
 
-    Needs the database's owner; changes nothing when the schema is up to date, or cannot be changed. It waits three seconds
-    for a lock, since all who come after it wait too, says who holds it, and tries again.
+    Needs the login of the database's owner. Changes nothing when the schema is up to date, or when a step fails. Waits three
+    seconds for a lock, because everything that comes later waits behind it, then says who holds it and tries again.
 
     Example: WAXSEAL_DATABASE_URL=postgresql://owner:secret@db/waxseal waxseal migrate
     """
@@ -101,15 +107,20 @@ def migrate(data: Path, wait: float) -> None:
 
 
 @click.command()
-def settings() -> None:
+@click.option("--markdown", is_flag=True, help="The page ops/docs/settings.md.")
+def settings(markdown: bool) -> None:
     """List the WAXSEAL_ variables.
 
-    Each with its default and its meaning; the values in force are not shown, as some are secret.
+    Each with its default and its meaning. The values in force are not shown, because some are secret.
 
     Example: waxseal settings
     """
     from ops.settings import described
+    from ops.settings_page import settings_page
 
+    if markdown:
+        click.echo(settings_page(), nl=False)
+        return
     for variable, default, meaning in described():
         click.echo(f"{variable:<26}  {default or '-':<15}  {meaning}")
 
@@ -118,7 +129,7 @@ def settings() -> None:
 def key() -> None:
     """Make a key for secrets at rest.
 
-    Put it first in WAXSEAL_KEYS; the keys behind it still decrypt what they encrypted. Who loses the keys loses the secrets.
+    The first key in WAXSEAL_KEYS encrypts; all of them decrypt. Keep the old keys. Without the keys the secrets are lost.
 
     Example: export WAXSEAL_KEYS="$(waxseal key)"
     """
@@ -132,7 +143,7 @@ def key() -> None:
 def ingress(data: Path) -> None:
     """Run the HTTP ingress.
 
-    It checks webhooks and answers 202 once RabbitMQ has them.
+    It checks webhooks and answers 202 when RabbitMQ has confirmed them.
 
     Example: WAXSEAL_INGRESS_HOST=0.0.0.0 waxseal ingress
     """
@@ -146,7 +157,7 @@ def ingress(data: Path) -> None:
 def ingest(data: Path) -> None:
     """Run an ingest process.
 
-    It appends what arrives to the ledger. Run as many as you like.
+    It records arriving messages in the ledger. Run as many as you need.
 
     Example: waxseal ingest
     """
@@ -160,7 +171,7 @@ def ingest(data: Path) -> None:
 def relay(data: Path) -> None:
     """Run the relay.
 
-    It claims the deliveries that are due and hands them to the deliver processes.
+    It claims deliveries that are due and hands them to the deliver processes.
 
     Example: waxseal relay
     """
@@ -174,7 +185,7 @@ def relay(data: Path) -> None:
 def deliver(data: Path) -> None:
     """Run a deliver process.
 
-    It sends to the endpoints. Run as many as you like.
+    It sends to the endpoints. Run as many as you need.
 
     Example: waxseal deliver
     """
@@ -188,7 +199,7 @@ def deliver(data: Path) -> None:
 def mail_pull(data: Path) -> None:
     """Run a mail-pull process.
 
-    It reads the mailboxes that are due. Run as many as you like.
+    It reads the mailboxes that are due. Run as many as you need.
 
     Example: waxseal mail-pull
     """
@@ -202,7 +213,7 @@ def mail_pull(data: Path) -> None:
 def mail_idle(data: Path) -> None:
     """Run the mail-idle process.
 
-    It listens to IMAP mailboxes and has them read as soon as something arrives. Without it they are read when they are due.
+    It watches IMAP mailboxes and has them read as soon as mail arrives. Without it they are read when they are due.
 
     Example: waxseal mail-idle
     """

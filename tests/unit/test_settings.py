@@ -5,11 +5,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
+from tests_support import ROOT
 
 from ops.account import own_file
 from ops.errors import Misconfigured
 from ops.prepare import allowed
 from ops.settings import Settings, described, load_settings
+from ops.settings_page import settings_page
 from ops.stack import FILE, settings_for
 
 
@@ -178,3 +180,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_setting_is_explained() -> None:
     assert [] == [variable for variable, _, meaning in described() if not meaning]
+
+
+def test_the_page_on_settings_is_what_is_generated_from_them() -> None:
+    assert settings_page() == (ROOT / "ops/docs/settings.md").read_text(encoding="utf-8")
