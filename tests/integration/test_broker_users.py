@@ -1,35 +1,40 @@
-"""The README's commands for the broker's users, and its publisher, word by word."""
+"""The pages' commands for the broker and its users, their roles of the database, and their publisher, word by word."""
 
 import json
 import re
-import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pika
+import psycopg
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from tests_broker import rabbitmqctl
-from tests_support import ROOT, wait_for
+from tests_pages import blocks, commands
+from tests_support import wait_for
 
 from ops.servers import PrivateServers
 from workers.topology import IN, RECEIVED
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture(scope="module")
-def users(servers: PrivateServers) -> None:
-    """What the README has an operator do on the broker."""
-    commands = [shlex.split(line)[1:] for line in README.splitlines() if line.startswith("rabbitmqctl ")]
-    assert 5 == len(commands)
+def users(servers: PrivateServers) -> Iterator[None]:
+    """What the pages have an operator do on the broker: users, then their rights, and in the end who is to be removed."""
+    asked = commands("rabbitmqctl")
+    assert 10 == len(asked)
+    first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
     with ThreadPoolExecutor() as pool:  # each begins an Erlang of its own
-        for first in (True, False):
-            list(pool.map(lambda one: rabbitmqctl(servers, *one), [one for one in commands if (one[0] == "add_user") == first]))
+        for some in (first, [one for one in asked if one not in first + last]):
+            list(pool.map(lambda one: rabbitmqctl(servers, *one), some))
+    yield
+    for one in last:
+        rabbitmqctl(servers, *one)
 
 
 def url(servers: PrivateServers, user: str) -> str:
@@ -37,14 +42,13 @@ def url(servers: PrivateServers, user: str) -> str:
 
 
 def publisher(servers: PrivateServers) -> str:
-    """The README's ten lines, at our broker."""
-    found = re.search(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return re.sub(r'"amqp://[^"]*"', lambda _: repr(url(servers, "acme-shop")), found.group(1))
+    """The ten lines of the page on sources, at our broker."""
+    (found,) = blocks("python")
+    return re.sub(r'"amqp://[^"]*"', lambda _: repr(url(servers, "acme-shop")), found.text)
 
 
 @pytest.mark.usefixtures("users")
-def test_the_publisher_of_the_readme_is_recorded_and_delivered_by_workers_with_the_rights_of_the_readme(
+def test_the_publisher_of_the_pages_is_recorded_and_delivered_by_workers_with_the_rights_of_the_pages(
     servers, database, start, sink
 ) -> None:
     database.add_tenant("acme")
@@ -105,3 +109,25 @@ def test_a_login_of_one_tenant_can_do_nothing_else(servers: PrivateServers) -> N
     found = {name: refused(act) for name, (act, _code) in acts.items()}
 
     assert {name: code for name, (_act, code) in acts.items()} == found
+
+
+def test_the_user_that_takes_over_has_the_rights_of_the_one_before() -> None:
+    rights = {one[3]: one[4:] for one in commands("rabbitmqctl") if one[0] == "set_permissions"}
+
+    assert rights["waxseal-worker"] == rights["waxseal-worker-2"]
+
+
+def test_the_roles_of_the_pages_log_in_as_writers(database, servers: PrivateServers) -> None:
+    replacing, making = (block.text for block in blocks("sql") if " ROLE " in block.text)
+    try:
+        with psycopg.connect(database.url, autocommit=True) as owner:
+            owner.execute(making)
+            owner.execute(replacing)
+        with psycopg.connect(database.url, user="waxseal_worker_2", password="PASSWORD") as worker:
+            found = worker.execute("SELECT pg_has_role('waxseal_writer', 'USAGE'), count(*) FROM entry").fetchone()
+        assert (True, 0) == found
+        assert [] == database.rows("SELECT FROM pg_roles WHERE rolname = 'waxseal_worker'")
+    finally:
+        with psycopg.connect(database.url, autocommit=True) as owner:
+            owner.execute("DROP ROLE IF EXISTS waxseal_worker")
+            owner.execute("DROP ROLE IF EXISTS waxseal_worker_2")

@@ -203,3 +203,14 @@ def test_the_workflow_runs_the_projects_own_check_with_least_rights() -> None:
     assert [".ci/run"] == [step["run"] for step in job["steps"] if "run" in step]
     assert 0 < job["timeout-minutes"] <= 60
     assert workflow["concurrency"]["cancel-in-progress"]
+
+
+def test_what_runs_before_a_commit_is_what_make_lint_runs() -> None:
+    (local,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
+    recipe = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+
+    assert "local" == local["repo"]
+    assert re.findall(r"^\t@\$\(BIN\)/(.+)$", recipe, re.MULTILINE) == [
+        hook["entry"].removeprefix(".venv/bin/") for hook in local["hooks"]
+    ]
+    assert [("system", False)] * 3 == [(hook["language"], hook["pass_filenames"]) for hook in local["hooks"]]

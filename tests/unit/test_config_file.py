@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_support import ROOT
+from tests_pages import README, Block, blocks
 from tests_tls import Authority
 
 from ops.config_file import BadConfig, Fault, read_config
@@ -96,11 +96,20 @@ def test_a_good_file_is_read(folder) -> None:
     assert {} == config.endpoints[1].terms()
 
 
-def test_the_readme_shows_every_key_of_an_endpoint_over_amqp_or_by_mail(folder) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^    amqp:\n.*?(?=^```)", readme, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    targets = yaml.safe_load(found.group(0))
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("yaml") if not block.text.startswith("amqp:")], ids=lambda block: block.page
+)
+def test_every_configuration_of_the_pages_is_valid(folder, block: Block) -> None:
+    secrets = dict.fromkeys(re.findall(r"env:(\w+)", block.text), SECRET)
+    for name in re.findall(r'"file:([^"]+)"', block.text):
+        (folder / name).write_text("secret")
+
+    assert read(folder, ("" if block.page == README else "tenants: [{name: acme}]\n") + block.text, secrets)
+
+
+def test_the_page_on_delivery_shows_every_key_of_an_endpoint_over_amqp_or_by_mail(folder) -> None:
+    (found,) = (block.text for block in blocks("yaml", "ops/docs/delivery.md") if "exchange:" in block.text)
+    targets = yaml.safe_load(found)
 
     assert set(AmqpSpec.model_fields) == set(targets["amqp"])
     assert {field.alias or name for name, field in SmtpSpec.model_fields.items()} == set(targets["smtp"])

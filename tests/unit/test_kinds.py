@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests_kinds import Headers, at, source, verdict
-from tests_support import ROOT
+from tests_pages import section
 
 from ops.metrics import SOURCES
 from pipeline.kinds import KINDS, NAMES, check
@@ -19,9 +19,12 @@ def test_every_kind_is_counted_and_amqp_is_not_taken_over_http() -> None:
     assert set(NAMES) < set(SOURCES)
 
 
-def test_the_readme_has_a_row_for_every_kind() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Sources\n")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1].strip(" `") for line in section.splitlines() if line.startswith("| `")]
+def test_the_page_on_sources_has_a_row_for_every_kind() -> None:
+    rows = [
+        line.split("|")[1].strip(" `")
+        for line in section("ops/docs/sources.md", "Kinds").splitlines()
+        if line.startswith("| `")
+    ]
 
     assert list(NAMES) == rows
 

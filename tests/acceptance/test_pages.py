@@ -1,0 +1,306 @@
+"""The pages of documentation, held to what they say: every command is run, on one system for all of them.
+
+A few cannot be run here and are tested in their place: `rabbitmqctl` and the publisher in test_broker_users.py, what the whole
+suite is started with (`make`), Docker's commands against the Compose file, and what starts servers of its own by its arguments.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+import pika
+import psycopg
+import pytest
+from click.testing import CliRunner
+from prometheus_client import REGISTRY
+from ruamel.yaml import YAML
+from tests_pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
+from tests_support import ROOT, wait_for
+
+from ops import ingest_metrics, mail_metrics, metrics  # noqa: F401 - they are in the registry once they are imported
+from ops.cli import main
+from ops.programs import find_postgres
+from ops.settings import PREFIX, described, environment
+
+MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
+#: Commands of ours that start servers of their own, or ask a provider; each with the tests that run it.
+ELSEWHERE = {
+    "up": "acceptance/test_stack.py",
+    "bench ingest": "integration/test_bench_races.py",
+    "bench delivery": "integration/test_bench_races.py",
+    "bench ingress": "integration/test_bench_ingress.py",
+    "bench claims": "integration/test_bench_claims.py",
+    "bench mail": "integration/test_bench_mail.py",
+    "mailbox reauthorize": "integration/test_mail_consent.py",
+}
+SHELL = re.compile(r"[|&;<>$`*()\n]|^\w+=")
+
+
+@dataclass
+class System:
+    """The one that all pages work on, and the folder that their commands are run in."""
+
+    folder: Path
+    env: dict[str, str]
+    said: dict[str, str] = field(default_factory=dict)  # by the README's commands, by their names
+    swaps: dict[str, str] = field(default_factory=dict)  # what stands on a page for what is only known here
+
+    def run(self, command: str) -> str:
+        """What it says on its standard output. Fails when the command does."""
+        for written, real in self.swaps.items():
+            command = command.replace(written, real)
+        ours = command.startswith("waxseal ") and not SHELL.search(command)
+        code, said, complained = self._ours(command) if ours else self.shell(command)
+        assert 0 == code, f"{command}: {said}{complained}"
+        return said
+
+    def shell(self, command: str) -> tuple[int, str, str]:
+        """Its exit code, and what it says, by a shell."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=ROOT if "-m pytest" in command else self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def _ours(self, command: str) -> tuple[int, str, str]:
+        """Without a process of its own, which takes longer to begin than most commands take."""
+        with chdir(self.folder):
+            words = shlex.split(command.replace(" ~/", f" {self.folder}/"), comments=True)
+            done = CliRunner(env=self.env).invoke(main, words[1:], prog_name="waxseal")
+        return done.exit_code, done.stdout, done.stderr
+
+    @property
+    def stack(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.folder / ".waxseal" / "stack.json").read_text())
+        return found
+
+    def recorded(self, subject: str) -> bool:
+        return bool(self.run(f"waxseal timeline acme {subject} --json"))
+
+
+def first(language: str, page: str) -> str:
+    return blocks(language, page)[0].text
+
+
+def the_readmes_walk() -> list[str]:
+    (walk,) = (list(block.commands()) for block in blocks("sh", README) if "waxseal up" in block.text)
+    return walk
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """As the README has one start it, walked through to its last line, which is run when all pages were."""
+    folder = tmp_path_factory.mktemp("pages")
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(find_postgres().parent), environment()["PATH"]])
+    system = System(folder, environment() | {"PATH": path, "HOME": str(folder), "SUPPORT_PASSWORD": "p"})
+    (folder / "waxseal.yaml").write_text(first("yaml", README), encoding="utf-8")
+    *walk, last = the_readmes_walk()
+    assert "waxseal down" == last
+    try:
+        for command in walk:
+            if command.startswith("sleep "):  # long enough for whoever reads along, not for a machine that runs other tests too
+                wait_for(lambda: system.recorded("order-7") and "evt-1" in system.run("waxseal deliveries acme"), 60)
+                continue
+            system.said[command.split()[1]] = system.run(command)
+            system.swaps["http://127.0.0.1:8420"] = system.stack["ingress_url"]
+        furnish(system)
+        yield system
+    finally:
+        ended = system.shell(last)
+    assert 0 == ended[0], ended
+
+
+def furnish(system: System) -> None:
+    """Make what the pages' commands are about: a mailbox, files of mails, a dead letter; and the variables of an operator."""
+    system.env |= {f"{PREFIX}DATABASE_URL": system.stack["database_url"], f"{PREFIX}BLOBS": system.stack["blobs"]}
+    with (system.folder / "waxseal.yaml").open("a", encoding="utf-8") as config:
+        config.write(first("yaml", "ops/docs/mailboxes.md"))
+    system.run("waxseal apply waxseal.yaml")
+    (system.folder / "order.json").write_text('{"id": "evt-3", "type": "order.sent", "order": "order-8"}')
+    (system.folder / "archive.mbox").write_bytes(b"From ann@b.example Sat Jan  3 01:05:34 1996\n" + MAIL + b"\n")
+    (system.folder / "mails").mkdir()
+    (system.folder / "mails" / "1.eml").write_bytes(MAIL)
+    for name in ("cur", "new", "tmp"):
+        (system.folder / "Maildir" / name).mkdir(parents=True)
+    with pika.BlockingConnection(pika.URLParameters(system.stack["amqp_url"])) as connection:
+        connection.channel().basic_publish("waxseal.in", "acme.nobody", b"{}")
+    wait_for(lambda: system.run("waxseal dead list --json"), 60)
+    letter = json.loads(system.run("waxseal dead list --json").splitlines()[0])["id"]
+    system.swaps |= {"dead show 17": f"dead show {letter}", "sha256:3f2a…": f"sha256:{sha256(MAIL).hexdigest()}"}
+
+
+def run_block(system: System, block: Block) -> None:
+    for command in block.commands():
+        words = shlex.split(command.partition("\n")[0], comments=True)
+        if words[0] == "waxseal" and (tests := ELSEWHERE.get(words[1], ELSEWHERE.get(" ".join(words[1:3])))):
+            assert [] == unknown_words(words[1:]), command
+            assert words[-1 if words[1] == "bench" else 1] in (ROOT / "tests" / tests).read_text(encoding="utf-8")
+        elif (check := checks_of(command)) is not None:
+            check(command)
+        else:
+            system.run(command.replace(".venv/bin/", f"{Path(sys.executable).parent}/"))
+            if command.startswith("waxseal mail import") and "--dry-run" not in command:
+                wait_for(lambda: "hello" in system.run("waxseal mail show acme sha256:3f2a… --json"), 60)
+
+
+def checks_of(command: str) -> Callable[[str], None] | None:
+    """What holds of a command that is not run here; None for one that is."""
+    words = [word for word in command.split() if "=" not in word.partition("'")[0]]
+    return {"make": is_a_target, "docker": suits_the_compose_file, "rabbitmqctl": is_run_elsewhere}.get(
+        words[0] if words else ""
+    )
+
+
+def is_a_target(command: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
+
+
+def is_run_elsewhere(command: str) -> None:
+    """Test_broker_users.py runs what `commands` finds."""
+    assert shlex.split(command)[1:] in commands("rabbitmqctl")
+
+
+def suits_the_compose_file(command: str) -> None:
+    """Its variables are the file's, its services are there, and what it runs in one of them is a command of ours."""
+    services: Mapping[str, object] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
+    words = shlex.split(command)
+    while "=" in words[0]:
+        assert "${" + words.pop(0).partition("=")[0] in (ROOT / "docker-compose.yml").read_text(), command
+    assert words[:2] == ["docker", "compose"]
+    scaled = {word.partition("=")[0] for before, word in pairwise(words) if before == "--scale"}
+    assert scaled <= services.keys()
+    if words[2] == "up":
+        return
+    service = next(at for at, word in enumerate(words) if word in services)
+    assert words[2] in ("exec", "run")
+    inside = words[service + 1 :]
+    inside = inside[: inside.index("<")] if "<" in inside else inside
+    assert [] == unknown_words(inside if words[2] == "run" else inside[1:]), command
+    assert words[2] == "run" or inside[0] == "waxseal"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_command_of_the_readme_does_what_it_says(system: System) -> None:
+    assert "evt-1" in system.said["timeline"]
+    assert "billing" in system.said["deliveries"]
+    assert "pending" in system.said["deliveries"]
+    assert (system.folder / "acme.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_can_be_run_as_it_stands_there(system: System, page: str) -> None:
+    for block in blocks("sh", page):
+        if page != README or "waxseal up" not in block.text:
+            run_block(system, block)
+
+
+@pytest.mark.slow
+def test_the_file_for_compose_has_every_value_that_compose_asks_for(system: System) -> None:
+    run_block(system, blocks("sh", "ops/docs/containers.md")[0])
+    given = dict(line.split("=", 1) for line in (system.folder / ".env").read_text().splitlines())
+
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    secrets = {secret["environment"] for secret in YAML(typ="safe").load(compose)["secrets"].values()}
+
+    assert secrets | set(re.findall(r"\$\{(\w+):\?", compose)) == given.keys()
+    assert "" not in given.values()
+
+
+@pytest.mark.slow
+def test_a_head_that_was_moved_is_mended_as_the_page_on_operating_says(system: System) -> None:
+    (mending,) = (block.text for block in blocks("sql", "ops/docs/operating.md") if "UPDATE chain" in block.text)
+    with psycopg.connect(system.stack["database_url"], autocommit=True) as owner:
+        assert 1 == owner.execute(mending).rowcount
+        assert "intact" in system.run("waxseal verify --tenant acme --subject order-7")
+        owner.execute("UPDATE chain SET seq = -1, hash = NULL WHERE subject = 'order-7'")
+        code, said, _ = system.shell("waxseal verify --tenant acme --subject order-7")
+        assert (1, True) == (code, "head" in said)
+        owner.execute(mending)
+
+    assert "intact" in system.run("waxseal verify --tenant acme --subject order-7")
+
+
+def test_every_block_is_of_a_kind_that_a_test_looks_at() -> None:
+    assert {"sh", "yaml", "python", "sql", "text", "ini"} >= {block.language for block in blocks()}
+    programs = {command.split()[0] for block in blocks("sh") for command in block.commands()}
+    shown = [
+        line for block in blocks("text") for line in block.text.splitlines() if line.split()[:1] and line.split()[0] in programs
+    ]
+    assert [] == shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_that_a_page_names_exists(page: str) -> None:
+    named = [each.removeprefix("waxseal ") for each in quoted(page) if re.match(r"waxseal [a-z]", each)]
+
+    assert [] == [each for each in named if unknown_words(each.replace("|", " ").split()[: each.count(" | ") or None])]
+
+
+def test_every_target_that_a_page_names_is_in_the_makefile() -> None:
+    assert {"demo", "test"} <= {words[0] for words in commands("make")}
+    for page in PAGES:
+        for each in quoted(page):
+            if each.startswith("make "):
+                is_a_target(each)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_metric_and_variable_that_a_page_names_exists(page: str) -> None:
+    described_metrics = {metric.name: metric.type for metric in REGISTRY.collect()}
+    known = {f"{name}_total" if type_ == "counter" else name for name, type_ in described_metrics.items()}
+    variables = {name for name, _, _ in described()} | set(
+        re.findall(r"WAXSEAL_\w+", (ROOT / "docker-compose.yml").read_text())
+    )
+
+    assert set() == set(re.findall(r"\bwaxseal_[a-z_]+(?:_total|_seconds|_messages|_consumers|_up)\b", PAGES[page])) - known
+    assert set() == set(re.findall(r"\bWAXSEAL_[A-Z_]+[A-Z]\b", PAGES[page])) - variables
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (ROOT / page).parent / path if path else ROOT / page
+        assert place.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    paths = [
+        each for each in quoted(page) if re.fullmatch(r"(workers|ops|pipeline|schemas|tests|\.ci|\.github)/[\w./{},*-]*", each)
+    ]
+
+    assert [] == [each for each in paths if not list(ROOT.glob(re.sub("NAME|NNNN_name", "*", each)))]
+
+
+def test_every_page_is_in_the_table_of_the_readme() -> None:
+    listed = set(re.findall(r"\]\(([^)#]+)\)", section(README, "Pages")))
+
+    assert set(PAGES) - {README} == listed
+    assert {path.name for path in (ROOT / "ops/docs").glob("*.md")} == {Path(each).name for each in listed if "docs" in each}
+    assert PAGES[README].count("\n") <= 200
