@@ -33,16 +33,17 @@ def growth(run: Run, attack: Attack) -> float:
         whole = seconds(run, attack(size), 1)
         if size >= LOOK and whole < NOTHING:
             return 0.0
-    found = _between(run, attack, size)
+    found = _between(run, attack, size, whole)
     while found > PER_DOUBLING and whole < LONG and size < LARGEST:
         size *= 2
         whole = seconds(run, attack(size), 1)
-        found = min(found, _between(run, attack, size))
+        found = min(found, _between(run, attack, size, whole))
     return found
 
 
-def _between(run: Run, attack: Attack, size: int) -> float:
-    quarter, whole = seconds(run, attack(size // 4), 4), seconds(run, attack(size), 2)
+def _between(run: Run, attack: Attack, size: int, measured: float) -> float:
+    """`measured` is what one run with that size took; another one is made."""
+    quarter, whole = seconds(run, attack(size // 4), 4), min(measured, seconds(run, attack(size), 1))
     return float((whole / max(quarter, 1e-6)) ** 0.5)
 
 

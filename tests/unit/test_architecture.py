@@ -76,7 +76,12 @@ def for_types(tree: ast.AST) -> Iterator[ast.If]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING")
 
 
-def imports() -> Iterator[Import]:
+@cache
+def imports() -> tuple[Import, ...]:
+    return tuple(_imports())
+
+
+def _imports() -> Iterator[Import]:
     for module in modules():
         blocks = [*functions(module.tree), *for_types(module.tree)]
         inside = {id(node) for block in blocks for node in ast.walk(block)}
