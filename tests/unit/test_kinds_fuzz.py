@@ -11,6 +11,8 @@ from pipeline.kinds import KINDS, Unverified, check
 from pipeline.receive import receive
 from schemas.source import Source
 
+pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_kinds runs the same lines
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 NAMES = st.sampled_from(

@@ -30,6 +30,8 @@ from schemas.source import Source
 from workers.fields import decode_table
 from workers.imap_rows import rows
 
+pytestmark = pytest.mark.no_cover  # tracing would be measured with what is measured
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LARGE = 64 * 1024 * 1024
 RULED = Source("acme", "orders", "amqp", id="/a/b/0", subject="form:who", extensions={"region": "/r"}, max_body=LARGE)

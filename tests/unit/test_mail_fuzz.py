@@ -18,6 +18,8 @@ from schemas.mailbox import CONTENT_TYPE, EVENT_TYPE
 from schemas.message import Message
 from schemas.source import Source
 
+pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_nasty runs the same lines
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): Source("acme", "support", "imap", max_body=64 << 20)}, {})
 TERMS = Terms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
