@@ -13,8 +13,6 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Any, Final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from pipeline.addresses import Network, refusal, refused_host
 from workers.course import COURSE
 
@@ -31,7 +29,7 @@ class Refused(OSError):
     """The address may not be called."""
 
 
-class Dialler(AbstractResolver):
+class Dialler:
     """Looks names up, and makes sockets, for addresses that may be called: all public ones, and those in `allowed`.
 
     With `allowed` None every address may be called: for what an operator has named.
@@ -61,13 +59,6 @@ class Dialler(AbstractResolver):
         except UnicodeError as error:
             raise socket.gaierror(socket.EAI_NONAME, f"{host!r:.80} cannot be a name: {error}") from None
         return _callable(host, port, found, self.check)
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """As `find`, in the form that aiohttp wants."""
-        return [
-            ResolveResult(hostname=host, host=address[0], port=port, family=family_, proto=protocol, flags=0)
-            for family_, _, protocol, _, address in await self.find(host, port, family)
-        ]
 
     def make_socket(self, info: AddressInfo) -> socket.socket:
         """A socket for this address and no other. Raises `Refused`: whatever led here, this is the last that is asked."""

@@ -10,7 +10,6 @@ import resource
 import signal
 import sys
 import time
-from struct import Struct
 from typing import BinaryIO, Final
 
 import orjson
@@ -18,13 +17,10 @@ import orjson
 from pipeline.mail.document import Terms, mail_document
 from schemas.mail_document import view
 from workers.mail_dns import KeyLookup
+from workers.mail_frames import ANSWER, REQUEST
 
 MEMORY: Final = 1536 * 1024 * 1024  # bytes of address space
 NICENESS: Final = 5
-
-#: What precedes a request: the lengths of its terms and of the mail; and an answer: its length.
-REQUEST: Final = Struct(">II")
-ANSWER: Final = Struct(">I")
 
 
 def main() -> None:

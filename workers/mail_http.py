@@ -4,6 +4,7 @@ What a deployment says of deliveries holds here too: addresses that may not be c
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ops.tls import client_context
@@ -65,6 +67,22 @@ class Answer:
         except orjson.JSONDecodeError:
             return {}
         return value if isinstance(value, dict) else {}
+
+
+class _Resolver(AbstractResolver):
+    """Gives aiohttp the addresses that may be called."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host=address[0], port=port, family=family_, proto=protocol, flags=0)
+            for family_, _, protocol, _, address in await self._dialler.find(host, port, family)
+        ]
+
+    async def close(self) -> None:
+        """The dialler is closed by its owner."""
 
 
 class MailHttp:
@@ -139,7 +157,7 @@ class MailHttp:
             proxy = None if self._terms.proxy is None else URL(self._terms.proxy)
             self._dialler = Dialler(self._terms.allowed if proxy is None else None)
             connector = aiohttp.TCPConnector(
-                limit=AT_ONCE, ssl=_context(), resolver=self._dialler, socket_factory=self._dialler.make_socket
+                limit=AT_ONCE, ssl=_context(), resolver=_Resolver(self._dialler), socket_factory=self._dialler.make_socket
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,

@@ -10,9 +10,9 @@ from typing import Any, Final
 import orjson
 
 from ops.settings import bare_environment
-from pipeline.mail.document import SECONDS, unparsed
+from pipeline.mail.findings import SECONDS, unparsed
 from schemas.mail_document import Flag, view
-from workers.mail_child import ANSWER, REQUEST
+from workers.mail_frames import ANSWER, REQUEST
 
 COMMAND: Final = (sys.executable, "-m", "workers.mail_child")
 LIFE: Final = 25.0  # seconds into one mail after which the process ends itself

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 from pipeline.mail import reports
 from pipeline.mail.authentic import Dns, authenticate
 from pipeline.mail.content import read_content
 from pipeline.mail.fields import Fields, addresses, date_of, id_of, ids, look_for_oddities, read_fields, references
-from pipeline.mail.findings import Findings
+from pipeline.mail.findings import SECONDS, Findings, unparsed
 from pipeline.mail.structure import Part, count, read_parts
 from pipeline.mail.words import phrase
-from schemas.mail_document import Flag, MailDocument
-
-SECONDS: Final = 10.0
+from schemas.mail_document import MailDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,6 @@ def mail_document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailD
         return _document(raw, terms, clock)
     except Exception as error:  # noqa: BLE001 - the promise of this module
         return unparsed(raw, f"{type(error).__name__}: {error}")
-
-
-def unparsed(raw: bytes, why: str, *flags: Flag) -> MailDocument:
-    """The document of a mail that nothing could be made of."""
-    findings = Findings()
-    findings.flag("unparsed", why)
-    for each in flags:
-        findings.flag(each)
-    return MailDocument(len(raw), sha256(raw).hexdigest(), flags=findings.flags, notes=findings.notes)
 
 
 def _document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocument:

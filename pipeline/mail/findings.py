@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
-from schemas.mail_document import Flag
+from schemas.mail_document import Flag, MailDocument
 
+SECONDS: Final = 10.0  # that a mail may take to be read
 MAX_NOTES: Final = 50
 MAX_NOTE: Final = 200  # characters
 
@@ -54,3 +56,12 @@ class Findings:
     def notes(self) -> tuple[str, ...]:
         """In the order in which they were made."""
         return tuple(self._notes)
+
+
+def unparsed(raw: bytes, why: str, *flags: Flag) -> MailDocument:
+    """The document of a mail that nothing could be made of."""
+    findings = Findings()
+    findings.flag("unparsed", why)
+    for each in flags:
+        findings.flag(each)
+    return MailDocument(len(raw), sha256(raw).hexdigest(), flags=findings.flags, notes=findings.notes)

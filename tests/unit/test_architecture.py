@@ -1,5 +1,7 @@
 import ast
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -180,6 +182,18 @@ def test_the_pipeline_reads_no_clock_and_prints_nothing() -> None:
     ]
 
     assert [] == [use for module in pipeline for use in uses(module, CLOCKS)] + printers
+
+
+def test_the_processes_of_the_route_do_not_load_what_only_others_use() -> None:
+    """What reads mails has a process of its own; each library costs every start its time, and every process its memory."""
+    program = """
+import sys
+import workers.delivery, workers.ingest, workers.ingress, workers.relay
+print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "tnefparse"} & set(sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+
+    assert "set()\n" == ended.stdout
 
 
 def test_modules_are_small() -> None:
