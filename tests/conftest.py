@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import settings as property_tests
-from tests_support import lateness_measured
+from tests_support import lateness_measured, wait_for
 
 from ops.leftovers import end_leftovers
 from ops.memory import peek
@@ -34,10 +35,38 @@ def servers() -> Iterator[PrivateServers]:
     folder = enterable_folder()
     try:
         with private_servers(folder) as running:
+            sync_files(running, on=False)
             yield running
         assert no_server_is_left(folder)
     finally:
         erase(folder)
+
+
+@pytest.fixture(scope="module")
+def durable(servers: PrivateServers) -> Iterator[None]:
+    """PostgreSQL as the product configures it, for tests that kill, freeze or restart it, or ask what it promises."""
+    sync_files(servers, on=True)
+    yield
+    sync_files(servers, on=False)
+
+
+def sync_files(servers: PrivateServers, *, on: bool) -> None:
+    """Makes PostgreSQL wait for the disk, or leave its files to the kernel: no test ends the machine.
+
+    Off, a commit still waits until the kernel has its log. Servers that a test starts itself are never changed.
+    """
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        for setting in ("fsync", "full_page_writes"):
+            conn.execute(f"ALTER SYSTEM RESET {setting}" if on else f"ALTER SYSTEM SET {setting} = off")
+        conn.execute("SELECT pg_reload_conf()")
+    wait_for(lambda: syncs_files(servers) is on)
+
+
+def syncs_files(servers: PrivateServers) -> bool:
+    with psycopg.connect(servers.database_url) as conn:
+        return conn.execute(
+            "SELECT current_setting('fsync')::bool AND current_setting('full_page_writes')::bool"
+        ).fetchone() == (True,)
 
 
 @pytest.fixture

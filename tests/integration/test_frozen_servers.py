@@ -31,6 +31,8 @@ from ops.settings import environment
 from pipeline.store.copy import copy_rows, int4
 from workers.topology import IN
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
 LEASE = 10.0  # seconds; what was loaded in vain during a freeze is delivered when it ends

@@ -18,6 +18,8 @@ from ops.ports import choose_ports
 from ops.servers import PrivateServers
 from ops.settings import environment
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 POST = b"POST /in/acme/open HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
 

@@ -18,6 +18,8 @@ from ops.migrate import migrate
 from ops.schema import known
 from ops.servers import PrivateServers
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 COMMANDS = (
     ("status",),

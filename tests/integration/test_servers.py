@@ -18,6 +18,8 @@ from ops.memory import peek
 from ops.processes import see, wait_until
 from ops.servers import PrivateServers, erase_servers, private_servers
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 HOLD = """
 import sys, time
 from pathlib import Path
