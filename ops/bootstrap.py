@@ -66,7 +66,7 @@ def _install_for_tests() -> None:
 
 def _missing_servers() -> list[str]:
     from ops.errors import ServersMissing  # noqa: PLC0415 - on an older Python it does not import
-    from ops.programs import find_epmd, find_postgres, find_rabbitmq  # noqa: PLC0415
+    from ops.servers.binaries import find_epmd, find_postgres, find_rabbitmq  # noqa: PLC0415
 
     wanted: list[tuple[str, Callable[[], Path]]] = [
         ("postgresql", find_postgres),

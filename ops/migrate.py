@@ -9,12 +9,12 @@ from alembic.config import Config
 from sqlalchemy import Connection
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from ops.chores import Chore
-from ops.db import make_engine, sqlstate, transaction
 from ops.errors import OpsError
-from ops.schema import MIGRATIONS, WrongSchema, judge
-from pipeline.store import schema
-from pipeline.store.schema import Blocker
+from ops.runtime.background import Chore
+from ops.runtime.db import make_engine, sqlstate, transaction
+from ops.runtime.schema_check import MIGRATIONS, WrongSchema, judge
+from pipeline.store.admin import schema_version
+from pipeline.store.admin.schema_version import Blocker
 
 PATIENCE: Final = 60.0  # seconds for which it comes again while others hold what it must lock
 _LONGEST: Final = 6 * 3600.0  # seconds for one statement: an index on a large table takes its time
@@ -67,8 +67,8 @@ class _Attempt:
     def make(self) -> bool:
         self._blockers = []
         with transaction(self._engine) as conn, self._watched(conn):
-            schema.begin_change(conn)
-            state, told = judge(schema.found(conn))
+            schema_version.begin_change(conn)
+            state, told = judge(schema_version.found(conn))
             if state in ("newer", "broken"):
                 raise WrongSchema(told)
             if state == "current":
@@ -102,7 +102,7 @@ class _Attempt:
 
         def look() -> None:
             with transaction(self._onlooker) as other:
-                self._blockers = schema.blockers(other, pid) or self._blockers
+                self._blockers = schema_version.blockers(other, pid) or self._blockers
 
         chore = Chore("blockers", _LOOK, look)
         try:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.errors import Misconfigured
-from pipeline.addresses import networks
+from pipeline.delivery.addresses import networks
 
 PREFIX: Final = "WAXSEAL_"
 LogLevel = Annotated[

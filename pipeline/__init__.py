@@ -9,6 +9,7 @@
     deliver    deliver      nothing new: a lease is on the row     the lease ends, claimed again: sent twice under one id
     settle     settle       COMMIT, by the caller                  as deliver
 
-Beside the route: `verify` and `bundle` read the ledger back, `kinds` know the sources' signatures, `store` holds every SQL
-statement. Nothing here logs, counts, reads a clock or commits: it takes `conn`, `now` and a policy, and returns facts.
+The route and nothing else lies here; what its steps know is in the folders: `formats` what comes in, `sources` the senders'
+signatures, `delivery` its rules, `mail` the reading of mails, `ledger` verifying it, `store` every SQL statement. Nothing here
+logs, counts, reads a clock or commits: it takes `conn`, `now` and a policy, and returns facts.
 """

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from pipeline import attributes as facts
-from pipeline import cloudevents
 from pipeline.dedupe import DEFAULT_TYPE, chain_key, fingerprint, identity, name_origin
 from pipeline.errors import Rejected
-from pipeline.moments import moment
-from pipeline.rules import HEADER, Reader
+from pipeline.formats import cloudevents
+from pipeline.formats import known_attributes as facts
+from pipeline.formats.extraction import HEADER, Extractor
+from pipeline.formats.timestamps import moment
 from schemas.blob import CLAIM, LARGEST_INLINE
 from schemas.catalog import Catalog
 from schemas.event import Event
@@ -101,7 +101,7 @@ def _drafts(message: Message, source: Source) -> Iterator[Draft]:
     for attributes, body in drafts:
         if not message.trusted and source.has_rules:
             lower = _lower(headers)
-            _overrule(attributes, source, Reader(lower, body), lower)
+            _overrule(attributes, source, Extractor(lower, body), lower)
         yield attributes, body
 
 
@@ -129,7 +129,7 @@ def _text(name: str, value: Any) -> str | None:
     raise Rejected("malformed", f"the header {name} is not text, but {_TYPES.get(type(value), 'of a type that is not known')}")
 
 
-def _overrule(attributes: dict[str, str], source: Source, reader: Reader, headers: Mapping[str, Any]) -> None:
+def _overrule(attributes: dict[str, str], source: Source, reader: Extractor, headers: Mapping[str, Any]) -> None:
     rules = {"id": source.id, "type": source.type, "subject": source.subject, **source.extensions}
     for name, rule in rules.items():
         value = _read(rule, reader, headers) if rule else None
@@ -139,7 +139,7 @@ def _overrule(attributes: dict[str, str], source: Source, reader: Reader, header
         attributes["time"] = at
 
 
-def _read(rule: str, reader: Reader, headers: Mapping[str, Any]) -> str | None:
+def _read(rule: str, reader: Extractor, headers: Mapping[str, Any]) -> str | None:
     if rule.startswith(HEADER):
         name = rule[len(HEADER) :].strip().lower()
         return _text(name, headers.get(name))

@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from pipeline.chain import SALT_BYTES, ends, extend_each
+from pipeline.chain import SALT_BYTES, extend_each
 from pipeline.dedupe import Conflict, first_of_each, looked_up, sift
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
-from pipeline.store import catalog, deliveries, few, ledger, mail_documents, turns
-from pipeline.store.together import together
+from pipeline.store.config import catalog
+from pipeline.store.deliveries import append_few, deliveries, ordering
+from pipeline.store.ledger import entries as ledger_entries
+from pipeline.store.mail import documents as mail_documents
+from pipeline.store.round_trip import together
 from schemas.delivery import Planned
-from schemas.entry import Entry, Head
+from schemas.entry import Entry, Head, ends
 from schemas.event import Event
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,13 +56,13 @@ def open_batch(conn: Connection, events: Sequence[Event], made: Collection[bytes
         return Opened(catalog.version(conn), (), {})
     touched = {event.chain_key for event in events}
     unsure = [key for key in touched if key not in made]
-    chains = ledger.knowing_chains(unsure) if unsure else ledger.locking(touched)
-    asked = [chains, ledger.knowing(looked_up(first_of_each(events))), catalog.asking_version()]
+    chains = ledger_entries.knowing_chains(unsure) if unsure else ledger_entries.locking(touched)
+    asked = [chains, ledger_entries.knowing(looked_up(first_of_each(events))), catalog.asking_version()]
     found, known, version = together(conn, asked)
     fingerprints = {key for (key,) in known}
     if unsure:
         return Opened(version[0][0], fingerprints, {}, {*(key for (key,) in found), *(touched.difference(unsure))})
-    return Opened(version[0][0], fingerprints, ledger.heads(found))
+    return Opened(version[0][0], fingerprints, ledger_entries.heads(found))
 
 
 def append(
@@ -74,21 +77,21 @@ def append(
     """
     opened = opened or open_batch(conn, events)
     firsts = first_of_each(events)
-    sifted = sift(events, firsts, ledger.recorded(conn, opened.known) if opened.known else {})
+    sifted = sift(events, firsts, ledger_entries.recorded(conn, opened.known) if opened.known else {})
     fresh = sifted.fresh
     if not fresh:
         return Appended((), len(events), 0, sifted.conflicts)
     chained = extend_each(_locked(conn, fresh, opened), fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
-    if few.suits(fresh):
+    if append_few.suits(fresh):
         entries = list(chained)
         planned = _in_turn(conn, plan(entries, subscribed))
-        few.insert(conn, entries, planned, now)
+        append_few.insert(conn, entries, planned, now)
     else:
-        entries = ledger.insert_entries(conn, chained)
+        entries = ledger_entries.insert_entries(conn, chained)
         planned = _in_turn(conn, plan(entries, subscribed))
         deliveries.insert_planned(conn, planned, now)
-        together(conn, [ledger.moving(ends(entries))])
-    mail_documents.owe(conn, entries)
+        together(conn, [ledger_entries.moving(ends(entries))])
+    mail_documents.plan(conn, entries)
     return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
 
 
@@ -98,7 +101,7 @@ def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping
     heads = opened.heads
     if not heads:
         missing = {key: subject for key, subject in touched.items() if key not in opened.chains}
-        heads = ledger.lock_heads(conn, touched, missing, os.urandom(16 * len(missing)))
+        heads = ledger_entries.lock_heads(conn, touched, missing, os.urandom(16 * len(missing)))
     if vanished := touched.keys() - heads.keys():
         raise ChainBroken(f"{len(vanished)} chains vanished while their heads were being locked")
     return heads
@@ -107,7 +110,7 @@ def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping
 def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:
     """The heads are held, so nobody passes a turn on in these chains between this look and COMMIT."""
     ordered = pairs(planned)
-    return in_turn(planned, turns.busy(conn, ordered)) if ordered else planned
+    return in_turn(planned, ordering.busy(conn, ordered)) if ordered else planned
 
 
 def _microseconds(moment: datetime) -> int:

@@ -1,17 +1,15 @@
 """Between the rooms: a message that cannot go on becomes a dead letter, and a message again when it is replayed."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pipeline.errors import Unreadable
-from pipeline.tagged import is_plain
-from schemas.deadletter import DeadLetter
-from schemas.message import OTHERS, Message
+from pipeline.formats.dead_letter import is_plain
+from schemas.dead_letter import DeadLetter
+from schemas.message import Message
 
 _PROPERTIES = ("content_type", "content_encoding", "message_id", "type", "timestamp")
 
 
-def letter_of(
+def dead_letter_of(
     message: Message, stage: Literal["admit", "append"], reason: str, detail: str, error: str | None = None
 ) -> DeadLetter:
     """A dead letter with all that came with `message`. Only its `headers` and `body` are exact; the rest is for reading."""
@@ -35,20 +33,3 @@ def letter_of(
         body=message.body,
         blob=None if message.blob is None else message.blob.reference,
     )
-
-
-def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
-    """The message that `letter_of` was given, from what is kept of its dead letter. Raises `Unreadable`."""
-    try:
-        properties = dict(headers["properties"])
-        others = {name: properties.pop(name) for name in OTHERS if name in properties}
-        return Message(
-            headers.get("routing_key", routing_key or ""),
-            body or b"",
-            headers=headers["headers"],
-            trusted=headers["trusted"],
-            others=others,
-            **properties,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Unreadable(f"what is kept of a dead letter is no message: {error!r}") from None

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from schemas.blob import LARGEST_INLINE
-from schemas.entry import Entry, Head
+from schemas.entry import Entry, Head, end_of, ends
 from schemas.event import Event
 
 VERSION = "waxseal/event/v1"
@@ -86,16 +86,6 @@ def extend_all(
     assert len(salts) == SALT_BYTES * len(events)
     entries = list(extend_each(heads, events, at, salts))
     return entries, ends(entries)
-
-
-def ends(entries: Iterable[Entry]) -> dict[bytes, Head]:
-    """Where `entries`, which are in chain order, leave their chains, by chain key."""
-    return {key: end_of(entry) for key, entry in {entry.event.chain_key: entry for entry in entries}.items()}
-
-
-def end_of(entry: Entry) -> Head:
-    """The head of a chain that ends with `entry`."""
-    return Head(entry.chain_id, entry.seq, entry.hash)
 
 
 def chain_uuid(random: bytes) -> UUID:

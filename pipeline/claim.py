@@ -9,9 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from pipeline.breaker import probing
-from pipeline.room import Room, Standing, available, shares, split, wanted
-from pipeline.store import claims, health
+from pipeline.delivery.allowance import available, shares, split, wanted
+from pipeline.delivery.breaker import probing
+from pipeline.store.deliveries import claims, endpoint_health
+from schemas.allowance import Allowance, Standing
 from schemas.delivery import Claim
 
 
@@ -49,7 +50,7 @@ class Round:
 class _Wish:
     standing: Standing
     window: int
-    room: Room
+    room: Allowance
     due: bool  # something is
 
 
@@ -108,7 +109,7 @@ def claim_from(
     counts = Counter(each.endpoint_id for each in got)
     _take(conn, [wish.standing for wish in wishes if counts[wish.standing.endpoint_id]], counts, lease.now)
     looked = {
-        wish.standing.endpoint_id: _looked(wish, halves.get(wish.standing.endpoint_id, Room()), counts) for wish in wishes
+        wish.standing.endpoint_id: _looked(wish, halves.get(wish.standing.endpoint_id, Allowance()), counts) for wish in wishes
     }
     return Round(got, looked)
 
@@ -132,12 +133,12 @@ def _guarded(conn: Connection, wishes: Sequence[_Wish], window: Window, now: dat
     guarded = {wish.standing.endpoint_id for wish in wishes if wish.standing.guarded and wish.room.total}
     if not guarded:
         return wishes
-    locked = health.lock_free(conn, guarded)
+    locked = endpoint_health.lock_free(conn, guarded)
     again = [_wish(each, window, now) for each in claims.look(conn, locked)[0] if each.state == "active"]
     return [*(wish for wish in wishes if wish.standing.endpoint_id not in guarded), *again]
 
 
-def _granted(wishes: Sequence[_Wish], now: datetime, limit: int, surplus: int, random: float) -> dict[int, Room]:
+def _granted(wishes: Sequence[_Wish], now: datetime, limit: int, surplus: int, random: float) -> dict[int, Allowance]:
     """The room of each endpoint that has any, divided among all of them and between its lanes."""
     rooms = {wish.standing.endpoint_id: wish.room.total for wish in wishes if wish.room.total}
     if not rooms:
@@ -151,7 +152,7 @@ def _granted(wishes: Sequence[_Wish], now: datetime, limit: int, surplus: int, r
     }
 
 
-def _looked(wish: _Wish, room: Room, counts: Mapping[int, int]) -> Looked:
+def _looked(wish: _Wish, room: Allowance, counts: Mapping[int, int]) -> Looked:
     standing, claimed = wish.standing, counts.get(wish.standing.endpoint_id, 0)
     return Looked(
         leased=standing.leased,
@@ -169,6 +170,6 @@ def _take(conn: Connection, claimed: Sequence[Standing], counts: Mapping[int, in
     tokens = {
         each.endpoint_id: available(each, now) - counts[each.endpoint_id] for each in claimed if each.rate_limit is not None
     }
-    health.take_tokens(conn, tokens, now)
+    endpoint_health.take_tokens(conn, tokens, now)
     probes = {each.endpoint_id: probing(each.health, now) for each in claimed if each.health.breaker == "open"}
-    health.write(conn, probes, now)
+    endpoint_health.write(conn, probes, now)

@@ -5,23 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
 
-from schemas.event import Event
+from schemas.event import Content, Event
 from schemas.source import Source
 
 DEFAULT_TYPE = "message.received"  # of a message through AMQP that says no type
 
 _SHORT = 64  # characters of a subject whose key is kept; few subjects are longer
 LENGTH = 4  # bytes before each field, so that no two lists of fields share one preimage
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What two events of one identity are compared by: the SHA-256 of the body, the type and the subject."""
-
-    body: bytes
-    type: str
-    subject: str
-    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

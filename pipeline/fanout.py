@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from uuid import UUID
 
-from pipeline.filters import Predicate, compile_filter
+from pipeline.delivery.filters import Predicate, compile_filter
 from schemas.catalog import Catalog
 from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.delivery import Planned

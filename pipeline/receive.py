@@ -8,14 +8,14 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-from pipeline import cloudevents
-from pipeline.attributes import check, media_type
-from pipeline.bounded_json import TooManyValues, members
 from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
-from pipeline.kinds import KINDS, Headers
-from pipeline.moments import moment
-from pipeline.rules import Reader
+from pipeline.formats import cloudevents
+from pipeline.formats.bounded_json import TooManyValues, members
+from pipeline.formats.extraction import Extractor
+from pipeline.formats.known_attributes import check, media_type
+from pipeline.formats.timestamps import moment
+from pipeline.sources import KINDS, Headers
 from schemas.source import Source
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
@@ -62,7 +62,7 @@ def _completed(
     fresh_id: Callable[[], str] | None = None,
 ) -> dict[str, str]:
     if source.extensions or (source.id, source.type, source.subject, source.time) != _NO_RULES:
-        attributes.update(_ruled(source, Reader(headers, body)))
+        attributes.update(_ruled(source, Extractor(headers, body)))
     if fresh_id is not None:
         _guess(attributes, source, headers, body, fresh_id)
     name_origin(attributes, source)
@@ -107,7 +107,7 @@ def _unquoted(value: str) -> str:
     return _QUOTED_PAIR.sub(r"\1", quoted[1]) if quoted else value
 
 
-def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:
+def _ruled(source: Source, reader: Extractor) -> Iterator[tuple[str, str]]:
     for name, rule in (("id", source.id), ("type", source.type), ("subject", source.subject)):
         if rule is not None:
             value = reader.read(rule)
@@ -121,7 +121,7 @@ def _ruled(source: Source, reader: Reader) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _if_there(reader: Reader, rule: str) -> str | None:
+def _if_there(reader: Extractor, rule: str) -> str | None:
     """What a rule finds that need not find anything: a body that is not JSON has no such thing."""
     try:
         return reader.read(rule)
@@ -153,7 +153,7 @@ def _id(said: Mapping[str, Any], body: bytes) -> str | None:
     value = said.get("id")
     if isinstance(value, float):  # also an integer beyond 64 bits: read again, by a parser that keeps every digit
         with suppress(Rejected):
-            return Reader({}, body).read("/id")
+            return Extractor({}, body).read("/id")
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     return None

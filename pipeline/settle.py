@@ -8,12 +8,12 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection
 
-from pipeline.breaker import DEFAULT, BreakerPolicy
-from pipeline.deliver import EXPIRED, summary
-from pipeline.endpoints import Change, disable, reckon
-from pipeline.store import deliveries, graves
-from schemas.deadletter import DeadLetter
-from schemas.delivery import Delivery, Tried
+from pipeline.delivery.breaker import DEFAULT, BreakerPolicy
+from pipeline.delivery.settle_endpoint import HealthChange, disable, reckon
+from pipeline.store.dead_letters import dead_letters
+from pipeline.store.deliveries import deliveries
+from schemas.dead_letter import DeadLetter
+from schemas.delivery import EXPIRED, Delivery, Tried, summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Settled:
     """What was written: the deliveries whose lease still held, the endpoints that fare differently, and those disabled."""
 
     tried: Sequence[Tried]
-    changes: Sequence[Change]
+    changes: Sequence[HealthChange]
     disabled: Mapping[int, str]
 
 
@@ -36,7 +36,7 @@ def settle(
     """
     written = deliveries.settle(conn, [(each.delivery.lease, each.settlement) for each in tried], now)
     settled = [each for each in tried if each.delivery.id in written]
-    graves.bury(conn, [_letter(each) for each in settled if each.settlement.outcome == "dead"], now)
+    dead_letters.bury(conn, [_letter(each) for each in settled if each.settlement.outcome == "dead"], now)
     deliveries.pass_on(conn, _turns(settled), now)
     changes = reckon(conn, settled, now, policy, random)
     return Settled(settled, changes, disable(conn, settled, changes, now, policy))
@@ -46,7 +46,9 @@ def expire(conn: Connection, held: Sequence[Delivery], now: datetime) -> list[De
     """Buries deliveries that became too old before they could be tried; returns those whose lease still held."""
     ended = deliveries.end(conn, [(each.id, each.lease) for each in held], "dead", now, EXPIRED)
     expired = [each for each in held if each.id in ended]
-    graves.bury(conn, [_buried(each, EXPIRED, "too old before it could be tried", each.attempts) for each in expired], now)
+    dead_letters.bury(
+        conn, [_buried(each, EXPIRED, "too old before it could be tried", each.attempts) for each in expired], now
+    )
     return expired
 
 

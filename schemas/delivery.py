@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 #: What an answer asks for in its `webhook-delivery` header: no more events, or no more tries of this one.
@@ -102,3 +102,27 @@ class Tried:
     delivery: Delivery
     settlement: Settlement
     transport: str = "http"
+
+
+GONE = 410
+
+
+#: The error of a receipt for what cannot be made into a request at all; trying again would not help.
+UNSENDABLE = "unsendable"
+
+
+#: The error of a receipt for what the other side will never take: an SMTP server's 5yz for the mail.
+REFUSED = "refused"
+
+
+#: The reason of a dead letter for what became older than its endpoint allows.
+EXPIRED: Final = "expired"
+
+
+#: Errors that the endpoint has no part in: they say nothing of its health.
+OURS: Final = frozenset({UNSENDABLE, "internal", "proxy", "broker"})
+
+
+def summary(receipt: Receipt) -> str | None:
+    """What went wrong, in one line for an operator; None when nothing did."""
+    return f"{receipt.error}: {receipt.detail}" if receipt.error and receipt.detail else receipt.error

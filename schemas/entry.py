@@ -1,5 +1,6 @@
 """An entry: an event in the ledger. The bytes are LEDGER.md's."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -45,3 +46,13 @@ class BrokenChain:
             f"{self.fault} (chain {self.chain_id.hex}): `waxseal verify --tenant {self.tenant}` names the fault; mend it, then "
             "`waxseal dead replay --reason chain_broken`"
         )
+
+
+def ends(entries: Iterable[Entry]) -> dict[bytes, Head]:
+    """Where `entries`, which are in chain order, leave their chains, by chain key."""
+    return {key: end_of(entry) for key, entry in {entry.event.chain_key: entry for entry in entries}.items()}
+
+
+def end_of(entry: Entry) -> Head:
+    """The head of a chain that ends with `entry`."""
+    return Head(entry.chain_id, entry.seq, entry.hash)

@@ -36,3 +36,13 @@ class Event:
     def subject(self) -> str:
         """What the event is about; one chain per subject."""
         return self.attributes["subject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What two events of one identity are compared by: the SHA-256 of the body, the type and the subject."""
+
+    body: bytes
+    type: str
+    subject: str
+    origin: str | None = None

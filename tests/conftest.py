@@ -11,9 +11,9 @@ import pytest
 from hypothesis import settings as property_tests
 from tests_support import lateness_measured, wait_for
 
-from ops.leftovers import end_leftovers
-from ops.memory import peek
-from ops.servers import PrivateServers, erase_servers, private_servers
+from ops.servers.leftovers import end_leftovers
+from ops.servers.private import PrivateServers, erase_servers, private_servers
+from ops.servers.state_file import peek
 
 # Whether an example is done in 200 ms says how busy the machine is, not whether the property holds.
 property_tests.register_profile("unhurried", deadline=None)

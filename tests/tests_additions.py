@@ -30,7 +30,7 @@ def run(addition: Callable[[], None]) -> None:
 
 def read(text: str, **environment: str) -> Any:
     """The configuration that a file with `text` says."""
-    from ops.config_file import read_config
+    from ops.config.read_file import read_config
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "waxseal.yaml"
@@ -40,7 +40,7 @@ def read(text: str, **environment: str) -> Any:
 
 def refusal(text: str) -> str:
     """Why a file with `text` is refused."""
-    from ops.config_file import BadConfig
+    from ops.config.read_file import BadConfig
 
     try:
         read(text, PIN="4711")
@@ -65,8 +65,7 @@ def a_transport() -> None:
     """Letters, printed on a printer with a PIN."""
     from schemas.config import transports
     from schemas.config.transport import Transport
-    from schemas.config_spec import Spec
-    from schemas.config_values import Secret
+    from schemas.config.values import Secret, Spec
 
     @dataclass(frozen=True, slots=True)
     class Printer:
@@ -106,8 +105,8 @@ def _paper_is_configured() -> None:
 
 
 def _paper_is_stored() -> Any:
-    from ops.difference import differences
-    from pipeline.store.endpoints import endpoint_of, settings_of
+    from ops.config.diff import differences
+    from pipeline.store.config.endpoint_row import endpoint_of, settings_of
     from schemas.catalog import Catalog
 
     config = read(LETTERS, PIN="4711").config
@@ -129,10 +128,10 @@ def _paper_is_stored() -> Any:
 
 
 def _paper_is_sent(endpoint: Any) -> None:
-    from ops import metrics
+    from ops.telemetry import metrics
     from schemas.delivery import Receipt
-    from workers import senders
-    from workers.sending import Terms
+    from workers.net.terms import Terms
+    from workers.transports import registry
 
     printed: list[Any] = []
 
@@ -144,9 +143,9 @@ def _paper_is_sent(endpoint: Any) -> None:
             printed.append((endpoint.target.pin, delivery))
             return Receipt(NOW, 0.1)
 
-    senders.SENDERS = {**senders.SENDERS, "paper": Paper}  # type: ignore[misc]
+    registry.SENDERS = {**registry.SENDERS, "paper": Paper}  # type: ignore[misc]
     letter: Any = "a letter"
-    assert Receipt(NOW, 0.1) == asyncio.run(_awaited(senders.Senders(Terms("waxseal/test")).send(endpoint, letter, 1.0)))
+    assert Receipt(NOW, 0.1) == asyncio.run(_awaited(registry.Senders(Terms("waxseal/test")).send(endpoint, letter, 1.0)))
     assert [("4711", "a letter")] == printed
     metrics.observe_attempt("paper", "none", 0.1)
     assert series("delivery_attempts_total", 'transport="paper"')
@@ -159,8 +158,8 @@ async def _awaited(receipt: Any) -> Any:
 
 def a_kind_of_source() -> None:
     """Messages that are proved by a password in a header."""
-    from pipeline import kinds
-    from pipeline.kinds.kind import Kind, Unverified, need_secret
+    from pipeline import sources as source_kinds
+    from pipeline.sources.kind import Kind, Unverified, need_secret
 
     def verify(source: Any, headers: Any, body: bytes, now: datetime) -> None:
         if headers.get("x-password") not in source.secrets:
@@ -178,11 +177,11 @@ def a_kind_of_source() -> None:
         posted_to=lambda options, url: {**options, "at": url},
         extensions=("parcel",),
     )
-    kinds.KINDS = {**kinds.KINDS, "courier": kind}  # type: ignore[misc]
-    kinds.NAMES = (*kinds.NAMES, "courier")  # type: ignore[misc]
+    source_kinds.KINDS = {**source_kinds.KINDS, "courier": kind}  # type: ignore[misc]
+    source_kinds.NAMES = (*source_kinds.NAMES, "courier")  # type: ignore[misc]
 
     # The configuration file, and a sample of it.
-    from ops.trial import Own, by_hand, message
+    from ops.admin.sample_message import Own, by_hand, message
 
     file = "tenants: [{name: acme}]\nsources:\n  - {tenant: acme, name: parcels, kind: courier, secrets: [s3cret]}\n"
     filtered = file + "endpoints:\n  - {tenant: acme, name: a, url: 'https://a.example', filter: {exact: {parcel: '7'}}}\n"
@@ -197,17 +196,17 @@ def a_kind_of_source() -> None:
     assert {"at": "https://a.example"} == by_hand("courier", ("s3cret",), {}, "https://a.example").options
 
     # The difference.
-    from ops.difference import differences
+    from ops.config.diff import differences
     from schemas.catalog import Catalog
 
     there = Catalog(1, {"acme": b"k" * 32}, {("acme", "parcels"): source}, {})
     assert ["unchanged", "unchanged"] == [each.action for each in differences(read(file).config, there)]
 
     # Receiving, and the metrics.
-    from ops import metrics
+    from ops.telemetry import metrics
     from pipeline.receive import receive
 
-    kinds.KINDS["courier"].verify(source, trial.headers, trial.body, NOW)
+    source_kinds.KINDS["courier"].verify(source, trial.headers, trial.body, NOW)
     [(attributes, body)] = receive(source, trial.headers, trial.body, NOW, lambda: "fresh")
     assert ("7", "parcel.sent", "7", trial.body) == (attributes["id"], attributes["type"], attributes["parcel"], body)
     metrics.observe_ingested("courier", "accepted")
@@ -227,7 +226,7 @@ def a_kind_of_mailbox() -> None:
     mailbox_kinds.MAIL_KINDS = tuple(mailbox_kinds.MAILBOX_KINDS)  # type: ignore[misc]
 
     # The configuration file, and the difference.
-    from ops.difference import differences, usurped
+    from ops.config.diff import differences, usurped
     from schemas.catalog import Catalog
     from schemas.source import Source
 
@@ -245,16 +244,16 @@ def a_kind_of_mailbox() -> None:
     assert [] == list(usurped(found.config, there))
 
     # Pulling, what is not delivered of it, and the metrics.
-    from ops import mail_metrics, metrics
-    from workers import mail_kinds
-    from workers.mail_source import MailKind
+    from ops.telemetry import mail_metrics, metrics
+    from workers.mail.mailbox_session import MailKind
+    from workers.mail.pull import mailbox_kinds as pull_mailbox_kinds
 
     session: Any = object()
     kind = MailKind(lambda mailbox, token: session, per_folder=False)
-    mail_kinds.KINDS = {**mail_kinds.KINDS, "pop": kind}  # type: ignore[misc]
-    assert set(mail_kinds.KINDS) == set(mailbox_kinds.MAIL_KINDS)
+    pull_mailbox_kinds.KINDS = {**pull_mailbox_kinds.KINDS, "pop": kind}  # type: ignore[misc]
+    assert set(pull_mailbox_kinds.KINDS) == set(mailbox_kinds.MAIL_KINDS)
 
-    from workers.mail_sessions import Sessions
+    from workers.mail.pull.sessions import Sessions
 
     assert (session, False) == Sessions(lambda mailbox: None).take(mailbox)
     mail_metrics.observe_pull("pop", "done", 0.1)

@@ -10,9 +10,9 @@ import pika
 from pika.exceptions import AMQPError
 from tests_support import wait_for
 
-from ops.programs import find_rabbitmq
-from ops.servers import PrivateServers
-from workers.topology import INBOX
+from ops.servers.binaries import find_rabbitmq
+from ops.servers.private import PrivateServers
+from workers.amqp.topology import INBOX
 
 
 @contextmanager

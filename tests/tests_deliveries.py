@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine
 
-from ops.db import transaction
+from ops.runtime.db import transaction
 from pipeline.admit import admit
 from pipeline.append import append
 from pipeline.claim import Lease, claim_anything

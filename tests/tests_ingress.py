@@ -16,15 +16,15 @@ from typing import Any
 import pika
 from tests_support import wait_for
 
-from ops.blobs import Blobs
-from ops.db import make_engine
-from ops.secrets import Vault
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import make_engine
+from ops.runtime.vault import Vault
 from schemas.message import Message
-from workers.catalog import CatalogWatch
-from workers.ingress import make_route
-from workers.listener import Bounds, Listener
-from workers.publisher import Publisher
-from workers.topology import INBOX, RECEIVED, declare
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import INBOX, RECEIVED, declare
+from workers.ingress.listener import ClientBounds, Listener
+from workers.ingress.worker import make_route
+from workers.live_catalog import CatalogWatch
 
 KEY = b"k" * 24
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -114,7 +114,7 @@ def running(
     catalog = CatalogWatch(engine, vault)
     publisher = Publisher(amqp_url, "test ingress", timeout=confirm_timeout)
     route = make_route(catalog, publisher, Blobs(blobs or temporary.name, 2.0))
-    server = Listener(route, "127.0.0.1", 0, Bounds(per_address, grace=1.0, read_seconds=read_seconds, most=most))
+    server = Listener(route, "127.0.0.1", 0, ClientBounds(per_address, grace=1.0, read_seconds=read_seconds, most=most))
     thread = threading.Thread(target=server.run, args=(publisher.start, publisher.close), name="ingress")
     catalog.start()
     thread.start()

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from pipeline.kinds import KINDS, Unverified
+from pipeline.sources import KINDS, Unverified
 from schemas.source import Source
 
 Headers = dict[str, str]

@@ -11,12 +11,12 @@ import pytest
 from tests_api import Fake
 from tests_gmail import Gmail
 
-from ops.db import make_engine, transaction
-from pipeline.store import mailboxes
+from ops.runtime.db import make_engine, transaction
+from pipeline.store.mail import mailboxes
 from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMail
-from workers.mail_gmail import KIND as GMAIL
-from workers.mail_graph import KIND as GRAPH
-from workers.mail_source import Away, Bounds, Pulled, Session
+from workers.mail.api.gmail import KIND as GMAIL
+from workers.mail.api.graph import KIND as GRAPH
+from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Pulled
 
 MIB = 1024 * 1024
 
@@ -60,7 +60,7 @@ class Asking:
 class Puller:
     """Pulls as the worker does: what came is kept first, and the cursor after it."""
 
-    session: Session
+    session: MailboxSession
     folder: str
     mails: dict[str, RawMail] = field(default_factory=dict)
     kept: list[MailItem] = field(default_factory=list)
@@ -80,8 +80,8 @@ class Puller:
         assert begun.backfill is not None
         self.cursors, self.total = {"new": begun.new, "backfill": begun.backfill}, begun.total
 
-    def pull(self, lane: Lane, bounds: Bounds | None = None, *, killed: bool = False) -> Pulled:
-        pulled = self.session.pull(self.folder, lane, self.cursors[lane], bounds or Bounds(), self)
+    def pull(self, lane: Lane, bounds: PullBounds | None = None, *, killed: bool = False) -> Pulled:
+        pulled = self.session.pull(self.folder, lane, self.cursors[lane], bounds or PullBounds(), self)
         for mail in pulled.mails:
             assert killed or mail.source_key not in self.mails, "fetched twice"
             self.mails[mail.source_key] = mail
@@ -95,7 +95,7 @@ class Puller:
         """Everything of the lane that there is now, in the order in which it came."""
         came: list[RawMail] = []
         for _ in range(200):
-            pulled = self.pull(lane, Bounds(**bounds))
+            pulled = self.pull(lane, PullBounds(**bounds))
             came += pulled.mails
             if not pulled.more:
                 return came

@@ -9,10 +9,11 @@ from uuid import UUID
 import orjson
 import uvloop
 
-from pipeline.addresses import LOOPBACK, networks
+from pipeline.delivery.addresses import LOOPBACK, networks
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers.sending import Sender, Terms
+from workers.net.terms import Terms
+from workers.transports.transport import Sender
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LOCAL = Terms("waxseal/test", networks(LOOPBACK))

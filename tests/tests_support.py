@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.blobs import Blobs
+from ops.runtime.blobs import Blobs
 
 ROOT = Path(__file__).parents[1]
 NO_BLOBS = Blobs("/dev/null/blobs")  # takes nothing and has nothing

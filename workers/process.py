@@ -10,11 +10,12 @@ from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 
-from ops import garbage, health, pulse
-from ops import log as logs
-from ops.db import Engine, make_engine
-from ops.probes import Check
+from ops.runtime import gc_tuning
+from ops.runtime import log as logs
+from ops.runtime.db import Engine, make_engine
 from ops.settings import Settings, require
+from ops.telemetry import probe_server, pulse
+from ops.telemetry.probes import Check
 
 _log = structlog.get_logger()
 
@@ -88,14 +89,14 @@ class Process:
 
     def serve(self, checks: Mapping[str, Check]) -> Callable[[], None]:
         """Serve probes and metrics, ready while all `checks` pass. The process is alive while it calls what this gives."""
-        server = self.closing(health.serve(self._settings.metrics_host, self._settings.metrics_port, checks))
+        server = self.closing(probe_server.serve(self._settings.metrics_host, self._settings.metrics_port, checks))
         self.started(metrics_port=server.port)
         return server.beat
 
     def started(self, **about: object) -> None:
         """All is set up. `serve` says so too."""
         _log.info("started", **about)
-        garbage.calm()
+        gc_tuning.calm()
 
     def _signalled(self, *_: object) -> None:
         self.stop.set()

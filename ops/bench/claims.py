@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
-from ops.bench.report import percentiles, ratio, report
-from ops.servers import private_servers
+from ops.bench.results import percentiles, ratio, report
+from ops.servers.private import private_servers
 
 FEW: Final = 20_000  # delivered rows beside which the other table is judged
 CLAIMS: Final = 150  # that are timed, in each table

@@ -15,10 +15,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, TextClause, event, make_url, text
 
 from ops.bench.load import BODY_BYTES
-from ops.db import make_engine, transaction
 from ops.migrate import migrate
+from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
-from pipeline.store import claims, deliveries, health
+from pipeline.store.deliveries import claims, deliveries, endpoint_health
 from schemas.delivery import Claim, Receipt, Settlement
 
 ENDPOINTS: Final = 20
@@ -53,7 +53,7 @@ _SIZES = text("""
 
 _NAMES = {
     str(statement): name.lower()
-    for module in (claims, health)
+    for module in (claims, endpoint_health)
     for name, statement in vars(module).items()
     if isinstance(statement, TextClause)
 }

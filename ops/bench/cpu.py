@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from ops.servers import PrivateServers
+from ops.servers.private import PrivateServers
 
 
 @dataclass(frozen=True, slots=True)

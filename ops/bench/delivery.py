@@ -19,9 +19,9 @@ import psutil
 from ops.bench.cpu import Cpu, CpuMeter, cpu_per_event, mean
 from ops.bench.delivery_stage import DEADLINE, ENDPOINTS, Stage
 from ops.bench.load import BODY_BYTES, SUBJECTS, new_run
-from ops.bench.report import percentiles, ratio, report
+from ops.bench.results import percentiles, ratio, report
 from ops.errors import OpsError
-from ops.servers import private_servers
+from ops.servers.private import private_servers
 from ops.settings import Settings
 
 RATES = (50, 200, 500, 1000)  # events per second

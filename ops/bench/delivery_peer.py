@@ -18,15 +18,16 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine
 
-from ops.bench.private import plain_engine
-from ops.db import transaction
-from ops.secrets import Vault
+from ops.bench.configured_system import plain_engine
+from ops.runtime.db import transaction
+from ops.runtime.vault import Vault
 from ops.settings import Settings, load_settings
 from pipeline.claim import Lease, claim_anything
 from pipeline.deliver import judge
+from pipeline.delivery.signing import RANDOM_BYTES, headers, key_of
 from pipeline.settle import settle
-from pipeline.signing import RANDOM_BYTES, headers, key_of
-from pipeline.store import catalog, deliveries
+from pipeline.store.config import catalog
+from pipeline.store.deliveries import deliveries
 from schemas.catalog import Catalog
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint

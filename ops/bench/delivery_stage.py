@@ -11,19 +11,20 @@ from urllib.request import urlopen
 import psutil
 from sqlalchemy import Engine
 
-from ops.apply import apply_file
+from ops.bench.configured_system import configure, fresh_database
 from ops.bench.load import BODY_BYTES, SUBJECTS
-from ops.bench.private import configure, fresh_database
-from ops.db import make_engine, transaction
+from ops.config.apply import apply_file
 from ops.errors import OpsError
-from ops.ports import choose_ports
-from ops.secrets import Vault
-from ops.servers import PrivateServers
+from ops.runtime.db import make_engine, transaction
+from ops.runtime.vault import Vault
+from ops.servers.ports import choose_ports
+from ops.servers.private import PrivateServers
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.fanout import Subscriptions, subscriptions
-from pipeline.store import catalog, claims
+from pipeline.store.config import catalog
+from pipeline.store.deliveries import claims
 from schemas.event import Event
 
 ENDPOINTS = 20

@@ -20,10 +20,10 @@ from typing import Final
 
 import psutil
 
-from ops.account import server_account, switch_to
 from ops.bench.dovecot_conf import BEFORE_2_4, SINCE_2_4
 from ops.errors import NotReady, ServersMissing
-from ops.ports import choose_ports, listens
+from ops.servers.accounts import server_account, switch_to
+from ops.servers.ports import choose_ports, listens
 from ops.settings import environment
 
 PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server that nobody else reaches

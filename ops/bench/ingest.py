@@ -18,15 +18,15 @@ from typing import Any, Final
 import psutil
 from sqlalchemy import Engine
 
+from ops.bench.configured_system import configure, fresh_database
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
-from ops.bench.private import configure, fresh_database
-from ops.bench.report import ratio, report
-from ops.db import make_engine, transaction
+from ops.bench.results import ratio, report
 from ops.errors import OpsError
-from ops.servers import PrivateServers, private_servers
+from ops.runtime.db import make_engine, transaction
+from ops.servers.private import PrivateServers, private_servers
 from ops.settings import Settings
-from pipeline.store import ledger
+from pipeline.store.ledger import entries as ledger_entries
 
 ROUNDS: Final = 2
 WINDOW: Final = (0.1, 0.8)  # of the events, what is timed: with a full prefetch at both ends, without starting and running dry
@@ -153,7 +153,7 @@ def _entries(env: Environment) -> Iterator[Callable[[], int]]:
 
     def count() -> int:
         with transaction(engine) as conn:
-            return ledger.count_by_heads(conn)
+            return ledger_entries.count_by_heads(conn)
 
     try:
         yield count

@@ -19,16 +19,16 @@ from typing import Any
 
 import psutil
 
-from ops import log as logs
+from ops.bench.configured_system import configure
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
-from ops.bench.private import configure
-from ops.bench.report import ratio, report
+from ops.bench.results import ratio, report
 from ops.errors import OpsError
-from ops.ports import LOOPBACK, choose_ports
-from ops.processes import wait_until
-from ops.servers import PrivateServers, private_servers
+from ops.runtime import log as logs
+from ops.servers.ports import LOOPBACK, choose_ports
+from ops.servers.private import PrivateServers, private_servers
+from ops.servers.process_tree import wait_until
 from pipeline.receive import receive
 from schemas.source import Source
 
@@ -117,8 +117,8 @@ def _load(url: str, count: int, rate: int) -> dict[str, Any]:
 
 def _floor(servers: PrivateServers, count: int) -> float:
     """The same messages, made beforehand, through the same publisher, a second without HTTP."""
-    from workers.inbox import to_inbox  # noqa: PLC0415 - a benchmark may use a worker, lazily
-    from workers.publisher_thread import PublisherThread  # noqa: PLC0415
+    from workers.amqp.inbox_message import to_inbox  # noqa: PLC0415 - a benchmark may use a worker, lazily
+    from workers.amqp.publisher_thread import PublisherThread  # noqa: PLC0415
 
     source = Source("bench", "hooks", "standard-webhooks", (SECRET,))
     now, run_name = datetime.now(UTC), new_run()
@@ -145,7 +145,7 @@ def _floor(servers: PrivateServers, count: int) -> float:
 def _empty_inbox(servers: PrivateServers) -> None:
     import pika  # noqa: PLC0415 - the broker's client is at home in workers
 
-    from workers.topology import INBOX  # noqa: PLC0415
+    from workers.amqp.topology import INBOX  # noqa: PLC0415
 
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
         connection.channel().queue_purge(INBOX)

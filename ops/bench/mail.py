@@ -13,15 +13,15 @@ from typing import Any, Final
 import psutil
 from sqlalchemy import Engine
 
-from ops.apply import apply_file
+from ops.bench.configured_system import configure
 from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
-from ops.bench.private import configure
-from ops.bench.report import ratio, report
-from ops.db import make_engine, transaction
+from ops.bench.results import ratio, report
+from ops.config.apply import apply_file
 from ops.errors import OpsError
-from ops.servers import PrivateServers, private_servers
+from ops.runtime.db import make_engine, transaction
+from ops.servers.private import PrivateServers, private_servers
 from ops.settings import Settings
-from pipeline.store import ledger
+from pipeline.store.ledger import entries as ledger_entries
 
 BYTES: Final = 4096  # of a mail
 LARGE: Final = 25 * 1024 * 1024
@@ -129,7 +129,7 @@ class _Bench:
 
     def _entries(self) -> int:
         with transaction(self._engine) as conn:
-            return ledger.count_by_heads(conn)
+            return ledger_entries.count_by_heads(conn)
 
     @contextmanager
     def _running(self) -> Iterator[psutil.Process]:

@@ -17,16 +17,18 @@ from typing import Any
 import pika
 from sqlalchemy import Engine
 
+from ops.bench.configured_system import plain_engine
 from ops.bench.load import events
-from ops.bench.private import plain_engine
-from ops.db import transaction
-from ops.secrets import Vault
+from ops.runtime.db import transaction
+from ops.runtime.vault import Vault
 from ops.settings import Settings, load_settings
 from pipeline.admit import admit
 from pipeline.append import append
 from pipeline.chain import extend_all
 from pipeline.fanout import Subscriptions, plan, subscriptions
-from pipeline.store import catalog, deliveries, ledger
+from pipeline.store.config import catalog
+from pipeline.store.deliveries import deliveries
+from pipeline.store.ledger import entries as ledger_entries
 from schemas.catalog import Catalog
 from schemas.message import Message
 
@@ -38,7 +40,7 @@ BATCH = 1000
 
 def fill_inbox(amqp_url: str, count: int) -> None:
     """Publishes `count` events to the inbox and returns when all are there."""
-    from workers.topology import IN, INBOX  # noqa: PLC0415 - the door is lazy
+    from workers.amqp.topology import IN, INBOX  # noqa: PLC0415 - the door is lazy
 
     _fill(amqp_url, INBOX, ((IN, "bench.orders", body, _properties(headers)) for body, headers in events(count)), count)
 
@@ -101,7 +103,7 @@ def run_floor(settings: Settings) -> None:
 
     Prints how many it has taken at the first batch that reaches each of the counts it was given.
     """
-    from workers.topology import INBOX  # noqa: PLC0415 - the door is lazy
+    from workers.amqp.topology import INBOX  # noqa: PLC0415 - the door is lazy
 
     count, *marks = (int(argument) for argument in sys.argv[2:])
     prepared = _Prepared(settings)
@@ -134,8 +136,8 @@ class _Prepared:
         renamed = {event.chain_key: os.urandom(16) for event in admitted}
         subjects = {renamed[event.chain_key]: (event.tenant, event.subject) for event in admitted}
         with transaction(self.engine) as conn:
-            ledger.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
-            made = ledger.lock_heads(conn, subjects)
+            ledger_entries.make_chains(conn, subjects, os.urandom(16 * len(subjects)))
+            made = ledger_entries.lock_heads(conn, subjects)
         heads = {key: made[renamed[key]] for key in renamed}
         subscribed = subscriptions(self.catalog)
         for first in range(0, count, BATCH):
@@ -146,7 +148,7 @@ class _Prepared:
 
     def store(self, batch: tuple[list[Any], list[Any]]) -> None:
         with transaction(self.engine) as conn:
-            ledger.insert_entries(conn, batch[0])
+            ledger_entries.insert_entries(conn, batch[0])
             deliveries.insert_planned(conn, batch[1], self._now)
 
 
@@ -184,7 +186,7 @@ def _properties(headers: Any = None) -> pika.BasicProperties:
 
 
 def _fill(amqp_url: str, queue: str, messages: Iterator[tuple[str, str, bytes, pika.BasicProperties]], count: int) -> None:
-    from workers.topology import declare  # noqa: PLC0415 - the door is lazy
+    from workers.amqp.topology import declare  # noqa: PLC0415 - the door is lazy
 
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
         channel = connection.channel()

@@ -11,16 +11,16 @@ from ops.cli.config import COMMANDS as CONFIGURING
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as SHOWING
 from ops.cli.endpoint import COMMANDS as TENDING
-from ops.cli.mail import COMMANDS as PULLING
-from ops.cli.mailbox import COMMANDS as COLLECTING
-from ops.cli.owed import COMMANDS as OWING
-from ops.cli.plain import PlainGroup
-from ops.cli.prove import COMMANDS as PROVING
+from ops.cli.mail.mailbox import COMMANDS as COLLECTING
+from ops.cli.mail.mails import COMMANDS as PULLING
+from ops.cli.processes import COMMANDS as RUNNING
 from ops.cli.prune import COMMANDS as PRUNING
-from ops.cli.read import COMMANDS as READING
-from ops.cli.run import COMMANDS as RUNNING
 from ops.cli.send import COMMANDS as TRYING
 from ops.cli.status import COMMANDS as LOOKING
+from ops.cli.terminal.exit_codes import PlainGroup
+from ops.cli.timeline import COMMANDS as READING
+from ops.cli.undelivered import COMMANDS as OWING
+from ops.cli.verify import COMMANDS as PROVING
 
 COMMANDS: tuple[click.Command, ...] = (
     *RUNNING,

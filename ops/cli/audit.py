@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, moment, show_list
-from ops.cli.when import LIMIT, SINCE, UNTIL
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import JSON, Column, moment, show_list
+from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
 
 _ACT: tuple[Column, ...] = (
     ("id", "id"),
@@ -43,9 +43,9 @@ def audit(since: datetime | None, until: datetime | None, limit: int | None, as_
 
     Example: waxseal audit --since 7d
     """
-    from ops.history import acts
-    from ops.reader import open_engine
-    from ops.stack import settings_for
+    from ops.admin.history import acts
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
         shown = show_list(acts(engine, since, until, limit), _ACT, as_json, limited=limit is not None)
@@ -67,9 +67,9 @@ def events(
 
     Example: waxseal events --since 1d
     """
-    from ops.history import events as happened
-    from ops.reader import open_engine
-    from ops.stack import settings_for
+    from ops.admin.history import events as happened
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
         shown = show_list(happened(engine, tenant, since, until, limit), _EVENT, as_json, limited=limit is not None)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.agree import Terms, deciding
-from ops.cli.run import DATA
+from ops.cli.terminal.confirm import ActTerms, deciding
+from ops.cli.terminal.options import DATA
+from ops.config.summary import show
 
 if TYPE_CHECKING:
-    from ops.apply import Difference
+    pass
 
 
 @click.command()
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--enable", is_flag=True, help="Enable endpoints again that answered 410 Gone.")
 @deciding
 @DATA
-def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, data: Path) -> None:
+def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: ActTerms, data: Path) -> None:
     """Configure tenants, sources, endpoints and mailboxes as FILE says; - is standard input.
 
     All or nothing. What is already as FILE says is not touched. Running processes follow within a second. Errors name their
@@ -30,11 +31,11 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, da
 
     Example: waxseal apply waxseal.yaml --dry-run
     """
-    from ops.apply import Unagreed, apply_config
-    from ops.config_file import read_config
-    from ops.reader import explained
+    from ops.admin.read_session import explained
+    from ops.config.apply import Unagreed, apply_config
+    from ops.config.read_file import read_config
     from ops.settings import environment
-    from ops.stack import settings_for
+    from ops.system.stack_file import settings_for
 
     with explained():
         settings = settings_for(data, "database_url", "keys")
@@ -45,25 +46,6 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: Terms, da
             terms.agree(asked.what)
             difference = apply_config(read, settings, dry_run, prune, enable, give_up=True, who=terms.who)
         show(difference)
-
-
-def show(difference: "Difference") -> None:
-    """Prints what changed, and the secrets that were made: the only time that they can be seen."""
-    for doubt in difference.doubts:
-        click.echo(f"Warning: {doubt}", err=True)
-    for change in difference.changes:
-        if change.action != "unchanged":
-            details = "; ".join(change.details)
-            click.echo(f"{change.action:<8} {change.item:<9} {change.title:<30} {details}".rstrip())
-    counts = dict.fromkeys(("created", "changed", "removed", "unchanged", "kept"), 0)
-    for change in difference.changes:
-        counts[change.action] += 1
-    gives_up = difference.gives_up
-    counts |= {"deliveries given up" if gives_up != 1 else "delivery given up": gives_up}
-    would = "; nothing was written: this was a dry run" if difference.dry_run else ""
-    click.echo(", ".join(f"{count} {action}" for action, count in counts.items() if count) + would)
-    for endpoint, secret in difference.generated.items():
-        click.echo(f"\nThe receiver of {endpoint} verifies signatures with this secret, which is shown only now:\n  {secret}")
 
 
 COMMANDS: tuple[click.Command, ...] = (apply,)

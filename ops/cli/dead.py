@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ops.cli.agree import Terms, acting
-from ops.cli.plain import PlainGroup
-from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
-from ops.cli.when import LIMIT, SINCE, UNTIL
-from schemas.deadletter import Stage
+from ops.cli.terminal.confirm import ActTerms, acting
+from ops.cli.terminal.exit_codes import PlainGroup
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
+from schemas.dead_letter import Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ops.acts import Step
-    from ops.replay import Decision
+    from ops.admin.bulk import Step
+    from ops.admin.replay import Decision
     from ops.settings import Settings
-    from pipeline.store.letters import Group, Letters
+    from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter, Group
 
 _LETTER: tuple[Column, ...] = (
     ("id", "id"),
@@ -53,10 +53,10 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def choose(ids: tuple[int, ...], **others: Any) -> Any:
-        from pipeline.store.letters import Letters
+        from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
 
         asked = {name: others.pop(name) for name in ("tenant", "endpoint", "reason", "stage", "since", "until")}
-        return command(wanted=Letters(**asked, ids=list(ids) or None), **others)
+        return command(wanted=DeadLetterFilter(**asked, ids=list(ids) or None), **others)
 
     chosen: Callable[..., Any] = choose
     for option in (
@@ -88,20 +88,20 @@ def dead() -> None:
 @LIMIT
 @JSON
 @DATA
-def list_letters(wanted: "Letters", closed: bool, limit: int | None, as_json: bool, data: Path) -> None:
+def list_letters(wanted: "DeadLetterFilter", closed: bool, limit: int | None, as_json: bool, data: Path) -> None:
     """List open dead letters, newest first.
 
     Example: waxseal dead list --tenant acme --since 2h
     """
     from dataclasses import replace
 
-    from ops.reader import open_engine
-    from ops.stack import settings_for
-    from ops.timeline import count_letters, dead_letters
+    from ops.admin.read_session import open_engine
+    from ops.admin.timeline import count_dead_letters, dead_letters
+    from ops.system.stack_file import settings_for
 
     wanted = replace(wanted, closed=closed)
     with open_engine(settings_for(data, "database_url")) as engine:
-        found, total = dead_letters(engine, wanted, limit), partial(count_letters, engine, wanted)
+        found, total = dead_letters(engine, wanted, limit), partial(count_dead_letters, engine, wanted)
         shown = show_list(found, _LETTER, as_json, limited=limit is not None, total=total)
     if not shown:
         click.echo("no dead letters", err=True)
@@ -117,9 +117,9 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 
     Example: waxseal dead show 17
     """
-    from ops.reader import open_engine
-    from ops.stack import settings_for
-    from ops.timeline import dead_letter
+    from ops.admin.read_session import open_engine
+    from ops.admin.timeline import dead_letter
+    from ops.system.stack_file import settings_for
 
     if not (id_ or ids):
         raise click.UsageError("which one? `waxseal dead list` shows their ids", click.get_current_context())
@@ -134,7 +134,7 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 @ALL_OPEN
 @acting
 @DATA
-def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
+def replay_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
     """Replay dead letters by their normal route, under the same id.
 
     A delivery is due at once, with its schedule from the start. A message goes back to the inbox as it came, and is marked as
@@ -143,9 +143,9 @@ def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path
 
     Example: waxseal dead replay --tenant acme --endpoint billing --since 2h
     """
-    from ops.replay import replay
-    from ops.stack import settings_for
-    from workers.republish import inbox
+    from ops.admin.replay import replay
+    from ops.system.stack_file import settings_for
+    from workers.commands.republish import inbox
 
     settings = settings_for(data, "database_url")
     with inbox(settings) as publish:
@@ -157,32 +157,32 @@ def replay_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path
 @ALL_OPEN
 @acting
 @DATA
-def discard_letters(wanted: "Letters", everything: bool, terms: Terms, data: Path) -> None:
+def discard_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
     """Close dead letters without delivering them.
 
     They stay in the list with --all, and what is in the ledger stays there. A delivery among them becomes discarded.
 
     Example: waxseal dead discard --reason unknown_tenant --until 30d
     """
-    from ops.replay import discard
-    from ops.stack import settings_for
+    from ops.admin.replay import discard
+    from ops.system.stack_file import settings_for
 
     settings = settings_for(data, "database_url")
     _decide(wanted, everything, terms, settings, ("discard", "discarded"), lambda it: partial(discard, it))
 
 
 def _decide(
-    wanted: "Letters",
+    wanted: "DeadLetterFilter",
     everything: bool,
-    terms: Terms,
+    terms: ActTerms,
     settings: "Settings",
     verb: tuple[str, str],
     step: "Callable[[Decision], Step]",
 ) -> None:
     """Counts, asks, and does it. Raises `OpsError` when some were left open."""
+    from ops.admin.read_session import open_engine
+    from ops.admin.replay import Decision
     from ops.errors import OpsError
-    from ops.reader import open_engine
-    from ops.replay import Decision
 
     if not (wanted.asked() or everything):
         raise click.UsageError(f"which ones? choose some, or {verb[0]} --all", click.get_current_context())
@@ -203,15 +203,15 @@ def _decide(
         raise OpsError("; ".join(left))
 
 
-def _count(engine: "Engine", wanted: "Letters", as_json: bool) -> "Sequence[Group]":
+def _count(engine: "Engine", wanted: "DeadLetterFilter", as_json: bool) -> "Sequence[Group]":
     """Shows how many there are of what."""
-    from ops.reader import check_chosen, snapshot
-    from ops.views import group_view
-    from pipeline.store import letters
+    from ops.admin.read_session import check_chosen, snapshot
+    from ops.admin.views import group_view
+    from pipeline.store.dead_letters import dead_letter_list
 
     with snapshot(engine) as conn:
         check_chosen(conn, wanted)
-        groups = letters.count(conn, wanted)
+        groups = dead_letter_list.count(conn, wanted)
     if groups:
         show_list(map(group_view, groups), _GROUP, as_json)
     else:

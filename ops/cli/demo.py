@@ -27,7 +27,7 @@ def demo(data: Path) -> None:
     Example: waxseal demo
     """
     from ops.demo.run import demo as run
-    from workers.upstream import Published, publish
+    from workers.commands.demo_publisher import Published, publish
 
     # Told to stop, it stops what it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.agree import Terms, acting, on_one
-from ops.cli.plain import PlainGroup
-from ops.cli.run import DATA
-from ops.cli.show import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.terminal.confirm import ActTerms, acting, on_one
+from ops.cli.terminal.exit_codes import PlainGroup
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ops.acts import Named
+    from ops.admin.bulk import Named
 
 _ENDPOINT: tuple[Column, ...] = (
     ("tenant", "tenant"),
@@ -52,9 +52,9 @@ def list_endpoints(tenant: str | None, as_json: bool, data: Path) -> None:
 
     Example: waxseal endpoint list acme
     """
-    from ops.endpoints import list_endpoints as listed
-    from ops.reader import open_engine
-    from ops.stack import settings_for
+    from ops.admin.endpoints import list_endpoints as listed
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
         shown = show_list(listed(engine, tenant), _ENDPOINT, as_json)
@@ -72,10 +72,10 @@ def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
 
     Example: waxseal endpoint show acme billing
     """
-    from ops.acts import Named
-    from ops.endpoints import show_endpoint as shown
-    from ops.reader import open_engine
-    from ops.stack import settings_for
+    from ops.admin.bulk import Named
+    from ops.admin.endpoints import show_endpoint as shown
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
         show_fields(shown(engine, Named(tenant, name)), as_json)
@@ -85,7 +85,7 @@ def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
 @click.option("--replay", "choice", flag_value="replay", help="Deliver what it missed.")
 @click.option("--discard-missed", "choice", flag_value="discard", help="Discard what it missed, for good.")
 @on_one(acting)
-def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -> None:
+def enable(engine: "Engine", named: "Named", terms: ActTerms, choice: str | None) -> None:
     """Enable an endpoint again, and decide about what it missed.
 
     Its breaker and its failures are reset. What it missed is counted first, and then delivered as fast as its limits allow,
@@ -93,7 +93,7 @@ def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -
 
     Example: waxseal endpoint enable acme billing --replay
     """
-    from ops import endpoints
+    from ops.admin import endpoints
 
     found = endpoints.missed_by(engine, named)
     choice = _chosen(found.count, choice, terms) if found.count else None
@@ -111,12 +111,12 @@ def enable(engine: "Engine", named: "Named", terms: Terms, choice: str | None) -
 @endpoint.command()
 @click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
 @on_one()
-def disable(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None:
+def disable(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> None:
     """Disable an endpoint. Its deliveries are kept until it is enabled again.
 
     Example: waxseal endpoint disable acme billing --reason "they migrate until Monday"
     """
-    from ops import endpoints
+    from ops.admin import endpoints
 
     moved = endpoints.disable(engine, named, reason)
     _say(terms, named, "disabled" if moved else "was not active", moved)
@@ -124,12 +124,12 @@ def disable(engine: "Engine", named: "Named", terms: Terms, reason: str) -> None
 
 @endpoint.command("open-breaker")
 @on_one()
-def open_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
+def open_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """Force an endpoint's breaker open: nothing is sent and no try is counted, until `release`.
 
     Example: waxseal endpoint open-breaker acme billing
     """
-    from ops import endpoints
+    from ops.admin import endpoints
 
     moved = endpoints.open_breaker(engine, named)
     _say(terms, named, "is forced open" if moved else "was forced open before", moved)
@@ -137,12 +137,12 @@ def open_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
 
 @endpoint.command("close-breaker")
 @on_one()
-def close_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
+def close_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """Force an endpoint's breaker closed: everything is sent, whatever fails, until `release`.
 
     Example: waxseal endpoint close-breaker acme billing
     """
-    from ops import endpoints
+    from ops.admin import endpoints
 
     moved = endpoints.close_breaker(engine, named)
     _say(terms, named, "is forced closed" if moved else "was forced closed before", moved)
@@ -150,18 +150,18 @@ def close_breaker(engine: "Engine", named: "Named", terms: Terms) -> None:
 
 @endpoint.command()
 @on_one()
-def release(engine: "Engine", named: "Named", terms: Terms) -> None:
+def release(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """End a forced state of a breaker. An open breaker lets one probe through at once.
 
     Example: waxseal endpoint release acme billing
     """
-    from ops import endpoints
+    from ops.admin import endpoints
 
     moved = endpoints.release_breaker(engine, named)
     _say(terms, named, "is released" if moved else "was not forced", moved)
 
 
-def _chosen(count: int, choice: str | None, terms: Terms) -> str:
+def _chosen(count: int, choice: str | None, terms: ActTerms) -> str:
     """What is to become of what was missed, asked for if need be and possible."""
     what = counted(count, "delivery that it missed", "deliveries that it missed")
     if choice is None:
@@ -172,7 +172,7 @@ def _chosen(count: int, choice: str | None, terms: Terms) -> str:
     return str(choice)
 
 
-def _say(terms: Terms, named: "Named", what: str, moved: bool, counts: dict[str, int] | None = None) -> None:
+def _say(terms: ActTerms, named: "Named", what: str, moved: bool, counts: dict[str, int] | None = None) -> None:
     if terms.as_json:
         show_json({"tenant": named.tenant, "endpoint": named.name, "changed": moved, **(counts or {})})
         return

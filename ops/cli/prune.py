@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.cli.agree import Terms, acting
-from ops.cli.run import DATA
-from ops.cli.show import Column, counted, progress, show_json, show_list
+from ops.cli.terminal.confirm import ActTerms, acting
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import Column, counted, progress, show_json, show_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ops.settings import Settings
-    from pipeline.store.partitions import Partition
+    from pipeline.store.deliveries.attempt_partitions import Partition
 
 _LOOKS, _BETWEEN_LOOKS = 20, 0.25  # seconds
 
@@ -59,7 +59,7 @@ class _Age(click.ParamType[timedelta]):
 @acting
 @DATA
 def prune(
-    attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: Terms, data: Path
+    attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: ActTerms, data: Path
 ) -> None:
     """Drop old attempts, closed dead letters and unused blobs. Without --yes it only shows them.
 
@@ -70,8 +70,8 @@ def prune(
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
     """
-    from ops.reader import open_engine
-    from ops.stack import settings_for
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
 
     if attempts is None and letters is None and blobs is None:
         which = "which? --attempts-older-than, --letters-older-than or --blobs-older-than"
@@ -91,10 +91,10 @@ def prune(
         click.echo("nothing was dropped: add --yes", err=True)
 
 
-def _prune_attempts(engine: "Engine", before: datetime, terms: Terms) -> None:
-    from ops.acts import Act
-    from ops.prune import drop_partitions, old_partitions
-    from ops.reader import snapshot
+def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None:
+    from ops.admin.bulk import Act
+    from ops.admin.prune import drop_partitions, old_partitions
+    from ops.admin.read_session import snapshot
 
     with snapshot(engine) as conn:
         old = old_partitions(conn, before)
@@ -106,26 +106,26 @@ def _prune_attempts(engine: "Engine", before: datetime, terms: Terms) -> None:
         _tell(terms, "dropped_days", done, f"dropped the attempts of {counted(done, 'day', 'days')}")
 
 
-def _prune_letters(engine: "Engine", before: datetime, terms: Terms) -> None:
-    from ops.acts import Act, Pace
-    from ops.prune import drop_letters
-    from ops.reader import snapshot
-    from pipeline.store import graves
+def _prune_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
+    from ops.admin.bulk import Act, Pace
+    from ops.admin.prune import drop_dead_letters
+    from ops.admin.read_session import snapshot
+    from pipeline.store.dead_letters import dead_letters
 
     with snapshot(engine) as conn:
-        planned = graves.count_decided(conn, before)
+        planned = dead_letters.count_decided(conn, before)
     _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} decided about before that")
     if terms.yes and planned:
         act = Act(terms.who, "prune dead letters", {"before": before.isoformat()})
         with progress("deleting", planned) as show:
-            done = drop_letters(engine, act, planned, before, Pace(terms.rate), show)
+            done = drop_dead_letters(engine, act, planned, before, Pace(terms.rate), show)
         _tell(terms, "dropped_letters", done, f"dropped {counted(done, 'dead letter', 'dead letters')}")
 
 
-def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms: Terms) -> None:
-    from ops.acts import Act
-    from ops.blobs import open_blobs
-    from ops.orphans import collect, find
+def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms: ActTerms) -> None:
+    from ops.admin.bulk import Act
+    from ops.admin.orphan_blobs import collect, find
+    from ops.runtime.blobs import open_blobs
 
     if terms.yes:
         _need_empty_inbox(settings)
@@ -148,8 +148,8 @@ def _need_empty_inbox(settings: "Settings") -> None:
     """A message that waits may refer to a blob that nothing else refers to yet, and may have waited for long."""
     from ops.errors import OpsError
     from ops.settings import require
-    from workers.depths import depths
-    from workers.topology import INBOX, UNROUTED
+    from workers.amqp.queue_depths import depths
+    from workers.amqp.topology import INBOX, UNROUTED
 
     require(settings, "amqp_url")
     for _ in range(_LOOKS):
@@ -169,7 +169,7 @@ def _show(old: "Sequence[Partition]", as_json: bool) -> None:
         click.echo("no attempts are that old", err=True)
 
 
-def _tell(terms: Terms, name: str, count: int, sentence: str) -> None:
+def _tell(terms: ActTerms, name: str, count: int, sentence: str) -> None:
     if terms.as_json:
         show_json({name: count})
     else:

@@ -7,12 +7,12 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from ops.cli.run import DATA
-from ops.cli.show import printable, show_json
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import printable, show_json
 
 if TYPE_CHECKING:
+    from ops.admin.sample_message import Trial
     from ops.settings import Settings
-    from ops.trial import Trial
     from schemas.source import Source
 
 _LARGEST = 64 * 1024 * 1024  # bytes of a file to send; no source takes more
@@ -64,9 +64,9 @@ def send(
     """  # noqa: D301 - \b is click's own mark for lines that are not to be wrapped
     from datetime import UTC, datetime
 
+    from ops.admin.sample_message import Own, address, described, message
     from ops.settings import load_settings
-    from ops.stack import settings_for
-    from ops.trial import Own, address, described, message
+    from ops.system.stack_file import settings_for
 
     context = click.get_current_context()
     named = tenant is not None and source is not None
@@ -95,9 +95,9 @@ def _target(
 ) -> "Source":
     from dataclasses import replace
 
-    from ops.config_file import resolved
+    from ops.admin.sample_message import by_hand, configured
+    from ops.config.read_file import resolved
     from ops.settings import environment
-    from ops.trial import by_hand, configured
 
     context = click.get_current_context()
     try:
@@ -119,7 +119,7 @@ def _posted(trial: "Trial", as_json: bool) -> int:
     from http.client import HTTPException
 
     from ops.errors import OpsError
-    from workers.trial import post
+    from workers.commands.post_sample import post
 
     try:
         answer = post(trial.url, trial.headers, trial.body)

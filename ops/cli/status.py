@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ops.cli.run import DATA
-from ops.cli.show import JSON, counted, printable, show_json
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import JSON, counted, printable, show_json
 
 
 @click.command()
@@ -20,10 +20,10 @@ def status(as_json: bool, data: Path) -> None:
 
     Example: waxseal status
     """
-    from ops.stack import settings_for
-    from ops.status import status as look
-    from workers.depths import depths
-    from workers.topology import UNROUTED
+    from ops.admin.status import status as look
+    from ops.system.stack_file import settings_for
+    from workers.amqp.queue_depths import depths
+    from workers.amqp.topology import UNROUTED
 
     found = look(data, settings_for(data, "database_url"), depths)
     if as_json:

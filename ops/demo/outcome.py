@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from ops.demo.sink import FAILURES
+from ops.admin.timeline import dead_letters, deliveries, timeline
+from ops.demo.receivers import FAILURES
 from ops.demo.traffic import ENDPOINTS, Sent
 from ops.settings import Settings
-from ops.timeline import dead_letters, deliveries, timeline
-from pipeline.store.letters import Letters
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
 
 #: What each endpoint must have come to, and after how many tries.
 MUST = {"works": ("delivered", 1), "recovers": ("delivered", FAILURES + 1), "broken": ("dead", 3)}
@@ -80,7 +80,7 @@ class Outcome:
         return f"{delivery['state']}, {tries}"
 
 
-def look(engine: Engine, settings: Settings, sent: Sequence[Sent], since: Letters) -> Outcome:
+def look(engine: Engine, settings: Settings, sent: Sequence[Sent], since: DeadLetterFilter) -> Outcome:
     """Reads back what has become of the messages so far."""
     subjects = dict.fromkeys(each.subject for each in sent if each.subject is not None)
     entries: dict[str, list[View]] = {}

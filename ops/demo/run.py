@@ -12,18 +12,18 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from ops.account import make_folder, own_file
+from ops.admin.read_session import open_engine
+from ops.admin.verification import Subject, whole_ledger
 from ops.demo.outcome import Outcome, look
-from ops.demo.sink import FAILURES, Sink
+from ops.demo.receivers import FAILURES, Sink
 from ops.demo.traffic import CONFIG, ENDPOINTS, GITHUB, SHOP, Publish, Sent, traffic
-from ops.detach import up_detached
-from ops.down import down
 from ops.errors import OpsError
-from ops.proving import Subject, whole_ledger
-from ops.reader import open_engine
+from ops.servers.accounts import make_folder, own_file
 from ops.settings import Settings, load_settings
-from ops.stack import read_stack
-from pipeline.store.letters import Letters
+from ops.system.detach import up_detached
+from ops.system.down import down
+from ops.system.stack_file import read_stack
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
 from schemas.fault import Fault
 
 _SETTLED_SECONDS: Final = 30.0
@@ -98,7 +98,7 @@ def _running(data: Path, config: str) -> Iterator[tuple[Settings, str, str]]:
 
 def _show(console: Console, settings: Settings, sent: Sequence[Sent]) -> list[str]:
     """Sends everything, waits until nothing moves any more, and shows what became of it; returns what is wrong."""
-    since = Letters(since=datetime.now(UTC))
+    since = DeadLetterFilter(since=datetime.now(UTC))
     answers = [each.send() for each in sent]
     with open_engine(settings) as engine:
         deadline = time.monotonic() + _SETTLED_SECONDS

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Literal
 
-from pipeline.mail.enclosed import TNEF_TYPES, open_tnef, uuencoded
-from pipeline.mail.findings import Findings
+from pipeline.mail.charsets import decoded, one_line, phrase, storable, unbase64
+from pipeline.mail.flags import Findings
 from pipeline.mail.html import text_of_html
-from pipeline.mail.structure import Part
-from pipeline.mail.words import decoded, one_line, phrase, storable, unbase64
+from pipeline.mail.mime import Part
+from pipeline.mail.tnef import TNEF_TYPES, open_tnef, uuencoded
 from schemas.mail_document import Attachment
 
 MAX_TEXT: Final = 1024 * 1024  # characters
@@ -34,7 +34,7 @@ class Block:
 
 
 @dataclass(slots=True)
-class Content:
+class MailContent:
     """Text and attachments, as they are found."""
 
     blocks: list[Block] = field(default_factory=list)
@@ -53,9 +53,9 @@ class Content:
         return "mixed" if len(forms) > 1 else next(iter(forms), None)
 
 
-def read_content(root: Part, findings: Findings, *, careful: bool) -> Content:
+def read_content(root: Part, findings: Findings, *, careful: bool) -> MailContent:
     """The text and the attachments of a mail. `careful` opens neither HTML nor TNEF."""
-    content = Content()
+    content = MailContent()
     with findings.kept_going("unparsed", "content"):
         content.blocks.extend(_walked(root, content, findings, careful=careful))
     length = sum(len(block.text) for block in content.blocks)
@@ -82,7 +82,7 @@ def decoded_bytes(part: Part, findings: Findings) -> bytes:
     return raw
 
 
-def _walked(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+def _walked(part: Part, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
     findings.check_time()
     children = part.children()
     if not children:
@@ -103,7 +103,7 @@ def _best(alternatives: list[list[Block]]) -> list[Block]:
     return (plain or telling[-1:] or [[]])[0]
 
 
-def _leaf(part: Part, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+def _leaf(part: Part, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
     data = decoded_bytes(part, findings)
     kind = one_line(part.kind, 127)
     if kind.startswith("multipart/"):  # without a boundary that could be found
@@ -133,7 +133,7 @@ def _leaf(part: Part, content: Content, findings: Findings, *, careful: bool) ->
     return blocks
 
 
-def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findings, *, careful: bool) -> list[Block]:
+def _text(part: Part, data: bytes, kind: str, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
     if kind == "text/html" and careful:
         return []
     if kind == "text/plain" and b"begin " in data:
@@ -150,7 +150,7 @@ def _text(part: Part, data: bytes, kind: str, content: Content, findings: Findin
     return [Block("plain", "\n".join(storable(text).splitlines()))]
 
 
-def _attach(content: Content, attachment: Attachment, findings: Findings) -> None:
+def _attach(content: MailContent, attachment: Attachment, findings: Findings) -> None:
     if len(content.attachments) == MAX_ATTACHMENTS:
         findings.flag("too_many_attachments")
     else:

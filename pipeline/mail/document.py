@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from pipeline.mail import reports
-from pipeline.mail.authentic import Dns, authenticate
+from pipeline.mail import classification
+from pipeline.mail.authentication import Dns, authenticate
+from pipeline.mail.charsets import phrase
 from pipeline.mail.content import read_content
-from pipeline.mail.fields import Fields, addresses, date_of, id_of, ids, look_for_oddities, read_fields, references
-from pipeline.mail.findings import SECONDS, Findings, unparsed
-from pipeline.mail.structure import Part, count, read_parts
-from pipeline.mail.words import phrase
+from pipeline.mail.flags import SECONDS, Findings, unparsed
+from pipeline.mail.headers import Fields, addresses, date_of, id_of, ids, look_for_oddities, read_fields, references
+from pipeline.mail.mime import Part, count, read_parts
 from schemas.mail_document import MailDocument
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ParsingTerms:
     """How a mail is to be read: whose Authentication-Results are believed, where keys are looked up, in how many seconds.
 
     `dns` None: no signature is checked. `careful`: nothing is opened that some library has no bounds for.
@@ -28,7 +28,7 @@ class Terms:
     careful: bool = False
 
 
-def mail_document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocument:
+def mail_document(raw: bytes, terms: ParsingTerms, clock: Callable[[], float]) -> MailDocument:
     """The document of a mail, whatever bytes it is. The same bytes, terms and keys give the same document.
 
     The reading stops at the first part that begins after `terms.seconds`, by `clock`; what one part may take is bounded by
@@ -40,7 +40,7 @@ def mail_document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailD
         return unparsed(raw, f"{type(error).__name__}: {error}")
 
 
-def _document(raw: bytes, terms: Terms, clock: Callable[[], float]) -> MailDocument:
+def _document(raw: bytes, terms: ParsingTerms, clock: Callable[[], float]) -> MailDocument:
     findings = Findings(clock, terms.seconds)
     if terms.careful:
         findings.flag("careful")
@@ -83,7 +83,7 @@ def _of_header(fields: Fields, findings: Findings) -> dict[str, Any]:
 def _of_reports(fields: Fields, root: Part, findings: Findings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with findings.kept_going("unparsed", "reports"):
-        found["automatic"] = reports.automatic(fields, findings)
-        found["spam"] = reports.spam(fields, findings)
-        found["bounce"] = reports.bounce(fields, root, findings)
+        found["automatic"] = classification.automatic(fields, findings)
+        found["spam"] = classification.spam(fields, findings)
+        found["bounce"] = classification.bounce(fields, root, findings)
     return found

@@ -13,8 +13,8 @@ from inscriptis.model.html_element import HtmlElement
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 from lxml import html as lxml_html
 
-from pipeline.mail.findings import Findings
-from pipeline.mail.words import storable
+from pipeline.mail.charsets import storable
+from pipeline.mail.flags import Findings
 
 MAX_HTML: Final = 512 * 1024  # characters
 

@@ -11,10 +11,11 @@ from typing import Final, Literal
 
 from sqlalchemy import Connection
 
-from pipeline.backoff import JITTER
-from pipeline.store import mail_leases, mailboxes
-from pipeline.store.mail_leases import Lease
-from pipeline.store.mailboxes import EventKind
+from pipeline.delivery.backoff import JITTER
+from pipeline.store.mail import leases as mail_leases
+from pipeline.store.mail import mailboxes
+from pipeline.store.mail.leases import PullLease
+from pipeline.store.mail.mailboxes import EventKind
 
 BACKOFF: Final = (30.0, 900.0)  # seconds after the first failure and the longest; doubled each time
 DOUBTS: Final = 3  # refusals without a reason, after which they are believed
@@ -136,7 +137,7 @@ def news_of(failures: int, since: datetime, error: str) -> Event | None:
     return Event("mailbox_failing", f"nothing but failures since {since:%Y-%m-%d %H:%M:%SZ}: {error}")
 
 
-def settle(conn: Connection, lease: Lease, verdict: Verdict, now: datetime) -> Event | None:
+def settle(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> Event | None:
     """Gives the lease back with the verdict, and records the event of it; returns that event.
 
     Runs in the caller's transaction. Where the lease was lost meanwhile, nothing of a failure is written.
@@ -147,7 +148,7 @@ def settle(conn: Connection, lease: Lease, verdict: Verdict, now: datetime) -> E
     return event
 
 
-def _written(conn: Connection, lease: Lease, verdict: Verdict, now: datetime) -> Event | None:
+def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> Event | None:
     if isinstance(verdict, HandedBack):
         mail_leases.hand_back(conn, lease, verdict.next_pull)
         return None

@@ -1,11 +1,9 @@
-"""Every SQL statement, each with a name and a why. Functions take `conn`, never commit, and return schemas.
+"""Every SQL statement, each with a name and a why. Functions take `conn`, never commit, return schemas, and import no step.
 
-catalog     what is configured
-configure   how that changes
-ledger      chains, entries, content
-deliveries  claims, leases, settlements
-graves      dead letters
-reading     what people ask for
-overview    how much there is of everything
-scan        the whole ledger in order, for those who verify and export it
+ledger        chains, entries, content; the whole of it in order, for those who verify and export it
+deliveries    planned, claimed, settled; the endpoints that they are for
+dead_letters  what stopped, and what was decided about it
+mail          mailboxes, what was pulled from them, the documents of mails
+config        what is configured, and how that changes
+admin         what operators ask for and are told, how much there is of everything, the version of the schema
 """

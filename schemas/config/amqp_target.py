@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from schemas.config.transport import Transport
-from schemas.config_spec import Spec
+from schemas.config.values import Spec
 
 DEFAULT_EXCHANGE: Final = "waxseal.events"
 DEFAULT_ROUTING_KEY: Final = "{tenant}.{type}"

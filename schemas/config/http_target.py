@@ -4,7 +4,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from schemas.config.transport import Dialled, Transport
-from schemas.config_values import Url
+from schemas.config.values import Url
 
 
 def _dials(url: str) -> list[Dialled]:

@@ -12,7 +12,7 @@ Said = Any
 class MailboxKind:
     """One kind of mailbox. To add one: a file with such a value and a line in `schemas.config.mailbox_kinds`, and its session.
 
-    The session is a file in `workers` and a line in `workers.mail_kinds`: the layers keep the two apart.
+    The session is a file in `workers` and a line in `workers.mail.pull.mailbox_kinds`: the layers keep the two apart.
 
     `folders` are read when none are named. `problems` gives what is wrong with a mailbox of this kind in the file. `ports`: of
     a kind that is reached at a host, its port with TLS and without. `provider` gives its tokens, unless another is named;

@@ -1,4 +1,4 @@
-"""The kinds of mailboxes. A new one is a file with a `KIND`, and a line here; then its session, see `workers.mail_kinds`."""
+"""The kinds of mailboxes. A new one is a file with a `KIND`, a line here, and a session (`workers.mail.pull.mailbox_kinds`)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from schemas.config.transport import Dialled, Transport
-from schemas.config_spec import Spec
-from schemas.config_values import Secret, between, checks
+from schemas.config.values import Secret, Spec, between, checks
 
 DEFAULT_SUBJECT: Final = "{{ event.type }}: {{ event.subject }}"
 MAX_RECIPIENTS: Final = 50

@@ -16,7 +16,7 @@ def _nobody(_form: Any) -> Iterable[Dialled]:
 class Transport:
     """One transport. To add one: a file with such a value and a line in `schemas.config.transports`, and its sender.
 
-    The sender is a file in `workers` and a line in `workers.senders`: the layers keep the two apart.
+    The sender is a file in `workers` and a line in `workers.transports.registry`: the layers keep the two apart.
 
     `name` stands in the database, in the metrics, and in front of what a difference tells of the target. `key` is the key of
     an endpoint in the configuration file, and `form` the type of what stands there: a URL, or a `Spec` with a method `target`

@@ -1,4 +1,4 @@
-"""The transports. A new one is a file with a `TRANSPORT`, and a line here; then its sender, see `workers.senders`."""
+"""The transports. A new one is a file with a `TRANSPORT`, a line here, and a sender (`workers.transports.registry`)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

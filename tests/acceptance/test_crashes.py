@@ -28,7 +28,7 @@ from pika.exceptions import AMQPError
 from standardwebhooks import Webhook
 from tests_support import wait_for
 
-from ops.ports import listens
+from ops.servers.ports import listens
 from ops.settings import environment
 
 EVENTS = 5000  # sent, of which a tenth are repeats

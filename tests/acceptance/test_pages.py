@@ -26,10 +26,10 @@ from ruamel.yaml import YAML
 from tests_pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
 from tests_support import ROOT, wait_for
 
-from ops import ingest_metrics, mail_metrics, metrics  # noqa: F401 - they are in the registry once they are imported
 from ops.cli import main
-from ops.programs import find_postgres
+from ops.servers.binaries import find_postgres
 from ops.settings import PREFIX, described, environment
+from ops.telemetry import ingest_metrics, mail_metrics, metrics  # noqa: F401 - they are in the registry once they are imported
 
 MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
 #: Commands of ours that start servers of their own, or ask a provider; each with the tests that run it.

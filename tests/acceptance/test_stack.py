@@ -14,10 +14,10 @@ import psutil
 import psycopg
 import pytest
 
-from ops.leftovers import end_leftovers
-from ops.memory import peek
-from ops.ports import choose_ports, is_free
-from ops.processes import Seen, wait_until
+from ops.servers.leftovers import end_leftovers
+from ops.servers.ports import choose_ports, is_free
+from ops.servers.process_tree import SeenProcess, wait_until
+from ops.servers.state_file import peek
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
@@ -27,9 +27,9 @@ ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "pos
 STILLBORN = """
 import sys
 from pathlib import Path
-from ops.crew import Post
+from ops.system.roles import Post
 from ops.settings import load_settings
-from ops.up import Plan, up
+from ops.system.up import Plan, up
 worker = "import sys; sys.exit('Error: no work to be had')"
 up(Plan(Path(sys.argv[1]), load_settings(), [Post("relay", "relay", (sys.executable, "-c", worker))]))
 """
@@ -217,8 +217,8 @@ def stack_of(folder: Path) -> dict:
     return json.loads((folder / "stack.json").read_text())
 
 
-def processes_of(stack: dict) -> list[Seen]:
-    return [Seen(int(pid), started) for pid, started in stack["started"].items()]
+def processes_of(stack: dict) -> list[SeenProcess]:
+    return [SeenProcess(int(pid), started) for pid, started in stack["started"].items()]
 
 
 def status(url: str) -> int:

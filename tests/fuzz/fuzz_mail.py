@@ -28,8 +28,9 @@ def imported() -> Any:
     import orjson
     from tests_nasty import NASTY
 
-    from pipeline import admit, mail_head
+    from pipeline import admit
     from pipeline.mail import document
+    from pipeline.mail import head as mail_head
     from schemas import catalog, mail_document, message, source
 
     return dkim, orjson, NASTY, admit, mail_head, document, catalog, mail_document, message, source

@@ -18,12 +18,12 @@ from sqlalchemy import Engine, make_url
 from tests_s3 import s3_server
 from tests_sink import Sink
 
-from ops.db import make_engine
 from ops.migrate import migrate
-from ops.secrets import Vault
-from ops.servers import PrivateServers
+from ops.runtime.db import make_engine
+from ops.runtime.vault import Vault
+from ops.servers.private import PrivateServers
 from ops.settings import environment
-from workers.broker import DELIVER_TOPOLOGY, QUEUE
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"
 

@@ -18,14 +18,14 @@ from pika.exceptions import AMQPError
 from tests_broker import broker_stopped
 from tests_sending import ATTRIBUTES, LOCAL, owed, run
 
-from ops.ports import LOOPBACK, choose_ports
-from ops.servers import PrivateServers
-from pipeline.deliver import OURS, UNSENDABLE
+from ops.servers.ports import LOOPBACK, choose_ports
+from ops.servers.private import PrivateServers
 from schemas.config.amqp_target import AmqpTarget
-from schemas.delivery import Delivery, Receipt
+from schemas.delivery import OURS, UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers import link, send_amqp
-from workers.send_amqp import LONGEST, AmqpSender, outgoing
+from workers.amqp import link
+from workers.transports import amqp
+from workers.transports.amqp import LONGEST, AmqpSender, outgoing
 
 Send = Callable[..., list[Receipt]]
 
@@ -264,7 +264,7 @@ def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(serve
     """Whatever wait has begun by then: here one of half a minute, of which the delivery has 20 s."""
     monkeypatch.setattr(link, "_FIRST_WAIT", 60.0)
     monkeypatch.setattr(link, "_LONGEST_WAIT", 60.0)
-    monkeypatch.setattr(send_amqp, "READY_SECONDS", 20.0)
+    monkeypatch.setattr(amqp, "READY_SECONDS", 20.0)
     broker, port = urlsplit(servers.amqp_url).port, choose_ports(["away"], {})["away"]
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

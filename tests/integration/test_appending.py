@@ -16,14 +16,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from ops import answering
-from ops.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
+from ops.runtime import db_deadline
+from ops.runtime.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
 from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
 from pipeline.fanout import subscriptions
-from pipeline.store import few
-from pipeline.store.scan import Scope
-from pipeline.verify import verify
+from pipeline.ledger.verify import verify
+from pipeline.store.deliveries import append_few
+from pipeline.store.ledger.scan import Scope
 from schemas.blob import LARGEST_INLINE, name
 from schemas.catalog import Catalog
 from schemas.endpoint import Endpoint
@@ -234,7 +234,7 @@ def test_a_late_commit_of_the_same_event_makes_the_second_writer_fail_and_then_f
 def test_a_small_batch_on_known_chains_takes_two_round_trips_and_commit(database) -> None:
     trips: list[str] = []
 
-    class Counted(answering.Connection):
+    class Counted(db_deadline.Connection):
         def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
             def counted() -> Generator[Any, Any, Any]:
                 try:
@@ -277,7 +277,7 @@ def test_few_entries_and_many_become_the_same_rows(database, engine) -> None:
         )
 
     types = ["order.paid", "other"]
-    many = few.MOST + 1
+    many = append_few.MOST + 1
     record(engine, *(event(f"m-{n}", "many", f"{n}".encode(), type=types[n % 2]) for n in range(many)))
     for n in range(many):
         record(engine, event(f"f-{n}", "few", f"{n}".encode(), type=types[n % 2]))

@@ -10,15 +10,15 @@ from click.testing import CliRunner, Result
 from tests_cli import Cli
 from tests_tls import Authority
 
-from ops.apply import Difference, apply_file
 from ops.cli import main
-from ops.config_file import BadConfig
-from ops.db import make_engine, transaction
+from ops.config.apply import Difference, apply_file
+from ops.config.read_file import BadConfig
 from ops.errors import OpsError
+from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
-from pipeline.store import catalog
+from pipeline.store.config import catalog
 from schemas.catalog import Catalog
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget

@@ -8,13 +8,15 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from ops.apply import Difference, apply_file
-from ops.db import transaction
+from ops.config.apply import Difference, apply_file
 from ops.errors import Misconfigured, OpsError
+from ops.runtime.db import transaction
 from ops.settings import Settings
 from pipeline.errors import Unreadable
-from pipeline.store import mail_items, mail_leases, mailboxes
-from pipeline.store.mail_items import Position
+from pipeline.store.mail import items as mail_items
+from pipeline.store.mail import leases as mail_leases
+from pipeline.store.mail import mailboxes
+from pipeline.store.mail.items import Position
 from schemas.mailbox import Mailbox, MailItem
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,6 +219,6 @@ def test_a_secret_that_no_key_opens_is_said(apply, database, engine) -> None:
     other = Settings(database_url=database.url, keys="A" * 43 + "=")
 
     with pytest.raises(OpsError, match="WAXSEAL_KEYS"), transaction(engine) as conn:
-        from ops.secrets import Vault
+        from ops.runtime.vault import Vault
 
         mailboxes.load(conn, Vault(other.fernet_keys()).decrypt)

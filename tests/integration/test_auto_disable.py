@@ -12,16 +12,16 @@ from tests_deliveries import claimed, event, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
-from ops import metrics
-from ops.db import transaction
-from pipeline.breaker import BreakerPolicy
+from ops.runtime.db import transaction
+from ops.telemetry import metrics
 from pipeline.deliver import judge
+from pipeline.delivery.breaker import BreakerPolicy
 from pipeline.settle import Settled, settle
-from pipeline.store import deliveries, missed
+from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
-from workers.sweeps import Sweeps
-from workers.tally import tally
+from workers.delivery.report import tally
+from workers.relay.repairs import Sweeps
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=5)
@@ -166,7 +166,7 @@ def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up
 
     assert [("paused", 2), ("pending", 1)] == database.rows(STATES)
     with transaction(engine) as conn:
-        assert 2 == missed.count(conn, 1).count
+        assert 2 == paused.count(conn, 1).count
 
 
 def test_what_a_removed_endpoint_was_owed_is_counted_as_cancelled(database, engine) -> None:

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import make_url
 
 from ops.bench import cpu, delivery, ingest
-from ops.bench.private import fresh_database, plain_engine
-from ops.db import make_engine
+from ops.bench.configured_system import fresh_database, plain_engine
+from ops.runtime.db import make_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ import obstore
 import pytest
 from tests_s3 import make_bucket, variables
 
-from ops.blobs import ASIDE, AT_ONCE, Blobs, Kept, open_blobs
+from ops.runtime.blobs import ASIDE, AT_ONCE, Blobs, KeptBlob, open_blobs
 from ops.settings import load_settings
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.blob import LARGEST, LARGEST_INLINE, Blob
@@ -247,5 +247,5 @@ def test_the_store_is_where_the_settings_say(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_blob_knows_whose_it_is_wherever_it_lies() -> None:
-    assert ("acme", "sha256:f00") == (Kept("acme/f0/0/f00", 1, NOW).tenant, Kept("acme/f0/0/f00", 1, NOW).reference)
-    assert "acme" == Kept(f"{ASIDE}acme/f0/0/f00", 1, NOW).tenant
+    assert ("acme", "sha256:f00") == (KeptBlob("acme/f0/0/f00", 1, NOW).tenant, KeptBlob("acme/f0/0/f00", 1, NOW).reference)
+    assert "acme" == KeptBlob(f"{ASIDE}acme/f0/0/f00", 1, NOW).tenant

@@ -12,12 +12,12 @@ from tests_deliveries import LEASE, event, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
-from ops.db import make_engine, transaction
-from pipeline.breaker import DEFAULT, BreakerPolicy
+from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, Round, claim
 from pipeline.deliver import judge
+from pipeline.delivery.breaker import DEFAULT, BreakerPolicy
 from pipeline.settle import settle
-from pipeline.store import claims, deliveries, health
+from pipeline.store.deliveries import claims, deliveries, endpoint_health
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
 
@@ -221,10 +221,10 @@ def test_endpoints_are_counted_by_how_they_fare(database, engine) -> None:
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why' WHERE id = 3")
     with transaction(engine) as conn:
-        assert {"open": 1, "healthy": 1, "paused": 1} == health.destinations(conn, NOW, NOW - seconds(300))
-        health.lock(conn, [2])
+        assert {"open": 1, "healthy": 1, "paused": 1} == endpoint_health.destinations(conn, NOW, NOW - seconds(300))
+        endpoint_health.lock(conn, [2])
         conn.exec_driver_sql("UPDATE endpoint_health SET not_before = now() + interval '1 hour' WHERE endpoint_id = 2")
-        assert {"open": 1, "degraded": 1, "paused": 1} == health.destinations(conn, NOW, NOW - seconds(300))
+        assert {"open": 1, "degraded": 1, "paused": 1} == endpoint_health.destinations(conn, NOW, NOW - seconds(300))
 
 
 def test_an_endpoint_that_breaks_is_left_alone_at_once_and_delivered_to_when_it_is_well(database, engine, start) -> None:

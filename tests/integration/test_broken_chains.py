@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 from tests_cli import Cli
 from tests_support import wait_for
 
-from ops.blobs import Blobs
-from ops.db import transaction
-from pipeline.store import graves
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import transaction
+from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message
-from workers.topology import IN, INBOX, declare
-from workers.writer import Writer
+from workers.amqp.topology import IN, INBOX, declare
+from workers.ingest.writer import Writer
 
 SILENT = "ALTER TABLE entry DISABLE TRIGGER append_only; {}; ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only"
 OF_CHAIN = "chain_id = (SELECT chain_id FROM chain WHERE subject = 'damaged') AND seq = 2"
@@ -139,7 +139,7 @@ def test_a_mended_chain_takes_what_was_set_aside_in_its_order(configured, write,
     tries.clear()
 
     with transaction(engine) as conn:
-        kept = graves.messages(conn, [id_ for (id_,) in configured.rows("SELECT id FROM dead_letter ORDER BY id")])
+        kept = dead_letters.messages(conn, [id_ for (id_,) in configured.rows("SELECT id FROM dead_letter ORDER BY id")])
     write(list(kept.values()))
 
     assert [3] == tries

@@ -17,8 +17,8 @@ from tests_broker import rabbitmqctl
 from tests_pages import blocks, commands
 from tests_support import wait_for
 
-from ops.servers import PrivateServers
-from workers.topology import IN, RECEIVED
+from ops.servers.private import PrivateServers
+from workers.amqp.topology import IN, RECEIVED
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

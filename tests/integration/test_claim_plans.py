@@ -12,8 +12,8 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, TextClause
 from tests_deliveries import claimed, event, owe
 
-from ops.db import make_engine, transaction
-from pipeline.store import aside, claims, deliveries, health, missed, turns
+from ops.runtime.db import make_engine, transaction
+from pipeline.store.deliveries import claims, deliveries, endpoint_health, inactive_endpoints, ordering, paused
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -66,16 +66,16 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
         "count leased": (claims.COUNT_LEASED, {"at_most": 4000}, 101),
         "expire": (claims.EXPIRE_LEASES, {"now": LATER, "limit": 500}, 300),
         "extend": (claims.EXTEND_LEASES, {**HELD, "until": LATER}, 500),
-        "set aside": (aside.SET_ASIDE, {"now": LATER, "limit": 500, "ids": None}, 10),
+        "set aside": (inactive_endpoints.SET_ASIDE, {"now": LATER, "limit": 500, "ids": None}, 10),
         "load": (deliveries.LOAD_LEASED, HELD, 500),
         "settle": (deliveries.SETTLE, {**HELD, **settled}, 500),
-        "busy": (turns.BUSY, {name: pair[name] for name in ("endpoints", "chains")}, 3),
-        "pass on": (turns.PASS_ON, pair, 6),
-        "open turns": (turns.OPEN, {"endpoint_id": 0, "chain": UUID(int=0), "limit": 100, "now": LATER}, 10),
-        "count missed": (missed.COUNT, {"endpoint_id": 5}, 101),
-        "missed late": (missed.LEFT, {}, 5),
-        "release": (missed.RELEASE, {"endpoint_id": 5, "now": LATER, "limit": 10, "since": None}, 30),
-        "destinations": (health.DESTINATIONS, {"now": NOW, "since": NOW}, 0),
+        "busy": (ordering.BUSY, {name: pair[name] for name in ("endpoints", "chains")}, 3),
+        "pass on": (ordering.PASS_ON, pair, 6),
+        "open turns": (ordering.OPEN, {"endpoint_id": 0, "chain": UUID(int=0), "limit": 100, "now": LATER}, 10),
+        "count missed": (paused.COUNT, {"endpoint_id": 5}, 101),
+        "missed late": (paused.LEFT, {}, 5),
+        "release": (paused.RELEASE, {"endpoint_id": 5, "now": LATER, "limit": 10, "since": None}, 30),
+        "destinations": (endpoint_health.DESTINATIONS, {"now": NOW, "since": NOW}, 0),
     }
 
 
@@ -144,7 +144,7 @@ def test_the_turn_of_a_long_backlog_costs_no_more_at_its_end_than_at_its_beginni
 
     def blocks() -> int:
         with big.connect() as conn:
-            root = plan_of(conn, turns.PASS_ON, {"endpoints": [4], "chains": [where], "now": LATER})[0]
+            root = plan_of(conn, ordering.PASS_ON, {"endpoints": [4], "chains": [where], "now": LATER})[0]
             conn.rollback()
         return int(root["Shared Hit Blocks"] + root["Shared Read Blocks"])
 

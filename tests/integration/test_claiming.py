@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 from tests_deliveries import LEASE, claimed, event, owe
 
-from ops.db import make_engine, transaction
+from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
-from pipeline.store import aside, bell, claims, deliveries
-from pipeline.store.aside import Aside
+from pipeline.store.deliveries import claims, deliveries, inactive_endpoints, notify
+from pipeline.store.deliveries.inactive_endpoints import Aside
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 E2 = ("acme", "e1", "http")  # the endpoint with the id 2, as the audit names it
@@ -191,26 +191,27 @@ def test_leases_are_counted_up_to_a_bound_and_a_survey_knows_when_each_endpoint_
 
 def test_planning_rings_the_bell_of_whoever_listens_and_says_at_which_endpoints(database, engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
-        bell.listen(listener)
-        assert set() == bell.heard(listener, 0)
+        notify.listen(listener)
+        assert set() == notify.heard(listener, 0)
 
         owe(engine, [event("e-1", "a"), event("e-2", "b")], [1, 3])
 
-        assert {1, 3} == bell.heard(listener, 5)
-        assert set() == bell.heard(listener, 0)
+        assert {1, 3} == notify.heard(listener, 5)
+        assert set() == notify.heard(listener, 0)
         listener.invalidate()
 
 
 @pytest.mark.parametrize(
-    ("rung", "heard"), [((), {bell.ANY}), (range(1, 9000), {bell.ANY}), (range(1, 3000), set(range(1, 3000))), ((7, 5), {5, 7})]
+    ("rung", "heard"),
+    [((), {notify.ANY}), (range(1, 9000), {notify.ANY}), (range(1, 3000), set(range(1, 3000))), ((7, 5), {5, 7})],
 )
 def test_a_bell_for_too_many_endpoints_rings_for_all(database, engine, rung, heard) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
-        bell.listen(listener)
+        notify.listen(listener)
         with transaction(engine) as conn:
-            bell.ring(conn, rung)
+            notify.ring(conn, rung)
 
-        assert heard == bell.heard(listener, 5)
+        assert heard == notify.heard(listener, 5)
         listener.invalidate()
 
 
@@ -244,7 +245,7 @@ def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database
         owner.execute("UPDATE endpoint SET state = %s, reason = %s WHERE id = 2", (state, reason))
 
     with transaction(engine) as conn:
-        assert told == [aside.set_aside(conn, NOW, 3) for _ in range(3)]
+        assert told == [inactive_endpoints.set_aside(conn, NOW, 3) for _ in range(3)]
 
     assert [(1, "pending", 5), (2, becomes, 5)] == database.rows(
         "SELECT endpoint_id, state, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1"
@@ -257,7 +258,7 @@ def test_what_is_kept_for_a_removed_endpoint_is_given_up_a_piece_at_a_time_and_n
         owner.execute("UPDATE endpoint SET state = 'removed' WHERE id = 2")
 
     with transaction(engine) as conn:
-        assert [3, 2, 0] == [aside.give_up_abandoned(conn, NOW, 3).total for _ in range(3)]
+        assert [3, 2, 0] == [inactive_endpoints.give_up_abandoned(conn, NOW, 3).total for _ in range(3)]
 
     assert [(1, "paused", None, 5), (2, "discarded", "the endpoint was removed", 5)] == database.rows(
         "SELECT endpoint_id, state, error, count(*) FROM delivery GROUP BY 1, 2, 3 ORDER BY 1"

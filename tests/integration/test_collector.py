@@ -15,13 +15,14 @@ from tests_cli import Cli
 from tests_deliveries import event, owe
 from tests_support import wait_for
 
-from ops.collector import Collector
-from ops.db import transaction
-from ops.ports import choose_ports
-from pipeline.store import figures, graves, overview
-from schemas.deadletter import DeadLetter
-from workers.depths import depths, queues
-from workers.topology import INBOX, declare
+from ops.runtime.db import transaction
+from ops.servers.ports import choose_ports
+from ops.telemetry.collector import Collector
+from pipeline.store.admin import counts
+from pipeline.store.dead_letters import dead_letters
+from schemas.dead_letter import DeadLetter
+from workers.amqp.queue_depths import depths, queues
+from workers.amqp.topology import INBOX, declare
 
 NOW = datetime.now(UTC)
 QUEUE = "waxseal.deliver"
@@ -53,10 +54,10 @@ def test_what_waits_is_counted_with_its_age(collector, engine) -> None:
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], now - timedelta(seconds=90))
     owe(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], now + timedelta(hours=1))
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, now - timedelta(hours=2))
-        graves.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=1))
-        graves.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=9))
-        graves.decide(conn, [4], "discarded", now, "ada")
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, now - timedelta(hours=2))
+        dead_letters.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=1))
+        dead_letters.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=9))
+        dead_letters.decide(conn, [4], "discarded", now, "ada")
     collector().turn()
 
     assert (3, 2) == (value("retries_due", when="overdue"), value("retries_due", when="future"))
@@ -151,10 +152,10 @@ def test_decisions_are_counted_once_when_none_can_commit_before_them_any_more(co
 
     counting, before = collector(), replayed()
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "malformed", "x")] * 4, NOW)
-        graves.decide(conn, [1, 2], "replayed", datetime.now(UTC) - timedelta(seconds=80), "ada")
-        graves.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
-        graves.decide(conn, [4], "discarded", datetime.now(UTC) - timedelta(seconds=80), "ada")
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")] * 4, NOW)
+        dead_letters.decide(conn, [1, 2], "replayed", datetime.now(UTC) - timedelta(seconds=80), "ada")
+        dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
+        dead_letters.decide(conn, [4], "discarded", datetime.now(UTC) - timedelta(seconds=80), "ada")
     counting.turn()
     assert before == replayed()
     counting._counted -= timedelta(hours=1)
@@ -206,7 +207,7 @@ def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engi
     with transaction(engine) as conn:
         plans = "\n".join(
             line
-            for statement in (figures.PENDING, overview.OPEN_LETTERS, figures.DECISIONS)
+            for statement in (counts.PENDING, counts.OPEN_LETTERS, counts.DECISIONS)
             for line in conn.execute(
                 text("EXPLAIN " + statement.text), {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW}
             ).scalars()

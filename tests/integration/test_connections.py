@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from ops import db
-from ops.db import alone, make_engine, transaction
+from ops.runtime import db
+from ops.runtime.db import alone, make_engine, transaction
 
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 

@@ -13,15 +13,16 @@ from sqlalchemy import Engine, text
 from tests_cli import Cli
 from tests_deliveries import claimed, event, owe
 
-from ops.account import login_name
-from ops.db import transaction
-from ops.replay import UNCONFIRMED, UNREADABLE, Decision, discard, replay
+from ops.admin.replay import UNCONFIRMED, UNREADABLE, Decision, discard, replay
+from ops.runtime.db import transaction
+from ops.servers.accounts import login_name
 from ops.settings import environment
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
-from pipeline.store import bell, deliveries, graves, letters
-from pipeline.store.letters import Letters
-from schemas.deadletter import DeadLetter
+from pipeline.store.dead_letters import dead_letter_list, dead_letters
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+from pipeline.store.deliveries import deliveries, notify
+from schemas.dead_letter import DeadLetter
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 
@@ -59,7 +60,7 @@ def buried(cli, engine, billing) -> Callable[..., list[tuple]]:
     ]
     with transaction(engine) as conn:
         for n, letter in enumerate(found):
-            graves.bury(conn, [letter], NOW - timedelta(hours=6 - n))
+            dead_letters.bury(conn, [letter], NOW - timedelta(hours=6 - n))
 
 
 def states(database) -> dict[int, str]:
@@ -153,7 +154,7 @@ def test_dead_letters_of_a_tenant_that_never_was_can_be_chosen(cli, buried) -> N
 
 def test_a_long_list_is_bounded_and_says_how_many_there_are_more(cli, engine) -> None:
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "missing_id", "an id is needed", "acme", "shop")] * 230, NOW)
+        dead_letters.bury(conn, [DeadLetter("admit", "missing_id", "an id is needed", "acme", "shop")] * 230, NOW)
 
     asked, limited = cli.run("dead", "list"), cli.run("dead", "list", "--limit", "220")
 
@@ -324,15 +325,15 @@ def test_a_deliverys_dead_letter_shows_where_its_content_is_and_every_try(cli, e
     assert letter["first_at"] < letter["last_at"]
 
 
-def counted(engine: Engine, wanted: Letters) -> Sequence[letters.Group]:
+def counted(engine: Engine, wanted: DeadLetterFilter) -> Sequence[dead_letter_list.Group]:
     with transaction(engine) as conn:
-        return letters.count(conn, wanted)
+        return dead_letter_list.count(conn, wanted)
 
 
 def test_what_is_buried_after_the_count_is_left_for_the_next_time(cli, engine, buried, database) -> None:
-    decision = Decision(Letters(tenant="acme"), counted(engine, Letters(tenant="acme")), "ada")
+    decision = Decision(DeadLetterFilter(tenant="acme"), counted(engine, DeadLetterFilter(tenant="acme")), "ada")
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "missing_id", "again", "acme", "shop")], NOW)
+        dead_letters.bury(conn, [DeadLetter("admit", "missing_id", "again", "acme", "shop")], NOW)
     moved = []
     while (done := in_transaction(engine, partial(discard, decision))) is not None:
         moved.append(done)
@@ -347,8 +348,8 @@ def in_transaction(engine: Engine, step: Callable[..., int | None], size: int = 
 
 
 def test_two_runs_at_once_share_the_work(cli, engine, buried, database) -> None:
-    groups = counted(engine, Letters())
-    one, other = (Decision(Letters(), groups, who) for who in ("ada", "eve"))
+    groups = counted(engine, DeadLetterFilter())
+    one, other = (Decision(DeadLetterFilter(), groups, who) for who in ("ada", "eve"))
     with transaction(engine) as conn:
         assert 4 == discard(one, conn, 4)
         assert 2 == in_transaction(engine, partial(discard, other), 100)
@@ -361,8 +362,8 @@ def test_a_message_that_was_not_confirmed_or_cannot_be_made_stays_open(cli, engi
     with transaction(engine) as conn:
         conn.execute(text("UPDATE dead_letter SET headers = CAST(:kept AS json) WHERE id < 4"), {"kept": kept})
         broken = ({}, {"headers": 1}, {**json.loads(kept), "properties": {"unheard": "of"}})
-        graves.bury(conn, [DeadLetter("admit", "malformed", "x", headers=each) for each in broken], NOW)
-    decision = Decision(Letters(stage="admit"), counted(engine, Letters(stage="admit")), "ada")
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x", headers=each) for each in broken], NOW)
+    decision = Decision(DeadLetterFilter(stage="admit"), counted(engine, DeadLetterFilter(stage="admit")), "ada")
     seen = []
 
     def publish(messages) -> list[bool]:
@@ -377,10 +378,10 @@ def test_a_message_that_was_not_confirmed_or_cannot_be_made_stays_open(cli, engi
 
 
 def test_bodies_are_read_a_few_at_a_time(cli, engine, database, monkeypatch) -> None:
-    monkeypatch.setattr("ops.replay.MOST_BYTES", 100)
+    monkeypatch.setattr("ops.admin.replay.MOST_BYTES", 100)
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "too_large", "x", body=b"x" * size) for size in (60, 40, 1, 500, 99)], NOW)
-    decision = Decision(Letters(), counted(engine, Letters()), "ada")
+        dead_letters.bury(conn, [DeadLetter("admit", "too_large", "x", body=b"x" * size) for size in (60, 40, 1, 500, 99)], NOW)
+    decision = Decision(DeadLetterFilter(), counted(engine, DeadLetterFilter()), "ada")
 
     assert [2, 1, 1, 1, None] == [in_transaction(engine, partial(discard, decision), 100) for _ in range(5)]
     assert [] == closed(database, "open")
@@ -391,13 +392,13 @@ def unpublishable(_messages) -> list[bool]:
 
 
 def replayed(engine: Engine, **wanted: object) -> tuple[int | None, Decision]:
-    decision = Decision(Letters(**wanted), counted(engine, Letters(**wanted)), "ada")
+    decision = Decision(DeadLetterFilter(**wanted), counted(engine, DeadLetterFilter(**wanted)), "ada")
     return in_transaction(engine, partial(replay, decision, unpublishable), 100), decision
 
 
 def test_a_replayed_delivery_is_due_at_once_and_its_schedule_begins_anew(cli, engine, billing, database) -> None:
     with transaction(engine) as conn:
-        bell.listen(conn)
+        notify.listen(conn)
     first = die(engine, 1, billing)[0]
     moved, _ = replayed(engine)
     (state, due, attempts) = database.rows("SELECT state, next_attempt_at <= now(), attempts FROM delivery")[0]
@@ -473,7 +474,7 @@ def test_what_an_actor_failed_at_is_due_again(cli, engine, billing, database) ->
     owe(engine, [event("e-1"), event("e-2")], [billing], NOW + timedelta(hours=3))
     letter = DeadLetter("actor", "poison", "it fell over", "acme", endpoint_id=billing, delivery_id=1)
     with transaction(engine) as conn:
-        graves.bury(conn, [letter], NOW)
+        dead_letters.bury(conn, [letter], NOW)
 
     assert 1 == replayed(engine)[0]
     assert [(True, 0), (False, 0)] == database.rows("SELECT next_attempt_at <= now(), schedule_from FROM delivery ORDER BY id")
@@ -549,7 +550,7 @@ def test_undelivered_pairs_can_be_chosen_by_endpoint_and_time(expected, options,
 
 
 def test_undelivered_pairs_are_read_in_pages_without_a_gap(owed, monkeypatch) -> None:
-    monkeypatch.setattr("ops.owed.PAGE", 1)
+    monkeypatch.setattr("ops.admin.undelivered.PAGE", 1)
 
     assert 7 == len(owed.json("undelivered", "acme"))
     assert "everything was delivered\n" == owed.run("undelivered", "other").stderr
@@ -563,7 +564,7 @@ def test_undelivered_pairs_are_found_without_reading_what_was_delivered(owed, en
             (billing,),
         )
         conn.execute("ANALYZE delivery")
-    from pipeline.store import owed as statements
+    from pipeline.store.deliveries import undelivered as statements
 
     common = {"endpoint_id": billing, "since": None, "until": None, "limit": 500}
     with transaction(engine) as conn:
@@ -628,7 +629,7 @@ def test_moving_up_is_counted_agreed_to_and_noted(planned, database) -> None:
 
 
 def test_what_fails_while_others_are_moved_up_is_not_moved_up_again(planned, engine, database, billing) -> None:
-    from ops.owed import MoveUp
+    from ops.admin.undelivered import MoveUp
 
     with transaction(engine) as conn:
         step = MoveUp(conn, {"billing": billing}, None)

@@ -15,12 +15,12 @@ from pika.exceptions import ChannelClosedByBroker
 from tests_cli import Cli
 from tests_support import wait_for
 
-from ops.servers import PrivateServers
-from workers import topology_watch
-from workers.broker import QUEUE
-from workers.depths import depths
-from workers.publisher import Publisher
-from workers.topology import BEFORE_INBOX, EVENTS, IN, INBOX, INBOX_ARGUMENTS, RECEIVED, UNROUTED, declare, missing
+from ops.servers.private import PrivateServers
+from workers.amqp import topology_watch
+from workers.amqp.dramatiq_broker import QUEUE
+from workers.amqp.publisher import Publisher
+from workers.amqp.queue_depths import depths
+from workers.amqp.topology import BEFORE_INBOX, EVENTS, IN, INBOX, INBOX_ARGUMENTS, RECEIVED, UNROUTED, declare, missing
 
 
 @pytest.fixture

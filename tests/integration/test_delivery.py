@@ -22,15 +22,16 @@ from tests_deliveries import claimed, event, in_message, owe
 from tests_sink import Sink
 from tests_support import NO_BLOBS, wait_for
 
-from ops import metrics
-from ops.db import transaction
-from pipeline.addresses import LOOPBACK, networks
-from pipeline.store import catalog, deliveries
-from workers import dispatcher
-from workers.catalog import CatalogWatch
-from workers.delivery import PATIENCE, DeliveryLoop
-from workers.delivery_store import DeliveryStore
-from workers.sending import Terms
+from ops.runtime.db import transaction
+from ops.telemetry import metrics
+from pipeline.delivery.addresses import LOOPBACK, networks
+from pipeline.store.config import catalog
+from pipeline.store.deliveries import deliveries
+from workers.delivery import dispatcher
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import PATIENCE, DeliveryLoop
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

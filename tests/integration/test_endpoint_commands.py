@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 from tests_cli import Cli
 from tests_deliveries import claimed, event, owe
 
-from ops.db import transaction
-from pipeline.store import bell
+from ops.runtime.db import transaction
+from pipeline.store.deliveries import notify
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BREAKER = "SELECT breaker, forced, probe_at IS NULL FROM endpoint_health"
@@ -112,11 +112,11 @@ def test_an_act_that_changes_nothing_is_said_and_not_noted(database, cli) -> Non
 
 def test_a_relay_hears_of_a_breaker_that_was_forced(engine, cli) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
-        bell.listen(listener)
+        notify.listen(listener)
 
         cli.run("endpoint", "close-breaker", "acme", "audit")
 
-        assert {2} == bell.heard(listener, 5)
+        assert {2} == notify.heard(listener, 5)
         listener.invalidate()
 
 

@@ -24,12 +24,12 @@ from tests_cli import Cli
 from tests_sink import Sink
 from tests_support import wait_for
 
-from ops.db import make_engine, passes, transaction
-from ops.ports import choose_ports
-from ops.servers import PrivateServers
+from ops.runtime.db import make_engine, passes, transaction
+from ops.servers.ports import choose_ports
+from ops.servers.private import PrivateServers
 from ops.settings import environment
-from pipeline.store.copy import copy_rows, int4
-from workers.topology import IN
+from pipeline.store.copy_binary import copy_rows, int4
+from workers.amqp.topology import IN
 
 pytestmark = pytest.mark.usefixtures("durable")
 

@@ -6,9 +6,9 @@ import time
 import pytest
 from sqlalchemy import text
 
-from ops import give_way as giving_way
-from ops.db import make_engine, transaction
-from ops.give_way import _PATIENCE, GiveWay
+from ops.runtime import thread_priority as giving_way
+from ops.runtime.db import make_engine, transaction
+from ops.runtime.thread_priority import _PATIENCE, GiveWay
 
 PATIENCE = 1.0
 

@@ -10,18 +10,18 @@ from functools import partial
 import pytest
 from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
 
-from pipeline.addresses import networks
+from pipeline.delivery.addresses import networks
 from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
 from schemas.mailbox import Mailbox
-from workers import imap_wire
-from workers.dialling import Dialler, Refused, dial_blocking
-from workers.imap_connection import connect
-from workers.mail_source import Away
-from workers.send_http import HttpSender
-from workers.send_smtp import SmtpSender
-from workers.sending import Terms
+from workers.mail.imap import wire
+from workers.mail.imap.connection import connect
+from workers.mail.mailbox_session import Away
+from workers.net.dial import Dialler, Refused, dial_blocking
+from workers.net.terms import Terms
+from workers.transports.http import HttpSender
+from workers.transports.smtp import SmtpSender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -253,7 +253,7 @@ def test_a_mailboxs_server_is_guarded_against_as_well(listener, host, allowed, m
 def test_a_mailboxs_server_is_called_where_it_was_checked(listener, first, second, monkeypatch) -> None:
     """Rebinding: who asks a second time is given another address, which is the one that may not be called."""
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.2")
-    monkeypatch.setattr(imap_wire, "dial_blocking", partial(dial_blocking, look_up=scripted(first, second)))
+    monkeypatch.setattr(wire, "dial_blocking", partial(dial_blocking, look_up=scripted(first, second)))
     calls: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda _self, address: calls.append(address[0]))
 

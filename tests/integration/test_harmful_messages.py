@@ -14,7 +14,7 @@ import pytest
 from tests_support import wait_for
 
 from ops.settings import environment
-from workers.topology import IN, declare
+from workers.amqp.topology import IN, declare
 
 #: In every process that the test starts: what is done to a message by its body, and shorter limits.
 HARM = """
@@ -22,7 +22,7 @@ import collections, itertools, os, signal, sys, time
 from pipeline import admit
 
 drafts = admit._drafts
-examined = "workers.admit_child" in sys.orig_argv
+examined = "workers.ingest.admit_child" in sys.orig_argv
 if not examined:
     from workers import examiner, watch
     examiner.LIFE, watch.Watch.__init__.__defaults__ = 0.8, (0.5, 3.0)

@@ -13,9 +13,9 @@ from tests_wire import Script, Wire, answers, wire
 
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
-from workers import connections, http1
-from workers.connections import NotAUrl, destination
-from workers.send_http import HttpSender
+from workers.transports import http1, http_connections
+from workers.transports.http import HttpSender
+from workers.transports.http_connections import NotAUrl, destination
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -114,11 +114,11 @@ def test_a_retry_after_beyond_measure_is_an_answer_all_the_same(hint) -> None:
 def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monkeypatch) -> None:
     """The transport tells the end first, and some callbacks later that the connection is lost."""
 
-    def later(self: http1.Connection, error: Exception | None) -> None:
+    def later(self: http1.HttpConnection, error: Exception | None) -> None:
         self._loop.call_later(0.5, lost, self, error)
 
-    lost = http1.Connection.connection_lost
-    monkeypatch.setattr(http1.Connection, "connection_lost", later)
+    lost = http1.HttpConnection.connection_lost
+    monkeypatch.setattr(http1.HttpConnection, "connection_lost", later)
 
     async def main(sender: HttpSender) -> list[Receipt]:
         first = await sender.send(to(server.url()), owed(), 2.0)
@@ -208,8 +208,8 @@ def test_a_connection_that_is_reset_before_it_is_looked_at_is_a_failure_of_the_e
         return await sender.send(to(server.url()), owed(), 2.0)
 
     complaints: list[object] = []
-    start = connections.start_connection
-    monkeypatch.setattr(connections, "start_connection", slowly)
+    start = http_connections.start_connection
+    monkeypatch.setattr(http_connections, "start_connection", slowly)
     with wire(resets) as server:
         receipt = run(HttpSender, main)
 

@@ -9,12 +9,12 @@ import pytest
 from tests_dovecot import PASSWORD, Dovecot, change_validity, mail, mailbox_on, private_dovecot, with_oauth
 from tests_tls import Authority
 
-from pipeline.mail_head import read_head
-from pipeline.store.mail_items import generation
+from pipeline.mail.head import read_head
+from pipeline.store.mail.items import generation
 from schemas.mailbox import Cursor, Lane, Print, RawMail
-from workers import mail_imap
-from workers.imap_connection import connect
-from workers.mail_source import Away, Bounds, Gone, NoFolder, Pulled, Refused, Session, Throttled
+from workers.mail.imap import imap_mailbox
+from workers.mail.imap.connection import connect
+from workers.mail.mailbox_session import Away, Gone, MailboxSession, NoFolder, PullBounds, Pulled, Refused, Throttled
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -61,11 +61,11 @@ def user(request) -> str:
 
 
 @pytest.fixture
-def opened(server, user) -> Iterator[Callable[..., Session]]:
-    sessions: list[Session] = []
+def opened(server, user) -> Iterator[Callable[..., MailboxSession]]:
+    sessions: list[MailboxSession] = []
 
-    def open_(**more: object) -> Session:
-        sessions.append(mail_imap.open_session(mailbox_on(server, user, **more), None))
+    def open_(**more: object) -> MailboxSession:
+        sessions.append(imap_mailbox.open_session(mailbox_on(server, user, **more), None))
         return sessions[-1]
 
     yield open_
@@ -73,9 +73,9 @@ def opened(server, user) -> Iterator[Callable[..., Session]]:
         session.close()
 
 
-def drain(session: Session, held: Held, lane: Lane, cursor: Cursor, folder: str = "INBOX", **bounds: int) -> Cursor:
+def drain(session: MailboxSession, held: Held, lane: Lane, cursor: Cursor, folder: str = "INBOX", **bounds: int) -> Cursor:
     while True:
-        pulled = session.pull(folder, lane, cursor, Bounds(**bounds), held)
+        pulled = session.pull(folder, lane, cursor, PullBounds(**bounds), held)
         held.take(pulled)
         cursor = pulled.cursor
         if not pulled.more:
@@ -89,7 +89,7 @@ def test_what_is_there_is_read_newest_first_and_what_comes_oldest_first(server, 
     begun = session.begin("INBOX")
     assert begun.total == 25
     assert begun.backfill is not None
-    pulled = session.pull("INBOX", "backfill", begun.backfill, Bounds(mails=10), held)
+    pulled = session.pull("INBOX", "backfill", begun.backfill, PullBounds(mails=10), held)
     held.take(pulled)
     for number in range(25, 30):
         server.deliver(user, mail(number))
@@ -98,7 +98,7 @@ def test_what_is_there_is_read_newest_first_and_what_comes_oldest_first(server, 
     drain(session, held, "backfill", pulled.cursor, mails=10)
 
     assert [*range(24, 14, -1), *range(25, 30), *range(14, -1, -1)] == held.subjects()
-    assert session.pull("INBOX", "new", cursor, Bounds(), held).mails == []
+    assert session.pull("INBOX", "new", cursor, PullBounds(), held).mails == []
 
 
 def test_nothing_in_the_mailbox_is_changed(server, user, opened) -> None:
@@ -151,11 +151,11 @@ def test_a_batch_is_bounded_in_bytes(server, user, opened) -> None:
         server.deliver(user, mail(number, 1000))
     session, held = opened(), Held()
     cursor = session.begin("INBOX").backfill
-    pulled = session.pull("INBOX", "backfill", cursor, Bounds(size=2500), held)
+    pulled = session.pull("INBOX", "backfill", cursor, PullBounds(size=2500), held)
 
     assert len(pulled.mails) == 2
     assert pulled.more
-    tiny = session.pull("INBOX", "backfill", pulled.cursor, Bounds(size=1), held)
+    tiny = session.pull("INBOX", "backfill", pulled.cursor, PullBounds(size=1), held)
     assert len(tiny.mails) == 1
 
 
@@ -184,7 +184,7 @@ def test_a_changed_uidvalidity_recognises_what_is_held_and_fetches_the_rest(serv
     server.deliver(user, mail(9))
     session = opened()
     with pytest.raises(Gone, match="UIDVALIDITY"):
-        session.pull("INBOX", "new", begun.new, Bounds(), held)
+        session.pull("INBOX", "new", begun.new, PullBounds(), held)
     held.fetched.clear()
 
     again = session.begin("INBOX")
@@ -202,7 +202,7 @@ def test_an_expunged_tail_is_no_new_mail(server, user, opened) -> None:
     for path in server.files(user)[3:]:
         path.unlink()
 
-    pulled = session.pull("INBOX", "new", cursor, Bounds(), held)
+    pulled = session.pull("INBOX", "new", cursor, PullBounds(), held)
 
     assert ([], cursor, False) == (pulled.mails, pulled.cursor, pulled.more)
     server.deliver(user, mail(7))
@@ -254,7 +254,7 @@ def test_folders_are_listed_and_read_by_their_names(server, user, opened) -> Non
 
 def test_a_wrong_password_is_refused_for_certain(server, user) -> None:
     with pytest.raises(Refused, match="AUTHENTICATIONFAILED") as raised:
-        mail_imap.open_session(mailbox_on(server, user, password="wrong"), None)
+        imap_mailbox.open_session(mailbox_on(server, user, password="wrong"), None)
     assert raised.value.certain
 
 
@@ -265,11 +265,11 @@ def test_a_token_logs_in_and_one_that_was_withdrawn_is_got_anew(server, user) ->
         asked.append(fresh)
         return PASSWORD if fresh else "withdrawn"
 
-    mail_imap.open_session(with_oauth(server, user), token).close()
+    imap_mailbox.open_session(with_oauth(server, user), token).close()
 
     assert [False, True] == asked
     with pytest.raises(Refused):
-        mail_imap.open_session(with_oauth(server, user), lambda *, fresh=False: "never")
+        imap_mailbox.open_session(with_oauth(server, user), lambda *, fresh=False: "never")
 
 
 def test_tls_is_spoken_from_the_first_byte_and_checked(user) -> None:
@@ -278,19 +278,19 @@ def test_tls_is_spoken_from_the_first_byte_and_checked(user) -> None:
     with private_dovecot(certificate=certificate) as server:
         server.deliver(user, mail(1))
         secure = mailbox_on(server, user, host="localhost", port=server.tls_port, tls=True, ca=authority.ca)
-        session, held = mail_imap.open_session(secure, None), Held()
+        session, held = imap_mailbox.open_session(secure, None), Held()
         drain(session, held, "backfill", session.begin("INBOX").backfill)
         session.close()
         assert [1] == held.subjects()
         with pytest.raises(Away, match=r"(?i)certificate"):
-            mail_imap.open_session(mailbox_on(server, user, host="localhost", port=server.tls_port, tls=True), None)
+            imap_mailbox.open_session(mailbox_on(server, user, host="localhost", port=server.tls_port, tls=True), None)
 
 
 def test_a_server_that_is_full_is_left_alone_for_a_while(user) -> None:
     with private_dovecot(connections=1) as server:
-        first = mail_imap.open_session(mailbox_on(server, user), None)
+        first = imap_mailbox.open_session(mailbox_on(server, user), None)
         with pytest.raises(Throttled) as raised:
-            mail_imap.open_session(mailbox_on(server, user), None)
+            imap_mailbox.open_session(mailbox_on(server, user), None)
         first.close()
     assert raised.value.seconds == 60
 
@@ -305,7 +305,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server, user, opene
     began = time.monotonic()
     try:
         with pytest.raises(Away, match="in time"):
-            session.pull("INBOX", "new", cursor, Bounds(until=time.monotonic() + 0.5), held)
+            session.pull("INBOX", "new", cursor, PullBounds(until=time.monotonic() + 0.5), held)
     finally:
         for process in stopped:
             process.send_signal(signal.SIGCONT)
@@ -333,7 +333,9 @@ def test_nobody_listens(user) -> None:
     from schemas.mailbox import Mailbox
 
     with pytest.raises(Away, match="connecting"):
-        mail_imap.open_session(Mailbox(1, "acme", "x", "imap", user, host="127.0.0.1", port=9, tls=False, password="x"), None)
+        imap_mailbox.open_session(
+            Mailbox(1, "acme", "x", "imap", user, host="127.0.0.1", port=9, tls=False, password="x"), None
+        )
 
 
 def test_idle_tells_of_what_arrives_and_only_of_that(server, user) -> None:

@@ -7,10 +7,10 @@ import pytest
 from test_imap import Held
 from tests_imap_script import HANG_UP, Answer, body, facts, scripted, uids
 
-from workers import imap_fetch, mail_imap
-from workers.imap_connection import Denied, connect
-from workers.imap_wire import MAX_LITERAL
-from workers.mail_source import Away, Bounds, NoFolder, Pulled, Refused, SourceError, Throttled
+from workers.mail.imap import fetch, imap_mailbox
+from workers.mail.imap.connection import Denied, connect
+from workers.mail.imap.wire import MAX_LITERAL
+from workers.mail.mailbox_session import Away, NoFolder, PullBounds, Pulled, Refused, SourceError, Throttled
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -20,9 +20,9 @@ RAW = {uid: b"Subject: n %d\r\n\r\nhello %d\r\n" % (uid, uid) for uid in range(1
 
 def pull(answers: Mapping[bytes, Answer], lane: str = "new", cursor: Mapping = CURSOR) -> tuple[Pulled, list[bytes]]:
     with scripted(answers) as (mailbox, script):
-        session = mail_imap.open_session(mailbox, None)
+        session = imap_mailbox.open_session(mailbox, None)
         try:
-            return session.pull("INBOX", lane, cursor, Bounds(until=time.monotonic() + 5), Held()), script.asked
+            return session.pull("INBOX", lane, cursor, PullBounds(until=time.monotonic() + 5), Held()), script.asked
         finally:
             session.close()
 
@@ -176,7 +176,7 @@ def test_a_mail_that_is_much_larger_than_the_server_says_hides_no_other() -> Non
     ],
 )
 def test_what_came_before_the_time_was_over_is_kept(hangs, lane, came, cursor, monkeypatch) -> None:
-    monkeypatch.setattr(imap_fetch, "_SLOWEST", 1 << 30)  # so that nothing is given more time than the batch has
+    monkeypatch.setattr(fetch, "_SLOWEST", 1 << 30)  # so that nothing is given more time than the batch has
     sizes = {1: 2560 if hangs == 1 else 1536, 2: 1536, 3: 1536}  # the largest are fetched last
     large = {uid: b"Subject: n %d\r\n\r\n" % uid + b"x" * (size * 1024) for uid, size in sizes.items()}
 
@@ -189,8 +189,8 @@ def test_what_came_before_the_time_was_over_is_kept(hangs, lane, came, cursor, m
 
     start = CURSOR if lane == "new" else {"validity": 7, "below": 4}
     with scripted({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": slow}) as (mailbox, _):
-        session = mail_imap.open_session(mailbox, None)
-        pulled = session.pull("INBOX", lane, start, Bounds(until=time.monotonic() + 1.5), Held())
+        session = imap_mailbox.open_session(mailbox, None)
+        pulled = session.pull("INBOX", lane, start, PullBounds(until=time.monotonic() + 1.5), Held())
         session.close()
 
     assert (came, True, 0) == (sorted(numbers(pulled)), pulled.more, pulled.missing)
@@ -209,8 +209,8 @@ def test_a_mail_that_takes_longer_than_a_batch_comes_all_the_same() -> None:
         return b"* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)\r\n" % (offset, len(piece), piece)
 
     with scripted({rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": slow}) as (mailbox, _):
-        session = mail_imap.open_session(mailbox, None)
-        pulled = session.pull("INBOX", "new", CURSOR, Bounds(until=time.monotonic() + 0.7), Held())
+        session = imap_mailbox.open_session(mailbox, None)
+        pulled = session.pull("INBOX", "new", CURSOR, PullBounds(until=time.monotonic() + 0.7), Held())
         session.close()
 
     assert [whole] == [each.raw for each in pulled.mails]
@@ -226,7 +226,7 @@ def test_a_mail_that_takes_longer_than_a_batch_comes_all_the_same() -> None:
 )
 def test_what_a_server_repeats_of_the_credentials_is_told_to_nobody(said) -> None:
     with scripted({rb"AUTHENTICATE PLAIN": said}) as (mailbox, _), pytest.raises(SourceError) as told:
-        mail_imap.open_session(mailbox, None)
+        imap_mailbox.open_session(mailbox, None)
     assert "repeats the credentials" in str(told.value)
 
 
@@ -238,11 +238,11 @@ def test_a_folder_that_cannot_be_searched_is_in_no_others_way() -> None:
 def test_a_folder_at_which_the_server_hangs_up_is_in_no_others_way() -> None:
     answers = {rb'EXAMINE "?Broken': HANG_UP, rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": well}
     with scripted(answers) as (mailbox, _):
-        session = mail_imap.open_session(mailbox, None)
-        for call in (lambda: session.begin("Broken"), lambda: session.pull("Broken", "new", CURSOR, Bounds(), Held())):
+        session = imap_mailbox.open_session(mailbox, None)
+        for call in (lambda: session.begin("Broken"), lambda: session.pull("Broken", "new", CURSOR, PullBounds(), Held())):
             with pytest.raises(NoFolder, match="Broken"):
                 call()
-        assert [1, 2, 3] == numbers(session.pull("INBOX", "new", CURSOR, Bounds(), Held()))
+        assert [1, 2, 3] == numbers(session.pull("INBOX", "new", CURSOR, PullBounds(), Held()))
         session.close()
 
 
@@ -266,7 +266,7 @@ def test_a_large_mail_that_is_smaller_than_the_server_says_is_whole() -> None:
 def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:
     answers = {rb"EXAMINE": b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n", rb"UID SEARCH": b"* SEARCH 1 5 3\r\n"}
     with scripted(answers) as (mailbox, _):
-        session = mail_imap.open_session(mailbox, None)
+        session = imap_mailbox.open_session(mailbox, None)
         begun = session.begin("INBOX")
         session.close()
 
@@ -311,7 +311,7 @@ def test_a_large_mail_whose_pieces_are_short_is_whole() -> None:
 )
 def test_what_a_refused_login_means(said, error, certain) -> None:
     with scripted({rb"AUTHENTICATE": b"+ \r\n%TAG% " + said + b"\r\n"}) as (mailbox, _), pytest.raises(error) as raised:
-        mail_imap.open_session(mailbox, None)
+        imap_mailbox.open_session(mailbox, None)
     assert certain == getattr(raised.value, "certain", None)
     assert "secret" not in str(raised.value)
 
@@ -339,10 +339,10 @@ def test_a_server_that_trickles_costs_no_more_than_the_deadline() -> None:
         return b"".join(slowly(line) for _ in range(10)) + b"* SEARCH 1\r\n"
 
     with scripted({rb"UID SEARCH": trickle}) as (mailbox, _):
-        session = mail_imap.open_session(mailbox, None)
+        session = imap_mailbox.open_session(mailbox, None)
         began = time.monotonic()
         with pytest.raises(Away):
-            session.pull("INBOX", "new", CURSOR, Bounds(until=time.monotonic() + 0.5), Held())
+            session.pull("INBOX", "new", CURSOR, PullBounds(until=time.monotonic() + 0.5), Held())
         session.close()
     assert time.monotonic() - began < 2
 

@@ -8,13 +8,13 @@ import pytest
 from tests_deliveries import claimed, event, in_message, owe
 from tests_support import NO_BLOBS, wait_for
 
-from ops.db import transaction
-from pipeline.addresses import networks
-from pipeline.store import claims
-from workers.catalog import CatalogWatch
-from workers.delivery import DeliveryLoop
-from workers.delivery_store import DeliveryStore
-from workers.sending import Terms
+from ops.runtime.db import transaction
+from pipeline.delivery.addresses import networks
+from pipeline.store.deliveries import claims
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
 
 LEASE = 1.5  # seconds
 
@@ -102,7 +102,7 @@ def test_what_is_too_old_is_buried_unsent(database, engine, sink, hand) -> None:
 def test_nobody_waits_for_the_batches_of_an_endpoint_that_hangs(database, engine, sink, hand, monkeypatch) -> None:
     database.add_tenant()
     database.add_endpoint("slow", sink.url("/hang"), timeout=20)
-    monkeypatch.setattr("workers.delivery.PATIENCE", 2.0)  # which no busy machine takes for the rest
+    monkeypatch.setattr("workers.delivery.worker.PATIENCE", 2.0)  # which no busy machine takes for the rest
     took = []
     for n in range(3):
         owe(engine, [event(f"e-{n}", f"s-{n}")])

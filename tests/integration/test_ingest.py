@@ -16,9 +16,9 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from tests_support import wait_for
 
-from ops.servers import PrivateServers
+from ops.servers.private import PrivateServers
 from ops.settings import environment
-from workers.topology import IN, INBOX, RECEIVED, declare
+from workers.amqp.topology import IN, INBOX, RECEIVED, declare
 
 pytestmark = pytest.mark.usefixtures("configured")
 

@@ -12,8 +12,8 @@ import pytest
 from tests_ingress import SECRET, Answer, Ingress, drain, empty_inbox, parsed, read_answer, running, signed
 from tests_support import wait_for
 
-from ops.probes import SECURITY_HEADERS
-from ops.servers import PrivateServers
+from ops.servers.private import PrivateServers
+from ops.telemetry.probes import SECURITY_HEADERS
 from pipeline.admit import admit
 from schemas.event import Event
 

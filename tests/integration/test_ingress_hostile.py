@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests_ingress import Ingress, drain, parsed, read_all, running
 from tests_support import wait_for
 
-from ops.servers import PrivateServers
+from ops.servers.private import PrivateServers
 
 READ_SECONDS = 0.6
 POST = b"POST /in/acme/open HTTP/1.1\r\nHost: x\r\n"

@@ -23,12 +23,12 @@ from tests_ingress import Answer, drain, empty_inbox, read_answer
 from tests_support import wait_for
 from twilio.request_validator import RequestValidator
 
-from ops.db import make_engine, transaction
-from ops.ports import LOOPBACK, choose_ports
-from ops.servers import PrivateServers
+from ops.runtime.db import make_engine, transaction
+from ops.servers.ports import LOOPBACK, choose_ports
+from ops.servers.private import PrivateServers
 from ops.settings import environment
 from pipeline.admit import admit
-from pipeline.store import catalog
+from pipeline.store.config import catalog
 from schemas.event import Event
 
 SECRET = "the-secret"

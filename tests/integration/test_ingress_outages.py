@@ -14,8 +14,8 @@ from tests_broker import alarm, broker_stopped
 from tests_ingress import Answer, Ingress, drain, empty_inbox, parsed, read_all, running
 from tests_support import wait_for
 
-from ops.ports import choose_ports
-from ops.servers import PrivateServers
+from ops.servers.ports import choose_ports
+from ops.servers.private import PrivateServers
 from ops.settings import environment
 
 pytestmark = pytest.mark.usefixtures("durable")

@@ -25,19 +25,19 @@ from tests_ingress import Ingress, drain, empty_inbox, running
 from tests_s3 import make_bucket, variables
 from tests_support import wait_for
 
-from ops.blobs import ASIDE, Blobs
-from ops.servers import PrivateServers
-from pipeline.addresses import LOOPBACK, networks
+from ops.runtime.blobs import ASIDE, Blobs
+from ops.servers.private import PrivateServers
 from pipeline.chain import commitment
+from pipeline.delivery.addresses import LOOPBACK, networks
 from schemas.blob import CLAIM, LARGEST_INLINE, name
 from schemas.message import Message
-from workers.catalog import CatalogWatch
-from workers.delivery import DeliveryLoop
-from workers.delivery_store import DeliveryStore
-from workers.fetching import AWAY_SECONDS, LOST_SECONDS
-from workers.sending import Terms
-from workers.topology import IN, INBOX, RECEIVED, declare
-from workers.writer import Writer
+from workers.amqp.topology import IN, INBOX, RECEIVED, declare
+from workers.delivery.bodies import AWAY_SECONDS, LOST_SECONDS
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
+from workers.ingest.writer import Writer
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
 
 BODY = os.urandom(LARGEST_INLINE + 1)
 MAIL = os.urandom(1 << 20) * 25
@@ -595,8 +595,8 @@ def test_nothing_is_taken_away_while_messages_wait(configured, blobs, publish, p
 
 
 def test_what_is_put_again_in_the_middle_of_a_collection_stays(configured, engine, blobs, place) -> None:
-    from ops.acts import Act
-    from ops.orphans import collect, find
+    from ops.admin.bulk import Act
+    from ops.admin.orphan_blobs import collect, find
 
     blobs.put("acme", BODY)
     make_old(file_of(place))

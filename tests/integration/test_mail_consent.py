@@ -12,14 +12,14 @@ from tests_gmail import Gmail
 from tests_graph import Graph
 from tests_mailboxes import added, mailbox_of
 
-from ops.cli.reauthorize import reauthorize
-from ops.db import transaction
+from ops.cli.mail.reauthorize import reauthorize
 from ops.errors import OpsError
-from pipeline.store import mailboxes
+from ops.runtime.db import transaction
+from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox
-from workers import mail_consent
-from workers.mail_consent import with_code
-from workers.mail_oauth import Tokens
+from workers.mail.oauth import consent
+from workers.mail.oauth.consent import with_code
+from workers.mail.oauth.tokens import Tokens
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_code_is_shown_and_waited_for(database, engine, graph, mailbox) -> Non
 
     assert ["To sign in, enter the code GTHK-QPMN."] == shown
     assert [5, 5, 5, 10, 10] == slept
-    assert mail_consent.SCOPES["graph"] == graph.asked[0].form["scope"]
+    assert consent.SCOPES["graph"] == graph.asked[0].form["scope"]
     assert [("active", None)] == state(database)
     token = Tokens(engine, database.vault).of(mailbox)
     assert token is not None
@@ -144,7 +144,7 @@ def test_a_code_that_was_declined_changes_nothing(database, engine, graph, mailb
 
 
 def test_a_code_that_nobody_enters_is_not_waited_for_without_end(database, engine, graph, mailbox, monkeypatch) -> None:
-    monkeypatch.setattr(mail_consent, "CODE_SECONDS", 0.2)
+    monkeypatch.setattr(consent, "CODE_SECONDS", 0.2)
     graph.tokens.pending = ["authorization_pending"] * 1000
 
     with pytest.raises(OpsError, match="nobody entered the code in time"):

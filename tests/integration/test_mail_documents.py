@@ -20,14 +20,16 @@ from tests_deliveries import claimed, in_message
 from tests_nasty import NASTY, PLAIN, headed, multipart, part
 from tests_support import wait_for
 
-from ops.blobs import Blobs
-from ops.db import make_engine, transaction
-from pipeline.addresses import LOOPBACK, networks
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import make_engine, transaction
 from pipeline.admit import admit
 from pipeline.append import append
-from pipeline.mail_head import event_id, read_head
-from pipeline.store import mail_documents, mailboxes, scan
-from pipeline.store.mail_documents import Owed
+from pipeline.delivery.addresses import LOOPBACK, networks
+from pipeline.mail.head import event_id, read_head
+from pipeline.store.ledger import scan
+from pipeline.store.mail import documents as mail_documents
+from pipeline.store.mail import mailboxes
+from pipeline.store.mail.documents import DueDocument
 from schemas.blob import LARGEST_INLINE
 from schemas.catalog import Catalog
 from schemas.endpoint import Endpoint
@@ -36,13 +38,13 @@ from schemas.mail_document import PARSER
 from schemas.mailbox import Mailbox
 from schemas.message import Message
 from schemas.source import Source
-from workers.bodies import exchanged
-from workers.catalog import CatalogWatch
-from workers.delivery import DeliveryLoop
-from workers.delivery_store import DeliveryStore
-from workers.mail_maker import BATCH, DocumentMaker
-from workers.mail_reader import MailReader
-from workers.sending import Terms
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
+from workers.documents.mail_parser import MailParser
+from workers.documents.maker import BATCH, DocumentMaker
+from workers.ingest.claim_check import exchanged
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -66,7 +68,7 @@ mail_child.main()
 
 @pytest.fixture
 def hanging(monkeypatch) -> None:
-    monkeypatch.setattr("workers.mail_reader.COMMAND", (sys.executable, "-c", HANGING))
+    monkeypatch.setattr("workers.documents.mail_parser.COMMAND", (sys.executable, "-c", HANGING))
 
 
 def event(raw: bytes, source: str = "support", content_type: str = "message/rfc822") -> Event:
@@ -93,14 +95,14 @@ def blobs(tmp_path: Path) -> Blobs:
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[MailReader]:
-    reader = MailReader(dns=False)
+def reader() -> Iterator[MailParser]:
+    reader = MailParser(dns=False)
     yield reader
     reader.close()
 
 
 @pytest.fixture
-def maker(engine: Engine, blobs: Blobs, reader: MailReader) -> DocumentMaker:
+def maker(engine: Engine, blobs: Blobs, reader: MailParser) -> DocumentMaker:
     return DocumentMaker(engine, blobs, reader)
 
 
@@ -145,7 +147,7 @@ def test_only_mails_are_owed_a_document(database, engine) -> None:
 
 
 def test_a_mail_that_hangs_its_reader_is_read_again_carefully(engine, database, blobs, hanging) -> None:
-    reader = MailReader(dns=False, seconds=0.3, life=1.0)
+    reader = MailParser(dns=False, seconds=0.3, life=1.0)
     maker = DocumentMaker(engine, blobs, reader)
     record(engine, event(WINMAIL), event(MAIL))
 
@@ -163,7 +165,7 @@ def test_a_reader_that_was_killed_or_stopped_is_replaced(reader) -> None:
     os.kill(reader._process.pid, signal.SIGKILL)
     assert "hello" == reader.read(MAIL)["text"]
 
-    slow = MailReader(dns=False, life=0.5, margin=4.0)
+    slow = MailParser(dns=False, life=0.5, margin=4.0)
     slow.read(MAIL)
     os.kill(slow._process.pid, signal.SIGSTOP)
     assert "hello" == slow.read(MAIL)["text"]
@@ -171,8 +173,8 @@ def test_a_reader_that_was_killed_or_stopped_is_replaced(reader) -> None:
 
 
 def test_a_mail_that_ends_the_reader_twice_is_said_to_be_unparsed(monkeypatch) -> None:
-    reader = MailReader(dns=False)
-    monkeypatch.setattr("workers.mail_reader._exchanged", lambda *_: (_ for _ in ()).throw(OSError))
+    reader = MailParser(dns=False)
+    monkeypatch.setattr("workers.documents.mail_parser._exchanged", lambda *_: (_ for _ in ()).throw(OSError))
 
     found = reader.read(MAIL)
     reader.close()
@@ -185,7 +187,7 @@ def test_a_mail_that_ends_the_reader_twice_is_said_to_be_unparsed(monkeypatch) -
 def test_the_reader_is_told_no_secret_and_asks_no_more_memory_than_it_may(reader, monkeypatch) -> None:
     monkeypatch.setenv("WAXSEAL_KEYS", "hunter2")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    fresh = MailReader(dns=False)
+    fresh = MailParser(dns=False)
     fresh.read(MAIL)
     child = Path("/proc") / str(fresh._process.pid)
 
@@ -331,7 +333,7 @@ def test_a_document_that_cannot_be_had_just_now_is_no_failed_try(configured, eng
     def away(*_: object) -> dict[str, Any]:
         raise OSError("no process")
 
-    monkeypatch.setattr(MailReader, "read", away)
+    monkeypatch.setattr(MailParser, "read", away)
     id = configured.add_endpoint("documents", sink.url("/200/documents"), SECRET, body="document")
     record(engine, event(MAIL), to=(Endpoint(id, "acme", "documents", "http://127.0.0.1/"),))
 
@@ -412,7 +414,7 @@ def test_the_relay_makes_documents(configured, engine, start) -> None:
 
 
 def test_a_maker_that_is_closed_lets_go_of_the_mail_it_was_at(engine, blobs, hanging) -> None:
-    reader = MailReader(dns=False, life=20.0)
+    reader = MailParser(dns=False, life=20.0)
     maker = DocumentMaker(engine, blobs, reader)
     record(engine, event(WINMAIL))
     failures: list[Exception] = []
@@ -441,4 +443,8 @@ def test_what_a_maker_is_given_is_what_is_in_the_ledger(engine) -> None:
     with transaction(engine) as conn:
         (owed,) = mail_documents.take(conn, NOW, 5)
 
-    assert ("acme", "support", True) == (owed.tenant, owed.source, isinstance(owed, Owed) and isinstance(owed.chain_id, UUID))
+    assert ("acme", "support", True) == (
+        owed.tenant,
+        owed.source,
+        isinstance(owed, DueDocument) and isinstance(owed.chain_id, UUID),
+    )

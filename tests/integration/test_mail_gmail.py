@@ -17,17 +17,18 @@ from tests_gmail import (
 )
 from tests_mailboxes import MIB, Asking, at, mail, opened
 
-from workers import mail_gmail, mail_http
-from workers.mail_http import Answer
-from workers.mail_intake import Untaken
-from workers.mail_pace import Paces
-from workers.mail_source import MAX_BYTES, Away, Bounds, Gone, Refused, SourceError, Throttled
+from workers.mail.api import gmail as api_gmail
+from workers.mail.api import http_client
+from workers.mail.api.http_client import Answer
+from workers.mail.api.quota import Paces
+from workers.mail.mailbox_session import MAX_BYTES, Away, Gone, PullBounds, Refused, SourceError, Throttled
+from workers.mail.pull.publish import Untaken
 
 
 @pytest.fixture
 def gmail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gmail]:
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
-    monkeypatch.setattr(mail_gmail, "PACES", Paces(1e6, 1e6))
+    monkeypatch.setattr(api_gmail, "PACES", Paces(1e6, 1e6))
     fake = Gmail()
     fake.start()
     yield fake
@@ -108,7 +109,7 @@ def test_a_killed_pull_is_repeated_from_the_same_place(gmail) -> None:
         for n in range(5):
             gmail.put(mail(n))
 
-        puller.pull("new", Bounds(mails=2), killed=True)
+        puller.pull("new", PullBounds(mails=2), killed=True)
         held = set(puller.mails)
         assert [] == [each.source_key for each in puller.drain("new", mails=2) if each.source_key in held]
 
@@ -124,7 +125,7 @@ def test_a_batch_ends_in_the_middle_of_a_page(gmail) -> None:
         came = puller.drain("backfill", mails=4)
 
     assert [mail(n) for n in reversed(range(10))] == [each.raw for each in came]
-    assert all(len(each.mails) <= 4 + mail_http.AT_ONCE - 1 for each in puller.pulls)
+    assert all(len(each.mails) <= 4 + http_client.AT_ONCE - 1 for each in puller.pulls)
     assert 10 == len(gmail.paths("/messages/"))  # none was fetched twice
 
 
@@ -201,7 +202,7 @@ def test_a_page_whose_token_has_expired_is_begun_anew(gmail, lane) -> None:
         puller.begin()
         for n in range(2, 6):
             gmail.put(mail(n))
-        puller.pull(lane, Bounds(mails=2))
+        puller.pull(lane, PullBounds(mails=2))
         gmail.instead("/history" if lane == "new" else "/messages", BAD_PAGE)
 
         puller.drain(lane, mails=2)
@@ -303,7 +304,7 @@ def test_trouble_at_the_provider_is_no_reason_to_ask_for_consent(gmail, fault) -
 
 @pytest.mark.parametrize("fault", ["hang", "trickle"])
 def test_a_provider_that_does_not_come_to_an_end_is_left_in_time(gmail, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.mail_api.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("workers.mail.api.provider_api.REQUEST_SECONDS", 0.5)
     gmail.instead("/profile", fault)
     began = time.monotonic()
     with opened(gmail) as puller, pytest.raises(Away, match="no whole answer"):
@@ -313,7 +314,7 @@ def test_a_provider_that_does_not_come_to_an_end_is_left_in_time(gmail, fault: s
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(gmail, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.mail_api.MAX_JSON", 2 * MIB)
+    monkeypatch.setattr("workers.mail.api.provider_api.MAX_JSON", 2 * MIB)
     gmail.instead("/profile", "endless")
     with opened(gmail) as puller, pytest.raises(Away):
         puller.begin()
@@ -325,7 +326,7 @@ def test_hanging_downloads_do_not_take_the_others_with_them(gmail) -> None:
     with opened(gmail) as puller:
         puller.begin()
 
-        pulled = puller.pull("backfill", Bounds(until=time.monotonic() + 1))
+        pulled = puller.pull("backfill", PullBounds(until=time.monotonic() + 1))
 
         assert ({mail(0), mail(2)}, True) == (puller.raws, pulled.more)
         assert [mail(1)] == [each.raw for each in puller.drain("backfill")]
@@ -375,7 +376,7 @@ def test_nothing_large_is_read_before_there_is_room_for_it_in_the_process(gmail)
     held: list[int] = []
     with opened(gmail) as puller:
         puller.begin()
-        while puller.pull("backfill", Bounds(hold=held.append)).more:
+        while puller.pull("backfill", PullBounds(hold=held.append)).more:
             pass
 
     assert 2 == len(puller.raws)
@@ -391,17 +392,17 @@ def test_small_mails_ask_for_no_room_and_a_large_one_without_room_is_not_taken(g
     gmail.put(mail(0), silent=True)
     with opened(gmail) as puller:
         puller.begin()
-        puller.pull("backfill", Bounds(hold=full))
+        puller.pull("backfill", PullBounds(hold=full))
         gmail.put(mail(1, size=9 * MIB))
         with pytest.raises(Untaken):
-            puller.pull("new", Bounds(hold=full))
+            puller.pull("new", PullBounds(hold=full))
         puller.pull("new")
 
     assert {mail(0), mail(1, size=9 * MIB)} == puller.raws
 
 
 def test_a_mail_that_is_too_large_is_remembered_and_not_read(gmail, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_gmail, "MAX_MAIL", 2 * MIB)
+    monkeypatch.setattr(api_gmail, "MAX_MAIL", 2 * MIB)
     id = gmail.put(mail(0, size=3 * MIB), silent=True)
     gmail.put(mail(1), silent=True)
     with opened(gmail) as puller:
@@ -428,10 +429,10 @@ def test_a_mail_without_readable_bytes_is_remembered_and_holds_up_no_other(gmail
 
 def test_no_minutes_units_are_passed(gmail, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    paces = Paces(mail_gmail.UNITS_PER_MINUTE / 60 * 5 / 6, mail_gmail.UNITS_PER_MINUTE / 6)
+    paces = Paces(api_gmail.UNITS_PER_MINUTE / 60 * 5 / 6, api_gmail.UNITS_PER_MINUTE / 6)
     paces.of(1)._clock = lambda: clock[0]
     paces.of(1)._at = 0.0
-    monkeypatch.setattr(mail_gmail, "PACES", paces)
+    monkeypatch.setattr(api_gmail, "PACES", paces)
     for n in range(400):
         gmail.put(mail(n), silent=True)
     with opened(gmail) as puller:

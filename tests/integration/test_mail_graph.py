@@ -20,10 +20,11 @@ from tests_graph import (
 from tests_mailboxes import MIB, Asking, mail, mailbox_of, opened
 
 from schemas.mailbox import OAuth
-from workers import mail_graph, mail_http
-from workers.mail_graph import KIND
-from workers.mail_pace import Paces
-from workers.mail_source import Away, Bounds, Gone, NoFolder, Refused, Throttled
+from workers.mail.api import graph as api_graph
+from workers.mail.api import http_client
+from workers.mail.api.graph import KIND
+from workers.mail.api.quota import Paces
+from workers.mail.mailbox_session import Away, Gone, NoFolder, PullBounds, Refused, Throttled
 
 LINKS = ("@odata.nextLink", "@odata.deltaLink")
 
@@ -31,7 +32,7 @@ LINKS = ("@odata.nextLink", "@odata.deltaLink")
 @pytest.fixture
 def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
-    monkeypatch.setattr(mail_graph, "PACES", Paces(1e6, 1e6))
+    monkeypatch.setattr(api_graph, "PACES", Paces(1e6, 1e6))
     fake = Graph()
     fake.start()
     yield fake
@@ -104,7 +105,7 @@ def test_what_is_moved_here_arrives_whatever_its_date(graph) -> None:
 
 
 def test_what_is_moved_here_while_the_first_round_is_walked_is_not_lost(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_graph, "WALK", 2)
+    monkeypatch.setattr(api_graph, "WALK", 2)
     for n in range(6):
         graph.put(mail(n))
     old = graph.put(mail(9), "junkemail", at=datetime(2025, 1, 1, tzinfo=UTC))
@@ -167,7 +168,7 @@ def test_deletions_while_the_list_is_read_hide_no_mail(graph) -> None:
     ids = [graph.put(mail(n)) for n in range(8)]
     with opened(graph) as puller:
         puller.begin()
-        puller.pull("backfill", Bounds(mails=2))
+        puller.pull("backfill", PullBounds(mails=2))
         for id in ids[-2:]:
             graph.delete(id)
         puller.drain("backfill", mails=2)
@@ -183,7 +184,7 @@ def test_a_killed_pull_is_repeated_from_the_same_place(graph) -> None:
         for n in range(5):
             graph.put(mail(n), at=now())
 
-        puller.pull("new", Bounds(mails=2), killed=True)
+        puller.pull("new", PullBounds(mails=2), killed=True)
         puller.drain("new", mails=2)
 
     assert {mail(n) for n in range(5)} == puller.raws
@@ -281,7 +282,7 @@ def test_no_more_requests_are_made_at_once_than_are_allowed(graph) -> None:
         puller.begin()
         puller.drain("backfill")
 
-    assert graph.most_at_once == mail_http.AT_ONCE == 4
+    assert graph.most_at_once == http_client.AT_ONCE == 4
     assert 40 == len(puller.raws)
 
 
@@ -314,7 +315,7 @@ def test_trouble_at_the_provider_is_no_reason_to_ask_for_consent(graph, fault) -
 
 
 def test_a_hanging_provider_is_left_in_time(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.mail_api.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("workers.mail.api.provider_api.REQUEST_SECONDS", 0.5)
     graph.instead("/mailFolders", "hang")
     began = time.monotonic()
     with opened(graph) as puller, pytest.raises(Away, match="no whole answer"):
@@ -348,7 +349,7 @@ def test_a_mail_that_the_api_does_not_give_holds_up_no_other(graph) -> None:
 
 
 def test_a_mail_that_is_too_large_is_remembered_and_not_read(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_graph, "MAX_MAIL", 2 * MIB)
+    monkeypatch.setattr(api_graph, "MAX_MAIL", 2 * MIB)
     graph.put(mail(0, size=3 * MIB))
     graph.put(mail(1))
     with opened(graph) as puller:
@@ -392,13 +393,13 @@ def test_more_than_a_thousand_folders_are_listed(graph, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("name", "most"), [("MAX_FOLDERS", 5), ("MAX_LISTS", 1)])
 def test_folders_beyond_the_bound_are_not_left_out_in_silence(graph, name, most, monkeypatch) -> None:
-    monkeypatch.setattr(mail_graph, name, most)
+    monkeypatch.setattr(api_graph, name, most)
     with opened(graph, folders=("*",)) as puller:
         assert ["Inbox", "Shop", "*"] == puller.session.folders()
         with pytest.raises(NoFolder, match=f"more .*{most}.*not read: name those to be read in `folders`"):
             puller.begin()
     with opened(graph, folders=("Zebra",)) as puller, pytest.raises(NoFolder, match=f"'Zebra' was not found: .*{most}"):
-        monkeypatch.setattr(mail_graph, name, 1)
+        monkeypatch.setattr(api_graph, name, 1)
         graph.page = 1
         puller.begin()
 

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Engine
 from tests_dovecot import PASSWORD, Dovecot, mail, private_dovecot
 
-from ops.apply import apply_file
+from ops.config.apply import apply_file
 from ops.settings import Settings
-from workers import mail_idle
-from workers.mail_idle import Idler
-from workers.mail_source import Throttled
+from workers.mail.idle import worker
+from workers.mail.idle.worker import Idler
+from workers.mail.mailbox_session import Throttled
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -33,7 +33,7 @@ def user(request, server) -> str:
 
 @pytest.fixture
 def idler(database, engine: Engine, server, user, tmp_path, monkeypatch, request) -> Iterator[Idler]:
-    monkeypatch.setattr(mail_idle, "SURVEY", 0.05)
+    monkeypatch.setattr(worker, "SURVEY", 0.05)
     folders = getattr(request, "param", "[INBOX]")
     (tmp_path / "waxseal.yaml").write_text(f"""\
 tenants: [{{name: acme}}]
@@ -93,7 +93,7 @@ def test_a_mail_rings_and_only_once(idler, database, server, user) -> None:
 
 
 def test_an_idle_is_asked_for_anew_before_the_server_hangs_up(idler, database, server, user, monkeypatch) -> None:
-    monkeypatch.setattr(mail_idle, "RENEW", 0.2)
+    monkeypatch.setattr(worker, "RENEW", 0.2)
     assert until(idler, lambda: listening(idler) == 1)
     (listener,) = idler._listeners.values()
     first = listener.renew_at
@@ -106,7 +106,7 @@ def test_an_idle_is_asked_for_anew_before_the_server_hangs_up(idler, database, s
 
 
 def test_a_connection_that_is_lost_is_made_again(idler, database, server, user, monkeypatch) -> None:
-    monkeypatch.setattr(mail_idle, "AGAIN", (0.1, 0.2))
+    monkeypatch.setattr(worker, "AGAIN", (0.1, 0.2))
     assert until(idler, lambda: listening(idler) == 1)
     for process in server.processes():
         process.send_signal(signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_listener_that_cannot_log_in_waits_longer_each_time(idler, database, m
 
 
 def test_a_server_that_hangs_is_no_harm_to_others(idler, database, server, user, monkeypatch) -> None:
-    monkeypatch.setattr(mail_idle, "ANSWER", 0.3)
+    monkeypatch.setattr(worker, "ANSWER", 0.3)
     assert until(idler, lambda: listening(idler) == 1)
     stopped = server.processes()
     for process in stopped:
@@ -200,14 +200,14 @@ def test_of_all_folders_the_inbox_comes_first(idler, database, server, user) -> 
 def test_a_server_that_grants_fewer_connections_has_one_left_for_pulling(idler, database, server, user, monkeypatch) -> None:
     for folder in ("A", "B", "C"):
         server.make(user, folder)
-    real = mail_idle.connect
+    real = worker.connect
 
     def granting_three(*terms: object) -> object:
         if sum(each.connection is not None for each in idler._listeners.values()) >= 3:
             raise Throttled("Maximum number of connections exceeded", 60.0)
         return real(*terms)
 
-    monkeypatch.setattr(mail_idle, "connect", granting_three)
+    monkeypatch.setattr(worker, "connect", granting_three)
     idler._pool.shutdown()
     idler._pool = ThreadPoolExecutor(1)
     assert until(idler, lambda: listening(idler) == 3)

@@ -12,17 +12,17 @@ from tests_cli import Cli
 from tests_nasty import headed
 from tests_support import wait_for
 
-from ops.blobs import Blobs
-from ops.db import make_engine, transaction
-from ops.mail_files import MailFile, find_files
-from pipeline.mail_head import event_id
-from pipeline.store import mailboxes
+from ops.admin.mail_files import MailFile, find_files
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import make_engine, transaction
+from pipeline.mail.head import event_id
+from pipeline.store.mail import mailboxes
 from schemas.blob import LARGEST_INLINE
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from workers import mail_import
-from workers.mail_import import BATCH, Imported, Importer
-from workers.mail_intake import MailIntake
-from workers.publisher_thread import PublisherThread
+from workers.amqp.publisher_thread import PublisherThread
+from workers.commands import import_mails
+from workers.commands.import_mails import BATCH, Imported, Importer
+from workers.mail.pull.publish import MailIntake
 
 SEPARATOR = b"From a@x.example Mon Jun  1 10:00:00 2026\n"
 
@@ -159,7 +159,7 @@ def test_what_was_published_and_not_remembered_is_recorded_once(
         return Importer(engine, mailbox, intake).run(which, "mboxrd", crlf=False, show=lambda _: None)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(mail_import.mail_items, "add", killed)
+        patched.setattr(import_mails.mail_items, "add", killed)
         run(files)
     assert 10 == run(files).new
     run(last)
@@ -210,7 +210,7 @@ def test_what_cannot_be_read_is_told_and_keeps_nothing_else_out(engine, mailbox,
 
     assert (1, 1, 1) == (done.found, done.new, done.failed)
     assert "gone.eml: No such file" in done.faults[0]
-    monkeypatch.setattr("ops.mail_files.MAX_MAIL", 10)
+    monkeypatch.setattr("ops.admin.mail_files.MAX_MAIL", 10)
     ended = cli.run("mail", "import", "acme", "support", tmp_path / "a.eml")
     assert (2, True) == (ended.exit_code, "1 could not be read" in ended.output and "too large" in ended.output)
 

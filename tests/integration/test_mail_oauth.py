@@ -19,14 +19,14 @@ from tests_gmail import Gmail
 from tests_graph import INTERACTION_REQUIRED, Graph
 from tests_mailboxes import added, mailbox_of
 
-from ops.log import configure
-from ops.secrets import Vault
-from pipeline.store import mail_tokens
+from ops.runtime.log import configure
+from ops.runtime.vault import Vault
+from pipeline.store.mail import tokens as mail_tokens
 from schemas.mailbox import Mailbox
-from workers import mail_oauth
-from workers.mail_oauth import Held, configured, unsealed
-from workers.mail_oauth import Tokens as MailTokens
-from workers.mail_source import Away, Refused, Throttled, Token
+from workers.mail.mailbox_session import Away, Refused, Throttled, Token
+from workers.mail.oauth import tokens as oauth_tokens
+from workers.mail.oauth.tokens import StoredTokens, configured, unsealed
+from workers.mail.oauth.tokens import Tokens as MailTokens
 
 _names = itertools.count()
 
@@ -62,12 +62,12 @@ def ask(database, engine, mailbox) -> Callable[[], Token]:
     return ask
 
 
-def held(database, mailbox: Mailbox) -> Held:
+def held(database, mailbox: Mailbox) -> StoredTokens:
     [[sealed]] = database.rows("SELECT tokens FROM mailbox WHERE id = %s", mailbox.id)
     return unsealed(bytes(sealed), mailbox, database.vault)
 
 
-def put(database, mailbox: Mailbox, held: Held) -> None:
+def put(database, mailbox: Mailbox, held: StoredTokens) -> None:
     with database.connect() as conn:
         conn.execute("UPDATE mailbox SET tokens = %s WHERE id = %s", (held.seal(database.vault), mailbox.id))
 
@@ -129,7 +129,7 @@ def test_a_token_is_not_used_before_it_is_stored(database, graph, mailbox, ask, 
         return next(swaps, real)(*arguments)
 
     monkeypatch.setattr(mail_tokens, "swap", swap)
-    monkeypatch.setattr(mail_oauth, "CLAIM_SECONDS", 0.3)
+    monkeypatch.setattr(oauth_tokens, "CLAIM_SECONDS", 0.3)
 
     with pytest.raises(KeyboardInterrupt):
         ask()()
@@ -179,7 +179,7 @@ def test_one_that_died_while_it_refreshed_is_not_waited_for_longer_than_its_clai
 def test_a_claim_that_does_not_end_is_left(database, mailbox, ask, monkeypatch: pytest.MonkeyPatch) -> None:
     oauth = mailbox.oauth
     assert oauth is not None
-    monkeypatch.setattr(mail_oauth, "CLAIM_SECONDS", 0.2)
+    monkeypatch.setattr(oauth_tokens, "CLAIM_SECONDS", 0.2)
     put(database, mailbox, replace(configured(mailbox, oauth), claimed=time.time() + 1000))
 
     with pytest.raises(Away, match="another process"):
@@ -262,7 +262,7 @@ def test_trouble_at_the_provider_is_not_taken_for_ended_consent(database, graph,
 
 
 def test_a_hanging_provider_is_left_in_time(graph, ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_oauth, "REFRESH_SECONDS", 0.5)
+    monkeypatch.setattr(oauth_tokens, "REFRESH_SECONDS", 0.5)
     graph.instead("/token", "trickle")
 
     with pytest.raises(Away, match="no whole answer"):
@@ -360,7 +360,7 @@ def logged(monkeypatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     configure("json", "debug", "test")
-    monkeypatch.setattr(mail_oauth, "_log", structlog.get_logger())
+    monkeypatch.setattr(oauth_tokens, "_log", structlog.get_logger())
     yield
     root.handlers[:], root.level = handlers, level
     logging.captureWarnings(capture=False)
@@ -397,7 +397,7 @@ def test_the_token_endpoint_is_asked_in_the_clear_only_where_the_deployment_allo
 
 
 def test_stored_tokens_are_read_again_as_they_were(database, mailbox) -> None:
-    kept = Held(mailbox.id, "d", "r", "a", 1.5, 2.5)
+    kept = StoredTokens(mailbox.id, "d", "r", "a", 1.5, 2.5)
 
     assert kept == unsealed(kept.seal(database.vault), mailbox, database.vault)
     assert "mailbox" in json.loads(database.vault.decrypt(kept.seal(database.vault)))

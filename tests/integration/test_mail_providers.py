@@ -10,18 +10,19 @@ from tests_gmail import Gmail
 from tests_graph import THROTTLED, Graph
 from tests_mailboxes import mail
 
-from ops.apply import apply_file
+from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.settings import Settings
 from pipeline.mail.settle_pull import Outcome
-from pipeline.store import mail_items
+from pipeline.store.mail import items as mail_items
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from workers import mail_gmail, mail_graph
-from workers.mail_intake import MailIntake, described
-from workers.mail_oauth import Tokens
-from workers.mail_pace import Paces
-from workers.mail_puller import Puller
-from workers.mail_sessions import Sessions
+from workers.mail.api import gmail as api_gmail
+from workers.mail.api import graph as api_graph
+from workers.mail.api.quota import Paces
+from workers.mail.oauth.tokens import Tokens
+from workers.mail.pull.publish import MailIntake, described
+from workers.mail.pull.puller import Puller
+from workers.mail.pull.sessions import Sessions
 
 FILE = """\
 tenants: [{{name: acme}}]
@@ -60,7 +61,7 @@ class Inbox(MailIntake):
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
-    for module in (mail_gmail, mail_graph):
+    for module in (api_gmail, api_graph):
         monkeypatch.setattr(module, "PACES", Paces(1e6, 1e6))
 
 

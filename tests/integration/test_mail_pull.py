@@ -13,19 +13,22 @@ import pytest
 from sqlalchemy import Engine
 from tests_dovecot import PASSWORD, Dovecot, change_validity, mail, private_dovecot
 
-from ops import mailboxes as ops_mailboxes
-from ops.apply import apply_file
-from ops.db import transaction
+from ops.admin import mailboxes as ops_mailboxes
+from ops.config.apply import apply_file
+from ops.runtime.db import transaction
 from ops.settings import Settings
 from pipeline.mail.settle_pull import DOUBTS, Outcome
-from pipeline.store import mail_items, mail_leases, mailboxes
+from pipeline.store.mail import items as mail_items
+from pipeline.store.mail import leases as mail_leases
+from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from workers import mail_imap, mail_puller
-from workers.mail_batch import LEASE
-from workers.mail_intake import MailIntake, Untaken, described
-from workers.mail_puller import Puller
-from workers.mail_sessions import Sessions, open_session
-from workers.mail_source import Away, Bounds, Refused, Session, Throttled
+from workers.mail.imap import imap_mailbox
+from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Refused, Throttled
+from workers.mail.pull import puller as pull_puller
+from workers.mail.pull.batch import LEASE
+from workers.mail.pull.publish import MailIntake, Untaken, described
+from workers.mail.pull.puller import Puller
+from workers.mail.pull.sessions import Sessions, open_session
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -189,8 +192,8 @@ def test_who_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, e
     server.deliver(user, mail(1))
     id_ = apply()
 
-    def slowly(mailbox, token) -> Session:
-        session = mail_imap.open_session(mailbox, token)
+    def slowly(mailbox, token) -> MailboxSession:
+        session = imap_mailbox.open_session(mailbox, token)
         with transaction(engine) as conn:  # it took too long: another took over
             conn.exec_driver_sql("UPDATE mailbox SET lease_epoch = lease_epoch + 1, lease_owner = 'another'")
         return session
@@ -341,8 +344,8 @@ def test_refused_credentials_set_the_mailbox_aside_until_they_change(apply, pull
     assert [1] == inbox.numbers()
 
 
-def fails_with(error: Exception) -> Callable[..., Session]:
-    def open_(_mailbox: object, _token: object) -> Session:
+def fails_with(error: Exception) -> Callable[..., MailboxSession]:
+    def open_(_mailbox: object, _token: object) -> MailboxSession:
         raise error
 
     return open_
@@ -416,12 +419,12 @@ def test_a_heartbeat_holds_the_lease_of_a_long_batch(apply, puller, server, user
     server.deliver(user, mail(1))
     id_ = apply()
 
-    def slowly(mailbox, token) -> Session:
+    def slowly(mailbox, token) -> MailboxSession:
         with transaction(engine) as conn:
             conn.exec_driver_sql("UPDATE mailbox SET lease_until = now() + interval '1 second'")
         pull.beat()
         assert [(True,)] == database.rows("SELECT lease_until > now() + interval '20 seconds' FROM mailbox")
-        return mail_imap.open_session(mailbox, token)
+        return imap_mailbox.open_session(mailbox, token)
 
     pull = puller(open_=slowly)
     assert pull.pull(id_) == "done"
@@ -433,13 +436,13 @@ def test_a_thread_that_hangs_for_ever_loses_the_mailbox(apply, puller, server, u
     server.deliver(user, mail(1))
     id_ = apply()
 
-    def stuck(mailbox, token) -> Session:
-        monkeypatch.setattr(mail_puller, "LONGEST", 0.0)
+    def stuck(mailbox, token) -> MailboxSession:
+        monkeypatch.setattr(pull_puller, "LONGEST", 0.0)
         with database.connect() as conn:
             conn.execute("UPDATE mailbox SET lease_until = now()")
         pull.beat()
         assert drain(puller("another"), id_) == ["done"]
-        return mail_imap.open_session(mailbox, token)
+        return imap_mailbox.open_session(mailbox, token)
 
     pull = puller(open_=stuck)
     pull.pull(id_)
@@ -453,7 +456,7 @@ def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
     id_ = apply()
     depth = []
 
-    def slowly(mailbox, token) -> Session:
+    def slowly(mailbox, token) -> MailboxSession:
         depth.append(1)
         if len(depth) == 1:
             ops_mailboxes.resync(engine, ops_mailboxes.Named("acme", "support", "ada"), None)
@@ -468,7 +471,7 @@ def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
                 conn.execute("UPDATE mailbox SET lease_until = now() + interval '1 second'")
             pull.beat()
             beaten.append(database.rows("SELECT lease_until > now() + interval '20 seconds' FROM mailbox"))
-        return mail_imap.open_session(mailbox, token)
+        return imap_mailbox.open_session(mailbox, token)
 
     pull, ended, beaten, threads = puller(open_=slowly), threading.Event(), [], []
     assert pull.pull(id_) == "fenced"
@@ -481,9 +484,9 @@ def test_who_is_to_end_lets_go_of_what_is_not_done(apply, puller, server, user, 
     server.deliver(user, mail(1))
     id_ = apply()
 
-    def slowly(mailbox, token) -> Session:
+    def slowly(mailbox, token) -> MailboxSession:
         pull.let_go()
-        return mail_imap.open_session(mailbox, token)
+        return imap_mailbox.open_session(mailbox, token)
 
     pull = puller(open_=slowly)
     assert pull.pull(id_) == "fenced"
@@ -493,7 +496,7 @@ def test_who_is_to_end_lets_go_of_what_is_not_done(apply, puller, server, user, 
 
 
 def test_a_mail_that_is_too_large_is_noted_and_passed(apply, puller, server, user, inbox, database, monkeypatch) -> None:
-    monkeypatch.setattr(mail_imap, "MAX_MAIL", 5000)
+    monkeypatch.setattr(imap_mailbox, "MAX_MAIL", 5000)
     server.deliver(user, mail(1))
     server.deliver(user, mail(2, 9000))
     server.deliver(user, mail(3))
@@ -530,7 +533,7 @@ def test_a_mailbox_that_is_begun_anew_in_the_middle_of_a_pull_is_begun_anew(
 
 
 def test_a_refusal_that_comes_after_new_credentials_is_not_about_them(apply, puller, server, user, inbox, database) -> None:
-    def refused(mailbox, token) -> Session:
+    def refused(mailbox, token) -> MailboxSession:
         apply()
         raise Refused("wrong password")
 
@@ -628,7 +631,7 @@ def test_no_message_id_neither_loses_nor_merges(apply, puller, server, user, inb
 
 
 def test_a_batch_is_over_in_its_time(server, user) -> None:
-    assert Bounds(until=time.monotonic() + 5).seconds() > 4
+    assert PullBounds(until=time.monotonic() + 5).seconds() > 4
     with pytest.raises(Away):
-        Bounds(until=time.monotonic() - 1).seconds()
+        PullBounds(until=time.monotonic() - 1).seconds()
     assert timedelta(seconds=10) < LEASE

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests_dovecot import PASSWORD, Dovecot, mail, private_dovecot
 
-from ops.apply import apply_file
+from ops.config.apply import apply_file
 from ops.settings import Settings
 
 KEYS = "tenant: acme, kind: imap, host: 127.0.0.1, tls: false, password: " + PASSWORD

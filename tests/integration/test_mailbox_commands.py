@@ -8,14 +8,15 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
-from ops import mailboxes as ops_mailboxes
-from ops.apply import apply_file
+from ops.admin import mailboxes as ops_mailboxes
 from ops.cli import main
-from ops.db import transaction
+from ops.config.apply import apply_file
 from ops.errors import NotReady
+from ops.runtime.db import transaction
 from ops.settings import Settings
-from pipeline.store import mail_folders, mail_items, mailboxes
-from pipeline.store.mail_items import Position
+from pipeline.store.mail import items as mail_items
+from pipeline.store.mail import mailboxes, unreadable_folders
+from pipeline.store.mail.items import Position
 from schemas.mailbox import MailItem
 
 FILE = """\
@@ -112,7 +113,7 @@ def test_a_sync_makes_mailboxes_due_also_failing_ones(cli, database) -> None:
 def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
     id_ = database.rows("SELECT id FROM mailbox")[0][0]
     (at,) = database.rows("SELECT now()")[0]
-    from ops.mailboxes import wait_synced
+    from ops.admin.mailboxes import wait_synced
 
     with transaction(engine) as conn:
         mailboxes.move(conn, id_, "needs_reauthorization", "refused", at)
@@ -153,7 +154,7 @@ def test_a_folder_that_cannot_be_read_is_shown_and_makes_the_mailbox_no_failing_
     with transaction(engine) as conn:
         mail_items.put_position(conn, id_, Position("INBOX", "backfill", {}, 1, 1, at), at, finished=True)
         mail_items.put_position(conn, id_, Position("Gone", "backfill", {}, 3, 10), at)
-        mail_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
+        unreadable_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
         conn.execute(text("UPDATE mailbox SET began_at = now(), pulled_at = now() + interval '1 h', next_pull_at = now()"))
 
     listed = cli("mailbox", "list").output
@@ -173,7 +174,7 @@ def test_waiting_for_a_mailbox_says_which_folder_could_not_be_read(cli, database
     asked = ops_mailboxes.sync(engine, "acme", "support")
     with transaction(engine) as conn:
         mail_items.put_position(conn, id_, Position("Gone", "backfill", {}, 3, 10), at)
-        mail_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
+        unreadable_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
         conn.execute(text("UPDATE mailbox SET began_at = now(), pulled_at = now(), next_pull_at = now() + interval '1 h'"))
 
     assert ["acme/support: Gone: Mailbox doesn't exist"] == ops_mailboxes.wait_synced(engine, asked, 2, lambda _done: None)

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Engine, TextClause
 from test_claim_plans import plan_of
 from tests_deliveries import event, owe
 
-from ops.db import make_engine
-from pipeline.store import aside, bell, claims, missed
-from workers.relay import PAGE, Relay
-from workers.window import Outgoing
+from ops.runtime.db import make_engine
+from pipeline.store.deliveries import claims, inactive_endpoints, notify, paused
+from workers.amqp.confirm_window import Outgoing
+from workers.relay.worker import PAGE, Relay
 
 MANY, HELD = 20_000, 19_000
 PAUSED = 20_000  # deliveries of one endpoint that is disabled
@@ -89,7 +89,7 @@ def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> No
     assert is_leased(rung)
 
     owe(crowd, [event("asked", "s-3")], [asked])
-    relay.turn([bell.ANY])
+    relay.turn([notify.ANY])
     for _ in range(2 * ROUNDS):  # it rests for as long as the survey before took
         time.sleep(min(1.0, relay.turn()))
     assert is_leased(asked), "found by another survey"
@@ -110,11 +110,11 @@ def test_a_relay_with_nothing_to_claim_is_idle_however_many_wait(crowd, relay) -
 STATEMENTS: dict[str, tuple[TextClause, dict[str, object], int]] = {
     "survey": (claims.SURVEY, {"after": 0, "limit": PAGE}, 2 * PAGE),
     "look": (claims.LOOK, {"ids": list(range(1, 401, 2)), "at_most": 4000}, 500),
-    "set aside": (aside.SET_ASIDE, {"now": datetime.now(UTC), "limit": 1000, "ids": None}, 10),
-    "abandoned": (aside.ABANDONED, {}, 10),
+    "set aside": (inactive_endpoints.SET_ASIDE, {"now": datetime.now(UTC), "limit": 1000, "ids": None}, 10),
+    "abandoned": (inactive_endpoints.ABANDONED, {}, 10),
     "expire": (claims.EXPIRE_LEASES, {"now": datetime.now(UTC), "limit": 1000}, 100),
     "count leased": (claims.COUNT_LEASED, {"at_most": 4000}, 100),
-    "missed late": (missed.LEFT, {}, 10),
+    "missed late": (paused.LEFT, {}, 10),
 }
 
 

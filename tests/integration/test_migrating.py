@@ -15,8 +15,8 @@ from tests_cli import Cli
 from tests_support import wait_for
 
 from ops.migrate import migrate
-from ops.schema import known
-from ops.servers import PrivateServers
+from ops.runtime.schema_check import known
+from ops.servers.private import PrivateServers
 
 pytestmark = pytest.mark.usefixtures("durable")
 

@@ -14,13 +14,13 @@ from tests_deliveries import claimed, event, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
-from ops.db import make_engine, transaction
+from ops.runtime.db import make_engine, transaction
 from pipeline.deliver import judge
 from pipeline.settle import settle
-from pipeline.store import deliveries, missed
+from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from workers.sweeps import Sweeps
+from workers.relay.repairs import Sweeps
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ORDERED = Endpoint(1, "acme", "e1", "http://127.0.0.1/", ordered=True, retry=(3600.0,))
@@ -135,7 +135,7 @@ def test_what_an_endpoint_missed_is_sent_in_order_before_what_came_after_it(data
     assert [] == take(engine), "its predecessors are paused"
 
     with transaction(engine) as conn:
-        assert 3 == missed.release(conn, 1, NOW)
+        assert 3 == paused.release(conn, 1, NOW)
 
     seen = []
     while found := take(engine):
@@ -149,7 +149,7 @@ def test_discarding_what_was_missed_lets_the_next_have_its_turn(database, engine
     owe_in_order(engine, "a")
 
     with transaction(engine) as conn:
-        assert (2, 1, 0) == tuple(missed.discard(conn, 1, NOW, 2) for _ in range(3))
+        assert (2, 1, 0) == tuple(paused.discard(conn, 1, NOW, 2) for _ in range(3))
 
     assert [3] == [each.seq for each in take(engine)]
 

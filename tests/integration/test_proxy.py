@@ -12,10 +12,9 @@ from tests_sending import LOCAL, PUBLIC, owed, receipts, run, to
 from tests_tls import Authority
 from tests_wire import Script, Wire, answers, wire
 
-from pipeline.deliver import OURS
-from schemas.delivery import Receipt
-from workers.send_http import HttpSender
-from workers.sending import Terms
+from schemas.delivery import OURS, Receipt
+from workers.net.terms import Terms
+from workers.transports.http import HttpSender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TOKEN = base64.b64encode(b"us:p@ss").decode()

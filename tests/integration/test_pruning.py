@@ -10,15 +10,16 @@ from sqlalchemy import Engine
 from tests_cli import Cli
 from tests_deliveries import claimed, event, owe
 
-from ops.db import transaction
+from ops.runtime.db import transaction
 from pipeline.deliver import judge
 from pipeline.settle import Tried
-from pipeline.store import deliveries, graves, partitions
-from schemas.deadletter import DeadLetter
+from pipeline.store.dead_letters import dead_letters
+from pipeline.store.deliveries import attempt_partitions, deliveries
+from schemas.dead_letter import DeadLetter
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers.delivery_store import DeliveryStore
-from workers.upkeep import AHEAD, make_partitions
+from workers.delivery.store import DeliveryStore
+from workers.relay.maintenance import AHEAD, make_partitions
 
 TODAY = datetime.now(UTC).date()
 LONG_AGO = TODAY - timedelta(days=40)
@@ -60,7 +61,7 @@ def days(database) -> list[date]:
 
 def test_partitions_are_made_once_by_a_worker_that_may_make_nothing_else(cli, engine, database) -> None:
     with transaction(engine) as conn:
-        made = [partitions.ensure(conn, TODAY, 3), partitions.ensure(conn, TODAY, 4)]
+        made = [attempt_partitions.ensure(conn, TODAY, 3), attempt_partitions.ensure(conn, TODAY, 4)]
 
     assert [3, 1] == made
     assert [TODAY + timedelta(days=n) for n in range(4)] == days(database)
@@ -238,10 +239,10 @@ def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_next_ru
 def test_only_dead_letters_that_were_decided_long_ago_are_dropped(cli, engine, database) -> None:
     with transaction(engine) as conn:
         for days_ago in (200, 100, 10, 300):
-            graves.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(days=days_ago))
-        graves.decide(conn, [1], "replayed", datetime.now(UTC) - timedelta(days=199), "ada")
-        graves.decide(conn, [2], "discarded", datetime.now(UTC) - timedelta(days=99), "ada")
-        graves.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
+            dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(days=days_ago))
+        dead_letters.decide(conn, [1], "replayed", datetime.now(UTC) - timedelta(days=199), "ada")
+        dead_letters.decide(conn, [2], "discarded", datetime.now(UTC) - timedelta(days=99), "ada")
+        dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
     owe(engine, [event("e-1")])
 
     assert [{"old_letters": 2}] == cli.json("prune", "--letters-older-than", "90d")

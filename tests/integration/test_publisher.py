@@ -15,11 +15,11 @@ from tests_broker import alarm, broker_stopped
 from tests_ingress import drain, empty_inbox
 from tests_support import wait_for
 
-from ops.servers import PrivateServers, private_servers
-from workers.publisher import Publisher, Unconfirmed
-from workers.publisher_thread import PublisherThread
-from workers.topology import INBOX, RECEIVED, TOPOLOGY
-from workers.window import Outgoing
+from ops.servers.private import PrivateServers, private_servers
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.publisher import Publisher, Unconfirmed
+from workers.amqp.publisher_thread import PublisherThread
+from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
 
 Lateness = Callable[[], float]
 
@@ -392,7 +392,7 @@ def test_a_closed_publisher_confirms_nothing(servers: PrivateServers, inbox: Cal
 
 def test_a_process_that_ends_without_closing_does_not_hang(servers: PrivateServers) -> None:
     program = (
-        "import sys, time\nfrom workers.publisher_thread import PublisherThread\n"
+        "import sys, time\nfrom workers.amqp.publisher_thread import PublisherThread\n"
         "PublisherThread(sys.argv[1], 'test'); time.sleep(0.3)"
     )
 

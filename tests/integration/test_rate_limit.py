@@ -12,9 +12,9 @@ from tests_deliveries import LEASE, event, owe
 from tests_sink import Sink
 from tests_support import wait_for
 
-from ops.db import make_engine, transaction
+from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, Round, claim
-from pipeline.store import claims, deliveries
+from pipeline.store.deliveries import claims, deliveries
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

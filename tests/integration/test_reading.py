@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
+from ops.admin.verification import replacing
 from ops.cli import main
-from ops.cli.show import printable
-from ops.db import transaction
-from ops.proving import replacing
+from ops.cli.terminal.output import printable
+from ops.runtime.db import transaction
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
+from pipeline.delivery.filters import compile_filter
 from pipeline.fanout import Subscriptions
-from pipeline.filters import compile_filter
-from pipeline.store import graves
-from pipeline.store.scan import INLINE
-from schemas.deadletter import DeadLetter
+from pipeline.store.dead_letters import dead_letters
+from pipeline.store.ledger.scan import INLINE
+from schemas.dead_letter import DeadLetter
 from schemas.endpoint import Endpoint
 from schemas.event import Event
 
@@ -122,7 +122,7 @@ def test_a_timeline_can_be_read_in_parts(expected, options, timeline) -> None:
 
 
 def test_a_long_timeline_is_read_in_pages_without_a_gap(cli, engine, monkeypatch) -> None:
-    monkeypatch.setattr("ops.timeline.PAGE", 7)
+    monkeypatch.setattr("ops.admin.timeline.PAGE", 7)
     record(engine, *(event(f"e-{n}", "long") for n in range(30)))
 
     assert list(range(30)) == [line["seq"] for line in cli.json("timeline", "acme", "long")]
@@ -245,7 +245,7 @@ def test_deliveries_can_be_chosen(expected, options, owed) -> None:
 
 
 def test_all_deliveries_are_shown_however_many(owed, monkeypatch) -> None:
-    monkeypatch.setattr("ops.timeline.PAGE", 2)
+    monkeypatch.setattr("ops.admin.timeline.PAGE", 2)
 
     assert 6 == len({line["id"] for line in owed.json("deliveries", "acme")})
 
@@ -277,7 +277,7 @@ def buried(cli: Cli, engine: Engine, database) -> Cli:
     ]
     with transaction(engine) as conn:
         for n, letter in enumerate(letters):
-            graves.bury(conn, [letter], NOW + timedelta(hours=n))
+            dead_letters.bury(conn, [letter], NOW + timedelta(hours=n))
     with database.connect() as conn:
         conn.execute(
             "INSERT INTO dead_letter (stage, state, reason, detail, first_at, last_at, decided_at, decided_by)"
@@ -335,7 +335,7 @@ def test_what_cannot_be_shown_is_said(buried) -> None:
 
 def test_the_status_counts_everything(owed, database, engine, servers) -> None:
     with transaction(engine) as conn:
-        graves.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(minutes=1))
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(minutes=1))
     with database.connect() as conn:
         conn.execute("UPDATE endpoint SET state = 'disabled', reason = 'it answered 410' WHERE name = 'audit'")
 
@@ -359,7 +359,7 @@ def test_the_status_counts_everything(owed, database, engine, servers) -> None:
 def test_a_large_table_of_deliveries_is_estimated_and_said_to_be(owed, monkeypatch, database) -> None:
     with database.connect() as conn:
         conn.execute("ANALYZE delivery")
-    monkeypatch.setattr("pipeline.store.overview.EXACT_BELOW", 0)
+    monkeypatch.setattr("pipeline.store.admin.counts.EXACT_BELOW", 0)
 
     (found,) = owed.json("status")
 

@@ -18,10 +18,10 @@ from tests_broker import broker_stopped
 from tests_deliveries import claimed, event, owe
 from tests_support import wait_for
 
-from ops.ports import choose_ports
+from ops.servers.ports import choose_ports
 from ops.settings import Settings
 from schemas.delivery import Claim
-from workers.broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -17,13 +17,13 @@ from sqlalchemy import make_url
 from tests_cli import Cli
 from tests_support import wait_for
 
-from ops.db import make_engine, transaction
-from pipeline.bury import letter_of
-from pipeline.store import graves
+from ops.runtime.db import make_engine, transaction
+from pipeline.bury import dead_letter_of
+from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
-from workers import fields
-from workers.broker import DELIVER_TOPOLOGY, QUEUE
-from workers.topology import IN, INBOX, RECEIVED, declare
+from workers.amqp import header_tables
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
+from workers.amqp.topology import IN, INBOX, RECEIVED, declare
 
 Publish = Callable[..., None]
 Start = Callable[..., None]
@@ -33,7 +33,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @pytest.fixture
 def channel(servers) -> Iterator[BlockingChannel]:
-    fields.install()
+    header_tables.install()
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
         channel = connection.channel()
         declare(channel)
@@ -144,7 +144,9 @@ def test_what_nothing_can_be_made_of_is_one_dead_letter_that_counts_until_somebo
 def bury(database, messages: list[Message]) -> None:
     engine = make_engine(database.worker_url, pool_size=1)
     with transaction(engine) as conn:
-        graves.bury(conn, [letter_of(each, "admit", "unknown_source", "not yet") for each in messages], datetime.now(UTC))
+        dead_letters.bury(
+            conn, [dead_letter_of(each, "admit", "unknown_source", "not yet") for each in messages], datetime.now(UTC)
+        )
     engine.dispose()
 
 
@@ -305,14 +307,14 @@ def nested(depth: int) -> bytes:
 
 def read(headers: dict[str, Any]) -> dict[str, Any]:
     """As they are read: down to a depth, what was nested too deep is a table."""
-    value: Any = Opaque(nested(100 - fields.DEEPEST))
-    for _ in range(fields.DEEPEST):
+    value: Any = Opaque(nested(100 - header_tables.DEEPEST))
+    for _ in range(header_tables.DEEPEST):
         value = {"n": value}
     return {**headers, "deep": value}
 
 
 def test_nothing_is_marked_while_the_broker_is_away(cli, database, monkeypatch) -> None:
-    monkeypatch.setattr("workers.republish.PATIENCE", 0.3)
+    monkeypatch.setattr("workers.commands.republish.PATIENCE", 0.3)
     bury(database, numbered(3))
     away = Cli(database, "amqp://nobody:nothing@127.0.0.1:1/").run("dead", "replay", "--all", "--yes")
     unset = Cli(database).run("dead", "replay", "--all", "--yes")

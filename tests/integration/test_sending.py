@@ -16,8 +16,8 @@ from tests_wire import Script, Wire, answers, wire
 
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
-from workers import connections
-from workers.send_http import KEPT, READ, HttpSender
+from workers.transports import http_connections
+from workers.transports.http import KEPT, READ, HttpSender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SECONDS = 0.5
@@ -395,8 +395,8 @@ def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
 
 
 def test_a_connection_that_nobody_uses_is_closed(monkeypatch) -> None:
-    monkeypatch.setattr(connections, "IDLE", 0.2)
-    monkeypatch.setattr(connections, "SWEEP", 0.05)
+    monkeypatch.setattr(http_connections, "IDLE", 0.2)
+    monkeypatch.setattr(http_connections, "SWEEP", 0.05)
 
     async def main(sender: HttpSender) -> tuple[Receipt, int]:
         receipt = await sender.send(to(server.url()), owed(), 2.0)

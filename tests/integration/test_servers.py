@@ -13,17 +13,17 @@ import psutil
 import psycopg
 import pytest
 
-from ops.leftovers import end_leftovers
-from ops.memory import peek
-from ops.processes import see, wait_until
-from ops.servers import PrivateServers, erase_servers, private_servers
+from ops.servers.leftovers import end_leftovers
+from ops.servers.private import PrivateServers, erase_servers, private_servers
+from ops.servers.process_tree import see, wait_until
+from ops.servers.state_file import peek
 
 pytestmark = pytest.mark.usefixtures("durable")
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ops.servers import private_servers
+from ops.servers.private import private_servers
 with private_servers(Path(sys.argv[1])) as servers:
     print(servers.postgres_pid, servers.rabbitmq_pid, servers.epmd_pid, flush=True)
     time.sleep(120)

@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import Engine
 from tests_deliveries import LEASE, claimed, event, owe
 
-from ops.db import transaction
+from ops.runtime.db import transaction
 from pipeline.deliver import judge
 from pipeline.settle import settle
-from pipeline.store import claims, deliveries
-from pipeline.store.catalog import version
+from pipeline.store.config.catalog import version
+from pipeline.store.deliveries import claims, deliveries
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from workers.delivery_store import DeliveryStore
-from workers.verdicts import GivenUp, Untried
+from workers.delivery.outcomes import GivenUp, Untried
+from workers.delivery.store import DeliveryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AFTER = NOW + timedelta(seconds=2)

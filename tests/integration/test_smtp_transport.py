@@ -14,12 +14,11 @@ from tests_sending import owed, receipts, run, to
 from tests_tls import Authority
 from tests_wire import Wire, wire
 
-from pipeline.deliver import OURS, REFUSED
 from schemas.config.smtp_target import SmtpTarget
-from schemas.delivery import Delivery, Receipt
+from schemas.delivery import OURS, REFUSED, Delivery, Receipt
 from schemas.endpoint import Endpoint
-from workers import renderer
-from workers.send_smtp import SmtpSender
+from workers.transports import template_renderer
+from workers.transports.smtp import SmtpSender
 
 SECONDS = 10.0
 
@@ -296,7 +295,7 @@ def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer(late
             found = []
             for endpoint in (mail(post.port, text=endless), mail(post.port), mail(post.port, text=endless), mail(post.port)):
                 before = cpu_of_ended_processes()
-                receipt = await sender.send(endpoint, owed(), 2 * renderer.PATIENCE)
+                receipt = await sender.send(endpoint, owed(), 2 * template_renderer.PATIENCE)
                 found.append((receipt.error, receipt.duration, cpu_of_ended_processes() - before))
             return found
 
@@ -304,7 +303,7 @@ def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer(late
 
     assert ("template", None, "template", None) == (first[0], second[0], third[0], fourth[0])
     assert first[2] < 4
-    assert first[2] > 2.5 or first[1] > renderer.PATIENCE  # which is for a machine with so much else to do
+    assert first[2] > 2.5 or first[1] > template_renderer.PATIENCE  # which is for a machine with so much else to do
     assert third[1] < 0.1 + lateness()
     assert 2 == len(post.taken)
 
@@ -325,10 +324,10 @@ def test_a_try_that_is_given_up_leaves_no_answer_for_the_next() -> None:
 
 
 def test_a_process_that_renders_knows_no_secret_of_ours(monkeypatch) -> None:
-    from workers import renderer
+    from workers.transports import template_renderer
 
     monkeypatch.setenv("WAXSEAL_KEYS", "hidden")
-    child = renderer._start()
+    child = template_renderer._start()
     try:
         environment = open(f"/proc/{child.pid}/environ").read()  # noqa: PTH123, SIM115
     finally:

@@ -22,10 +22,10 @@ from tests_tls import Authority
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.endpoint import Endpoint
-from workers.leases import Check, LeaseEnd, LeaseEnded, lease_end
-from workers.send_amqp import AmqpSender
-from workers.send_http import HttpSender
-from workers.send_smtp import SmtpSender
+from workers.net.lease_deadline import Check, LeaseEnd, LeaseEnded, lease_end
+from workers.transports.amqp import AmqpSender
+from workers.transports.http import HttpSender
+from workers.transports.smtp import SmtpSender
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -12,7 +12,7 @@ from tests_post import Post, post_office
 from tests_support import wait_for
 from tests_wire import answers, wire
 
-from ops.apply import apply_file
+from ops.config.apply import apply_file
 from ops.settings import Settings, environment
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -16,13 +16,13 @@ from sqlalchemy import Connection, Engine, make_url, text
 from tests_support import NO_BLOBS
 
 from ops.cli import main
-from ops.db import make_engine, transaction
-from ops.secrets import Vault
+from ops.runtime.db import make_engine, transaction
+from ops.runtime.vault import Vault
 from pipeline.append import append
 from pipeline.chain import commitment, entry_hash
 from pipeline.dedupe import chain_key, fingerprint
-from pipeline.store.scan import INLINE, Scope
-from pipeline.verify import verify
+from pipeline.ledger.verify import verify
+from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
 from schemas.fault import Fault, Verified
 
@@ -406,7 +406,7 @@ def test_a_tenant_whose_key_is_gone_is_named(ledger) -> None:
 
 
 def test_progress_is_told(database, engine, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.verify.STEP", 4)
+    monkeypatch.setattr("pipeline.ledger.verify.STEP", 4)
     database.add_tenant()
     record(engine, *(event("acme", f"s-{n % 3}", f"e-{n}") for n in range(10)))
     told: list[int] = []

@@ -4,17 +4,17 @@ from typing import Any
 import pytest
 from tests_additions import a_kind_of_mailbox, a_kind_of_source, a_transport, run
 
-from pipeline.deliver import OURS
-from pipeline.store.endpoints import endpoint_of
+from pipeline.store.config.endpoint_row import endpoint_of
 from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.config.transport import SEALED_TERMS
 from schemas.config.transports import TRANSPORTS
+from schemas.delivery import OURS
 from schemas.mailbox import Mailbox
-from workers.mail_kinds import KINDS
-from workers.mail_sessions import open_session
-from workers.mail_source import Away
-from workers.senders import SENDERS, Senders
-from workers.sending import Terms
+from workers.mail.mailbox_session import Away
+from workers.mail.pull.mailbox_kinds import KINDS
+from workers.mail.pull.sessions import open_session
+from workers.net.terms import Terms
+from workers.transports.registry import SENDERS, Senders
 
 
 @pytest.mark.parametrize("addition", [a_transport, a_kind_of_source, a_kind_of_mailbox], ids=lambda each: each.__name__)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.addresses import LOOPBACK, literal, networks, refusal, refused_host
+from pipeline.delivery.addresses import LOOPBACK, literal, networks, refusal, refused_host
 
 REFUSED = {
     "0.0.0.0": "this network",

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.claim import Looked
-from pipeline.store.bell import ANY
-from pipeline.store.claims import Due, Page
-from workers.agenda import LATER, TICK, Agenda
+from pipeline.store.deliveries.claims import Due, Page
+from pipeline.store.deliveries.notify import ANY
+from workers.relay.schedule import LATER, TICK, Agenda
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -2,6 +2,7 @@ import ast
 import statistics
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,68 @@ pytestmark = pytest.mark.no_cover  # nothing of ours runs here
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("schemas", "pipeline", "ops", "workers")  # each imports itself and those before it
+
+# The route of a message: `pipeline/` itself holds nothing else, so that its listing is the system.
+ROUTE = {"receive", "admit", "dedupe", "chain", "fanout", "append", "claim", "deliver", "settle", "bury", "errors"}
+
+# Inside each package, in one order: what stands here imports itself and what stands before it in its package. A file that is
+# named counts by itself, not as part of its folder.
+ORDER = (
+    "schemas",
+    "schemas/config",
+    "pipeline/errors.py",
+    "pipeline/formats",
+    "pipeline/sources",
+    "pipeline/store",
+    "pipeline/store/ledger",
+    "pipeline/store/admin",
+    "pipeline/store/deliveries",
+    "pipeline/store/dead_letters",
+    "pipeline/store/config",
+    "pipeline/store/mail",
+    "pipeline/delivery",
+    "pipeline/mail",
+    "pipeline",
+    "pipeline/ledger",
+    "ops/errors.py",
+    "ops/settings.py",
+    "ops/migrations",
+    "ops/migrations/versions",
+    "ops/runtime",
+    "ops/telemetry",
+    "ops/servers",
+    "ops",
+    "ops/config",
+    "ops/system",
+    "ops/admin",
+    "ops/demo",
+    "ops/bench",
+    "ops/cli/terminal",
+    "ops/cli/mail",
+    "ops/cli",
+    "workers",
+    "workers/net",
+    "workers/amqp",
+    "workers/documents",
+    "workers/transports",
+    "workers/delivery",
+    "workers/relay",
+    "workers/ingest",
+    "workers/ingress",
+    "workers/mail",
+    "workers/mail/imap",
+    "workers/mail/api",
+    "workers/mail/oauth",
+    "workers/mail/pull",
+    "workers/mail/idle",
+    "workers/commands",
+)
+
+# Folders whose files are named by what they are about: an endpoint has a shape, statements, acts and commands. Outside of them
+# a file's name is given once; of these two each package has one.
+BY_NOUN = ("schemas", "schemas/config", "pipeline/store/", "ops/admin", "ops/bench", "ops/cli", "ops/cli/mail")
+OF_EVERY_PACKAGE = {"errors"}
+MOST_FILES = 20
 
 # library: where it may be imported; a benchmark runs its peers, so it may import what they are made of
 HOMES = {
@@ -28,12 +91,17 @@ HOMES = {
     "structlog": ("ops/", "workers/"),
     "logging": ("ops/", "workers/"),
     "prometheus_client": ("ops/",),
-    "obstore": ("ops/blobs.py",),
+    "obstore": ("ops/runtime/blobs.py",),
 }
 # A worker is handed connections and must know their failures; statements are the pipeline's.
 HANDLES = ("sqlalchemy.Connection", "sqlalchemy.Engine", "sqlalchemy.exc.")
 BENCH = "ops/bench"
 LAZY = ("ops/cli", BENCH)  # may start a worker, from inside a function
+
+# What makes a statement; a connection may be handed on by anybody.
+STATEMENTS = {f"sqlalchemy.{name}" for name in ("text", "select", "insert", "update", "delete", "Table", "MetaData")}
+# Of servers that are private, and before there is a schema: the database, the workers' login. Alembic runs the files beside it.
+BEFORE_THE_SCHEMA = ("ops/servers/postgres.py", "ops/system/prepare.py", "ops/migrations/")
 
 ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv"}
 CLOCKS = {
@@ -53,6 +121,15 @@ class Module:
     @property
     def layer(self) -> str:
         return self.path.split("/")[0]
+
+    @property
+    def folder(self) -> str:
+        return self.path.rpartition("/")[0]
+
+    @property
+    def place(self) -> str:
+        """Where the module stands in ORDER."""
+        return self.path if self.path in ORDER else self.folder
 
 
 @dataclass(frozen=True)
@@ -126,6 +203,20 @@ def calls(module: Module, *methods: str, of_others: tuple[str, ...] = ()) -> lis
     ]
 
 
+@cache
+def by_name() -> dict[str, Module]:
+    """Modules and packages by the names that they are imported by."""
+    return {module.path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module for module in modules()}
+
+
+def arrows() -> Iterator[tuple[Module, Module]]:
+    """Who imports whom in the same package, from inside functions and for types as well."""
+    for one in imports():
+        target = by_name().get(one.name) or by_name().get(one.name.rpartition(".")[0])
+        if target is not None and target.layer == one.module.layer:
+            yield one.module, target
+
+
 def test_there_is_something_to_look_at() -> None:
     assert set(LAYERS) == {module.layer for module in modules()}
 
@@ -142,6 +233,64 @@ def test_imports_run_one_way() -> None:
     assert [] == wrong
 
 
+def test_every_folder_has_its_place_in_the_order() -> None:
+    assert {module.place for module in modules()} == set(ORDER)
+
+
+def test_imports_inside_a_package_run_one_way() -> None:
+    wrong = [
+        f"{here.path} imports {there.path}" for here, there in arrows() if ORDER.index(there.place) > ORDER.index(here.place)
+    ]
+
+    assert [] == wrong
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    needs = defaultdict(set)
+    for here, there in arrows():
+        if not there.path.endswith("__init__.py") and here != there:
+            needs[here.path].add(there.path)
+    left = set(needs)
+    while free := {path for path in left if not needs[path] & left}:
+        left -= free
+
+    assert set() == left
+
+
+def test_the_folder_of_the_pipeline_lists_the_route_and_nothing_else() -> None:
+    assert ROUTE == {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__"}
+
+
+def test_a_folder_holds_no_more_than_can_be_looked_over() -> None:
+    counted = Counter(module.folder for module in modules())
+
+    assert {} == {folder: count for folder, count in counted.items() if count > MOST_FILES}
+
+
+def test_a_name_of_a_file_is_given_once_but_where_the_folder_makes_it_plain() -> None:
+    places = defaultdict(list)
+    for module in modules():
+        places[Path(module.path).stem].append(module.folder)
+    for each in ("__init__", "__main__", "worker", *OF_EVERY_PACKAGE):
+        places.pop(each, None)
+    twice = {name: folders for name, folders in places.items() if len(folders) > 1}
+
+    assert {} == {name: found for name, found in twice.items() if sum(not is_by_noun(folder) for folder in found) > 1}
+
+
+def is_by_noun(folder: str) -> bool:
+    return folder in BY_NOUN or folder.startswith("pipeline/store/")
+
+
+def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
+    entrances = {
+        module.folder for module in modules() if module.path.startswith("workers/") and module.path.endswith("/worker.py")
+    }
+    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay"}
+
+    assert {f"workers/{each}" for each in processes} == entrances
+
+
 @pytest.mark.parametrize("library", HOMES)
 def test_a_library_is_imported_only_where_it_is_at_home(library: str) -> None:
     elsewhere = {
@@ -155,6 +304,17 @@ def test_a_library_is_imported_only_where_it_is_at_home(library: str) -> None:
     assert set() == elsewhere
 
 
+def test_statements_are_made_in_the_store_only() -> None:
+    elsewhere = [
+        f"{one.module.path} imports {one.name}"
+        for one in imports()
+        if (one.name in STATEMENTS or one.name.startswith("psycopg.sql"))
+        and not one.module.path.startswith(("pipeline/store/", BENCH, *BEFORE_THE_SCHEMA))
+    ]
+
+    assert [] == elsewhere
+
+
 def test_only_the_settings_read_the_environment() -> None:
     readers = [use for module in modules() for use in uses(module, ENVIRONMENT) if module.path != "ops/settings.py"]
 
@@ -165,7 +325,7 @@ def test_only_one_place_commits() -> None:
     committers = [
         call
         for module in modules()
-        if module.path != "ops/db.py" and not module.path.startswith(BENCH)
+        if module.path != "ops/runtime/db.py" and not module.path.startswith(BENCH)
         for call in calls(module, "commit", "begin", of_others=("self._session", "mail_leases", "lookup"))
     ]
 
@@ -188,7 +348,7 @@ def test_the_processes_of_the_route_do_not_load_what_only_others_use() -> None:
     """What reads mails has a process of its own; each library costs every start its time, and every process its memory."""
     program = """
 import sys
-import workers.delivery, workers.ingest, workers.ingress, workers.relay
+import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker
 print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "tnefparse"} & set(sys.modules))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
@@ -217,6 +377,12 @@ def test_functions_are_small() -> None:
 def test_every_package_is_typed_and_says_what_it_is() -> None:
     assert [] == [layer for layer in LAYERS if not (ROOT / layer / "py.typed").exists()]
     assert [] == [module.path for module in modules() if ast.get_docstring(module.tree) is None]
+
+
+def test_every_folder_is_a_package_that_says_what_lives_there() -> None:
+    said = {module.folder for module in modules() if module.path.endswith("__init__.py")}
+
+    assert {"ops/migrations/versions"} == {module.folder for module in modules()} - said
 
 
 def test_no_folder_of_tests_is_named_like_a_package() -> None:

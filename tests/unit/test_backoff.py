@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backoff import next_attempt
+from pipeline.delivery.backoff import next_attempt
 from schemas.endpoint import DEFAULT_RETRY
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.delivery import Claim
-from workers.relay import BATCH, BATCH_BYTES, batched, spacing
+from workers.relay.worker import BATCH, BATCH_BYTES, batched, spacing
 
 CLAIMS = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3 * BATCH_BYTES // 2)), max_size=300).map(
     lambda pairs: [Claim(id, endpoint, size) for id, (endpoint, size) in enumerate(pairs)]

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from pipeline.admit import admit
-from pipeline.bounded_json import TooManyValues, loads, members
-from pipeline.cloudevents import BATCH, STRUCTURED
+from pipeline.formats.bounded_json import TooManyValues, loads, members
+from pipeline.formats.cloudevents import BATCH, STRUCTURED
 from pipeline.receive import receive
 from schemas.catalog import Catalog
 from schemas.message import Message

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backoff import JITTER
-from pipeline.breaker import (
+from pipeline.delivery.allowance import opens_at
+from pipeline.delivery.backoff import JITTER
+from pipeline.delivery.breaker import (
     LONGEST_HINT,
     THROTTLE,
     BreakerPolicy,
@@ -18,8 +19,7 @@ from pipeline.breaker import (
     probing,
     released,
 )
-from pipeline.room import opens_at
-from schemas.health import Health, Seen
+from schemas.endpoint_health import Health, Seen
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = BreakerPolicy(ratio=0.7, least=10, window=300.0, wait=10.0, longest=600.0, disable_after=86_400.0)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import bundle
-from pipeline.bundle import entry_line, header_line, verify_bundle
 from pipeline.chain import encode, extend
 from pipeline.errors import Unreadable
+from pipeline.ledger import bundle
+from pipeline.ledger.bundle import entry_line, header_line, verify_bundle
 from schemas.entry import Head
 from schemas.event import Event
 from schemas.fault import Fault, Verified
-from schemas.stored import StoredEntry
+from schemas.ledger_rows import StoredEntry
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "ledger.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-from pipeline.bury import letter_of, message_of
+from pipeline.bury import dead_letter_of
 from pipeline.errors import Unreadable
-from pipeline.tagged import tag, untag
+from pipeline.formats.dead_letter import message_of, tag, untag
 from schemas.message import FIRST_USER, OTHERS, Message, Opaque
-from workers.republish import outgoing
+from workers.commands.republish import outgoing
 
 words = st.text(st.characters(), max_size=10) | st.sampled_from(["", "\x00", "\udcff", "$bytes"])
 headers = st.dictionaries(
@@ -43,7 +43,7 @@ def stored(text: str) -> str:
 
 @given(messages)
 def test_a_dead_letter_becomes_the_message_it_was(message: Message) -> None:
-    letter = letter_of(message, "admit", "malformed", "x")
+    letter = dead_letter_of(message, "admit", "malformed", "x")
     kept = untag(json.loads(json.dumps(tag(letter.headers), allow_nan=False)))
 
     assert message == message_of(stored(letter.routing_key or ""), kept, letter.body)
@@ -51,7 +51,7 @@ def test_a_dead_letter_becomes_the_message_it_was(message: Message) -> None:
 
 def test_a_dead_letter_says_what_can_be_read_of_its_message() -> None:
     message = Message("acme.shop", b"{}", "application/json", None, None, "e-1", "t", 7, trusted=True)
-    letter = letter_of(message, "append", "poison", "cannot be stored", "22021")
+    letter = dead_letter_of(message, "append", "poison", "cannot be stored", "22021")
 
     assert ("append", "poison", "cannot be stored", "22021") == (letter.stage, letter.reason, letter.detail, letter.error)
     assert ("acme", "shop", "e-1", "acme.shop", "application/json") == (

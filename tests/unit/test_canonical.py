@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.chain import encode, envelope
 from pipeline.errors import Unreadable
-from pipeline.proof import read_attributes, read_envelope
+from pipeline.ledger.checks import read_attributes, read_envelope
 from schemas.entry import Head
 from schemas.event import REQUIRED
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from tests_support import wait_for
 
-from ops.chores import Chore
+from ops.runtime.background import Chore
 
 
 def test_a_chore_is_done_at_once_and_again_and_not_after_it_was_closed() -> None:
@@ -23,7 +23,7 @@ def test_a_chore_is_done_at_once_and_again_and_not_after_it_was_closed() -> None
 
 
 def test_a_chore_that_fails_is_done_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.chores.SOON", 0.01)
+    monkeypatch.setattr("ops.runtime.background.SOON", 0.01)
     tries: list[int] = []
 
     def work() -> None:

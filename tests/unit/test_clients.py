@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.clients import Clients, counted
+from workers.ingress.clients import Clients, counted
 
 
 class Someone:

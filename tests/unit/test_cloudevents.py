@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cloudevents import batch, check, events, instant, structured
 from pipeline.errors import Rejected
+from pipeline.formats.cloudevents import batch, check, events, instant, structured
 
 
 def document(**members: str) -> bytes:

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from workers.coalescer import Coalescer
+from workers.delivery.coalescer import Coalescer
 
 
 def test_what_is_asked_soon_after_is_done_together_and_the_first_does_not_wait() -> None:

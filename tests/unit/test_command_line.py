@@ -14,7 +14,7 @@ import sqlalchemy.exc
 from click.testing import CliRunner
 
 from ops.cli import COMMANDS, main
-from ops.cli.plain import PlainGroup, explain
+from ops.cli.terminal.exit_codes import PlainGroup, explain
 from ops.errors import OpsError
 
 

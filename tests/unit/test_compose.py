@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from ruamel.yaml import YAML
 
-from ops.redact import is_secret_name
+from ops.runtime.redact import is_secret_name
 from ops.settings import described
 
 ROOT = Path(__file__).parents[2]

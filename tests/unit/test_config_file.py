@@ -9,12 +9,12 @@ import yaml
 from tests_pages import README, Block, blocks
 from tests_tls import Authority
 
-from ops.config_file import BadConfig, Fault, read_config
+from ops.config.read_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
-from pipeline.addresses import networks
+from pipeline.delivery.addresses import networks
 from schemas.config.amqp_target import AmqpSpec, AmqpTarget
+from schemas.config.file import ConfigFile
 from schemas.config.smtp_target import SmtpSpec, SmtpTarget
-from schemas.config_file import ConfigFile
 from schemas.units import per_second, seconds, size
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

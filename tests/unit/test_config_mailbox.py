@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.config_file import BadConfig, Fault, read_config
+from ops.config.read_file import BadConfig, Fault, read_config
 from schemas.mailbox import Mailbox, OAuth
 
 OAUTH = "{client_id: app, client_secret: shh, refresh_token: long}"

@@ -8,22 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.admit import admit
-from pipeline.dedupe import (
-    Content,
-    chain_key,
-    content_of,
-    digest,
-    fingerprint,
-    first_of_each,
-    identity,
-    looked_up,
-    name_origin,
-    sift,
-)
+from pipeline.dedupe import chain_key, content_of, digest, fingerprint, first_of_each, identity, looked_up, name_origin, sift
 from pipeline.errors import Rejected
 from schemas.blob import name
 from schemas.catalog import Catalog
-from schemas.event import Event
+from schemas.event import Content, Event
 from schemas.message import Message
 from schemas.source import Source
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.deliver import REFUSED, UNSENDABLE, disabling, judge, retry_after, summary
-from schemas.delivery import Delivery, Receipt, Settlement
+from pipeline.deliver import judge
+from pipeline.delivery.settle_endpoint import disabling
+from pipeline.formats.timestamps import retry_after
+from schemas.delivery import REFUSED, UNSENDABLE, Delivery, Receipt, Settlement, summary
 from schemas.endpoint import Endpoint
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
 from schemas.message import OTHERS, Message, Opaque
-from workers import fields
-from workers.deliveries import Deliveries, message_of
-from workers.topology import RECEIVED
+from workers.amqp import header_tables
+from workers.amqp.deliver_frames import Deliveries, message_of
+from workers.amqp.topology import RECEIVED
 
 CHANNEL = 3
-fields.install()
+header_tables.install()
 
 names = st.text(max_size=6)
 scalars = (

@@ -16,8 +16,8 @@ from schemas.catalog import Catalog
 from schemas.event import Event
 from schemas.message import Message, Opaque
 from schemas.source import Source
-from workers.examiner import Examiner
-from workers.judged import Judged, rejected
+from workers.ingest.examiner import Examiner
+from workers.ingest.judged import Judged, rejected
 
 CATALOG = Catalog(
     1,
@@ -93,9 +93,9 @@ def test_a_large_body_and_a_claim_come_through(examiner) -> None:
 
 
 def test_a_process_that_starts_slowly_is_not_the_messages_fault(examiner, monkeypatch) -> None:
-    slow = "import time; time.sleep(3); from workers.admit_child import main; main()"
-    monkeypatch.setattr("workers.examiner.COMMAND", (sys.executable, "-c", slow))
-    monkeypatch.setattr("workers.examiner.PATIENCE", 0.6)
+    slow = "import time; time.sleep(3); from workers.ingest.admit_child import main; main()"
+    monkeypatch.setattr("workers.ingest.examiner.COMMAND", (sys.executable, "-c", slow))
+    monkeypatch.setattr("workers.ingest.examiner.PATIENCE", 0.6)
     message = Message("acme.orders", b"x", message_id="1", headers={"subject": "s"})
     examiner.close()
 
@@ -103,7 +103,7 @@ def test_a_process_that_starts_slowly_is_not_the_messages_fault(examiner, monkey
 
 
 def test_a_process_that_does_not_start_is_not_the_messages_fault(examiner, monkeypatch) -> None:
-    monkeypatch.setattr("workers.examiner.COMMAND", (sys.executable, "-c", "import nothing.there"))
+    monkeypatch.setattr("workers.ingest.examiner.COMMAND", (sys.executable, "-c", "import nothing.there"))
     message = Message("acme.orders", b"x", message_id="1", headers={"subject": "s"})
     examiner.close()
 

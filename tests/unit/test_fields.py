@@ -11,9 +11,9 @@ from pika import data
 from pika.spec import BasicProperties
 
 from schemas.message import Opaque
-from workers import fields
+from workers.amqp import header_tables
 
-fields.install()
+header_tables.install()
 
 names = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 seconds = st.integers(0, 253402300799).map(lambda at: datetime.fromtimestamp(at, UTC))
@@ -94,16 +94,16 @@ def test_a_name_that_is_not_utf8_is_text_and_comes_out_as_it_went_in() -> None:
     assert encoded == written({"\udcff\udcfe": None})
 
 
-@pytest.mark.parametrize("depth", [fields.DEEPEST + 1, 5000])
+@pytest.mark.parametrize("depth", [header_tables.DEEPEST + 1, 5000])
 def test_a_table_nested_too_deep_is_kept_as_it_came(depth) -> None:
     encoded = field(nested(depth))
     table, end = data.decode_table(encoded, 0)
     inner = table
-    for _ in range(fields.DEEPEST):
+    for _ in range(header_tables.DEEPEST):
         inner = inner["h"]
 
     assert len(encoded) == end
-    assert Opaque(nested(depth - fields.DEEPEST)) == inner["h"]
+    assert Opaque(nested(depth - header_tables.DEEPEST)) == inner["h"]
     assert encoded == written(table)
 
 

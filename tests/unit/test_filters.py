@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.filters import MAX_DEPTH, compile_filter
+from pipeline.delivery.filters import MAX_DEPTH, compile_filter
 
 EVENT = {"type": "order.paid", "source": "shop", "subject": "order-1"}
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
 
-from workers.frames import encoded
-from workers.window import Outgoing
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.publish_frames import encoded
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 PROPERTIES = st.fixed_dictionaries(

@@ -1,6 +1,6 @@
 """Random bytes that are read ahead."""
 
-from workers.sending import Fresh
+from workers.transports.transport import Fresh
 
 
 def test_no_piece_is_given_twice() -> None:

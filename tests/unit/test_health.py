@@ -8,18 +8,18 @@ from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 
-from ops import health
-from ops.health import HealthServer, serve
-from ops.probes import SECURITY_HEADERS, Readiness
+from ops.telemetry import probe_server
+from ops.telemetry.probe_server import ProbeServer, serve
+from ops.telemetry.probes import SECURITY_HEADERS, Readiness
 
-Serve = Callable[..., HealthServer]
+Serve = Callable[..., ProbeServer]
 
 
 @pytest.fixture
 def start() -> Iterator[Serve]:
-    servers: list[HealthServer] = []
+    servers: list[ProbeServer] = []
 
-    def start_one(checks: Mapping[str, Callable[[], str | None]] | None = None, **limits: float) -> HealthServer:
+    def start_one(checks: Mapping[str, Callable[[], str | None]] | None = None, **limits: float) -> ProbeServer:
         servers.append(serve("127.0.0.1", 0, checks or {}, **limits))
         return servers[-1]
 
@@ -28,7 +28,7 @@ def start() -> Iterator[Serve]:
         server.close()
 
 
-def ask(server: HealthServer, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
+def ask(server: ProbeServer, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.request(method, path)
     response = connection.getresponse()
@@ -37,7 +37,7 @@ def ask(server: HealthServer, path: str, method: str = "GET") -> tuple[HTTPRespo
     return response, body
 
 
-def ready(server: HealthServer) -> tuple[int, dict[str, object]]:
+def ready(server: ProbeServer) -> tuple[int, dict[str, object]]:
     response, body = ask(server, "/readyz")
     return response.status, json.loads(body)
 
@@ -170,14 +170,14 @@ def test_what_is_not_http_is_refused_and_serving_goes_on(start: Serve) -> None:
 
 
 def test_a_silent_client_is_cut_off(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health._Handler, "timeout", 0.2)
+    monkeypatch.setattr(probe_server._Handler, "timeout", 0.2)
     server = start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         assert b"" == client.recv(1)
 
 
 def test_a_client_that_dribbles_is_cut_off_all_the_same(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(probe_server, "_REQUEST_SECONDS", 0.5)
     server = start()
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client, suppress(OSError):
@@ -189,7 +189,7 @@ def test_a_client_that_dribbles_is_cut_off_all_the_same(start: Serve, monkeypatc
 
 
 def test_slow_clients_cannot_take_more_than_their_share_of_threads(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(probe_server, "_REQUEST_SECONDS", 1.0)
     before = set(threading.enumerate())
     server = start()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
@@ -198,7 +198,7 @@ def test_slow_clients_cannot_take_more_than_their_share_of_threads(start: Serve,
     for client in clients:
         client.close()
 
-    assert threads <= health._MAX_REQUESTS + 1
+    assert threads <= probe_server._MAX_REQUESTS + 1
     assert 200 == ask(server, "/livez")[0].status
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.imap_list import names
+from workers.mail.imap.list_rows import names
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.imap_pieces import PIECE, in_pieces
-from workers.imap_rows import Row
+from workers.mail.imap.fetch_rows import Row
+from workers.mail.imap.pieces import PIECE, in_pieces
 
 HEAD = b"Subject: n 1\r\n\r\n"
 MAIL = HEAD + b"".join(b"%09d\r\n" % number for number in range(3 * PIECE // 11))

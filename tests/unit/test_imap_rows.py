@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.imap_rows import rows
+from workers.mail.imap.fetch_rows import rows
 
 DATE = b'"17-Jul-2026 02:44:25 +0000"'
 

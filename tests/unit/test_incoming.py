@@ -1,23 +1,23 @@
 import pytest
 
-from pipeline.kinds import PATH
-from workers.incoming import Budget, Incoming
-from workers.parsing import MAX_HEAD, MAX_HEADERS, Head, Requests
-from workers.problems import PROBLEMS, Answer, Problem
+from pipeline.sources import PATH
+from workers.ingress.problems import PROBLEMS, Answer, Problem
+from workers.ingress.request import Budget, Incoming
+from workers.ingress.request_parser import MAX_HEAD, MAX_HEADERS, RequestHead, Requests
 
 
 class Found:
     """Keeps what the parser finds."""
 
     def __init__(self) -> None:
-        self.heads: list[Head] = []
+        self.heads: list[RequestHead] = []
         self.bodies: list[bytes] = []
         self.whole = 0
 
     def on_begin(self) -> None:
         self.bodies.append(b"")
 
-    def on_head(self, head: Head) -> None:
+    def on_head(self, head: RequestHead) -> None:
         self.heads.append(head)
 
     def on_piece(self, piece: bytes) -> None:
@@ -39,7 +39,7 @@ def found(raw: bytes, size: int | None = None) -> Found:
 def incoming(budget: Budget | None = None, **headers: str) -> Incoming:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Incoming(
-        Head("POST", b"/", named, keep_alive=True, patient=False), budget or Budget(), lambda _request, _answer: None
+        RequestHead("POST", b"/", named, keep_alive=True, patient=False), budget or Budget(), lambda _request, _answer: None
     )
 
 

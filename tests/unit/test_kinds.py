@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests_kinds import Headers, at, source, verdict
 from tests_pages import section
 
-from ops.metrics import SOURCES
-from pipeline.kinds import KINDS, NAMES, check
+from ops.telemetry.metrics import SOURCES
+from pipeline.sources import KINDS, NAMES, check
 from schemas.source import Source
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import Rejected
-from pipeline.kinds import KINDS, Unverified, check
 from pipeline.receive import receive
+from pipeline.sources import KINDS, Unverified, check
 from schemas.source import Source
 
 pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_kinds runs the same lines

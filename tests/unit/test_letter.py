@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests_sending import owed
 
-from pipeline.letter import bare, letter
-from pipeline.template import MAX_BODY, MAX_SUBJECT, MAX_TEXT, Unrenderable, check_template, order, render
+from pipeline.delivery.mail_message import bare, mail_message
+from pipeline.delivery.template import MAX_BODY, MAX_SUBJECT, MAX_TEXT, Unrenderable, check_template, order, render
 from schemas.config.smtp_target import SmtpTarget
-from workers.rendering import serve
+from workers.transports.template_child import serve
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "Webhook-Id"]
@@ -27,7 +27,7 @@ def target(**terms: object) -> SmtpTarget:
 
 
 def written(subject: str = "s", text: str = "t", **terms: object) -> tuple[bytes, EmailMessage]:
-    raw = letter(target(**terms), owed(), "e-1", {"subject": subject, "text": text}, NOW)
+    raw = mail_message(target(**terms), owed(), "e-1", {"subject": subject, "text": text}, NOW)
     return raw, message_from_bytes(raw, policy=default)  # type: ignore[return-value]
 
 
@@ -59,7 +59,7 @@ def test_a_subject_is_one_line_and_bounded(subject) -> None:
 
 def test_a_message_id_survives_a_long_domain() -> None:
     domain = ".".join(["d" * 60] * 4)
-    raw = letter(SmtpTarget(("a@b.example",), f"x@{domain}", "h"), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)
+    raw = mail_message(SmtpTarget(("a@b.example",), f"x@{domain}", "h"), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)
 
     assert f"<{'66' * 16}.7@{domain}>" == message_from_bytes(raw, policy=default)["Message-ID"]
 
@@ -70,7 +70,7 @@ def test_an_address_with_a_line_end_is_refused(field) -> None:
     chosen = {"to": ("a@b.example",), "sender": "c@d.example"} | {field: (evil,) if field == "to" else evil}
 
     with pytest.raises(ValueError, match="linefeed"):
-        letter(SmtpTarget(host="h", **chosen), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)  # type: ignore[arg-type]
+        mail_message(SmtpTarget(host="h", **chosen), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)  # type: ignore[arg-type]
 
 
 def test_the_name_before_an_address_is_no_part_of_it() -> None:

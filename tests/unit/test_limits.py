@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from schemas.catalog import Catalog
 from schemas.source import Source
-from workers.limits import Limits
-from workers.problems import Problem
+from workers.ingress.problems import Problem
+from workers.ingress.rate_limits import Limits
 
 
 def limited(rate: float, name: str = "shop") -> Source:

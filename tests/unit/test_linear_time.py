@@ -13,22 +13,22 @@ import pytest
 from tests_growth import PER_DOUBLING, Run, growth
 from tests_patterns import Attack, Expression, attacks, expressions, given
 
-from ops import mail_files
-from ops.cli.show import printable
-from ops.redact import redact_text
-from pipeline import cloudevents, forms, rules, tagged
+from ops.admin import mail_files
+from ops.cli.terminal.output import printable
+from ops.runtime.redact import redact_text
 from pipeline.admit import admit
-from pipeline.bundle import verify_bundle
 from pipeline.errors import Rejected, Unreadable
-from pipeline.kinds import KINDS, Unverified
-from pipeline.mail.document import Terms, mail_document
-from pipeline.mail_head import read_head
+from pipeline.formats import cloudevents, dead_letter, extraction, forms
+from pipeline.ledger.bundle import verify_bundle
+from pipeline.mail.document import ParsingTerms, mail_document
+from pipeline.mail.head import read_head
 from pipeline.receive import receive
+from pipeline.sources import KINDS, Unverified
 from schemas.catalog import Catalog
 from schemas.message import Message
 from schemas.source import Source
-from workers.fields import decode_table
-from workers.imap_rows import rows
+from workers.amqp.header_tables import decode_table
+from workers.mail.imap.fetch_rows import rows
 
 pytestmark = pytest.mark.no_cover  # tracing would be measured with what is measured
 
@@ -37,7 +37,7 @@ LARGE = 64 * 1024 * 1024
 RULED = Source("acme", "orders", "amqp", id="/a/b/0", subject="form:who", extensions={"region": "/r"}, max_body=LARGE)
 OPEN = Source("acme", "open", "none", max_body=LARGE)
 CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "orders"): RULED}, {})
-TERMS = Terms(trusted=["mx.example"], dns=lambda _: None)
+TERMS = ParsingTerms(trusted=["mx.example"], dns=lambda _: None)
 BUNDLE = b'{"v":"waxseal/bundle/v2","tenant":"acme","exported_at":"2026-06-01T00:00:00Z"}\n'
 SIGNED = {"content-type": "application/json", "x-twilio-signature": "AAAA", "x-slack-request-timestamp": "1"}
 
@@ -63,7 +63,7 @@ def mail(headers: bytes, body: bytes = b"") -> bytes:
 
 
 def json_of(body: bytes) -> object:
-    return [rules.Reader({}, body).read(rule) for rule in ("/a/b/0", "form:a", "digest:body")]
+    return [extraction.Extractor({}, body).read(rule) for rule in ("/a/b/0", "form:a", "digest:body")]
 
 
 def described(kind: str) -> Callable[[bytes], object]:
@@ -232,7 +232,7 @@ SCANNERS: tuple[tuple[str, Callable[[Any], object], Mapping[str, Callable[[int],
     ("rules", json_of, {**JSON, **FORMS}),
     *((f"kind {kind}", described(kind), {**JSON, **FORMS}) for kind in KINDS),
     ("AMQP's tables", lambda encoded: decode_table(encoded, 0), {"fields": table, "tables in tables": nested_table}),
-    ("tags of a dead letter", tagged.tag, {"texts": lambda size: {str(n): "\ud800" for n in range(size // 10)}}),
+    ("tags of a dead letter", dead_letter.tag, {"texts": lambda size: {str(n): "\ud800" for n in range(size // 10)}}),
     ("the head of a mail", head, HEADERS),
     ("a mail's headers", document, HEADERS),
     ("a mail's body", document, BODIES),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from ops.log import configure
-from ops.redact import is_secret_name, redact, redact_text
+from ops.runtime.log import configure
+from ops.runtime.redact import is_secret_name, redact, redact_text
 
 Lines = Callable[[], list[dict[str, Any]]]
 

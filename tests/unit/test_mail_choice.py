@@ -1,7 +1,7 @@
 """Which folders are listened to."""
 
-from pipeline.store.mail_overview import Listened
-from workers.mail_choice import FEWER_SECONDS, Choice
+from pipeline.store.mail.mailbox_overview import Listened
+from workers.mail.idle.folder_choice import FEWER_SECONDS, Choice
 
 LONG, SHORT = Listened(1, "x", ["INBOX", "A", "B", "C"]), Listened(2, "y", ["INBOX"])
 

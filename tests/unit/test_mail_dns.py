@@ -8,9 +8,9 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from pipeline.mail.authentic import DnsAway
-from workers import mail_dns
-from workers.mail_dns import AWAY, KEPT, PER_MAIL, KeyLookup
+from pipeline.mail.authentication import DnsAway
+from workers.documents import dns as mail_dns
+from workers.documents.dns import AWAY, KEPT, PER_MAIL, KeyLookup
 
 KEY = "s1._domainkey.x.example"
 

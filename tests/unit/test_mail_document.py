@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests_nasty import ARF, DSN, MDN, NASTY, PLAIN, headed, html, multipart, nested, part, report, uu
 
-from pipeline.mail import structure
-from pipeline.mail.authentic import MAX_SIGNATURES, DnsAway
-from pipeline.mail.document import Terms, mail_document, unparsed
+from pipeline.mail import mime
+from pipeline.mail.authentication import MAX_SIGNATURES, DnsAway
+from pipeline.mail.document import ParsingTerms, mail_document, unparsed
 from schemas.mail_document import Address, Attachment, MailDocument, Verdict, view
 
-TRUSTED = Terms(trusted=["MX.y.example"])
+TRUSTED = ParsingTerms(trusted=["MX.y.example"])
 
 
-def read(raw: bytes, terms: Terms = TRUSTED) -> MailDocument:
+def read(raw: bytes, terms: ParsingTerms = TRUSTED) -> MailDocument:
     return mail_document(raw, terms, lambda: 0.0)
 
 
@@ -178,7 +178,7 @@ def test_html_becomes_lines_without_what_is_hidden_or_run() -> None:
     ],
 )
 def test_what_is_odd_is_flagged(name: str, flag: str) -> None:
-    assert flag in read(NASTY[name], Terms(trusted=["mx.y.example"], dns=lambda _: None)).flags
+    assert flag in read(NASTY[name], ParsingTerms(trusted=["mx.y.example"], dns=lambda _: None)).flags
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_what_was_inside_of_tnef_and_uuencode_has_its_own_digest() -> None:
 
 
 def test_a_careful_reading_opens_neither_html_nor_tnef_and_checks_no_signature() -> None:
-    careful = Terms(careful=True, dns=lambda _: pytest.fail("it looked up a key"))
+    careful = ParsingTerms(careful=True, dns=lambda _: pytest.fail("it looked up a key"))
     raw = signed(PLAIN + b"\r\nhello", rsa.generate_private_key(65537, 2048))
 
     assert (None, ("careful",)) == (read(html(b"<p>x"), careful).text, read(html(b"<p>x"), careful).flags)
@@ -287,7 +287,7 @@ def test_the_reading_stops_between_two_parts_when_its_time_is_over() -> None:
     seconds = itertools.count()
     raw = multipart(*[part(b"text/plain", b"x")] * 500)
 
-    document = mail_document(raw, Terms(seconds=100), lambda: next(seconds))
+    document = mail_document(raw, ParsingTerms(seconds=100), lambda: next(seconds))
 
     assert "out_of_time" in document.flags
     assert "a@x.example" == document.from_[0].address
@@ -295,7 +295,7 @@ def test_the_reading_stops_between_two_parts_when_its_time_is_over() -> None:
 
 
 def test_a_mail_is_read_up_to_its_largest_size(monkeypatch) -> None:
-    monkeypatch.setattr(structure, "MAX_SIZE", 1000)
+    monkeypatch.setattr(mime, "MAX_SIZE", 1000)
 
     document = read(PLAIN + b"\r\n" + b"x" * 2000)
 
@@ -346,10 +346,10 @@ def test_a_name_that_shows_its_own_address_is_not_odd() -> None:
 
 
 def test_a_line_that_ends_in_crlf_is_one_line(monkeypatch) -> None:
-    monkeypatch.setattr(structure, "MAX_LINES", 50)
-    monkeypatch.setattr(structure, "CHUNK", 7)
+    monkeypatch.setattr(mime, "MAX_LINES", 50)
+    monkeypatch.setattr(mime, "CHUNK", 7)
 
-    flags = {count: read((PLAIN + b"\r\n" + b"a\r\n" * (count - 6)), Terms()).flags for count in (50, 51)}
+    flags = {count: read((PLAIN + b"\r\n" + b"a\r\n" * (count - 6)), ParsingTerms()).flags for count in (50, 51)}
 
     assert {50: (), 51: ("too_many_lines",)} == flags
 
@@ -411,13 +411,15 @@ def test_what_filters_say_is_told_with_their_words(lines: tuple[bytes, ...], res
 
 
 def test_a_signature_that_verifies_passes_by_the_key_in_dns(key) -> None:
-    verdicts = read(signed(PLAIN + b"\r\nhello\r\n", key), Terms(dns=dns_of(record(key)))).authentication.dkim
+    verdicts = read(signed(PLAIN + b"\r\nhello\r\n", key), ParsingTerms(dns=dns_of(record(key)))).authentication.dkim
 
     assert (Verdict("pass", "the signature, and the key at s1._domainkey.x.example", "x.example"),) == verdicts
 
 
 def test_a_body_that_was_changed_fails(key) -> None:
-    (verdict,) = read(signed(PLAIN + b"\r\nhello\r\n", key) + b"more", Terms(dns=dns_of(record(key)))).authentication.dkim
+    (verdict,) = read(
+        signed(PLAIN + b"\r\nhello\r\n", key) + b"more", ParsingTerms(dns=dns_of(record(key)))
+    ).authentication.dkim
 
     assert ("fail", "the body, which is not what was signed") == (verdict.result, verdict.rests_on)
 
@@ -425,7 +427,7 @@ def test_a_body_that_was_changed_fails(key) -> None:
 def test_a_header_that_was_changed_fails(key) -> None:
     forged = signed(PLAIN + b"\r\nhello\r\n", key).replace(b"Subject: s", b"Subject: t")
 
-    assert ["fail"] == [each.result for each in read(forged, Terms(dns=dns_of(record(key)))).authentication.dkim]
+    assert ["fail"] == [each.result for each in read(forged, ParsingTerms(dns=dns_of(record(key)))).authentication.dkim]
 
 
 def test_without_a_key_without_dns_and_without_looking_nothing_is_said(key) -> None:
@@ -433,7 +435,7 @@ def test_without_a_key_without_dns_and_without_looking_nothing_is_said(key) -> N
         raise DnsAway("no answer")
 
     raw = signed(PLAIN + b"\r\nhello\r\n", key)
-    found = [read(raw, Terms(dns=dns)).authentication.dkim[0] for dns in (dns_of(None), away, None)]
+    found = [read(raw, ParsingTerms(dns=dns)).authentication.dkim[0] for dns in (dns_of(None), away, None)]
 
     assert ["permerror", "temperror", "unknown"] == [each.result for each in found]
     assert all(each.rests_on.startswith("nothing: ") for each in found)
@@ -443,7 +445,7 @@ def test_without_a_key_without_dns_and_without_looking_nothing_is_said(key) -> N
 def test_no_more_signatures_are_checked_than_a_few(key) -> None:
     asked: list[str] = []
 
-    document = read(NASTY["100 signatures"], Terms(dns=asked.append))
+    document = read(NASTY["100 signatures"], ParsingTerms(dns=asked.append))
 
     assert MAX_SIGNATURES == len(document.authentication.dkim)
     assert len(asked) <= MAX_SIGNATURES
@@ -451,7 +453,7 @@ def test_no_more_signatures_are_checked_than_a_few(key) -> None:
 
 @pytest.mark.parametrize("name", ["spaces without end", "a signature of 60 kB"])
 def test_what_would_take_the_library_for_ever_is_not_checked_and_says_so(name: str) -> None:
-    (verdict,) = read(NASTY[name], Terms(dns=lambda _: pytest.fail("it was checked"))).authentication.dkim
+    (verdict,) = read(NASTY[name], ParsingTerms(dns=lambda _: pytest.fail("it was checked"))).authentication.dkim
 
     assert ("unknown", "nothing: ") == (verdict.result, verdict.rests_on[:9])
 
@@ -462,7 +464,7 @@ def test_runs_of_spaces_cost_no_more_than_other_text(key, gap: bytes) -> None:
     raw = signed(PLAIN + b"\r\nhello\r\n", key).replace(b"c=relaxed/simple", b"c=relaxed/relaxed") + (run + b"x") * 500
 
     began = time.process_time()
-    (verdict,) = read(raw, Terms(dns=dns_of(record(key)))).authentication.dkim
+    (verdict,) = read(raw, ParsingTerms(dns=dns_of(record(key)))).authentication.dkim
 
     assert (True, "fail") == (b"c=relaxed/relaxed" in raw, verdict.result)
     assert time.process_time() - began < 2
@@ -478,7 +480,7 @@ def test_a_sealed_chain_passes_and_a_broken_one_fails(key) -> None:
     raw = results + PLAIN + b"\r\nhello\r\n"
     seal = dkim.arc_sign(raw, b"s1", b"x.example", private(key), b"mx.x.example")
     sealed = b"".join(seal) + raw
-    terms = Terms(dns=lambda name: dns_of(record(key))(name.rstrip(".")))
+    terms = ParsingTerms(dns=lambda name: dns_of(record(key))(name.rstrip(".")))
 
     assert ("pass", "x.example") == ((arc := read(sealed, terms).authentication.arc).result, arc.domain)
     assert "fail" == read(sealed + b"more", terms).authentication.arc.result
@@ -492,7 +494,7 @@ def test_results_are_believed_of_trusted_servers_only_and_of_these_the_topmost()
         b"Authentication-Results: mx.y.example; spf=pass smtp.mailfrom=x.example; dmarc=pass header.from=x.example",
     )
 
-    trusted, nobody = read(headed(*lines)).authentication, read(headed(*lines), Terms()).authentication
+    trusted, nobody = read(headed(*lines)).authentication, read(headed(*lines), ParsingTerms()).authentication
 
     assert ("softfail", "x.example", "Authentication-Results of mx.y.example") == (
         trusted.spf.result,
@@ -519,7 +521,7 @@ def test_one_stage_that_fails_leaves_what_the_others_found(monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise IndexError
 
-    monkeypatch.setattr("pipeline.mail.reports.spam", broken)
+    monkeypatch.setattr("pipeline.mail.classification.spam", broken)
     document = read(PLAIN + b"\r\nhello")
 
     assert (("unparsed",), "hello", "<1@x.example>") == (document.flags, document.text, document.message_id)

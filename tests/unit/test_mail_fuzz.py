@@ -10,8 +10,8 @@ from tests_nasty import NASTY
 
 from pipeline.admit import admit
 from pipeline.errors import Rejected
-from pipeline.mail.document import Terms, mail_document
-from pipeline.mail_head import MAX_SUBJECT, event_id, read_head
+from pipeline.mail.document import ParsingTerms, mail_document
+from pipeline.mail.head import MAX_SUBJECT, event_id, read_head
 from schemas.catalog import Catalog
 from schemas.mail_document import view
 from schemas.mailbox import CONTENT_TYPE, EVENT_TYPE
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_nas
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): Source("acme", "support", "imap", max_body=64 << 20)}, {})
-TERMS = Terms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
+TERMS = ParsingTerms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
 
 FRAGMENTS = st.sampled_from(
     [

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.mail.address_list import read_list
-from pipeline.mail.document import Terms, mail_document
-from pipeline.mail_head import MAX_SUBJECT, event_id, read_head
+from pipeline.mail.document import ParsingTerms, mail_document
+from pipeline.mail.head import MAX_SUBJECT, event_id, read_head
 
 MAIL = (
     b"Delivered-To: support+order-7@acme.example\r\n"
@@ -89,7 +89,7 @@ def test_the_address_is_what_is_in_angle_brackets_and_the_document_says_the_same
     header: bytes, address: str, name: str | None
 ) -> None:
     raw = b"From: " + header + b"\r\nSubject: s\r\n\r\nhello\r\n"
-    document = mail_document(raw, Terms(), lambda: 0.0)
+    document = mail_document(raw, ParsingTerms(), lambda: 0.0)
     first = next((each for each in document.from_ if "@" in each.address), None)
 
     assert address == subject("address", raw)
@@ -111,7 +111,7 @@ def test_a_line_end_that_is_none_makes_no_second_sender() -> None:
     raw = b"Subject: s\rFrom: ceo@bank.example\r\nFrom: attacker@evil.example\r\n\r\nhello"
 
     assert EVIL == subject("address", raw)
-    assert (EVIL,) == tuple(each.address for each in mail_document(raw, Terms(), lambda: 0.0).from_)
+    assert (EVIL,) == tuple(each.address for each in mail_document(raw, ParsingTerms(), lambda: 0.0).from_)
     assert "ceo@bank.example" == subject("address", b"Subject: s\rFrom: ceo@bank.example\r\rhello\r")
 
 

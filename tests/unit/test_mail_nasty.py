@@ -5,14 +5,14 @@ import orjson
 import pytest
 from tests_nasty import NASTY
 
-from pipeline.mail.document import Terms, mail_document
-from pipeline.mail.fields import date
-from pipeline.mail_head import MAX_SUBJECT, read_head
+from pipeline.mail.document import ParsingTerms, mail_document
+from pipeline.mail.head import MAX_SUBJECT, read_head
+from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
 
 SECONDS = 10.0  # for the worst of them, on a machine that others use; alone it takes a tenth of that
 RULES_OF_ALL_KINDS = ("address", "thread", "plus-address", "header:Subject", "header:To", "support")
-TERMS = Terms(trusted=["mx.y.example"], dns=lambda _: None)
+TERMS = ParsingTerms(trusted=["mx.y.example"], dns=lambda _: None)
 
 
 def test_there_are_more_than_two_hundred_of_them_and_no_two_are_the_same() -> None:

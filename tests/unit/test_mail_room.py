@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from workers.mail_room import Room
+from workers.mail.pull.memory_budget import MemoryBudget
 
 
 def soon() -> float:
@@ -11,7 +11,7 @@ def soon() -> float:
 
 
 def test_only_so_many_bytes_are_in_hand() -> None:
-    room = Room(10, batch=10)
+    room = MemoryBudget(10, batch=10)
     taken = room.take(6, soon())
     assert room.take(4, soon()) == 4
     with pytest.raises(TimeoutError):
@@ -21,7 +21,7 @@ def test_only_so_many_bytes_are_in_hand() -> None:
 
 
 def test_a_mail_larger_than_a_batch_is_in_the_way_of_others_like_it_alone() -> None:
-    room = Room(10, batch=5)
+    room = MemoryBudget(10, batch=5)
     assert room.take(3, soon()) == 3  # by no means all of it has to be given back before
     assert room.take(100, soon()) == 100
     with pytest.raises(TimeoutError):
@@ -32,7 +32,7 @@ def test_a_mail_larger_than_a_batch_is_in_the_way_of_others_like_it_alone() -> N
 
 
 def test_who_waits_goes_on_when_there_is_room() -> None:
-    room = Room(10, batch=10)
+    room = MemoryBudget(10, batch=10)
     room.take(10, soon())
     got = []
     thread = threading.Thread(target=lambda: got.append(room.take(3, time.monotonic() + 5)))

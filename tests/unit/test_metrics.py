@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops import ingest_metrics, mail_metrics, metric_kinds, metrics
+from ops.telemetry import ingest_metrics, mail_metrics, metric_kinds, metrics
 
 # name: (type, labels), as dashboards and alerts know them
 DOCUMENTED = {

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bounded_json import members
-from pipeline.forms import MAX_FIELDS, MAX_FORM, fields, pairs
-from pipeline.kinds.contents import digest, text_at
-from pipeline.moments import moment
+from pipeline.formats.bounded_json import members
+from pipeline.formats.forms import MAX_FIELDS, MAX_FORM, fields, pairs
+from pipeline.formats.timestamps import moment
+from pipeline.sources.payload import digest, text_at
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from slack_sdk.signature import SignatureVerifier
 from stripe import SignatureVerificationError, WebhookSignature
 from twilio.request_validator import RequestValidator
 
-from pipeline.forms import FORM
-from pipeline.kinds import KINDS, PATH, Headers, Unverified
+from pipeline.formats.forms import FORM
+from pipeline.sources import KINDS, PATH, Headers, Unverified
 from schemas.source import Source
 
 SECRETS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=40)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from tests_support import wait_for
 
-from ops.memory import Memory
-from ops.ports import Claims, choose_ports, is_free
+from ops.servers.ports import Claims, choose_ports, is_free
+from ops.servers.state_file import Memory
 
 HOLD = """
 import sys, time
-from ops.ports import Claims
+from ops.servers.ports import Claims
 assert Claims().take(int(sys.argv[1])) is False, "another process may claim it"
 claims = Claims()
 assert claims.take(int(sys.argv[2]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from ops import garbage, log
+from ops.runtime import gc_tuning, log
 from ops.settings import Misconfigured, Settings
 from workers.process import Process
 
@@ -25,7 +25,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave the signals, the logs and the garbage of the tests' own process as they are."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(log, "configure", lambda *_: None)
-    monkeypatch.setattr(garbage, "calm", lambda: None)
+    monkeypatch.setattr(gc_tuning, "calm", lambda: None)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

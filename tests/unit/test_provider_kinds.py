@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import pytest
 from tests_kinds import Headers, at, source, verdict
 
-from pipeline.kinds import KINDS, PATH, check
 from pipeline.receive import receive
+from pipeline.sources import KINDS, PATH, check
 from schemas.source import Source
 
 FORM = "application/x-www-form-urlencoded"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests_support import wait_for
 
-from ops import pulse
-from ops.pulse import Pulse, Recent
+from ops.telemetry import pulse
+from ops.telemetry.pulse import Pulse, Recent
 
 Start = Callable[[Callable[[], None]], Pulse]
 

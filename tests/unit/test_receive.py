@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cloudevents
 from pipeline.admit import admit
-from pipeline.attributes import check as check_attributes
 from pipeline.errors import Rejected
+from pipeline.formats import cloudevents
+from pipeline.formats.known_attributes import check as check_attributes
 from pipeline.receive import MAX_TOTAL, receive
 from schemas.catalog import Catalog
 from schemas.message import Message
 from schemas.source import Source
-from workers.inbox import to_inbox
+from workers.amqp.inbox_message import to_inbox
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 OPEN = Source("acme", "shop", "none")

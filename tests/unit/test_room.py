@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.room import ASSURED, Room, Standing, available, shares, split, wanted
-from schemas.health import Health
+from pipeline.delivery.allowance import ASSURED, available, shares, split, wanted
+from schemas.allowance import Allowance, Standing
+from schemas.endpoint_health import Health
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=5)
@@ -54,9 +55,9 @@ def test_new_deliveries_and_retries_share_evenly_and_one_alone_gets_everything(t
 
     assert total == room.total
     assert abs(room.first - room.again) <= 1
-    assert Room(total, 0) == split(total, DUE, NOW, random)
-    assert Room(total, 0) == split(total, replace(both, again_due=SOON), NOW, random)
-    assert Room(0, total) == split(total, replace(both, first_due=SOON), NOW, random)
+    assert Allowance(total, 0) == split(total, DUE, NOW, random)
+    assert Allowance(total, 0) == split(total, replace(both, again_due=SOON), NOW, random)
+    assert Allowance(0, total) == split(total, replace(both, first_due=SOON), NOW, random)
 
 
 def test_a_single_place_goes_to_either_lane_by_chance() -> None:
@@ -92,7 +93,7 @@ def test_nothing_is_wanted_before_something_is_due() -> None:
         wanted(replace(DUE, first_due=SOON), 100, NOW).total,
         wanted(replace(DUE, first_due=SOON), 100, NOW).look_at,
     )
-    assert Room() == wanted(replace(DUE, first_due=None), 100, NOW)
+    assert Allowance() == wanted(replace(DUE, first_due=None), 100, NOW)
 
 
 def test_a_window_is_filled_again_when_a_quarter_of_it_is_free() -> None:
@@ -102,12 +103,12 @@ def test_a_window_is_filled_again_when_a_quarter_of_it_is_free() -> None:
 def test_an_endpoint_that_asked_to_wait_waits_as_a_whole() -> None:
     waiting = replace(DUE, health=Health(not_before=SOON, throttles=1))
 
-    assert Room(look_at=SOON) == wanted(waiting, 100, NOW)
+    assert Allowance(look_at=SOON) == wanted(waiting, 100, NOW)
     assert 100 == wanted(waiting, 100, SOON).total
 
 
 def test_an_open_breaker_lets_one_through_when_it_is_time_and_nothing_is_under_way() -> None:
-    assert Room(look_at=SOON) == wanted(opened(probe_at=SOON), 100, NOW)
+    assert Allowance(look_at=SOON) == wanted(opened(probe_at=SOON), 100, NOW)
     assert 1 == wanted(opened(probe_at=SOON), 100, SOON).total
     assert 0 == wanted(replace(opened(probe_at=NOW), leased=1), 100, NOW).total
     assert 0 == wanted(opened(forced=True), 100, NOW).total

@@ -5,14 +5,14 @@ import hashlib
 import pytest
 
 from pipeline.errors import Rejected
-from pipeline.rules import Reader, check_rule
+from pipeline.formats.extraction import Extractor, check_rule
 
 BODY = b"""{"order": {"id": 9007199254740993, "total": 1.10, "paid": true, "note": "", "none": null,
            "lines": [{"sku": "a/b~c"}]}, "a/b": {"m~n": "escaped"}, "": "empty key"}"""
 
 
 def read(rule: str, body: bytes = BODY) -> str | None:
-    return Reader({"x-order": "from the header", "x-list": ["not", "text"]}, body).read(rule)
+    return Extractor({"x-order": "from the header", "x-list": ["not", "text"]}, body).read(rule)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from ops.schema import MIGRATIONS, judge, known
-from pipeline.store.schema import Found
+from ops.runtime.schema_check import MIGRATIONS, judge, known
+from pipeline.store.admin.schema_version import Found
 
 
 def test_the_versions_are_those_that_alembic_knows() -> None:

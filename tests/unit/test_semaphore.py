@@ -3,7 +3,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.semaphore import WeightedSemaphore
+from workers.delivery.weighted_semaphore import WeightedSemaphore
 
 
 def soon() -> float:

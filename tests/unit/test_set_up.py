@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("ops/__init__.py", "ops/bootstrap.py", "ops/errors.py", "ops/programs.py")
+NEEDED = ("ops/__init__.py", "ops/bootstrap.py", "ops/errors.py", "ops/servers/__init__.py", "ops/servers/binaries.py")
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone with nothing to install, whose project cannot be built."""
-    (tmp_path / "ops").mkdir()
+    (tmp_path / "ops" / "servers").mkdir(parents=True)
     for name in NEEDED:
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "requirements-dev.lock").write_text("")

@@ -7,12 +7,12 @@ import pytest
 from cryptography.fernet import Fernet
 from tests_support import ROOT
 
-from ops.account import own_file
+from ops.config.settings_page import settings_page
 from ops.errors import Misconfigured
-from ops.prepare import allowed
+from ops.servers.accounts import own_file
 from ops.settings import Settings, described, load_settings
-from ops.settings_page import settings_page
-from ops.stack import FILE, settings_for
+from ops.system.prepare import allowed
+from ops.system.stack_file import FILE, settings_for
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backoff import JITTER
+from pipeline.delivery.backoff import JITTER
 from pipeline.mail.settle_pull import (
     AGAIN,
     BACKOFF,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from pipeline.chain import encode
-from pipeline.signing import headers, key_of, sign, traceparent, webhook_id
+from pipeline.delivery.signing import headers, key_of, sign, traceparent, webhook_id
 from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery
 
@@ -29,7 +29,7 @@ ATTRIBUTES = {
     "time": "2026-01-01T00:00:00Z",
     "datacontenttype": "application/json",
 }
-# What an attribute's value may be (pipeline.cloudevents.check): any text without NUL and lone surrogates.
+# What an attribute's value may be (pipeline.formats.cloudevents.check): any text without NUL and lone surrogates.
 VALUES = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=50)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ops.child import Child, stop, wait_ready
 from ops.errors import NotReady
-from ops.processes import see
+from ops.servers.child import Child, stop, wait_ready
+from ops.servers.process_tree import see
 from ops.settings import environment
-from ops.supervisor import Backoff, Supervisor
+from ops.system.supervisor import Backoff, Supervisor
 
 
 class Enough(Exception):

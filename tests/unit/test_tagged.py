@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import Unreadable
-from pipeline.tagged import is_plain, tag, untag
+from pipeline.formats.dead_letter import is_plain, tag, untag
 from schemas.message import Opaque
 
 words = st.text(alphabet=st.characters(), max_size=12) | st.sampled_from(["$bytes", "$table", "$", "\x00", "\udcff", "\\u0000"])

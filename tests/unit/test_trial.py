@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from ops.admin.sample_message import Own, Trial, address, by_hand, described, message
 from ops.cli import main
 from ops.errors import OpsError
 from ops.settings import Settings
-from ops.trial import Own, Trial, address, by_hand, described, message
-from pipeline.kinds import KINDS, PATH, Unsignable
 from pipeline.receive import receive
+from pipeline.sources import KINDS, PATH, Unsignable
 from schemas.source import Source
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 
 PREAMBLE = """
 import collections, itertools, time
-from workers.watch import TooSlow, Watch
+from workers.ingest.watchdog import TooSlow, Watch
 
 def burn(seconds):
     until = time.thread_time() + seconds

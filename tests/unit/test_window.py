@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-from workers.window import REFUSED, RETURNED, Outgoing, Slot, Window
+from workers.amqp.confirm_window import REFUSED, RETURNED, Outgoing, Slot, Window
 
 Log = list[tuple[str, str | None]]
 

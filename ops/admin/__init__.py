@@ -1,0 +1,1 @@
+"""What CLI, console and API all call: looks and acts of operators. Nothing is printed here."""

@@ -1,0 +1,43 @@
+"""What operators did and what they should hear of, read in pages, newest first."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy import RowMapping as Row
+
+from ops.admin.read_session import known_tenant, snapshot
+from ops.admin.views import View, act_view, event_view
+from pipeline.store.admin import audit
+
+PAGE: Final = 200
+_NO_END: Final = 2**62
+
+
+def acts(engine: Engine, since: datetime | None, until: datetime | None, limit: int | None = None) -> Iterator[View]:
+    """The acts of operators."""
+    rows = _pages(engine, limit, lambda conn, before, size: audit.acts(conn, since, until, before, size))
+    return map(act_view, rows)
+
+
+def events(
+    engine: Engine, tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None = None
+) -> Iterator[View]:
+    """The operator events. Raises `OpsError` for a tenant that does not exist."""
+    if tenant is not None:
+        with snapshot(engine) as conn:
+            known_tenant(conn, tenant)
+    rows = _pages(engine, limit, lambda conn, before, size: audit.events(conn, tenant, since, until, before, size))
+    return map(event_view, rows)
+
+
+def _pages(engine: Engine, limit: int | None, read: Callable[[Connection, int, int], Sequence[Row]]) -> Iterator[Row]:
+    before, left = _NO_END, _NO_END if limit is None else limit
+    while left > 0:
+        with snapshot(engine) as conn:
+            page = read(conn, before, min(left, PAGE))
+        yield from page
+        if not page:
+            return
+        before, left = page[-1]["id"], left - len(page)

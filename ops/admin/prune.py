@@ -1,0 +1,53 @@
+"""Drops what is no longer needed: old attempts, a day at a time, and dead letters that were decided about long ago."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from sqlalchemy import Connection, Engine
+
+from ops.admin.bulk import Act, Pace, noted, perform
+from ops.errors import OpsError
+from ops.runtime.db import passes
+from pipeline.store.dead_letters import dead_letters
+from pipeline.store.deliveries import attempt_partitions
+from pipeline.store.deliveries.attempt_partitions import Partition
+
+
+def old_partitions(conn: Connection, before: datetime) -> list[Partition]:
+    """The partitions that hold nothing but attempts that began before then, oldest first."""
+    return [each for each in attempt_partitions.partitions(conn) if each.end <= before.astimezone(UTC).date()]
+
+
+def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Callable[[int], None]) -> int:
+    """Drops them one by one, without making who reads or writes attempts wait; how many.
+
+    Raises `OpsError` when somebody else keeps one busy; what is dropped by then stays dropped.
+    """
+    with noted(engine, act, len(old)) as tally:
+        for each in old:
+            _drop(engine, each)
+            tally.done += 1
+            show(tally.done)
+    return tally.done
+
+
+def drop_dead_letters(engine: Engine, act: Act, planned: int, before: datetime, pace: Pace, show: Callable[[int], None]) -> int:
+    """Deletes the dead letters that were decided about before then; how many."""
+    return perform(engine, act, planned, partial(_delete, before), pace, show)
+
+
+def _delete(before: datetime, conn: Connection, size: int) -> int | None:
+    return dead_letters.delete_decided(conn, before, size) or None
+
+
+def _drop(engine: Engine, partition: Partition) -> None:
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+            attempt_partitions.drop(conn, partition)
+    except Exception as error:
+        if passes(error):
+            raise OpsError(
+                f"{partition.name} is in use: somebody reads attempts for long; run the same command again"
+            ) from error
+        raise

@@ -1,0 +1,100 @@
+"""Reads the database for people: snapshots that cannot write, and errors that say what to do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import ProgrammingError
+
+from ops.errors import OpsError
+from ops.runtime.db import make_engine, sqlstate, transaction
+from ops.runtime.schema_check import check_engine
+from ops.runtime.vault import Vault
+from ops.settings import Settings
+from pipeline.store.admin import queries
+from pipeline.store.dead_letters import dead_letter_list
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+
+_PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
+_NO_TABLE, _DENIED = "42P01", "42501"
+
+
+@contextmanager
+def open_engine(settings: Settings) -> Iterator[Engine]:
+    """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not the one we know."""
+    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
+    try:
+        with explained():
+            check_engine(engine)
+            yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what Postgres says about a missing schema or missing rights into an `OpsError` that says what to do."""
+    try:
+        yield
+    except ProgrammingError as error:
+        raise OpsError(_advice(error)) from error
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees the database as it is now, for as long as the block takes, and cannot write."""
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        queries.be_patient(conn)
+        yield conn
+
+
+def tenant_keys(conn: Connection, settings: Settings) -> Mapping[str, bytes] | None:
+    """The tenants' keys; None when there is no key to decrypt them with. Raises `OpsError` for a wrong one."""
+    keys = settings.fernet_keys()
+    if not keys:
+        return None
+    vault = Vault(keys)
+    return {name: vault.decrypt(key) for name, key in queries.tenants(conn).items()}
+
+
+def known_tenant(conn: Connection, name: str) -> str:
+    """The tenant's name. Raises `OpsError`, with the names there are, for one that is neither configured nor recorded."""
+    tenants = queries.tenants(conn)
+    if name in tenants or queries.is_recorded(conn, name):
+        return name
+    raise OpsError(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
+
+
+def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
+    """The endpoint's id. Raises `OpsError`, with the names there are."""
+    endpoints = queries.endpoints(conn, tenant)
+    if name in endpoints:
+        return endpoints[name]
+    raise OpsError(f"tenant {tenant} has no endpoint {name!r}; {_list(sorted(endpoints))}")
+
+
+def check_chosen(conn: Connection, wanted: DeadLetterFilter) -> None:
+    """Raises `OpsError` for dead letters of a tenant or endpoint that does not exist, and that no dead letter names."""
+    if wanted.tenant is not None and not dead_letter_list.are_there(conn, wanted.tenant):
+        known_tenant(conn, wanted.tenant)
+    if wanted.endpoint is None or dead_letter_list.are_there(conn, wanted.tenant, wanted.endpoint):
+        return
+    if wanted.tenant is not None:
+        known_endpoint(conn, wanted.tenant, wanted.endpoint)
+    elif wanted.endpoint not in (names := queries.endpoint_names(conn)):
+        raise OpsError(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
+
+
+def _list(names: list[str]) -> str:
+    return (
+        f"there are: {', '.join(names[:50])}" if names else "there is none yet: describe it in a file and `waxseal apply FILE`"
+    )
+
+
+def _advice(error: ProgrammingError) -> str:
+    if sqlstate(error) == _NO_TABLE:
+        return "the database does not have Waxseal's schema: run `waxseal migrate`"
+    if sqlstate(error) == _DENIED:
+        return f"this login may not do that ({error.orig}): use the database's owner"
+    return f"the database refuses: {error.orig}"

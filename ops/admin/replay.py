@@ -1,0 +1,101 @@
+"""Dead letters, decided about in chunks: replayed by the route they came, or discarded.
+
+Of a message, a replay publishes it again and marks it only when the broker has confirmed it. Cut off in between, it is
+published twice, and the ledger drops the second.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Connection
+
+from pipeline.store.dead_letters import dead_letters, decisions
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter, Group
+from pipeline.store.dead_letters.dead_letters import Taken
+from schemas.dead_letter import Stage
+from schemas.message import Message
+
+MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless one alone is larger
+
+UNREACHABLE: Final = "their endpoint was removed: discard them, or configure it again"
+UNREADABLE: Final = "what is kept of them is no message: discard them"
+UNCONFIRMED: Final = "the broker did not confirm them: run the same command again"
+
+Publish = Callable[[Sequence[Message]], Sequence[bool]]
+"""Says of each message whether the broker has it durably."""
+
+
+class Decision:
+    """Goes through the dead letters that were counted, oldest first: what is buried in the meantime is not among them.
+
+    `left` counts those that stay open, by what is in their way.
+    """
+
+    def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: str) -> None:
+        self.wanted = wanted
+        self.who = who
+        self.left: Counter[str] = Counter()
+        self._after = min((group.first for group in counted), default=0) - 1
+        self._last = max((group.last for group in counted), default=-1)
+
+    def next(self, conn: Connection, size: int) -> list[Taken]:
+        """The next ones, locked; empty when there are no more."""
+        taken = _bounded(dead_letters.take(conn, self.wanted, self._after, self._last, size))
+        if taken:
+            self._after = taken[-1].id
+        return taken
+
+
+def discard(decision: Decision, conn: Connection, size: int) -> int | None:
+    """Discards the next ones, and the deliveries among them; how many, or None when there are no more."""
+    taken = decision.next(conn, size)
+    if not taken:
+        return None
+    now = datetime.now(UTC)
+    decisions.give_up(conn, _deliveries(taken, "deliver"), _deliveries(taken, "actor"), now)
+    return dead_letters.decide(conn, [each.id for each in taken], "discarded", now, decision.who)
+
+
+def replay(decision: Decision, publish: Publish, conn: Connection, size: int) -> int | None:
+    """Replays the next ones; how many, or None when there are no more. What cannot be replayed now stays open."""
+    taken = decision.next(conn, size)
+    if not taken:
+        return None
+    able = [each for each in taken if not each.unreachable]
+    decision.left[UNREACHABLE] += len(taken) - len(able)
+    published = _published(decision, conn, [each.id for each in able if _is_message(each)], publish)
+    now = datetime.now(UTC)
+    decisions.revive(conn, _deliveries(able, "deliver", "actor"), now)
+    done = [*published, *(each.id for each in able if not _is_message(each))]
+    return dead_letters.decide(conn, done, "replayed", now, decision.who)
+
+
+def _published(decision: Decision, conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:
+    messages = dead_letters.messages(conn, ids) if ids else {}
+    confirmed = publish(list(messages.values())) if messages else []
+    published = [id_ for id_, durable in zip(messages, confirmed, strict=True) if durable]
+    decision.left[UNREADABLE] += len(ids) - len(messages)
+    decision.left[UNCONFIRMED] += len(messages) - len(published)
+    return published
+
+
+def _is_message(taken: Taken) -> bool:
+    return taken.stage in ("admit", "append")
+
+
+def _deliveries(taken: Sequence[Taken], *stages: Stage) -> list[int]:
+    return sorted({each.delivery_id for each in taken if each.delivery_id is not None and each.stage in stages})
+
+
+def _bounded(taken: Sequence[Taken]) -> list[Taken]:
+    """As many as their bodies allow; the others stay for the next chunk."""
+    kept: list[Taken] = []
+    size = 0
+    for each in taken:
+        size += each.size
+        if kept and size > MOST_BYTES:
+            break
+        kept.append(each)
+    return kept

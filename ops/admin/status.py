@@ -1,0 +1,62 @@
+"""What is going on: processes, queues, deliveries, dead letters, the ledger's size."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ops.admin.read_session import open_engine, snapshot
+from ops.servers.process_tree import SeenProcess
+from ops.settings import Settings
+from ops.system.stack_file import read_stack
+from pipeline.store.admin import counts
+from pipeline.store.ledger import scan
+from pipeline.store.mail import mailbox_overview
+
+Depths = Callable[[str], Mapping[str, int | None]]
+
+
+def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
+    """All of it as one JSON object. Only the database must answer: what else does not is null, with the reason."""
+    with open_engine(settings) as engine, snapshot(engine) as conn:
+        chains, entries = scan.size(conn)
+        counted = counts.deliveries(conn)
+        letters = counts.open_dead_letters(conn)
+        found = {
+            "deliveries": counted.by_state,
+            "deliveries_estimated": counted.estimated,
+            "oldest_due_seconds": _age(counted.oldest_due),
+            "dead_letters": {each.stage: each.count for each in letters},
+            "on_broken_chains": counts.on_broken_chains(conn),
+            "oldest_dead_letter_seconds": _age(min((each.oldest for each in letters), default=None)),
+            "disabled_endpoints": counts.disabled_endpoints(conn),
+            "mailboxes": dict(mailbox_overview.states(conn)),
+            "ledger": {"entries": entries, "chains": chains, "bytes": counts.ledger_bytes(conn)},
+        }
+    return {"processes": _processes(data, settings), **_queues(settings, depths), **found}
+
+
+def _processes(data: Path, settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
+    """The processes of the private system that the database belongs to; None when it is not a private one."""
+    known = read_stack(data)
+    if known is None or known["database_url"] != settings.database_url:
+        return None
+    started = known.get("started", {})
+    return {
+        role: [{"pid": pid, "up": SeenProcess(pid, started.get(str(pid), 0.0)).alive()} for pid in pids]
+        for role, pids in known["pids"].items()
+    }
+
+
+def _queues(settings: Settings, depths: Depths) -> dict[str, Any]:
+    if not settings.amqp_url:
+        return {"queues": None, "queues_error": "WAXSEAL_AMQP_URL is not set"}
+    try:
+        return {"queues": dict(depths(settings.amqp_url)), "queues_error": None}
+    except Exception as error:  # noqa: BLE001 - pika is not at home here, and whatever it says is the answer
+        return {"queues": None, "queues_error": f"the broker does not answer: {type(error).__name__} {error}".strip()}
+
+
+def _age(since: datetime | None) -> float | None:
+    """Seconds since then; 0 when it is still to come."""
+    return None if since is None else round(max(0.0, (datetime.now(UTC) - since).total_seconds()), 3)

@@ -1,0 +1,114 @@
+"""Timelines, deliveries and dead letters, read in pages: nothing waits in the database for whoever reads them."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy import RowMapping as Row
+
+from ops.admin.read_session import check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
+from ops.admin.views import View, dead_letter_view, delivery_view, entry_view, whole_dead_letter_view
+from ops.errors import OpsError
+from ops.runtime.blobs import Blobs, open_blobs
+from ops.settings import Settings
+from pipeline.dedupe import chain_key
+from pipeline.errors import BlobLost
+from pipeline.store.admin import audit, queries
+from pipeline.store.dead_letters import dead_letter_list
+from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+from pipeline.store.ledger import scan
+
+PAGE: Final = 200
+_NO_END: Final = 2**62
+_ACTS: Final = {"replayed": "dead replay", "discarded": "dead discard"}  # by which a dead letter comes into that state
+
+
+def timeline(
+    engine: Engine, settings: Settings, tenant: str, subject: str, after: int = -1, limit: int | None = None
+) -> Iterator[View]:
+    """The subject's entries after number `after`, oldest first. Raises `OpsError` for a tenant that does not exist."""
+    with snapshot(engine) as conn:
+        keys = tenant_keys(conn, settings) or {}
+        key = chain_key(keys[tenant], subject) if known_tenant(conn, tenant) in keys else None
+        chain = queries.chain_of(conn, tenant, subject, key)
+    blobs = open_blobs(settings)
+    left = _NO_END if limit is None else limit
+    while chain is not None and left > 0:
+        with snapshot(engine) as conn:
+            page = queries.timeline(conn, chain, after, min(left, PAGE))
+        for row in page:
+            body = row["body"]
+            if row["size"] is not None and body is None:
+                with snapshot(engine) as conn:
+                    body = scan.body(conn, chain.bytes, row["seq"])
+            elif row["blob"] is not None:
+                body = _fetched(blobs, tenant, row["blob"])
+            yield entry_view(row, chain.hex, body)
+        if not page:
+            return
+        after, left = page[-1]["seq"], left - len(page)
+
+
+def deliveries(
+    engine: Engine, tenant: str, state: str | None = None, endpoint: str | None = None, limit: int | None = None
+) -> Iterator[View]:
+    """The tenant's deliveries with their attempts, newest first. Raises `OpsError` for names that do not exist."""
+    with snapshot(engine) as conn:
+        known_tenant(conn, tenant)
+        endpoint_id = None if endpoint is None else known_endpoint(conn, tenant, endpoint)
+    before, left = _NO_END, _NO_END if limit is None else limit
+    while left > 0:
+        with snapshot(engine) as conn:
+            page = queries.deliveries(conn, tenant, state, endpoint_id, before, min(left, PAGE))
+            tries = queries.attempts(conn, [row["id"] for row in page])
+        yield from (delivery_view(row, tries[row["id"]]) for row in page)
+        if not page:
+            return
+        before, left = page[-1]["id"], left - len(page)
+
+
+def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None) -> Iterator[View]:
+    """The dead letters that are wanted, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
+    with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
+    before, left = _NO_END, _NO_END if limit is None else limit
+    while left > 0:
+        with snapshot(engine) as conn:
+            page = dead_letter_list.dead_letters(conn, wanted, before, min(left, PAGE))
+        yield from map(dead_letter_view, page)
+        if not page:
+            return
+        before, left = page[-1]["id"], left - len(page)
+
+
+def count_dead_letters(engine: Engine, wanted: DeadLetterFilter) -> int:
+    """How many dead letters are wanted."""
+    with snapshot(engine) as conn:
+        return sum(group.count for group in dead_letter_list.count(conn, wanted))
+
+
+def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
+    """One dead letter with all that was kept of it, and what was decided about it. Raises `OpsError` when there is none."""
+    with snapshot(engine) as conn:
+        row = dead_letter_list.dead_letter(conn, id_)
+        if row is None:
+            raise OpsError(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
+        delivery = row["delivery_id"]
+        tries = [] if delivery is None else queries.attempts(conn, [delivery])[delivery]
+        act = _decision(conn, row)
+    body = row["body"] if row["blob"] is None else _fetched(open_blobs(settings), row["tenant"], row["blob"])
+    return whole_dead_letter_view(row, tries, act, None if body is None else bytes(body))
+
+
+def _fetched(blobs: Blobs, tenant: str, reference: str) -> bytes | None:
+    """The body, or None for one that is lost: `waxseal verify` says how."""
+    try:
+        return blobs.get(tenant, reference)
+    except BlobLost:
+        return None
+
+
+def _decision(conn: Connection, letter: Row) -> Row | None:
+    """The act by which it was replayed or discarded."""
+    act = _ACTS.get(letter["state"])
+    return None if act is None else audit.under_way(conn, letter["decided_by"], act, letter["decided_at"])

@@ -1,0 +1,79 @@
+"""What is owed and not delivered, read in pages; and planned tries, moved up."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from ops.admin.read_session import known_endpoint, known_tenant, snapshot
+from ops.admin.views import View, undelivered_view
+from pipeline.store.admin import queries
+from pipeline.store.deliveries import undelivered as deliveries_undelivered
+from pipeline.store.deliveries.undelivered import PlannedTries, Range
+
+PAGE: Final = 500
+_BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def endpoints_of(conn: Connection, tenant: str, endpoint: str | None) -> dict[str, int]:
+    """The ids of the tenant's endpoints by name, or of the one. Raises `OpsError` for names that do not exist."""
+    known_tenant(conn, tenant)
+    if endpoint is not None:
+        return {endpoint: known_endpoint(conn, tenant, endpoint)}
+    return queries.endpoints(conn, tenant)
+
+
+def undelivered(engine: Engine, tenant: str, endpoint: str | None, when: Range) -> Iterator[View]:
+    """Every pair of event and endpoint that is not delivered, endpoint by endpoint: what is still to come, then what ended.
+
+    Each page is as of its own moment: what is delivered meanwhile does not show, what dies meanwhile may show twice.
+    """
+    with snapshot(engine) as conn:
+        found = endpoints_of(conn, tenant, endpoint)
+    for _name, id_ in sorted(found.items()):
+        yield from _unsettled(engine, id_, when)
+        yield from _ended(engine, id_, when)
+
+
+def _ended(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
+    after = _BEGINNING, 0
+    while True:
+        with snapshot(engine) as conn:
+            page = deliveries_undelivered.ended(conn, endpoint_id, when, after, PAGE)
+        yield from map(undelivered_view, page)
+        if len(page) < PAGE:
+            return
+        after = page[-1]["created_at"], page[-1]["id"]
+
+
+def _unsettled(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
+    after = UUID(int=0), -1
+    while True:
+        with snapshot(engine) as conn:
+            page = deliveries_undelivered.unsettled(conn, endpoint_id, when, after, PAGE)
+        yield from map(undelivered_view, page)
+        if len(page) < PAGE:
+            return
+        after = page[-1]["chain_id"], page[-1]["seq"]
+
+
+class MoveUp:
+    """The tries that are planned for later than now, counted; called, it is the step of an act that makes them due."""
+
+    def __init__(self, conn: Connection, endpoints: Mapping[str, int], ids: Sequence[int] | None) -> None:
+        self._endpoints = list(endpoints.values())
+        self._ids = ids
+        self._now = datetime.now(UTC)
+        self.counted: Sequence[PlannedTries] = deliveries_undelivered.planned(conn, self._endpoints, ids, self._now)
+        self._after = min((each.first for each in self.counted), default=0) - 1
+        self._last = max((each.last for each in self.counted), default=-1)
+
+    def __call__(self, conn: Connection, size: int) -> int | None:
+        """Makes the next ones due; how many, or None when there are no more."""
+        moved = deliveries_undelivered.move_up(conn, self._endpoints, self._ids, self._now, (self._after, self._last), size)
+        if not moved:
+            return None
+        self._after = moved[-1]
+        return len(moved)

@@ -1,0 +1,120 @@
+"""Verifies and exports the ledger in a snapshot: what is appended meanwhile is not looked at."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Connection
+
+from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
+from ops.errors import OpsError
+from ops.runtime.blobs import Blobs, open_blobs
+from ops.settings import Settings
+from pipeline.dedupe import chain_key
+from pipeline.errors import BlobLost
+from pipeline.ledger.bundle import entry_line, header_line
+from pipeline.ledger.verify import Keys, verify
+from pipeline.store.ledger import scan
+from pipeline.store.ledger.scan import Scope
+from schemas.fault import Fault, Verified
+from schemas.ledger_rows import StoredEntry
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What to verify or export: everything, a tenant, or one subject of a tenant."""
+
+    tenant: str | None = None
+    subject: str | None = None
+
+
+@contextmanager
+def whole_ledger(settings: Settings, wanted: Subject) -> Iterator["Sight"]:
+    """The ledger as it is at this moment, for as long as the block takes. Raises `OpsError` for an unknown tenant."""
+    with open_engine(settings) as engine, snapshot(engine) as conn:
+        if wanted.tenant is not None:
+            known_tenant(conn, wanted.tenant)
+        yield Sight(conn, wanted, tenant_keys(conn, settings), open_blobs(settings))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A sight of the ledger at one moment. `keys` is None when there is nothing to decrypt the tenants' keys with."""
+
+    conn: Connection
+    wanted: Subject
+    keys: Keys | None
+    blobs: Blobs
+
+    @property
+    def scope(self) -> Scope:
+        """What is wanted, as the statements have it."""
+        tenant, subject = self.wanted.tenant, self.wanted.subject
+        key = (self.keys or {}).get(tenant or "")
+        return Scope(tenant, subject, chain_key(key, subject) if key is not None and subject is not None else None)
+
+    def size(self) -> int:
+        """The number of entries in the whole ledger, as the heads have it; 0 when only a part is wanted."""
+        return 0 if self.wanted.tenant else scan.size(self.conn)[1]
+
+    def verify(self, report: Callable[[Fault], None], progress: Progress) -> Verified:
+        """Checks all that is wanted; see `pipeline.ledger.verify`."""
+        return verify(self.conn, self.scope, self.keys, self.blobs.get, report, progress)
+
+    def export(self, out: IO[bytes], progress: Progress, lost: Callable[[str], None]) -> int:
+        """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` when there is none.
+
+        An entry whose body the blob store has lost is written without content, and `lost` is told.
+        """
+        assert self.wanted.tenant is not None
+        out.write(header_line(self.wanted.tenant, datetime.now(UTC)))
+        count = 0
+        for count, entry in enumerate(scan.entries(self.conn, self.scope), 1):
+            out.write(entry_line(self._whole(entry, lost)))
+            if count % 1000 == 0:
+                progress(count)
+        if not count and self.wanted.subject is not None:
+            raise OpsError(
+                f"nothing is recorded of {self.wanted.subject!r} for tenant {self.wanted.tenant}: no file was written"
+            )
+        return count
+
+    def _whole(self, entry: StoredEntry, lost: Callable[[str], None]) -> StoredEntry:
+        if entry.blob is None or entry.body is not None:
+            return entry
+        try:
+            return entry._replace(body=self.blobs.get(entry.tenant, entry.blob))
+        except BlobLost as error:
+            lost(f"{entry.subject!r} entry {entry.seq}: {error}")
+            return entry
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends, whole and on disk; when it raises, `path` is as before.
+
+    Only its owner can read it. What is no regular file (a pipe, /dev/stdout) is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as out:
+            yield out
+        return
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise

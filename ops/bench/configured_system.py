@@ -1,0 +1,48 @@
+"""A configured system on private servers, for a benchmark to put under load."""
+
+import os
+from pathlib import Path
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg import sql
+from sqlalchemy import Engine, create_engine, make_url
+
+from ops.config.apply import apply_file
+from ops.migrate import migrate
+from ops.servers.private import PrivateServers
+from ops.settings import Settings, environment
+from pipeline.delivery.addresses import LOOPBACK
+
+
+def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, str]:
+    """Migrates, applies `config` and gives the environment of a process that works there."""
+    migrate(servers.database_url)
+    key = Fernet.generate_key().decode()
+    path = folder / "bench.yaml"
+    path.write_text(config, encoding="utf-8")
+    apply_file(path, Settings(database_url=servers.database_url, keys=key))
+    return environment() | {
+        "WAXSEAL_DATABASE_URL": servers.database_url,
+        "WAXSEAL_AMQP_URL": servers.amqp_url,
+        "WAXSEAL_KEYS": key,
+        "WAXSEAL_LOG_LEVEL": "warning",
+        "WAXSEAL_ALLOW_NETWORKS": LOOPBACK,
+    }
+
+
+def fresh_database(database_url: str) -> str:
+    """The URL of a copy of a database that nobody is connected to: tables that no contestant has used before."""
+    name = f"bench_{os.urandom(4).hex()}"
+    url = make_url(database_url)
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(url.database or ""))
+    admin = url.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True, connect_timeout=10) as conn:
+        conn.execute(copy)
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+def plain_engine(database_url: str, pool_size: int) -> Engine:
+    """The pool that a peer would make: SQLAlchemy's defaults, without the liveness checks and custom plans of our own."""
+    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    return create_engine(url, pool_size=pool_size, connect_args={"connect_timeout": 5})

@@ -1,0 +1,148 @@
+"""Commands on mailboxes: how they fare, and what an operator does about it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli.mail.reauthorize import reauthorize
+from ops.cli.terminal.confirm import ActTerms, on_one
+from ops.cli.terminal.exit_codes import PlainGroup
+from ops.cli.terminal.options import DATA
+from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ops.admin.bulk import Named
+
+
+def _backfill(row: Any) -> str:
+    if row["backfill_finished"]:
+        return "done"
+    total = row["backfill_total"]
+    return f"{row['backfill_done']}" if total is None else f"{row['backfill_done']} of {total}"
+
+
+def _error(row: Any) -> str | None:
+    if row["unreadable"] and not row["reason"] and not row["error"]:
+        return f"{counted(row['unreadable'], 'folder', 'folders')} cannot be read, see `waxseal mailbox status`"
+    error: str | None = row["reason"] or row["error"]
+    return error
+
+
+_MAILBOX: tuple[Column, ...] = (
+    ("tenant", "tenant"),
+    ("name", "name"),
+    ("kind", "kind"),
+    ("state", lambda row: "failing" if row["state"] == "active" and row["failures"] else row["state"]),
+    ("backfill", _backfill),
+    ("last pulled", moment("pulled_at")),
+    ("next pull", moment("next_pull_at")),
+    ("failures", "failures"),
+    ("last error", _error),
+)
+
+
+@click.group(cls=PlainGroup)
+def mailbox() -> None:
+    """List mailboxes; pause, resume, resync and reauthorize them.
+
+    `waxseal audit` and `waxseal events` show what was done.
+
+    Example: waxseal mailbox list acme
+    """
+
+
+@mailbox.command("list")
+@click.argument("tenant", required=False)
+@JSON
+@DATA
+def list_mailboxes(tenant: str | None, as_json: bool, data: Path) -> None:
+    """List mailboxes: state, progress of the backfill, last error.
+
+    Example: waxseal mailbox list acme
+    """
+    from ops.admin.mailboxes import list_mailboxes as listed
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        shown = show_list(listed(engine, tenant), _MAILBOX, as_json)
+    if not shown:
+        click.echo("no mailboxes", err=True)
+
+
+@mailbox.command()
+@click.argument("tenant")
+@click.argument("name")
+@JSON
+@DATA
+def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
+    """Show one mailbox: state, errors, and progress by folder.
+
+    Example: waxseal mailbox status acme support
+    """
+    from ops.admin.bulk import Named
+    from ops.admin.mailboxes import show_mailbox
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
+
+    with open_engine(settings_for(data, "database_url")) as engine:
+        show_fields(show_mailbox(engine, Named(tenant, name)), as_json)
+
+
+@mailbox.command()
+@click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
+@on_one()
+def pause(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> None:
+    """Stop pulling a mailbox until it is resumed. Nothing is lost: mail that arrives meanwhile is read then.
+
+    Example: waxseal mailbox pause acme support --reason "they move to another server"
+    """
+    from ops.admin import mailboxes
+
+    moved = mailboxes.pause(engine, named, reason)
+    _say(terms, named, "is paused" if moved else "was not active", moved)
+
+
+@mailbox.command()
+@on_one()
+def resume(engine: "Engine", named: "Named", terms: ActTerms) -> None:
+    """Pull a mailbox again that is paused or whose credentials were refused.
+
+    Example: waxseal mailbox resume acme support
+    """
+    from ops.admin import mailboxes
+
+    moved = mailboxes.resume(engine, named)
+    _say(terms, named, "is active" if moved else "was active already", moved)
+
+
+@mailbox.command()
+@click.option("--folder", help="Only this one.  [default: all]")
+@on_one()
+def resync(engine: "Engine", named: "Named", terms: ActTerms, folder: str | None) -> None:
+    """Compare everything in a mailbox with everything that is held, and fetch what is missing.
+
+    What is held is not fetched again, and nothing is recorded twice.
+
+    Example: waxseal mailbox resync acme support --folder INBOX
+    """
+    from ops.admin import mailboxes
+
+    _say(terms, named, "is compared anew", mailboxes.resync(engine, named, folder))
+
+
+def _say(terms: ActTerms, named: "Named", what: str, moved: bool) -> None:
+    if terms.as_json:
+        show_json({"tenant": named.tenant, "mailbox": named.name, "changed": moved})
+    else:
+        click.echo(f"{named.tenant}/{named.name} {what}")
+
+
+mailbox.add_command(reauthorize)
+
+COMMANDS: tuple[click.Command, ...] = (mailbox,)

@@ -1,0 +1,1 @@
+"""What commands share: options, questions, tables, time ranges, exit codes. No command."""

@@ -1,0 +1,1 @@
+"""Reads the configuration file, compares it with what is configured, and applies it. No command line."""

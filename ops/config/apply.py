@@ -1,0 +1,209 @@
+"""Makes tenants, sources, endpoints and mailboxes what a configuration file says."""
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from ops.config.diff import Change, differences, unnamed, usurped
+from ops.config.read_file import ConfigRead, read_config
+from ops.errors import Misconfigured, OpsError
+from ops.runtime.db import make_engine, transaction
+from ops.runtime.schema_check import check
+from ops.runtime.vault import Vault
+from ops.settings import Settings, environment, require
+from pipeline.delivery.addresses import networks
+from pipeline.delivery.settle_endpoint import begin_anew
+from pipeline.store.config import catalog, configure
+from pipeline.store.config.endpoint_row import settings_of
+from pipeline.store.deliveries import inactive_endpoints, paused
+from pipeline.store.mail import items as mail_items
+from pipeline.store.mail import mailboxes
+from schemas.blob import LARGEST
+from schemas.config.transports import TRANSPORTS
+from schemas.endpoint import Endpoint
+from schemas.mailbox import DELIVER_BACKFILL, EVERY_FOLDER, Mailbox
+from schemas.source import Source
+
+_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What was changed, or would be. `generated` holds the secrets that were made, by endpoint: to be shown once."""
+
+    changes: Sequence[Change]
+    generated: dict[str, str] = field(default_factory=dict, repr=False)
+    dry_run: bool = False
+    gives_up: int = 0  # deliveries that removed endpoints are owed
+    doubts: Sequence[str] = ()  # what the file says that may be a mistake
+
+    @property
+    def changed(self) -> list[Change]:
+        """What is not as it was."""
+        return [change for change in self.changes if change.action in ("created", "changed", "removed")]
+
+
+class Unagreed(OpsError):
+    """Nothing was written: endpoints that are owed something would be removed, and nobody has agreed to that."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"to {what}, add --yes; --dry-run shows which")
+        self.what = what
+
+
+def apply_file(path: Path, settings: Settings, **options: Any) -> Difference:
+    """Reads the file and makes everything what it says, with the options of `apply_config`. Raises `BadConfig` as well."""
+    return apply_config(read_config(path, environment()), settings, **options)
+
+
+def apply_config(
+    read: ConfigRead,
+    settings: Settings,
+    dry_run: bool = False,
+    prune: bool = False,
+    enable: bool = False,
+    *,
+    give_up: bool = False,
+    who: str = "waxseal apply",
+) -> Difference:
+    """Makes everything what the file says, in one transaction, and nothing at all when anything is wrong with it.
+
+    Idempotent: what is so already is not written again, and a process that watches the catalog sees no change. What the file
+    does not name stays, unless `prune`. Raises `Unagreed` when an endpoint is to be removed that is owed something, unless that
+    is to `give_up`: then it is discarded, and the audit says that `who` did it.
+    """
+    require(settings, "database_url", "keys")
+    config = read.config
+    vault = Vault(settings.fernet_keys())
+    engine = make_engine(settings.database_url, pool_size=1)
+    try:
+        with transaction(engine) as conn:
+            check(conn)
+            configure.lock(conn)
+            now = catalog.load(conn, vault.decrypt)
+            pulled = mailboxes.load(conn, vault.decrypt)
+            if faults := list(usurped(config, now)):
+                raise Misconfigured("\n".join(faults))
+            changes = list(differences(config, now, pulled, enable=enable))
+            if prune:
+                changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
+            owed = _tell_owed(conn, changes)
+            generated: dict[str, str] = {}
+            if not dry_run:
+                if owed and not give_up:
+                    raise Unagreed(f"give up {_counted(owed)} that removed endpoints are owed")
+                changes, generated = _with_secrets(changes)
+                _write(conn, vault, changes, who)
+    finally:
+        engine.dispose()
+    doubts = read.doubts(networks(settings.allow_networks), by_proxy=bool(settings.proxy))
+    return Difference(changes, generated, dry_run, owed, doubts)
+
+
+def _tell_owed(conn: Connection, changes: list[Change]) -> int:
+    """Says at each endpoint that is to be removed what is given up with it; returns how many deliveries that are."""
+    removed = {
+        each.before.id: at for at, each in enumerate(changes) if each.action == "removed" and isinstance(each.before, Endpoint)
+    }
+    owed = inactive_endpoints.count_undelivered(conn, removed) if removed else {}
+    for id_, count in owed.items():
+        at = removed[id_]
+        changes[at] = replace(changes[at], details=(*changes[at].details, f"gives up {_counted(count)}"))
+    return sum(owed.values())
+
+
+def _counted(count: int) -> str:
+    return f"{count} {'delivery' if count == 1 else 'deliveries'}"
+
+
+def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
+    """Gives every endpoint whose deliveries are signed, and that has no secret, one of its own."""
+    generated = {}
+    for index, change in enumerate(changes):
+        if isinstance(change.after, Endpoint) and not change.after.secrets and TRANSPORTS[change.after.transport].signed:
+            secret = "whsec_" + base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+            generated[change.title] = secret
+            changes[index] = replace(change, after=replace(change.after, secrets=(secret,)))
+    return changes, generated
+
+
+def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: str) -> None:
+    for change in changes:
+        if change.action in ("created", "changed"):
+            _put(conn, vault, change, who)
+        elif change.action == "removed":
+            _remove(conn, change, who)
+
+
+def _put(conn: Connection, vault: Vault, change: Change, who: str) -> None:
+    if isinstance(change.after, Source):
+        configure.put_source(conn, change.after, _encrypted(vault, change.after.secrets), change.settings)
+    elif isinstance(change.after, Endpoint):
+        secrets = _encrypted(vault, change.after.secrets)
+        settings = settings_of(change.after, change.settings, vault.encrypt)
+        if isinstance(change.before, Endpoint) and change.before.state == "removed":
+            _bury_former(conn, change.before, who)
+        endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
+        if change.activate and change.before is not None:
+            now = datetime.now(UTC)
+            begin_anew(conn, endpoint_id, now, "by its configuration")
+            paused.release(conn, endpoint_id, now)
+    elif isinstance(change.after, Mailbox):
+        _put_mailbox(conn, vault, change, change.after)
+    else:
+        configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+
+
+def _bury_former(conn: Connection, endpoint: Endpoint, who: str) -> None:
+    """What is left of what an endpoint was owed when it was removed does not go to whatever takes its name."""
+    now = datetime.now(UTC)
+    if count := inactive_endpoints.give_up(conn, endpoint.id, now, leased=True):
+        inactive_endpoints.note_removal(conn, who, endpoint.tenant, endpoint.name, count, now)
+
+
+def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
+    """A mailbox is a source whose events come from a pull. What muting needs is in the source, where fan-out finds it."""
+    now = datetime.now(UTC)
+    settings: dict[str, Any] = {"max_body": LARGEST}
+    if not mailbox.deliver_backfill:
+        settings["options"] = {DELIVER_BACKFILL: "false"}
+    configure.put_source(conn, Source(mailbox.tenant, mailbox.name, mailbox.kind), (), settings)
+    id_ = mailboxes.put(conn, mailbox, vault.encrypt, now, anew=change.activate)
+    before = change.before
+    if isinstance(before, Mailbox):
+        if change.elsewhere:
+            same_login = (before.kind, before.username) == (mailbox.kind, mailbox.username)
+            mailboxes.begin_elsewhere(conn, id_, same_login=same_login)
+        elif _older(before.sync_from, mailbox.sync_from):
+            mail_items.drop_positions(conn, id_)  # what was passed by is compared again, and nothing fetched twice
+        if EVERY_FOLDER not in mailbox.folders:
+            mailboxes.only_folders(conn, id_, mailbox.folders)
+    if change.activate and mailboxes.move_from(conn, id_, "needs_reauthorization", "active", now):
+        mailboxes.note(conn, id_, "mailbox_active", "by its configuration: it has other credentials", now)
+
+
+def _older(before: datetime | None, after: datetime | None) -> bool:
+    """Whether mails are wanted that were not before."""
+    return before is not None and (after is None or after < before)
+
+
+def _remove(conn: Connection, change: Change, who: str) -> None:
+    if isinstance(change.before, Endpoint):
+        now = datetime.now(UTC)
+        configure.remove_endpoint(conn, change.before.id)
+        given_up = inactive_endpoints.give_up(conn, change.before.id, now)
+        inactive_endpoints.note_removal(conn, who, change.tenant, change.name, given_up, now)
+    elif change.item in ("source", "mailbox"):
+        configure.delete_source(conn, change.tenant, change.name)
+    else:
+        configure.delete_tenant(conn, change.name)
+
+
+def _encrypted(vault: Vault, secrets: Sequence[str]) -> list[bytes]:
+    return [vault.encrypt(secret.encode()) for secret in secrets]

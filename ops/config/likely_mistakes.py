@@ -1,0 +1,60 @@
+"""What a configuration file says that may well be a mistake: it is applied, and told with its line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from ops.config.yaml import Location
+from pipeline.delivery.addresses import Network, refused_host
+from pipeline.delivery.filters import names_in
+from pipeline.sources import KINDS
+from schemas.config.endpoint import EndpointSpec
+from schemas.config.file import ConfigFile
+from schemas.event import REQUIRED
+from schemas.mailbox import BACKFILL
+
+#: Attributes that events may have beside those that all have: CloudEvents', and those that our receivers set.
+_KNOWN: Final = (
+    *(*REQUIRED, "dataschema", "origin", "traceparent", "tracestate", "contentencoding", BACKFILL),
+    *(name for kind in KINDS.values() for name in kind.extensions),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Where in the file something stands, and what is doubtful about it."""
+
+    at: Location
+    what: str
+
+
+def doubts(config: ConfigFile, allowed: Sequence[Network], *, by_proxy: bool = False) -> Iterator[Doubt]:
+    """Filters on attributes that nothing sets, and addresses that nothing may be sent to. `by_proxy`: a proxy judges those."""
+    for index, endpoint in enumerate(config.endpoints):
+        yield from _of_filter(index, endpoint, _set_by(config, endpoint.tenant))
+        transport = endpoint.reached_by
+        for at, host in () if transport.proxied and by_proxy else transport.dials(endpoint.place):
+            yield from _of_host(("endpoints", index, transport.key, *at), host, allowed)
+    for index, mailbox in enumerate(config.mailboxes):
+        yield from _of_host(("mailboxes", index, "host"), mailbox.host or "", allowed)
+
+
+def _set_by(config: ConfigFile, tenant: str) -> list[str]:
+    extensions = (name for source in config.sources if source.tenant == tenant for name in source.extensions)
+    return [*_KNOWN, *extensions]
+
+
+def _of_filter(index: int, endpoint: EndpointSpec, known: Sequence[str]) -> Iterator[Doubt]:
+    for at, name in names_in(endpoint.filter, ("endpoints", index, "filter")):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            what = f"no source of {endpoint.tenant} sets the attribute {name!r:.80}: only events that bring it match{meant}"
+            yield Doubt(at, what)
+
+
+def _of_host(at: Location, host: str, allowed: Sequence[Network]) -> Iterator[Doubt]:
+    why = refused_host(host, allowed)
+    if why is not None:
+        yield Doubt(at, f"nothing is sent to {host} ({why}) unless WAXSEAL_ALLOW_NETWORKS has its network")

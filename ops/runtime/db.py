@@ -1,0 +1,191 @@
+"""Connections to Postgres, and the only COMMIT."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from ops.runtime import db_deadline
+
+__all__ = [
+    "CHECK_VIOLATION",
+    "UNIQUE_VIOLATION",
+    "Connection",
+    "Engine",
+    "alone",
+    "constraint",
+    "lacks_partition",
+    "make_engine",
+    "passes",
+    "persist",
+    "sqlstate",
+    "transaction",
+]
+
+_Result = TypeVar("_Result")
+
+IDLE: Final = 1.0  # seconds after which a connection is asked whether it is still there
+
+PLANS_KEPT: Final = 1.0  # seconds
+
+#: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
+SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
+
+
+def make_engine(
+    database_url: str,
+    *,
+    pool_size: int = 5,
+    statement_timeout: float = 60.0,
+    connections: type[db_deadline.Connection] = db_deadline.Connection,
+    keep_plans: bool = False,
+) -> Engine:
+    """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
+
+    A connection that died while it was idle for long is noticed when it is taken, and replaced. On a server that stands still a
+    statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
+    `keep_plans` is for a few short statements that are run all the time and take longer to plan than to run: their plans are
+    kept for a second.
+    """
+    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
+    if keep_plans:
+        options = options.replace("force_custom_plan", "force_generic_plan")
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        hide_parameters=True,  # an error's text goes to logs; what people sent does not
+        connect_args={
+            "connect_timeout": 5,
+            "options": options,
+            "application_name": "waxseal",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        },
+    )
+    event.listen(engine, "checkin", _note_idle)
+    event.listen(engine, "checkout", partial(_ping_idle, engine))
+    if keep_plans:
+        event.listen(engine, "checkout", _plan_anew)
+    event.listen(
+        engine,
+        "do_connect",
+        lambda _dialect, _record, args, options: db_deadline.connect(connections, args, options, statement_timeout),
+    )
+    return engine
+
+
+def _note_idle(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
+    """Asking each time would double the round trips of a short transaction; who works all the time finds out by working."""
+    if time.monotonic() - record.info.get("idle_since", float("inf")) < IDLE:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise DisconnectionError(str(error)) from error
+
+
+def _plan_anew(connection: Any, record: Any, _proxy: Any) -> None:
+    """A plan that is older than a second may be for tables that were much smaller then."""
+    now = time.monotonic()
+    if now - record.info.get("planned_at", float("-inf")) < PLANS_KEPT:
+        return
+    try:
+        connection.autocommit = True
+        connection.execute("DISCARD PLANS")
+        connection.autocommit = False
+    except psycopg.Error as error:
+        raise DisconnectionError(str(error)) from error
+    record.info["planned_at"] = now
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that is committed when the block ends, and rolled back when it raises."""
+    with engine.begin() as conn:
+        yield conn
+
+
+@contextmanager
+def alone(engine: Engine) -> Iterator[Connection]:
+    """A connection for a single statement, which is a transaction by itself: a third of the round trips."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        yield conn
+
+
+#: SQLSTATE classes that pass: connection, transaction rollback, resources, operator intervention, lock not available.
+_PASSING = ("08", "40", "53", "55", "57")
+UNIQUE_VIOLATION = "23505"
+CHECK_VIOLATION = "23514"
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE behind `error`, empty when Postgres had no part in it."""
+    return getattr(_cause(error), "sqlstate", None) or ""
+
+
+def constraint(error: BaseException) -> str | None:
+    """The constraint that `error` says was violated, if it says so."""
+    cause = _cause(error)
+    return cause.diag.constraint_name if isinstance(cause, psycopg.Error) else None
+
+
+def lacks_partition(error: BaseException) -> bool:
+    """Whether a row found no partition of its table to go to; a CHECK that refuses a row names itself, unlike this."""
+    cause = _cause(error)
+    return sqlstate(cause) == CHECK_VIOLATION and isinstance(cause, psycopg.Error) and constraint(cause) is None
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same transaction may well succeed when it is tried again: the fault is not in what was sent."""
+    cause = _cause(error)
+    if sqlstate(cause):
+        return sqlstate(cause).startswith(_PASSING)
+    return isinstance(cause, PoolTimeout | psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def persist(
+    engine: Engine,
+    seconds: float,
+    work: Callable[[Connection], _Result],
+    *,
+    lost: Callable[[BaseException | None, int], None] = lambda _error, _tries: None,
+    longest: float = 2.0,
+    within: Callable[[Engine], AbstractContextManager[Connection]] = transaction,
+) -> _Result:
+    """What `work` gives, in a transaction that is committed: tried again for `seconds` while what goes wrong `passes`.
+
+    `lost` is told of each failure before the next try, and how many there have been; `longest` is the longest wait between
+    two, in seconds. With `alone`, `work` is a single statement. Raises the last failure.
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception(passes),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential_jitter(multiplier=0.05, max=longest, jitter=longest / 10),
+        before_sleep=lambda state: lost(state.outcome.exception() if state.outcome else None, state.attempt_number),
+        reraise=True,
+    ):
+        with attempt, within(engine) as conn:
+            result = work(conn)
+    return result
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised: COPY speaks to it directly, everything else through SQLAlchemy."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

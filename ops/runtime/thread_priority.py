@@ -1,0 +1,57 @@
+"""Two threads and one interpreter lock: who computes for the database goes first, the other works while that waits."""
+
+import threading
+import time
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
+
+from ops.runtime import db_deadline
+
+_PATIENCE: Final = 0.01  # seconds after which who gives way goes on all the same
+_LONGEST: Final = 1.0  # seconds after which the first thread does not compute: it waits, but for something else than Postgres
+
+_Result = TypeVar("_Result")
+
+
+class GiveWay:
+    """For one thread that uses `connections`, and one that calls `let_pass` before each small piece of its work.
+
+    Without it the two share the lock evenly while both have work, so that the database waits for rows to be made while messages
+    are read that nobody needs yet.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Event()
+        self._free.set()
+        self._since = 0.0  # monotonic seconds: when the first thread last came back from Postgres
+
+    @property
+    def connections(self) -> type[db_deadline.Connection]:
+        """What the first thread speaks to Postgres through."""
+        free, came_back = self._free, self._come_back
+
+        class Connection(db_deadline.Connection):
+            def wait(self, gen: Generator[Any, Any, _Result], *args: Any, **options: Any) -> _Result:
+                free.set()
+                try:
+                    return super().wait(gen, *args, **options)
+                finally:
+                    came_back()
+
+        return Connection
+
+    def let_pass(self) -> None:
+        """Return when the first thread waits for Postgres or has nothing to do, after 10 ms at the latest.
+
+        At once when it has not asked Postgres for a second: then it waits for a blob store, or for Postgres to come back.
+        """
+        if not self._free.is_set() and time.monotonic() - self._since < _LONGEST:
+            self._free.wait(_PATIENCE)
+
+    def done(self) -> None:
+        """Say that the first thread has nothing to do."""
+        self._free.set()
+
+    def _come_back(self) -> None:
+        self._since = time.monotonic()
+        self._free.clear()

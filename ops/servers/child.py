@@ -1,0 +1,131 @@
+"""A process that is started, watched, restarted and stopped: a server or a worker, all the same."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+from typing import IO, Final
+
+from ops.errors import NotReady
+from ops.servers.accounts import Account, make_folder
+from ops.servers.process_tree import SeenProcess, end, see, spawn, wait_until
+
+_TOLD: Final = re.compile(r"^(?:Error: |.* FATAL: +)(.+)$", re.MULTILINE)
+_LARGEST_LOG: Final = 50 * 2**20
+
+
+@dataclass
+class Child:
+    """What to run and how to stop it; `process` is the one that runs, if any.
+
+    `clear` removes what an earlier process may have left behind; `ready` asks the process itself; the kernel sends it
+    `at_our_death` should we be killed.
+    """
+
+    name: str
+    role: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    folder: Path
+    ready: Callable[[], bool]
+    clear: Callable[[], object] = lambda: None
+    account: Account | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    at_our_death: signal.Signals = signal.SIGTERM
+    process: Popen[bytes] | None = field(default=None, repr=False)
+    seen: SeenProcess | None = None
+    began: float = 0.0
+    _log_from: int = 0
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process that runs. Raises `NotReady` when none does."""
+        if self.process is None:
+            raise NotReady(f"{self.name} is not running")
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there; it is reaped when it has died."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; it is not ready yet. Its output is added to the log."""
+        self.clear()
+        with open_log(self.log) as output:
+            self._log_from = output.tell()
+            self.process = spawn(
+                list(self.command),
+                dict(self.environment),
+                folder=str(self.folder),
+                output=output,
+                account=self.account,
+                at_our_death=self.at_our_death,
+            )
+        self.seen, self.began = see(self.process.pid), time.monotonic()
+
+    def failure(self) -> str:
+        """Say in one line how the process ended, why if it said so, and where its log is."""
+        code = None if self.process is None else self.process.poll()
+        how = "does not answer" if code is None else f"was killed by {_name(-code)}" if code < 0 else f"exited with {code}"
+        why = last_error(self.log, self._log_from)
+        return f"{self.name} {how}{': ' if why else ''}{why} (log: {self.log})"
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to add to; only the owner can read it. One that has grown large is put aside first."""
+    make_folder(path.parent)
+    if path.exists() and path.stat().st_size > _LARGEST_LOG:
+        path.replace(path.with_suffix(".log.1"))
+    log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def last_error(path: Path, since: int = 0) -> str:
+    """Give the last error that a `waxseal` process, or PostgreSQL, told in its log, if any."""
+    with path.open("rb") as log:
+        log.seek(max(since, path.stat().st_size - 20_000))
+        told = _TOLD.findall(log.read().decode(errors="replace"))
+    return str(told[-1]) if told else ""
+
+
+def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[[], None] = lambda: None) -> None:
+    """Wait until all are ready. Raises `NotReady` as soon as one has died, or when the time is up.
+
+    `interrupted` is called on every round, and may raise to give up.
+    """
+    waiting = list(children)
+
+    def all_ready() -> bool:
+        interrupted()
+        for child in list(waiting):
+            if not child.running:
+                raise NotReady(child.failure())
+            if child.ready():
+                waiting.remove(child)
+        return not waiting
+
+    if not wait_until(all_ready, seconds):
+        raise NotReady(f"not ready after {seconds:.0f} s: " + "; ".join(child.failure() for child in waiting))
+
+
+def stop(children: Sequence[Child], seconds: float) -> None:
+    """Stop these processes together; those that take longer are killed, with all they started. None is left."""
+    end({child.seen: child.stop_signal for child in children if child.seen is not None}, seconds)
+    for child in children:
+        if child.process is not None:
+            child.process.wait(timeout=10)
+        child.process = child.seen = None
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,33 @@
+"""Servers that a killed run left behind, found by the folder they work in."""
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from ops.servers.process_tree import SeenProcess, end
+
+_PROGRAMS: Final = {"postgres", "beam.smp", "epmd", "initdb"}
+_STOP_SECONDS: Final = 20.0
+
+
+def end_leftovers(*folders: Path) -> int:
+    """End every server that works in one of the folders; how many there were.
+
+    A pid file would name a pid that may by now be somebody else's; who works in the data's folder is beyond doubt.
+    """
+    found = _working_in({str(folder.resolve()) for folder in folders})
+    end(found, _STOP_SECONDS)
+    return len(found)
+
+
+def _working_in(folders: set[str]) -> dict[SeenProcess, signal.Signals]:
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() in _PROGRAMS and process.cwd() in folders:
+                request = signal.SIGINT if process.name() == "postgres" else signal.SIGTERM
+                found[SeenProcess(process.pid, process.create_time())] = request
+    return found

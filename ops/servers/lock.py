@@ -1,0 +1,61 @@
+"""One owner per data folder: a lock that the kernel frees however its holder ends."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.errors import AlreadyRunning
+from ops.servers.accounts import make_folder
+
+FILE = "lock"
+
+
+@contextmanager
+def sole_owner(data: Path) -> Iterator[None]:
+    """Own the data folder while the block runs. Raises `AlreadyRunning`, with the owner's pid, when another does."""
+    make_folder(data)
+    descriptor = os.open(data / FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _taken(descriptor):
+            raise AlreadyRunning(
+                f"waxseal is already running on {data} (pid {_named_in(descriptor)}): "
+                f"stop it with `waxseal down --data {data}`, or use another --data"
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def owner(data: Path) -> int | None:
+    """Give the pid of the process that owns the data folder; None when nobody does."""
+    try:
+        descriptor = os.open(data / FILE, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _taken(descriptor) else _named_in(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named_in(descriptor: int) -> int | None:
+    for _ in range(20):  # the owner writes its pid an instant after it took the lock
+        text = os.pread(descriptor, 20, 0).decode().strip()
+        if text:
+            return int(text)
+        time.sleep(0.05)
+    return None

@@ -1,0 +1,135 @@
+"""A private PostgreSQL: durable, on the loopback address only, with a password."""
+
+import signal
+import subprocess
+from pathlib import Path
+from shutil import rmtree
+from typing import Final
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from ops.errors import NotReady
+from ops.servers.accounts import Account, own_file, own_folder, switch_to
+from ops.servers.binaries import find_postgres
+from ops.servers.child import Child
+from ops.servers.leftovers import end_leftovers
+from ops.servers.ports import LOOPBACK, listens
+from ops.settings import environment
+
+USER: Final = "waxseal"
+DATABASE: Final = "waxseal"
+
+#: Written anew at each start; ALTER SYSTEM goes to postgresql.auto.conf and wins. fsync and synchronous_commit stay on:
+#: a commit here is what "accepted means kept" rests on.
+CONFIGURATION: Final = """\
+listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = ''
+max_connections = 100
+password_encryption = 'scram-sha-256'
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+wal_compression = on
+shared_buffers = 256MB
+work_mem = 8MB
+maintenance_work_mem = 128MB
+effective_cache_size = 1GB
+max_wal_size = 2GB
+min_wal_size = 256MB
+checkpoint_timeout = 10min
+checkpoint_completion_target = 0.9
+random_page_cost = 1.1
+max_worker_processes = 4
+max_parallel_workers_per_gather = 1
+autovacuum_naptime = 15s
+log_error_verbosity = terse
+log_checkpoints = off
+log_line_prefix = '%m [%p] '
+timezone = 'UTC'
+log_timezone = 'UTC'
+"""
+
+
+def postgres_url(port: int, user: str, password: str, database: str = DATABASE) -> str:
+    """Give the URL of a user on the private server."""
+    return f"postgresql://{quote(user)}:{quote(password)}@{LOOPBACK}:{port}/{database}"
+
+
+def postgres_child(home: Path, port: int, password: str, account: Account | None, log: Path) -> Child:
+    """Prepare a server whose data is in `home`, made there if need be, and describe the process that will serve it.
+
+    Raises `ServersMissing` when PostgreSQL, or the version that made the data, is not installed.
+    """
+    own_folder(home, account)
+    data = home / "data"
+    version = (data / "PG_VERSION").read_text().strip() if (data / "PG_VERSION").exists() else None
+    programs = find_postgres(version)
+    if version is None:
+        _initdb(programs, home, password, account)
+    own_file(data / "postgresql.conf", CONFIGURATION.format(port=port), account)
+    return Child(
+        name="postgres",
+        role="postgres",
+        command=[str(programs / "postgres"), "-D", str(data)],
+        environment=_environment(home),
+        log=log,
+        folder=data,
+        ready=lambda: listens(port) and _answers(postgres_url(port, USER, password, "postgres")),
+        clear=lambda: _clear(data),
+        account=account,
+        stop_signal=signal.SIGINT,  # fast: rolls back what is open, then a checkpoint
+        at_our_death=signal.SIGINT,
+    )
+
+
+def create_database(port: int, password: str) -> None:
+    """Create the database unless it is there."""
+    with psycopg.connect(postgres_url(port, USER, password, "postgres"), autocommit=True, connect_timeout=10) as conn:
+        if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _initdb(programs: Path, home: Path, password: str, account: Account | None) -> None:
+    """Make the data folder. It gets its name last, so that one that was cut short is made again."""
+    fresh, secret = home / "data.new", home / "password"
+    rmtree(fresh, ignore_errors=True)
+    own_file(secret, password, account)
+    command = [str(programs / "initdb"), "-D", str(fresh), "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
+    command += ["--locale=C.UTF-8", "--encoding=UTF8", "--data-checksums"]
+    made = subprocess.run(
+        command,
+        env=_environment(home),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **switch_to(account),
+    )
+    secret.unlink()
+    if made.returncode != 0:
+        raise NotReady(f"initdb failed: {' '.join(made.stderr.split())}")
+    fresh.rename(home / "data")
+
+
+def _clear(data: Path) -> None:
+    """End what a killed server left working on the data, then its lock: the pid in it may be anybody's by now."""
+    end_leftovers(data)
+    (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise NotReady("the data folder was made with another password: remove it, or restore servers.json") from None
+        return False
+    return True
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {"PATH": environment().get("PATH", "/usr/bin:/bin"), "HOME": str(home), "LANG": "C.UTF-8", "TZ": "UTC"}

@@ -1,0 +1,129 @@
+"""Processes: started so that they end with us, known by pid and start time, and stopped with all they started."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from subprocess import DEVNULL, STDOUT, Popen
+from typing import IO, Final
+
+import psutil
+
+from ops.servers.accounts import Account, switch_to
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True)
+class SeenProcess:
+    """A process as it was seen: the start time tells it from a later one with the same pid."""
+
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def see(pid: int) -> SeenProcess | None:
+    """Look at a process; None when there is none."""
+    try:
+        return SeenProcess(pid, psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def spawn(
+    command: list[str],
+    environment: dict[str, str],
+    *,
+    folder: str,
+    output: IO[bytes] | int = DEVNULL,
+    account: Account | None = None,
+    at_our_death: signal.Signals | None = signal.SIGTERM,
+) -> Popen[bytes]:
+    """Start a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
+
+    On Linux it is sent `at_our_death` when the thread that called this ends, however it ends: call it from one that stays.
+    """
+    return Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=STDOUT,
+        start_new_session=True,
+        preexec_fn=_dying_with_us(at_our_death),  # noqa: PLW1509 - it takes no lock that a thread could hold
+        **switch_to(account),
+    )
+
+
+def _dying_with_us(death_signal: signal.Signals | None) -> Callable[[], None] | None:
+    if death_signal is None or sys.platform != "linux":
+        return None
+    # PyDLL does not give up the interpreter's lock, which a child of a fork had better keep.
+    libc, us = ctypes.PyDLL(None), os.getpid()
+
+    def before_exec() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != us:  # we died before the kernel knew
+            os._exit(1)
+
+    return before_exec
+
+
+def wait_until(happened: Callable[[], bool], seconds: float) -> bool:
+    """Wait for something to happen, for so many seconds at most; say whether it did."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def end(requests: Mapping[SeenProcess, signal.Signals], seconds: float) -> None:
+    """Ask each process to stop in its way, wait, then kill them and what is left of their sessions. None is left."""
+    members = [member for seen in requests for member in _with_children(seen)]
+    for seen, request in requests.items():
+        _send(seen, request)
+    wait_until(lambda: not any(seen.alive() for seen in requests), seconds)
+    left = [*members, *(member for seen in requests for member in _session(seen))]
+    for seen in left:
+        _send(seen, signal.SIGKILL)
+    wait_until(lambda: not any(seen.alive() for seen in left), 10)
+
+
+def _send(seen: SeenProcess, number: signal.Signals) -> None:
+    if seen.alive():
+        with suppress(ProcessLookupError):
+            os.kill(seen.pid, number)
+
+
+def _with_children(seen: SeenProcess) -> list[SeenProcess]:
+    if not seen.alive():
+        return []
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(seen.pid).children(recursive=True)
+        return [seen, *(found for child in children if (found := see(child.pid)))]
+    return [seen]
+
+
+def _session(seen: SeenProcess) -> list[SeenProcess]:
+    """Find what a dead leader left in its session; nothing else can carry that number while one member lives."""
+    members = []
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.getsid(pid) == seen.pid and (member := see(pid)) and member.started >= seen.started - 2:
+                members.append(member)
+    return members

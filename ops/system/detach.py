@@ -1,0 +1,42 @@
+"""`waxseal up --detach`: a supervisor in a session of its own, that outlives the terminal."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ops.errors import NotReady
+from ops.servers.child import last_error, open_log
+from ops.servers.lock import sole_owner
+from ops.servers.process_tree import spawn, wait_until
+from ops.servers.state_file import check_path
+from ops.settings import environment
+from ops.system.stack_file import read_stack
+
+_READY_SECONDS: Final = 300.0
+
+
+def up_detached(data: Path, arguments: Sequence[str]) -> str:
+    """Start `waxseal up` with these arguments in the background, wait until all is ready, and say where it is.
+
+    Raises `AlreadyRunning`, or `NotReady` with the reason that the supervisor gave; then nothing is left running.
+    """
+    check_path(data)
+    with sole_owner(data):
+        log = data / "log" / "supervisor.log"
+    with open_log(log) as output:
+        begins = output.tell()
+        command = [sys.executable, "-m", "ops.cli", "up", "--data", str(data), *arguments]
+        process = spawn(command, environment(), folder=str(Path.cwd()), output=output, at_our_death=None)
+    if not wait_until(lambda: process.poll() is not None or _is_ready(data, process.pid), _READY_SECONDS):
+        process.terminate()
+        raise NotReady(f"not ready after {_READY_SECONDS:.0f} s; it was told to stop: see {log}")
+    if process.poll() is not None:
+        raise NotReady(last_error(log, begins) or f"the supervisor ended (log: {log})")
+    known = read_stack(data) or {}
+    return f"ready: {known['ingress_url']}  (all addresses: {data / 'stack.json'}; stop: waxseal down --data {data})"
+
+
+def _is_ready(data: Path, pid: int) -> bool:
+    known = read_stack(data)
+    return bool(known and known["ready"] and known["pids"].get("supervisor") == [pid])

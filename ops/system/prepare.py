@@ -1,0 +1,72 @@
+"""What a system needs before its workers start: the schema, their login, a key for secrets, and the configuration."""
+
+from pathlib import Path
+
+import psycopg
+import structlog
+from cryptography.fernet import Fernet
+from psycopg import sql
+
+from ops.migrate import migrate
+from ops.servers.accounts import own_file
+from ops.servers.private import PrivateServers
+from ops.settings import Settings
+from pipeline.delivery.addresses import LOOPBACK
+
+WORKER = "waxseal_worker"
+_WRITER = "waxseal_writer"  # made by the migrations: may do what workers do, and no more
+
+_log = structlog.get_logger()
+
+
+def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
+    """Bring the database up to date and make what is missing; the settings that the workers are to be given.
+
+    Running it again changes nothing.
+    """
+    migrate(servers.database_url, lambda line: _log.warning("migration_waits", what=line))
+    password = servers.memory.passwords["worker"]
+    _make_login(servers.database_url, password)
+    told = {
+        "database_url": servers.url_for(WORKER, password),
+        "amqp_url": servers.amqp_url,
+        "blobs": _blobs(servers.data, settings),
+        "allow_networks": allowed(settings),
+    }
+    if not settings.keys:
+        told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
+    return told
+
+
+def make_keys(data: Path) -> Path:
+    """Make a key for secrets at rest unless the folder has one; it is worth a copy somewhere safe."""
+    keys = data / "keys"
+    if not keys.exists():
+        own_file(keys, Fernet.generate_key().decode() + "\n", None)
+    return keys
+
+
+def allowed(settings: Settings) -> str:
+    """The networks that may be delivered to: who tries this out delivers to servers of their own on this machine."""
+    return settings.allow_networks if "allow_networks" in settings.model_fields_set else LOOPBACK
+
+
+def _blobs(data: Path, settings: Settings) -> str:
+    """The same place wherever a command is run from; a folder is made, so that a missing one means something."""
+    place = settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
+    if place.startswith("s3://"):
+        return place
+    folder = Path(place).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _make_login(database_url: str, password: str) -> None:
+    names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER)}
+    with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
+        # Encrypted by us, because a statement that fails is written to the server's log.
+        secret = conn.pgconn.encrypt_password(password.encode(), WORKER.encode(), b"scram-sha-256").decode()
+        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [WORKER]).fetchone():
+            conn.execute(sql.SQL("CREATE ROLE {worker}").format(**names))
+        conn.execute(sql.SQL("ALTER ROLE {worker} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
+        conn.execute(sql.SQL("GRANT {writer} TO {worker}").format(**names))

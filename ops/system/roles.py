@@ -1,0 +1,77 @@
+"""The processes that do the work, one post each: what runs there, on which port, and whether it is ready."""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ops.servers.child import Child
+from ops.settings import PREFIX, Settings, environment
+
+INGRESS: Final = "ingress"
+_ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 - asked about, not listened on
+
+
+@dataclass(frozen=True)
+class Post:
+    """One process of a role; several of one role are told apart by their names."""
+
+    name: str
+    role: str
+    command: tuple[str, ...]
+
+
+def full_crew(workers: int = 1) -> list[Post]:
+    """List the posts of the whole system, with so many ingest and deliver processes."""
+    return [
+        _post(INGRESS),
+        *(_post("ingest", number) for number in range(1, workers + 1)),
+        _post("relay"),
+        *(_post("deliver", number) for number in range(1, workers + 1)),
+        _post("mail-pull"),
+        _post("mail-idle"),
+    ]
+
+
+def _post(role: str, number: int = 1) -> Post:
+    name = role if number == 1 else f"{role}-{number}"
+    return Post(name, role, (sys.executable, "-m", "ops.cli", role))
+
+
+def base_url(post: Post, port: int, settings: Settings) -> str:
+    """Give the address that serves the process's probes and metrics; the ingress has them on its own port."""
+    host = settings.ingress_host if post.role == INGRESS else settings.metrics_host
+    return f"http://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{port}"
+
+
+def muster(
+    posts: Sequence[Post], ports: Mapping[str, int], settings: Settings, urls: Mapping[str, str], data: Path
+) -> list[Child]:
+    """Describe the process of each post; they inherit our environment, and are told the URLs and their ports."""
+    return [_child(post, ports[post.name], settings, urls, data) for post in posts]
+
+
+def _child(post: Post, port: int, settings: Settings, urls: Mapping[str, str], data: Path) -> Child:
+    variable = "INGRESS_PORT" if post.role == INGRESS else "METRICS_PORT"
+    told = {PREFIX + name.upper(): value for name, value in urls.items()}
+    ready_url = base_url(post, port, settings) + "/readyz"
+    return Child(
+        name=post.name,
+        role=post.role,
+        command=post.command,
+        environment={**environment(), **told, PREFIX + variable: str(port), "PYTHONUNBUFFERED": "1"},
+        log=data / "log" / f"{post.name}.log",
+        folder=Path.cwd(),
+        ready=lambda: _says_yes(ready_url),
+    )
+
+
+def _says_yes(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - our own http URL
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.HTTPError):
+        return False

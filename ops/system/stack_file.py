@@ -1,0 +1,97 @@
+"""DIR/stack.json: where a running system is found. Kept after a stop, with no pids, so that its addresses stay known."""
+
+import json
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ops.errors import OpsError
+from ops.servers.accounts import own_file
+from ops.servers.child import Child
+from ops.servers.process_tree import SeenProcess, end, see
+from ops.settings import Settings, load_settings, require
+
+FILE: Final = "stack.json"
+_ROLES: Final = (
+    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"),
+    *("postgres", "rabbitmq", "epmd", "supervisor"),
+)
+_STOP_SECONDS: Final = 10.0  # they were asked once already, by the kernel, when their supervisor died
+
+
+@dataclass
+class Stack:
+    """What stack.json says. `started` gives each pid's start time, so that a pid used again is never mistaken."""
+
+    ingress_url: str
+    amqp_url: str
+    database_url: str
+    keys_file: str
+    blobs: str
+    allow_networks: str = ""
+    console_url: str | None = None
+    metrics: dict[str, str] = field(default_factory=dict)
+    pids: dict[str, list[int]] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+    ready: bool = False
+
+    def keep(self, data: Path, running: Iterable[Child], *, ready: bool) -> None:
+        """Write down who runs, in one step; only the owner can read it, for it holds passwords."""
+        found = [(child.role, child.seen) for child in running if child.seen is not None]
+        if me := see(os.getpid()):
+            found.append(("supervisor", me))
+        self.ready = ready
+        self.started = {str(seen.pid): seen.started for _, seen in found}
+        self.pids = {role: [] for role in _ROLES}
+        for role, seen in found:
+            self.pids.setdefault(role, []).append(seen.pid)
+        _write(data, vars(self))
+
+
+def read_stack(data: Path) -> dict[str, Any] | None:
+    """Read what is known of the system on `data`; None when there never was one. Raises `OpsError` for a damaged file."""
+    try:
+        known: dict[str, Any] = json.loads((data / FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise OpsError(f"{data / FILE} is damaged ({error}): remove it and run `waxseal up`") from error
+    return known
+
+
+def end_recorded(data: Path) -> int:
+    """End the processes that stack.json still lists, and clear the list; how many were alive."""
+    known = read_stack(data)
+    if known is None:
+        return 0
+    recorded = [SeenProcess(int(pid), started) for pid, started in known.get("started", {}).items()]
+    alive = [seen for seen in recorded if seen.pid != os.getpid() and seen.alive()]
+    servers = {pid for role in ("postgres", "rabbitmq", "epmd") for pid in known["pids"].get(role, [])}
+    workers = {seen: signal.SIGTERM for seen in alive if seen.pid not in servers}
+    end(workers, _STOP_SECONDS)
+    _write(data, {**known, "ready": False, "started": {}, "pids": {role: [] for role in known["pids"]}})
+    return len(alive)
+
+
+def settings_for(data: Path, *needed: str) -> Settings:
+    """Read the environment; what it leaves out is taken from the system on `data`, if there is one.
+
+    Raises `Misconfigured` when a needed setting is in neither.
+    """
+    settings = load_settings()
+    known = read_stack(data) or {}
+    given: dict[str, Any] = {name: known[name] for name in ("database_url", "amqp_url") if name in known}
+    if "keys_file" in known and not settings.keys:
+        given["keys_file"] = Path(known["keys_file"])
+    given |= {name: known[name] for name in ("blobs", "allow_networks") if name in known}
+    missing = {name: value for name, value in given.items() if name not in settings.model_fields_set}
+    settings = settings.model_copy(update=missing)
+    require(settings, *needed)
+    return settings
+
+
+def _write(data: Path, content: dict[str, Any]) -> None:
+    own_file(data / FILE, json.dumps(content, indent=1) + "\n", None)

@@ -1,0 +1,84 @@
+"""Watches over processes and restarts whatever dies.
+
+Our own, because honcho does not restart and circus needs tornado and pyzmq.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from ops.servers.child import Child
+from ops.servers.child import stop as stop_children
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+FORGIVEN_AFTER: Final = 60.0  # seconds alive: the next death is the first again
+_LOOK_EVERY: Final = 0.1
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class Backoff:
+    """How long to wait before the next restart: twice as long each time, until the process lived for a minute."""
+
+    delay: float = FIRST_DELAY
+
+    def next(self, lived: float) -> float:
+        """Give the delay after a life of so many seconds."""
+        wait = FIRST_DELAY if lived >= FORGIVEN_AFTER else self.delay
+        self.delay = min(wait * 2, LONGEST_DELAY)
+        return wait
+
+
+@dataclass
+class _Watch:
+    child: Child
+    backoff: Backoff
+    due: float | None = None
+
+
+class Supervisor:
+    """Restarts the children that die, each after its own backoff; `changed` is called whenever one has a new process."""
+
+    def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
+        self._watches = [_Watch(child, Backoff()) for child in children]
+        self._changed = changed
+
+    def run(self, interrupted: Callable[[], None]) -> None:
+        """Watch until `interrupted`, called on every round, raises; the children are left as they are."""
+        while True:
+            interrupted()
+            for watch in self._watches:
+                self._look(watch, time.monotonic())
+            time.sleep(_LOOK_EVERY)
+
+    def _look(self, watch: _Watch, now: float) -> None:
+        child = watch.child
+        if watch.due is None:
+            if not child.running:
+                self._schedule(watch, now)
+        elif now >= watch.due:
+            self._restart(watch, now)
+
+    def _schedule(self, watch: _Watch, now: float) -> None:
+        child, lived = watch.child, now - watch.child.began
+        wait = watch.backoff.next(lived)
+        watch.due = now + wait
+        _log.warning("process_died", name=child.name, how=child.failure(), after=round(lived, 1), restart_in=wait)
+        stop_children([child], 5)  # and with it whatever it had started
+
+    def _restart(self, watch: _Watch, now: float) -> None:
+        try:
+            watch.child.start()
+        except OSError as error:
+            wait = watch.backoff.next(0)
+            watch.due = now + wait
+            _log.error("process_not_restarted", name=watch.child.name, reason=str(error), restart_in=wait)
+            return
+        watch.due = None
+        _log.info("process_restarted", name=watch.child.name, new_pid=watch.child.pid)
+        self._changed()

@@ -1,0 +1,185 @@
+"""`waxseal up` and `waxseal down`: the whole system on private servers in a data folder."""
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import click
+import structlog
+
+from ops.errors import OpsError
+from ops.runtime import log
+from ops.runtime.redact import redact_text
+from ops.servers.accounts import own_file
+from ops.servers.child import stop, wait_ready
+from ops.servers.lock import sole_owner
+from ops.servers.ports import is_free
+from ops.servers.private import PrivateServers
+from ops.servers.state_file import check_path
+from ops.settings import Settings
+from ops.system.prepare import prepare
+from ops.system.roles import INGRESS, Post, base_url, muster
+from ops.system.stack_file import Stack, end_recorded
+from ops.system.supervisor import Supervisor
+
+SECRETS: Final = "endpoint-secrets"  # in the data folder
+_READY_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 30.0
+
+_log = structlog.get_logger()
+
+
+class StopAsked(Exception):
+    """Raised while waiting for something when we were asked to stop."""
+
+
+@dataclass
+class StopRequests:
+    """Whether a signal asked us to stop."""
+
+    asked: bool = False
+
+    def check(self) -> None:
+        """Raise `StopAsked` when a stop was asked for."""
+        if self.asked:
+            raise StopAsked
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to bring up, and where."""
+
+    data: Path
+    settings: Settings
+    posts: Sequence[Post]
+    config: Path | None = None
+
+
+def up(plan: Plan) -> None:
+    """Bring everything up, watch over it until a signal asks to stop, and leave nothing running.
+
+    Raises `AlreadyRunning` when somebody does that already, and other `OpsError`s when it does not come up.
+    """
+    check_path(plan.data)
+    log.configure(plan.settings.log, plan.settings.log_level, "supervisor")
+    with sole_owner(plan.data), _stop_requests() as requests:
+        ended = end_recorded(plan.data)
+        if ended:
+            _log.info("leftovers_ended", processes=ended)
+        servers = PrivateServers(plan.data, requests.check)
+        try:
+            _log.info("servers_starting", data=str(plan.data))
+            servers.start()
+            _run(plan, servers, requests)
+        except StopAsked:
+            _log.info("stop_asked")
+        finally:
+            servers.stop()
+            end_recorded(plan.data)
+            _log.info("stopped")
+
+
+def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
+    told = prepare(servers, plan.settings)
+    if plan.config is not None:
+        _apply(plan.config, plan.settings, servers, told, plan.data)
+    requests.check()
+    ports = _ports(plan, servers)
+    workers = muster(plan.posts, ports, plan.settings, told, plan.data)
+    everyone = [*servers.children, *workers]
+    stack = _stack(plan, servers, told, ports)
+    try:
+        for worker in workers:
+            worker.start()
+        stack.keep(plan.data, everyone, ready=False)
+        wait_ready(workers, _READY_SECONDS, requests.check)
+        stack.keep(plan.data, everyone, ready=True)
+        _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
+        _welcome(stack, plan.data)
+        Supervisor(everyone, lambda: stack.keep(plan.data, everyone, ready=True)).run(requests.check)
+    finally:
+        _log.info("workers_stopping")
+        stop(workers, _STOP_SECONDS)
+
+
+def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapping[str, str], data: Path) -> None:
+    from ops.config.apply import apply_file  # noqa: PLC0415 - only with --config
+    from ops.config.summary import show  # noqa: PLC0415
+
+    urls = {"database_url": servers.database_url, "amqp_url": servers.amqp_url, "blobs": told["blobs"]}
+    urls["allow_networks"] = told["allow_networks"]
+    keys = {"keys_file": Path(told["keys_file"])} if "keys_file" in told else {}
+    difference = apply_file(config, settings.model_copy(update={**urls, **keys}))
+    if difference.generated and not sys.stdout.isatty():
+        _put_away(difference.generated, data / SECRETS)
+        difference = replace(difference, generated={})
+    show(difference)
+
+
+def _put_away(generated: Mapping[str, str], path: Path) -> None:
+    """Where a person does not read what we print, it is a log, which is no place for secrets: a file of their own is."""
+    before = path.read_text() if path.exists() else ""
+    own_file(path, before + "".join(f"{endpoint}  {secret}\n" for endpoint, secret in generated.items()), None)
+    click.echo(f"the secrets that were made for endpoints are in {path}: give each to its receiver, then delete the file")
+
+
+def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
+    """Choose the workers' ports: those of the last run, unless one is asked for by a setting."""
+    asked = plan.settings.ingress_port
+    explicit = "ingress_port" in plan.settings.model_fields_set and asked != 0
+    if explicit and not (is_free(asked) and servers.claims.take(asked)):
+        raise OpsError(f"WAXSEAL_INGRESS_PORT: port {asked} is in use; choose another, or unset it to get a free one")
+    default = {} if explicit or INGRESS in servers.memory.ports else {INGRESS: asked}
+    names = [post.name for post in plan.posts]
+    servers.memory.take_ports(names, servers.claims, {INGRESS: asked} if explicit else default)
+    return {name: servers.memory.ports[name] for name in names}
+
+
+def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: Mapping[str, int]) -> Stack:
+    urls = {post.name: base_url(post, ports[post.name], plan.settings) for post in plan.posts}
+    return Stack(
+        ingress_url=urls.get(INGRESS, ""),
+        amqp_url=servers.amqp_url,
+        database_url=servers.database_url,
+        keys_file=told.get("keys_file", ""),
+        blobs=told["blobs"],
+        allow_networks=told["allow_networks"],
+        metrics={name: f"{url}/metrics" for name, url in urls.items()},
+    )
+
+
+def _welcome(stack: Stack, data: Path) -> None:
+    """Says where everything is; passwords on a terminal only, for whatever else is written to is a log."""
+    words = f"""
+Waxseal is ready.
+  webhooks   {stack.ingress_url}/in/TENANT/SOURCE
+  AMQP       {stack.amqp_url}   (exchange waxseal.in)
+  database   {stack.database_url}
+  all of it  {data / "stack.json"}; logs in {data / "log"}
+
+Next: describe tenants, sources and endpoints in a file and run `waxseal apply FILE`.
+Stop with Ctrl-C, or `waxseal down --data {data}`; `waxseal up --data {data}` resumes.
+"""
+    click.echo(words if sys.stdout.isatty() else redact_text(words))
+    sys.stdout.flush()
+
+
+@contextmanager
+def _stop_requests() -> Iterator[StopRequests]:
+    """Note signals that ask to stop, instead of dying of them, while the block runs."""
+    requests = StopRequests()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        requests.asked = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

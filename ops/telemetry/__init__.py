@@ -1,0 +1,1 @@
+"""Metrics, probes and who reads them. Nothing here decides anything."""

@@ -1,0 +1,40 @@
+"""The metrics of mailboxes, beside those in `ops.telemetry.metrics`: the same rules, no tenant label either."""
+
+from ops.telemetry.metric_kinds import WORK_SECONDS, closed, counter, gauge, histogram
+from schemas.config.mailbox_kinds import MAIL_KINDS
+from schemas.mailbox import LANES, MAILBOX_STATES
+
+OUTCOMES = ("done", "more", "busy", "away", "throttled", "refused", "fenced", "internal")
+MAILBOX_CONDITIONS = ("failing", *MAILBOX_STATES)
+
+PULLS = counter("mail_pulls_total", "Batches of mailboxes, by what became of them.", kind=MAIL_KINDS, outcome=OUTCOMES)
+PULL_SECONDS = histogram("mail_pull_duration_seconds", "One batch of one mailbox.", WORK_SECONDS, kind=MAIL_KINDS)
+FETCHED = counter(
+    "mail_fetched_total", "Mails fetched and published, by whether they were there before.", kind=MAIL_KINDS, lane=LANES
+)
+MISSING = counter("mail_missing_total", "Mails that a server listed and did not give.", kind=MAIL_KINDS)
+RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", kind=MAIL_KINDS)
+REAUTHORIZATIONS = counter(
+    "mail_reauthorizations_needed_total", "Times that a mailbox refused its credentials, and was set aside.", kind=MAIL_KINDS
+)
+IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections to folders of mailboxes that tell by IDLE of what arrives.")
+MAILBOXES = gauge("mailboxes", "Mailboxes, by state: active, failing, paused or needs_reauthorization.", "state")
+LAST_SUCCESS = gauge(
+    "ingest_last_success_timestamp_seconds", "When a connector that pulls last read what it pulls from.", "connector"
+)
+
+
+def observe_pull(kind: str, outcome: str, seconds: float) -> None:
+    """Count one batch of a mailbox."""
+    kind = closed(kind, MAIL_KINDS)
+    PULLS.labels(kind, closed(outcome, OUTCOMES)).inc()
+    PULL_SECONDS.labels(kind).observe(seconds)
+    if outcome in ("done", "more"):
+        LAST_SUCCESS.labels("mail").set_to_current_time()
+
+
+def observe_mails(kind: str, lane: str, fetched: int, missing: int) -> None:
+    """Count what one pull brought."""
+    kind = closed(kind, MAIL_KINDS)
+    FETCHED.labels(kind, closed(lane, LANES)).inc(fetched)
+    MISSING.labels(kind).inc(missing)

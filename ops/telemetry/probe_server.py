@@ -1,0 +1,153 @@
+"""Serves /livez, /readyz and /metrics for the processes that have no web server: relay, ingest, deliver."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from urllib.parse import urlsplit
+
+import structlog
+
+from ops.telemetry.probes import SECURITY_HEADERS, Answer, Check, Heart, Readiness, metrics
+
+_SOCKET_SECONDS = 3.0  # without a byte
+_REQUEST_SECONDS = 8.0  # altogether; more than a deadline of checks, less than an orchestrator's patience
+_MAX_REQUESTS = 16
+_NOT_FOUND = Answer(404, "text/plain; charset=utf-8", b"try /livez, /readyz or /metrics\n")
+_NOT_ALLOWED = Answer(405, "text/plain; charset=utf-8", b"only GET and HEAD\n")
+
+_log = structlog.get_logger()
+
+Routes = Mapping[str, Callable[[], Answer]]
+
+
+class ProbeServer:
+    """A running probe server, on `port`; it serves until `close`."""
+
+    def __init__(self, server: "_Server", heart: Heart) -> None:
+        self.port: int = server.server_address[1]
+        self._server = server
+        self._heart = heart
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Say that the main loop has come round; /livez fails when that was too long ago."""
+        self._heart.beat()
+
+    def close(self) -> None:
+        """Stop listening and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(
+    host: str, port: int, checks: Mapping[str, Check], *, beat_limit: float = 30.0, check_deadline: float = 2.0
+) -> ProbeServer:
+    """Serve the probes from a thread; port 0 takes a free one.
+
+    /livez is 200 while `beat` was called within `beat_limit` seconds; /readyz is 200 when all `checks` pass within
+    `check_deadline` seconds. Raises `OSError` when it cannot listen.
+    """
+    heart = Heart(beat_limit)
+    readiness = Readiness(checks, check_deadline)
+    routes: Routes = {"/livez": heart.answer, "/readyz": readiness.answer, "/metrics": metrics}
+    return ProbeServer(_Server(host, port, routes), heart)
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """Bounded: so many requests at a time, and each must be over after so many seconds, however slow its client."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, routes: Routes) -> None:
+        self.routes = routes
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._slots = threading.BoundedSemaphore(_MAX_REQUESTS)
+        self._open: dict[socket.socket, float] = {}
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        # Waiting here leaves the next clients in the kernel's queue, where they cost nothing.
+        if not self._slots.acquire(timeout=0.5):
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic() + _REQUEST_SECONDS
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread to be had
+            self._ended(request)
+            raise
+
+    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._ended(request)
+
+    def _ended(self, request: socket.socket) -> None:
+        self._open.pop(request, None)
+        self._slots.release()
+
+    def service_actions(self) -> None:
+        """Cut off, a few times a second, the requests that took too long: a client may send a byte now and then."""
+        now = time.monotonic()
+        for request, until in list(self._open.items()):
+            if until < now:
+                _cut(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class' form
+        """Keep quiet about a client that went away, and log the rest; serving goes on."""
+        if not isinstance(sys.exception(), OSError):
+            _log.exception("probe_failed")
+
+
+def _cut(request: socket.socket) -> None:
+    try:
+        request.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it ended on its own meanwhile
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _SOCKET_SECONDS
+    server_version = "waxseal"
+    sys_version = ""
+    default_request_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        route = self.server.routes.get(urlsplit(self.path).path)
+        self._send(_NOT_FOUND if route is None else route())
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Answer what is not a GET, or not HTTP, in the same plain form as everything else."""
+        self.close_connection = True
+        text = f"{HTTPStatus(code).phrase}\n".encode()
+        self._send(_NOT_ALLOWED if code == 501 else Answer(code, "text/plain; charset=utf-8", text))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class'
+        """Log nothing: probes come every few seconds."""
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in SECURITY_HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        if answer is _NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)

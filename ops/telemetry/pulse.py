@@ -1,0 +1,105 @@
+"""Whether a server answers, asked again and again beside the work: an idle process has to know too.
+
+The work's own failures tell of a server that refuses. One that stands still refuses nothing, and nobody who is idle asks it.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from ops.runtime.db import make_engine
+from ops.settings import Settings
+from ops.telemetry import metrics
+from ops.telemetry.probes import Check
+from pipeline.store.admin import queries
+
+EVERY: Final = 2.0  # seconds between two questions
+_ANSWER: Final = 3.0  # seconds that Postgres may take for one
+_END_SECONDS: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Pulse:
+    """Asks from construction to `close`, in a thread of its own, so that a question without an answer holds up nobody.
+
+    `ask` returns when the server has answered and raises what it likes when it has not; it must end by itself within seconds.
+    """
+
+    def __init__(self, server: str, ask: Callable[[], None], limit: float) -> None:
+        """`server` is what people call it; `limit` in seconds, for which an answer counts."""
+        self._server = server
+        self._ask = ask
+        self._limit = limit
+        self._answered: float | None = None  # monotonic
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"pulse-{server}", daemon=True)
+        self._thread.start()
+
+    def fault(self) -> str | None:
+        """Give None while the last answer is less than `limit` seconds old, else for how long there has been none."""
+        answered = self._answered
+        if answered is None:
+            return f"{self._server} has not answered yet"
+        age = time.monotonic() - answered
+        return None if age < self._limit else f"{self._server} has not answered for {age:.0f} s"
+
+    def with_work(self, trouble: Check) -> Check:
+        """A check that gives what the work says is wrong, and else what this says."""
+        return lambda: trouble() or self.fault()
+
+    def close(self) -> None:
+        """Stop asking; a question that has no answer yet is left alone."""
+        self._stop.set()
+        self._thread.join(_END_SECONDS)
+
+    def _run(self) -> None:
+        silent = False
+        while not self._stop.is_set():
+            try:
+                self._ask()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer, and the next may be one
+                if not silent:
+                    _log.warning("server_silent", server=self._server, error=type(error).__name__)
+                silent = True
+            else:
+                if silent:
+                    _log.info("server_answers", server=self._server)
+                silent, self._answered = False, time.monotonic()
+                metrics.SERVER_LAST_ANSWER.labels(self._server.lower()).set_to_current_time()
+            self._stop.wait(EVERY)
+
+
+def of_postgres(settings: Settings) -> Pulse:
+    """Asks Postgres, over a connection that serves nothing else."""
+    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_ANSWER)
+
+    def ask() -> None:
+        with engine.connect() as conn:
+            queries.answered(conn)
+
+    return Pulse("Postgres", ask, settings.unready_after)
+
+
+class Recent:
+    """What went wrong with the last piece of work: until one succeeds, or for a while, as whoever is idle cannot succeed."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._seconds = seconds
+        self._said: tuple[float, str] | None = None
+
+    def note(self, reason: str) -> None:
+        """Something failed."""
+        self._said = time.monotonic(), reason
+
+    def clear(self) -> None:
+        """Something succeeded."""
+        self._said = None
+
+    def fault(self) -> str | None:
+        """Give the reason, if there still is one."""
+        said = self._said
+        return said[1] if said is not None and time.monotonic() - said[0] < self._seconds else None

@@ -1,0 +1,1 @@
+"""The rules of delivery: filters, backoff, breaker, allowances, addresses, signatures, templates. Nothing is sent here."""

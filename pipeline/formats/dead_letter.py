@@ -1,0 +1,105 @@
+"""AMQP header values as JSON and back, so that a dead letter can be published again exactly as it came.
+
+What JSON has no value for becomes an object with one key that begins with `$`. A table that would be mistaken for such an
+object, or whose keys cannot be stored as text, becomes one too, so nothing can be passed off as something else.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+from pipeline.errors import Unreadable
+from schemas.message import OTHERS, Message, Opaque
+
+TABLE = "$table"
+
+
+def tag(value: Any) -> Any:
+    """The value with everything in it that JSON cannot hold tagged. Raises `TypeError` for what AMQP does not have."""
+    if _stands_for_itself(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [tag(each) for each in value]
+    if isinstance(value, Mapping):
+        return _tag_table(value)
+    for kind, (name, write, _read) in _TAGS.items():
+        if isinstance(value, kind):
+            return {name: write(value)}
+    raise TypeError(f"no AMQP value: {type(value).__name__}")
+
+
+def untag(value: Any) -> Any:
+    """What `tag` was given, naive times as UTC and tuples as lists. Raises `Unreadable` for what `tag` does not make."""
+    if isinstance(value, list):
+        return [untag(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if not any(key.startswith("$") for key in value):
+        return {key: untag(each) for key, each in value.items()}
+    if len(value) != 1:
+        raise Unreadable(f"tagged with more than one key: {sorted(value)!r:.200}")
+    ((key, content),) = value.items()
+    if key == TABLE:
+        return {untag(name): untag(each) for name, each in content}
+    if key not in _READ:
+        raise Unreadable(f"an unknown tag: {key!r:.200}")
+    return _READ[key](content)
+
+
+def _tag_table(table: Mapping[Any, Any]) -> Any:
+    if all(isinstance(key, str) and not key.startswith("$") and is_plain(key) for key in table):
+        return {key: tag(value) for key, value in table.items()}
+    return {TABLE: [[tag(key), tag(value)] for key, value in table.items()]}
+
+
+def _stands_for_itself(value: Any) -> bool:
+    if isinstance(value, str):
+        return is_plain(value)
+    return value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+
+
+def is_plain(text: str) -> bool:
+    """Whether Postgres can hold it as text, and JSON can hold it at all."""
+    if "\x00" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+#: By type: the tag, and how what stands under it is written and read.
+_TAGS: Mapping[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
+    str: (
+        "$text",
+        lambda text: _base64(text.encode("utf-8", "surrogatepass")),
+        lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),
+    ),
+    float: ("$float", repr, float),
+    bytes: ("$bytes", _base64, base64.b64decode),
+    datetime: ("$time", lambda moment: moment.replace(tzinfo=moment.tzinfo or UTC).isoformat(), datetime.fromisoformat),
+    Decimal: ("$decimal", str, Decimal),
+    Opaque: ("$opaque", lambda opaque: _base64(opaque.field), lambda stored: Opaque(base64.b64decode(stored))),
+}
+_READ = {name: read for name, _write, read in _TAGS.values()}
+
+
+def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
+    """The message that `letter_of` was given, from what is kept of its dead letter. Raises `Unreadable`."""
+    try:
+        properties = dict(headers["properties"])
+        others = {name: properties.pop(name) for name in OTHERS if name in properties}
+        return Message(
+            headers.get("routing_key", routing_key or ""),
+            body or b"",
+            headers=headers["headers"],
+            trusted=headers["trusted"],
+            others=others,
+            **properties,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"what is kept of a dead letter is no message: {error!r}") from None

@@ -1,0 +1,1 @@
+"""Verifies the ledger and bundles of it, and finds broken chains. Nothing here appends."""

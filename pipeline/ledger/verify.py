@@ -1,0 +1,222 @@
+"""Is the ledger as it was written? A numbered argument.
+
+Nothing that is stored is believed: not the columns, the heads or the hashes, only what follows from the envelopes' bytes.
+For every chain
+
+ (1) its row is there, and its key is that of its tenant and subject;
+
+and for every entry of it, in order,
+
+ (2) the stored hash is SHA-256(0x00 || envelope);
+ (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
+ (4) its number is one more than the one before, and `prev` is the hash of the entry before;
+ (5) the entry's columns, and the tenant of its chain, say what the envelope says;
+ (6) the content is there, its body in the row or in the blob store, and the envelope commits to it;
+ (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject say what they say;
+ (8) the fingerprint is that of its tenant's key, source, origin and id, or, as earlier versions made it, without the origin;
+
+and at the end of the chain
+
+ (9) the chain's row names the last entry and its hash.
+
+Lastly, over all,
+
+(10) there is no content without an entry.
+
+This finds every edit that leaves a contradiction. A tail cut off together with its head, or a whole chain deleted with its row,
+leaves none: only a checkpoint kept elsewhere shows those.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from pipeline.chain import entry_hash
+from pipeline.dedupe import chain_key, fingerprint, identity
+from pipeline.errors import BlobLost, Rejected, Unreadable
+from pipeline.formats.cloudevents import instant
+from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
+from pipeline.store.copy_binary import timestamp
+from pipeline.store.ledger import scan
+from pipeline.store.ledger.scan import Scope
+from schemas.fault import Fault, Verified
+from schemas.ledger_rows import StoredChain, StoredEntry
+
+STEP: Final = 1000  # entries between two calls of `progress`
+
+Keys = Mapping[str, bytes]
+Fetch = Callable[[str, str], bytes]  # (tenant, reference) -> the body; raises `BlobLost` for one that is not there
+Report = Callable[[Fault], None]
+Progress = Callable[[int], None]
+
+
+def verify(
+    conn: Connection, scope: Scope, keys: Keys | None, fetch: Fetch, report: Report, progress: Progress = lambda _: None
+) -> Verified:
+    """Checks all of `scope`, and reports every fault that there is: it never stops at the first.
+
+    `conn` must be in one REPEATABLE READ transaction, so that what is appended meanwhile is not taken for a fault. Without the
+    tenants' `keys` the fingerprints and chain keys of steps (1) and (8) are not checked. Memory is bounded. What `fetch` raises
+    besides `BlobLost` ends it: then nothing is known.
+    """
+    verifier = _Verifier(keys, fetch, report, progress)
+    rows = scan.chains(conn, scope)
+    row = next(rows, None)
+    for chain_id, entries in groupby(scan.entries(conn, scope), _position):
+        while row is not None and _position(row) < chain_id:
+            verifier.chain(row, ())
+            row = next(rows, None)
+        if row is not None and _position(row) == chain_id:
+            verifier.chain(row, entries)
+            row = next(rows, None)
+        else:
+            verifier.chain(None, entries)
+    while row is not None:
+        verifier.chain(row, ())
+        row = next(rows, None)
+    verifier.strays(scan.stray_content(conn, scope))
+    return verifier.verified()
+
+
+def _position(row: StoredChain | StoredEntry) -> bytes:
+    """Where a row comes in the order of chain ids; one that lost its id comes last, as NULL does in Postgres."""
+    return row.chain_id or b"\xff" * 17
+
+
+class _Verifier:
+    def __init__(self, keys: Keys | None, fetch: Fetch, report: Report, progress: Progress) -> None:
+        self._keys = keys
+        self._fetch = fetch
+        self._report = report
+        self._progress = progress
+        self._entries = self._chains = self._faults = 0
+
+    def verified(self) -> Verified:
+        return Verified(self._entries, self._chains, self._faults)
+
+    def chain(self, row: StoredChain | None, entries: Iterable[StoredEntry]) -> None:
+        self._chains += 1
+        thread = Thread()
+        for entry in entries:
+            if row is None and thread.seq < 0:  # (1)
+                self._found(row, entry, [("chain_row_missing", "the entries are there, but not the row of their chain")])
+            self._found(row, entry, self._entry(row, entry, thread))
+            self._entries += 1
+            if self._entries % STEP == 0:
+                self._progress(self._entries)
+        if row is not None:
+            self._found(row, None, (*self._row(row), *_head(row, thread)))
+
+    def strays(self, strays: Iterable[tuple[bytes, int, str]]) -> None:
+        """(10) there is no content without an entry."""
+        for chain_id, seq, subject in strays:
+            self._faults += 1
+            detail = "there is content, but no entry that it belongs to"
+            self._report(Fault(None, subject, _hex(chain_id), seq, "content_without_entry", detail))
+
+    def _found(self, row: StoredChain | None, entry: StoredEntry | None, findings: Iterable[Finding]) -> None:
+        for kind, detail in findings:
+            self._faults += 1
+            where = row or entry
+            assert where is not None
+            seq = None if entry is None else entry.seq
+            self._report(Fault(where.tenant, where.subject, _hex(where.chain_id), seq, kind, detail))
+
+    def _row(self, row: StoredChain) -> Iterator[Finding]:
+        """(1) its row's key is that of its tenant and subject."""
+        if self._keys is None:
+            return
+        key = self._keys.get(row.tenant)
+        if key is None:
+            yield "chain_row", f"there is no tenant {row.tenant}"
+        elif row.key != chain_key(key, row.subject or ""):
+            yield "chain_row", "its key is not that of its tenant and subject"
+
+    def _entry(self, row: StoredChain | None, entry: StoredEntry, thread: Thread) -> Iterator[Finding]:
+        computed = entry_hash(entry.envelope or b"")
+        if entry.hash != computed:  # (2)
+            yield "hash", f"hash is {_hex(entry.hash)}; the envelope hashes to {computed.hex()}"
+        try:
+            envelope = read_envelope(entry.envelope or b"")  # (3)
+        except Unreadable as error:
+            yield "envelope", str(error)
+            thread.skip(computed)
+            return
+        seq = envelope["seq"] if entry.seq is None else entry.seq
+        yield from thread.follow(seq, envelope["prev"], computed)  # (4)
+        yield from _columns(entry, envelope)  # (5)
+        if row is not None and row.tenant != envelope["tenant"]:
+            yield "subject", f"the entry is of tenant {envelope['tenant']}, its chain of {row.tenant}"
+        yield from self._content(row, entry, envelope)
+
+    def _content(self, row: StoredChain | None, entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
+        if entry.attributes is None or entry.salt is None or (entry.body is None and entry.blob is None):
+            yield "content_missing", "nothing authorises that it is gone"
+            return
+        if entry.body is not None and entry.blob is not None:
+            yield "content_column", f"blob is {entry.blob:.80}, but the body is here"
+        try:
+            body = self._fetch(envelope["tenant"], entry.blob or "") if entry.body is None else entry.body
+            yield from check_content(envelope["pc"], entry.attributes, body, entry.salt)  # (6)
+        except BlobLost as error:
+            yield error.kind, str(error)
+        try:
+            attributes = read_attributes(entry.attributes)  # (7)
+        except Unreadable as error:
+            yield "attributes", str(error)
+            return
+        yield from _copies(entry, attributes)
+        if row is not None and row.subject != attributes["subject"]:
+            yield "subject", f"the entry is about {attributes['subject']!r}, its chain about {row.subject!r}"
+        yield from self._fingerprint(entry, envelope["tenant"], attributes)
+
+    def _fingerprint(self, entry: StoredEntry, tenant: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+        """(8) the fingerprint is that of its tenant's key, source, origin and id, or without the origin."""
+        if self._keys is None:
+            return
+        key = self._keys.get(tenant)
+        if key is None:
+            yield "fingerprint", f"there is no tenant {tenant}"
+        elif entry.fingerprint not in (identity(key, attributes), fingerprint(key, attributes["source"], attributes["id"])):
+            yield "fingerprint", "it is not that of the entry's tenant, source, origin and id"
+
+
+def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
+    """(5) the entry's columns say what the envelope says."""
+    for name, stored, sealed in (
+        ("chain_id", _hex(entry.chain_id), envelope["chain"]),
+        ("seq", entry.seq, envelope["seq"]),
+        ("prev_seq", entry.prev_seq, envelope["seq"] - 1 if envelope["seq"] else None),
+        ("prev_hash", _hex(entry.prev_hash), envelope["prev"]),
+        ("tenant", entry.tenant, envelope["tenant"]),
+    ):
+        if stored != sealed:
+            yield "column", f"{name} is {stored}; the envelope says {sealed}"
+
+
+def _copies(entry: StoredEntry, attributes: Mapping[str, str]) -> Iterator[Finding]:
+    """(7) the content's columns say what the attributes say."""
+    for name in ("source", "type", "subject"):
+        if getattr(entry, name) != attributes[name]:
+            yield "content_column", f"{name} is {getattr(entry, name)!r}; the attributes say {attributes[name]!r}"
+    try:
+        if entry.time != timestamp(instant(attributes["time"])):
+            yield "content_column", f"time is not the attributes' {attributes['time']}"
+    except Rejected as error:
+        yield "attributes", error.detail
+
+
+def _head(row: StoredChain, thread: Thread) -> Iterator[Finding]:
+    """(9) the chain's row names the last entry and its hash."""
+    if thread.seq < 0:
+        yield "entries_missing", f"the row of the chain is there, but none of its entries 0 to {row.seq}"
+    elif row.seq != thread.seq:
+        yield "head", f"the chain's row ends at {row.seq}, its entries at {thread.seq}"
+    elif row.hash != thread.hash:
+        yield "head", "the chain's hash is not that of its last entry"
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()

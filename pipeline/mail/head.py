@@ -1,0 +1,102 @@
+"""What is read of a mail before it is an event: its Message-ID, and the subject that its mailbox's rule gives it. Pure.
+
+Never raises, whatever the bytes are: a mail that cannot be read is kept all the same, under a subject that says which it is.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+from pipeline.formats.extraction import HEADER
+from pipeline.mail.charsets import one_line, phrase
+from pipeline.mail.flags import Findings
+from pipeline.mail.headers import ONE_HEADER, Fields, addresses, ids, read_fields, sender
+
+MAX_ID: Final = 250  # characters of a Message-ID; of a longer one the digest stands for it
+MAX_SUBJECT: Final = 512  # characters; a longer one is replaced by its digest
+
+_RECIPIENTS: Final = ("delivered-to", "x-original-to", "x-delivered-to", "envelope-to", "to", "cc")
+
+
+@dataclass(frozen=True, slots=True)
+class MailHead:
+    """What a mail's head says. `message_id` is without brackets, in lower case; None when there is none."""
+
+    message_id: str | None
+    subject: str
+
+
+def event_id(raw: bytes) -> str:
+    """The identity of a mail: its bytes."""
+    return "sha256:" + sha256(raw).hexdigest()
+
+
+def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> MailHead:
+    """The head of `raw`, by the mailbox's `rule`; `address` is the mailbox's own, `otherwise` what is left when all else fails.
+
+    The subject is never empty, has no control characters, and 512 characters at most.
+    """
+    fields = read_fields(raw, Findings())
+    message_id = _first_id(fields, "message-id")
+    if rule.startswith(HEADER):
+        found = phrase(fields.first(rule.removeprefix(HEADER).strip().lower()) or b"", Findings(), ONE_HEADER)
+    elif rule in RULES:
+        found = RULES[rule](_Mail(fields, message_id, address, raw))
+    else:
+        found = rule
+    return MailHead(message_id, _fitting(found) or _fitting(otherwise) or "mail")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    fields: Fields
+    message_id: str | None
+    address: str
+    raw: bytes
+
+
+def _sender(mail: _Mail) -> str:
+    """The address that it is from."""
+    return sender(mail.fields, Findings())
+
+
+def _thread(mail: _Mail) -> str:
+    """The first mail of its thread: RFC 5322 has it stand first in References."""
+    root = _first_id(mail.fields, "references") or _first_id(mail.fields, "in-reply-to")
+    return root or mail.message_id or event_id(mail.raw)
+
+
+def _plus(mail: _Mail) -> str:
+    """What stands behind the + of the mailbox's address; else, of any recipient's."""
+    own = mail.address.lower().partition("@")
+    tags = []
+    for address in _addresses(mail.fields, _RECIPIENTS):
+        local, _, domain = address.partition("@")
+        name, plus, tag = local.partition("+")
+        if plus and tag:
+            tags.append((not (name == own[0] and (domain == own[2] or not own[2])), tag))
+    return min(tags, key=lambda tag: tag[0])[1] if tags else ""
+
+
+RULES: Final[Mapping[str, Callable[[_Mail], str]]] = MappingProxyType(
+    {"address": _sender, "thread": _thread, "plus-address": _plus}
+)
+
+
+def _addresses(fields: Fields, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        yield from (each.address.lower() for each in addresses(fields, name, Findings()) if "@" in each.address)
+
+
+def _first_id(fields: Fields, name: str) -> str | None:
+    value = fields.first(name)
+    found = ids(value, Findings()) if value else []
+    cleaned = found[0].strip("<>").lower() if found else ""
+    return event_id(cleaned.encode()) if len(cleaned) > MAX_ID else cleaned or None
+
+
+def _fitting(text: str) -> str:
+    cleaned = one_line(text, len(text))
+    return event_id(cleaned.encode()) if len(cleaned) > MAX_SUBJECT else cleaned

@@ -1,0 +1,26 @@
+"""Kind none: whoever can reach the ingress may send. It must be asked for by name."""
+
+from datetime import datetime
+
+from pipeline.sources.kind import Headers, Kind, unknown_options
+from schemas.source import Source
+
+
+def verify(_source: Source, _headers: Headers, _body: bytes, _now: datetime) -> None:
+    """Takes everything."""
+
+
+def check(source: Source) -> list[str]:
+    """A secret would be ignored, so somebody who gives one means another kind."""
+    return [
+        *unknown_options(source),
+        *(["kind none checks no secret: remove it, or choose another kind"] if source.secrets else []),
+    ]
+
+
+def sign(_source: Source, _headers: Headers, _body: bytes, _now: datetime) -> dict[str, str]:
+    """Nothing proves anything."""
+    return {}
+
+
+KIND = Kind(verify, check, sign)

@@ -1,0 +1,45 @@
+"""Statements that tell operators what ingest found: at most once an hour for each source and chain, whoever finds it."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from pipeline.store.storable_text import storable
+
+INTERVAL: Final = timedelta(hours=1)
+
+# A statement of its own: whoever waited for it sees what the one before wrote.
+LOCK = text("SELECT pg_advisory_xact_lock(24852988478448747)")
+
+NOTE_CONFLICT = text("""
+    INSERT INTO operator_event (at, kind, tenant, source_id, detail)
+    SELECT :now, 'duplicate_differs', tenant.name, source.id, :detail FROM source JOIN tenant ON tenant.id = tenant_id
+    WHERE tenant.name = :tenant AND source.name = :source AND NOT EXISTS (
+      SELECT FROM operator_event WHERE kind = 'duplicate_differs' AND source_id = source.id AND at > :since)""")
+
+NOTE_BROKEN = text("""
+    INSERT INTO operator_event (at, kind, tenant, chain_id, detail)
+    SELECT :now, 'chain_broken', :tenant, :chain_id, :detail WHERE NOT EXISTS (
+      SELECT FROM operator_event WHERE kind = 'chain_broken' AND chain_id = :chain_id AND at > :since)""")
+
+
+def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: datetime) -> None:
+    """Tells that a duplicate of a source had other content, unless that was told of the source within the hour.
+
+    In a transaction that holds nothing else, because it waits for others that tell.
+    """
+    conn.execute(LOCK)
+    asked = {"tenant": tenant, "source": source, "detail": storable(detail), "now": now, "since": now - INTERVAL}
+    conn.execute(NOTE_CONFLICT, asked)
+
+
+def note_broken(conn: Connection, tenant: str, chain_id: UUID, detail: str, now: datetime) -> None:
+    """Tells that a chain is set aside, unless that was told of the chain within the hour.
+
+    In a transaction that holds nothing else, as `note_conflict`.
+    """
+    conn.execute(LOCK)
+    asked = {"tenant": tenant, "chain_id": chain_id, "detail": storable(detail), "now": now, "since": now - INTERVAL}
+    conn.execute(NOTE_BROKEN, asked)

@@ -1,0 +1,78 @@
+"""Statements on what is configured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from pipeline.store.config.endpoint_row import Decrypt, endpoint_of
+from pipeline.store.round_trip import Asked
+from schemas.catalog import Catalog
+from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
+
+# One row: read with every batch, so that a change takes effect with the next.
+VERSION = text("SELECT version FROM catalog")
+
+TENANTS = text("SELECT name, fingerprint_key, before_origins FROM tenant ORDER BY id")
+
+SOURCES = text("""
+    SELECT tenant.name AS tenant, source.name, kind, secrets, settings
+    FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
+
+# Removed endpoints as well: deliveries that were planned for them still have to be settled.
+ENDPOINTS = text("""
+    SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, url, secrets, settings, state, filter
+    FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN subscription ON endpoint_id = endpoint.id
+    ORDER BY endpoint.id""")
+
+
+def version(conn: Connection) -> int:
+    """The catalog's version: higher after every change."""
+    return int(conn.execute(VERSION).scalar_one())
+
+
+def asking_version() -> Asked:
+    """Asks for the same, together with other things."""
+    return VERSION, {}
+
+
+def load(conn: Connection, decrypt: Decrypt) -> Catalog:
+    """The whole catalog, secrets in the clear; `decrypt` undoes what encrypted them.
+
+    The version is read first: a change in between makes the next comparison read again, never keep what is old.
+    """
+    current = version(conn)
+    tenants = conn.execute(TENANTS).all()
+    sources = [_source(row._mapping, decrypt) for row in conn.execute(SOURCES)]  # noqa: SLF001
+    endpoints = [endpoint_of(row._mapping, decrypt) for row in conn.execute(ENDPOINTS)]  # noqa: SLF001
+    return Catalog(
+        current,
+        {row.name: decrypt(row.fingerprint_key) for row in tenants},
+        {(source.tenant, source.name): source for source in sources},
+        {each.id: each for each in endpoints},
+        {row.name for row in tenants if row.before_origins},
+    )
+
+
+def _texts(encrypted: Sequence[bytes], decrypt: Decrypt) -> tuple[str, ...]:
+    return tuple(decrypt(each).decode() for each in encrypted)
+
+
+def _source(row: Any, decrypt: Decrypt) -> Source:
+    settings = row["settings"]
+    return Source(
+        tenant=row["tenant"],
+        name=row["name"],
+        kind=row["kind"],
+        secrets=_texts(row["secrets"], decrypt),
+        id=settings.get("id"),
+        type=settings.get("type"),
+        subject=settings.get("subject"),
+        time=settings.get("time"),
+        extensions=settings.get("extensions", {}),
+        max_body=settings.get("max_body", DEFAULT_MAX_BODY),
+        tolerance=settings.get("tolerance", DEFAULT_TOLERANCE),
+        rate_limit=settings.get("rate_limit"),
+        options=settings.get("options", {}),
+        users=tuple(settings.get("users", ())),
+    )

@@ -1,0 +1,1 @@
+"""Statements on dead letters: written, selected, decided about. No policy."""

@@ -1,0 +1,51 @@
+"""Statements on deliveries whose dead letters somebody has decided about: due again, or given up."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from pipeline.store.deliveries import deliveries, notify
+
+# Due at once, in its turn where there is an order, or kept while the endpoint is disabled. Schedule and age begin anew, the
+# attempts go on being counted.
+REVIVE = text("""
+    UPDATE delivery SET state = CASE WHEN endpoint.state = 'disabled' THEN 'paused' ELSE 'pending' END,
+                        next_attempt_at = CASE WHEN endpoint.state <> 'disabled' AND NOT ordered
+                                               THEN CAST(:now AS timestamptz) END,
+                        settled_at = NULL, schedule_from = attempts, age_from = :now
+    FROM endpoint WHERE endpoint.id = endpoint_id AND delivery.id = ANY(CAST(:ids AS bigint[])) AND delivery.state = 'dead'
+    RETURNING endpoint_id, chain_id, ordered""")
+
+# What an actor failed at is not dead: it waits, at the latest for the end of its lease.
+HASTEN = text("""
+    UPDATE delivery SET next_attempt_at = :now
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'pending' AND next_attempt_at > :now""")
+
+# Whoever holds a lease on it finds it gone.
+GIVE_UP = text("""
+    UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL,
+                        settled_at = coalesce(settled_at, :now)
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = ANY(CAST(:states AS text[]))
+    RETURNING endpoint_id, chain_id, ordered""")
+
+_ALIVE = ("pending", "leased", "paused")
+
+
+def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
+    """Makes deliveries due at once: dead ones with a fresh schedule, waiting ones as they are. Wakes the relay."""
+    if not delivery_ids:
+        return
+    asked = {"ids": list(delivery_ids), "now": now}
+    conn.execute(HASTEN, asked)
+    revived = conn.execute(REVIVE, asked).all()
+    deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in revived if row.ordered}, now)
+    notify.ring(conn)
+
+
+def give_up(conn: Connection, dead: Sequence[int], failed: Sequence[int], now: datetime) -> None:
+    """Ends deliveries for good: those that are `dead`, and those that an actor `failed` at and that are still alive."""
+    for ids, states in ((dead, ("dead",)), (failed, _ALIVE)):
+        if ids:
+            ended = conn.execute(GIVE_UP, {"ids": list(ids), "states": list(states), "now": now}).all()
+            deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in ended if row.ordered}, now)

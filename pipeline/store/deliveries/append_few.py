@@ -1,0 +1,99 @@
+"""A few entries with all that belongs to them, in one round trip; COPY, which is cheaper for many, takes two for each table."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from pipeline.formats.cloudevents import instant
+from pipeline.store.deliveries import notify
+from pipeline.store.ledger import entries as ledger_entries
+from pipeline.store.round_trip import Asked, together
+from schemas.delivery import Planned
+from schemas.entry import Entry, ends
+from schemas.event import Event
+
+MOST: Final = 32  # entries; COPY costs less CPU from about there on
+MOST_BYTES: Final = 1 << 20  # of bodies, which are copied as a whole
+
+# As COPY does: the columns and their order are those of `ledger` and `deliveries`.
+INSERT_ENTRIES = text("""
+    INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint)
+    SELECT * FROM unnest(CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]), CAST(:prevs AS bytea[]), CAST(:hashes AS bytea[]),
+                         CAST(:envelopes AS bytea[]), CAST(:tenants AS text[]), CAST(:fingerprints AS uuid[]))""")
+
+INSERT_CONTENT = text("""
+    INSERT INTO content (chain_id, seq, attributes, body, blob, salt, source, type, subject, time)
+    SELECT * FROM unnest(CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]), CAST(:attributes AS bytea[]),
+                         CAST(:bodies AS bytea[]), CAST(:blobs AS text[]), CAST(:salts AS bytea[]), CAST(:sources AS text[]),
+                         CAST(:types AS text[]), CAST(:subjects AS text[]), CAST(:times AS timestamptz[]))""")
+
+INSERT_DELIVERIES = text("""
+    INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, ordered)
+    SELECT endpoint_id, tenant, chain_id, seq, size, state, :now, CASE WHEN due THEN CAST(:now AS timestamptz) END, ordered
+    FROM unnest(CAST(:endpoints AS int[]), CAST(:tenants AS text[]), CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]),
+                CAST(:sizes AS int[]), CAST(:states AS text[]), CAST(:dues AS boolean[]), CAST(:ordereds AS boolean[]))
+      AS planned (endpoint_id, tenant, chain_id, seq, size, state, due, ordered)""")
+
+
+def suits(events: Sequence[Event]) -> bool:
+    """Whether the entries of so many events are a few."""
+    return len(events) <= MOST and sum(len(event.body) for event in events if not event.blob) <= MOST_BYTES
+
+
+def insert(conn: Connection, entries: Sequence[Entry], planned: Sequence[Planned], now: datetime) -> None:
+    """Adds entries, their content and their deliveries, moves the heads, and wakes the relay when the transaction commits."""
+    asked = [_entries(entries), _content(entries), ledger_entries.moving(ends(entries))]
+    if planned:
+        asked.append(_deliveries(planned, now))
+    due = {each.endpoint_id for each in planned if each.is_due}
+    if due:
+        asked.append(notify.ringing(due))
+    together(conn, asked)
+
+
+def _entries(entries: Sequence[Entry]) -> Asked:
+    return INSERT_ENTRIES, {
+        **_places(entries),
+        "prevs": [each.prev_hash for each in entries],
+        "hashes": [each.hash for each in entries],
+        "envelopes": [each.envelope for each in entries],
+        "tenants": [each.event.tenant for each in entries],
+        "fingerprints": ledger_entries.uuids([each.event.fingerprint for each in entries]),
+    }
+
+
+def _content(entries: Sequence[Entry]) -> Asked:
+    events = [each.event for each in entries]
+    attributes = [event.attributes for event in events]
+    return INSERT_CONTENT, {
+        **_places(entries),
+        "attributes": [each.attributes for each in entries],
+        "bodies": [None if event.blob else event.body for event in events],
+        "blobs": [event.blob for event in events],
+        "salts": [each.salt for each in entries],
+        "sources": [each["source"] for each in attributes],
+        "types": [each["type"] for each in attributes],
+        "subjects": [each["subject"] for each in attributes],
+        "times": [event.moment or instant(event.attributes["time"]) for event in events],
+    }
+
+
+def _deliveries(planned: Sequence[Planned], now: datetime) -> Asked:
+    return INSERT_DELIVERIES, {
+        **_places(planned),
+        "endpoints": [each.endpoint_id for each in planned],
+        "tenants": [each.tenant for each in planned],
+        "sizes": [each.size for each in planned],
+        "states": [each.state for each in planned],
+        "dues": [each.is_due for each in planned],
+        "ordereds": [each.ordered for each in planned],
+        "now": now,
+    }
+
+
+def _places(each_of: Sequence[Entry] | Sequence[Planned]) -> dict[str, str | list[int]]:
+    chains: Collection[UUID] = [each.chain_id for each in each_of]
+    return {"chains": "{" + ",".join([chain.hex for chain in chains]) + "}", "seqs": [each.seq for each in each_of]}

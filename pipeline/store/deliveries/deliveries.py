@@ -1,0 +1,210 @@
+"""Statements on deliveries: planned, loaded, settled. All fenced: who no longer holds the lease writes nothing."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from struct import Struct
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from pipeline.store.copy_binary import NULL, copy_encoded, field, timestamp, word
+from pipeline.store.deliveries import notify, ordering
+from pipeline.store.storable_text import storable
+from schemas.delivery import Delivery, Planned, Settlement, summary
+
+COPY_DELIVERIES = """
+    COPY delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, ordered)
+    FROM STDIN (FORMAT binary)"""
+
+# The lease is part of the key: a repeated message, or one that outlived its lease, finds nothing.
+LOAD_LEASED = text("""
+    SELECT delivery.id, endpoint_id, delivery.tenant, attempts, delivery.chain_id, delivery.seq, hash, prev_hash, attributes,
+           coalesce(body, ''), uuid_send(fingerprint), created_at, schedule_from, ordered, age_from, blob, number
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) WITH ORDINALITY AS held (id, lease, number)
+    JOIN delivery ON delivery.id = held.id AND delivery.lease = held.lease
+    JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq
+    LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq""")
+
+# Without a try: handed back to be claimed again, given up because its content was erased, or too old. Gives back those whose
+# lease still held: what they left their turn to must be told.
+MOVE = text("""
+    UPDATE delivery SET state = :state, next_attempt_at = :due, settled_at = :settled_at, error = coalesce(:error, error),
+                        lease = NULL, lease_until = NULL
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
+    WHERE delivery.id = held.id AND delivery.lease = held.lease
+    RETURNING delivery.id, endpoint_id, chain_id, ordered""")
+
+# After a try. Gives back the ids whose lease still held: only those get an attempt and, when they are dead, a dead letter.
+SETTLE = text("""
+    UPDATE delivery SET state = tried.state, attempts = tried.attempts, next_attempt_at = tried.due, error = tried.error,
+                        settled_at = CASE WHEN tried.state = 'pending' THEN NULL ELSE CAST(:now AS timestamptz) END,
+                        lease = NULL, lease_until = NULL
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[]), CAST(:states AS text[]), CAST(:attempts AS int[]),
+                CAST(:dues AS timestamptz[]), CAST(:errors AS text[])) AS tried (id, lease, state, attempts, due, error)
+    WHERE delivery.id = tried.id AND delivery.lease = tried.lease
+    RETURNING delivery.id""")
+
+COPY_ATTEMPTS = (
+    "COPY attempt (delivery_id, n, started_at, seconds, outcome, status, error, detail, response,"
+    " address, reused, dns, connect, tls, first_byte) FROM STDIN (FORMAT binary)"
+)
+
+# Asked first, because an UPDATE moves the catalog's version even when it changes nothing.
+STILL_ACTIVE = text("SELECT id FROM endpoint WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' FOR UPDATE")
+
+# What it is still owed is set aside as it comes up, and what is planned from now on is planned as paused.
+DISABLE = text("""
+    UPDATE endpoint SET state = 'disabled', reason = :reason WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active'""")
+
+Held = tuple[int, UUID]  # a delivery's id and the lease that it is held under
+
+State = Literal["pending", "discarded", "dead"]
+
+STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What could be loaded of what was asked for: whole deliveries, and the ids of those whose content was erased."""
+
+    deliveries: Sequence[Delivery]
+    erased: Collection[int]
+
+
+def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) -> None:
+    """Adds deliveries, due at once unless they wait for their turn, and wakes the relay when the transaction commits."""
+    if planned:
+        stamp = timestamp(now)
+        copy_encoded(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
+        due = {each.endpoint_id for each in planned if each.is_due}
+        if due:
+            notify.ring(conn, due)
+
+
+def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
+    """Those of `held` that still are under their lease, with all that is needed to send them, in no order.
+
+    The body of one with a `blob` is empty here: whoever sends it fetches it then.
+    """
+    rows = conn.execute(LOAD_LEASED, keys_of(held)).all()
+    whole = [Delivery(*(*row[:12], held[row[16] - 1][1], *row[12:16])) for row in rows if row[8] is not None]
+    return Loaded(whole, {row[0] for row in rows if row[8] is None})
+
+
+def release(conn: Connection, held: Sequence[Held], due: datetime) -> int:
+    """Hands back deliveries that were not tried, to be claimed again at `due`; returns how many were still held."""
+    return len(_move(conn, held, "pending", due=due))
+
+
+def end(conn: Connection, held: Sequence[Held], state: Literal["discarded", "dead"], now: datetime, why: str) -> set[int]:
+    """Ends deliveries that are not to be tried any more, and passes their turns on; returns the ids of those still held."""
+    rows = _move(conn, held, state, settled_at=now, error=why)
+    pass_on(conn, [(row.endpoint_id, row.chain_id) for row in rows if row.ordered], now)
+    return {row.id for row in rows}
+
+
+def pass_on(conn: Connection, left: Collection[ordering.Pair], now: datetime) -> None:
+    """Lets whoever is first in those chains have the turn, and wakes the relay."""
+    due = ordering.pass_on(conn, left, now)
+    if due:
+        notify.ring(conn, due)
+
+
+def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:
+    """Writes each settlement whose delivery still is under the lease beside it, and its attempt; returns their ids."""
+    settlements = [settlement for _lease, settlement in tried]
+    moved = {
+        **keys_of([(settlement.delivery_id, lease) for lease, settlement in tried]),
+        "states": _array([STATES[each.outcome] for each in settlements]),
+        "attempts": _array([str(each.attempt) for each in settlements]),
+        "dues": _sparse([each.next_attempt_at for each in settlements]),
+        "errors": _sparse([storable(summary(each.receipt)) for each in settlements]),
+        "now": now,
+    }
+    written = set(conn.execute(SETTLE, moved).scalars())
+    copy_encoded(conn, COPY_ATTEMPTS, [_attempt_row(each) for each in settlements if each.delivery_id in written])
+    return written
+
+
+def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> list[int]:
+    """Disables those of the endpoints that are active; returns them. Every process hears of it through the catalog."""
+    active = list(conn.execute(STILL_ACTIVE, {"ids": list(endpoint_ids)}).scalars())
+    if active:
+        conn.execute(DISABLE, {"ids": active, "reason": storable(reason)})
+    return active
+
+
+def keys_of(held: Iterable[Held]) -> dict[str, object]:
+    """The parameters `ids` and `leases` of a statement on what is held."""
+    ids, leases = zip(*held, strict=True)
+    return {"ids": _array([str(id_) for id_ in ids]), "leases": _array([lease.hex for lease in leases])}
+
+
+def _array(values: Sequence[str]) -> str:
+    """An array as Postgres reads it, of what needs no quotes: psycopg's way takes longer than the statement."""
+    return "{" + ",".join(values) + "}"
+
+
+def _sparse(values: list[Any]) -> list[Any] | str:
+    """An array that mostly holds nothing at all."""
+    return values if any(value is not None for value in values) else _array(["NULL"] * len(values))
+
+
+def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> Sequence[Row[Any]]:
+    if not held:
+        return []
+    moved = {"due": None, "settled_at": None, "error": None, **values, **keys_of(held), "state": state}
+    return conn.execute(MOVE, moved).all()
+
+
+#: 9 fields: endpoint_id, (the tenant between), chain_id, seq, size; then created_at, next_attempt_at, ordered.
+_PLANNED = Struct(">hii")
+_PLACE = Struct(">i16siqii")
+_DUE, _NOT_DUE = Struct(">i8si8si?"), Struct(">i8sii?")
+
+
+def _planned_row(planned: Planned, stamp: bytes) -> bytes:
+    due = not (planned.waits or planned.state == "paused")
+    return b"".join(
+        (
+            _PLANNED.pack(9, 4, planned.endpoint_id),
+            word(planned.tenant),
+            _PLACE.pack(16, planned.chain_id.bytes, 8, planned.seq, 4, planned.size),
+            word(planned.state),
+            _DUE.pack(8, stamp, 8, stamp, 1, planned.ordered) if due else _NOT_DUE.pack(8, stamp, -1, 1, planned.ordered),
+        )
+    )
+
+
+#: 15 fields: delivery_id, n, started_at, seconds; then outcome, and what may be null.
+_ATTEMPT = Struct(">hiqiii8sif")
+_FOUR, _REAL = Struct(">ii"), Struct(">if")
+_BOOLEANS = (field(b"\x00"), field(b"\x01"))
+
+
+def _attempt_row(settlement: Settlement) -> bytes:
+    receipt = settlement.receipt
+    return b"".join(
+        (
+            _ATTEMPT.pack(
+                15, 8, settlement.delivery_id, 4, settlement.attempt, 8, timestamp(receipt.started_at), 4, receipt.duration
+            ),
+            word(settlement.outcome),
+            NULL if receipt.status is None else _FOUR.pack(4, receipt.status),
+            NULL if receipt.error is None else _text(receipt.error),
+            NULL if receipt.detail is None else _text(receipt.detail),
+            field(receipt.response) if receipt.response else NULL,
+            NULL if receipt.address is None else _text(receipt.address),
+            NULL if receipt.reused is None else _BOOLEANS[receipt.reused],
+            NULL if receipt.dns is None else _REAL.pack(4, receipt.dns),
+            NULL if receipt.connect is None else _REAL.pack(4, receipt.connect),
+            NULL if receipt.tls is None else _REAL.pack(4, receipt.tls),
+            NULL if receipt.first_byte is None else _REAL.pack(4, receipt.first_byte),
+        )
+    )
+
+
+def _text(value: str) -> bytes:
+    return field((storable(value) or "").encode())

@@ -1,0 +1,115 @@
+"""Statements on how endpoints fare: the breaker, the rate's bucket, and who has to be told."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Row, text
+
+from pipeline.store.storable_text import storable
+from schemas.endpoint_health import Health
+
+EventKind = Literal["endpoint_disabled", "endpoint_enabled", "breaker_opened", "breaker_closed"]
+
+_NAMES: Final = tuple(field.name for field in fields(Health))
+
+READ = text("SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[]))")
+
+# Sorted, as every lock on these rows: two settlements that fail at the same endpoints wait for each other in one order.
+MAKE = text("""
+    INSERT INTO endpoint_health (endpoint_id) SELECT id FROM unnest(CAST(:ids AS int[])) AS made (id) ORDER BY id
+    ON CONFLICT (endpoint_id) DO NOTHING""")
+LOCK = text("""
+    SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[])) ORDER BY endpoint_id FOR UPDATE""")
+
+# A claimant waits for nobody: whose row is held by another is claimed by the other, or in the next round.
+LOCK_FREE = text("""
+    SELECT endpoint_id FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[])) FOR UPDATE SKIP LOCKED""")
+
+WRITE = text(
+    f"UPDATE endpoint_health SET {', '.join(f'{name} = :{name}' for name in _NAMES)}, changed_at = :now"  # noqa: S608 - names
+    " WHERE endpoint_id = :endpoint_id"
+)
+
+# A claimant whose clock is behind must not turn the bucket's back, or the time between would fill it twice.
+TAKE_TOKENS = text("""
+    UPDATE endpoint_health SET tokens = :tokens, tokens_at = greatest(tokens_at, :now) WHERE endpoint_id = :endpoint_id""")
+
+ENABLED = text("UPDATE endpoint_health SET enabled_at = :now WHERE endpoint_id = :endpoint_id")
+
+NOTE = text("""
+    INSERT INTO operator_event (at, kind, tenant, endpoint_id, detail)
+    SELECT :now, :kind, tenant.name, endpoint.id, :detail FROM endpoint JOIN tenant ON tenant.id = tenant_id
+    WHERE endpoint.id = :endpoint_id""")
+
+# Degraded: it takes events, but failed lately, or asked to be left alone for a while.
+DESTINATIONS = text("""
+    SELECT CASE WHEN state = 'disabled' THEN 'paused'
+                WHEN breaker <> 'closed' THEN 'open'
+                WHEN failing_since IS NOT NULL OR window_from > :since OR not_before > :now THEN 'degraded'
+                ELSE 'healthy' END AS condition, count(*)
+    FROM endpoint LEFT JOIN endpoint_health ON endpoint_health.endpoint_id = endpoint.id
+    WHERE state <> 'removed' GROUP BY 1""")
+
+
+def health_of(row: Row[Any]) -> Health:
+    """The health in a row of endpoint_health; that of a healthy one if the row is of an endpoint without."""
+    if row.breaker is None:
+        return Health()
+    return Health(**{name: getattr(row, name) for name in _NAMES})
+
+
+def read(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
+    """How those of the endpoints fare that ever failed."""
+    return {row.endpoint_id: health_of(row) for row in conn.execute(READ, {"ids": list(endpoint_ids)})}
+
+
+def lock(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
+    """How the endpoints fare, locked until the transaction ends."""
+    ids = sorted(endpoint_ids)
+    if not ids:
+        return {}
+    conn.execute(MAKE, {"ids": ids})
+    return {row.endpoint_id: health_of(row) for row in conn.execute(LOCK, {"ids": ids})}
+
+
+def lock_free(conn: Connection, endpoint_ids: Collection[int]) -> set[int]:
+    """Locks the health of those of the endpoints that nobody else has locked; returns those."""
+    ids = sorted(endpoint_ids)
+    conn.execute(MAKE, {"ids": ids})
+    return set(conn.execute(LOCK_FREE, {"ids": ids}).scalars())
+
+
+def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> None:
+    """Writes how endpoints fare whose rows this transaction holds."""
+    rows = [
+        {**asdict(health), "last_error": storable(health.last_error), "endpoint_id": id_, "now": now}
+        for id_, health in changed.items()
+    ]
+    if rows:
+        conn.execute(WRITE, rows)
+
+
+def enabled(conn: Connection, endpoint_id: int, now: datetime) -> None:
+    """Writes that an endpoint, whose row this transaction holds, was enabled again."""
+    conn.execute(ENABLED, {"endpoint_id": endpoint_id, "now": now})
+
+
+def take_tokens(conn: Connection, left: Mapping[int, float], now: datetime) -> None:
+    """Writes what is left in the buckets of endpoints whose rows this transaction holds."""
+    rows = [{"endpoint_id": id_, "tokens": tokens, "now": now} for id_, tokens in left.items()]
+    if rows:
+        conn.execute(TAKE_TOKENS, rows)
+
+
+def note(conn: Connection, events: Sequence[tuple[EventKind, int, str]], now: datetime) -> None:
+    """Adds operator events: kind, endpoint and what happened, in words."""
+    rows = [{"kind": kind, "endpoint_id": id_, "detail": storable(detail), "now": now} for kind, id_, detail in events]
+    if rows:
+        conn.execute(NOTE, rows)
+
+
+def destinations(conn: Connection, now: datetime, since: datetime) -> dict[str, int]:
+    """How many endpoints are healthy, degraded, open and paused; a failure before `since` is forgotten."""
+    return {row[0]: row[1] for row in conn.execute(DESTINATIONS, {"now": now, "since": since})}

@@ -1,0 +1,50 @@
+"""Statements that show how endpoints fare and what they are owed, and that turn them on and off."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+from sqlalchemy import RowMapping as Row
+
+# What is owed comes from an index that holds nothing else, endpoint by endpoint.
+FARES = text("""
+    SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, endpoint.state, endpoint.reason, settings,
+           coalesce(breaker, 'closed') AS breaker, coalesce(forced, false) AS forced, opened_at, probe_at,
+           coalesce(trips, 0) AS trips, coalesce(successes, 0) AS successes, coalesce(failures, 0) AS failures, window_from,
+           not_before, failing_since, coalesce(streak, 0) AS streak, last_error, owed.*
+    FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN endpoint_health ON endpoint_health.endpoint_id = endpoint.id
+    CROSS JOIN LATERAL (
+      SELECT count(*) FILTER (WHERE delivery.state = 'pending') AS pending,
+             count(*) FILTER (WHERE next_attempt_at <= now()) AS overdue,
+             count(*) FILTER (WHERE delivery.state = 'pending' AND next_attempt_at IS NULL) AS waiting,
+             count(*) FILTER (WHERE delivery.state = 'leased') AS leased,
+             count(*) FILTER (WHERE delivery.state = 'paused') AS paused,
+             min(next_attempt_at) AS oldest_due
+      FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state IN ('pending', 'leased', 'paused')) AS owed
+    WHERE endpoint.state <> 'removed' AND (CAST(:tenant AS text) IS NULL OR tenant.name = :tenant)
+    AND (CAST(:name AS text) IS NULL OR endpoint.name = :name)
+    ORDER BY tenant.name, endpoint.name""")
+
+# Locked, so that two who turn one endpoint on and off do it one after the other.
+STATE = text("SELECT state FROM endpoint WHERE id = :endpoint_id FOR UPDATE")
+TURN_ON = text("UPDATE endpoint SET state = 'active', reason = NULL WHERE id = :endpoint_id")
+TURN_OFF = text("UPDATE endpoint SET state = 'disabled', reason = :reason WHERE id = :endpoint_id")
+
+
+def endpoints(conn: Connection, tenant: str | None, name: str | None = None) -> Sequence[Row]:
+    """How the endpoints fare, removed ones left out."""
+    return conn.execute(FARES, {"tenant": tenant, "name": name}).mappings().all()
+
+
+def state(conn: Connection, endpoint_id: int) -> str:
+    """The endpoint's state, which stays so until the transaction ends."""
+    return str(conn.execute(STATE, {"endpoint_id": endpoint_id}).scalar_one())
+
+
+def turn_on(conn: Connection, endpoint_id: int) -> None:
+    """Lets the endpoint be sent to."""
+    conn.execute(TURN_ON, {"endpoint_id": endpoint_id})
+
+
+def turn_off(conn: Connection, endpoint_id: int, reason: str) -> None:
+    """Lets nothing more be sent to the endpoint; what it is owed from now on is kept as paused."""
+    conn.execute(TURN_OFF, {"endpoint_id": endpoint_id, "reason": reason})

@@ -1,0 +1,212 @@
+"""Statements on chains, entries and content."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from struct import Struct
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, text
+
+from pipeline.formats.cloudevents import instant
+from pipeline.store.copy_binary import NULL, copy_encoded, field, microseconds, word
+from pipeline.store.round_trip import Asked, together
+from schemas.entry import BrokenChain, Entry, Head
+from schemas.event import Content
+
+# One look-up for the whole batch; one key column, so there is only one index to take.
+KNOWN_FINGERPRINTS = text("SELECT uuid_send(fingerprint) FROM entry WHERE fingerprint = ANY(CAST(:keys AS uuid[]))")
+
+# Of duplicates only; their bodies stay here. Erased content is NULL.
+RECORDED = text("""
+    SELECT uuid_send(fingerprint) AS fingerprint, attributes, blob, digest FROM entry
+    LEFT JOIN LATERAL (SELECT attributes, blob, sha256(body) AS digest FROM content
+                       WHERE content.chain_id = entry.chain_id AND content.seq = entry.seq LIMIT 1) AS found ON true
+    WHERE fingerprint = ANY(CAST(:keys AS uuid[]))""")
+
+# Which chains exist, without locks: new ones must be made before any head is locked, or two batches could deadlock.
+KNOWN_CHAINS = text("SELECT uuid_send(key) FROM chain WHERE key = ANY(CAST(:keys AS uuid[]))")
+
+# Sorted, so that two batches that make the same chains wait for each other in one order. Whoever is second finds them made.
+MAKE_CHAINS = text("""
+    INSERT INTO chain (key, tenant, subject, chain_id)
+    SELECT * FROM unnest(CAST(:keys AS uuid[]), CAST(:tenants AS text[]), CAST(:subjects AS text[]),
+                         CAST(:chain_ids AS uuid[])) AS made (key, tenant, subject, chain_id)
+    ORDER BY key ON CONFLICT (key) DO NOTHING""")
+
+# By key and in key order: no second writer reads these heads before this transaction ends, and no two batches deadlock.
+LOCK_HEADS = text("""
+    SELECT uuid_send(key), chain_id, seq, hash FROM chain WHERE key = ANY(CAST(:keys AS uuid[])) ORDER BY key FOR UPDATE""")
+
+# The heads are held, so this moves each from the entry it was read at.
+MOVE_HEADS = text("""
+    UPDATE chain SET seq = moved.seq, hash = moved.hash
+    FROM unnest(CAST(:keys AS uuid[]), CAST(:seqs AS bigint[]), CAST(:hashes AS bytea[])) AS moved (key, seq, hash)
+    WHERE chain.key = moved.key""")
+
+# One snapshot, so that what is appended meanwhile is no disagreement. By the index of each chain's entries, from their end.
+BROKEN_CHAINS = text("""
+    SELECT uuid_send(key) AS key, tenant, subject, chain.chain_id, chain.seq AS head, last.seq AS last
+    FROM chain LEFT JOIN LATERAL
+      (SELECT seq, hash FROM entry WHERE entry.chain_id = chain.chain_id ORDER BY seq DESC LIMIT 1) AS last ON true
+    WHERE key = ANY(CAST(:keys AS uuid[]))
+      AND (chain.seq <> coalesce(last.seq, -1) OR chain.hash IS DISTINCT FROM last.hash
+           OR EXISTS (SELECT FROM content WHERE content.chain_id = chain.chain_id AND content.seq > chain.seq)
+           OR EXISTS (SELECT FROM delivery WHERE delivery.chain_id = chain.chain_id AND delivery.seq > chain.seq))""")
+
+# As many as the heads count: one small row a chain, instead of every entry.
+COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
+
+COPY_ENTRIES = "COPY entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint) FROM STDIN (FORMAT binary)"
+COPY_CONTENT = """
+    COPY content (chain_id, seq, attributes, body, blob, salt, source, type, subject, time) FROM STDIN (FORMAT binary)"""
+
+
+def uuids(keys: Iterable[bytes]) -> str:
+    """16-byte keys as the text of a uuid[]: ten times faster than as UUID objects."""
+    return "{" + ",".join([key.hex() for key in keys]) + "}"
+
+
+def known_fingerprints(conn: Connection, fingerprints: Collection[bytes]) -> set[bytes]:
+    """Those of `fingerprints` that are in the ledger, as this transaction sees it."""
+    return set(conn.execute(KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}).scalars())
+
+
+def recorded(conn: Connection, fingerprints: Collection[bytes]) -> dict[bytes, Content | None]:
+    """What is recorded under those of `fingerprints` that are in the ledger; None where it was erased."""
+    rows = conn.execute(RECORDED, {"keys": uuids(fingerprints)})
+    return {row.fingerprint: None if row.attributes is None else _content(row) for row in rows}
+
+
+def _content(row: Row[Any]) -> Content:
+    attributes = orjson.loads(row.attributes)
+    body = bytes.fromhex(row.blob.partition(":")[2]) if row.blob else row.digest
+    return Content(body, attributes["type"], attributes["subject"], attributes.get("origin"))
+
+
+def broken_chains(conn: Connection, keys: Collection[bytes]) -> dict[bytes, BrokenChain]:
+    """Those of the chains `keys` whose head is not their last entry, or that have content or deliveries beyond it."""
+    rows = conn.execute(BROKEN_CHAINS, {"keys": uuids(keys)})
+    return {row.key: BrokenChain(row.tenant, row.subject, row.chain_id, _fault(row.head, row.last)) for row in rows}
+
+
+def _fault(head: int, last: int | None) -> str:
+    if head != (-1 if last is None else last):
+        return f"the chain's head is at {head}, {'and it has no entries' if last is None else f'its last entry at {last}'}"
+    return "the chain's head is not its last entry, or there is content or a delivery behind it"
+
+
+def make_chains(conn: Connection, subjects: Mapping[bytes, tuple[str, str]], random: bytes) -> None:
+    """Makes sure that a chain exists for every key of `subjects` (key -> tenant, subject).
+
+    `random` holds 16 fresh bytes for each. Must come before any head is locked in a transaction.
+    """
+    known = set(conn.execute(KNOWN_CHAINS, {"keys": uuids(subjects)}).scalars())
+    missing = {key: subject for key, subject in subjects.items() if key not in known}
+    if missing:
+        conn.execute(*_making(missing, random))
+
+
+def lock_heads(
+    conn: Connection, keys: Collection[bytes], missing: Mapping[bytes, tuple[str, str]] | None = None, random: bytes = b""
+) -> dict[bytes, Head]:
+    """The heads of the chains `keys`, locked until the transaction ends. The chains that are `missing` are made before.
+
+    `random` holds 16 fresh bytes for each of those.
+    """
+    asked = [_making(missing, random)] if missing else []
+    return heads(together(conn, [*asked, locking(keys)])[-1])
+
+
+def locking(keys: Collection[bytes]) -> Asked:
+    """Asks for what `heads` reads."""
+    return LOCK_HEADS, {"keys": uuids(keys)}
+
+
+def heads(rows: Iterable[Sequence[Any]]) -> dict[bytes, Head]:
+    """The heads, by the keys of their chains."""
+    return {key: Head(chain_id, seq, hash_) for key, chain_id, seq, hash_ in rows}
+
+
+def knowing(fingerprints: Collection[bytes]) -> Asked:
+    """Asks which of `fingerprints` are in the ledger."""
+    return KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}
+
+
+def knowing_chains(keys: Collection[bytes]) -> Asked:
+    """Asks which of the chains `keys` there are, without locking them."""
+    return KNOWN_CHAINS, {"keys": uuids(keys)}
+
+
+def moving(moved: Mapping[bytes, Head]) -> Asked:
+    """Writes the new ends of chains whose heads this transaction holds."""
+    ends = moved.values()
+    hashes = "{" + ",".join([f'"\\\\x{(head.hash or b"").hex()}"' for head in ends]) + "}"
+    seqs = "{" + ",".join([str(head.seq) for head in ends]) + "}"
+    return MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes}
+
+
+def _making(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Asked:
+    return MAKE_CHAINS, {
+        "keys": uuids(missing),
+        "tenants": [tenant for tenant, _ in missing.values()],
+        "subjects": [subject for _, subject in missing.values()],
+        "chain_ids": uuids(random[16 * n : 16 * n + 16] for n in range(len(missing))),
+    }
+
+
+def insert_entries(conn: Connection, entries: Iterable[Entry]) -> list[Entry]:
+    """Adds entries and their content; returns them. Postgres checks each hash, link and number, and refuses a fork.
+
+    Entries that are made as they are taken are made while Postgres has those before them in work.
+    """
+    inserted: list[Entry] = []
+    copy_encoded(conn, COPY_ENTRIES, _entry_rows(entries, inserted))
+    copy_encoded(conn, COPY_CONTENT, map(_content_row, inserted))
+    return inserted
+
+
+def _entry_rows(entries: Iterable[Entry], taken: list[Entry]) -> Iterator[bytes]:
+    for entry in entries:
+        taken.append(entry)
+        yield _entry_row(entry)
+
+
+# Whole rows at once: this is most of what is computed while heads are locked.
+_FIRST_ENTRY = Struct(">hi16siqii32si")  # 7 fields: chain_id, seq, no prev_hash, hash, the length of the envelope
+_NEXT_ENTRY = Struct(">hi16siqi32si32si")
+_CONTENT = Struct(">hi16siqi")  # 10 fields: chain_id, seq, the length of the attributes
+_FINGERPRINT = Struct(">i16s")
+_SALT = Struct(">i32s")
+_MOMENT = Struct(">iq")
+
+
+def _entry_row(entry: Entry) -> bytes:
+    event, sealed = entry.event, entry.envelope
+    if entry.prev_hash is None:
+        head = _FIRST_ENTRY.pack(7, 16, entry.chain_id.bytes, 8, entry.seq, -1, 32, entry.hash, len(sealed))
+    else:
+        head = _NEXT_ENTRY.pack(7, 16, entry.chain_id.bytes, 8, entry.seq, 32, entry.prev_hash, 32, entry.hash, len(sealed))
+    return b"".join((head, sealed, word(event.tenant), _FINGERPRINT.pack(16, event.fingerprint)))
+
+
+def _content_row(entry: Entry) -> bytes:
+    event, attributes = entry.event, entry.event.attributes
+    subject = attributes["subject"]
+    return b"".join(
+        (
+            _CONTENT.pack(10, 16, entry.chain_id.bytes, 8, entry.seq, len(entry.attributes)),
+            entry.attributes,
+            NULL if event.blob else field(event.body),
+            field(event.blob.encode()) if event.blob else NULL,
+            _SALT.pack(32, entry.salt),
+            word(attributes["source"]),
+            field(attributes["type"].encode()),
+            field(subject.encode()),
+            _MOMENT.pack(8, microseconds(event.moment or instant(attributes["time"]))),
+        )
+    )
+
+
+def count_by_heads(conn: Connection) -> int:
+    """The number of entries, as the heads have it."""
+    return int(conn.execute(COUNT_BY_HEADS).scalar_one())

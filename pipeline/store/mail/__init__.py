@@ -1,0 +1,1 @@
+"""Statements on mailboxes, what was pulled from them, and the documents of mails."""

@@ -1,0 +1,1 @@
+"""The connection to RabbitMQ: topology, links, publishers, frames. What messages mean is not known here."""

@@ -1,0 +1,116 @@
+"""The dramatiq side of the broker: one queue, one actor's message, and the middleware around it.
+
+A dramatiq message here carries ids only and the lease is in Postgres, so losing, repeating or delaying one is harmless. That
+is why nothing is retried here: dramatiq acks a message whose retry could not be enqueued, and a second schedule beside that
+of Postgres would multiply the tries. What an actor could not finish is claimed again when its lease ends.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import dramatiq
+import pika
+import structlog
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker
+from dramatiq.common import dq_name, xq_name
+
+from ops.settings import Settings
+from ops.telemetry import metrics
+from schemas.delivery import Claim
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.topology import TOPOLOGY, Declaration
+
+QUEUE: Final = "waxseal.deliver"
+MAIL_QUEUES: Final = ("waxseal.mail", "waxseal.mail.slow")  # pulls of mailboxes, and of those that fail or are slow
+ACTOR: Final = "deliver"
+POOL: Final = "deliver"
+
+_DEAD: Final = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(QUEUE)}
+
+#: What dramatiq declares for a queue, in the same form: the relay may come first. In a form of its own, one of both would be
+#: refused by the broker.
+DELIVER_TOPOLOGY: Final[tuple[Declaration, ...]] = (
+    *TOPOLOGY,
+    ("queue_declare", {"queue": QUEUE, "durable": True, "arguments": _DEAD}),
+    ("queue_declare", {"queue": dq_name(QUEUE), "durable": True, "arguments": _DEAD}),
+    ("queue_declare", {"queue": xq_name(QUEUE), "durable": True, "arguments": {"x-message-ttl": DEAD_MESSAGE_TTL}}),
+)
+
+_log = structlog.get_logger()
+
+
+class Observed(dramatiq.Middleware):
+    """Counts what actors do and logs what they could not."""
+
+    def __init__(self, pool: str = POOL) -> None:
+        self._pool = pool
+        self._began: dict[str, float] = {}  # by message id; one message is in one thread
+
+    def after_declare_actor(self, broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:  # noqa: ARG002 - the hook's form
+        """Make its series exist from boot."""
+        metrics.declare_actor(actor.queue_name, actor.actor_name, self._pool)
+
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
+        """Note how long the message waited, and that it is being worked on."""
+        self._began[message.message_id] = time.monotonic()
+        waited = time.time() - message.message_timestamp / 1000
+        metrics.ACTOR_WAIT_SECONDS.labels(self._pool).observe(max(0.0, waited))
+        metrics.ACTOR_IN_PROGRESS.labels(self._pool).inc()
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,  # noqa: ARG002
+        message: dramatiq.MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,
+    ) -> None:
+        """Count the message as done or failed; what failed is acked all the same, and recovered by its lease."""
+        began = self._began.pop(message.message_id, None)
+        if began is not None:
+            metrics.ACTOR_IN_PROGRESS.labels(self._pool).dec()
+            metrics.ACTOR_SECONDS.labels(message.queue_name, message.actor_name).observe(time.monotonic() - began)
+        outcome = "done" if exception is None else "failed"
+        metrics.ACTOR_MESSAGES.labels(message.queue_name, message.actor_name, outcome).inc()
+        if exception is not None:
+            _log.error("actor_failed", actor=message.actor_name, error=repr(exception))
+
+
+#: In order. No Retries, see above; no TimeLimit, because whatever an actor waits for has a deadline of its own; no AgeLimit,
+#: because an old message is fenced by its lease.
+MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Observed,)
+
+
+def make_broker(settings: Settings, pool: str = POOL) -> RabbitmqBroker:
+    """A broker on which nothing is declared yet, for the actors of one pool. It connects when it is first used."""
+    broker = RabbitmqBroker(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
+    broker.parameters = _parameters(settings.amqp_url, pool)
+    return broker
+
+
+def hush_pika() -> None:
+    """Keep pika from logging every step of a failure, seven lines each time: dramatiq and the publisher say what happened."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
+    """The message that hands `claims` to the actor. `until` in Unix seconds, when their lease ends."""
+    arguments = {
+        "lease": lease.hex,
+        "until": until,
+        "deliveries": [(claim.endpoint_id, claim.id, claim.size) for claim in claims],
+    }
+    message: dramatiq.Message[None] = dramatiq.Message(QUEUE, ACTOR, (), arguments, {})
+    return Outgoing("", QUEUE, message.encode(), pika.BasicProperties(delivery_mode=2))
+
+
+def _parameters(amqp_url: str, pool: str) -> pika.URLParameters:
+    parameters = pika.URLParameters(amqp_url)
+    parameters.heartbeat = parameters.heartbeat or 20
+    parameters.blocked_connection_timeout = 30
+    parameters.socket_timeout, parameters.stack_timeout = 5, 10
+    parameters.client_properties = {"connection_name": f"waxseal {pool}"}
+    return parameters

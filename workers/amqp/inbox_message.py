@@ -1,0 +1,46 @@
+"""An event on its way to the inbox: CloudEvents' binary mode over AMQP (CONTRACT §5), which `pipeline.admit` reads back."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pika import BasicProperties
+
+from pipeline.formats.cloudevents import BATCH, STRUCTURED
+from pipeline.formats.known_attributes import media_type
+from schemas.blob import CLAIM, Blob
+from schemas.source import Source
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.topology import RECEIVED
+
+_PREFIX: Final = "cloudEvents:"
+_CONTENT_TYPE: Final = "datacontenttype"
+_headed = _PREFIX.__add__
+_SHORT: Final = 255  # bytes of a short string in AMQP
+_PERSISTENT: Final = 2
+
+
+def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) -> Outgoing:
+    """The message that carries an event of `source`, received and checked by us.
+
+    A large body is put into the blob store before (`ops.runtime.blobs.Blobs.keep`), and the message carries its name.
+    """
+    headers: dict[str, str] = dict(zip(map(_headed, attributes), attributes.values(), strict=True))
+    content_type = headers.pop(_PREFIX + _CONTENT_TYPE)
+    # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
+    as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
+    if as_header:
+        headers[_PREFIX + _CONTENT_TYPE] = content_type
+    if isinstance(body, Blob):
+        headers[CLAIM] = body.claim
+        body = b""
+    properties = BasicProperties(
+        content_type=None if as_header else content_type,
+        delivery_mode=_PERSISTENT,
+        headers=headers,
+        message_id=attributes["id"] if _is_short(attributes["id"]) else None,
+    )
+    return Outgoing(RECEIVED, f"{source.tenant}.{source.name}", body, properties)
+
+
+def _is_short(value: str) -> bool:
+    return len(value) <= _SHORT and (value.isascii() or len(value.encode()) <= _SHORT)

@@ -1,0 +1,216 @@
+"""A connection to the broker, with one channel in confirm mode, that comes back by itself."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Protocol
+
+import pika
+import structlog
+from pika.channel import Channel
+from pika.spec import Basic
+
+from ops.telemetry import metrics
+from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.topology import INBOX_QUEUE, QUEUES, Declaration
+from workers.amqp.topology_watch import TopologyWatch, declare
+
+_SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
+_HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
+_FIRST_WAIT: Final = 0.2
+_LONGEST_WAIT: Final = 2.0
+_WANTED_WAIT: Final = 0.5  # while somebody waits: much less than a delivery does (`send_amqp.READY_SECONDS`)
+
+LOST: Final = "the connection to the broker was lost"
+AWAY: Final = "not connected"
+
+_log = structlog.get_logger()
+
+
+class Side(Protocol):
+    """Whoever publishes through a link, and what it is told, always on the event loop."""
+
+    def on_up(self, channel: Channel) -> None:
+        """Told that `channel` may be published to; the first message there has the delivery tag 1."""
+
+    def on_down(self, reason: str) -> None:
+        """Told that the channel is gone: what it did not confirm it never will."""
+
+    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
+        """Told the broker's word on message `tag`, or on all up to it: whether they are durable."""
+
+    def on_return(self, exchange: str, routing_key: str) -> None:
+        """Told that a message could not be routed; its confirm comes later, and does not say so."""
+
+
+class Link:
+    """Connects, declares, tells its `side`, and begins anew whenever the connection or the channel ends, until `close`.
+
+    `reason` says why nothing can be published just now: not connected, or the broker is in alarm; None while it can be.
+    Waits between attempts grow from 0.2 s to 2 s, with jitter; of at most 0.5 s while somebody is said to `want` it.
+    """
+
+    def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
+        self._parameters = _parameters(amqp_url, name)
+        self._topology = topology
+        self._watch = TopologyWatch(topology)
+        self._side = side
+        self._keeper: asyncio.Task[None] | None = None
+        self._live: Session | None = None
+        self._ups = 0
+        self._wanted = asyncio.Event()
+        self.reason: str | None = AWAY
+        self.ending: str | None = None  # the broker's or the network's last word on a connection that ended
+
+    def start(self) -> None:
+        """Begin to connect, on the running event loop. Does not wait."""
+        for chatty in ("pika.adapters", "pika.connection", "pika.channel"):
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)  # seven errors for each attempt; ours is one line
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Close the connection and stay away."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+
+    def want(self) -> None:
+        """Say that somebody waits for the link to be up. Holds for one attempt."""
+        self._wanted.set()
+
+    async def exists(self, exchange: str) -> bool:
+        """Ask the broker whether there is such an exchange. Raises `Lost`."""
+        if self._live is None:
+            raise Lost(AWAY)
+        found = await self._live.exists(exchange)
+        if not found:
+            self._watch.not_found(exchange)
+        return found
+
+    @property
+    def missing(self) -> str | None:
+        """What of the topology is not there just now; other messages may pass."""
+        return self._watch.trouble
+
+    async def _keep(self) -> None:
+        wait = _FIRST_WAIT
+        while True:
+            ups = self._ups
+            try:
+                reason = await self._session()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
+                reason = repr(error)
+            wait = _FIRST_WAIT if self._ups > ups else min(2 * wait, _LONGEST_WAIT)
+            pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
+            _log.warning("broker_lost", reason=reason, again_in=round(pause, 2))
+            await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, _WANTED_WAIT))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds - _WANTED_WAIT)):
+                await self._wanted.wait()
+        self._wanted.clear()
+
+    async def _session(self) -> str:
+        """One connection from its opening to its end; gives the reason of the end."""
+        session = Session(self._parameters)
+        session.connection.add_on_connection_blocked_callback(partial(self._blocked, session))
+        session.connection.add_on_connection_unblocked_callback(partial(self._unblocked, session))
+        try:
+            async with asyncio.timeout(_SETUP_SECONDS):
+                channel = await self._open(session)
+            self._up(session, channel)
+            return await self._watched(session)
+        except TimeoutError:
+            return f"not set up within {_SETUP_SECONDS:g} s"
+        except (Lost, Refused) as error:
+            return str(error)
+        finally:
+            self._down(session)
+            await session.close()
+
+    async def _watched(self, session: Session) -> str:
+        """Watch the topology until the session ends, and give the reason."""
+        watching = asyncio.create_task(self._watch.run(session))
+        try:
+            await session.settled(watching)
+            return repr(watching.exception())
+        finally:
+            watching.cancel()
+
+    async def _open(self, session: Session) -> Channel:
+        await session.opened()
+        channel = await session.channel()
+        channel.add_on_close_callback(lambda _channel, error: session.end(error))
+        channel.add_on_return_callback(partial(self._returned, session))
+        await session.reply(partial(_confirm, channel, partial(self._confirmed, session)))
+        await self._declare(session)
+        return channel
+
+    async def _declare(self, session: Session) -> None:
+        """Make everything exist. What only lacks the inbox can be published to: that is kept meanwhile."""
+        without_inbox = [each for each in self._topology if each is not INBOX_QUEUE]
+        if await session.missing(without_inbox) is None and await session.missing([INBOX_QUEUE]) is not None:
+            self._watch.doubt()
+        else:
+            await declare(session, self._topology, settle=await session.missing(QUEUES) is not None)
+
+    def _up(self, session: Session, channel: Channel) -> None:
+        self._live = session
+        self.reason = session.blocked
+        self._ups += 1
+        if self._ups > 1:
+            metrics.BROKER_RECONNECTS.labels("publisher").inc()
+        _log.info("broker_connected", times=self._ups)
+        self._side.on_up(channel)
+
+    def _down(self, session: Session) -> None:
+        if self._live is session:
+            self._live = None
+            self.reason = AWAY
+            said = session.ended.done() and not session.ended.cancelled()  # the latter by a close of ours
+            self.ending = session.ended.result() if said else None
+            self._side.on_down(LOST)
+
+    # What a session that is no longer ours still says does not count: its delivery tags mean nothing on another channel.
+
+    def _confirmed(self, session: Session, frame: Any) -> None:
+        if self._live is session:
+            method = frame.method
+            self._side.on_confirm(method.delivery_tag, multiple=method.multiple, taken=isinstance(method, Basic.Ack))
+
+    def _returned(self, session: Session, _channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
+        if self._live is session:
+            self._side.on_return(method.exchange, method.routing_key)
+            self._watch.returned(method.exchange, method.routing_key)
+
+    def _blocked(self, session: Session, _connection: Any, frame: Any) -> None:
+        session.blocked = f"the broker is in alarm: {frame.method.reason}"
+        if self._live is session:
+            self.reason = session.blocked
+            _log.warning("broker_blocked", reason=frame.method.reason)
+
+    def _unblocked(self, session: Session, _connection: Any, _frame: Any) -> None:
+        session.blocked = None
+        if self._live is session:
+            self.reason = None
+            _log.info("broker_unblocked")
+
+
+def _confirm(channel: Channel, confirmed: Callable[[Any], None], reply: Callable[[Any], None]) -> None:
+    channel.confirm_delivery(confirmed, callback=reply)
+
+
+def _parameters(amqp_url: str, name: str) -> pika.URLParameters:
+    parameters = pika.URLParameters(amqp_url)
+    parameters.heartbeat = parameters.heartbeat or _HEARTBEAT
+    parameters.socket_timeout, parameters.stack_timeout = 5, 8
+    # A blocked connection is kept: only on it does the broker say when the alarm is over.
+    parameters.blocked_connection_timeout = None
+    parameters.client_properties = {"connection_name": f"waxseal {name}"}
+    return parameters

@@ -1,0 +1,209 @@
+"""Publishes with confirms, many at a time: a message is published when the broker has said that it is durable.
+
+`Unconfirmed` does not mean that the broker does not have it: the confirm may have been late, or lost with the connection.
+Whoever publishes again uses the same id, and the ledger drops the second.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.exceptions import AMQPError
+
+from workers.amqp.confirm_window import Outgoing, Settle, Slot, Window
+from workers.amqp.link import Link
+from workers.amqp.session import Unsendable
+from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
+from workers.net.lease_deadline import Check, LeaseEnded, unleased
+
+WINDOW: Final = 2000  # messages that wait for their confirm
+WINDOW_BYTES: Final = 16 * 1024 * 1024  # of their bodies
+BACKLOG: Final = 4000  # messages that wait for room
+
+_SWEEP: Final = 0.05  # seconds between two looks at the deadlines
+_IDLE: Final = 1.0  # seconds without a message until the broker is probed
+_SILENT: Final = 3.0  # seconds without a confirm that is due until the broker counts as away
+_LATE: Final = "the broker did not confirm it in time"
+
+WITHHELD: Final = "its lease had ended before it was published"
+UNSENT: Final = "cannot be sent"  # how the reason begins when the message itself is to blame
+
+_PROBE: Final = Outgoing(PROBE, "", b"", BasicProperties(), mandatory=False)
+
+
+class Unconfirmed(Exception):
+    """The broker has not confirmed the message; it may have it all the same."""
+
+
+class Publisher:
+    """One connection, `window` messages in flight. Everything happens on the event loop that `start` was called on.
+
+    Connects by itself, again and again, and declares `topology` each time. What was in flight on a connection that ended
+    fails; nothing is sent twice. While not connected or blocked by an alarm, messages fail at once.
+    """
+
+    def __init__(
+        self,
+        amqp_url: str,
+        name: str,
+        *,
+        topology: Sequence[Declaration] = TOPOLOGY,
+        timeout: float = 5.0,
+        window: int = WINDOW,
+        backlog: int = BACKLOG,
+    ) -> None:
+        """`timeout` in seconds, from `publish` to the confirm; `name` is shown among the broker's connections."""
+        self._link = Link(amqp_url, (*topology, PROBE_EXCHANGE), self, name)
+        self._window = Window(window, WINDOW_BYTES, backlog)
+        self._timeout = timeout
+        self._channel: Channel | None = None
+        self._heard = 0.0  # when the broker last spoke, or was last asked after it had nothing to say
+        self._loop: asyncio.AbstractEventLoop
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._prober: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to connect, on the running event loop. Does not wait."""
+        self._loop = asyncio.get_running_loop()
+        self._link.start()
+        self._probe()
+
+    async def close(self) -> None:
+        """Fail what is in flight and close the connection."""
+        for timer in (self._prober, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        await self._link.close()
+
+    def ready(self) -> str | None:
+        """Give None when messages can be published, as far as is known, else a short reason. Any thread may ask."""
+        if self._link.reason is None and len(self._window):
+            silence = self._loop.time() - self._heard
+            if silence > _SILENT:
+                return f"the broker has not confirmed anything for {silence:.0f} s"
+        return self._link.reason
+
+    def want(self) -> None:
+        """Have a connection that is lost tried again soon: somebody waits for it."""
+        self._link.want()
+
+    def trouble(self) -> str | None:
+        """Give a short reason while messages cannot be published, or something they need is missing. Any thread may ask."""
+        return self.ready() or self._link.missing
+
+    @property
+    def ending(self) -> str | None:
+        """What was said when the last connection, or its channel, ended."""
+        return self._link.ending
+
+    async def exists(self, exchange: str) -> bool:
+        """Ask the broker whether there is such an exchange: to publish to one that is not there fails all that is in flight.
+
+        Raises `Lost`.
+        """
+        return await self._link.exists(exchange)
+
+    def publish(self, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> asyncio.Future[None]:
+        """Await what this gives: it ends when the message is durable, or raises `Unconfirmed` after `timeout` at the latest."""
+        return self.post(Outgoing(exchange, routing_key, body, properties))
+
+    def post(self, message: Outgoing) -> asyncio.Future[None]:
+        """Publish, as `publish` does."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.send(message, self.deadline(), partial(_resolve, future))
+        return future
+
+    def deadline(self) -> float:
+        """When what is published now has to be confirmed, on the event loop's clock."""
+        return self._loop.time() + self._timeout
+
+    def send(self, message: Outgoing, deadline: float, settle: Settle, check: Check = unleased) -> None:
+        """Publish and have `settle` called: with None when the message is durable, else with the reason, by `deadline`.
+
+        Calls `check` when there is room for the message; if it raises `LeaseEnded`, the message is `WITHHELD`.
+        """
+        slot = Slot(message, deadline, settle, check)
+        if self._link.reason is not None:
+            slot.settle(self._link.reason)
+        elif self._channel is not None and self._window.takes(slot):
+            self._write(slot, self._channel)
+            self._watch()
+        elif not self._window.enter(slot):
+            slot.settle("too many messages wait for the broker")
+        else:
+            self._pump()
+            self._watch()
+
+    # What the link tells.
+
+    def on_up(self, channel: Channel) -> None:
+        """Publish on `channel` from now on."""
+        self._channel = channel
+        self._heard = self._loop.time()
+
+    def on_down(self, reason: str) -> None:
+        """Fail everything in flight."""
+        self._channel = None
+        self._window.fail(reason)
+
+    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
+        """Settle what was confirmed, and send what waited for the room."""
+        self._heard = self._loop.time()
+        self._window.confirm(tag, multiple=multiple, taken=taken)
+        self._pump()
+
+    def on_return(self, exchange: str, routing_key: str) -> None:
+        """Remember what the broker has no queue for."""
+        self._window.returned(exchange, routing_key)
+
+    def _pump(self) -> None:
+        if self._link.reason is None and self._channel is not None:
+            for slot in self._window.admitted():
+                self._write(slot, self._channel)
+
+    def _write(self, slot: Slot, channel: Channel) -> None:
+        message = slot.message
+        if not len(self._window):
+            self._heard = self._loop.time()
+        try:
+            slot.check()
+            channel.connection.publish(channel, message)
+        except LeaseEnded:
+            slot.settle(WITHHELD)
+        except (AMQPError, Unsendable, ValueError, TypeError) as error:  # pika raises these before it sends anything
+            slot.settle(f"{UNSENT}: {error!r:.200}")
+        else:
+            self._window.sent(slot)
+
+    def _watch(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self._window.expire(self._loop.time(), _LATE)
+        self._pump()
+        if not self._window.idle:
+            self._watch()
+
+    def _probe(self) -> None:
+        """Publish something that goes nowhere when it has been quiet: only who publishes is told of an alarm."""
+        self._prober = self._loop.call_later(_IDLE, self._probe)
+        if self._channel is not None and self._window.idle and self._loop.time() - self._heard >= _IDLE:
+            self.send(_PROBE, self._loop.time() + self._timeout, _ignore)
+
+
+def _resolve(future: asyncio.Future[None], fault: str | None) -> None:
+    if future.done():  # whoever waited went away
+        return
+    if fault is None:
+        future.set_result(None)
+    else:
+        future.set_exception(Unconfirmed(fault))
+
+
+def _ignore(_fault: str | None) -> None:
+    """Nobody waits for a probe."""

@@ -1,0 +1,1 @@
+"""The deliver process. How a transport sends is in `workers.transports`."""

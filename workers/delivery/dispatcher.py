@@ -1,0 +1,240 @@
+"""The batches in a deliver process' hands: each delivery waits for its endpoint's lane, is loaded, sent, and settled.
+
+All on one event loop. A waiting delivery is an id, not a body, so that many may wait. If the process dies, what was not
+settled is sent again, under the same id, when its message comes back or its lease ends.
+"""
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from ops.runtime.blobs import Blobs
+from pipeline.deliver import is_too_old, judge
+from pipeline.delivery.settle_endpoint import disabling
+from pipeline.store.deliveries.deliveries import Held
+from schemas.blob import LARGEST_INLINE
+from schemas.catalog import Catalog
+from schemas.delivery import Delivery, Tried
+from schemas.endpoint import Endpoint
+from workers.delivery.bodies import BodyFetcher
+from workers.delivery.coalescer import Coalescer
+from workers.delivery.document_bodies import Documents
+from workers.delivery.in_hand import Awaited, DeliveryInHand, LeasedBatch
+from workers.delivery.outcomes import Found, GivenUp, Missing, TooOld, Untried, Verdict
+from workers.delivery.store import DeliveryStore
+from workers.delivery.weighted_semaphore import WeightedSemaphore
+from workers.documents.mail_parser import MailParser
+from workers.documents.maker import DocumentMaker
+from workers.net.lease_deadline import LeaseEnded, lease_end
+from workers.transports.transport import Send
+
+MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for large ones: small ones need not wait for the blob store
+SMALL: Final = 16 * 1024  # bytes of a body that waits for none that is larger: most are
+MAX_SMALL: Final = 16 * 1024 * 1024  # bytes of those in memory, beside the others
+MAX_SHARE: Final = 4 * 1024 * 1024  # of all, of one endpoint: large bodies for one that hangs are not in others' way
+BEAT: Final = 1.0  # seconds between two looks for leases that end soon
+SETTLE_APART: Final = 0.01  # seconds from one settlement to the next: nobody is waiting, and many cost little more than one
+SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
+STALE: Final = 1.0  # seconds after which every process has the catalog that Postgres has
+CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
+
+_log = structlog.get_logger()
+
+
+class Dispatcher:
+    """Takes batches from construction to `close`, on the running event loop."""
+
+    def __init__(
+        self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, blobs: Blobs, *, mail_dns: bool = True
+    ) -> None:
+        """`mail_dns`: whether keys may be looked up, to check the signatures of mails."""
+        self._loop = asyncio.get_running_loop()
+        self._catalog = catalog
+        self._send = send
+        self._store = store
+        self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
+        self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle, SETTLE_APART)
+        self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
+        self._small_bytes = WeightedSemaphore()
+        self._bytes = WeightedSemaphore()
+        self._large_bytes = WeightedSemaphore()
+        self._fetcher = BodyFetcher(blobs, store)
+        self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
+        self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
+        self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
+        self._in_hand: dict[Held, DeliveryInHand] = {}
+        self._closing = False
+        self._heart = self._loop.create_task(self._keep_leases())
+
+    def __len__(self) -> int:
+        return len(self._in_hand)
+
+    async def take(self, batch: LeasedBatch, patience: float, unawaited: Container[int]) -> set[int]:
+        """Return when each delivery of `batch` is settled, handed back, or found to be no longer ours.
+
+        Waits for `patience` seconds at most, and for none of the endpoints `unawaited`. Gives those that it waited for in vain:
+        what is left of them goes on all the same. What is in hand already is left alone: its message was repeated.
+        """
+        awaited = Awaited(self._loop)
+        for endpoint_id, delivery_id, size in batch.deliveries:
+            held = (delivery_id, batch.lease)
+            if held not in self._in_hand:
+                waits = endpoint_id not in unawaited
+                hand = DeliveryInHand(held, endpoint_id, size, batch, batch.ends, awaited if waits else None)
+                if waits:
+                    awaited.hands.add(hand)
+                self._in_hand[held] = hand
+                hand.task = self._loop.create_task(self._deliver(hand))
+        return await awaited.wait(patience)
+
+    async def close(self, grace: float) -> None:
+        """Hand back what has not begun, give `grace` seconds to what is being sent, hand back the rest, settle, and end."""
+        self._closing = True
+        self._cancel(hand for hand in self._in_hand.values() if not (hand.sending or hand.settling))
+        await self._finished(grace)
+        self._cancel(hand for hand in self._in_hand.values() if not hand.settling)
+        await self._finished(SETTLE_SECONDS)
+        self._heart.cancel()
+        await self._loader.close()
+        await self._settler.close()
+        self._fetcher.close()
+        self._documents.close()
+
+    def _cancel(self, which: Iterable[DeliveryInHand]) -> None:
+        for hand in which:
+            if hand.task is not None:
+                hand.task.cancel()
+
+    async def _finished(self, seconds: float) -> None:
+        tasks = [hand.task for hand in self._in_hand.values() if hand.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _deliver(self, hand: DeliveryInHand) -> None:
+        verdict: Verdict | None = None
+        try:
+            verdict = await self._verdict(hand)
+        except asyncio.CancelledError:
+            verdict = Untried(hand.held, "pending")
+        except Exception as error:  # noqa: BLE001 - its lease ends, and it is claimed again
+            _log.exception("delivery_abandoned", delivery=hand.held[0])
+            await self._loop.run_in_executor(None, self._store.abandon, hand.held, error)
+        hand.settling = True
+        try:
+            if verdict is not None:
+                await self._settler.ask(verdict)
+        finally:
+            del self._in_hand[hand.held]
+            if hand.awaited is not None:
+                hand.awaited.done(hand)
+
+    async def _verdict(self, hand: DeliveryInHand) -> Verdict | None:
+        endpoint = self._catalog().endpoints.get(hand.endpoint_id) or await self._endpoint(hand.endpoint_id)
+        if endpoint is None or self._closing:
+            return Untried(hand.held, "pending")
+        lane, most = self._lanes[endpoint.id], endpoint.max_in_flight
+        if not (lane.try_enter(1, most) or await lane.enter(1, most, self._start_by(hand, endpoint))):
+            return Untried(hand.held, "pending")
+        try:
+            return await self._with_room(hand, endpoint)
+        finally:
+            lane.leave(1)
+
+    def _start_by(self, hand: DeliveryInHand, endpoint: Endpoint) -> float:
+        """Until when it may be begun, on the loop's clock, if it is to be settled under its lease."""
+        batch = hand.batch
+        return self._loop.time() + batch.ends.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
+
+    async def _with_room(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
+        """First of the endpoint's own room for bodies, then of everybody's."""
+        share, size = self._shares[endpoint.id], hand.size
+        if not (share.try_enter(size, MAX_SHARE) or await share.enter(size, MAX_SHARE, self._start_by(hand, endpoint))):
+            return Untried(hand.held, "pending")
+        try:
+            room, most = self._room(size)
+            if not (room.try_enter(size, most) or await room.enter(size, most, self._start_by(hand, endpoint))):
+                return Untried(hand.held, "pending")
+            try:
+                return await self._try(hand)
+            finally:
+                room.leave(size)
+        finally:
+            share.leave(size)
+
+    def _room(self, size: int) -> tuple[WeightedSemaphore, int]:
+        """Where a body of `size` bytes is counted, and how many may be there."""
+        if size <= SMALL:
+            return self._small_bytes, MAX_SMALL
+        return (self._bytes if size <= LARGEST_INLINE else self._large_bytes), MAX_BYTES // 2
+
+    async def _try(self, hand: DeliveryInHand) -> Verdict | None:
+        held, catalog = hand.held, self._catalog()
+        endpoint = catalog.endpoints[hand.endpoint_id]
+        if endpoint.state != "active" or self._gone.get(endpoint.id) == catalog.version:
+            return Untried(held, "aside", STALE)
+        if self._store.is_held_off(endpoint.id):
+            return Untried(held, "pending")
+        found = await self._loader.ask(held)
+        if isinstance(found, Missing):
+            return GivenUp(held, found.value, endpoint.transport) if found is Missing.CONTENT else None
+        if endpoint.max_age is not None and is_too_old(found, endpoint, datetime.now(UTC)):
+            return TooOld(found, endpoint.transport)
+        return await self._send_now(hand, endpoint, found)
+
+    async def _send_now(self, hand: DeliveryInHand, endpoint: Endpoint, found: Delivery) -> Tried | Untried:
+        hand.begun = hand.sending = True
+        try:
+            whole: Delivery | Untried = found
+            if endpoint.body != "raw":
+                whole = await self._documents.whole(found)
+            elif found.blob is not None:
+                whole = await self._fetcher.whole(found)
+            if isinstance(whole, Untried):
+                return whole
+            receipt = await self._send(endpoint, whole, endpoint.timeout, hand.check)
+        except LeaseEnded:
+            _log.warning("lease_ended_unsent", delivery=hand.held[0])
+            return Untried(hand.held, "pending")
+        finally:
+            hand.sending = False
+        settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
+        if disabling(settlement) is not None:
+            self._gone[endpoint.id] = self._catalog().version
+        return Tried(found, settlement, endpoint.transport)
+
+    async def _keep_leases(self) -> None:
+        """What has begun keeps its lease for as long as it takes, whatever the lease's length."""
+        while True:
+            await asyncio.sleep(min(BEAT, self._store.lease / 6))
+            soon = time.time() + self._store.lease / 2
+            ending = [hand.held for hand in self._in_hand.values() if hand.begun and hand.ends.until < soon]
+            if ending:
+                await self._extend(ending)
+
+    async def _extend(self, ending: Sequence[Held]) -> None:
+        renewed = lease_end(time.time() + self._store.lease)
+        try:
+            kept = await self._loop.run_in_executor(None, self._store.extend, ending)
+        except Exception as error:  # noqa: BLE001 - while Postgres is away, nobody else can claim them either
+            _log.warning("leases_not_extended", deliveries=len(ending), error=type(error).__name__)
+            return
+        for hand in [self._in_hand[held] for held in ending if held in self._in_hand]:
+            if hand.held in kept:
+                hand.ends = renewed
+            elif hand.sending and hand.task is not None:
+                hand.task.cancel()  # somebody else has it by now
+
+    async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
+        """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""
+        for _ in range(CATALOG_LOOKS):
+            endpoint = self._catalog().endpoints.get(endpoint_id)
+            if endpoint is not None:
+                return endpoint
+            await asyncio.sleep(0.1)
+        return None

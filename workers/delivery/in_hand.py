@@ -1,0 +1,79 @@
+"""What a deliver process has in hand: the batches it was given, each of their deliveries, and who waits for those."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from pipeline.store.deliveries.deliveries import Held
+from workers.net.lease_deadline import LeaseEnd, LeaseEnded
+
+MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedBatch:
+    """What one message hands over: deliveries under one lease."""
+
+    lease: UUID
+    ends: LeaseEnd
+    deliveries: Sequence[tuple[int, int, int]]  # (endpoint id, delivery id, bytes of its body)
+    whole: float  # seconds of the lease that were left when it was taken
+
+    @property
+    def margin(self) -> float:
+        """Seconds at the lease's end that are kept for settling."""
+        return min(MARGIN, self.whole / 10)
+
+
+@dataclass(slots=True, eq=False)
+class DeliveryInHand:
+    """A delivery in hand: how far it is, and what waits for it."""
+
+    held: Held
+    endpoint_id: int
+    size: int
+    batch: LeasedBatch
+    ends: LeaseEnd
+    awaited: "Awaited | None"
+    task: "asyncio.Task[None] | None" = None
+    begun: bool = False
+    sending: bool = False
+    settling: bool = False
+
+    def check(self) -> None:
+        """Whoever stood still for longer than a lease must not go on where he stopped: it may be somebody else's."""
+        if self.ends.is_past:
+            raise LeaseEnded
+
+
+class Awaited:
+    """Those deliveries of a batch that somebody waits for."""
+
+    __slots__ = ("_done", "_loop", "hands")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._done: asyncio.Future[None] = loop.create_future()
+        self.hands: set[DeliveryInHand] = set()
+
+    async def wait(self, seconds: float) -> set[int]:
+        """Wait for all, so many seconds at most; give the endpoints of those that are left."""
+        if self.hands:
+            timer = self._loop.call_later(seconds, self._end)
+            try:
+                await self._done
+            finally:
+                timer.cancel()
+        return {hand.endpoint_id for hand in self.hands}
+
+    def done(self, hand: DeliveryInHand) -> None:
+        """One of them is settled, or not ours any more."""
+        self.hands.discard(hand)
+        if not self.hands:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)

@@ -1,0 +1,92 @@
+"""Counts and logs what was settled, after COMMIT."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from ops.telemetry import metrics
+from pipeline.delivery.settle_endpoint import HealthChange
+from pipeline.settle import Settled
+from pipeline.store.deliveries.inactive_endpoints import Aside
+from schemas.delivery import EXPIRED, OURS, Delivery, Settlement, Tried
+from workers.delivery.outcomes import GivenUp, TooOld
+
+_log = structlog.get_logger()
+
+
+def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenUp]) -> None:
+    """Count tries, ends, breakers that moved and endpoints that were disabled."""
+    for gone in given_up:
+        metrics.observe_cancelled(gone.transport, 1)
+        _log.info("delivery_given_up", delivery=gone.held[0], reason=gone.why)
+    _tally_tries(settled.tried)
+    for each in expired:
+        _tally_burial(each.delivery, EXPIRED, each.transport)
+    for change in settled.changes:
+        _tally_change(change)
+    for endpoint_id, why in settled.disabled.items():
+        metrics.ENDPOINTS_DISABLED.inc()
+        _log.error("endpoint_disabled", endpoint=endpoint_id, reason=why)
+
+
+def tally_aside(aside: Aside) -> None:
+    """Count and log what was paused, or given up with its endpoint."""
+    for (tenant, endpoint, transport), count in aside.discarded.items():
+        metrics.observe_cancelled(transport, count)
+        _log.warning("deliveries_given_up", tenant=tenant, endpoint=endpoint, deliveries=count)
+    if aside.paused:
+        _log.info("deliveries_paused", deliveries=aside.paused)
+
+
+def _tally_tries(tried: Iterable[Tried]) -> None:
+    """All that are alike at once: to count them one by one takes longer than to write them."""
+    alike: defaultdict[tuple[str, str], list[Tried]] = defaultdict(list)
+    for each in tried:
+        settlement = each.settlement
+        alike[each.transport, _fault(settlement)].append(each)
+        if settlement.outcome == "dead":
+            _tally_burial(each.delivery, settlement.reason or "exhausted", each.transport)
+        _log.debug("delivery_settled", delivery=each.delivery.id, outcome=settlement.outcome, attempt=settlement.attempt)
+    for (transport, fault), group in alike.items():
+        _tally_alike(transport, fault, group)
+
+
+def _tally_alike(transport: str, fault: str, tried: Sequence[Tried]) -> None:
+    numbers = [each.settlement.attempt for each in tried]
+    receipts = [each.settlement.receipt for each in tried]
+    waited = [
+        (receipt.started_at - each.delivery.created_at).total_seconds() for receipt, each in zip(receipts, tried, strict=True)
+    ]
+    first = [seconds for seconds, number in zip(waited, numbers, strict=True) if number == 1]
+    took = [receipt.duration for receipt in receipts]
+    metrics.observe_attempts(transport, fault, took, first, [receipt.reused for receipt in receipts])
+    if fault == "none":
+        metrics.observe_all_delivered(transport, numbers, [sum(each) for each in zip(waited, took, strict=True)])
+
+
+def _tally_burial(delivery: Delivery, reason: str, transport: str) -> None:
+    metrics.observe_buried("deliver", reason, transport)
+    _log.warning("delivery_buried", delivery=delivery.id, endpoint=delivery.endpoint_id, reason=reason)
+
+
+def _tally_change(change: HealthChange) -> None:
+    before, after = change.before, change.after
+    if before.breaker == after.breaker:
+        return
+    metrics.BREAKER_TRANSITIONS.labels(after.breaker).inc()
+    _log.warning(
+        "breaker_moved",
+        endpoint=change.endpoint_id,
+        before=before.breaker,
+        after=after.breaker,
+        trips=after.trips,
+        probe_at=after.probe_at and after.probe_at.isoformat(),
+        error=after.last_error,
+    )
+
+
+def _fault(settlement: Settlement) -> str:
+    if settlement.outcome == "delivered":
+        return "none"
+    return "platform" if settlement.receipt.error in OURS else "destination"

@@ -1,0 +1,133 @@
+"""Reads mails in a process of their own: what hangs, crashes or eats memory is ended, and the mail still has a document."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+
+from ops.settings import bare_environment
+from pipeline.mail.flags import SECONDS, unparsed
+from schemas.mail_document import Flag, view
+from workers.documents.mail_parser_frames import ANSWER, REQUEST
+
+COMMAND: Final = (sys.executable, "-m", "workers.documents.mail_parser_child")
+LIFE: Final = 25.0  # seconds into one mail after which the process ends itself
+MARGIN: Final = 5.0  # seconds beyond those after which it is ended
+LARGEST_ANSWER: Final = 64 * 1024 * 1024  # bytes
+FAREWELL: Final = 1.0  # seconds in which it ends by itself
+USES: Final = 10_000  # mails after which the process is replaced, for what its libraries do not let go of
+
+
+class _Died(Exception):
+    """The process ended, or had to be ended, in the middle of the mail."""
+
+
+class MailParser:
+    """One process, started when it is first needed, until `close`. Any thread may ask; one mail at a time."""
+
+    def __init__(self, *, dns: bool, seconds: float = SECONDS, life: float = LIFE, margin: float = MARGIN) -> None:
+        """`dns`: whether keys of signatures may be looked up.
+
+        A mail is given `seconds`, looked at between two of its parts; after `life` seconds the process ends itself, wherever it
+        is; after `margin` more it is ended.
+        """
+        self._terms = {"dns": dns, "seconds": seconds, "life": life}
+        self._longest = life + margin
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._used = 0
+        self._closed = False
+
+    def read(self, raw: bytes, trusted: Collection[str] = ()) -> dict[str, Any]:
+        """The document of a mail, as JSON has it, whatever bytes it is, within a minute.
+
+        A mail that ends the process is read again carefully; one that ends it then too is said to be unparsed. Raises OSError
+        when no process starts, or this is closed.
+        """
+        with self._lock:
+            for careful in (False, True):
+                with suppress(_Died):
+                    return self._ask(raw, trusted, careful=careful)
+            return unread(raw, "the process that read it took too long, or died", "careful")
+
+    def close(self) -> None:
+        """End the process, also in the middle of a mail, for which `read` then raises OSError."""
+        self._closed = True
+        idle = self._lock.acquire(timeout=0.1)
+        if not idle:
+            process = self._process
+            if process is not None:
+                process.kill()
+            self._lock.acquire()
+        try:
+            self._end()
+        finally:
+            self._lock.release()
+
+    def _ask(self, raw: bytes, trusted: Collection[str], *, careful: bool) -> dict[str, Any]:
+        if self._closed:
+            raise OSError("the reader of mails is closed")
+        process = self._started()
+        watch = threading.Timer(self._longest, process.kill)
+        watch.start()
+        try:
+            terms = orjson.dumps({**self._terms, "trusted": list(trusted), "careful": careful})
+            found = _exchanged(process, REQUEST.pack(len(terms), len(raw)) + terms, raw)
+        except (OSError, ValueError) as error:
+            process.kill()
+            self._end()
+            raise _Died from error
+        finally:
+            watch.cancel()
+        self._used += 1
+        if self._used >= USES:
+            self._end()
+        return found
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            self._used = 0
+            self._process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=bare_environment(),
+                start_new_session=True,
+            )
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
+                with suppress(OSError):  # what was not written yet
+                    if stream is not None:
+                        stream.close()
+            try:
+                process.wait(FAREWELL)  # it ends when nobody asks any more
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def unread(raw: bytes, why: str, *flags: Flag) -> dict[str, Any]:
+    """The document, as JSON has it, of a mail that nothing could be made of."""
+    found: dict[str, Any] = orjson.loads(orjson.dumps(view(unparsed(raw, why, *flags))))
+    return found
+
+
+def _exchanged(process: "subprocess.Popen[bytes]", request: bytes, raw: bytes) -> dict[str, Any]:
+    """What it answers. Raises OSError or ValueError when it ends before it has answered."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(request)
+    process.stdin.write(raw)
+    process.stdin.flush()
+    head = process.stdout.read(ANSWER.size)
+    length = ANSWER.unpack(head)[0] if len(head) == ANSWER.size else 0
+    found: dict[str, Any] = orjson.loads(process.stdout.read(min(length, LARGEST_ANSWER)))
+    return found

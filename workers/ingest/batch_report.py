@@ -1,0 +1,53 @@
+"""What became of a batch, in the metrics and the log."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+
+from ops.telemetry import ingest_metrics, metrics
+from pipeline.append import Appended
+from schemas.catalog import Catalog
+from schemas.dead_letter import DeadLetter
+from schemas.event import Event
+
+log = structlog.get_logger()
+
+
+class Report:
+    """Counts and logs what was committed, by the kinds of sources that `catalog` has; the rest is in seconds."""
+
+    def __init__(self, catalog: Catalog, seconds: float = 0.0, append_seconds: float = 0.0) -> None:
+        self._catalog = catalog
+        self._seconds = seconds
+        self._append_seconds = append_seconds
+
+    def batch(self, events: Sequence[Event], appended: Appended) -> None:
+        """Of `events`, what was not `appended` was there before."""
+        new = self._by_kind([entry.event for entry in appended.entries])
+        ingest_metrics.observe_batch(new, self._by_kind(events) - new, seconds=self._seconds, append=self._append_seconds)
+        log.debug(
+            "batch_appended",
+            events=len(events),
+            entries=len(appended.entries),
+            duplicates=appended.duplicates,
+            deliveries=appended.planned,
+            seconds=round(self._seconds, 4),
+        )
+
+    def letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Of messages that were buried."""
+        for letter in letters:
+            metrics.observe_buried(letter.stage, letter.reason)
+            metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)
+            log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
+
+    def _by_kind(self, events: Sequence[Event]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for place, count in Counter([(event.tenant, event.attributes["source"]) for event in events]).items():
+            found[self._kind(*place)] += count
+        return found
+
+    def _kind(self, tenant: str, source: str) -> str:
+        known = self._catalog.sources.get((tenant, source))
+        return known.kind if known else "unknown"

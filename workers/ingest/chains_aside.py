@@ -1,0 +1,73 @@
+"""Which chains ingest has set aside, as long as they are broken."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import structlog
+
+from ops.runtime.db import Connection, Engine, constraint, sqlstate, transaction
+from pipeline.ledger import broken_chains
+from pipeline.store.admin import notices
+from pipeline.store.ledger import entries as ledger_entries
+from schemas.entry import BrokenChain
+from schemas.event import Event
+from workers.ingest.operator_notices import Notices
+
+log = structlog.get_logger()
+
+FINGERPRINT: Final = "entry_fingerprint_key"  # what two writers that record one event at the same time run into
+MOST: Final = 10_000  # chains that are kept in mind; a chain that is not is found again by what Postgres refuses
+
+_INTEGRITY: Final = "23"  # class of SQLSTATEs
+
+
+def is_race(error: BaseException) -> bool:
+    """Whether another writer has recorded an event of the batch meanwhile: then it is a duplicate in the next try."""
+    return constraint(error) == FINGERPRINT
+
+
+class ChainsAside:
+    """Keeps in mind which chains are broken, so that one look at them in a batch is all they cost."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        self._broken: dict[bytes, BrokenChain] = {}
+
+    def blames(self, error: BaseException) -> bool:
+        """Whether Postgres refused what may be due to a broken chain."""
+        return sqlstate(error).startswith(_INTEGRITY) and not is_race(error)
+
+    def find(self, engine: Engine, events: Sequence[Event]) -> bool:
+        """Looks for broken chains among those of the events; whether there is one more than were known."""
+        with transaction(engine) as conn:
+            broken = broken_chains.broken(conn, events)
+        found = {key: chain for key, chain in broken.items() if key not in self._broken}
+        if len(self._broken) + len(found) > MOST:
+            self._broken.clear()
+        self._broken.update(found)
+        for chain in found.values():
+            self._tell(chain)
+        return bool(found)
+
+    def held_up(self, conn: Connection, messages: Sequence[Sequence[Event]]) -> Mapping[int, BrokenChain]:
+        """Which of the messages, each by its events, would add to a chain that is set aside and still broken."""
+        if not self._broken:
+            return {}
+        touched = self._broken.keys() & {event.chain_key for message in messages for event in message}
+        if not touched:
+            return {}
+        still = ledger_entries.broken_chains(conn, touched)
+        for key in touched - still.keys():
+            mended = self._broken.pop(key)
+            log.info("chain_mended", tenant=mended.tenant, chain=mended.chain_id.hex)
+        self._broken.update(still)
+        return broken_chains.held_up(conn, messages, still) if still else {}
+
+    def _tell(self, chain: BrokenChain) -> None:
+        log.error("chain_set_aside", tenant=chain.tenant, chain=chain.chain_id.hex, found=chain.fault)
+        note = partial(
+            notices.note_broken, tenant=chain.tenant, chain_id=chain.chain_id, detail=chain.detail, now=datetime.now(UTC)
+        )
+        self._notices.tell(("chain_broken", chain.chain_id), note)

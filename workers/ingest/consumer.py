@@ -1,0 +1,105 @@
+"""The ingest worker's side of the broker: what it consumes, and that it is there."""
+
+import time
+from typing import Any, Final
+
+import pika
+import structlog
+from pika.exceptions import ChannelClosedByBroker
+
+from ops.telemetry import metrics
+from schemas.message import Message
+from workers.amqp.deliver_frames import Receive, take_over
+from workers.amqp.topology import INBOX, UNROUTED, declare, missing
+
+LOOK_SECONDS: Final = 5.0  # between two looks whether everything is there
+
+_log = structlog.get_logger()
+
+
+class InboxConsumer:
+    """Consumes the inbox, and `waxseal.unrouted`, on one channel of a connection that was just opened.
+
+    What lies in the latter is older than anything in an inbox that was declared again, so the inbox is opened when it is empty.
+    Both consumers stay: a message that comes through the latter from then on says that the inbox, or what leads there, is gone.
+    When a queue is deleted the broker takes its consumer away, and the channel stays: what it handed over is in the buffer, in
+    order, and nowhere else any more.
+    """
+
+    def __init__(self, connection: pika.BlockingConnection, prefetch: int, receive: Receive) -> None:
+        """Declares everything. Raises pika's `AMQPError`."""
+        self._connection = connection
+        self._receive = receive
+        self.channel = connection.channel()
+        declare(self.channel)
+        self.channel.basic_qos(prefetch_count=prefetch)
+        self.channel.add_on_cancel_callback(self._cancelled)
+        self._receivers: dict[bytes, Receive] = {}  # by consumer tag
+        take_over(self.channel, self._receivers)
+        self._consumed: dict[str, str] = {}  # queues, by consumer tag
+        self._tags = 0
+        self._trouble: str | None = None
+        self._deleted = False
+        self._astray = False
+        self._look_at = time.monotonic() + LOOK_SECONDS
+
+    def start(self) -> None:
+        """Have messages given to `receive`, whenever the connection processes its events."""
+        self._consume(UNROUTED)
+        self._open_inbox()
+
+    def turn(self) -> str | None:
+        """Called again and again; declares again what is gone, and says why not all is well. Raises pika's `AMQPError`."""
+        if self._deleted:  # said before it is mended, which takes a second
+            self._deleted, self._look_at = False, 0.0
+            return self._trouble
+        if time.monotonic() >= self._look_at:
+            self._look()
+        if UNROUTED not in self._consumed.values():
+            self._consume(UNROUTED)
+        if INBOX not in self._consumed.values():
+            self._open_inbox()
+        return self._trouble
+
+    def _open_inbox(self) -> None:
+        waiting = self.channel.queue_declare(UNROUTED, passive=True).method.message_count
+        if not waiting:
+            self._consume(INBOX)
+            _log.info("inbox_opened", queue=INBOX)
+
+    def _consume(self, queue: str) -> None:
+        self._tags += 1
+        tag = f"{queue}-{self._tags}"
+        self._receivers[tag.encode()] = self._receive if queue == INBOX else self._receive_unrouted
+        self._consumed[self.channel.basic_consume(queue, _never_called, consumer_tag=tag)] = queue
+
+    def _receive_unrouted(self, tag: int, redelivered: bool, message: Message) -> None:
+        metrics.UNROUTED_MESSAGES.inc()
+        if not self._astray and INBOX in self._consumed.values():  # it may have been kept before; if not, a binding is missing
+            self._astray, self._look_at = True, 0.0
+        self._receive(tag, redelivered, message)
+
+    def _cancelled(self, frame: Any) -> None:
+        queue = self._consumed.pop(frame.method.consumer_tag, "")
+        self._receivers.pop(frame.method.consumer_tag.encode(), None)
+        _log.warning("queue_deleted", queue=queue)
+        self._deleted, self._trouble = True, f"the queue {queue} was deleted"
+
+    def _look(self) -> None:
+        try:
+            gone = missing(self._connection)
+            if gone is not None or self._astray:
+                _log.warning("topology_declared_again", missing=gone, came_unrouted=self._astray)
+                aside = self._connection.channel()
+                declare(aside, settle=gone is not None)
+                aside.close()
+            self._trouble = None
+        except ChannelClosedByBroker as refused:  # what is there can be consumed all the same
+            self._trouble = f"what is missing on the broker cannot be declared: {refused.reply_text}"
+            _log.warning("topology_refused", error=refused.reply_text)
+        self._astray = False
+        self._look_at = time.monotonic() + LOOK_SECONDS
+
+
+def _never_called(*_: Any) -> None:
+    """What pika wants of a consumer; its messages go to `take_over`'s receivers."""

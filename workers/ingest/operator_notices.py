@@ -1,0 +1,72 @@
+"""What ingest tells operators besides its log: once an hour for each source and chain, and never at the cost of a batch."""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import structlog
+
+from ops.runtime.db import Connection, Engine, transaction
+from ops.telemetry import ingest_metrics
+from pipeline.dedupe import Conflict, digest
+from pipeline.store.admin import notices
+from schemas.catalog import Catalog
+from schemas.config.mailbox_kinds import MAIL_KINDS
+
+log = structlog.get_logger()
+
+INTERVAL: Final = 3600.0  # seconds; the database holds all processes together to it
+MOST: Final = 10_000  # things that are remembered to have been told
+
+
+class Notices:
+    """Writes operator events, and remembers what it wrote, so that the database is asked once an hour only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._told: dict[Hashable, float] = {}
+
+    def tell(self, about: Hashable, note: Callable[[Connection], None]) -> None:
+        """Writes `note` unless it was written `about` the same within the hour.
+
+        What goes wrong is logged and tried again at the next occasion: the facts are in the log and counted already.
+        """
+        now = time.monotonic()
+        if now - self._told.get(about, -INTERVAL) < INTERVAL:
+            return
+        try:
+            with transaction(self._engine) as conn:
+                note(conn)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the batch is recorded
+            log.warning("operator_event_not_written", about=str(about), error=str(error).partition("\n")[0])
+            return
+        if len(self._told) >= MOST:
+            self._told.clear()
+        self._told[about] = now
+
+    def conflicts(self, found: Sequence[Conflict], catalog: Catalog) -> None:
+        """Tells of duplicates that are not what was recorded: each is counted and logged, a source is told once an hour.
+
+        Not of mails that are pulled: a provider may make the bytes of one mail anew each time, under one id.
+        """
+        for conflict in found:
+            tenant, name = conflict.event.tenant, conflict.event.attributes["source"]
+            source = catalog.sources.get((tenant, name))
+            kind = source.kind if source else "unknown"
+            if kind in MAIL_KINDS:
+                continue
+            key = catalog.tenants[tenant]
+            facts = {
+                "fingerprint": conflict.event.fingerprint.hex(),
+                "differs": ",".join(conflict.differs),
+                "recorded": digest(key, conflict.recorded),
+                "arrived": digest(key, conflict.arrived),
+            }
+            ingest_metrics.observe_conflict(kind)
+            log.warning("duplicate_differs", tenant=tenant, source=name, **facts)
+            detail = "an event came again with the id of a recorded one and other content, and was not recorded: "
+            detail += "the sender uses an id twice (" + " ".join(f"{name}={value}" for name, value in facts.items()) + ")"
+            note = partial(notices.note_conflict, tenant=tenant, source=name, detail=detail, now=datetime.now(UTC))
+            self.tell(("duplicate_differs", tenant, name), note)

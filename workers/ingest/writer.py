@@ -1,0 +1,242 @@
+"""Writes batches of messages into the ledger: rooms 2 to 6, one transaction a batch."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+
+from ops.errors import OpsError
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import Connection, Engine, passes, sqlstate, transaction
+from ops.runtime.vault import Vault
+from pipeline.admit import admit
+from pipeline.append import append, open_batch
+from pipeline.errors import Rejected
+from pipeline.fanout import Subscriptions, subscriptions
+from pipeline.store.config import catalog
+from pipeline.store.dead_letters import dead_letters
+from schemas.blob import LARGEST_INLINE
+from schemas.catalog import EMPTY, Catalog
+from schemas.dead_letter import DeadLetter
+from schemas.event import Event
+from schemas.message import Message
+from workers.ingest.batch_report import Report
+from workers.ingest.chains_aside import ChainsAside
+from workers.ingest.claim_check import exchanged
+from workers.ingest.examiner import Examiner
+from workers.ingest.failures import Failures, Stopped, one_line
+from workers.ingest.judged import Judged, Refusal, rejected
+from workers.ingest.operator_notices import Notices
+from workers.ingest.watchdog import TooSlow, Watch
+
+log = structlog.get_logger()
+
+MOST_MADE = 100_000  # chains that are known to exist; of others it is asked first
+
+__all__ = ["Judged", "Stopped", "Writer"]
+
+
+class _Outdated(Exception):
+    """Tenants or sources are others than those by which a message of the batch was judged."""
+
+
+class Writer:
+    """The one who appends. `judge` may be called from another thread than `write`."""
+
+    def __init__(
+        self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool], watch: Watch | None = None
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._blobs = blobs
+        self._stopping = stopping
+        self._watch = watch or Watch()
+        self._rules: tuple[Catalog, int] = (EMPTY, 0)  # what messages are judged by, and its epoch: replaced as a whole
+        self._subscribed: Subscriptions = {}
+        self._made: set[bytes] = set()  # keys of chains that are known to exist
+        self._notices = Notices(engine)
+        self._aside = ChainsAside(self._notices)
+        self._examiner = Examiner()
+        self.trouble: str | None = None  # why nothing can be written just now
+
+    def load(self) -> None:
+        """Reads the catalog, so that the first messages are judged by it; without a database they are examined apart."""
+        try:
+            with transaction(self._engine) as conn:
+                self._refresh(conn, catalog.version(conn))
+        except Exception as error:
+            if not passes(error):
+                raise
+            self.trouble = one_line(error)
+
+    def judge(self, message: Message, *, suspect: bool = False) -> Judged:
+        """Admits `message` while the database is busy with the batch before it.
+
+        Leaves it open when it is `suspect`, which is one that came before and was not acked, and when it takes longer than a
+        message may, or fails for no known reason: then it is examined apart.
+        """
+        rules, epoch = self._rules
+        if not suspect:
+            try:
+                return Judged(message, message.size, epoch, self._watch.run(admit, message, rules, datetime.now(UTC)))
+            except Rejected as error:
+                return Judged(message, message.size, epoch, refusal=rejected(error))
+            except (Exception, TooSlow) as error:  # noqa: BLE001 - whatever it is, its cause is found where it does no harm
+                log.warning("message_suspected", tenant=message.tenant, source=message.source, error=type(error).__name__)
+        return Judged(message, message.size)
+
+    def write(self, batch: Sequence[Judged]) -> None:
+        """Returns when every message of `batch` is in the ledger, known to be there already, or a dead letter: durably.
+
+        Waits for a database that is away. Messages on a broken chain are set aside; a batch that fails twice through no fault
+        of the database is halved until the culprit is alone and buried. Raises `Stopped` when the process is to end first,
+        `OpsError` when it cannot go on.
+        """
+        batch = list(batch)
+        fault = self._fault_of(batch)
+        if fault is None:
+            return
+        if len(batch) == 1:
+            self._until_done(lambda: self._bury(batch[0], fault))
+            return
+        log.warning("batch_halved", messages=len(batch), error=one_line(fault))
+        middle = len(batch) // 2
+        self.write(batch[:middle])
+        self.write(batch[middle:])
+
+    def close(self) -> None:
+        """Ends the process that examines messages."""
+        self._examiner.close()
+
+    def _fault_of(self, batch: list[Judged]) -> Exception | None:
+        """Commits `batch`; gives back what is wrong with it, when that is neither the database's fault nor ours."""
+        try:
+            self._until_done(lambda: self._record(batch))
+        except (Stopped, OpsError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the messages beside it
+            return error
+        return None
+
+    def _until_done(self, work: Callable[[], None]) -> None:
+        failures = Failures()
+        for attempt in Retrying(
+            retry=retry_if_exception(failures.may_pass),
+            wait=wait_exponential_jitter(multiplier=0.05, max=3.0, jitter=0.5),
+            before_sleep=self._in_trouble,
+            reraise=True,
+        ):
+            with attempt:
+                if failures.seen and self._stopping():
+                    raise Stopped
+                work()
+        self.trouble = None
+
+    def _in_trouble(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.trouble = f"the batch was not written: {one_line(error)}"
+        log.warning("batch_retried", tries=state.attempt_number, error=one_line(error))
+
+    def _record(self, batch: list[Judged]) -> None:
+        """Commits `batch`, whose open messages are examined in their places."""
+        while True:
+            self._examine(batch)
+            ready = self._exchanged(batch)
+            try:
+                self._commit(ready)
+            except _Outdated:
+                continue
+            except Exception as error:
+                if self._aside.blames(error) and self._aside.find(self._engine, _events(ready)):
+                    continue
+                raise
+            return
+
+    def _examine(self, batch: list[Judged]) -> None:
+        """Judges what is open, one after the other, where it can do no harm."""
+        rules, epoch = self._rules
+        if all(judged.epoch == epoch and not judged.is_open for judged in batch):
+            self._examiner.rest()
+            return
+        with transaction(self._engine) as conn:
+            self._refresh(conn, catalog.version(conn))
+        rules, epoch = self._rules
+        for number, judged in enumerate(batch):
+            if judged.epoch != epoch or judged.is_open:
+                if self._stopping():
+                    raise Stopped
+                batch[number] = self._examiner.examine(judged.message, rules, epoch)
+
+    def _commit(self, batch: Sequence[Judged]) -> None:
+        began = time.monotonic()
+        made, self._made = self._made, set()  # should this fail, it may be for a chain that is there no more
+        with transaction(self._engine) as conn:
+            now = datetime.now(UTC)
+            opened = open_batch(conn, _events(batch), made)
+            self._refresh(conn, opened.version)
+            if any(judged.epoch != self._rules[1] for judged in batch):
+                raise _Outdated
+            admitted, letters = self._sorted(conn, batch)
+            appending = time.monotonic()
+            appended = append(conn, [event for events in admitted for event in events], self._subscribed, now, opened)
+            append_seconds = time.monotonic() - appending
+            dead_letters.bury(conn, letters, now)
+        made.update(entry.event.chain_key for entry in appended.entries)
+        self._made = made if len(made) <= MOST_MADE else set()
+        report = Report(self._rules[0], time.monotonic() - began, append_seconds)
+        report.batch([event for events in admitted for event in events], appended)
+        report.letters(letters)
+        self._notices.conflicts(appended.conflicts, self._rules[0])
+
+    def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
+        """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
+        if all(judged.size <= LARGEST_INLINE for judged in batch):
+            return batch
+        return [judged if judged.size <= LARGEST_INLINE else self._with_bodies(judged) for judged in batch]
+
+    def _with_bodies(self, judged: Judged) -> Judged:
+        if judged.events is None:
+            return judged
+        try:
+            events = exchanged(self._blobs, judged.message, judged.events)
+        except Rejected as error:
+            return Judged(judged.message, judged.size, judged.epoch, refusal=rejected(error))
+        return Judged(judged.message, judged.size, judged.epoch, events)
+
+    def _refresh(self, conn: Connection, version: int) -> None:
+        before, epoch = self._rules
+        if version == before.version:
+            return
+        after = catalog.load(conn, self._vault.decrypt)
+        self._subscribed = subscriptions(after)
+        self._rules = (after, epoch if _judges_alike(before, after) else epoch + 1)
+
+    def _sorted(self, conn: Connection, batch: Sequence[Judged]) -> tuple[list[Sequence[Event]], list[DeadLetter]]:
+        """The events to append, by message, and the dead letters."""
+        letters = [judged.refusal.letter(judged.message) for judged in batch if judged.refusal is not None]
+        admitted = [judged for judged in batch if judged.refusal is None]
+        events = [judged.events or () for judged in admitted]
+        if held := self._aside.held_up(conn, events):
+            for number, chain in held.items():
+                refusal = Refusal("append", "chain_broken", chain.detail)
+                letters.append(refusal.letter(admitted[number].message))
+            events = [each for number, each in enumerate(events) if number not in held]
+        return events, letters
+
+    def _bury(self, judged: Judged, error: Exception) -> None:
+        refusal = Refusal("append", "poison", one_line(error), sqlstate(error) or type(error).__name__)
+        letter = refusal.letter(judged.message)
+        with transaction(self._engine) as conn:
+            dead_letters.bury(conn, [letter], datetime.now(UTC))
+        Report(self._rules[0]).letters([letter])
+
+
+def _judges_alike(before: Catalog, after: Catalog) -> bool:
+    """Whether a message is admitted by both alike: endpoints, which change more often, have no part in it."""
+    return (before.tenants, before.sources, before.before_origins) == (after.tenants, after.sources, after.before_origins)
+
+
+def _events(batch: Sequence[Judged]) -> list[Event]:
+    return [event for judged in batch for event in judged.events or ()]

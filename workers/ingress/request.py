@@ -1,0 +1,147 @@
+"""A request as it comes in: its headers, and its body within bounds."""
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Final, Protocol
+
+from pipeline.sources import Headers
+from schemas.blob import LARGEST
+from schemas.source import Source
+from workers.ingress.problems import RETRY_AFTER, Answer, Problem
+from workers.ingress.request_parser import RequestHead
+
+MAX_HELD: Final = LARGEST + 32 * 1024 * 1024  # bytes of bodies in the hands of one process: the largest, and others beside it
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+_JSON = re.compile(r"[/+]json$")
+_PLAIN: Final = ("application/json", "application/json; charset=utf-8")  # what most senders say
+
+_RUN: Final = secrets.token_hex(8)
+_numbers = count()
+
+
+def fresh_id() -> str:
+    """An id for a request: like no other of this process, nor, but for chance, of another."""
+    return f"{_RUN}{next(_numbers):016x}"
+
+
+class Budget:
+    """Counts the bytes of all bodies in hand."""
+
+    def __init__(self, limit: int = MAX_HELD) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes more. Raises `Problem` when that is too much; they must be given back nevertheless."""
+        self._left -= size
+        if self._left < 0:
+            raise Problem("unavailable", "too much is being received at once", RETRY_AFTER)
+
+    def give(self, size: int) -> None:
+        """Count `size` bytes less."""
+        self._left += size
+
+
+class Incoming:
+    """One request. `answer` is for one call, by whoever it was handed to, as soon as the answer is known."""
+
+    def __init__(self, head: RequestHead, budget: Budget, answer: Callable[["Incoming", Answer], None]) -> None:
+        self.method, self.path, headers, self.keep_alive, self.patient = head
+        self.headers: Headers = headers
+        wanted = headers.get("x-request-id")
+        self.id = wanted if wanted is not None and _REQUEST_ID.fullmatch(wanted) else fresh_id()
+        self.size = 0
+        self.limit: int | None = None  # bytes; known when it is the request's turn
+        self.whole = False
+        self.answered = False
+        self.handler: Handler
+        self.steps: Sequence[str] = ()  # of the path, decoded; the first is empty
+        self.source: Source  # whose message it is
+        self.began = 0.0  # seconds, when its head was there
+        self._answer = answer
+        self._budget = budget
+        self._chunks: list[bytes] = []
+
+    def answer(self, answer: Answer) -> None:
+        """Answer it, and let go of its body. Later calls do nothing, nor does one for a sender who is gone."""
+        if not self.answered:
+            self.drop()
+            self._answer(self, answer)
+
+    def drop(self) -> None:
+        """Give up: there is nobody to be answered any more."""
+        if not self.answered:
+            self.answered = True
+            self._budget.give(self.size)
+            self._chunks = []
+
+    def check_form(self) -> None:
+        """Raises `Problem` when the body's form is one that could not be read, or not kept as it is."""
+        if "content-encoding" in self.headers and self.headers["content-encoding"].strip().lower() not in ("", "identity"):
+            raise Problem("content_type", "Content-Encoding is not supported: send the body as it is")
+        content_type = self.headers.get("content-type")
+        if content_type is None or content_type in _PLAIN:
+            return
+        media_type = content_type.partition(";")[0].strip()
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            raise Problem("content_type", "Content-Type holds no media type")
+        charset = _CHARSET.search(content_type)
+        if charset and _JSON.search(media_type.lower()) and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise Problem("content_type", "JSON is UTF-8 (RFC 8259); another charset is not supported")
+
+    def allow(self, limit: int) -> None:
+        """Take a body of at most `limit` bytes. Raises `Problem` when it is known to hold more, or may hold anything."""
+        self.limit = limit
+        if max(self._declared(), self.size) > limit:
+            raise self._too_large(limit)
+
+    def add(self, chunk: bytes) -> None:
+        """Take a piece of the body. Raises `Problem` as soon as there is too much of it."""
+        if self.answered:
+            return
+        self.size += len(chunk)
+        self._chunks.append(chunk)
+        self._budget.take(len(chunk))
+        if self.limit is not None and self.size > self.limit:
+            raise self._too_large(self.limit)
+
+    def body(self) -> bytes:
+        """The body as far as it has come, which the request does not hold any more then."""
+        chunks, self._chunks = self._chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _declared(self) -> int:
+        length = self.headers.get("content-length")
+        if length is None:
+            if "transfer-encoding" not in self.headers:
+                raise Problem("length_required", "send Content-Length, or the body in chunks")
+            return 0
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
+            raise Problem("malformed", "Content-Length is not a number")
+        return int(length)
+
+    @property
+    def unread(self) -> list[tuple[str, str]]:
+        """What an answer needs among its headers when the body was not read."""
+        # Who waits for "100 Continue" may not send the body now, or may: only a new connection is in step again.
+        return [("Connection", "close")] if "expect" in self.headers else []
+
+    def _too_large(self, limit: int) -> Problem:
+        return Problem("too_large", f"this source takes {limit} bytes", *self.unread)
+
+
+class Handler(Protocol):
+    """What is behind a path."""
+
+    def begin(self, request: Incoming) -> None:
+        """The head is there: answer, or `allow` a body. Raises `Problem`."""
+
+    def complete(self, request: Incoming) -> None:
+        """The body is there too: answer, now or later. Raises `Problem`."""
+
+    def refuse(self, request: Incoming, problem: Problem) -> None:
+        """Answer with `problem`."""

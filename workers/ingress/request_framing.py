@@ -1,0 +1,55 @@
+"""What RFC 9110 and 9112 ask of a request's head beyond its grammar, which the parser checks."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import httptools
+
+from workers.ingress.problems import Problem
+
+_HOST: Final = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
+_FRAMING: Final = ("content-length", "transfer-encoding")
+
+
+def check_head(version: str, method: str, headers: Mapping[str, str], hosts: int) -> None:
+    """Raises `Problem` for what another server may have read as another request; `hosts` counts the header Host."""
+    if method == "CONNECT":
+        raise Problem("malformed", "this is no proxy")
+    if hosts > 1 or (not hosts and version != "1.0") or not _HOST.fullmatch(headers.get("host", "")):
+        raise Problem("malformed", "a request has one header Host, with a name and perhaps a port (RFC 9112, 3.2)")
+    codings = headers.get("transfer-encoding")
+    if codings is None:
+        return
+    if version == "1.0":
+        raise Problem("malformed", "HTTP/1.0 has no Transfer-Encoding (RFC 9112, 6.1)")
+    *others, last = (coding.strip().lower() for coding in codings.split(","))
+    if last == "chunked" and others:  # the parser refuses another last one, which leaves the length unknown
+        if "chunked" in others:
+            raise Problem("malformed", "a body is in chunks once")
+        raise Problem("not_implemented", "no transfer coding but chunked is understood: send the body as it is")
+
+
+def path_of(target: bytes) -> tuple[bytes, bytes]:
+    """The path and the query of a request's target, still percent-encoded. Raises `Problem`."""
+    if not target.isascii():
+        raise Problem("malformed", "the path is not ASCII")
+    if not target.startswith(b"/"):
+        target = _origin_form(target)
+    path, _, query = target.partition(b"#")[0].partition(b"?")
+    return path, query
+
+
+def _origin_form(target: bytes) -> bytes:
+    """What follows the authority of a whole URL, which a proxy may be asked with."""
+    try:
+        parsed = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise Problem("malformed", "the request's target is neither a path nor a URL") from None
+    return (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
+
+
+def body_only(headers: Mapping[str, str]) -> bytes:
+    """A head that frames the body that follows as `headers` do, and says nothing else."""
+    lines = "".join(f"{name}: {headers[name]}\r\n" for name in _FRAMING if name in headers)
+    return f"POST / HTTP/1.1\r\n{lines}\r\n".encode("latin-1")

@@ -1,0 +1,130 @@
+"""The HTTP ingress: one process, one event loop, one connection to the broker."""
+
+import asyncio
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+from urllib.parse import unquote
+
+import structlog
+
+from ops.runtime.blobs import Blobs, open_blobs
+from ops.runtime.vault import Vault
+from ops.settings import Settings
+from ops.telemetry.probes import Answer as Report
+from ops.telemetry.probes import Heart, Readiness, metrics
+from workers.amqp.publisher import Publisher
+from workers.ingress.clients import MOST
+from workers.ingress.http_protocol import Route
+from workers.ingress.intake import BLOB_SECONDS, Intake
+from workers.ingress.listener import ClientBounds, Listener
+from workers.ingress.problems import Answer, Problem, internal
+from workers.ingress.request import Handler, Incoming
+from workers.live_catalog import CatalogWatch
+from workers.process import Process
+
+_QUESTION: Final = 64 * 1024  # bytes of a body that comes with a question; nobody looks at it
+_FILES: Final = 2 * MOST  # that the process may have open
+
+_log = structlog.get_logger()
+
+
+def make_route(
+    catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1, *, stale_after: float = 10.0
+) -> Route:
+    """What is behind each path.
+
+    The process is one of `processes` that share what sources send, and lets its part of their rate limits through.
+    """
+    heart = Heart()
+    # It needs no Postgres to take messages, so nobody is to keep them from it while Postgres is away.
+    notes = {"database": partial(catalog.stale, stale_after)}
+    readiness = Readiness({"broker": publisher.trouble, "catalog": catalog.ready}, notes=notes)
+
+    def alive() -> Report:
+        heart.beat()  # the loop turns, or this would not be asked
+        return heart.answer()
+
+    intake = Intake(catalog, publisher, blobs, processes)
+    probes = {"livez": _Probe(alive), "readyz": _Probe(readiness.answer), "metrics": _Probe(metrics)}
+
+    def route(request: Incoming) -> Handler:
+        # Split before it is decoded: an encoded slash is part of a name, and no name has one.
+        steps = request.path.decode("ascii").split("/")
+        if b"%" in request.path:
+            steps = [unquote(step) for step in steps]
+        request.steps = steps
+        if len(steps) == 4 and steps[1] == "in" and steps[2] and steps[3]:
+            return intake
+        if len(steps) == 2 and steps[1] in probes:
+            return probes[steps[1]]
+        raise Problem("not_found", "messages go to /in/{tenant}/{source}")
+
+    return route
+
+
+class _Probe:
+    """Handles the questions of whoever watches the process."""
+
+    def __init__(self, report: Callable[[], Report]) -> None:
+        self._report = report
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, request: Incoming) -> None:
+        """Take GET and HEAD only. Raises `Problem`."""
+        if request.method not in ("GET", "HEAD"):
+            raise Problem("method", "only GET, HEAD", ("Allow", "GET, HEAD"))
+        request.limit = _QUESTION
+
+    def complete(self, request: Incoming) -> None:
+        """Ask in a thread: it may take a while, and nobody's message is to wait for that."""
+        task = asyncio.get_running_loop().create_task(self._respond(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def refuse(self, request: Incoming, problem: Problem) -> None:
+        """Answer with the problem."""
+        request.answer(problem.answer(request.id))
+
+    async def _respond(self, request: Incoming) -> None:
+        try:
+            report = await asyncio.to_thread(self._report)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is answered
+            _log.exception("request_failed", request_id=request.id)
+            self.refuse(request, internal(error))
+        else:
+            request.answer(Answer(report.status, report.content_type.encode(), report.body))
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT. Returns the exit status."""
+    host, port = settings.ingress_host, settings.ingress_port
+    with Process(settings, "ingress", "database_url", "amqp_url", "keys") as process:
+        _allow_files()
+        catalog = CatalogWatch(process.engine(1), Vault(settings.fernet_keys()))
+        publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
+        blobs = open_blobs(settings, BLOB_SECONDS)
+        route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
+        bounds = ClientBounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
+        listener = Listener(route, host, port, bounds)
+        process.at_signal(listener.stop)  # until its event loop has handlers of its own
+        process.at_end(catalog.stop)
+        catalog.start()
+        process.started(host=host, port=port)
+        try:
+            listener.run(publisher.start, publisher.close)
+        except OSError as error:
+            _log.error("cannot_listen", host=host, port=port, error=str(error))
+            process.status = 1
+    return process.status
+
+
+def _allow_files() -> None:
+    """Let the process have as many connections as it is to bear; systemd and shells allow 1,024 by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _FILES:
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

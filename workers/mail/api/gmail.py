@@ -1,0 +1,255 @@
+"""Mailboxes behind the Gmail API: the history tells what arrives, a list what was there before.
+
+The mailbox is read as a whole, without drafts, spam, trash, and what was only sent. What is taken out of spam or trash
+arrives then. Identity is the API's message id, which never changes; the event's is the digest of the bytes.
+Source: https://developers.google.com/workspace/gmail/api/guides/sync
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from schemas.mailbox import WHOLE, Cursor, Lane, Mailbox, RawMail
+from workers.mail.api.http_client import Answer
+from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, page_by_page, sensible, server_time, told
+from workers.mail.api.quota import Paces
+from workers.mail.mailbox_session import (
+    MAX_MAIL,
+    Away,
+    Begun,
+    Gone,
+    Known,
+    MailKind,
+    PullBounds,
+    Pulled,
+    SourceError,
+    Throttled,
+    Token,
+)
+
+API: Final = "https://gmail.googleapis.com"
+UNITS_PER_MINUTE: Final = 6000  # of each mailbox, in a project made since 2026-05-01; older ones have more
+GET, LIST, HISTORY, PROFILE = 20, 5, 2, 1  # units
+PAGE: Final = 100  # of ids; every page is done with before the next is asked for
+
+_NOT_RECEIVED: Final = frozenset({"DRAFT", "SPAM", "TRASH"})
+_RATES: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "concurrentLimitExceeded"})
+_DAILY: Final = "dailyLimitExceeded"
+_DAY: Final = 3600.0  # seconds to wait for the next day to begin, and to look again
+_RAW: Final = re.compile(rb'"raw"\s*:\s*"([A-Za-z0-9_=-]*)"')
+_PIECE: Final = 4 * 256 * 1024  # characters that are decoded at a time, so that a large mail is not there three times
+
+# A minute's units are never passed: what the bucket holds at first, and what flows in within a minute.
+PACES: Final = Paces(UNITS_PER_MINUTE / 60 * 5 / 6, UNITS_PER_MINUTE / 6)
+
+
+class GmailSession:
+    """One mailbox, as `workers.mail.mailbox_session.Session` has it."""
+
+    def __init__(self, mailbox: Mailbox, token: Token | None) -> None:
+        self._mailbox = mailbox
+        self._api = Api(mailbox, f"{mailbox.api_url or API}/gmail/v1/users/me", token, _fault, PACES.of(mailbox.id))
+
+    def folders(self) -> Sequence[str]:
+        """The mailbox as a whole."""
+        return [WHOLE]
+
+    @sensible()
+    def begin(self, folder: str) -> Begun:
+        """The history from now on, and the list of what there is now: whatever arrives in between is in both."""
+        del folder
+        self._api.end_by()
+        answer = self._get("/profile", PROFILE)
+        began = server_time(answer) - MARGIN
+        said = answer.json()
+        new = {"start": _text(said, "historyId"), "began": began.isoformat()}
+        everything = self._mailbox.sync_from is None
+        return Begun(new, {"began": began.isoformat()}, _number(said.get("messagesTotal")) if everything else None)
+
+    @sensible()
+    def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
+        """Page after page of the history, or of the list."""
+        del folder
+        self._api.end_by(bounds.until)
+        batch, turn = Gathered(bounds), self._arrived if lane == "new" else self._listed
+        return page_by_page(lambda place: turn(place, batch, known), cursor, batch)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._api.close()
+
+    def _arrived(self, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
+        """One page of the history. Where it starts stays the same for all pages; only after the last it moves on."""
+        start, page = cursor["start"], cursor.get("page")
+        query = {"startHistoryId": start, "maxResults": PAGE, "historyTypes": ["messageAdded", "labelRemoved"]}
+        try:
+            answer = self._get("/history", HISTORY, query | ({"pageToken": page} if page else {}), may_lack=True)
+        except _BadRequest:
+            if page is None:
+                raise
+            return Pulled([], {"start": start, "began": cursor["began"]}, more=True)  # what was done with is known
+        if answer.status == 404:
+            raise Gone("the history goes no longer back so far")
+        said = answer.json()
+        # The first page's, because the later ones may be of a later time than what was listed first.
+        then = cursor.get("then") or _text(said, "historyId")
+        place = {"start": start, "began": cursor["began"], "page": page, "then": then}
+        left = self._fetch(_ids_of_history(said.get("history", [])), cursor, batch, known)
+        if left is not None:
+            return Pulled([], {**place, "skip": left}, more=True)
+        if following := said.get("nextPageToken"):
+            return Pulled([], {**place, "page": following}, more=True)
+        return Pulled([], {"start": then, "began": cursor["began"]}, more=False)
+
+    def _listed(self, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
+        """One page of the list, newest first."""
+        page, since = cursor.get("page"), self._mailbox.sync_from
+        query: dict[str, Any] = {"maxResults": PAGE} | ({"pageToken": page} if page else {})
+        query |= {"q": f"after:{int(since.timestamp())}"} if since else {}
+        try:
+            said = self._get("/messages", LIST, query).json()
+        except _BadRequest:
+            if page is None:
+                raise
+            return Pulled([], {"began": cursor["began"]}, more=True)
+        ids = [str(each["id"]) for each in said.get("messages", [])]
+        total = _number(said.get("resultSizeEstimate")) if since else None
+        left = self._fetch(dict.fromkeys(ids, False), cursor, batch, known)
+        if left is not None:
+            return Pulled([], {**cursor, "skip": left}, more=True, total=total)
+        following = said.get("nextPageToken")
+        place = {"began": cursor["began"]} | ({"page": following} if following else {})
+        return Pulled([], place, more=bool(following), seen=len(ids), total=total)
+
+    def _fetch(self, ids: Mapping[str, bool], cursor: Cursor, batch: Gathered, known: Known) -> list[str] | None:
+        """Into the batch what is not known yet. None when all is done with, else the ids that were passed over so far."""
+        skipped = list(cursor.get("skip", []))
+        held = batch.held([_key(id_) for id_ in ids], known)
+        wanted = [id_ for id_ in ids if _key(id_) not in held and id_ not in skipped]
+        began = datetime.fromisoformat(cursor["began"])
+
+        def take(id_: str, answer: Answer) -> None:
+            if not self._take(id_, answer, batch, began, sure=ids[id_]):
+                skipped.append(id_)
+
+        mails = {id_: Wanted(self._url(id_, "raw"), self._url(id_, "minimal")) for id_ in wanted}
+        return None if self._api.download(mails, batch, take, GET, MAX_MAIL // 3 * 4 + 65_536) else skipped
+
+    def _take(self, id_: str, answer: Answer, batch: Gathered, began: datetime, *, sure: bool) -> bool:
+        """Whether it was a mail that is wanted. One that was deleted since it was listed is passed over."""
+        if answer.too_large:
+            answer = self._api.get(self._url(id_, "minimal"), GET, may_lack=True)
+            raw, flag = b"", "too_large"
+        else:
+            raw, flag = _cut_out(answer), "unreadable"
+        if answer.status == 404:
+            return False
+        said = answer.json()
+        at, labels, since = _moment(said), _labels(said), self._mailbox.sync_from
+        if (since is not None and at < since) or not (sure or _received(labels)) or "DRAFT" in labels:
+            return False
+        if raw:
+            batch.add(RawMail(_key(id_), WHOLE, raw, at, backfill=at < began))
+        else:
+            batch.keep(_key(id_), WHOLE, _number(said.get("sizeEstimate")) or 0, at, flag)
+        return True
+
+    def _url(self, id_: str, form: str) -> str:
+        return f"{self._api.base}/messages/{quote(id_, safe='')}?format={form}"
+
+    def _get(self, path: str, units: float, query: Mapping[str, Any] | None = None, *, may_lack: bool = False) -> Answer:
+        asked = f"?{urlencode(query, doseq=True)}" if query else ""
+        return self._api.get(f"{self._api.base}{path}{asked}", units, may_lack=may_lack)
+
+
+class _BadRequest(Away):
+    """The API does not understand a request that it once gave the words for: a page's token that is too old."""
+
+
+def _fault(answer: Answer) -> SourceError | None:
+    reasons = {each.get("reason") for each in told(answer, "error", "errors") or () if isinstance(each, dict)}
+    if answer.status == 403 and reasons & {*_RATES, _DAILY}:
+        return Throttled("the API asks for less: " + ", ".join(sorted(map(str, reasons))), _DAY if _DAILY in reasons else 0.0)
+    if answer.status == 400:
+        return _BadRequest(f"answered 400: {told(answer, 'error', 'message')!r:.200}")
+    return None
+
+
+def _ids_of_history(records: Any) -> dict[str, bool]:
+    """The ids of what arrived, each once, in order; with whether it surely is wanted, going by its labels at that time."""
+    ids: dict[str, bool] = {}
+    for record in records:
+        for added in record.get("messagesAdded", []):
+            labels = _labels(added["message"])
+            if not labels or _received(labels):
+                ids[str(added["message"]["id"])] = bool(labels)
+        for removed in record.get("labelsRemoved", []):
+            if {"SPAM", "TRASH"} & set(removed.get("labelIds", [])):
+                ids.setdefault(str(removed["message"]["id"]), False)
+    return ids
+
+
+def _received(labels: AbstractSet[str]) -> bool:
+    """Whether it is mail that came in. What one sends to oneself did."""
+    return not labels & _NOT_RECEIVED and not ("SENT" in labels and "INBOX" not in labels)
+
+
+def _labels(message: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(message.get("labelIds", []))
+
+
+def _cut_out(answer: Answer) -> bytes:
+    """The mail's bytes, taken out of the answer; empty when there are none. They are decoded where they stand."""
+    found = _RAW.search(answer.body)
+    if found is None or not isinstance(answer.body, bytearray):
+        return b""
+    start, end = found.span(1)
+    del found  # it holds the body, which could not be cut otherwise
+    rest, out = answer.body[:start] + answer.body[end:], start
+    try:
+        with memoryview(answer.body) as whole:
+            for at in range(start, end, _PIECE):
+                text = bytes(whole[at : min(at + _PIECE, end)])
+                piece = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+                whole[out : out + len(piece)] = piece
+                out += len(piece)
+            raw = bytes(whole[start:out])
+    except binascii.Error:
+        raw = b""
+    answer.body[:] = rest
+    return raw
+
+
+def _moment(said: Mapping[str, Any]) -> datetime:
+    """When Google took it: milliseconds since 1970, as text."""
+    milliseconds = _number(said.get("internalDate"))
+    if milliseconds is None:
+        raise Away("the API gave a message without its date")
+    return datetime.fromtimestamp(min(milliseconds, 10**14) / 1000, UTC)
+
+
+def _number(value: Any) -> int | None:
+    """A number, which the API writes as text or not."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name)
+    if not value:
+        raise Away(f"the API did not say its {name}")
+    return str(value)
+
+
+def _key(id_: str) -> str:
+    return f"gmail:{id_}"
+
+
+KIND: Final = MailKind(GmailSession, per_folder=False)

@@ -1,0 +1,251 @@
+"""Mailboxes behind Microsoft Graph: a delta for each folder tells what arrives, a list what was there before.
+
+A mail is named by its immutable id. What Graph gives as its bytes is made anew each time and may differ, so that id is the
+event's identity too. Source: https://learn.microsoft.com/graph/delta-query-messages
+"""
+
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from schemas.mailbox import EVERY_FOLDER, Cursor, Lane, Mailbox, RawMail
+from workers.mail.api.http_client import Answer
+from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, page_by_page, said, sensible, server_time, told
+from workers.mail.api.quota import Paces
+from workers.mail.mailbox_session import (
+    MAX_MAIL,
+    Away,
+    Begun,
+    Gone,
+    Known,
+    MailKind,
+    NoFolder,
+    PullBounds,
+    Pulled,
+    SourceError,
+    Throttled,
+    Token,
+)
+
+API: Final = "https://graph.microsoft.com/v1.0"
+PAGE: Final = 100  # mails that are fetched before the next are listed
+WALK: Final = 500  # ids, where hardly one of them is fetched
+MAX_FOLDERS: Final = 5000  # of all those that `*` stands for
+MAX_LISTS: Final = 500  # requests to list them: one for each folder that holds others, and for each hundred in it
+
+_IDS: Final = 'IdType="ImmutableId"'
+_FIELDS: Final = "receivedDateTime,lastModifiedDateTime,isDraft"
+#: Folders that go by these names in every language. https://learn.microsoft.com/graph/api/resources/mailfolder
+_WELL_KNOWN: Final = frozenset({"archive", "deleteditems", "drafts", "inbox", "junkemail", "outbox", "sentitems"})
+_NOT_RECEIVED: Final = ("deleteditems", "drafts", "junkemail", "outbox", "sentitems")
+_EXPIRED: Final = frozenset({"syncstatenotfound", "syncstateinvalid", "resyncrequired"})
+_SHARED: Final = re.compile(r"Mail\.Read(Write)?\.Shared", re.IGNORECASE)
+
+PACES: Final = Paces(10_000 / 600, 1000)  # requests of one application to one mailbox
+
+
+class GraphSession:
+    """One mailbox, as `workers.mail.mailbox_session.Session` has it."""
+
+    def __init__(self, mailbox: Mailbox, token: Token | None) -> None:
+        scope = mailbox.oauth.scope if mailbox.oauth else None
+        # Consent to read shared mailboxes is asked for to read one: by its name, since "me" is somebody else.
+        me = f"users/{quote(mailbox.username, safe='@')}" if _SHARED.search(scope or "") else "me"
+        self._mailbox = mailbox
+        self._api = Api(mailbox, mailbox.api_url or API, token, _fault, PACES.of(mailbox.id))
+        self._base = f"{self._api.base}/{me}"
+
+    @sensible()
+    def folders(self) -> Sequence[str]:
+        """Every folder by its path, without those that hold what nobody has received; those above before those below."""
+        self._api.end_by()
+        others = {self._get(f"{self._base}/mailFolders/{name}", may_lack=True).json().get("id") for name in _NOT_RECEIVED}
+        found, whole = self._tree()
+        paths = [path for path, id_ in found if id_ not in others]
+        return paths if whole else [*paths, EVERY_FOLDER]
+
+    @sensible()
+    def begin(self, folder: str) -> Begun:
+        """The delta from the beginning, of which only what arrives from now on is fetched, and the list of all others."""
+        self._api.end_by()
+        answer = self._get(f"{self._base}/mailFolders/{quote(self._id(folder), safe='')}", may_lack=True)
+        if answer.status == 404:
+            raise NoFolder(f"there is no folder {folder!r}: {said(answer)}")
+        place = {"folder": str(told(answer, "id")), "began": (server_time(answer) - MARGIN).isoformat()}
+        everything = self._mailbox.sync_from is None
+        return Begun(place, place, int(told(answer, "totalItemCount")) if everything else None)
+
+    @sensible()
+    def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
+        """Page after page of the delta, or of the list."""
+        self._api.end_by(bounds.until)
+        batch, turn = Gathered(bounds), self._changed if lane == "new" else self._listed
+        return page_by_page(lambda place: turn(folder, place, batch, known), cursor, batch)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._api.close()
+
+    def _changed(self, folder: str, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
+        """One page of the delta. The first round tells of everything that is there: the list's business, if it was then."""
+        link, live = cursor.get("link"), cursor.get("live", False)
+        first = f"{self._mail(cursor)}/delta?{_query({'$select': _FIELDS})}"
+        page = self._page(folder, link or first, PAGE if live else WALK)
+        following, end = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
+        if not (following or end):
+            raise Away("the API gave a page that leads nowhere")
+        began = _moment(cursor["began"])
+        entries = [each for each in page["value"] if "@removed" not in each and (live or _since(each, began))]
+        left = self._fetch(folder, entries, cursor, batch, known)
+        if left is not None:
+            return Pulled([], {**cursor, "skip": left}, more=True)
+        place = {"folder": cursor["folder"], "began": cursor["began"], "link": following or end}
+        return Pulled([], place | ({"live": True} if live or not following else {}), more=bool(following))
+
+    def _listed(self, folder: str, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
+        """One page of the list, newest first. Its place is a date and not a count, which moves with each mail that goes."""
+        before, since, link = cursor.get("before"), self._mailbox.sync_from, cursor.get("link")
+        bounds = [f"receivedDateTime ge {_text(since)}"] if since else []
+        bounds += [f"receivedDateTime le {before}"] if before else []
+        query = {"$select": _FIELDS, "$orderby": "receivedDateTime desc", "$top": PAGE}
+        query |= {"$filter": " and ".join(bounds)} if bounds else {}
+        page = self._page(folder, link or f"{self._mail(cursor)}?{_query(query)}")
+        entries, following = page["value"], page.get("@odata.nextLink")
+        left = self._fetch(folder, entries, cursor, batch, known)
+        if left is not None:
+            return Pulled([], {**cursor, "skip": left}, more=True)
+        place = {"folder": cursor["folder"], "began": cursor["began"]}
+        dates = [each["receivedDateTime"] for each in entries]
+        seen = sum(date != before for date in dates)
+        if following and dates and dates[-1] != before:
+            place["before"] = dates[-1]
+        elif following:  # more of one second than a page holds
+            place |= {"before": before, "link": following}
+        return Pulled([], place, more=bool(following), seen=seen)
+
+    def _page(self, folder: str, url: str, size: int | None = None) -> dict[str, Any]:
+        """A page of a folder. One that is not there any more may have another of its name in its place, or is none."""
+        answer = self._get(url, size, may_lack=True)
+        if answer.status == 404:
+            raise Gone(f"the folder {folder!r} is not there any more")
+        return answer.json()
+
+    def _fetch(
+        self, folder: str, entries: Sequence[Mapping[str, Any]], cursor: Cursor, batch: Gathered, known: Known
+    ) -> list[str] | None:
+        """Into the batch what is not known yet. None when all is done with, else the ids that were passed over so far."""
+        skipped, began = list(cursor.get("skip", [])), _moment(cursor["began"])
+        fresh = {str(each["id"]): each for each in entries}
+        held = batch.held([_key(id_) for id_ in fresh], known)
+        fresh = {id_: each for id_, each in fresh.items() if _key(id_) not in held and id_ not in skipped}
+        dated = {id_: at for id_, each in fresh.items() if (at := self._wanted(id_, each)) is not None}
+
+        def take(id_: str, answer: Answer) -> None:
+            if answer.status == 404:  # deleted since it was listed
+                skipped.append(id_)
+            elif answer.too_large or not answer.body:
+                size = int(answer.headers.get("content-length", "0"))
+                batch.keep(_key(id_), folder, size, dated[id_], "too_large" if answer.too_large else "unreadable")
+            else:
+                at, raw = dated[id_], bytes(answer.body)
+                batch.add(RawMail(_key(id_), folder, raw, at, event_id=id_, backfill=at < began))
+
+        mails = {id_: Wanted(f"{self._url(id_)}/$value", self._about(id_), {"Prefer": _IDS}) for id_ in dated}
+        return None if self._api.download(mails, batch, take, 1, MAX_MAIL) else skipped
+
+    def _wanted(self, id_: str, entry: Mapping[str, Any]) -> datetime | None:
+        """When it was received; None if it is not to be read. A change need not say more than what has changed."""
+        if "receivedDateTime" not in entry or "isDraft" not in entry:
+            entry = self._get(self._about(id_), may_lack=True).json()
+        received, since = entry.get("receivedDateTime"), self._mailbox.sync_from
+        if received is None or entry.get("isDraft"):
+            return None
+        at = _moment(received)
+        return None if since is not None and at < since else at
+
+    def _url(self, id_: str) -> str:
+        return f"{self._base}/messages/{quote(id_, safe='')}"
+
+    def _about(self, id_: str) -> str:
+        return f"{self._url(id_)}?{_query({'$select': _FIELDS})}"
+
+    def _id(self, folder: str) -> str:
+        """What the API calls the folder: a name that every mailbox has, or else the id of the one with this path."""
+        name = folder.replace(" ", "").casefold()
+        if name in _WELL_KNOWN:
+            return name
+        beyond = f"there are more folders than {MAX_FOLDERS}, or than {MAX_LISTS} requests list, and those beyond are not read"
+        if folder == EVERY_FOLDER:
+            raise NoFolder(f"{beyond}: name those to be read in `folders`")
+        tree, whole = self._tree(folder)
+        found = next((id_ for path, id_ in tree if path.casefold() == folder.casefold()), None)
+        if found is None:
+            raise NoFolder(f"there is no folder {folder!r}" if whole else f"{folder!r} was not found: {beyond}")
+        return found
+
+    def _tree(self, towards: str | None = None) -> tuple[list[tuple[str, str]], bool]:
+        """The folders' paths and ids, those above before those below, and whether that is all of them.
+
+        With `towards`, a path, no folder is looked into that does not lead there.
+        """
+        found: list[tuple[str, str]] = []
+        ahead = deque([("", f"{self._base}/mailFolders?{_query({'$top': PAGE})}")])
+        for _ in range(MAX_LISTS):
+            if not ahead or len(found) > MAX_FOLDERS:
+                break
+            above, url = ahead.popleft()
+            page = self._get(url).json()
+            for each in page["value"]:
+                path, id_ = f"{above}{each['displayName']}", str(each["id"])
+                found.append((path, id_))
+                leads = towards is None or towards.casefold().startswith(f"{path}/".casefold())
+                if each.get("childFolderCount") and leads:
+                    below = f"{self._base}/mailFolders/{quote(id_, safe='')}/childFolders?{_query({'$top': PAGE})}"
+                    ahead.append((f"{path}/", below))
+            if following := page.get("@odata.nextLink"):
+                ahead.appendleft((above, following))
+        return found[:MAX_FOLDERS], not ahead and len(found) <= MAX_FOLDERS
+
+    def _mail(self, cursor: Cursor) -> str:
+        return f"{self._base}/mailFolders/{quote(cursor['folder'], safe='')}/messages"
+
+    def _get(self, url: str, page: int | None = None, *, may_lack: bool = False) -> Answer:
+        prefer = _IDS if page is None else f"{_IDS}, odata.maxpagesize={page}"
+        return self._api.get(url, 1, {"Prefer": prefer}, may_lack=may_lack)
+
+
+def _fault(answer: Answer) -> SourceError | None:
+    code = str(told(answer, "error", "code") or "").casefold()
+    if answer.status == 410 or (answer.status == 400 and code in _EXPIRED):
+        return Gone("the state of the delta has expired")
+    if answer.status in (429, 509) or (answer.status == 503 and "retry-after" in answer.headers):
+        return Throttled(f"the API asks for less: {code}"[:300], 0.0)
+    return None
+
+
+def _since(entry: Mapping[str, Any], began: datetime) -> bool:
+    """Whether it was received or moved here since then. One that was moved keeps its date, and the list may be past that."""
+    moments = [entry[name] for name in ("receivedDateTime", "lastModifiedDateTime") if name in entry]
+    return not moments or any(_moment(each) >= began for each in moments)
+
+
+def _query(values: Mapping[str, Any]) -> str:
+    return urlencode(values, quote_via=quote, safe="$,")
+
+
+def _moment(value: str) -> datetime:
+    return datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _key(id_: str) -> str:
+    return f"graph:{id_}"
+
+
+KIND: Final = MailKind(GraphSession)

@@ -1,0 +1,242 @@
+"""Asks a mail provider over HTTPS, for those who can wait: a few requests at once, each with a deadline and a bound.
+
+What a deployment says of deliveries holds here too: addresses that may not be called are not called, and a proxy is used.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from ops.runtime.tls import client_context
+from pipeline.delivery.addresses import Network, literal, refused_host
+from workers.mail.mailbox_session import MAX_BYTES, Away
+from workers.net.dial import Dialler, Refused
+from workers.net.terms import Terms
+
+AT_ONCE: Final = 4  # requests; as many as Microsoft allows for one mailbox
+CONNECT_SECONDS: Final = 15.0
+SILENCE_SECONDS: Final = 30.0  # between two pieces of an answer
+MAX_JSON: Final = 16 * 1024 * 1024  # bytes of an answer that is no mail
+_SMALL: Final = 1024 * 1024  # bytes; of larger answers only one is read at a time
+_PIECE: Final = 256 * 1024
+_NO_BODY: Final = b""
+
+
+def _in_nobodys_way(_size: int) -> None:
+    """Where nobody else's answers are as large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: a GET, or with a `form` a POST of it. Headers and form hold secrets."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+    limit: int = MAX_JSON  # bytes of the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered. `too_large`: it went beyond the limit, and the body is not there."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | bytearray = field(repr=False)
+    too_large: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is what was asked for."""
+        return 200 <= self.status < 300
+
+    def json(self) -> dict[str, Any]:
+        """The object in the body; an empty one where there is none."""
+        try:
+            value = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class _Resolver(AbstractResolver):
+    """Gives aiohttp the addresses that may be called."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host=address[0], port=port, family=family_, proto=protocol, flags=0)
+            for family_, _, protocol, _, address in await self._dialler.find(host, port, family)
+        ]
+
+    async def close(self) -> None:
+        """The dialler is closed by its owner."""
+
+
+class MailHttp:
+    """Connections to one provider, from making it to `close`. Not for two threads at once, nor for a running event loop."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._runner = asyncio.Runner()
+        self._session: aiohttp.ClientSession | None = None
+        self._dialler: Dialler | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(
+        self, requests: Sequence[Request], seconds: float, budget: int = 0, hold: Callable[[int], None] | None = None
+    ) -> list[Answer | Away | None]:
+        """What came of each request, in their order, `AT_ONCE` at a time, within `seconds` for all together.
+
+        After `budget` bytes of large answers no other large one is read: then there is None in its place. Before a large
+        one is read, `hold` is told how many bytes there may be, of all until it is told again; what it raises is raised.
+        """
+        return self._runner.run(self._ask(requests, seconds, _Shelf(budget, hold or _in_nobodys_way)))
+
+    def close(self) -> None:
+        """Close all connections."""
+        try:
+            self._runner.run(self._close())
+        finally:
+            self._runner.close()
+
+    async def _close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._dialler is not None:
+            await self._dialler.close()
+
+    async def _ask(self, requests: Sequence[Request], seconds: float, shelf: "_Shelf") -> list[Answer | Away | None]:
+        until = asyncio.get_running_loop().time() + seconds
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def one(request: Request) -> Answer | Away | None:
+            try:
+                async with asyncio.timeout_at(until), turns:
+                    return await self._exchange(request, shelf)
+            except TimeoutError:
+                return _late(seconds)
+            except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
+                return _failed(request, error)
+
+        return await asyncio.gather(*map(one, requests))
+
+    async def _exchange(self, request: Request, shelf: "_Shelf") -> Answer | None:
+        check_url(request.url, self._terms.allowed)
+        host = urlsplit(request.url).hostname or ""
+        if self._terms.proxy is not None and (why := refused_host(host, self._terms.allowed)):
+            raise Refused(f"{host} must not be asked for: {why}; WAXSEAL_ALLOW_NETWORKS lists exceptions")
+        headers = {"Accept-Encoding": "identity", "User-Agent": self._terms.user_agent, **request.headers}
+        method = "GET" if request.form is None else "POST"
+        asking = self._open().request(
+            method, URL(request.url, encoded=True), data=request.form, headers=headers, allow_redirects=False
+        )
+        async with asking as response:
+            return await _read(response, request.limit, shelf)
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Connections are made where the loop runs, the first time."""
+        if self._session is None:
+            proxy = None if self._terms.proxy is None else URL(self._terms.proxy)
+            self._dialler = Dialler(self._terms.allowed if proxy is None else None)
+            connector = aiohttp.TCPConnector(
+                limit=AT_ONCE, ssl=_context(), resolver=_Resolver(self._dialler), socket_factory=self._dialler.make_socket
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
+                proxy=proxy,
+            )
+        return self._session
+
+
+class _Shelf:
+    """Where large answers are put, one at a time, until there is enough."""
+
+    def __init__(self, budget: int, hold: Callable[[int], None]) -> None:
+        self.free = budget
+        self.hold = hold
+        self.turn = asyncio.Lock()
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, shelf: _Shelf) -> Answer | None:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if (response.content_length or 0) > limit:
+        response.close()
+        return Answer(response.status, headers, _NO_BODY, too_large=True)
+    body = bytearray()
+    if (response.content_length or 0) <= _SMALL and await _fill(body, response, _SMALL):
+        return Answer(response.status, headers, body)
+    async with shelf.turn:  # whoever waits is not read from, so its memory stays with the provider
+        if shelf.free <= 0:
+            response.close()
+            return None
+        # The loop waits with `hold`: nothing else is to be read meanwhile.
+        shelf.hold(MAX_BYTES)
+        whole = await _fill(body, response, min(limit, MAX_BYTES))
+        if not whole and limit > MAX_BYTES:
+            shelf.hold(response.content_length or limit)
+            whole = await _fill(body, response, limit)
+        shelf.free -= len(body)
+    if whole:
+        return Answer(response.status, headers, body)
+    response.close()
+    return Answer(response.status, headers, _NO_BODY, too_large=True)
+
+
+async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
+    """Whether the answer came to its end before it had more than `limit` bytes."""
+    while piece := await response.content.read(_PIECE):
+        body += piece
+        if len(body) > limit:
+            return False
+    return True
+
+
+def check_url(url: str, allowed: Sequence[Network]) -> None:
+    """Raises `Refused` unless a token may be sent there: over https, or to an address that the deployment has allowed."""
+    parts = urlsplit(url)
+    address = literal("127.0.0.1" if parts.hostname == "localhost" else parts.hostname or "")
+    plain = parts.scheme == "http" and address is not None and any(address in network for network in allowed)
+    if not parts.hostname or not (plain or parts.scheme == "https"):
+        raise Refused(
+            f"{parts.scheme}://{parts.netloc} must not be asked for: https only, or an address in WAXSEAL_ALLOW_NETWORKS"
+        )
+
+
+def _late(seconds: float) -> Away:
+    return Away(f"no whole answer within {seconds:.0f} s")
+
+
+def _failed(request: Request, error: Exception) -> Away:
+    """Names the host only: a path may name a person, a query holds state."""
+    cause = getattr(error, "os_error", None)
+    cause = cause if isinstance(cause, Refused) else error
+    text = "" if isinstance(cause, aiohttp.InvalidURL | ValueError) else f": {cause}"
+    return Away(f"{urlsplit(request.url).hostname}: {type(cause).__name__}{text}"[:300])
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    """Made once: reading the system's authorities takes a while."""
+    return client_context()

@@ -1,0 +1,270 @@
+"""What mailboxes behind an HTTP API have in common: a token with each request, downloads side by side, one batch."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pipeline.formats.timestamps import retry_after
+from schemas.mailbox import Cursor, Mailbox, MailItem, RawMail
+from workers.mail.api.http_client import AT_ONCE, MAX_JSON, Answer, MailHttp, Request
+from workers.mail.api.quota import Quota
+from workers.mail.mailbox_session import Away, Known, PullBounds, Pulled, Refused, SourceError, Throttled, Token
+from workers.net.terms import deployment
+
+REQUEST_SECONDS: Final = 60.0  # for a few requests that are no pull
+MARGIN: Final = timedelta(seconds=60)  # by which a mail may be dated before it can be listed
+MAX_MISSING: Final = 3  # in one batch; more means that the API is not well
+MISSING: Final = Answer(404, {}, b"")
+_ENOUGH_TIME: Final = 0.25  # of a batch's time has to be left for going on to another page
+
+Answers = list[Answer | Away | None]  # as `MailHttp.ask` gives them
+#: What an answer means, where it is not simply what was asked for. The seconds of a `Throttled` are 0 if it did not say.
+Fault = Callable[[Answer], SourceError | None]
+#: Takes the answer to an id, also a 404, and puts what comes of it into the batch.
+Take = Callable[[str, Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A mail to be downloaded: where its bytes are, and where a little is said about it."""
+
+    url: str
+    about: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What one pull gathers, and how long it has."""
+
+    bounds: PullBounds
+    mails: list[RawMail] = field(default_factory=list)
+    kept: list[MailItem] = field(default_factory=list)
+    size: int = 0  # bytes
+    missing: int = 0  # mails that the API names and does not give
+    done: int = 0  # how many others were answered, whatever came of them
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, mail: RawMail) -> None:
+        """One more mail."""
+        self.mails.append(mail)
+        self.size += len(mail.raw)
+
+    def held(self, keys: Sequence[str], known: Known) -> Set[str]:
+        """Those that are held already, or are in the batch: pages overlap."""
+        return known.keys(keys) | {mail.source_key for mail in self.mails} | {item.source_key for item in self.kept}
+
+    def keep(self, key: str, folder: str, size: int, at: datetime, flag: str) -> None:
+        """One more that is remembered without its bytes, and why."""
+        self.kept.append(MailItem(key, folder, None, size, at, None, (flag,)))
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be added; never before there is something."""
+        late = self.bounds.until - time.monotonic() <= 0 and self.done > 0
+        return late or len(self.mails) >= self.bounds.mails or self.size >= self.bounds.size
+
+    @property
+    def over(self) -> bool:
+        """Whether no other page should be begun."""
+        left = self.bounds.until - time.monotonic()
+        return self.full or left < _ENOUGH_TIME * (self.bounds.until - self.began)
+
+
+class Api:
+    """Requests of one mailbox to one provider. The token goes to that provider's origin only, and into no error's text."""
+
+    def __init__(self, mailbox: Mailbox, base: str, token: Token | None, fault: Fault, pace: Quota) -> None:
+        if token is None:
+            raise Refused(f"a mailbox of kind {mailbox.kind} needs oauth")
+        self.base = base.rstrip("/")
+        self._token = token
+        self._bearer = token()
+        self._fault = fault
+        self._pace = pace
+        self._until = 0.0
+        self._http = MailHttp(deployment())
+
+    def end_by(self, until: float | None = None) -> None:
+        """All requests from now on have to be over by then, a moment of the monotonic clock; without one, within a minute."""
+        self._until = time.monotonic() + REQUEST_SECONDS if until is None else until
+
+    def close(self) -> None:
+        """Closes the connections."""
+        with suppress(Exception):
+            self._http.close()
+
+    def get(self, url: str, units: float, headers: Mapping[str, str] | None = None, *, may_lack: bool = False) -> Answer:
+        """The answer to one request; raises a `SourceError` unless it is what was asked for, or a 404 that is allowed."""
+        self._spend(units)
+        request = self._request(url, headers or {}, MAX_JSON)
+        answer = self._ask([request], MAX_JSON)[0]
+        if answer is None:
+            raise Away("the answer is too large")
+        if isinstance(answer, Away):
+            raise answer
+        if not (may_lack and answer.status == 404) and (fault := self._judge(answer)) is not None:
+            raise fault
+        return answer
+
+    def download(self, mails: Mapping[str, Wanted], batch: Gathered, take: Take, units: float, limit: int) -> bool:
+        """Hands each answer to `take`. Whether all were; else the batch is full, or the provider has given enough for now.
+
+        Raises a `SourceError` when there is nothing in the batch to be kept first.
+        """
+        left = list(mails)
+        while left:
+            if batch.full:
+                return False
+            now, left = left[:AT_ONCE], left[AT_ONCE:]
+            try:
+                self._spend(units * len(now))
+                wanted = {id_: mails[id_] for id_ in now}
+                requests = [self._request(each.url, each.headers, limit) for each in wanted.values()]
+                answers = self._ask(requests, batch.bounds.size - batch.size, batch.bounds.hold)
+                whole = self._hand_over(wanted, answers, batch, take, units)
+            except (Throttled, Away):
+                if not batch.done:
+                    raise
+                return False
+            if not whole:
+                return False
+        return True
+
+    def _hand_over(self, mails: Mapping[str, Wanted], answers: Answers, batch: Gathered, take: Take, units: float) -> bool:
+        """Whether there was an answer to each; raises what the worst of them means, after the others were taken."""
+        faults: list[SourceError] = []
+        whole = None not in answers
+        for position, (id_, mail) in enumerate(mails.items()):
+            came = self._settled(answers[position], mail, batch, units)
+            answers[position] = None  # large ones are let go one by one
+            if isinstance(came, Answer):
+                take(id_, came)
+                batch.done += came is not MISSING
+            elif came is not None:
+                faults.append(came)
+        if faults:
+            raise min(faults, key=lambda fault: not isinstance(fault, Refused))
+        return whole
+
+    def _settled(
+        self, answer: Answer | Away | None, mail: Wanted, batch: Gathered, units: float
+    ) -> Answer | SourceError | None:
+        if not isinstance(answer, Answer) or answer.status == 404:
+            return answer
+        fault = self._judge(answer)
+        if isinstance(fault, Away) and self._is_only_this_one(mail, batch, units):
+            return MISSING
+        return fault or answer
+
+    def _is_only_this_one(self, mail: Wanted, batch: Gathered, units: float) -> bool:
+        """Whether the API answers what else it is asked of a mail that it does not give: then no other mail waits for it."""
+        if batch.missing >= MAX_MISSING:
+            return False
+        self.get(mail.about, units, mail.headers, may_lack=True)
+        batch.missing += 1
+        return True
+
+    def _spend(self, units: float) -> None:
+        if wait := self._pace.take(units):
+            raise Throttled("as much as the provider allows was asked", wait)
+
+    def _request(self, url: str, headers: Mapping[str, str], limit: int) -> Request:
+        ours, given = urlsplit(self.base), urlsplit(url)
+        if (given.scheme, given.netloc.lower()) != (ours.scheme, ours.netloc.lower()):
+            raise Away(f"{ours.hostname} gave a link to another host, {given.hostname!r:.100}")
+        return Request(url, headers, limit=limit)
+
+    def _ask(self, requests: Sequence[Request], budget: int, hold: Callable[[int], None] | None = None) -> Answers:
+        """Those that are answered 401 are asked once more, with another token."""
+        answers = self._http.ask([self._signed(each) for each in requests], self._seconds(), budget, hold)
+        refused = [n for n, answer in enumerate(answers) if isinstance(answer, Answer) and answer.status == 401]
+        if refused:
+            self._bearer = self._token(fresh=True)
+            again = self._http.ask([self._signed(requests[n]) for n in refused], self._seconds(), budget, hold)
+            for n, answer in zip(refused, again, strict=True):
+                answers[n] = answer
+        return answers
+
+    def _seconds(self) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise Away("out of time")
+        return left
+
+    def _signed(self, request: Request) -> Request:
+        headers = {**request.headers, "Authorization": f"Bearer {self._bearer}"}
+        return Request(request.url, headers, limit=request.limit)
+
+    def _judge(self, answer: Answer) -> SourceError | None:
+        if answer.ok:
+            self._pace.accepted()
+            return None
+        fault = self._fault(answer)
+        if fault is None:
+            if answer.status in (401, 403):  # a new token was got, so it is not consent that has ended; a right may be missing
+                fault = Refused(f"answered {answer.status}: {said(answer)}", certain=False)
+            elif answer.status == 429:
+                fault = Throttled(said(answer), 0.0)
+            else:
+                fault = Away(f"answered {answer.status}: {said(answer)}")
+        if isinstance(fault, Throttled):
+            asked = retry_after(answer.headers.get("retry-after"), datetime.now(UTC))
+            return Throttled(str(fault), self._pace.refused(fault.seconds or None if asked is None else asked))
+        return fault
+
+
+def page_by_page(turn: Callable[[Cursor], Pulled], cursor: Cursor, batch: Gathered) -> Pulled:
+    """One page after another, until there is enough. A page's place is left only when all of it is done with.
+
+    `turn` fills the batch from the page at a cursor; its answer's cursor has `skip` when not all of that was done.
+    """
+    seen, total, moved = 0, None, False
+    while True:
+        try:
+            done = turn(cursor)
+        except (Throttled, Away):
+            if not moved and not batch.done:
+                raise
+            return Pulled(batch.mails, cursor, True, seen, total, kept=batch.kept, missing=batch.missing)
+        seen, total = seen + done.seen, done.total if total is None else total
+        if not done.more or batch.over or "skip" in done.cursor:
+            return Pulled(batch.mails, done.cursor, done.more, seen, total, kept=batch.kept, missing=batch.missing)
+        cursor, moved = done.cursor, True
+
+
+@contextmanager
+def sensible() -> Iterator[None]:
+    """Whatever an API says that is not of the documented shape is a reason to come back later."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Away(f"the API said something that makes no sense: {type(error).__name__}") from error
+
+
+def said(answer: Answer) -> str:
+    """The provider's own code and words, bounded."""
+    error = answer.json().get("error")
+    code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (error, None)
+    return f"{code}: {message}"[:300] if message else f"{code or 'no reason given'}"[:300]
+
+
+def told(answer: Answer, *path: str) -> Any:
+    """The value at a path of names in the answer; None where there is none."""
+    value: Any = answer.json()
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def server_time(answer: Answer) -> datetime:
+    """When it was answered, by the provider's own clock if it says, which is what it dates mails by."""
+    try:
+        return parsedate_to_datetime(answer.headers.get("date", "")).astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""The mail-idle process: hears of new mail. It pulls nothing itself."""

@@ -1,0 +1,244 @@
+"""The mail-idle process: listens to IMAP mailboxes (RFC 2177), and has them pulled as soon as something arrives.
+
+A connection hears of one folder: a mailbox has one for each of its first few, and the others wait until it is due. One thread
+waits for all connections at once, and a few do what takes time: logging in, asking anew. It fetches nothing. What it misses,
+or while it is away, is read when it is due: a bell that is not rung costs minutes, never a mail.
+"""
+
+import random
+import resource
+import selectors
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from ops.runtime.db import Engine, passes, transaction
+from ops.runtime.vault import Vault
+from ops.settings import Settings
+from ops.telemetry import mail_metrics
+from pipeline.store.mail import leases as mail_leases
+from pipeline.store.mail import mailbox_overview, mailboxes
+from schemas.mailbox import Mailbox
+from workers.mail.idle.folder_choice import Choice, Key
+from workers.mail.imap.connection import Denied, ImapConnection, connect
+from workers.mail.mailbox_session import CONNECT_SECONDS, NoFolder, SourceError, Throttled, Token
+from workers.mail.oauth.tokens import Tokens
+from workers.process import Process
+
+RENEW: Final = 25 * 60.0  # seconds for which one IDLE lasts: servers hang up after 30 minutes, some a minute before
+SURVEY: Final = 2.0  # seconds between two looks at which mailboxes there are
+TURN: Final = 0.5  # seconds for which nothing is heard before the next look
+ANSWER: Final = 10.0  # seconds for a server to answer
+AGAIN: Final = (30.0, 900.0)  # seconds after a listener that failed, the first time and the longest
+THREADS: Final = 8
+SPARE_FILES: Final = 100  # open files that are no connections
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class FolderListener:
+    """One folder that is listened to, or is to be. Used by one thread at a time: the pool's while `busy`, else the loop's."""
+
+    id: int  # of the mailbox
+    folder: str
+    digest: str
+    connection: ImapConnection | None = None
+    busy: Future[None] | None = None
+    renew_at: float = 0.0  # monotonic: when to ask anew, or to connect
+    failures: int = 0
+    silent: bool = False  # the server cannot do it
+    lacking: bool = False  # the folder cannot be opened: another may have its place
+    crowded: bool = False  # the server has too many connections of ours
+    heard: bool = False
+
+
+class Idler:
+    """Listens from construction to `close`; `turn` is called again and again, by one thread."""
+
+    def __init__(
+        self, engine: Engine, vault: Vault, tokens: Callable[[Mailbox], Token | None], choice: Choice | None = None
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._tokens = tokens
+        self._choice = choice or Choice()
+        self._listeners: dict[Key, FolderListener] = {}
+        self._selector = selectors.DefaultSelector()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="idle")
+        self._surveyed = float("-inf")
+
+    def turn(self, seconds: float = TURN) -> None:
+        """Wait for what arrives, `seconds` at most, and ring for it. Raises what SQLAlchemy raises."""
+        if time.monotonic() - self._surveyed >= SURVEY:
+            self._survey()
+        for listener in list(self._listeners.values()):
+            self._settle(listener)
+        self._ring()
+        mail_metrics.IDLE_CONNECTIONS.set(len(self._selector.get_map()))
+        for key, _ in self._selector.select(seconds) if self._selector.get_map() else ():
+            self._begin(key.data, self._asked_anew)
+        if not self._selector.get_map():
+            time.sleep(seconds)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for listener in self._listeners.values():
+            self._hang_up(listener)
+        self._selector.close()
+
+    def _survey(self) -> None:
+        """Listen to what there is, and not to what is gone, or configured in another way."""
+        with transaction(self._engine) as conn:
+            found = mailbox_overview.listened_to(conn)
+        active = {each.id for each in found}
+        for id_, count in self._connections().items():
+            if id_ not in active and count > 1:  # it may fail because the connections are as many
+                self._choice.fewer(id_, count // 2)
+        wanted = self._choice.of(found, {key for key, listener in self._listeners.items() if listener.lacking})
+        for key, listener in list(self._listeners.items()):
+            if wanted.get(key) != listener.digest and listener.busy is None:
+                self._hang_up(listener)
+                del self._listeners[key]
+        for (id_, folder), digest in wanted.items():
+            self._listeners.setdefault((id_, folder), FolderListener(id_, folder, digest))
+        self._surveyed = time.monotonic()
+
+    def _connections(self) -> Mapping[int, int]:
+        """How many there are, by mailbox."""
+        return Counter(each.id for each in self._listeners.values() if each.connection is not None)
+
+    def _settle(self, listener: FolderListener) -> None:
+        """Take back what the pool is done with; give it what is due."""
+        if listener.busy is not None:
+            if not listener.busy.done():
+                return
+            listener.busy = None
+            if listener.crowded:  # one less, so that there is room for who pulls
+                listener.crowded = False
+                self._choice.fewer(listener.id, self._connections().get(listener.id, 0) - 1)
+            if listener.connection is not None:
+                self._selector.register(listener.connection, selectors.EVENT_READ, listener)
+        if not listener.silent and time.monotonic() >= listener.renew_at:
+            self._begin(listener, self._connected if listener.connection is None else self._asked_anew)
+
+    def _begin(self, listener: FolderListener, work: Callable[[FolderListener], None]) -> None:
+        if listener.busy is None:
+            if listener.connection is not None:
+                self._selector.unregister(listener.connection)
+            listener.busy = self._pool.submit(self._guarded, listener, work)
+
+    def _ring(self) -> None:
+        """Once for all that arrived in one turn."""
+        heard = [listener for listener in self._listeners.values() if listener.heard]
+        if heard:
+            with transaction(self._engine) as conn:
+                mail_leases.ring(conn, sorted({listener.id for listener in heard}), datetime.now(UTC))
+            for listener in heard:
+                listener.heard = False
+
+    def _hang_up(self, listener: FolderListener) -> None:
+        if listener.connection is not None:
+            if listener.connection.fileno() in self._selector.get_map():
+                self._selector.unregister(listener.connection)
+            listener.connection.close()
+            listener.connection = None
+
+    # What follows runs in a thread of the pool, and owns the listener meanwhile.
+
+    def _guarded(self, listener: FolderListener, work: Callable[[FolderListener], None]) -> None:
+        try:
+            work(listener)
+            listener.failures, listener.lacking = 0, False
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mailbox is pulled when it is due
+            if listener.connection is not None:
+                listener.connection.close()
+                listener.connection = None
+            listener.lacking, listener.crowded = isinstance(error, NoFolder), isinstance(error, Throttled)
+            least = AGAIN[1] if listener.lacking else AGAIN[0] * 2.0 ** min(listener.failures, 32)
+            wait = min(least, AGAIN[1]) * random.uniform(1.0, 1.1)  # noqa: S311
+            listener.failures += 1
+            listener.renew_at = time.monotonic() + wait
+            known = isinstance(error, SourceError | Denied) or passes(error)
+            told = str(error)[:300] if known else repr(error)[:300]
+            level, about = 20 if known else 40, {"mailbox_id": listener.id, "folder": listener.folder}
+            _log.log(level, "listener_lost", **about, error=told, again_in=round(wait))
+
+    def _connected(self, listener: FolderListener) -> None:
+        with transaction(self._engine) as conn:
+            mailbox = mailboxes.get(conn, listener.id, self._vault.decrypt)
+        if mailbox is None:
+            return
+        connection = connect(mailbox, self._tokens(mailbox), time.monotonic() + CONNECT_SECONDS)
+        listener.connection = connection
+        connection.until = time.monotonic() + ANSWER
+        if not connection.can_idle():
+            connection.close()
+            listener.connection, listener.silent = None, True
+            return
+        connection.examine(listener.folder)
+        _listen(connection)
+        listener.renew_at = time.monotonic() + RENEW
+        listener.heard = True  # what arrived while nobody listened
+
+    def _asked_anew(self, listener: FolderListener) -> None:
+        """End the IDLE, note whether something has arrived, and begin another."""
+        connection = listener.connection
+        assert connection is not None
+        connection.until = time.monotonic() + ANSWER
+        arrived = connection.end_idle()
+        listener.heard |= _listen(connection) or arrived
+        listener.renew_at = time.monotonic() + RENEW
+
+
+def _listen(connection: ImapConnection) -> bool:
+    """Begin an IDLE; whether the server told of something at once, which nobody who waits for the socket would see."""
+    arrived = False
+    for _ in range(5):
+        arrived |= connection.idle()
+        if not connection.pending():
+            break
+        arrived |= connection.end_idle()
+    else:
+        arrived |= connection.idle()
+    return arrived
+
+
+def _most_files() -> int:
+    """How many files may be open, after asking for as many as are granted."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def run(settings: Settings) -> int:
+    """Run the mail-idle process until SIGTERM or SIGINT. Returns the exit status."""
+    with Process(settings, "mail-idle", "database_url", "keys") as process:
+        engine = process.engine(THREADS + 2)
+        vault = Vault(settings.fernet_keys())
+        idler = Idler(engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, _most_files() - SPARE_FILES))
+        trouble: dict[str, str | None] = {"database": "not connected yet"}
+        beat = process.serve({"database": process.database(lambda: trouble["database"])})
+        process.closing(idler)
+        while not process.stop.is_set():
+            beat()
+            try:
+                idler.turn()
+                trouble["database"] = None
+            except Exception as error:
+                if not passes(error):
+                    raise
+                trouble["database"] = f"Postgres: {type(error).__name__}"
+                process.stop.wait(SURVEY)
+    return process.status

@@ -1,0 +1,1 @@
+"""Access tokens of mailboxes and the consent behind them. No mail is read here."""

@@ -1,0 +1,93 @@
+"""Mails on their way into the inbox: as events, published with confirms, by pulls and by imports."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Final
+
+from ops.errors import OpsError
+from ops.runtime.blobs import Blobs
+from pipeline.errors import BlobsAway
+from pipeline.mail.head import event_id, read_head
+from schemas.mailbox import BACKFILL, CONTENT_TYPE, EVENT_TYPE, Mailbox, MailItem, RawMail
+from schemas.source import Source
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.inbox_message import to_inbox
+from workers.amqp.publisher_thread import PublisherThread
+
+PATIENCE: Final = 20.0  # seconds for the broker to take a batch
+_LOOK: Final = 0.05  # seconds between two looks at a broker that is away
+
+
+class Untaken(OpsError):
+    """The broker or the blob store did not take all of a batch.
+
+    It may have some of it: accept the batch again, the ledger drops the rest.
+    """
+
+
+class MailIntake:
+    """Publishes mails. Any thread may call `accept`, several at once."""
+
+    def __init__(self, publisher: PublisherThread, blobs: Blobs, patience: float = PATIENCE) -> None:
+        """`patience` in seconds, for a broker that is away."""
+        self._publisher = publisher
+        self._blobs = blobs
+        self._patience = patience
+
+    def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
+        """Returns when the broker has every mail durably, with what is to be remembered of each, in their order.
+
+        A large one is in the blob store before. Only then may a cursor that passes them be stored. Two with the same bytes are
+        published once. Raises `Untaken` when the broker, or the blob store, stays away.
+        """
+        items: list[MailItem] = []
+        outgoing: dict[str, Outgoing] = {}
+        for mail in mails:
+            item, attributes = described(mailbox, mail)
+            items.append(item)
+            if attributes["id"] not in outgoing:
+                outgoing[attributes["id"]] = self._outgoing(mailbox, attributes, mail.raw)
+        self._publish(list(outgoing.values()))
+        return items
+
+    def _outgoing(self, mailbox: Mailbox, attributes: dict[str, str], raw: bytes) -> Outgoing:
+        try:
+            return to_inbox(_source(mailbox), attributes, self._blobs.keep(mailbox.tenant, raw))
+        except BlobsAway as error:
+            raise Untaken(str(error)) from error
+
+    def _publish(self, left: Sequence[Outgoing]) -> None:
+        deadline = time.monotonic() + self._patience
+        while left:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                why = self._publisher.ready() or "it did not confirm them in time"
+                raise Untaken(f"the broker did not take {len(left)} mails: {why}")
+            taken = self._publisher.publish_all(left, seconds)
+            left = [message for message, durable in zip(left, taken, strict=True) if not durable]
+            if left:
+                time.sleep(_LOOK)
+
+
+def described(mailbox: Mailbox, mail: RawMail) -> tuple[MailItem, dict[str, str]]:
+    """What is remembered of a mail, and the attributes of its event."""
+    id_ = mail.event_id or event_id(mail.raw)
+    head = read_head(mail.raw, mailbox.subject, mailbox.username, mailbox.name)
+    attributes = {
+        "id": id_,
+        "source": mailbox.name,
+        "specversion": "1.0",
+        "type": EVENT_TYPE,
+        "subject": head.subject,
+        "time": mail.internal_date.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "datacontenttype": CONTENT_TYPE,
+    }
+    if mail.backfill:
+        attributes[BACKFILL] = "true"
+    item = MailItem(mail.source_key, mail.folder, head.message_id, len(mail.raw), mail.internal_date, id_)
+    return item, attributes
+
+
+def _source(mailbox: Mailbox) -> Source:
+    return Source(mailbox.tenant, mailbox.name, mailbox.kind)

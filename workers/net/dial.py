@@ -1,0 +1,166 @@
+"""Finds addresses and calls them, but none that may not be called.
+
+Checked is the address itself, at the moment when a socket for it is made: nothing is looked up after that, so a name that
+answers differently the second time gains nothing. A connection stays with the address that it was made to.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import ip_address
+from time import monotonic
+from typing import Any, Final
+
+from pipeline.delivery.addresses import Network, refusal, refused_host
+from workers.net.timings import COURSE
+
+MOST_ADDRESSES: Final = 8  # of a name; the others are not called
+LOOKERS: Final = 32  # look-ups at once; one that hangs cannot be ended and holds its thread until the resolver gives up
+
+_ADVICE: Final = "WAXSEAL_ALLOW_NETWORKS lists exceptions"
+
+AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo(3) gives it
+LookUp = Callable[..., Sequence[AddressInfo]]
+
+
+class Refused(OSError):
+    """The address may not be called."""
+
+
+class Dialler:
+    """Looks names up, and makes sockets, for addresses that may be called: all public ones, and those in `allowed`.
+
+    With `allowed` None every address may be called: for what an operator has named.
+    """
+
+    def __init__(self, allowed: Sequence[Network] | None, look_up: LookUp = socket.getaddrinfo) -> None:
+        self._allowed = allowed
+        self._look_up = look_up
+        self._threads = ThreadPoolExecutor(LOOKERS, "dns")
+
+    async def close(self) -> None:
+        """Wait for no look-up any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def check(self, address: str) -> None:
+        """Raise `Refused` unless `address` is written as an address and may be called."""
+        if self._allowed is not None:
+            check_address(address, self._allowed)
+
+    async def find(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
+        """The addresses of `host` that may be called. Raises `Refused` when none may, and OSError when there is none."""
+        if self._allowed is not None:
+            check_host(host, self._allowed)
+        look = partial(self._look_up, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host!r:.80} cannot be a name: {error}") from None
+        return _callable(host, port, found, self.check)
+
+    def make_socket(self, info: AddressInfo) -> socket.socket:
+        """A socket for this address and no other. Raises `Refused`: whatever led here, this is the last that is asked."""
+        family, kind, protocol, _, address = info
+        self.check(str(address[0]))
+        course = COURSE.get()
+        if course is not None:
+            course.dialled = course.dialled or monotonic()
+            course.address = endpoint_name(address)
+        return socket.socket(family, kind, protocol)
+
+    async def dial(self, host: str, port: int, seconds: float) -> socket.socket:
+        """A connected socket, to the first address that answers; each gets its share of `seconds`.
+
+        Raises what `find` raises, or the last address's OSError.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        error = OSError(f"{host} has no address")
+        addresses = await self.find(host, port)
+        for position, info in enumerate(addresses):
+            try:
+                return await self._call(info, (until - loop.time()) / (len(addresses) - position))
+            except OSError as failure:
+                error = failure
+        raise error
+
+    async def _call(self, info: AddressInfo, seconds: float) -> socket.socket:
+        made = self.make_socket(info)
+        try:
+            made.setblocking(False)
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().sock_connect(made, info[4])
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+
+def dial_blocking(
+    host: str, port: int, allowed: Sequence[Network], left: Callable[[], float], look_up: LookUp = socket.getaddrinfo
+) -> socket.socket:
+    """As `Dialler.dial`, for who may wait: a connected socket, within the seconds that `left` gives.
+
+    Raises `Refused` when no address of `host` may be called, and the last address's OSError when none answers.
+    """
+    check_host(host, allowed)
+    found = look_up(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
+    addresses = _callable(host, port, found, lambda address: check_address(address, allowed))
+    failure = OSError(f"{host} has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(left() / (len(addresses) - tried))
+            made.connect(address)
+        except OSError as error:
+            made.close()
+            failure = error
+        else:
+            return made
+    raise failure
+
+
+def check_address(address: str, allowed: Sequence[Network]) -> None:
+    """Raise `Refused` unless `address` is written as an address and may be called."""
+    try:
+        why = refusal(ip_address(address), allowed)
+    except ValueError:
+        raise Refused(f"{address} must not be called: not an address") from None
+    if why is not None:
+        raise Refused(f"{address} must not be called: {why}; {_ADVICE}")
+
+
+def check_host(host: str, allowed: Sequence[Network]) -> None:
+    """Raise `Refused` for a host that needs no look-up to be refused."""
+    if why := refused_host(host, allowed):
+        raise Refused(f"{host} must not be called: {why}; {_ADVICE}")
+
+
+def _callable(host: str, port: int, found: Sequence[AddressInfo], check: Callable[[str], None]) -> list[AddressInfo]:
+    """Those of the addresses that were `found` that pass, as they have passed. Raises `Refused` when none does."""
+    passed, refused = [], Refused(f"{host} has no address")
+    for family, kind, protocol, name, address in found:
+        text = _text(address)
+        try:
+            check(text)
+        except Refused as error:
+            refused = error
+        else:
+            passed.append((family, kind, protocol, name, (text, port, *address[2:])))
+    if not passed:
+        raise refused
+    return passed[:MOST_ADDRESSES]
+
+
+def endpoint_name(address: Sequence[Any]) -> str:
+    """How an address and its port are written: `192.0.2.1:443`, `[2001:db8::1]:443`."""
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _text(address: Sequence[Any]) -> str:
+    """The address without its port, with its zone if it has one."""
+    host = str(address[0])
+    return f"{host}%{address[3]}" if len(address) == 4 and address[3] and "%" not in host else host

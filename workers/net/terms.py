@@ -1,0 +1,29 @@
+"""What holds for everything that a deployment sends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from ops.settings import Settings, load_settings
+from pipeline.delivery.addresses import Network, networks
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for everything that a deployment sends."""
+
+    user_agent: str
+    allowed: Sequence[Network] = ()  # private networks that may be reached all the same
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    amqp_url: str = field(default="", repr=False)
+
+
+def terms_of(settings: Settings) -> Terms:
+    """The terms that a process's settings say."""
+    agent = f"waxseal/{version('waxseal')}"
+    return Terms(agent, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
+
+
+def deployment() -> Terms:
+    """The terms that the environment says, for who is not given any settings."""
+    return terms_of(load_settings())

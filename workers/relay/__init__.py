@@ -1,0 +1,1 @@
+"""The relay process: hands out what is due. It sends nothing itself."""

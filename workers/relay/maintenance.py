@@ -1,0 +1,53 @@
+"""What every relay does beside relaying: partitions of the attempt log, documents of mails, and an offer to collect figures."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+
+from ops.runtime.background import Chore
+from ops.runtime.blobs import open_blobs
+from ops.runtime.db import Engine, transaction
+from ops.settings import Settings
+from ops.telemetry.collector import SECONDS, Collector
+from pipeline.store.deliveries import attempt_partitions
+from workers.amqp.dramatiq_broker import QUEUE
+from workers.amqp.queue_depths import queues
+from workers.documents.mail_parser import MailParser
+from workers.documents.maker import DocumentMaker
+
+HOURLY: Final = 3600.0
+DOCUMENTS: Final = 1.0  # seconds between two looks for mails without a document
+AHEAD: Final = 8  # days, today among them, so that a week without a relay is no harm
+
+_log = structlog.get_logger()
+
+
+class Upkeep:
+    """Goes on from construction to `close`, in threads of its own."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._collector = Collector(settings.database_url, partial(queues, settings.amqp_url), QUEUE)
+        self._maker = DocumentMaker(engine, open_blobs(settings), MailParser(dns=settings.mail_dns))
+        self._chores = (
+            Chore("partitions", HOURLY, partial(make_partitions, engine)),
+            Chore("documents", DOCUMENTS, self._maker.turn),
+            Chore("collector", SECONDS, self._collector.turn),
+        )
+
+    def close(self) -> None:
+        """End it, within a few seconds."""
+        self._maker.close()
+        for chore in self._chores:
+            chore.close()
+        self._collector.close()
+
+
+def make_partitions(engine: Engine) -> None:
+    """Make those of the coming days; yesterday's too, for a try that began before midnight."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with transaction(engine) as conn:
+        made = attempt_partitions.ensure(conn, yesterday, AHEAD + 1)
+    if made:
+        _log.info("partitions_made", partitions=made)

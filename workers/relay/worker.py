@@ -1,0 +1,248 @@
+"""The relay: claims the deliveries that are due, endpoint by endpoint, and hands them to the actors in batches.
+
+A batch holds deliveries of many endpoints: a message costs as much as ten deliveries, and when events for many endpoints come
+evenly, one for each endpoint would cost more than the deliveries do. For the same reason rounds are the further apart, the more
+the last one found: under load each finds more, and without load nobody waits.
+
+Woken by Postgres when something was planned, and by the clock. Any number of relays may run. What a relay has claimed when it
+dies is claimed again when the lease ends; what it cannot publish it hands back.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+import structlog
+
+from ops.runtime.db import Connection, Engine, alone, passes, transaction
+from ops.settings import Settings
+from pipeline.claim import Lease, Outlook, Round, claim_from, look
+from pipeline.store.deliveries import claims, deliveries, notify
+from schemas.delivery import Claim
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, envelope, hush_pika
+from workers.amqp.publisher_thread import PublisherThread
+from workers.process import Process
+from workers.relay.maintenance import Upkeep
+from workers.relay.repairs import Sweeps
+from workers.relay.schedule import Agenda
+
+CLAIM: Final = 500  # deliveries in one claim
+BATCH: Final = 100  # deliveries in one message
+BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
+PAGE: Final = 5000  # endpoints in one page of a survey: a tenth of a second
+IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
+CONFIRM_SECONDS: Final = 5.0
+ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least, when the first one found many
+QUICK: Final = 0.002  # when it found none
+EACH: Final = 0.001  # and so much more for each delivery that it found
+FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
+RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
+THREAD_TURN: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
+
+_log = structlog.get_logger()
+
+
+class DueNotifications:
+    """Rings when Postgres says that something is due. Away while Postgres is; then the clock has to do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._conn: Connection | None = None
+
+    def wait(self, seconds: float) -> set[int]:
+        """At which endpoints it rang, within `seconds`. Raises what SQLAlchemy raises when Postgres is away."""
+        try:
+            if self._conn is None:
+                self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                notify.listen(self._conn)
+                return {notify.ANY}  # what was said before it listened must be looked for
+            return notify.heard(self._conn, seconds)
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._conn is not None:
+            conn, self._conn = self._conn, None
+            conn.invalidate()  # a connection that listens must not be lent to anybody else
+            conn.close()
+
+
+class Relay:
+    """Claims and publishes. One thread turns it; a few others wait for the broker's confirms.
+
+    Keeps to `max_leased` deliveries, or their messages would outlive their leases in the queue; but a few of each endpoint may
+    always be leased, and relays that claim at the same moment may exceed it by what each of them claims.
+    """
+
+    def __init__(
+        self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int, quick: Engine | None = None
+    ) -> None:
+        """`lease` in seconds; `quick` is for claims, which are short and many."""
+        self._engine = engine
+        self._quick = quick or engine
+        self._publisher = publisher
+        self._lease = timedelta(seconds=lease)
+        self._max_leased = max_leased
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="publish")
+        self._publishing: set[Future[bool]] = set()
+        self._agenda = Agenda()
+        self._sweeps = Sweeps(engine)
+        self._wait = RECONNECT[0]
+        self.found = 0  # deliveries, in the last round
+
+    def turn(self, rung: Collection[int] = ()) -> float:
+        """Claim once and hand on what was claimed; give the seconds until it is worth looking again, unless the bell rings.
+
+        `rung` are the endpoints at which it rang.
+        """
+        self.found = 0
+        self._sweeps.turn()
+        self._agenda.ring(rung, datetime.now(UTC))
+        pause = self._confirmed()
+        if pause:
+            return pause
+        now = datetime.now(UTC)
+        if self._agenda.wants_survey(now):
+            self._survey(now)
+        endpoints = self._agenda.wanted(now)
+        if endpoints:
+            self._claim(endpoints, Lease(uuid4(), now, now + self._lease))
+        return self._agenda.pause(datetime.now(UTC))
+
+    def _survey(self, now: datetime) -> None:
+        began = time.monotonic()
+        with transaction(self._engine) as conn:
+            page = claims.survey_page(conn, self._agenda.surveyed_through, PAGE)
+        self._agenda.surveyed(page, now, time.monotonic() - began)
+
+    def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
+        """In two statements, each a transaction alone, unless a probe or tokens have to be guarded."""
+        claimed: Round | None = None
+        with alone(self._quick) as conn:
+            outlook = look(conn, endpoints, lease.now, self._agenda.window, self._max_leased)
+            if not outlook.guarded:
+                claimed = self._claimed(conn, outlook, lease)
+        if claimed is None:
+            with transaction(self._engine) as conn:
+                claimed = self._claimed(conn, outlook, lease)
+        self._take(claimed, endpoints, lease)
+
+    def _claimed(self, conn: Connection, outlook: Outlook, lease: Lease) -> Round:
+        chance = random.random()  # noqa: S311 - divides odd numbers, guards nothing
+        window, most = self._agenda.window, self._max_leased
+        return claim_from(conn, outlook, lease, window, limit=CLAIM, max_leased=most, random=chance)
+
+    def _take(self, found: Round, endpoints: Sequence[int], lease: Lease) -> None:
+        self.found = len(found.claims)
+        if found.claims:
+            self._publishing.add(self._pool.submit(self._publish, found.claims, lease.id, lease.until))
+        self._agenda.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
+
+    def close(self) -> None:
+        """Hand back what the broker does not confirm any more. The publisher must be closed before, so that this is quick."""
+        self._pool.shutdown()
+
+    def _confirmed(self) -> float:
+        """Look at what was published before; give the seconds to wait when the broker did not take it."""
+        if len(self._publishing) >= IN_FLIGHT:
+            wait(self._publishing, timeout=CONFIRM_SECONDS, return_when=FIRST_COMPLETED)
+        done = {future for future in self._publishing if future.done()}
+        self._publishing -= done
+        if self._publisher.ready() is None and all(future.result() for future in done):
+            self._wait = RECONNECT[0]
+            return 0.0 if len(self._publishing) < IN_FLIGHT else FULL
+        self._wait = min(self._wait * 2, RECONNECT[1])
+        return self._wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the relays, guards nothing
+
+    def _publish(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
+        """Publish all that was claimed and hand back what was not confirmed; whether there was nothing to hand back."""
+        batches = list(batched(got))
+        messages = [envelope(lease, until.timestamp(), batch) for batch in batches]
+        confirmed = self._publisher.publish_all(messages, CONFIRM_SECONDS)
+        _log.debug("deliveries_claimed", deliveries=len(got), messages=len(messages))
+        lost = [each for batch, taken in zip(batches, confirmed, strict=True) if not taken for each in batch]
+        if lost:
+            with transaction(self._engine) as conn:
+                deliveries.release(conn, [(each.id, lease) for each in lost], datetime.now(UTC))
+            _log.warning("claims_handed_back", deliveries=len(lost))
+        return not lost
+
+
+def spacing(found: int) -> float:
+    """Seconds from the start of a round that found so many deliveries to that of the next, at least."""
+    return min(ROUND, QUICK + EACH * found)
+
+
+def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
+    """Cut what was claimed into batches, bounded in number and in bytes, in their order."""
+    batch: list[Claim] = []
+    size = 0
+    for each in got:
+        if batch and (len(batch) == BATCH or size + each.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each.size
+    if batch:
+        yield batch
+
+
+def run(settings: Settings) -> int:
+    """Run one relay until SIGTERM or SIGINT. Returns the exit status."""
+    with Process(settings, "relay", "database_url", "amqp_url", thread_turn=THREAD_TURN) as process:
+        hush_pika()
+        engine = process.engine(IN_FLIGHT + 3)
+        publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
+        quick = process.engine(1, keep_plans=True)
+        relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
+        rounds = Rounds(relay, DueNotifications(engine), process.stop)
+        beat = process.serve({"database": process.database(lambda: rounds.trouble), "broker": publisher.trouble})
+        process.closing(relay)  # after the publisher, so that it is quick
+        process.closing(publisher)
+        process.closing(Upkeep(settings, engine))
+        rounds.run(beat)
+    return process.status
+
+
+class Rounds:
+    """Turns the relay until the process is to stop, however often Postgres goes away."""
+
+    def __init__(self, relay: Relay, bell: DueNotifications, stop: threading.Event) -> None:
+        self._relay = relay
+        self._bell = bell
+        self._stop = stop
+        self.trouble: str | None = "not connected yet"
+
+    def run(self, beat: Callable[[], None]) -> None:
+        """Return when the process is to stop."""
+        pause = RECONNECT[0]
+        rung: set[int] = set()
+        while not self._stop.is_set():
+            beat()
+            began = time.monotonic()
+            try:
+                rung = self._bell.wait(self._relay.turn(rung))
+                if (rest := began + spacing(self._relay.found) - time.monotonic()) > 0:
+                    time.sleep(rest)
+                    rung |= self._bell.wait(0.0)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                rung = {notify.ANY}
+                self._lost(error, pause)
+                pause = min(pause * 2, RECONNECT[1])
+            else:
+                self.trouble, pause = None, RECONNECT[0]
+        self._bell.close()
+
+    def _lost(self, error: Exception, pause: float) -> None:
+        self.trouble = f"Postgres: {type(error).__name__}"
+        _log.warning("database_lost", error=str(error), again_in=round(pause, 1))
+        self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the relays, guards nothing

@@ -1,0 +1,185 @@
+"""Sends over AMQP: publishes to an endpoint's exchange, with confirms, on a connection that serves nothing else.
+
+To publish to an exchange that is not there, or not ours to publish to, makes the broker close the channel, and with it fails
+what others have in flight. So an exchange is asked for first; should one go between the question and the publishing, the
+others are published once more under the same id, and the one to blame is left alone for a while.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Final
+
+from pika import BasicProperties
+
+from pipeline.delivery.signing import RANDOM_BYTES, described, media_type, traceparent, webhook_id
+from schemas.config.amqp_target import AmqpTarget
+from schemas.delivery import UNSENDABLE, Delivery, Receipt
+from schemas.endpoint import Endpoint
+from workers.amqp.confirm_window import REFUSED, RETURNED, Outgoing
+from workers.amqp.link import AWAY, LOST
+from workers.amqp.publisher import UNSENT, WITHHELD, Publisher
+from workers.amqp.session import Lost
+from workers.net.lease_deadline import Check, LeaseEnded, unleased
+from workers.net.terms import Terms
+from workers.transports.transport import Fresh, said, unsendable
+
+READY_SECONDS: Final = 3.0  # for which a broker that is away is waited for
+SEEN_SECONDS: Final = 5.0  # for which an exchange is believed to be there
+MISSING_SECONDS: Final = 1.0  # for which it is believed not to be
+BARRED_SECONDS: Final = 30.0  # for which an exchange is left alone that the broker closed the channel over
+EXCHANGES: Final = 1000  # that are remembered
+LONGEST_KEY: Final = 255  # bytes
+LONGEST: Final = 16 * 1024 * 1024  # bytes of a body: the broker closes the channel over more, on all that is in flight
+
+# The reply codes of AMQP 0-9-1, in place of a status.
+_OK, _NO_ROUTE, _NOT_FOUND = 200, 312, 404
+
+_CULPRIT: Final = re.compile(r"exchange '([^']+)'")
+_PERSISTENT: Final = 2
+
+Fault = tuple[str, str, int | None]  # class, detail, reply code
+
+
+class AmqpSender:
+    """Connects when the first delivery comes, and stays connected."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._fresh = Fresh(RANDOM_BYTES)
+        self._publisher: Publisher | None = None
+        self._seen: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()  # with when it was asked
+        self._barred: dict[str, tuple[float, str]] = {}  # exchange -> until when, and why
+        self._loop: asyncio.AbstractEventLoop
+
+    def open(self) -> None:
+        """Remember the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._publisher is not None:
+            await self._publisher.close()
+
+    async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
+        """Publish, mandatory; delivered when the broker has confirmed that a queue has it."""
+        now, began = datetime.now(UTC), self._loop.time()
+        try:
+            message = outgoing(endpoint, delivery, self._fresh())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
+            return unsendable(error)
+        try:
+            async with asyncio.timeout(seconds):
+                fault = await self._publish(message, began + seconds, check)
+        except (TimeoutError, Lost) as error:
+            fault = "broker", str(error) or f"the broker did not confirm it within {seconds:g} s", None
+        except LeaseEnded:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
+            fault = "internal", said(error), None
+        kind, detail, status = fault or (None, None, _OK)
+        return Receipt(now, self._loop.time() - began, status, kind, detail)
+
+    async def _publish(self, message: Outgoing, until: float, check: Check) -> Fault | None:
+        for _ in range(2):
+            publisher = await self._ready()
+            fault = await self._once(publisher, message, until, check)
+            if fault not in (LOST, AWAY):
+                break
+            self._bar(publisher.ending or "")
+        return _fault(fault, message) if isinstance(fault, str) else fault
+
+    async def _once(self, publisher: Publisher, message: Outgoing, until: float, check: Check) -> Fault | str | None:
+        """None when it is durable in a queue, else why it may not be, in the publisher's words if it said so."""
+        barred_until, why = self._barred.get(message.exchange, (0.0, ""))
+        if self._loop.time() < barred_until:
+            return "connect", why, _NOT_FOUND
+        try:
+            if not await self._exists(publisher, message.exchange):
+                return "connect", f"there is no exchange {message.exchange!r}", _NOT_FOUND
+        except Lost:
+            return LOST
+        settled: asyncio.Future[str | None] = self._loop.create_future()
+        publisher.send(message, until, lambda fault: None if settled.done() else settled.set_result(fault), check)
+        fault = await settled
+        if fault is WITHHELD:
+            raise LeaseEnded
+        return fault
+
+    async def _ready(self) -> Publisher:
+        """The publisher, connected. Raises `Lost` when it is not within three seconds."""
+        if self._publisher is None:
+            self._publisher = Publisher(self._terms.amqp_url, "deliveries")
+            self._publisher.start()
+        until = self._loop.time() + READY_SECONDS
+        while (reason := self._publisher.ready()) is not None:
+            if self._loop.time() > until:
+                raise Lost(reason)
+            self._publisher.want()
+            await asyncio.sleep(0.02)
+        return self._publisher
+
+    async def _exists(self, publisher: Publisher, exchange: str) -> bool:
+        """Whether the exchange was there a moment ago. Those who ask at the same time get one answer."""
+        asked, look = self._seen.get(exchange, (0.0, None))
+        if look is None or self._loop.time() - asked > _believed(look):
+            look = self._loop.create_task(publisher.exists(exchange))
+            look.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may have gone
+            self._seen[exchange] = self._loop.time(), look
+            self._seen.move_to_end(exchange)
+            if len(self._seen) > EXCHANGES:
+                self._seen.popitem(last=False)
+        return await asyncio.shield(look)
+
+    def _bar(self, ending: str) -> None:
+        """Leave the exchange alone that the broker's last words name."""
+        match = _CULPRIT.search(ending)
+        if match is not None:
+            self._barred = {name: bar for name, bar in self._barred.items() if bar[0] > self._loop.time()}
+            self._barred[match[1]] = self._loop.time() + BARRED_SECONDS, f"the broker: {ending}"[:500]
+
+
+def outgoing(endpoint: Endpoint, delivery: Delivery, random: bytes) -> Outgoing:
+    """The message, in the binary mode of the CloudEvents AMQP binding. `random` holds 24 fresh bytes."""
+    if len(delivery.body) > LONGEST:
+        raise ValueError(f"the body has {len(delivery.body)} bytes, and a broker takes {LONGEST} in one message")
+    target = endpoint.target if isinstance(endpoint.target, AmqpTarget) else AmqpTarget()
+    facts = described(delivery)
+    key = _routing_key(target.routing_key, facts)
+    content_type = facts.pop("datacontenttype")
+    properties = BasicProperties(
+        content_type=media_type(content_type),
+        headers={
+            **{f"cloudEvents:{name}": value for name, value in facts.items()},
+            "traceparent": traceparent(facts.get("traceparent"), random),
+        },
+        delivery_mode=_PERSISTENT,
+        message_id=webhook_id(facts["id"], delivery.fingerprint),
+    )
+    return Outgoing(target.exchange, key, delivery.body, properties)
+
+
+def _routing_key(template: str, facts: dict[str, str]) -> str:
+    """What stands in braces is filled in, once: a value with braces in it stays as it is."""
+    key = re.sub(r"\{(tenant|type|source|subject)\}", lambda match: facts[match[1]], template)
+    if len(key.encode()) > LONGEST_KEY:
+        raise ValueError(f"the routing key has more than {LONGEST_KEY} bytes")
+    return key
+
+
+def _believed(look: asyncio.Task[bool]) -> float:
+    """For how many seconds an answer holds; a question that is under way, until it is answered."""
+    if not look.done():
+        return float("inf")
+    failed = look.cancelled() or look.exception() is not None
+    return 0.0 if failed else SEEN_SECONDS if look.result() else MISSING_SECONDS
+
+
+def _fault(reason: str, message: Outgoing) -> Fault:
+    where = f"{message.exchange!r} with routing key {message.routing_key!r}"
+    if reason == RETURNED:
+        return "unroutable", f"no queue is bound to {where}", _NO_ROUTE
+    if reason == REFUSED:
+        return "rejected", f"a queue behind {where} did not take it", None
+    return (UNSENDABLE if reason.startswith(UNSENT) else "broker"), reason, None
