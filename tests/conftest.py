@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from hypothesis import settings as property_tests
-from tests_support import lateness_measured, wait_for
 
 from ops.servers.leftovers import end_leftovers
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
+from support.waiting import lateness_measured, wait_for
 
 # Whether an example is done in 200 ms says how busy the machine is, not whether the property holds.
 property_tests.register_profile("unhurried", deadline=None)

@@ -26,10 +26,10 @@ import psycopg
 import pytest
 from pika.exceptions import AMQPError
 from standardwebhooks import Webhook
-from tests_support import wait_for
 
 from ops.servers.ports import listens
 from ops.settings import environment
+from support.waiting import wait_for
 
 EVENTS = 5000  # sent, of which a tenth are repeats
 SUBJECTS = 40

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests_pages import README, blocks
 
 from ops.settings import environment
+from support.pages import README, blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]
 

@@ -23,13 +23,14 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import REGISTRY
 from ruamel.yaml import YAML
-from tests_pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
-from tests_support import ROOT, wait_for
 
 from ops.cli import main
 from ops.servers.binaries import find_postgres
 from ops.settings import PREFIX, described, environment
 from ops.telemetry import ingest_metrics, mail_metrics, metrics  # noqa: F401 - they are in the registry once they are imported
+from support.pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
+from support.paths import ROOT
+from support.waiting import wait_for
 
 MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
 #: Commands of ours that start servers of their own, or ask a provider; each with the tests that run it.

@@ -26,12 +26,12 @@ LONGEST = 64 * 1024  # bytes of a mail
 def imported() -> Any:
     import dkim
     import orjson
-    from tests_nasty import NASTY
 
     from pipeline import admit
     from pipeline.mail import document
     from pipeline.mail import head as mail_head
     from schemas import catalog, mail_document, message, source
+    from support.nasty import NASTY
 
     return dkim, orjson, NASTY, admit, mail_head, document, catalog, mail_document, message, source
 

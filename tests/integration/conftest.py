@@ -15,14 +15,14 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, make_url
-from tests_s3 import s3_server
-from tests_sink import Sink
 
 from ops.migrate import migrate
 from ops.runtime.db import make_engine
 from ops.runtime.vault import Vault
 from ops.servers.private import PrivateServers
 from ops.settings import environment
+from support.s3 import s3_server
+from support.sink import Sink
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"

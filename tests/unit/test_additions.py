@@ -2,7 +2,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests_additions import a_kind_of_mailbox, a_kind_of_source, a_transport, run
 
 from pipeline.store.config.endpoint_row import endpoint_of
 from schemas.config.mailbox_kinds import MAIL_KINDS
@@ -10,6 +9,7 @@ from schemas.config.transport import SEALED_TERMS
 from schemas.config.transports import TRANSPORTS
 from schemas.delivery import OURS
 from schemas.mailbox import Mailbox
+from support.additions import a_kind_of_mailbox, a_kind_of_source, a_transport, run
 from workers.mail.mailbox_session import Away
 from workers.mail.pull.mailbox_kinds import KINDS
 from workers.mail.pull.sessions import open_session

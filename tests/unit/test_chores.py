@@ -5,9 +5,9 @@ import time
 from itertools import pairwise
 
 import pytest
-from tests_support import wait_for
 
 from ops.runtime.background import Chore
+from support.waiting import wait_for
 
 
 def test_a_chore_is_done_at_once_and_again_and_not_after_it_was_closed() -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_pages import README, Block, blocks
-from tests_tls import Authority
 
 from ops.config.read_file import BadConfig, Fault, read_config
 from ops.errors import Misconfigured
@@ -16,6 +14,8 @@ from schemas.config.amqp_target import AmqpSpec, AmqpTarget
 from schemas.config.file import ConfigFile
 from schemas.config.smtp_target import SmtpSpec, SmtpTarget
 from schemas.units import per_second, seconds, size
+from support.pages import README, Block, blocks
+from support.tls import Authority
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

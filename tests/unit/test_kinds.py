@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests_kinds import Headers, at, source, verdict
-from tests_pages import section
 
 from ops.telemetry.metrics import SOURCES
 from pipeline.sources import KINDS, NAMES, check
 from schemas.source import Source
+from support.kinds import Headers, at, source, verdict
+from support.pages import section
 
 
 def test_every_kind_is_counted_and_amqp_is_not_taken_over_http() -> None:

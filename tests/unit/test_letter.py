@@ -10,11 +10,11 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests_sending import owed
 
 from pipeline.delivery.mail_message import bare, mail_message
 from pipeline.delivery.template import MAX_BODY, MAX_SUBJECT, MAX_TEXT, Unrenderable, check_template, order, render
 from schemas.config.smtp_target import SmtpTarget
+from support.sending import owed
 from workers.transports.template_child import serve
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,8 +10,6 @@ from struct import pack
 from typing import Any
 
 import pytest
-from tests_growth import PER_DOUBLING, Run, growth
-from tests_patterns import Attack, Expression, attacks, expressions, given
 
 from ops.admin import mail_files
 from ops.cli.terminal.output import printable
@@ -27,6 +25,8 @@ from pipeline.sources import KINDS, Unverified
 from schemas.catalog import Catalog
 from schemas.message import Message
 from schemas.source import Source
+from support.growth import PER_DOUBLING, Run, growth
+from support.patterns import Attack, Expression, attacks, expressions, given
 from workers.amqp.header_tables import decode_table
 from workers.mail.imap.fetch_rows import rows
 

@@ -6,7 +6,6 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests_nasty import NASTY
 
 from pipeline.admit import admit
 from pipeline.errors import Rejected
@@ -17,6 +16,7 @@ from schemas.mail_document import view
 from schemas.mailbox import CONTENT_TYPE, EVENT_TYPE
 from schemas.message import Message
 from schemas.source import Source
+from support.nasty import NASTY
 
 pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_nasty runs the same lines
 

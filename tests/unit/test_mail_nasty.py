@@ -3,12 +3,12 @@ from datetime import datetime
 
 import orjson
 import pytest
-from tests_nasty import NASTY
 
 from pipeline.mail.document import ParsingTerms, mail_document
 from pipeline.mail.head import MAX_SUBJECT, read_head
 from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
+from support.nasty import NASTY
 
 SECONDS = 10.0  # for the worst of them, on a machine that others use; alone it takes a tenth of that
 RULES_OF_ALL_KINDS = ("address", "thread", "plus-address", "header:Subject", "header:To", "support")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests_support import wait_for
 
 from ops.servers.ports import Claims, choose_ports, is_free
 from ops.servers.state_file import Memory
+from support.waiting import wait_for
 
 HOLD = """
 import sys, time

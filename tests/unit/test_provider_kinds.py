@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests_kinds import Headers, at, source, verdict
 
 from pipeline.receive import receive
 from pipeline.sources import KINDS, PATH, check
 from schemas.source import Source
+from support.kinds import Headers, at, source, verdict
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -3,10 +3,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests_support import wait_for
 
 from ops.telemetry import pulse
 from ops.telemetry.pulse import Pulse, Recent
+from support.waiting import wait_for
 
 Start = Callable[[Callable[[], None]], Pulse]
 

@@ -5,7 +5,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
-from tests_support import ROOT
 
 from ops.config.settings_page import settings_page
 from ops.errors import Misconfigured
@@ -13,6 +12,7 @@ from ops.servers.accounts import own_file
 from ops.settings import Settings, described, load_settings
 from ops.system.prepare import allowed
 from ops.system.stack_file import FILE, settings_for
+from support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,254 @@
+"""The attempt log: a partition for each day, made ahead, dropped whole; and dead letters that were decided about long ago."""
+
+import threading
+import time
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from ops.runtime.db import transaction
+from pipeline.deliver import judge
+from pipeline.settle import Tried
+from pipeline.store.dead_letters import dead_letters
+from pipeline.store.deliveries import attempt_partitions, deliveries
+from schemas.dead_letter import DeadLetter
+from schemas.delivery import Delivery, Receipt
+from schemas.endpoint import Endpoint
+from support.cli import Cli
+from support.deliveries import claimed, event, owe
+from workers.delivery.store import DeliveryStore
+from workers.relay.maintenance import AHEAD, make_partitions
+
+TODAY = datetime.now(UTC).date()
+LONG_AGO = TODAY - timedelta(days=40)
+ENDPOINT = Endpoint(1, "acme", "billing", "http://127.0.0.1:1/")
+
+
+@pytest.fixture
+def cli(database) -> Cli:
+    """As the owner of the database; the template's partitions of other years are gone."""
+    with database.connect() as conn:
+        conn.execute(
+            "DO $$ DECLARE name text; BEGIN FOR name IN SELECT inhrelid::regclass FROM pg_inherits"
+            " WHERE inhparent = 'attempt'::regclass LOOP EXECUTE 'DROP TABLE ' || name; END LOOP; END $$"
+        )
+    database.add_tenant()
+    database.add_endpoint("billing", "http://127.0.0.1:1/")
+    return Cli(database, owner=True)
+
+
+def make(database, first: date, days: int) -> int:
+    return database.rows("SELECT make_attempt_partitions(%s, %s)", first, days)[0][0]
+
+
+def attempt(database, day: date, count: int = 1) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO attempt (delivery_id, n, started_at, seconds, outcome, status)"
+            " SELECT 1, n, %s::timestamp AT TIME ZONE 'UTC' + n * interval '1 s', 0, 'delivered', 200"
+            " FROM generate_series(1, %s) n",
+            (day, count),
+        )
+
+
+def days(database) -> list[date]:
+    """Of the partitions that are attached."""
+    rows = database.rows("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempt'::regclass ORDER BY 1")
+    return [datetime.strptime(name, "attempt_%Y%m%d").replace(tzinfo=UTC).date() for (name,) in rows]
+
+
+def test_partitions_are_made_once_by_a_worker_that_may_make_nothing_else(cli, engine, database) -> None:
+    with transaction(engine) as conn:
+        made = [attempt_partitions.ensure(conn, TODAY, 3), attempt_partitions.ensure(conn, TODAY, 4)]
+
+    assert [3, 1] == made
+    assert [TODAY + timedelta(days=n) for n in range(4)] == days(database)
+    assert [("p",)] == database.rows("SELECT relkind FROM pg_class WHERE relname = 'attempt'")
+    with pytest.raises(Exception, match="permission denied"), transaction(engine) as conn:
+        conn.connection.driver_connection.execute("CREATE TABLE mine ()")
+
+
+def test_the_relay_makes_the_partitions_of_a_week_ahead(cli, engine, database) -> None:
+    make_partitions(engine)
+
+    assert [TODAY + timedelta(days=n) for n in range(-1, AHEAD)] == days(database)
+
+
+def test_a_partition_is_a_day_in_utc_with_the_logs_index_and_checks(cli, database) -> None:
+    make(database, LONG_AGO, 1)
+    attempt(database, LONG_AGO)
+    with pytest.raises(psycopg.errors.CheckViolation, match="attempt_n_check"), database.connect() as conn:
+        conn.execute(
+            "INSERT INTO attempt (delivery_id, n, started_at, seconds, outcome, status) VALUES (1, 0, %s, 0, 'retry', 500)",
+            (LONG_AGO,),
+        )
+    with pytest.raises(psycopg.errors.CheckViolation, match="no partition"):
+        attempt(database, LONG_AGO + timedelta(days=1))
+
+    assert [(1,)] == database.rows("SELECT count(*) FROM pg_inherits WHERE inhparent = 'attempt_by_delivery'::regclass")
+
+
+def test_making_partitions_waits_for_no_reader_and_keeps_no_writer_waiting(cli, database) -> None:
+    make(database, TODAY, 1)
+    with psycopg.connect(database.url) as reader:
+        reader.execute("SELECT count(*) FROM attempt")
+        began = time.monotonic()
+
+        assert 2 == make(database, TODAY + timedelta(days=1), 2)
+        attempt(database, TODAY)
+        assert time.monotonic() - began < 2
+
+
+def held(engine: Engine, started_at: datetime, *ids: str) -> list[Tried]:
+    owe(engine, [event(id, f"order-{id}") for id in ids])
+    lease, claims = claimed(engine)
+    with transaction(engine) as conn:
+        found: list[Delivery] = list(deliveries.load_leased(conn, [(each.id, lease) for each in claims]).deliveries)
+    return [Tried(each, judge(each, ENDPOINT, Receipt(started_at, 0.1, 200), started_at, 0.0)) for each in found]
+
+
+def test_settling_makes_the_partition_that_is_missing(cli, engine, database) -> None:
+    late = datetime.now(UTC) + timedelta(days=200)
+    tried = held(engine, datetime.now(UTC), "e-1", "e-2")
+    tried += held(engine, late, "e-3")
+    store = DeliveryStore(engine, 10.0)
+    store.settle(tried)
+
+    assert [TODAY, late.date()] == days(database)
+    assert [("delivered",)] * 3 == database.rows("SELECT state FROM delivery")
+    assert [(3,)] == database.rows("SELECT count(*) FROM attempt")
+
+
+def test_a_settlement_that_a_check_refuses_makes_no_partition(cli, engine, database) -> None:
+    (tried,) = held(engine, datetime.now(UTC), "e-1")
+    make(database, TODAY, 1)
+    with database.connect() as conn:
+        conn.execute("ALTER TABLE attempt ADD CONSTRAINT refused CHECK (status <> 200)")
+    DeliveryStore(engine, 10.0).settle([tried])
+
+    assert [TODAY] == days(database)
+    assert [("leased",)] == database.rows("SELECT state FROM delivery")
+
+
+@pytest.fixture
+def old(cli, database) -> Cli:
+    """Partitions of four days long ago, of yesterday, of today and of tomorrow, each with attempts."""
+    for first, count in ((LONG_AGO, 4), (TODAY - timedelta(days=1), 3)):
+        make(database, first, count)
+        for n in range(count):
+            attempt(database, first + timedelta(days=n), 10 + n)
+    with database.connect() as conn:
+        conn.execute("ANALYZE")
+    return cli
+
+
+def prune(cli: Cli, database, keep: date, *options: str) -> list[dict]:
+    """Drops what is older than `keep`."""
+    age = (datetime.now(UTC) - datetime(keep.year, keep.month, keep.day, tzinfo=UTC)).total_seconds()
+    return cli.json("prune", "--attempts-older-than", f"{int(age)}s", *options)
+
+
+def test_what_would_be_dropped_is_shown_with_rows_and_size_and_nothing_is_dropped(old, database) -> None:
+    shown = prune(old, database, LONG_AGO + timedelta(days=2))
+    before = days(database)
+
+    assert [(f"{LONG_AGO}", 10), (f"{LONG_AGO + timedelta(days=1)}", 11)] == [(each["day"], each["attempts"]) for each in shown]
+    assert all(each["bytes"] > 0 for each in shown)
+    assert 7 == len(before)
+    assert shown == prune(old, database, LONG_AGO + timedelta(days=2), "--dry-run")
+    assert before == days(database)
+    assert "add --yes" in old.run("prune", "--attempts-older-than", "30d").stderr
+    assert [] == old.json("audit")
+
+
+def test_old_attempts_are_dropped_in_whole_days_and_noted(old, database) -> None:
+    *_, told = prune(old, database, LONG_AGO + timedelta(days=2), "--yes", "--by", "ada")
+
+    assert {"dropped_days": 2} == told
+    assert [LONG_AGO + timedelta(days=2), LONG_AGO + timedelta(days=3)] == days(database)[:2]
+    assert [(12 + 13 + 10 + 11 + 12,)] == database.rows("SELECT count(*) FROM attempt")
+    assert [("prune attempts", "ada", {"before": f"{LONG_AGO + timedelta(days=2)}"}, 2, 2)] == [
+        tuple(act[name] for name in ("act", "who", "filter", "planned", "done")) for act in old.json("audit")
+    ]
+    assert [] == database.rows(
+        "SELECT relname FROM pg_class WHERE relname = 'attempt_' || to_char(%s::date, 'YYYYMMDD')", LONG_AGO
+    )
+
+
+def test_the_last_days_are_never_dropped(old, database) -> None:
+    refused = old.run("prune", "--attempts-older-than", "23h", "--yes")
+    old.json("prune", "--attempts-older-than", "1d", "--yes")
+
+    assert 2 == refused.exit_code
+    assert "a day at least" in refused.stderr
+    assert [TODAY - timedelta(days=1), TODAY, TODAY + timedelta(days=1)] == days(database)
+
+
+@pytest.mark.parametrize("options", [[], ["--attempts-older-than", "30d", "--dry-run", "--yes"], ["--letters-older-than", "x"]])
+def test_what_is_not_meant_is_refused(options, old, database) -> None:
+    assert 2 == old.run("prune", *options).exit_code
+    assert 7 == len(days(database))
+
+
+def test_a_worker_may_not_prune(old, database) -> None:
+    ended = Cli(database).run("prune", "--attempts-older-than", "30d", "--yes")
+
+    assert (2, 7) == (ended.exit_code, len(days(database)))
+    assert "use the database's owner" in ended.stderr
+    assert 1 == ended.stderr.count("\n")
+
+
+def test_pruning_keeps_no_reader_and_no_writer_waiting_and_resumes_where_one_was_in_its_way(
+    old, database, engine, lateness
+) -> None:
+    with psycopg.connect(database.url) as reader:
+        reader.execute("SELECT count(*) FROM attempt")
+        waiting = threading.Thread(target=lambda: ended.append(old.run("prune", "--attempts-older-than", "30d", "--yes")))
+        ended: list = []
+        waiting.start()
+        time.sleep(1.0)
+        began = time.monotonic()
+        attempt(database, TODAY)
+        assert [(1,)] == database.rows("SELECT 1 FROM attempt LIMIT 1")
+        assert time.monotonic() - began < 1.0 + lateness()
+        waiting.join(30)
+    (refused,) = ended
+
+    assert 2 == refused.exit_code
+    assert f"attempt_{LONG_AGO:%Y%m%d} is in use" in refused.stderr
+    assert [{"dropped_days": 4}] == old.json("prune", "--attempts-older-than", "30d", "--yes")[-1:]
+    assert 3 == len(days(database))
+    assert [(4, 4), (4, 0)] == [(act["planned"], act["done"]) for act in old.json("audit")]
+
+
+def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_next_run(old, database) -> None:
+    with database.connect() as conn:
+        conn.execute(f"ALTER TABLE attempt DETACH PARTITION attempt_{LONG_AGO:%Y%m%d}")
+    shown = old.json("prune", "--attempts-older-than", "30d")
+
+    assert ["detached", "attached", "attached", "attached"] == [each["state"] for each in shown]
+    assert [{"dropped_days": 4}] == old.json("prune", "--attempts-older-than", "30d", "--yes")[-1:]
+    assert [(0,)] == database.rows(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'attempt_%%' AND relname < %s",
+        f"attempt_{TODAY - timedelta(days=2):%Y%m%d}",
+    )
+
+
+def test_only_dead_letters_that_were_decided_long_ago_are_dropped(cli, engine, database) -> None:
+    with transaction(engine) as conn:
+        for days_ago in (200, 100, 10, 300):
+            dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(days=days_ago))
+        dead_letters.decide(conn, [1], "replayed", datetime.now(UTC) - timedelta(days=199), "ada")
+        dead_letters.decide(conn, [2], "discarded", datetime.now(UTC) - timedelta(days=99), "ada")
+        dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
+    owe(engine, [event("e-1")])
+
+    assert [{"old_letters": 2}] == cli.json("prune", "--letters-older-than", "90d")
+    assert [{"old_letters": 2}, {"dropped_letters": 2}] == cli.json("prune", "--letters-older-than", "90d", "--yes")
+    assert [(3, "replayed"), (4, "open")] == database.rows("SELECT id, state FROM dead_letter ORDER BY id")
+    assert [(1, 1, 1)] == database.rows(
+        "SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM content), (SELECT count(*) FROM delivery)"
+    )
+    assert [("prune dead letters", 2)] == [(act["act"], act["done"]) for act in cli.json("audit")]

@@ -1,0 +1,133 @@
+"""The pages' commands for the broker and its users, their roles of the database, and their publisher, word by word."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pika
+import psycopg
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+from ops.servers.private import PrivateServers
+from support.broker import rabbitmqctl
+from support.pages import blocks, commands
+from support.waiting import wait_for
+from workers.amqp.topology import IN, RECEIVED
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture(scope="module")
+def users(servers: PrivateServers) -> Iterator[None]:
+    """What the pages have an operator do on the broker: users, then their rights, and in the end who is to be removed."""
+    asked = commands("rabbitmqctl")
+    assert 10 == len(asked)
+    first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
+    with ThreadPoolExecutor() as pool:  # each begins an Erlang of its own
+        for some in (first, [one for one in asked if one not in first + last]):
+            list(pool.map(lambda one: rabbitmqctl(servers, *one), some))
+    yield
+    for one in last:
+        rabbitmqctl(servers, *one)
+
+
+def url(servers: PrivateServers, user: str) -> str:
+    return re.sub(r"//[^@]*@", f"//{user}:PASSWORD@", servers.amqp_url)
+
+
+def publisher(servers: PrivateServers) -> str:
+    """The ten lines of the page on sources, at our broker."""
+    (found,) = blocks("python")
+    return re.sub(r'"amqp://[^"]*"', lambda _: repr(url(servers, "acme-shop")), found.text)
+
+
+@pytest.mark.usefixtures("users")
+def test_the_publisher_of_the_pages_is_recorded_and_delivered_by_workers_with_the_rights_of_the_pages(
+    servers, database, start, sink
+) -> None:
+    database.add_tenant("acme")
+    database.add_source("orders", "amqp", users=["acme-shop"])
+    database.add_source("others", "amqp", users=["acme-till"])
+    database.add_endpoint("billing", sink.url("/200"), SECRET)
+    for command in ("ingest", "relay", "deliver"):
+        start(command, amqp_url=url(servers, "waxseal-worker"))
+    script = publisher(servers)
+
+    for text in (script, script.replace("acme.orders", "acme.others"), script.replace(', user_id="acme-shop"', "")):
+        subprocess.run([sys.executable, "-c", text], check=True, timeout=30)
+    wait_for(lambda: len(sink.ids()) == 1 and len(database.rows("SELECT FROM dead_letter")) == 2)
+
+    ((stored,),) = database.rows("SELECT convert_from(attributes, 'UTF8') FROM content")
+    said = json.loads(stored)
+    assert ("order-7/paid", "order.paid", "order-7", "orders") == tuple(
+        said[name] for name in ("id", "type", "subject", "source")
+    )
+    assert [("others", "wrong_user"), ("orders", "wrong_user")] == database.rows(
+        "SELECT source, reason FROM dead_letter ORDER BY id"
+    )
+
+
+@pytest.mark.usefixtures("users")
+def test_a_login_of_one_tenant_can_do_nothing_else(servers: PrivateServers) -> None:
+    def refused(act: partial) -> int:
+        with pika.BlockingConnection(pika.URLParameters(url(servers, "acme-shop"))) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with pytest.raises(ChannelClosedByBroker) as closed:
+                act(channel)
+            return int(closed.value.reply_code)
+
+    publish = BlockingChannel.basic_publish
+    acts = {
+        "another tenant's source": (partial(publish, exchange=IN, routing_key="other.orders", body=b""), 403),
+        "what looks like its own": (partial(publish, exchange=IN, routing_key="acmes.orders", body=b""), 403),
+        "the receivers' exchange": (partial(publish, exchange=RECEIVED, routing_key="acme.orders", body=b""), 403),
+        "the inbox itself": (partial(publish, exchange="", routing_key="waxseal.ingest", body=b""), 403),
+        "the exchange before the inbox": (partial(publish, exchange="waxseal.inbox", routing_key="acme.x", body=b""), 403),
+        "another user's name": (
+            partial(
+                publish,
+                exchange=IN,
+                routing_key="acme.orders",
+                body=b"",
+                properties=pika.BasicProperties(user_id="waxseal-worker"),
+            ),
+            406,
+        ),
+        "a queue": (lambda channel: channel.queue_declare("mine"), 403),
+        "an exchange": (lambda channel: channel.exchange_declare("mine"), 403),
+        "reading": (lambda channel: channel.basic_get("waxseal.ingest"), 403),
+        "a binding": (lambda channel: channel.exchange_bind(IN, "amq.topic", "#"), 403),
+    }
+
+    found = {name: refused(act) for name, (act, _code) in acts.items()}
+
+    assert {name: code for name, (_act, code) in acts.items()} == found
+
+
+def test_the_user_that_takes_over_has_the_rights_of_the_one_before() -> None:
+    rights = {one[3]: one[4:] for one in commands("rabbitmqctl") if one[0] == "set_permissions"}
+
+    assert rights["waxseal-worker"] == rights["waxseal-worker-2"]
+
+
+def test_the_roles_of_the_pages_log_in_as_writers(database, servers: PrivateServers) -> None:
+    replacing, making = (block.text for block in blocks("sql") if " ROLE " in block.text)
+    try:
+        with psycopg.connect(database.url, autocommit=True) as owner:
+            owner.execute(making)
+            owner.execute(replacing)
+        with psycopg.connect(database.url, user="waxseal_worker_2", password="PASSWORD") as worker:
+            found = worker.execute("SELECT pg_has_role('waxseal_writer', 'USAGE'), count(*) FROM entry").fetchone()
+        assert (True, 0) == found
+        assert [] == database.rows("SELECT FROM pg_roles WHERE rolname = 'waxseal_worker'")
+    finally:
+        with psycopg.connect(database.url, autocommit=True) as owner:
+            owner.execute("DROP ROLE IF EXISTS waxseal_worker")
+            owner.execute("DROP ROLE IF EXISTS waxseal_worker_2")

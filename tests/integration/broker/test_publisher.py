@@ -1,0 +1,399 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pika
+import pytest
+
+from ops.servers.private import PrivateServers, private_servers
+from support.broker import alarm, broker_stopped
+from support.ingress import drain, empty_inbox
+from support.waiting import wait_for
+from workers.amqp.confirm_window import Outgoing
+from workers.amqp.publisher import Publisher, Unconfirmed
+from workers.amqp.publisher_thread import PublisherThread
+from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
+
+Lateness = Callable[[], float]
+
+DURABLE = pika.BasicProperties(delivery_mode=2)
+RECOVERY = 20.0  # seconds that a publisher may take to be back
+
+
+@pytest.fixture
+def inbox(servers: PrivateServers) -> Iterator[Callable[[], int]]:
+    """An empty inbox; call it for the number of messages that are in it."""
+    empty_inbox(servers.amqp_url)
+
+    def depth() -> int:
+        with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+            return int(connection.channel().queue_declare(INBOX, passive=True).method.message_count)
+
+    yield depth
+    empty_inbox(servers.amqp_url)
+
+
+@asynccontextmanager
+async def publishing(servers: PrivateServers, seconds: float = 5.0, **options: int) -> AsyncIterator[Publisher]:
+    publisher = Publisher(servers.amqp_url, "test", timeout=seconds, **options)
+    publisher.start()
+    try:
+        await until_ready(publisher)
+        yield publisher
+    finally:
+        await publisher.close()
+
+
+async def until_ready(publisher: Publisher, seconds: float = RECOVERY) -> None:
+    async with asyncio.timeout(seconds):
+        while publisher.ready() is not None:  # noqa: ASYNC110 - it is what a probe does
+            await asyncio.sleep(0.02)
+
+
+async def until_not_ready(publisher: Publisher, seconds: float = RECOVERY) -> str:
+    async with asyncio.timeout(seconds):
+        while (reason := publisher.ready()) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return reason
+
+
+def post(publisher: Publisher, body: bytes = b"{}") -> asyncio.Future[None]:
+    return publisher.publish(RECEIVED, "acme.shop", body, DURABLE)
+
+
+async def fault(publishing: Awaitable[None]) -> tuple[str | None, float]:
+    """Why it was not confirmed, None if it was, and how long that took."""
+    began = time.monotonic()
+    try:
+        await publishing
+    except Unconfirmed as error:
+        return str(error), time.monotonic() - began
+    return None, time.monotonic() - began
+
+
+def test_what_is_confirmed_is_in_the_inbox(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> None:
+        async with publishing(servers) as publisher:
+            await asyncio.gather(*(post(publisher) for _ in range(500)))
+
+    asyncio.run(main())
+
+    wait_for(lambda: inbox() == 500)
+
+
+def test_a_small_window_lets_everything_through_a_few_at_a_time(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> None:
+        async with publishing(servers, window=7) as publisher:
+            await asyncio.gather(*(post(publisher) for _ in range(500)))
+
+    asyncio.run(main())
+
+    wait_for(lambda: inbox() == 500)
+
+
+def test_what_reaches_no_queue_is_unconfirmed_and_the_rest_is_not(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> list[str | None]:
+        async with publishing(servers) as publisher:
+            mixed = [publisher.publish("", "nowhere", b"", DURABLE) if number % 2 else post(publisher) for number in range(100)]
+            return [(await fault(one))[0] for one in mixed]
+
+    faults = asyncio.run(main())
+
+    assert [None, "the broker has no queue for it"] * 50 == faults
+    wait_for(lambda: inbox() == 50)
+
+
+def test_what_a_queue_refuses_is_unconfirmed(servers: PrivateServers) -> None:
+    tiny = ("queue_declare", {"queue": "tiny", "arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}})
+
+    async def main() -> list[str | None]:
+        publisher = Publisher(servers.amqp_url, "test", topology=[*TOPOLOGY, tiny])
+        publisher.start()
+        await until_ready(publisher)
+        try:
+            return [(await fault(publisher.publish("", "tiny", b"", DURABLE)))[0] for _ in range(3)]
+        finally:
+            await publisher.close()
+
+    faults = asyncio.run(main())
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        connection.channel().queue_delete("tiny")
+
+    assert "the broker refused it" == faults[-1]
+
+
+def test_a_message_that_fits_into_no_frame_harms_no_other(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    huge = pika.BasicProperties(headers={f"h{n}": "x" * 2000 for n in range(100)})
+
+    async def main() -> list[str | None]:
+        async with publishing(servers) as publisher:
+            sent = [
+                post(publisher),
+                publisher.publish(RECEIVED, "a.b", b"", huge),
+                publisher.publish(RECEIVED, "k" * 300, b"", DURABLE),
+                publisher.publish(RECEIVED, "a.b", b"", pika.BasicProperties(content_type="\ud800")),
+                post(publisher, b"x" * 300_000),
+            ]
+            return [(await fault(one))[0] for one in sent]
+
+    faults = asyncio.run(main())
+
+    assert [False, True, True, True, False] == [one is not None and one.startswith("cannot be sent") for one in faults]
+    assert [None, None] == [faults[0], faults[-1]]
+    wait_for(lambda: inbox() == 2)
+
+
+def test_what_waits_when_the_publisher_closes_is_unconfirmed(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> set[str | None]:
+        async with publishing(servers, window=1) as publisher:
+            waiting = [post(publisher) for _ in range(50)]
+        return {(await fault(one))[0] for one in waiting}
+
+    assert asyncio.run(main()) <= {None, "the connection to the broker was lost"}
+
+
+def test_a_silent_broker_is_given_up_at_the_deadline_and_taken_up_again(
+    servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
+) -> None:
+    async def main() -> None:
+        async with publishing(servers, seconds=1.0) as publisher:
+            os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
+            try:
+                why, seconds = await fault(post(publisher))
+                silent = await until_not_ready(publisher)
+            finally:
+                os.kill(servers.rabbitmq_pid, signal.SIGCONT)
+
+            assert "the broker did not confirm it in time" == why
+            assert 1.0 <= seconds < 1.5 + lateness()
+            assert "has not confirmed anything" in silent
+            await until_ready(publisher)
+            assert (None, True) == await confirmed_within(publisher, 1.0, lateness)
+
+    asyncio.run(main())
+
+
+async def confirmed_within(publisher: Publisher, seconds: float, lateness: Lateness) -> tuple[str | None, bool]:
+    why, took = await fault(post(publisher))
+    return why, took < seconds + lateness()
+
+
+def test_a_killed_broker_fails_what_is_in_flight_at_once_and_is_found_again(
+    servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
+) -> None:
+    async def main() -> int:
+        async with publishing(servers) as publisher:
+            confirmed = 0
+            in_flight: list[asyncio.Future[None]] = []
+            with broker_stopped(servers):
+                os_killed = time.monotonic()
+                in_flight += [post(publisher) for _ in range(100)]
+                faults = [await fault(one) for one in in_flight]
+                took = time.monotonic() - os_killed
+                confirmed += sum(why is None for why, _ in faults)
+                assert took < 1.0 + lateness()
+                assert all(why is not None for why, _ in faults)
+                assert "not connected" == publisher.ready()
+                assert ("not connected", True) == await confirmed_within(publisher, 0.1, lateness)
+            await until_ready(publisher)
+            assert (None, True) == await confirmed_within(publisher, 2.0, lateness)
+            return confirmed + 1
+
+    confirmed = asyncio.run(main())
+
+    wait_for(lambda: confirmed <= inbox())
+
+
+def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(
+    servers: PrivateServers, inbox: Callable[[], int]
+) -> None:
+    confirmed = 0
+    done = threading.Event()
+
+    async def main() -> None:
+        async with publishing(servers) as publisher:
+            await asyncio.gather(*(send_on(publisher) for _ in range(50)))
+
+    async def send_on(publisher: Publisher) -> None:
+        nonlocal confirmed
+        while not done.is_set():
+            why, _ = await fault(post(publisher, b"x" * 500))
+            confirmed += why is None
+            await asyncio.sleep(0 if why is None else 0.05)
+
+    load = threading.Thread(target=lambda: asyncio.run(main()))
+    load.start()
+    wait_for(lambda: confirmed > 1000)
+    with broker_stopped(servers):  # from this thread: the broker ends with the one that starts it
+        before = confirmed
+    wait_for(lambda: confirmed > before + 1000)
+    done.set()
+    load.join()
+
+    wait_for(lambda: confirmed <= inbox())
+
+
+def test_a_broker_killed_right_after_its_first_message_ever_has_kept_it(data_folder: Path) -> None:
+    async def main(fresh: PrivateServers) -> None:
+        async with publishing(fresh) as publisher:
+            await post(publisher)
+        os.kill(fresh.rabbitmq_pid, signal.SIGKILL)
+
+    with private_servers(data_folder) as fresh:
+        asyncio.run(main(fresh))
+        with broker_stopped(fresh):
+            pass
+
+        assert [b"{}"] == [message.body for _, message in drain(fresh.amqp_url)]
+
+
+def test_an_alarm_fails_publishing_in_time_and_ends_by_itself(
+    servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
+) -> None:
+    async def main() -> None:
+        async with publishing(servers, seconds=1.0) as publisher:
+            async with in_alarm(servers):
+                first, first_took = await fault(post(publisher))
+                assert first is not None
+                assert first_took < 1.5 + lateness()
+                assert "the broker is in alarm: low on memory" == await until_not_ready(publisher)
+                assert ("the broker is in alarm: low on memory", True) == await confirmed_within(publisher, 0.1, lateness)
+            await until_ready(publisher)
+            assert (None, True) == await confirmed_within(publisher, 1.0, lateness)
+
+    asyncio.run(main())
+
+
+def test_an_alarm_is_noticed_though_nothing_is_published(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> str:
+        async with publishing(servers) as publisher, in_alarm(servers):
+            return await until_not_ready(publisher, seconds=5.0)
+
+    assert "the broker is in alarm: low on memory" == asyncio.run(main())
+
+
+def test_a_publisher_started_during_an_alarm_says_so(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> None:
+        async with in_alarm(servers):
+            publisher = Publisher(servers.amqp_url, "test", timeout=1.0)
+            publisher.start()
+            try:
+                await asyncio.sleep(3.0)
+                assert publisher.ready() is not None
+            finally:
+                await publisher.close()
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def in_alarm(servers: PrivateServers) -> AsyncIterator[None]:
+    entered = alarm(servers)
+    await asyncio.to_thread(entered.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(entered.__exit__, None, None, None)
+
+
+def test_what_somebody_deletes_on_the_broker_is_declared_again(
+    servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
+) -> None:
+    async def main() -> None:
+        async with publishing(servers) as publisher:
+            await post(publisher)
+            await asyncio.to_thread(delete_exchange, servers)
+            why, seconds = await fault(post(publisher))
+            assert why is not None
+            assert seconds < 1.0 + lateness()
+            await until_ready(publisher)
+            assert (None, True) == await confirmed_within(publisher, 1.0, lateness)
+
+    asyncio.run(main())
+
+    wait_for(lambda: inbox() == 2)
+
+
+def delete_exchange(servers: PrivateServers) -> None:
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        connection.channel().exchange_delete(RECEIVED)
+
+
+def test_an_unreachable_broker_is_told_and_leaves_nothing_hanging(lateness: Lateness) -> None:
+    async def main() -> tuple[str | None, float]:
+        publisher = Publisher("amqp://guest:guest@127.0.0.1:1/%2F", "test")
+        publisher.start()
+        try:
+            await asyncio.sleep(0.5)
+            return await fault(post(publisher))
+        finally:
+            await publisher.close()
+
+    why, seconds = asyncio.run(main())
+
+    assert "not connected" == why
+    assert seconds < 0.1 + lateness()
+
+
+@contextmanager
+def threaded(servers: PrivateServers) -> Iterator[PublisherThread]:
+    publisher = PublisherThread(servers.amqp_url, "test")
+    deadline = time.monotonic() + RECOVERY
+    while publisher.ready() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield publisher
+    publisher.close()
+
+
+def outgoing(count: int, exchange: str = RECEIVED) -> list[Outgoing]:
+    return [Outgoing(exchange, "acme.shop", b"{}", DURABLE) for _ in range(count)]
+
+
+def test_a_batch_is_published_from_a_thread_whatever_its_size(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    with threaded(servers) as publisher:
+        assert [] == publisher.publish_all([], 5.0)
+        assert [True] * 9000 == publisher.publish_all(outgoing(9000), 30.0)
+        assert [True, False, True] == publisher.publish_all([*outgoing(1), *outgoing(1, ""), *outgoing(1)], 5.0)
+
+    wait_for(lambda: inbox() == 9002)
+
+
+def test_a_batch_is_not_waited_for_beyond_its_deadline(
+    servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
+) -> None:
+    with threaded(servers) as publisher:
+        os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            confirmed = publisher.publish_all(outgoing(3000), 0.5)
+            took = time.monotonic() - began
+        finally:
+            os.kill(servers.rabbitmq_pid, signal.SIGCONT)
+
+    assert [False] * 3000 == confirmed
+    assert took < 1.5 + lateness()
+
+
+def test_a_closed_publisher_confirms_nothing(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    with threaded(servers) as publisher:
+        pass
+
+    assert [False, False] == publisher.publish_all(outgoing(2), 5.0)
+    publisher.close()
+
+
+def test_a_process_that_ends_without_closing_does_not_hang(servers: PrivateServers) -> None:
+    program = (
+        "import sys, time\nfrom workers.amqp.publisher_thread import PublisherThread\n"
+        "PublisherThread(sys.argv[1], 'test'); time.sleep(0.3)"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", program, servers.amqp_url], timeout=10, check=False).returncode

@@ -1,0 +1,116 @@
+"""What a deliver process has in hand: for how long it is its own, and what it does not send at all."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ops.runtime.db import transaction
+from pipeline.delivery.addresses import networks
+from pipeline.store.deliveries import claims
+from support.blobs import NO_BLOBS
+from support.deliveries import claimed, event, in_message, owe
+from support.waiting import wait_for
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
+
+LEASE = 1.5  # seconds
+
+Hand = Callable[[], None]
+
+
+@pytest.fixture
+def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
+    """With leases of a second and a half."""
+    watch = CatalogWatch(engine, database.vault)
+    watch.start()
+    delivery_loop = DeliveryLoop(DeliveryStore(engine, LEASE), watch, Terms("waxseal/test", networks("127.0.0.0/8")), NO_BLOBS)
+    delivery_loop.open(lambda: None)
+    watch.wait(10)
+    yield delivery_loop
+    delivery_loop.close(0.2)
+    watch.stop()
+
+
+@pytest.fixture
+def hand(engine, delivery_loop) -> Hand:
+    """Claims all that is due and hands it over."""
+
+    def hand() -> None:
+        lease, found = claimed(engine, 1000, None, timedelta(seconds=LEASE))
+        delivery_loop.deliver(lease.hex, time.time() + LEASE, in_message(found))
+
+    return hand
+
+
+def expired(engine) -> list[int]:
+    with transaction(engine) as conn:
+        return claims.expire_leases(conn, datetime.now(UTC), 100)
+
+
+def test_a_lease_outlives_an_endpoint_that_is_slower_than_it(database, engine, sink, hand) -> None:
+    database.add_tenant()
+    database.add_endpoint("slow", sink.url("/hang"), timeout=20)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)])
+
+    hand()
+    until = time.monotonic() + 3 * LEASE
+    while time.monotonic() < until:
+        assert [] == expired(engine)
+        time.sleep(0.1)
+    sink.release()
+
+    wait_for(lambda: [("delivered", 3)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))
+    assert 3 == len(sink.requests)
+
+
+def test_what_somebody_else_has_by_now_is_let_go(database, engine, sink, delivery_loop, hand) -> None:
+    database.add_tenant()
+    database.add_endpoint("slow", sink.url("/hang"), timeout=20)
+    owe(engine, [event("e-1")])
+    hand()
+    wait_for(lambda: sink.requests)
+    assert delivery_loop.busy
+
+    with database.connect() as owner:
+        owner.execute("UPDATE delivery SET lease = gen_random_uuid(), lease_until = now() + interval '1 hour'")
+
+    wait_for(lambda: not delivery_loop.busy, 15)  # the endpoint hangs for 20 s
+    assert [("leased", 0)] == database.rows("SELECT state, attempts FROM delivery")
+
+
+def test_what_is_too_old_is_buried_unsent(database, engine, sink, hand) -> None:
+    database.add_tenant()
+    database.add_endpoint("young", sink.url("/200"), max_age=60)
+    owe(engine, [event("old")], now=datetime.now(UTC) - timedelta(seconds=61))
+    owe(engine, [event("young", "other")], now=datetime.now(UTC) - timedelta(seconds=30))
+
+    hand()
+
+    wait_for(lambda: {"young": 1} == sink.ids())
+    wait_for(lambda: 2 == len(database.rows("SELECT 1 FROM delivery WHERE settled_at IS NOT NULL")))
+    assert [("dead", 0, "expired"), ("delivered", 1, None)] == database.rows(
+        "SELECT state, attempts, error FROM delivery ORDER BY state"
+    )
+    assert [("deliver", "expired", "too old before it could be tried", "old", 0)] == database.rows(
+        "SELECT stage, reason, detail, event_id, attempts FROM dead_letter"
+    )
+
+
+def test_nobody_waits_for_the_batches_of_an_endpoint_that_hangs(database, engine, sink, hand, monkeypatch) -> None:
+    database.add_tenant()
+    database.add_endpoint("slow", sink.url("/hang"), timeout=20)
+    monkeypatch.setattr("workers.delivery.worker.PATIENCE", 2.0)  # which no busy machine takes for the rest
+    took = []
+    for n in range(3):
+        owe(engine, [event(f"e-{n}", f"s-{n}")])
+        began = time.monotonic()
+        hand()
+        took.append(time.monotonic() - began)
+    sink.release()
+
+    assert took[0] >= 2.0
+    assert max(took[1:]) < 2.0

@@ -1,0 +1,235 @@
+"""The figures of the whole system, in the gauges of the one process that was elected to read them."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.request import urlopen
+
+import pika
+import psycopg
+import pytest
+from pika.exceptions import AMQPError
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+
+from ops.runtime.db import transaction
+from ops.servers.ports import choose_ports
+from ops.telemetry.collector import Collector
+from pipeline.store.admin import counts
+from pipeline.store.dead_letters import dead_letters
+from schemas.dead_letter import DeadLetter
+from support.cli import Cli
+from support.deliveries import event, owe
+from support.waiting import wait_for
+from workers.amqp.queue_depths import depths, queues
+from workers.amqp.topology import INBOX, declare
+
+NOW = datetime.now(UTC)
+QUEUE = "waxseal.deliver"
+
+
+def value(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"waxseal_{name}", labels)
+
+
+def nothing() -> dict[str, tuple[int, int] | None]:
+    return {}
+
+
+@pytest.fixture
+def collector(database) -> Iterator[Callable[..., Collector]]:
+    made = []
+
+    def collector(queues=nothing) -> Collector:
+        made.append(Collector(database.worker_url, queues, QUEUE))
+        return made[-1]
+
+    yield collector
+    for each in made:
+        each.close()
+
+
+def test_what_waits_is_counted_with_its_age(collector, engine) -> None:
+    now = datetime.now(UTC)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], now - timedelta(seconds=90))
+    owe(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], now + timedelta(hours=1))
+    with transaction(engine) as conn:
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, now - timedelta(hours=2))
+        dead_letters.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=1))
+        dead_letters.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=9))
+        dead_letters.decide(conn, [4], "discarded", now, "ada")
+    collector().turn()
+
+    assert (3, 2) == (value("retries_due", when="overdue"), value("retries_due", when="future"))
+    assert 90 <= value("queue_oldest_message_age_seconds", queue=QUEUE) < 150
+    assert [2, 1, 0, 0] == [value("dead_letters", queue=stage) for stage in ("admit", "append", "deliver", "actor")]
+    assert 7200 <= value("dead_letter_oldest_age_seconds", queue="admit") < 7260
+    assert 3600 <= value("dead_letter_oldest_age_seconds", queue="append") < 3660
+    assert 0 == value("dead_letter_oldest_age_seconds", queue="deliver")
+    assert 1 == value("collector_up", collector="database")
+    assert time.time() - value("collector_last_success_timestamp_seconds", collector="database") < 60
+
+
+def test_what_is_planned_for_later_is_not_old(collector, engine) -> None:
+    owe(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
+    collector().turn()
+
+    assert 0 == value("queue_oldest_message_age_seconds", queue=QUEUE)
+
+
+def test_one_is_elected_and_the_others_show_nothing_until_it_ends(collector) -> None:
+    first, second = collector(), collector()
+    first.turn()
+    first.turn()
+    second.turn()  # in the same process, so it clears what the first has set
+
+    assert None is value("retries_due", when="overdue")
+    assert None is value("dead_letters", queue="admit")
+    assert None is value("collector_up", collector="database")
+    first.turn()
+    assert 0 == value("retries_due", when="overdue")
+
+    first.close()
+    second.turn()
+    assert 1 == value("collector_up", collector="database")
+
+
+def test_a_collector_that_goes_blind_says_so_and_keeps_its_last_figures(collector, engine, database) -> None:
+    owe(engine, [event("e-1")])
+    blind = collector()
+    blind.turn()
+    seen = value("collector_last_success_timestamp_seconds", collector="database")
+    with database.connect() as conn:
+        conn.execute("ALTER TABLE dead_letter RENAME TO moved")
+        with pytest.raises(Exception, match="dead_letter"):
+            blind.turn()
+        assert (0, seen, 1) == (
+            value("collector_up", collector="database"),
+            value("collector_last_success_timestamp_seconds", collector="database"),
+            value("retries_due", when="overdue"),
+        )
+        conn.execute("ALTER TABLE moved RENAME TO dead_letter")
+    blind.turn()
+
+    assert 1 == value("collector_up", collector="database")
+
+
+def test_a_collector_that_was_cut_off_comes_back(collector, database) -> None:
+    cut = collector()
+    cut.turn()
+    with database.connect() as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(Exception, match="terminat"):
+        cut.turn()
+    assert 0 == value("collector_up", collector="database")
+    cut.turn()
+
+    assert 1 == value("collector_up", collector="database")
+
+
+def test_no_reading_takes_longer_than_its_deadline(collector, database) -> None:
+    collector().turn()
+    slow = collector()
+    with psycopg.connect(database.url) as conn:
+        conn.execute("SELECT count(*) FROM delivery")
+
+        def locked() -> None:
+            with transaction(slow._engine) as other:
+                other.execute(text("SELECT pg_sleep(30)"))
+
+        began = time.monotonic()
+        with pytest.raises(Exception, match="statement timeout"):
+            locked()
+    assert time.monotonic() - began < 10
+
+
+def test_decisions_are_counted_once_when_none_can_commit_before_them_any_more(collector, engine) -> None:
+    def replayed() -> float:
+        return value("dead_letter_replays_total", result="replayed") or 0.0
+
+    counting, before = collector(), replayed()
+    with transaction(engine) as conn:
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")] * 4, NOW)
+        dead_letters.decide(conn, [1, 2], "replayed", datetime.now(UTC) - timedelta(seconds=80), "ada")
+        dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
+        dead_letters.decide(conn, [4], "discarded", datetime.now(UTC) - timedelta(seconds=80), "ada")
+    counting.turn()
+    assert before == replayed()
+    counting._counted -= timedelta(hours=1)
+    with transaction(engine) as conn:
+        conn.execute(text("UPDATE dead_letter SET decided_at = decided_at - interval '20 s'"))
+    counting.turn()
+    counting.turn()
+
+    assert before + 2 == replayed()
+
+
+def test_the_queues_are_those_of_the_broker(collector, servers) -> None:
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        channel = connection.channel()
+        declare(channel)
+        channel.queue_purge(INBOX)
+        channel.confirm_delivery()
+        for _ in range(3):
+            channel.basic_publish("", INBOX, b"x", mandatory=True)
+        wait_for(lambda: queues(servers.amqp_url)[INBOX] == (3, 0))
+        collector(lambda: queues(servers.amqp_url)).turn()
+        found = (value("queue_messages", queue=INBOX, state="ready"), value("queue_consumers", queue=INBOX))
+        counted = depths(servers.amqp_url)[INBOX]
+        channel.queue_purge(INBOX)
+
+    assert ((3, 0), 3) == (found, counted)
+    assert 1 == value("collector_up", collector="broker")
+
+
+def test_a_broker_that_is_away_leaves_the_other_figures(collector) -> None:
+    with pytest.raises(AMQPError):
+        collector(lambda: queues("amqp://nobody:nothing@127.0.0.1:1/")).turn()
+
+    assert (1, 0) == (value("collector_up", collector="database"), value("collector_up", collector="broker"))
+
+
+def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engine) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, settled_at)"
+            " SELECT 1, 'acme', gen_random_uuid(), 0, 1, 'delivered', now(), now() FROM generate_series(1, 20000)"
+        )
+        conn.execute(
+            "INSERT INTO dead_letter (stage, state, reason, detail, first_at, last_at, decided_at, decided_by)"
+            " SELECT 'admit', 'discarded', 'x', '', now(), now(), now() - interval '9 d', 'ada' FROM generate_series(1, 20000)"
+        )
+        conn.execute("VACUUM ANALYZE delivery")
+        conn.execute("VACUUM ANALYZE dead_letter")
+    with transaction(engine) as conn:
+        plans = "\n".join(
+            line
+            for statement in (counts.PENDING, counts.OPEN_LETTERS, counts.DECISIONS)
+            for line in conn.execute(
+                text("EXPLAIN " + statement.text), {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW}
+            ).scalars()
+        )
+
+    assert "Seq Scan" not in plans
+
+
+def test_a_relay_makes_partitions_and_shows_the_figures(servers, database, engine) -> None:
+    owe(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
+    tomorrow = f"attempt_{NOW + timedelta(days=1):%Y%m%d}"
+    with database.connect() as conn:
+        conn.execute(f"DROP TABLE {tomorrow}")
+    port = choose_ports(["metrics"], {})["metrics"]
+    with Cli(database, servers.amqp_url).process("relay", WAXSEAL_METRICS_PORT=str(port)):
+
+        def shown() -> bool:
+            try:
+                text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+            except OSError:
+                return False
+            return 'waxseal_retries_due{when="future"} 1.0' in text and 'waxseal_collector_up{collector="broker"} 1.0' in text
+
+        wait_for(shown)
+        assert [(tomorrow,)] == database.rows("SELECT relname FROM pg_class WHERE relname = %s", tomorrow)

@@ -1,0 +1,377 @@
+"""Servers that stand still: their kernel goes on answering for them, so nobody notices who has no deadline of its own."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pika
+import psutil
+import pytest
+from sqlalchemy import text
+
+from ops.runtime.db import make_engine, passes, transaction
+from ops.servers.ports import choose_ports
+from ops.servers.private import PrivateServers
+from ops.settings import environment
+from pipeline.store.copy_binary import copy_rows, int4
+from support.cli import Cli
+from support.sink import Sink
+from support.waiting import wait_for
+from workers.amqp.topology import IN
+
+pytestmark = pytest.mark.usefixtures("durable")
+
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
+LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
+LEASE = 10.0  # seconds; what was loaded in vain during a freeze is delivered when it ends
+DEADLINE = 25.0  # seconds within which a statement that was under way has ended; eight without any load
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stops the process and all that it started."""
+    postmaster = psutil.Process(pid)
+    family = [postmaster, *postmaster.children(recursive=True)]
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGCONT)
+
+
+@dataclass
+class System:
+    """All processes, each on a port of its own."""
+
+    database: Any
+    amqp_url: str
+    sink: Sink
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def ask(self, role: str, path: str) -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.ports[role], timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def ready(self, role: str) -> bool:
+        try:
+            return self.ask(role, "/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def checks(self, role: str) -> dict[str, str]:
+        return json.loads(self.ask(role, "/readyz")[1])["checks"]
+
+    def all_ready(self) -> bool:
+        return all(self.ready(role) for role in ROLES)
+
+    def post(self, id_: str) -> int:
+        connection = HTTPConnection("127.0.0.1", self.ports["ingress"], timeout=10)
+        connection.request("POST", "/in/acme/open", b"{}", {"idempotency-key": id_, "content-type": "application/json"})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    def recorded(self) -> list[str]:
+        return [row[0] for row in self.database.rows("SELECT convert_from(attributes, 'UTF8')::jsonb ->> 'id' FROM content")]
+
+
+@dataclass
+class Freeze:
+    """What was seen of one."""
+
+    unready: dict[str, dict[str, str]] = field(default_factory=dict)  # role -> its checks, once it was not ready
+    after: dict[str, float] = field(default_factory=dict)  # role -> seconds until then
+    ready_body: str = ""  # of the ingress, at the end
+    alive: dict[str, int] = field(default_factory=dict)
+    posted: list[int] = field(default_factory=list)
+    ended: dict[str, tuple[Exception | None, float]] = field(default_factory=dict)  # work -> how, and after how long
+    status: tuple[int, str] = (0, "")
+    back: float = 0.0  # seconds until all were ready again
+
+
+class Silent:
+    """Takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes]
+        self.connections: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                self.connections.append(self._listener.accept()[0])
+
+    def close(self) -> None:
+        for one in (self._listener, *self.connections):
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def system(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    sink = Sink()
+    sink.start()
+    shared_database.add_tenant()
+    shared_database.add_source("open", "none")
+    shared_database.add_source("orders", "amqp")
+    shared_database.add_endpoint("sink", sink.url("/200"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    running = System(shared_database, servers.amqp_url, sink, choose_ports(ROLES, {}))
+    blobs = tmp_path_factory.mktemp("blobs")
+    with ExitStack() as stack:
+        stack.callback(sink.stop)
+        processes = [start(running, role, blobs) for role in ROLES]
+        for one in processes:
+            stack.callback(one.wait, 30)
+        for one in processes:
+            stack.callback(one.terminate)
+        wait_for(running.all_ready, 60)
+        yield running
+
+
+def start(system: System, role: str, blobs: Path) -> subprocess.Popen[bytes]:
+    env = environment() | {
+        "WAXSEAL_DATABASE_URL": system.database.worker_url,
+        "WAXSEAL_AMQP_URL": system.amqp_url,
+        "WAXSEAL_KEYS": system.database.key,
+        "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
+        "WAXSEAL_BLOBS": str(blobs),
+        "WAXSEAL_UNREADY_AFTER": str(LIMIT),
+        "WAXSEAL_LEASE": str(LEASE),
+        "WAXSEAL_INGRESS_PORT": str(system.ports[role]),
+        "WAXSEAL_METRICS_PORT": str(system.ports[role]),
+    }
+    return subprocess.Popen([sys.executable, "-m", "ops.cli", role], env=env)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silent]:
+    """An ingest process beside the others, whose broker lets it connect and says nothing."""
+    one = Silent()
+    elsewhere = replace(system, amqp_url=f"amqp://127.0.0.1:{one.port}/", ports=choose_ports(["ingest"], {}))
+    one.process = start(elsewhere, "ingest", tmp_path_factory.mktemp("blobs"))
+    yield one
+    one.process.kill()
+    one.process.wait(30)
+    one.close()
+
+
+@contextmanager
+def traffic(amqp_url: str) -> Iterator[list[str]]:
+    """Publishes with confirms for as long as the block runs; gives the ids of what the broker has confirmed."""
+    confirmed: list[str] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        number = 0
+        with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            while not stop.wait(0.02):
+                number += 1
+                id_ = f"{threading.get_ident()}-{time.monotonic_ns()}-{number}"
+                properties = pika.BasicProperties(message_id=id_, headers={"subject": f"s-{number % 7}"}, delivery_mode=2)
+                channel.basic_publish(IN, "acme.orders", b"{}", properties, mandatory=True)
+                confirmed.append(id_)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield confirmed
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+def begin(pool: ThreadPoolExecutor, work: Callable[[], object]) -> Future[tuple[Exception | None, float]]:
+    def timed() -> tuple[Exception | None, float]:
+        began = time.monotonic()
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, a test looks at it
+            return error, time.monotonic() - began
+        return None, time.monotonic() - began
+
+    return pool.submit(timed)
+
+
+def watch(system: System, roles: tuple[str, ...], seen: Freeze, seconds: float) -> None:
+    """Until all of `roles` were seen not to be ready."""
+    began = time.monotonic()
+    while seen.unready.keys() < set(roles) and time.monotonic() - began < seconds:
+        for role in roles:
+            if role not in seen.unready and not system.ready(role):
+                seen.unready[role], seen.after[role] = system.checks(role), time.monotonic() - began
+        time.sleep(0.1)
+    if "ingress" not in roles:
+        wait_for(lambda: "notes" in system.ask("ingress", "/readyz")[1], 15)
+    seen.alive = {role: system.ask(role, "/livez")[0] for role in ROLES}
+    seen.ready_body = system.ask("ingress", "/readyz")[1]
+
+
+def back(system: System) -> float:
+    began = time.monotonic()
+    wait_for(system.all_ready, 40)
+    return time.monotonic() - began
+
+
+def whole_status(system: System) -> tuple[int, str]:
+    with Cli(system.database, system.amqp_url).process("status") as command:
+        out, err = command.communicate(timeout=60)
+    return command.returncode, out + err
+
+
+@pytest.fixture(scope="module")
+def without_postgres(servers: PrivateServers, system: System) -> Freeze:
+    """What was seen while Postgres stood still, with statements under way, and messages coming."""
+    seen = Freeze()
+    engine = make_engine(system.database.url, pool_size=3, statement_timeout=600.0)
+    under_way = threading.Barrier(3)
+
+    def asked() -> None:
+        with transaction(engine) as conn:
+            conn.execute(text("SELECT 1"))
+            under_way.wait(20)
+            conn.execute(text("SELECT pg_sleep(300)"))
+
+    def copied() -> None:
+        with transaction(engine) as conn:
+            conn.execute(text("CREATE TEMPORARY TABLE copied (n int)"))
+            under_way.wait(20)
+            copy_rows(conn, "COPY copied FROM STDIN (FORMAT binary)", iter(lambda: [int4(1)], None))
+
+    with traffic(system.amqp_url), ThreadPoolExecutor(6) as pool:
+        time.sleep(0.5)
+        work = {"statement": begin(pool, asked), "copy": begin(pool, copied)}
+        under_way.wait(20)
+        time.sleep(0.3)
+        with frozen(servers.postgres_pid):
+            work["login"] = begin(pool, lambda: make_engine(system.database.url).connect())
+            status = pool.submit(whole_status, system)
+            watch(system, tuple(role for role in ROLES if role != "ingress"), seen, 25)
+            seen.posted = [system.post(f"frozen-{number}") for number in range(5)]
+            seen.ended = {name: each.result(30) for name, each in work.items()}
+            seen.status = status.result(30)
+        seen.back = back(system)
+    engine.dispose()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def without_rabbitmq(servers: PrivateServers, system: System, without_postgres: Freeze) -> Freeze:
+    """What was seen while RabbitMQ stood still, with messages coming, and a long statement that Postgres works on."""
+    seen = Freeze()
+    engine = make_engine(system.database.url, pool_size=1, statement_timeout=600.0)
+
+    def slept() -> None:
+        with transaction(engine) as conn:
+            conn.execute(text("SELECT pg_sleep(6.5)"))
+
+    with traffic(system.amqp_url) as confirmed, ThreadPoolExecutor(2) as pool:
+        wait_for(lambda: len(confirmed) > 20)
+        long = begin(pool, slept)
+        with frozen(servers.rabbitmq_pid):
+            status = pool.submit(whole_status, system)
+            watch(system, tuple(role for role in ROLES if role != "mail-idle"), seen, 25)
+            seen.posted = [system.post("refused")]
+            seen.status = status.result(30)
+            seen.ended = {"long": long.result(30)}
+        seen.back = back(system)
+    engine.dispose()
+    return seen
+
+
+def test_every_process_that_works_with_postgres_says_that_it_stands_still(without_postgres: Freeze) -> None:
+    assert {*ROLES} - {"ingress"} == without_postgres.unready.keys()
+    assert {"ok"} != {checks["database"] for checks in without_postgres.unready.values()}
+    assert all(
+        "Postgres" in checks["database"] or "batch" in checks["database"] for checks in without_postgres.unready.values()
+    )
+    assert max(without_postgres.after.values()) < LIMIT + 6
+
+
+def test_the_ingress_takes_messages_meanwhile_and_says_that_its_configuration_may_be_old(without_postgres: Freeze) -> None:
+    body = json.loads(without_postgres.ready_body)
+
+    assert [202] * 5 == without_postgres.posted
+    assert (True, "ok") == (body["ready"], body["checks"]["broker"])
+    assert "the configuration read last is in use" in body["notes"]["database"]
+
+
+@pytest.mark.parametrize("work", ["statement", "copy", "login"])
+def test_what_waits_for_postgres_is_given_up_in_time(without_postgres: Freeze, work: str) -> None:
+    error, seconds = without_postgres.ended[work]
+
+    assert error is not None
+    assert passes(error), repr(error)
+    assert seconds < DEADLINE
+
+
+def test_every_process_that_works_with_rabbitmq_says_that_it_stands_still(without_rabbitmq: Freeze) -> None:
+    assert {*ROLES} - {"mail-idle"} == without_rabbitmq.unready.keys()
+    assert "ok" not in {checks["broker"] for checks in without_rabbitmq.unready.values()}
+    assert max(without_rabbitmq.after.values()) < LIMIT + 6
+    assert [503] == without_rabbitmq.posted
+
+
+@pytest.mark.parametrize("server", ["without_postgres", "without_rabbitmq"])
+def test_no_process_is_held_to_be_dead_and_all_recover_by_themselves(request: pytest.FixtureRequest, server: str) -> None:
+    seen: Freeze = request.getfixturevalue(server)
+
+    assert dict.fromkeys(ROLES, 200) == seen.alive
+    assert seen.back < 20
+
+
+def test_status_ends_during_the_freeze_and_says_who_does_not_answer(without_postgres: Freeze, without_rabbitmq: Freeze) -> None:
+    code, said = without_postgres.status
+    assert (2, True) == (code, "the database does not answer" in said), said
+    code, said = without_rabbitmq.status
+    assert (0, True) == (code, "the broker does not answer" in said), said
+
+
+def test_nothing_is_lost_or_doubled(without_postgres: Freeze, without_rabbitmq: Freeze, system: System) -> None:
+    with traffic(system.amqp_url) as confirmed:
+        wait_for(lambda: len(confirmed) > 5)
+    wait_for(lambda: set(confirmed) <= set(system.recorded()))
+    recorded = Counter(system.recorded())
+    wait_for(lambda: system.sink.ids().keys() >= recorded.keys(), 60)
+
+    assert {1} == set(recorded.values())
+    assert {f"frozen-{number}" for number in range(5)} <= recorded.keys()
+    assert recorded.keys() == system.sink.ids().keys()
+    assert [] == system.database.rows("SELECT id FROM dead_letter")
+
+
+def test_a_statement_may_take_its_time_while_the_server_works(without_rabbitmq: Freeze) -> None:
+    error, seconds = without_rabbitmq.ended["long"]
+
+    assert error is None
+    assert seconds > 6.5
+
+
+def test_a_broker_that_does_not_greet_is_asked_again(silent: Silent, without_rabbitmq: Freeze) -> None:
+    wait_for(lambda: len(silent.connections) > 6)  # two of the consumer, the others of the process's questions
+
+    assert silent.process.poll() is None

@@ -1,0 +1,129 @@
+"""A mailbox behind an API, and what is held of it, without the database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ops.runtime.db import make_engine, transaction
+from pipeline.store.mail import mailboxes
+from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMail
+from support.api import Fake
+from support.gmail import Gmail
+from workers.mail.api.gmail import KIND as GMAIL
+from workers.mail.api.graph import KIND as GRAPH
+from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Pulled
+
+MIB = 1024 * 1024
+
+
+def mailbox_of(fake: Fake, id: int = 1, name: str = "support", **terms: Any) -> Mailbox:
+    kind, api = ("gmail", fake.url) if isinstance(fake, Gmail) else ("graph", f"{fake.url}/v1.0")
+    oauth = OAuth(fake.token_url, "app", "refresh-0", "shh")
+    terms = {"folders": ("all",) if kind == "gmail" else ("inbox",), **terms}
+    return Mailbox(id, "acme", name, kind, "u@x.org", api_url=api, oauth=oauth, **terms)
+
+
+def added(database: Any, mailbox: Mailbox) -> Mailbox:
+    """The mailbox as it is when it is configured, under the id that it has there."""
+    if not database.rows("SELECT FROM tenant"):
+        database.add_tenant()
+    database.add_source(mailbox.name, mailbox.kind)
+    engine = make_engine(database.url, pool_size=1)
+    with transaction(engine) as conn:
+        id = mailboxes.put(conn, mailbox, database.vault.encrypt, datetime.now(UTC), anew=True)
+    engine.dispose()
+    return replace(mailbox, id=id)
+
+
+@dataclass
+class Asking:
+    """Gives tokens that the fake accepts, and counts how often a new one was asked for."""
+
+    fake: Fake
+    fresh: int = 0
+    answers: list[str] = field(default_factory=list)
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        self.fresh += fresh
+        token = self.answers.pop(0) if self.answers else f"given-{self.fresh}"
+        if token.startswith("given"):
+            self.fake.tokens.access.add(token)
+        return token
+
+
+@dataclass
+class Puller:
+    """Pulls as the worker does: what came is kept first, and the cursor after it."""
+
+    session: MailboxSession
+    folder: str
+    mails: dict[str, RawMail] = field(default_factory=dict)
+    kept: list[MailItem] = field(default_factory=list)
+    cursors: dict[Lane, Cursor] = field(default_factory=dict)
+    pulls: list[Pulled] = field(default_factory=list)
+    total: int | None = None
+
+    def keys(self, source_keys: Sequence[str]) -> AbstractSet[str]:
+        kept = {item.source_key for item in self.kept}
+        return {key for key in source_keys if key in self.mails or key in kept}
+
+    def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
+        return {}
+
+    def begin(self) -> None:
+        begun = self.session.begin(self.folder)
+        assert begun.backfill is not None
+        self.cursors, self.total = {"new": begun.new, "backfill": begun.backfill}, begun.total
+
+    def pull(self, lane: Lane, bounds: PullBounds | None = None, *, killed: bool = False) -> Pulled:
+        pulled = self.session.pull(self.folder, lane, self.cursors[lane], bounds or PullBounds(), self)
+        for mail in pulled.mails:
+            assert killed or mail.source_key not in self.mails, "fetched twice"
+            self.mails[mail.source_key] = mail
+        self.kept += pulled.kept
+        self.pulls.append(pulled)
+        if not killed:
+            self.cursors[lane] = pulled.cursor
+        return pulled
+
+    def drain(self, lane: Lane, **bounds: int) -> list[RawMail]:
+        """Everything of the lane that there is now, in the order in which it came."""
+        came: list[RawMail] = []
+        for _ in range(200):
+            pulled = self.pull(lane, PullBounds(**bounds))
+            came += pulled.mails
+            if not pulled.more:
+                return came
+        raise AssertionError("it does not end")
+
+    def drain_until_away(self, lane: Lane) -> None:
+        with pytest.raises(Away, match="another host"):
+            self.drain(lane)
+
+    @property
+    def raws(self) -> set[bytes]:
+        return {mail.raw for mail in self.mails.values()}
+
+
+@contextmanager
+def opened(fake: Fake, token: Any = None, **terms: Any) -> Iterator[Puller]:
+    """A puller in an open session."""
+    mailbox = mailbox_of(fake, **terms)
+    session = (GMAIL if mailbox.kind == "gmail" else GRAPH).open(mailbox, token or Asking(fake))
+    try:
+        yield Puller(session, mailbox.folders[0])
+    finally:
+        session.close()
+
+
+def mail(n: int, size: int = 0) -> bytes:
+    return b"From: a@x.org\r\nMessage-ID: <%d@x.org>\r\nSubject: %d\r\n\r\n" % (n, n) + b"x" * size
+
+
+def at(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,49 @@
+"""A private S3, by moto: it answers what Amazon's does, and keeps what it is given in its memory."""
+
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from support.waiting import wait_for
+
+_numbers = count()
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Its address, for as long as the block takes."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: _answers(address))
+        yield address
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def variables(address: str) -> dict[str, str]:
+    """What a process that is to find it needs in its environment."""
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    return {**keys, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": address}
+
+
+def make_bucket(address: str) -> str:
+    """A fresh place for blobs in it."""
+    bucket = f"bucket-{next(_numbers)}"
+    urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=5)
+    return f"s3://{bucket}/a/prefix"
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address, timeout=1).status == 200)
+    except OSError:
+        return False
