@@ -22,7 +22,7 @@ from ops.runtime.db import make_engine, passes
 from pipeline.store.admin import schema_version
 from pipeline.store.admin.schema_version import Found
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 _AGAIN: Final = 2.0  # seconds until a database that was away at the start is looked at again
 _SECONDS: Final = 5.0  # for one look
 
