@@ -36,12 +36,12 @@ MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessa
 #: Commands of ours that start servers of their own, or ask a provider; each with the tests that run it.
 ELSEWHERE = {
     "up": "acceptance/test_stack.py",
-    "bench ingest": "integration/test_bench_races.py",
-    "bench delivery": "integration/test_bench_races.py",
-    "bench ingress": "integration/test_bench_ingress.py",
-    "bench claims": "integration/test_bench_claims.py",
-    "bench mail": "integration/test_bench_mail.py",
-    "mailbox reauthorize": "integration/test_mail_consent.py",
+    "bench ingest": "integration/bench/test_bench_races.py",
+    "bench delivery": "integration/bench/test_bench_races.py",
+    "bench ingress": "integration/bench/test_bench_ingress.py",
+    "bench claims": "integration/bench/test_bench_claims.py",
+    "bench mail": "integration/bench/test_bench_mail.py",
+    "mailbox reauthorize": "integration/mail/test_mail_consent.py",
 }
 SHELL = re.compile(r"[|&;<>$`*()\n]|^\w+=")
 
