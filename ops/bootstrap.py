@@ -1,8 +1,8 @@
-"""Sets a machine up, from a bare clone to everything that `make demo` and `make test` need: `python3 -m ops.bootstrap`.
+"""Sets up, in a bare clone, everything that `make demo` and `make test` need: `python3 -m ops.bootstrap`.
 
-Runs before the virtual environment exists, so it imports nothing but the standard library, and parses on older Pythons:
-they have to be told what is missing. Running it again does only what is left to do. With `--tests` it also installs the mail
-server that they need.
+It runs before the virtual environment exists, so it imports only the standard library. It parses on older Pythons, so that it
+can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs the mail
+server that the tests need.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONTAINERS = "or run it in containers: docker compose up"
 
 
 def main() -> None:
-    """Do what is left to do, saying so; exit with 2 and one message when a person has to do something first."""
+    """Do what is left to do and report each step; exit with 2 and one message when the user has to do something first."""
     if sys.version_info < OLDEST:
         _continue_with_a_newer_python()
     _install_servers()
@@ -41,7 +41,7 @@ def _continue_with_a_newer_python() -> NoReturn:
     for name in NEWER:
         python = shutil.which(name)
         if python and _works([python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]):
-            os.execv(python, [python, "-m", "ops.bootstrap", *sys.argv[1:]])  # noqa: S606 - the very program, on a newer Python
+            os.execv(python, [python, "-m", "ops.bootstrap", *sys.argv[1:]])  # noqa: S606 - this same program, on a newer Python
     this = ".".join(str(number) for number in sys.version_info[:2])
     _give_up(f"Python 3.11 or newer is needed, this is {this}: install it, for example as python3.11; {CONTAINERS}")
 
@@ -59,13 +59,13 @@ def _install_servers() -> None:
 
 
 def _install_for_tests() -> None:
-    """Install the mail server that mailboxes are tested against; nothing but the tests and `bench mail` needs it."""
+    """Install the mail server that mailboxes are tested against; only the tests and `bench mail` need it."""
     if not Path(MAIL_SERVER).exists():
         _apt_install(["dovecot-core", "dovecot-imapd"], "Dovecot, for the tests, not found on this machine")
 
 
 def _missing_servers() -> list[str]:
-    from ops.errors import ServersMissing  # noqa: PLC0415 - on an older Python it does not import
+    from ops.errors import ServersMissing  # noqa: PLC0415 - cannot be imported on an older Python
     from ops.servers.binaries import find_epmd, find_postgres, find_rabbitmq  # noqa: PLC0415
 
     wanted: list[tuple[str, Callable[[], Path]]] = [
@@ -94,7 +94,7 @@ def _make_environment() -> None:
 
 
 def _install_packages() -> None:
-    """Install what the lock file names, by hash, then this project, in place."""
+    """Install the locked packages, checked by hash, then this project as an editable install."""
     done = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == done:
         return
@@ -116,7 +116,7 @@ def _apt_install(packages: Sequence[str], why: str) -> None:
 
 
 def _as_root() -> list[str] | None:
-    """How to run a command as root: as it is, or with sudo if that asks no password; None when there is no way."""
+    """The prefix that runs a command as root: empty for root, sudo if it asks for no password; None when neither works."""
     if os.geteuid() == 0:
         return []
     return ["sudo", "-n"] if _works(["sudo", "-n", "true"]) else None

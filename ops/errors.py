@@ -9,7 +9,7 @@ OpsError
 
 
 class OpsError(Exception):
-    """Something a person has to do; the command line prints the text and exits with 2."""
+    """A fault that the user has to fix; the command line prints the text and exits with 2."""
 
 
 class Misconfigured(OpsError):

@@ -16,38 +16,39 @@ from ops.runtime.schema_check import MIGRATIONS, WrongSchema, judge
 from pipeline.store.admin import schema_version
 from pipeline.store.admin.schema_version import Blocker
 
-PATIENCE: Final = 60.0  # seconds for which it comes again while others hold what it must lock
-_LONGEST: Final = 6 * 3600.0  # seconds for one statement: an index on a large table takes its time
-_LOOK: Final = 0.5  # seconds between two looks at whom it waits for
-_IN_THE_WAY: Final = ("55P03", "40P01")  # a lock that is not to be had, a deadlock
+PATIENCE: Final = 60.0  # seconds for which the migration is tried again while other sessions hold locks that it needs
+_LONGEST: Final = 6 * 3600.0  # seconds for one statement: building an index on a large table takes long
+_POLL: Final = 0.5  # seconds between two queries for the sessions that block it
+_LOCK_CONFLICTS: Final = ("55P03", "40P01")  # SQLSTATE lock_not_available, deadlock_detected
 
 Tell = Callable[[str], None]
 
 
 class LockedOut(OpsError):
-    """Others hold locks on what would be changed."""
+    """Other sessions hold locks on tables that the migration must change."""
 
 
 def migrate(database_url: str, tell: Tell = lambda _line: None, patience: float = PATIENCE) -> bool:
-    """Brings the schema to its newest version, all steps in one transaction; nothing changes when one fails. Whether it did.
+    """Bring the schema to its newest version, all steps in one transaction or none; returns whether it changed.
 
-    A lock that others hold is waited for three seconds, because who comes after us waits too; then all is rolled back and
-    tried again, for `patience` seconds. `tell` is told whom it waits for. Raises `LockedOut`, and `WrongSchema` for what is
-    newer than this program, or broken. The login must own the database or be allowed to create tables in `public` and roles.
+    Waits three seconds for a lock that others hold, because later sessions queue behind us; then it rolls everything back and
+    tries again, for `patience` seconds. `tell` receives lines that name the blocking sessions. Raises `LockedOut`, and
+    `WrongSchema` for a schema that is newer than this program, or broken. The login must own the database, or be allowed to
+    create roles and tables in `public`.
     """
     attempt = _Attempt(database_url, tell)
     try:
         for each in Retrying(
-            retry=retry_if_exception(lambda error: sqlstate(error) in _IN_THE_WAY),
+            retry=retry_if_exception(lambda error: sqlstate(error) in _LOCK_CONFLICTS),
             stop=stop_after_delay(patience),
             wait=wait_exponential_jitter(multiplier=0.5, max=10.0, jitter=1.0),
-            before_sleep=attempt.tell_of,
+            before_sleep=attempt.tell_blockers,
             reraise=True,
         ):
             with each:
                 changed = attempt.make()
     except Exception as error:
-        if sqlstate(error) not in _IN_THE_WAY:
+        if sqlstate(error) not in _LOCK_CONFLICTS:
             raise
         raise LockedOut(attempt.advice(patience)) from error
     finally:
@@ -56,11 +57,11 @@ def migrate(database_url: str, tell: Tell = lambda _line: None, patience: float 
 
 
 class _Attempt:
-    """Migrates, while a second connection looks at whom the first waits for: afterwards nobody knows."""
+    """Migrates, while a second connection notes the sessions that block the first: afterwards they cannot be found out."""
 
     def __init__(self, database_url: str, tell: Tell) -> None:
         self._engine = make_engine(database_url, pool_size=1, statement_timeout=_LONGEST)
-        self._onlooker = make_engine(database_url, pool_size=1)
+        self._observer = make_engine(database_url, pool_size=1)
         self._tell = tell
         self._blockers: list[Blocker] = []
 
@@ -79,20 +80,20 @@ class _Attempt:
             command.upgrade(config, "head")
             return True
 
-    def tell_of(self, state: RetryCallState) -> None:
+    def tell_blockers(self, state: RetryCallState) -> None:
         pause = state.next_action.sleep if state.next_action else 0.0
-        self._tell(f"waits for {self._who()}; tries again in {pause:.0f} s")
+        self._tell(f"waits for {self._blockers_text()}; tries again in {pause:.0f} s")
 
     def advice(self, patience: float) -> str:
         pids = " ".join(f"SELECT pg_terminate_backend({each.pid});" for each in self._blockers if each.pid)
         return (
-            f"the schema was not changed: for {patience:.0f} s others held what it must lock, last {self._who()}. "
+            f"the schema was not changed: for {patience:.0f} s others held what it must lock, last {self._blockers_text()}. "
             f"Run `waxseal migrate` again when they have ended, or end them{': ' if pids else ''}{pids}"
         )
 
     def close(self) -> None:
         self._engine.dispose()
-        self._onlooker.dispose()
+        self._observer.dispose()
 
     @contextmanager
     def _watched(self, conn: Connection) -> Iterator[None]:
@@ -101,16 +102,16 @@ class _Attempt:
         pid: int = driver.info.backend_pid
 
         def look() -> None:
-            with transaction(self._onlooker) as other:
+            with transaction(self._observer) as other:
                 self._blockers = schema_version.blockers(other, pid) or self._blockers
 
-        chore = Chore("blockers", _LOOK, look)
+        chore = Chore("blockers", _POLL, look)
         try:
             yield
         finally:
             chore.close()
 
-    def _who(self) -> str:
+    def _blockers_text(self) -> str:
         return "; ".join(map(_described, self._blockers)) or "a lock that somebody held"
 
 

@@ -19,10 +19,10 @@ LogLevel = Annotated[
 
 
 class Settings(BaseSettings):
-    """What one process needs to know, read once at its start and never changed.
+    """The settings of one process, read once at its start and never changed.
 
-    A URL that was not given is empty; a process names the ones it cannot do without (`load_settings`).
-    Secret values do not show in a repr.
+    A URL that is not set is empty; a process names the settings that it requires (`load_settings`).
+    A repr does not show secret values.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
@@ -186,22 +186,22 @@ def described() -> list[tuple[str, str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """Copy this process's environment, for a child's, and for secrets given as `env:NAME`."""
+    """Copy this process's environment: for child processes, and for secrets given as `env:NAME`."""
     return dict(os.environ)
 
 
 def bare_environment() -> dict[str, str]:
-    """Copy it without anything of ours: what reads messages of strangers needs no keys and no passwords."""
+    """Copy it without our own and AWS variables: a process that parses untrusted messages needs no keys and no passwords."""
     return {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
 
 
 def debug_wanted() -> bool:
-    """Whether tracebacks are to be shown; known even when no other setting can be read."""
+    """Whether tracebacks are to be shown; works even when other settings are invalid."""
     return os.environ.get(f"{PREFIX}DEBUG", "").lower() in {"1", "true", "yes", "on"}
 
 
 def split_keys(text: str) -> list[str]:
-    """Split Fernet keys at commas and line ends. Raises `ValueError` for what is not a key, without showing it."""
+    """Split Fernet keys at commas and line ends. Raises `ValueError` for an invalid key, without showing it."""
     keys = [key.strip() for line in text.splitlines() for key in line.split(",") if key.strip()]
     for position, key in enumerate(keys, 1):
         if not _is_fernet(key):
@@ -217,7 +217,7 @@ def _is_fernet(key: str) -> bool:
 
 
 def _with_password(url: str, path: Path, variable: str) -> str:
-    """The URL with the password of the file at `path`, whatever characters it has. Raises `Misconfigured`."""
+    """The URL with the password in the file at `path`, which may hold any characters. Raises `Misconfigured`."""
     try:
         password = path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
