@@ -1,4 +1,4 @@
-"""What a process does beside its work, now and then, in a thread of its own."""
+"""Periodic background work of a process, in a thread of its own."""
 
 import threading
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Final
 
 import structlog
 
-SOON: Final = 30.0  # seconds until a chore that failed is done again, if it is not due before
+SOON: Final = 30.0  # seconds until a failed chore is tried again, unless it is due earlier
 _END_SECONDS: Final = 2.0
 
 _log = structlog.get_logger()
 
 
 class Chore:
-    """Done at once and then every so many seconds, from construction to `close`, whatever it raises."""
+    """Calls `work` at once and then every `seconds`, from construction to `close`, whatever `work` raises."""
 
     def __init__(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         self._name = name
@@ -24,7 +24,7 @@ class Chore:
         self._thread.start()
 
     def close(self) -> None:
-        """Return when it is not being done any more, or two seconds later: then the process ends in the middle of it."""
+        """Stop; wait up to two seconds for a call of `work` that is running. A longer one is cut off when the process ends."""
         self._stop.set()
         self._thread.join(_END_SECONDS)
 
@@ -34,7 +34,7 @@ class Chore:
             try:
                 self._work()
                 pause = self._seconds
-            except Exception as error:  # noqa: BLE001 - a chore that cannot be done must not end the work beside it
+            except Exception as error:  # noqa: BLE001 - a chore that fails must not end the process
                 _log.warning("chore_failed", chore=self._name, error=_one_line(error))
                 pause = min(self._seconds, SOON)
 

@@ -1,7 +1,7 @@
-"""The blob store: large bodies, in a folder or in S3, named by their digest, each tenant's apart from the others'.
+"""The blob store: large bodies, in a folder or in S3, named by their digest, separate for each tenant.
 
-Order is what makes it safe. A body is durable here before anything refers to it: a message, an entry, a dead letter. Whoever
-dies in between leaves a blob that nobody refers to, which `ops.admin.orphan_blobs` takes away much later.
+The order of writes makes it safe. A body is durable here before a message, an entry or a dead letter refers to it. A process
+that dies in between leaves a blob without a reference, which `ops.admin.orphan_blobs` deletes much later.
 """
 
 import os
@@ -22,11 +22,11 @@ from ops.settings import Settings
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.blob import LARGEST, LARGEST_INLINE, Blob, is_reference, name
 
-SECONDS: Final = 30.0  # that one call may take
-AT_ONCE: Final = 16  # calls; when as many hang, the next fails in its time like them
-FRESH: Final = timedelta(hours=1)  # what was put within it is far from the day that a collection waits at least
+SECONDS: Final = 30.0  # limit of one call to the store
+AT_ONCE: Final = 16  # concurrent calls; while so many hang, further calls time out as well
+FRESH: Final = timedelta(hours=1)  # a blob put within this time is safe: orphans are collected after a day at the earliest
 
-#: Before the tenants' names, none of which begins with a dot: what was set aside, to be deleted.
+#: Prefix of the keys of blobs that are set aside to be deleted. No tenant's name begins with a dot.
 ASIDE: Final = ".aside/"
 
 _Result = TypeVar("_Result")
@@ -34,7 +34,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class KeptBlob:
-    """A blob that is there: its key in the store, and when it was last put."""
+    """A blob in the store: its key, its size, and when it was last put."""
 
     key: str
     size: int
@@ -42,76 +42,76 @@ class KeptBlob:
 
     @property
     def tenant(self) -> str:
-        """The tenant it is of."""
+        """The tenant that it belongs to."""
         return self.key.removeprefix(ASIDE).partition("/")[0]
 
     @property
     def reference(self) -> str:
-        """What refers to it."""
+        """The reference by which messages, entries and dead letters name it."""
         return f"sha256:{self.key.rpartition('/')[2]}"
 
 
 def open_blobs(settings: Settings, seconds: float = SECONDS) -> "Blobs":
-    """The store that the settings name; nothing is connected to or made yet. `seconds` are those of one call."""
+    """Open the store that the settings name, without connecting or creating anything yet. `seconds` limits one call."""
     return Blobs(settings.blobs, seconds)
 
 
 class Blobs:
-    """A blob store. Any thread may call; no call takes longer than the given seconds.
+    """A blob store, safe for all threads. Each call to it waits `seconds` at most for one of its slots, and as long to end.
 
     Raises `BlobsAway` when the store cannot be reached, refuses, or takes too long: the same call may succeed later.
     """
 
     def __init__(self, place: str, seconds: float = SECONDS) -> None:
-        """`place` is a folder or `s3://bucket/prefix`; the credentials of S3 are in the variables that its tools know."""
+        """`place` is a folder or `s3://bucket/prefix`; the credentials of S3 come from the usual AWS_ variables."""
         self._root = None if place.startswith("s3://") else Path(place).absolute()
         self._seconds = seconds
         self._calls = threading.BoundedSemaphore(AT_ONCE)
         self._store: LocalStore | S3Store | None = None if self._root else _bucket(place, seconds)
 
     def keep(self, tenant: str, body: bytes) -> bytes | Blob:
-        """The body itself when it is small; else what names it, and it is in the store, durably."""
+        """Give back a small body as it is; store a larger one durably and return its name."""
         return body if len(body) <= LARGEST_INLINE else self.put(tenant, body)
 
     def put(self, tenant: str, body: bytes) -> Blob:
-        """Return when the body is in the store, durably. To put it again makes it young again, and mends it."""
+        """Store the body durably. Putting it again resets its age, and repairs a blob that was altered."""
         blob = name(body)
         self._within("put", lambda: self._write(_key(tenant, blob.reference), body))
         return blob
 
     def get(self, tenant: str, reference: str) -> bytes:
-        """The body, exactly as it was put. Raises `BlobLost` when it is not there, or anything else is."""
+        """The body, exactly as it was put. Raises `BlobLost` when it is missing or altered."""
         return self._found(tenant, reference)[0]
 
     def hold(self, tenant: str, reference: str) -> bytes:
-        """The body, as `get` gives it, and sure to stay for a day: for whoever is about to refer to it."""
+        """The body, as `get` gives it, not collected within the next 23 hours: for a caller about to refer to it."""
         body, kept = self._found(tenant, reference)
         if kept.key.startswith(ASIDE) or datetime.now(UTC) - kept.put_at > FRESH:
             self.put(tenant, body)
         return body
 
     def exists(self, tenant: str, reference: str) -> bool:
-        """Whether something is there under that name; only `get` says whether it is the body."""
+        """Whether an object of that name exists; only `get` checks that it is the body."""
         key = _key(tenant, reference)
         return self._within("find", lambda: self._head(key) or self._head(ASIDE + key)) is not None
 
     def stored(self, *, aside: bool = False) -> Iterator[KeptBlob]:
-        """Every blob in the store, or every one that was set aside, in no order and without its body; nothing else there is."""
+        """Every blob in the store, or every one that was set aside, unordered and without bodies; skips other objects."""
         pages = self._within("list", lambda: iter(obstore.list(self._opened(), ASIDE if aside else None)))
         while (page := self._within("list", lambda: next(pages, None))) is not None:
             kept = (KeptBlob(each["path"], each["size"], each["last_modified"]) for each in page)
             yield from (each for each in kept if each.key.startswith(ASIDE) is aside and _is_ours(each))
 
     def look(self, kept: KeptBlob) -> KeptBlob | None:
-        """How it is now; None when it is gone."""
+        """Its current state; None when it is gone."""
         return self._within("find", lambda: self._head(kept.key))
 
     def put_back(self, kept: KeptBlob) -> None:
-        """Move what was set aside to its place again, young."""
+        """Move a blob that was set aside back to its place, with its age reset."""
         self._move(kept, kept.key.removeprefix(ASIDE))
 
     def set_aside(self, kept: KeptBlob) -> None:
-        """Move a blob to where `get` still finds it. It may be put meanwhile: nothing is lost."""
+        """Move a blob to where `get` still finds it. Nothing is lost if it is put at the same time."""
         self._move(kept, ASIDE + kept.key)
 
     def discard(self, kept: KeptBlob) -> None:
@@ -120,12 +120,12 @@ class Blobs:
             self._within("delete", lambda: obstore.delete(self._opened(), kept.key))
 
     def clear_debris(self, before: datetime) -> int:
-        """Delete what writers left half written that died before then, if the store is a folder; how many."""
+        """Delete incomplete files that writers which died left before then, if the store is a folder; returns how many."""
         root = self._root
         return 0 if root is None else self._within("clean", lambda: _clear(root, before))
 
     def _move(self, kept: KeptBlob, key: str) -> None:
-        with suppress(FileNotFoundError):  # somebody else has moved it
+        with suppress(FileNotFoundError):  # another process has moved it
             self._within("copy", lambda: self._write(key, self._read(kept.key)[0]))
             self.discard(kept)
 
@@ -147,7 +147,7 @@ class Blobs:
         except FileNotFoundError:
             raise BlobLost("blob_missing", f"the blob {reference} is not in the store") from None
 
-    # What follows runs in a thread of its own, and raises what the store does.
+    # `_opened`, `_write`, `_read` and `_head` run in a thread of their own, and raise the store's errors.
 
     def _opened(self) -> LocalStore | S3Store:
         if self._store is None:
@@ -173,17 +173,17 @@ class Blobs:
         try:
             found = obstore.head(self._opened(), key)
         except FileNotFoundError:
-            next(obstore.list(self._opened(), key), None)  # unlike this, raises when there is no such bucket
+            next(obstore.list(self._opened(), key), None)  # unlike `head`, raises when the bucket does not exist
             return None
         return KeptBlob(key, found["size"], found["last_modified"])
 
     def _check_place(self, error: FileNotFoundError) -> None:
-        """A whole store that is not there says nothing of one blob."""
+        """Raise `BlobsAway` if the store itself is missing: that does not mean that this blob is lost."""
         if "NoSuchBucket" in str(error) or (self._root is not None and not self._root.is_dir()):
             raise BlobsAway(f"the blob store is not there: {_one_line(error)}") from error
 
     def _within(self, what: str, work: Callable[[], _Result]) -> _Result:
-        """What `work` gives, or `BlobsAway` in time: a disk of the network can hang for ever, and nothing can stop it."""
+        """Run `work` in a thread, or raise `BlobsAway` in time: a call to a network disk can hang for ever, uncancellable."""
         answer: Future[_Result] = Future()
         if not self._calls.acquire(timeout=self._seconds):
             raise BlobsAway(f"the blob store is busy: {AT_ONCE} calls wait for it")
@@ -203,7 +203,7 @@ class Blobs:
     def _run(self, work: Callable[[], _Result], answer: Future[_Result]) -> None:
         try:
             answer.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        except BaseException as error:  # noqa: BLE001 - `_within` raises it in the caller's thread
             answer.set_exception(error)
         finally:
             self._calls.release()
@@ -221,14 +221,14 @@ def _key(tenant: str, reference: str) -> str:
 def _bucket(place: str, seconds: float) -> S3Store:
     return S3Store.from_url(
         place,
-        # Only an endpoint that is configured as http:// is spoken to without TLS.
+        # TLS is left out only for an endpoint that is configured as http://.
         client_options={"allow_http": True, "connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=seconds)},
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=seconds)},
     )
 
 
 def _sync(root: Path, key: str) -> None:
-    """The file and every folder above it, to the disk: obstore leaves that to whoever relies on it."""
+    """Flush the file and every folder up to the root to disk, because obstore does not."""
     path = root / key
     while path != root.parent:
         handle = os.open(path, os.O_RDONLY)
@@ -240,7 +240,7 @@ def _sync(root: Path, key: str) -> None:
 
 
 def _clear(root: Path, before: datetime) -> int:
-    """Half written is what is called `name#1`: obstore renames it when it is whole."""
+    """Delete files named like `name#1`: obstore renames a file when it is complete."""
     cleared = 0
     for path in root.rglob("*#*"):
         if path.is_file() and path.stat().st_mtime < before.timestamp():
@@ -250,5 +250,5 @@ def _clear(root: Path, before: datetime) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    """Without the tree of causes that obstore shows below it."""
+    """The first line, without the tree of causes that obstore prints below it."""
     return str(error).strip().partition("\n")[0][:300]

@@ -32,11 +32,11 @@ __all__ = [
 
 _Result = TypeVar("_Result")
 
-IDLE: Final = 1.0  # seconds after which a connection is asked whether it is still there
+IDLE: Final = 1.0  # seconds idle, after which a connection is pinged when it is taken from the pool
 
 PLANS_KEPT: Final = 1.0  # seconds
 
-#: Planned anew each time: on a fresh table a cached plan stays with the size it first saw, and lookups then scan.
+#: No cached plans: on a new table a cached plan keeps the size that it first saw, and lookups then scan.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 
 
@@ -50,10 +50,10 @@ def make_engine(
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
-    A connection that died while it was idle for long is noticed when it is taken, and replaced. On a server that stands still a
-    statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is what they are made from.
-    `keep_plans` is for a few short statements that are run all the time and take longer to plan than to run: their plans are
-    kept for a second.
+    A connection that died while it was idle is detected and replaced when it is taken from the pool. On a frozen server a
+    statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
+    `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
+    second.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
@@ -64,7 +64,7 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        hide_parameters=True,  # an error's text goes to logs; what people sent does not
+        hide_parameters=True,  # errors are logged; parameters may hold message contents
         connect_args={
             "connect_timeout": 5,
             "options": options,
@@ -92,7 +92,7 @@ def _note_idle(_connection: Any, record: Any) -> None:
 
 
 def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
-    """Asking each time would double the round trips of a short transaction; who works all the time finds out by working."""
+    """Ping only after idling: a ping doubles the round trips of a short transaction, and a busy connection needs none."""
     if time.monotonic() - record.info.get("idle_since", float("inf")) < IDLE:
         return
     try:
@@ -102,7 +102,7 @@ def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> Non
 
 
 def _plan_anew(connection: Any, record: Any, _proxy: Any) -> None:
-    """A plan that is older than a second may be for tables that were much smaller then."""
+    """Discard plans that are older than a second: the tables may have been much smaller then."""
     now = time.monotonic()
     if now - record.info.get("planned_at", float("-inf")) < PLANS_KEPT:
         return
@@ -124,36 +124,36 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def alone(engine: Engine) -> Iterator[Connection]:
-    """A connection for a single statement, which is a transaction by itself: a third of the round trips."""
+    """A connection for a single statement, which is its own transaction: a third of the round trips."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         yield conn
 
 
-#: SQLSTATE classes that pass: connection, transaction rollback, resources, operator intervention, lock not available.
+#: SQLSTATE classes of transient errors: connection, transaction rollback, resources, operator intervention, lock not available.
 _PASSING = ("08", "40", "53", "55", "57")
 UNIQUE_VIOLATION = "23505"
 CHECK_VIOLATION = "23514"
 
 
 def sqlstate(error: BaseException) -> str:
-    """The SQLSTATE behind `error`, empty when Postgres had no part in it."""
+    """The SQLSTATE of `error`; empty when it does not come from Postgres."""
     return getattr(_cause(error), "sqlstate", None) or ""
 
 
 def constraint(error: BaseException) -> str | None:
-    """The constraint that `error` says was violated, if it says so."""
+    """The name of the violated constraint, if `error` names one."""
     cause = _cause(error)
     return cause.diag.constraint_name if isinstance(cause, psycopg.Error) else None
 
 
 def lacks_partition(error: BaseException) -> bool:
-    """Whether a row found no partition of its table to go to; a CHECK that refuses a row names itself, unlike this."""
+    """Whether a row's table has no partition for it. Unlike this error, that of a violated CHECK names a constraint."""
     cause = _cause(error)
     return sqlstate(cause) == CHECK_VIOLATION and isinstance(cause, psycopg.Error) and constraint(cause) is None
 
 
 def passes(error: BaseException) -> bool:
-    """Whether the same transaction may well succeed when it is tried again: the fault is not in what was sent."""
+    """Whether `error` is transient: the same transaction may succeed when it is tried again."""
     cause = _cause(error)
     if sqlstate(cause):
         return sqlstate(cause).startswith(_PASSING)
@@ -169,10 +169,10 @@ def persist(
     longest: float = 2.0,
     within: Callable[[Engine], AbstractContextManager[Connection]] = transaction,
 ) -> _Result:
-    """What `work` gives, in a transaction that is committed: tried again for `seconds` while what goes wrong `passes`.
+    """Run `work` in a transaction, commit it and return the result; retry transient errors (`passes`) for `seconds`.
 
-    `lost` is told of each failure before the next try, and how many there have been; `longest` is the longest wait between
-    two, in seconds. With `alone`, `work` is a single statement. Raises the last failure.
+    `lost` is called with each failure, and the number of tries so far, before the next try; `longest` is the longest wait
+    between two tries, in seconds. With `alone`, `work` must be a single statement. Raises the last failure.
     """
     for attempt in Retrying(
         retry=retry_if_exception(passes),
@@ -187,5 +187,5 @@ def persist(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What the driver raised: COPY speaks to it directly, everything else through SQLAlchemy."""
+    """The driver's own error: COPY raises it directly, everything else through SQLAlchemy."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -1,13 +1,13 @@
-"""The garbage collector of a process that lives long and allocates much."""
+"""Tuning of the garbage collector for a process that lives long and allocates much."""
 
 import gc
 
 
 def calm() -> None:
-    """Collects a tenth as often from now on, and never again among what was imported until now.
+    """Collect a tenth as often from now on, and exclude the objects that exist now, such as imported modules, for good.
 
-    By default every few hundred objects are searched for cycles, and sometimes all there are: tens of milliseconds, in which
-    nobody is answered, and for a batch of events as much time as admitting them.
+    By default the collector runs every few hundred allocations, and sometimes over all objects: that takes tens of
+    milliseconds, in which the process answers nobody, and for a batch of events as much time as admitting them.
     """
     gc.collect()
     gc.freeze()

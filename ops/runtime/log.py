@@ -1,9 +1,9 @@
-"""Logs: one line per fact, on stderr; for people on a terminal, as JSON elsewhere.
+"""Logs: one line per fact, on stderr; as readable text on a terminal, as JSON elsewhere.
 
 An event is named by a fact in the past tense (`batch_appended`, `delivery_settled`) and carries its figures as fields:
-`log = structlog.get_logger(); log.info("batch_appended", events=812, seconds=0.07)`. Bind what holds for a while with
-`structlog.contextvars.bound_contextvars(event_id=…)`: worker threads live long, so what is bound must be unbound.
-What other libraries say through `logging` comes out in the same form.
+`log = structlog.get_logger(); log.info("batch_appended", events=812, seconds=0.07)`. Bind fields for a while with
+`structlog.contextvars.bound_contextvars(event_id=…)`: worker threads live long, so bound fields must be unbound.
+Lines that other libraries log through `logging` have the same form.
 """
 
 import json
@@ -21,18 +21,18 @@ from ops.runtime.redact import redact
 
 Mode = Literal["console", "json", "auto"]
 
-# At INFO pika tells every step of every connection; the others repeat requests and statements with their parameters.
+# At INFO pika logs every step of every connection; the others log requests, and statements with their parameters.
 _CHATTY = ("pika", "sqlalchemy", "aiohttp.access", "asyncio")
 _OWN_HANDLERS = ("dramatiq", "pika")
 
-# Loggers that are cached hold on to this very list; it is changed in place so that they follow.
+# Cached loggers keep a reference to this list, so it is changed in place.
 _processors: list[Processor] = []
 
 
 def configure(mode: Mode, level: str, process: str) -> None:
     """Send every log line of this process to stderr, from `level` up, under the name `process`.
 
-    Call it once, first thing, before a logger is used. Raises `ValueError` for a level that does not exist.
+    Call it once, before any logger is used. Raises `ValueError` for a level that does not exist.
     """
     number = _level(level)
     shared: list[Processor] = [
@@ -102,14 +102,14 @@ def _route_stdlib(level: int, shared: list[Processor], renderer: Processor) -> N
 
 
 def _write(line: str) -> None:
-    # sys.stderr is asked for at each line, because dramatiq and test runners replace it; and a reader of the logs that
-    # went away must not stop a delivery.
+    # sys.stderr is looked up for each line, because dramatiq and test runners replace it. A closed pipe of the logs must not
+    # stop a delivery.
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(line + "\n")
 
 
 class _Stderr:
-    """What structlog writes through: each line in one write, so that lines of different threads do not mix."""
+    """The output of structlog: one write for each line, so that lines of different threads do not mix."""
 
     def msg(self, line: str) -> None:
         _write(line)
@@ -118,10 +118,10 @@ class _Stderr:
 
 
 class _StderrHandler(logging.Handler):
-    """What the standard library's loggers write through."""
+    """The output of the standard library's loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             _write(self.format(record))
-        except Exception:  # noqa: BLE001 - logging's own convention: a record that cannot be shown is reported, not raised
+        except Exception:  # noqa: BLE001 - by logging's convention, a record that cannot be formatted is reported
             self.handleError(record)

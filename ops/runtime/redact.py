@@ -1,8 +1,8 @@
 """Keeps secrets out of the logs, and log lines small.
 
-`redact` is one structlog processor: whatever is logged leaves it as plain text, numbers, lists and dicts, bounded in
-depth, breadth and length, with secrets replaced by `***`. A secret is known by the name it is logged under or by its
-looks. Bytes are never shown: they may be somebody's message.
+`redact` is a structlog processor: it turns whatever is logged into plain text, numbers, lists and dicts, bounded in
+depth, breadth and length, with secrets replaced by `***`. It recognises a secret by the name it is logged under or by its
+format. Bytes are never shown: they may be a message's content.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 MASK = "***"
 _MAX_DEPTH, _MAX_ITEMS = 5, 50
-_HEAD, _TAIL, _MARGIN = 6_000, 2_000, 1_000  # characters; the margin keeps a cut from hiding a secret's looks
+_HEAD, _TAIL, _MARGIN = 6_000, 2_000, 1_000  # characters; the margin lets a secret be recognised that the cut divides
 
 _SECRET_WORDS = frozenset(
     {"secret", "secrets", "password", "passwords", "passwd", "pwd", "passphrase", "token", "tokens", "authorization"}
@@ -22,11 +22,11 @@ _HARMLESS = frozenset({"routing_key", "public_key", "binding_key"})
 _WORDS = re.compile(r"[a-z0-9]+")
 
 _URL = re.compile(r"://[^\s\"']*")
-# A password may hold "/" and "@" when somebody forgot to escape them; a port before a path is not a password.
+# A password may contain "/" and "@" that were not escaped; a port before a path is not a password.
 _LOGIN = re.compile(r"://[^\s:/@?#\"']*:(?!\d+[/?#])")
 
-# (what the text must contain for the pattern to be tried, the pattern, what takes its place)
-_LOOKS: tuple[tuple[str, re.Pattern[str], str], ...] = (
+# (the substring that a text must contain for the pattern to be tried, the pattern, the replacement)
+_SECRET_FORMATS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("://", re.compile(r"(https?://)[^\s:/@?#\"']+@", re.IGNORECASE), rf"\1{MASK}@"),
     ("whs", re.compile(r"\bwhs(ec|k)_[\w+/=.-]+"), rf"whs\1_{MASK}"),
     ("gAAAA", re.compile(r"\bgAAAA[\w-]{40,}={0,2}"), MASK),
@@ -55,12 +55,12 @@ _LOOKS: tuple[tuple[str, re.Pattern[str], str], ...] = (
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Give back `event` without secrets and within bounds; `event` itself is left alone."""
+    """Give back `event` without secrets and within bounds; `event` itself is not changed."""
     return _fields(event, _MAX_DEPTH)
 
 
 def redact_text(text: str) -> str:
-    """Give back `text` with what looks like a secret replaced, and its middle left out if it is long."""
+    """Give back `text` with everything that looks like a secret replaced, and without its middle if it is long."""
     if len(text) <= _HEAD + _TAIL:
         return _masked(text)
     head, tail = _masked(text[: _HEAD + _MARGIN])[:_HEAD], _masked(text[-_TAIL - _MARGIN :])[-_TAIL:]
@@ -68,7 +68,7 @@ def redact_text(text: str) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether what is logged as `name` is hidden: `SHOP_SECRET`, `X-Api-Key`, `keys` are; `routing_key` is not."""
+    """Whether a value that is logged as `name` is hidden: `SHOP_SECRET`, `X-Api-Key`, `keys` are; `routing_key` is not."""
     words = _WORDS.findall(name.lower())
     if not words or "_".join(words) in _HARMLESS:
         return False
@@ -78,14 +78,14 @@ def is_secret_name(name: str) -> bool:
 def _masked(text: str) -> str:
     if "://" in text:
         text = _URL.sub(_without_password, text)
-    for needle, pattern, replacement in _LOOKS:
+    for needle, pattern, replacement in _SECRET_FORMATS:
         if needle in text:
             text = pattern.sub(replacement, text)
     return text
 
 
 def _without_password(url: re.Match[str]) -> str:
-    """The URL without the password that stands before its last @. One pass for each: one pattern for both takes the square."""
+    """The URL without the password before its last @. Two linear searches: one pattern for both takes quadratic time."""
     text = url[0]
     end = text.rfind("@")
     login = _LOGIN.search(text, 0, max(end, 0))
@@ -129,5 +129,5 @@ def _nested(value: Any, depth: int) -> Any:
 def _shown(value: object) -> str:
     try:
         return redact_text(f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value))
-    except Exception:  # noqa: BLE001 - a value that cannot be shown must not cost the line, nor the message it is about
+    except Exception:  # noqa: BLE001 - a value that cannot be formatted must not cost the line, nor the message at work
         return f"<unprintable {type(value).__name__}>"

@@ -1,7 +1,7 @@
-"""Whether a database has the schema that this program was written for.
+"""Checks that a database has the schema that this program was written for, and no other.
 
-Exactly that one: nothing is promised about others. A process looks when it starts and never again, so those that run go on
-while a migration, which must leave their statements valid, is followed by new processes.
+A process checks when it starts and never again. So running processes go on during a migration, which must leave their
+statements valid, until new processes replace them.
 """
 
 import os
@@ -23,8 +23,8 @@ from pipeline.store.admin import schema_version
 from pipeline.store.admin.schema_version import Found
 
 MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
-_AGAIN: Final = 2.0  # seconds until a database that was away at the start is looked at again
-_SECONDS: Final = 5.0  # for one look
+_AGAIN: Final = 2.0  # seconds between two checks of a database that could not be reached at the start
+_SECONDS: Final = 5.0  # for a statement of a check
 
 State = Literal["current", "empty", "older", "newer", "broken"]
 
@@ -37,12 +37,12 @@ class WrongSchema(OpsError):
 
 @cache
 def known() -> Sequence[str]:
-    """The versions, oldest first: each is a file whose name begins with it. Alembic would take 100 ms and 10 MiB to say it."""
+    """The versions, oldest first, from the names of the migration files. Alembic would need 100 ms and 10 MiB for this."""
     return sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def judge(found: Found) -> tuple[State, str]:
-    """What state the schema is in, and in one line what to do about it."""
+    """The state of the schema, and in one line what to do about it."""
     versions = found.versions or ()
     if not versions and not found.filled:
         return "empty", "the database does not have Waxseal's schema: run `waxseal migrate`"
@@ -80,18 +80,18 @@ def check_engine(engine: Engine) -> None:
 
 @contextmanager
 def fitting(database_url: str) -> Iterator[None]:
-    """For the life of a process, which does not begin with a wrong schema. Raises `WrongSchema`.
+    """Check the schema before the block, which is the work of a process, begins. Raises `WrongSchema`.
 
-    While the database is away the process begins all the same, as it can wait for it; should the schema then turn out to be
-    wrong, the process is asked to stop, and this raises when it has.
+    If the database cannot be reached, the block begins all the same, as the process can wait for it, and the check is repeated.
+    If the schema then turns out to be wrong, the process gets a SIGTERM, and this raises when the block has ended.
     """
-    late: _Late | None = None
+    late: _LateCheck | None = None
     try:
-        _look(database_url)
+        _check_database(database_url)
     except Exception as error:
         if not passes(error):
             raise
-        late = _Late(database_url)
+        late = _LateCheck(database_url)
     try:
         yield
     finally:
@@ -101,7 +101,7 @@ def fitting(database_url: str) -> Iterator[None]:
         raise late.refusal
 
 
-def _look(database_url: str) -> None:
+def _check_database(database_url: str) -> None:
     engine = make_engine(database_url, pool_size=1, statement_timeout=_SECONDS)
     try:
         check_engine(engine)
@@ -109,8 +109,8 @@ def _look(database_url: str) -> None:
         engine.dispose()
 
 
-class _Late:
-    """Looks again and again, until the database is there."""
+class _LateCheck:
+    """Repeats the check until the database can be reached."""
 
     def __init__(self, database_url: str) -> None:
         self.refusal: Exception | None = None
@@ -126,8 +126,8 @@ class _Late:
     def _run(self) -> None:
         while not self._stop.wait(_AGAIN):
             try:
-                _look(self._database_url)
-            except Exception as error:  # noqa: BLE001 - what passes is tried again; of the rest the process dies
+                _check_database(self._database_url)
+            except Exception as error:  # noqa: BLE001 - transient errors are retried; any other ends the process
                 if not passes(error):
                     _log.error("schema_refused", reason=str(error).partition("\n")[0])
                     self.refusal = error

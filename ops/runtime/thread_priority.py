@@ -1,4 +1,4 @@
-"""Two threads and one interpreter lock: who computes for the database goes first, the other works while that waits."""
+"""Priority of one thread over another that shares its interpreter lock: the other works while the first awaits Postgres."""
 
 import threading
 import time
@@ -7,17 +7,17 @@ from typing import Any, Final, TypeVar
 
 from ops.runtime import db_deadline
 
-_PATIENCE: Final = 0.01  # seconds after which who gives way goes on all the same
-_LONGEST: Final = 1.0  # seconds after which the first thread does not compute: it waits, but for something else than Postgres
+_PATIENCE: Final = 0.01  # seconds after which the thread of lower priority goes on all the same
+_LONGEST: Final = 1.0  # seconds without Postgres, after which the first thread is taken to wait for something else
 
 _Result = TypeVar("_Result")
 
 
 class GiveWay:
-    """For one thread that uses `connections`, and one that calls `let_pass` before each small piece of its work.
+    """Gives the thread that uses `connections` priority over the one that calls `let_pass` before each small piece of work.
 
-    Without it the two share the lock evenly while both have work, so that the database waits for rows to be made while messages
-    are read that nobody needs yet.
+    Without it the two share the interpreter lock evenly while both have work, so that the database waits for rows while the
+    other thread reads messages that are not needed yet.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class GiveWay:
 
     @property
     def connections(self) -> type[db_deadline.Connection]:
-        """What the first thread speaks to Postgres through."""
+        """The class of the first thread's connections to Postgres."""
         free, came_back = self._free, self._come_back
 
         class Connection(db_deadline.Connection):
@@ -43,13 +43,13 @@ class GiveWay:
     def let_pass(self) -> None:
         """Return when the first thread waits for Postgres or has nothing to do, after 10 ms at the latest.
 
-        At once when it has not asked Postgres for a second: then it waits for a blob store, or for Postgres to come back.
+        At once when that thread has not used Postgres for a second: then it waits for a blob store, or to connect again.
         """
         if not self._free.is_set() and time.monotonic() - self._since < _LONGEST:
             self._free.wait(_PATIENCE)
 
     def done(self) -> None:
-        """Say that the first thread has nothing to do."""
+        """Note that the first thread has nothing to do."""
         self._free.set()
 
     def _come_back(self) -> None:

@@ -1,4 +1,4 @@
-"""TLS towards others: verified always, against the system's authorities or those that an endpoint names."""
+"""TLS as a client: servers are always verified, against the system's authorities or those that an endpoint names."""
 
 import os
 import ssl
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl.SSLContext:
-    """A context that verifies the other side and its name, and shows `client_cert` when it is asked for one.
+    """A context that verifies the server and its name, and presents `client_cert` when the server asks for a certificate.
 
     `client_cert` holds a certificate, its chain and its private key, `ca` the authorities to trust instead of the system's;
-    both PEM. Raises `ValueError` for what is none, without showing it. Reads files, so it is not for an event loop.
+    both PEM. Raises `ValueError` for invalid PEM, without showing it. Reads files, so it is not for an event loop.
     """
     try:
         context = ssl.create_default_context(cadata=ca)
@@ -20,20 +20,20 @@ def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl
     if client_cert is not None:
         with _as_file(client_cert) as path:
             try:
-                context.load_cert_chain(path, password=_none)
+                context.load_cert_chain(path, password=_refuse_password)
             except (ssl.SSLError, ValueError):
                 raise ValueError("client_cert must be a certificate and its unencrypted private key, both in PEM") from None
     return context
 
 
-def _none() -> str:
-    """No password: OpenSSL would ask for one on the terminal."""
+def _refuse_password() -> str:
+    """Give no password: without this callback OpenSSL asks for one on the terminal."""
     raise ValueError("the private key is encrypted")
 
 
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
-    """A path under which OpenSSL, which reads keys from nothing else, finds `text`; in memory where there is memfd."""
+    """The path of a file that holds `text`, because OpenSSL loads keys from files only; in memory where memfd exists."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("client_cert"), "w") as file:
             file.write(text)

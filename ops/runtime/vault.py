@@ -19,11 +19,11 @@ class Vault:
             raise OpsError("WAXSEAL_KEYS holds something that is not a Fernet key (32 bytes, base64url)") from None
 
     def encrypt(self, secret: bytes) -> bytes:
-        """The secret as it may be stored."""
+        """The encrypted secret, which may be stored."""
         return self._fernet.encrypt(secret)
 
     def decrypt(self, token: bytes) -> bytes:
-        """The secret in the clear; raises `OpsError` when none of the keys made `token`."""
+        """The secret in plain text; raises `OpsError` when none of the keys made `token`."""
         try:
             return self._fernet.decrypt(bytes(token))
         except InvalidToken:
