@@ -1,4 +1,4 @@
-"""Accounts: the one that servers run under, which is never root, and the one who gives a command."""
+"""Accounts of the operating system: the one that servers run under, never root, and that of the user who gives a command."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ class Account:
 
 
 def login_name() -> str:
-    """Who gives this command: whoever logged in, also after `su`; without a terminal, the account of the process."""
+    """The user who gives this command: the login name, also after `su`; without a terminal, the account of the process."""
     try:
         return os.getlogin()
     except OSError:
@@ -30,7 +30,7 @@ def login_name() -> str:
 
 
 def server_account(preferred: str) -> Account | None:
-    """Give the account for a server: None (our own) unless we are root, then the preferred one or nobody."""
+    """Give the account for a server: None (our own) unless we are root, else the preferred one, or `nobody`."""
     if os.geteuid() != 0:
         return None
     for name in (preferred, "nobody"):
@@ -51,14 +51,14 @@ class Switch(TypedDict, total=False):
 
 
 def switch_to(account: Account | None) -> Switch:
-    """Give `subprocess` what it needs to run as the account; nothing for our own."""
+    """Give the arguments of `subprocess` that run a command as the account; none for our own."""
     if account is None:
         return {}
     return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def can_enter(account: Account | None, folder: Path) -> bool:
-    """Whether the account can reach what is inside `folder`; asked of the kernel, which knows ACLs and mounts too."""
+    """Whether the account can reach the contents of `folder`; the kernel decides, so ACLs and mounts count too."""
     if account is None:
         return os.access(folder, os.X_OK)
     command = ["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)]
@@ -74,7 +74,7 @@ def make_folder(folder: Path) -> None:
 
 
 def own_folder(folder: Path, account: Account | None) -> Path:
-    """Make `folder` if need be, entered by nobody but the account."""
+    """Make `folder` unless it exists, and let only the account enter it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     if account is not None:
@@ -83,7 +83,7 @@ def own_folder(folder: Path, account: Account | None) -> Path:
 
 
 def own_file(path: Path, text: str, account: Account | None, mode: int = 0o600) -> None:
-    """Write a file that nobody but the account can read, in one step."""
+    """Write a file that only the account can read, atomically."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:

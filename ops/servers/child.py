@@ -1,4 +1,4 @@
-"""A process that is started, watched, restarted and stopped: a server or a worker, all the same."""
+"""A process, server or worker, that is started, watched, restarted and stopped."""
 
 import os
 import re
@@ -20,10 +20,10 @@ _LARGEST_LOG: Final = 50 * 2**20
 
 @dataclass
 class Child:
-    """What to run and how to stop it; `process` is the one that runs, if any.
+    """How to run and stop a process; `process` is the running one, if any.
 
     `clear` removes what an earlier process may have left behind; `ready` asks the process itself; the kernel sends it
-    `at_our_death` should we be killed.
+    `at_our_death` when we are killed.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The pid of the process that runs. Raises `NotReady` when none does."""
+        """The pid of the running process. Raises `NotReady` when there is none."""
         if self.process is None:
             raise NotReady(f"{self.name} is not running")
         return self.process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process is there; it is reaped when it has died."""
+        """Whether the process runs; reaps it when it has died."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Start the process; it is not ready yet. Its output is added to the log."""
+        """Start the process without waiting until it is ready. Its output is appended to the log."""
         self.clear()
         with open_log(self.log) as output:
             self._log_from = output.tell()
@@ -70,7 +70,7 @@ class Child:
         self.seen, self.began = see(self.process.pid), time.monotonic()
 
     def failure(self) -> str:
-        """Say in one line how the process ended, why if it said so, and where its log is."""
+        """Say in one line how the process ended, the reason if it logged one, and where its log is."""
         code = None if self.process is None else self.process.poll()
         how = "does not answer" if code is None else f"was killed by {_name(-code)}" if code < 0 else f"exited with {code}"
         why = last_error(self.log, self._log_from)
@@ -78,7 +78,7 @@ class Child:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log to add to; only the owner can read it. One that has grown large is put aside first."""
+    """Open a log for appending; only the owner can read it. A log over 50 MiB is renamed first."""
     make_folder(path.parent)
     if path.exists() and path.stat().st_size > _LARGEST_LOG:
         path.replace(path.with_suffix(".log.1"))
@@ -88,7 +88,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def last_error(path: Path, since: int = 0) -> str:
-    """Give the last error that a `waxseal` process, or PostgreSQL, told in its log, if any."""
+    """Give the last error that a `waxseal` process, or PostgreSQL, wrote to its log; empty if there is none."""
     with path.open("rb") as log:
         log.seek(max(since, path.stat().st_size - 20_000))
         told = _TOLD.findall(log.read().decode(errors="replace"))
@@ -116,7 +116,7 @@ def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[
 
 
 def stop(children: Sequence[Child], seconds: float) -> None:
-    """Stop these processes together; those that take longer are killed, with all they started. None is left."""
+    """Stop these processes together; kill those that take longer, with all that they started. None is left."""
     end({child.seen: child.stop_signal for child in children if child.seen is not None}, seconds)
     for child in children:
         if child.process is not None:

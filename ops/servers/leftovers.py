@@ -1,4 +1,4 @@
-"""Servers that a killed run left behind, found by the folder they work in."""
+"""Servers that a killed run left behind, found by their working directory."""
 
 import signal
 from contextlib import suppress
@@ -14,9 +14,9 @@ _STOP_SECONDS: Final = 20.0
 
 
 def end_leftovers(*folders: Path) -> int:
-    """End every server that works in one of the folders; how many there were.
+    """End every server whose working directory is one of the folders; returns how many there were.
 
-    A pid file would name a pid that may by now be somebody else's; who works in the data's folder is beyond doubt.
+    A pid file is no proof, as another process may have its pid by now; the working directory is one.
     """
     found = _working_in({str(folder.resolve()) for folder in folders})
     end(found, _STOP_SECONDS)

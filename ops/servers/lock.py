@@ -21,7 +21,7 @@ def sole_owner(data: Path) -> Iterator[None]:
     try:
         if not _taken(descriptor):
             raise AlreadyRunning(
-                f"waxseal is already running on {data} (pid {_named_in(descriptor)}): "
+                f"waxseal is already running on {data} (pid {_pid_in(descriptor)}): "
                 f"stop it with `waxseal down --data {data}`, or use another --data"
             )
         os.ftruncate(descriptor, 0)
@@ -33,13 +33,13 @@ def sole_owner(data: Path) -> Iterator[None]:
 
 
 def owner(data: Path) -> int | None:
-    """Give the pid of the process that owns the data folder; None when nobody does."""
+    """Give the pid of the process that owns the data folder; None when none does."""
     try:
         descriptor = os.open(data / FILE, os.O_RDWR)
     except FileNotFoundError:
         return None
     try:
-        return None if _taken(descriptor) else _named_in(descriptor)
+        return None if _taken(descriptor) else _pid_in(descriptor)
     finally:
         os.close(descriptor)
 
@@ -52,7 +52,7 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def _named_in(descriptor: int) -> int | None:
+def _pid_in(descriptor: int) -> int | None:
     for _ in range(20):  # the owner writes its pid an instant after it took the lock
         text = os.pread(descriptor, 20, 0).decode().strip()
         if text:

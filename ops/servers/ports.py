@@ -1,4 +1,4 @@
-"""Free ports on the loopback address, that stay free long enough to be listened on."""
+"""Free ports on the loopback address, claimed so that they stay free until a server listens on them."""
 
 import random
 import socket
@@ -13,17 +13,17 @@ _LOWEST: Final = 20_000
 
 
 class Claims:
-    """Ports that this process keeps for its servers, also while nothing listens there: no other system here chooses them.
+    """Ports that this process reserves for its servers: no other Waxseal system on this machine chooses them.
 
-    A server that died comes back on its port, after a wait in which the port looks free. A claim is the name of an abstract
-    socket, which the kernel gives up when this process ends, however it ends. Elsewhere than on Linux nothing is claimed.
+    A server that died is restarted on its port, after a delay in which the port looks free. A claim is the name of an abstract
+    socket, which the kernel frees when this process ends, however it ends. On systems other than Linux nothing is claimed.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, socket.socket] = {}
 
     def take(self, port: int) -> bool:
-        """Claim the port; whether it is ours now."""
+        """Claim the port; returns whether it is ours now."""
         if port in self._held or sys.platform != "linux":
             return True
         name = socket.socket(socket.AF_UNIX)
@@ -36,7 +36,7 @@ class Claims:
         return True
 
     def release(self) -> None:
-        """Give up all."""
+        """Give up all claims."""
         for name in self._held.values():
             name.close()
         self._held.clear()
@@ -45,7 +45,7 @@ class Claims:
 def choose_ports(
     names: Iterable[str], preferred: Mapping[str, int], avoid: Iterable[int] = (), claims: Claims | None = None
 ) -> dict[str, int]:
-    """Give each name a port that nothing listens on and nobody else claims: the preferred one where that is free, else any.
+    """Give each name a port that nothing listens on and no other system claims: the preferred one if it is free, else any.
 
     The ports are claimed in `claims`.
     """
@@ -63,7 +63,7 @@ def choose_ports(
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now; what only lingers in TIME_WAIT does not count."""
+    """Whether a server could listen on `port` now; connections in TIME_WAIT do not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -85,8 +85,8 @@ def listens(port: int) -> bool:
 def _choose(preferred: int | None, taken: set[int], claims: Claims) -> int:
     if preferred and preferred not in taken and is_free(preferred) and claims.take(preferred):
         return preferred
-    # Below the ephemeral range: a client that retries a closed port of that range can be connected to itself, and then
-    # the server cannot have its port back.
+    # Below the ephemeral range: a client that retries a closed port of that range can connect to itself, and then the server
+    # cannot listen on its port again.
     ceiling = _ephemeral_floor()
     for port in random.sample(range(_LOWEST, ceiling), 1000):
         if port not in taken and is_free(port) and claims.take(port):

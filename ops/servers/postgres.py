@@ -21,8 +21,8 @@ from ops.settings import environment
 USER: Final = "waxseal"
 DATABASE: Final = "waxseal"
 
-#: Written anew at each start; ALTER SYSTEM goes to postgresql.auto.conf and wins. fsync and synchronous_commit stay on:
-#: a commit here is what "accepted means kept" rests on.
+#: Rewritten at each start; ALTER SYSTEM writes to postgresql.auto.conf, which takes precedence. fsync and synchronous_commit
+#: stay on: "accepted means kept" depends on durable commits.
 CONFIGURATION: Final = """\
 listen_addresses = '127.0.0.1'
 port = {port}
@@ -59,7 +59,7 @@ def postgres_url(port: int, user: str, password: str, database: str = DATABASE) 
 
 
 def postgres_child(home: Path, port: int, password: str, account: Account | None, log: Path) -> Child:
-    """Prepare a server whose data is in `home`, made there if need be, and describe the process that will serve it.
+    """Prepare a server whose data is in `home`, made there if missing, and describe its process.
 
     Raises `ServersMissing` when PostgreSQL, or the version that made the data, is not installed.
     """
@@ -80,20 +80,20 @@ def postgres_child(home: Path, port: int, password: str, account: Account | None
         ready=lambda: listens(port) and _answers(postgres_url(port, USER, password, "postgres")),
         clear=lambda: _clear(data),
         account=account,
-        stop_signal=signal.SIGINT,  # fast: rolls back what is open, then a checkpoint
+        stop_signal=signal.SIGINT,  # "fast" shutdown: rolls back open transactions, then a checkpoint
         at_our_death=signal.SIGINT,
     )
 
 
 def create_database(port: int, password: str) -> None:
-    """Create the database unless it is there."""
+    """Create the database unless it exists."""
     with psycopg.connect(postgres_url(port, USER, password, "postgres"), autocommit=True, connect_timeout=10) as conn:
         if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
 def _initdb(programs: Path, home: Path, password: str, account: Account | None) -> None:
-    """Make the data folder. It gets its name last, so that one that was cut short is made again."""
+    """Make the data folder. It gets its name last, so that an interrupted initdb is repeated."""
     fresh, secret = home / "data.new", home / "password"
     rmtree(fresh, ignore_errors=True)
     own_file(secret, password, account)
@@ -116,7 +116,7 @@ def _initdb(programs: Path, home: Path, password: str, account: Account | None) 
 
 
 def _clear(data: Path) -> None:
-    """End what a killed server left working on the data, then its lock: the pid in it may be anybody's by now."""
+    """End processes that a killed server left, then remove its lock file: another process may have the pid in it by now."""
     end_leftovers(data)
     (data / "postmaster.pid").unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """Private PostgreSQL and RabbitMQ in a data folder: for `waxseal up`, the tests and the benchmarks.
 
-What the folder must remember between runs is in its `servers.json`: where the servers' data is, their ports and passwords.
+What must be remembered between runs is in the folder's `servers.json`: where the servers' data is, their ports and passwords.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ _ATTEMPTS: Final = 3
 
 
 class PrivateServers:
-    """PostgreSQL, RabbitMQ and its epmd, from `start` to `stop`; the same data on the same folder, whatever happened.
+    """PostgreSQL, RabbitMQ and its epmd, from `start` to `stop`; the same folder has the same data, whatever happened.
 
-    Start them from a thread that stays: the kernel stops them when it ends. `interrupted` is called while waiting, and may
-    raise to give up.
+    Call `start` from a thread that lives on: the kernel stops the servers when that thread ends. `interrupted` is called while
+    waiting, and may raise to give up.
     """
 
     def __init__(self, data: Path, interrupted: Callable[[], None] = lambda: None) -> None:
@@ -44,7 +44,7 @@ class PrivateServers:
 
     @property
     def amqp_url(self) -> str:
-        """The URL of the broker, with every right."""
+        """The URL of the broker, as a user with all permissions."""
         return rabbitmq_url(self.memory.ports["amqp"], self.memory.passwords["rabbitmq"])
 
     def url_for(self, user: str, password: str) -> str:
@@ -74,7 +74,7 @@ class PrivateServers:
         raise NotReady(f"{name} was not started")
 
     def start(self) -> None:
-        """Start all three and wait until they answer; leftovers of a run that was killed are ended first.
+        """End leftovers of a run that was killed, start all three and wait until they answer.
 
         Raises `ServersMissing` or `NotReady`, and then none is left running.
         """
@@ -87,7 +87,7 @@ class PrivateServers:
                 return
             except BaseException as error:
                 self.stop()
-                # Somebody may have taken a port between our look and the server's.
+                # Another process may have taken a port between our check and the server's bind.
                 if attempt == _ATTEMPTS or not isinstance(error, NotReady) or self._ports_are_free():
                     raise
 
@@ -127,7 +127,7 @@ class PrivateServers:
         self.children = [epmd, rabbitmq]
         epmd.start()
         wait_ready([epmd], 10, self._interrupted)
-        rabbitmq.start()  # the slowest: PostgreSQL is made and started meanwhile
+        rabbitmq.start()  # the slowest to start: PostgreSQL is made and started meanwhile
         owner = self.memory.account("postgres")
         postgres = postgres_child(folder / "postgres", ports["postgres"], passwords["postgres"], owner, logs / "postgres.log")
         self.children.append(postgres)
@@ -141,7 +141,7 @@ class PrivateServers:
 
 @contextmanager
 def private_servers(data: Path) -> Iterator[PrivateServers]:
-    """Run private servers on `data` while the block runs. Raises `AlreadyRunning` when somebody else does."""
+    """Run private servers on `data` while the block runs. Raises `AlreadyRunning` when another process does."""
     data = data.absolute()
     with sole_owner(data):
         servers = PrivateServers(data)
@@ -153,7 +153,7 @@ def private_servers(data: Path) -> Iterator[PrivateServers]:
 
 
 def erase_servers(data: Path) -> None:
-    """Remove the servers' data, wherever it is, after ending what still works on it."""
+    """End the processes that still use the servers' data, and remove it, wherever it is."""
     memory = peek(data.absolute())
     if memory is not None:
         end_leftovers(*memory.workplaces)

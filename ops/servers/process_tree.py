@@ -1,4 +1,4 @@
-"""Processes: started so that they end with us, known by pid and start time, and stopped with all they started."""
+"""Processes: started so that they end with us, identified by pid and start time, and stopped with all that they started."""
 
 import ctypes
 import os
@@ -20,13 +20,13 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass(frozen=True)
 class SeenProcess:
-    """A process as it was seen: the start time tells it from a later one with the same pid."""
+    """A process, identified by pid and start time: a later one may have the same pid."""
 
     pid: int
     started: float
 
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not."""
+        """Whether this same process still runs; a zombie does not."""
         try:
             process = psutil.Process(self.pid)
             return abs(process.create_time() - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
@@ -35,7 +35,7 @@ class SeenProcess:
 
 
 def see(pid: int) -> SeenProcess | None:
-    """Look at a process; None when there is none."""
+    """Identify the process with this pid; None when there is none."""
     try:
         return SeenProcess(pid, psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
@@ -53,7 +53,7 @@ def spawn(
 ) -> Popen[bytes]:
     """Start a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
-    On Linux it is sent `at_our_death` when the thread that called this ends, however it ends: call it from one that stays.
+    On Linux the kernel sends it `at_our_death` when the calling thread ends, however it ends: call this from one that lives on.
     """
     return Popen(
         command,
@@ -71,19 +71,19 @@ def spawn(
 def _dying_with_us(death_signal: signal.Signals | None) -> Callable[[], None] | None:
     if death_signal is None or sys.platform != "linux":
         return None
-    # PyDLL does not give up the interpreter's lock, which a child of a fork had better keep.
+    # PyDLL does not release the interpreter's lock, which a forked child could wait for in vain.
     libc, us = ctypes.PyDLL(None), os.getpid()
 
     def before_exec() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
-        if os.getppid() != us:  # we died before the kernel knew
+        if os.getppid() != us:  # the parent died before prctl took effect
             os._exit(1)
 
     return before_exec
 
 
 def wait_until(happened: Callable[[], bool], seconds: float) -> bool:
-    """Wait for something to happen, for so many seconds at most; say whether it did."""
+    """Wait until `happened` gives true, for `seconds` at most; returns whether it did."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() >= deadline:
@@ -93,7 +93,7 @@ def wait_until(happened: Callable[[], bool], seconds: float) -> bool:
 
 
 def end(requests: Mapping[SeenProcess, signal.Signals], seconds: float) -> None:
-    """Ask each process to stop in its way, wait, then kill them and what is left of their sessions. None is left."""
+    """Send each process its signal, wait, then kill those that are left, and what is left of their sessions. None is left."""
     members = [member for seen in requests for member in _with_children(seen)]
     for seen, request in requests.items():
         _send(seen, request)
@@ -120,7 +120,7 @@ def _with_children(seen: SeenProcess) -> list[SeenProcess]:
 
 
 def _session(seen: SeenProcess) -> list[SeenProcess]:
-    """Find what a dead leader left in its session; nothing else can carry that number while one member lives."""
+    """Find what a dead leader left in its session; the kernel does not reuse the session's id while one member lives."""
     members = []
     for pid in psutil.pids():
         with suppress(OSError):

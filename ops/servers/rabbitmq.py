@@ -19,7 +19,7 @@ from ops.settings import environment
 USER: Final = "waxseal"
 NODE: Final = "waxseal@localhost"  # part of the data's folder name, so it must stay when the machine's name changes
 
-#: Erlang terms instead of rabbitmq.conf: read by 3.10 and 4.x alike. The user is made with an empty database only.
+#: Erlang terms instead of rabbitmq.conf: 3.10 and 4.x both read them. RabbitMQ makes the user only in an empty database.
 CONFIGURATION: Final = """\
 [{{rabbit, [
   {{tcp_listeners, [{{"127.0.0.1", {port}}}]}},
@@ -36,7 +36,7 @@ def rabbitmq_url(port: int, password: str) -> str:
 
 
 def epmd_child(home: Path, port: int, account: Account | None, log: Path) -> Child:
-    """Describe the port mapper; it keeps nothing. Raises `ServersMissing`."""
+    """Describe the process of the port mapper, which has no data. Raises `ServersMissing`."""
     folder = own_folder(own_folder(home, account) / "epmd", account)
     return Child(
         name="epmd",
@@ -83,10 +83,10 @@ def _environment(home: Path, ports: tuple[int, int, int]) -> dict[str, str]:
         "PATH": environment().get("PATH", "/usr/bin:/bin"),
         "HOME": str(home),
         "LANG": "C.UTF-8",
-        "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the Erlang VM, instead of watching over it
+        "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the Erlang VM, instead of its parent
         "RABBITMQ_NODENAME": NODE,
         "RABBITMQ_DIST_PORT": str(node),
-        "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),  # absent, like the next: the machine's do not apply
+        "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),  # absent, like the next: the machine's are not read
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
@@ -96,13 +96,13 @@ def _environment(home: Path, ports: tuple[int, int, int]) -> dict[str, str]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": LOOPBACK,
-        "ERL_FLAGS": "-start_epmd false",  # ours is watched over; one that the VM starts would outlive it
+        "ERL_FLAGS": "-start_epmd false",  # we supervise our own; one that the VM starts would outlive it
         "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
     }
 
 
 def _greets(port: int) -> bool:
-    """Whether a broker answers AMQP's first line; it opens its port when everything behind it is up."""
+    """Whether the broker answers AMQP's protocol header; it opens its port last, when everything else is up."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=2) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")

@@ -16,13 +16,13 @@ from ops.servers.ports import Claims, choose_ports
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
 _SECRETS: Final = ("postgres", "rabbitmq", "worker")
-#: RabbitMQ asks `df` about its folder, by a shell that waits for the other quote; initdb refuses line ends.
+#: RabbitMQ runs `df` on its folder through a shell, which waits for a closing quote; initdb refuses line ends.
 _AWKWARD: Final = frozenset("'\"`\\")
 
 
 @dataclass
 class Memory:
-    """One data folder's memory. `elsewhere` is where the servers' data is when they cannot enter the folder itself."""
+    """What one data folder remembers. `elsewhere` has the servers' data when they cannot enter the folder itself."""
 
     data: Path
     elsewhere: Path | None = None
@@ -36,12 +36,12 @@ class Memory:
 
     @property
     def workplaces(self) -> tuple[Path, ...]:
-        """The folders that the servers work in."""
+        """The working directories of the servers."""
         broker = self.folder / "rabbitmq"
         return (self.folder / "postgres", self.folder / "postgres" / "data", broker, broker / "epmd")
 
     def take_ports(self, names: Sequence[str], claims: Claims, preferred: Mapping[str, int] | None = None) -> None:
-        """Choose free ports for these names, those of the last run first, claim them and keep them in mind."""
+        """Choose free ports for these names, those of the last run first, claim them and write them to the file."""
         others = {port for name, port in self.ports.items() if name not in names}
         self.ports |= choose_ports(names, {**self.ports, **(preferred or {})}, others, claims)
         remember(self)
@@ -56,7 +56,7 @@ class Memory:
 
 
 def check_path(data: Path) -> None:
-    """Raises `OpsError` for a data folder whose path a server cannot work with, before anything is made there."""
+    """Raise `OpsError` for a data folder whose path a server cannot work with, before anything is made there."""
     path = str(data.absolute())
     if not path.isprintable() or _AWKWARD & set(path):
         shown = path.encode("unicode_escape").decode()
@@ -66,7 +66,7 @@ def check_path(data: Path) -> None:
 
 
 def recall(data: Path) -> Memory:
-    """Read what `data` remembers; a new folder is made, and gets passwords and a place for the servers' data."""
+    """Read what `data` remembers; make a new folder, with passwords and a place for the servers' data."""
     check_path(data)
     make_folder(data)
     memory = peek(data)
@@ -93,7 +93,7 @@ def peek(data: Path) -> Memory | None:
 
 
 def remember(memory: Memory) -> None:
-    """Keep the memory, in one step, readable by nobody else."""
+    """Write the memory to its file, atomically; only the owner can read it."""
     known = {
         "elsewhere": str(memory.elsewhere) if memory.elsewhere else None,
         "ports": memory.ports,
@@ -103,7 +103,7 @@ def remember(memory: Memory) -> None:
 
 
 def _elsewhere(data: Path) -> Path | None:
-    """Choose a place that the servers can reach: None is the data folder itself, as long as they can enter it."""
+    """Choose a place that the servers can reach: None for the data folder itself, if they can enter it."""
     if all(can_enter(server_account(name), data) for name in ("postgres", "rabbitmq")):
         return None
     return ELSEWHERE / hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
