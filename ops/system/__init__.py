@@ -1,1 +1,1 @@
-"""Brings the whole system up and down. What the processes do is not known here."""
+"""Brings the whole system up and down. Nothing here knows what the processes do."""

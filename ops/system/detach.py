@@ -17,9 +17,9 @@ _READY_SECONDS: Final = 300.0
 
 
 def up_detached(data: Path, arguments: Sequence[str]) -> str:
-    """Start `waxseal up` with these arguments in the background, wait until all is ready, and say where it is.
+    """Start `waxseal up` with these arguments in the background, wait until all is ready, and give a line with its address.
 
-    Raises `AlreadyRunning`, or `NotReady` with the reason that the supervisor gave; then nothing is left running.
+    Raises `AlreadyRunning`, or `NotReady` with the supervisor's reason; then the supervisor has ended, or was told to.
     """
     check_path(data)
     with sole_owner(data):

@@ -1,4 +1,4 @@
-"""Stops what runs on a data folder, whether its supervisor lives, or died and left things behind."""
+"""Stops everything that runs on a data folder, whether its supervisor lives, or died and left processes behind."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def delete_data(data: Path) -> None:
             (data / name).unlink(missing_ok=True)
         for name in ("log", "blobs"):
             rmtree(data / name, ignore_errors=True)
-    with suppress(OSError):  # somebody else's files are in it
+    with suppress(OSError):  # other files are in it
         data.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""What a system needs before its workers start: the schema, their login, a key for secrets, and the configuration."""
+"""Makes what the workers need before they start: the schema, their login, a key for secrets, and their settings."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from ops.settings import Settings
 from pipeline.delivery.addresses import LOOPBACK
 
 WORKER = "waxseal_worker"
-_WRITER = "waxseal_writer"  # made by the migrations: may do what workers do, and no more
+_WRITER = "waxseal_writer"  # made by the migrations: has the privileges that workers need, and no others
 
 _log = structlog.get_logger()
 
 
 def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
-    """Bring the database up to date and make what is missing; the settings that the workers are to be given.
+    """Bring the database up to date and make what is missing; returns the workers' settings.
 
     Running it again changes nothing.
     """
@@ -39,7 +39,7 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
 
 
 def make_keys(data: Path) -> Path:
-    """Make a key for secrets at rest unless the folder has one; it is worth a copy somewhere safe."""
+    """Make a key for secrets at rest unless the folder has one. Without a copy of it elsewhere, secrets are lost with it."""
     keys = data / "keys"
     if not keys.exists():
         own_file(keys, Fernet.generate_key().decode() + "\n", None)
@@ -47,12 +47,12 @@ def make_keys(data: Path) -> Path:
 
 
 def allowed(settings: Settings) -> str:
-    """The networks that may be delivered to: who tries this out delivers to servers of their own on this machine."""
+    """The networks that may be delivered to; by default loopback, as a trial has its endpoints on this machine."""
     return settings.allow_networks if "allow_networks" in settings.model_fields_set else LOOPBACK
 
 
 def _blobs(data: Path, settings: Settings) -> str:
-    """The same place wherever a command is run from; a folder is made, so that a missing one means something."""
+    """The blob store, independent of the working directory; a folder is made, so that a missing one is a fault."""
     place = settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
     if place.startswith("s3://"):
         return place
@@ -64,7 +64,7 @@ def _blobs(data: Path, settings: Settings) -> str:
 def _make_login(database_url: str, password: str) -> None:
     names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER)}
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
-        # Encrypted by us, because a statement that fails is written to the server's log.
+        # Hashed by us, because the server logs a statement that fails, with its password.
         secret = conn.pgconn.encrypt_password(password.encode(), WORKER.encode(), b"scram-sha-256").decode()
         if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [WORKER]).fetchone():
             conn.execute(sql.SQL("CREATE ROLE {worker}").format(**names))

@@ -1,4 +1,4 @@
-"""The processes that do the work, one post each: what runs there, on which port, and whether it is ready."""
+"""The worker processes, one post each: the command, its port, and whether it is ready."""
 
 import sys
 import urllib.error
@@ -12,12 +12,12 @@ from ops.servers.child import Child
 from ops.settings import PREFIX, Settings, environment
 
 INGRESS: Final = "ingress"
-_ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 - asked about, not listened on
+_ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True)
 class Post:
-    """One process of a role; several of one role are told apart by their names."""
+    """One process of a role; several processes of one role have different names."""
 
     name: str
     role: str
@@ -25,7 +25,7 @@ class Post:
 
 
 def full_crew(workers: int = 1) -> list[Post]:
-    """List the posts of the whole system, with so many ingest and deliver processes."""
+    """List the posts of the whole system, with `workers` ingest processes and as many deliver processes."""
     return [
         _post(INGRESS),
         *(_post("ingest", number) for number in range(1, workers + 1)),
@@ -47,10 +47,10 @@ def base_url(post: Post, port: int, settings: Settings) -> str:
     return f"http://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{port}"
 
 
-def muster(
+def worker_children(
     posts: Sequence[Post], ports: Mapping[str, int], settings: Settings, urls: Mapping[str, str], data: Path
 ) -> list[Child]:
-    """Describe the process of each post; they inherit our environment, and are told the URLs and their ports."""
+    """Describe the process of each post; it inherits our environment, with the URLs and its port added."""
     return [_child(post, ports[post.name], settings, urls, data) for post in posts]
 
 

@@ -1,4 +1,4 @@
-"""DIR/stack.json: where a running system is found. Kept after a stop, with no pids, so that its addresses stay known."""
+"""DIR/stack.json: the addresses and pids of a running system. It is kept after a stop, without pids, for the addresses."""
 
 import json
 import os
@@ -19,12 +19,12 @@ _ROLES: Final = (
     *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"),
     *("postgres", "rabbitmq", "epmd", "supervisor"),
 )
-_STOP_SECONDS: Final = 10.0  # they were asked once already, by the kernel, when their supervisor died
+_STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their supervisor died
 
 
 @dataclass
 class Stack:
-    """What stack.json says. `started` gives each pid's start time, so that a pid used again is never mistaken."""
+    """The contents of stack.json. `started` has each pid's start time, so that a reused pid is not mistaken for ours."""
 
     ingress_url: str
     amqp_url: str
@@ -39,7 +39,7 @@ class Stack:
     ready: bool = False
 
     def keep(self, data: Path, running: Iterable[Child], *, ready: bool) -> None:
-        """Write down who runs, in one step; only the owner can read it, for it holds passwords."""
+        """Write the running processes to the file, atomically; only the owner can read it, as it holds passwords."""
         found = [(child.role, child.seen) for child in running if child.seen is not None]
         if me := see(os.getpid()):
             found.append(("supervisor", me))
@@ -52,7 +52,7 @@ class Stack:
 
 
 def read_stack(data: Path) -> dict[str, Any] | None:
-    """Read what is known of the system on `data`; None when there never was one. Raises `OpsError` for a damaged file."""
+    """Read what is known of the system on `data`; None if there never was one. Raises `OpsError` for a damaged file."""
     try:
         known: dict[str, Any] = json.loads((data / FILE).read_text())
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_stack(data: Path) -> dict[str, Any] | None:
 
 
 def end_recorded(data: Path) -> int:
-    """End the processes that stack.json still lists, and clear the list; how many were alive."""
+    """End the workers that stack.json still lists, and clear the list; returns how many processes, servers too, were alive."""
     known = read_stack(data)
     if known is None:
         return 0
@@ -77,7 +77,7 @@ def end_recorded(data: Path) -> int:
 
 
 def settings_for(data: Path, *needed: str) -> Settings:
-    """Read the environment; what it leaves out is taken from the system on `data`, if there is one.
+    """Read the environment; settings that it lacks are taken from the system on `data`, if there is one.
 
     Raises `Misconfigured` when a needed setting is in neither.
     """

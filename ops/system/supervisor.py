@@ -1,6 +1,6 @@
-"""Watches over processes and restarts whatever dies.
+"""Watches processes and restarts those that die.
 
-Our own, because honcho does not restart and circus needs tornado and pyzmq.
+Written here, because honcho does not restart and circus needs tornado and pyzmq.
 """
 
 import time
@@ -15,7 +15,7 @@ from ops.servers.child import stop as stop_children
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
-FORGIVEN_AFTER: Final = 60.0  # seconds alive: the next death is the first again
+FORGIVEN_AFTER: Final = 60.0  # seconds alive, after which the delays begin anew
 _LOOK_EVERY: Final = 0.1
 
 _log = structlog.get_logger()
@@ -28,7 +28,7 @@ class Backoff:
     delay: float = FIRST_DELAY
 
     def next(self, lived: float) -> float:
-        """Give the delay after a life of so many seconds."""
+        """Give the delay after a process that lived for `lived` seconds."""
         wait = FIRST_DELAY if lived >= FORGIVEN_AFTER else self.delay
         self.delay = min(wait * 2, LONGEST_DELAY)
         return wait
@@ -42,7 +42,7 @@ class _Watch:
 
 
 class Supervisor:
-    """Restarts the children that die, each after its own backoff; `changed` is called whenever one has a new process."""
+    """Restarts the children that die, each after its own backoff; calls `changed` after each restart."""
 
     def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
         self._watches = [_Watch(child, Backoff()) for child in children]
@@ -69,7 +69,7 @@ class Supervisor:
         wait = watch.backoff.next(lived)
         watch.due = now + wait
         _log.warning("process_died", name=child.name, how=child.failure(), after=round(lived, 1), restart_in=wait)
-        stop_children([child], 5)  # and with it whatever it had started
+        stop_children([child], 5)  # and with it the processes that it had started
 
     def _restart(self, watch: _Watch, now: float) -> None:
         try:

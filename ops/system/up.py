@@ -1,4 +1,4 @@
-"""`waxseal up` and `waxseal down`: the whole system on private servers in a data folder."""
+"""`waxseal up`: the whole system on private servers in a data folder."""
 
 import signal
 import sys
@@ -23,7 +23,7 @@ from ops.servers.private import PrivateServers
 from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.prepare import prepare
-from ops.system.roles import INGRESS, Post, base_url, muster
+from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class StopAsked(Exception):
-    """Raised while waiting for something when we were asked to stop."""
+    """A signal asked us to stop; raised at the next check, also while we wait for something."""
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Plan:
 
 
 def up(plan: Plan) -> None:
-    """Bring everything up, watch over it until a signal asks to stop, and leave nothing running.
+    """Bring everything up, supervise it until a signal asks to stop, and leave nothing running.
 
-    Raises `AlreadyRunning` when somebody does that already, and other `OpsError`s when it does not come up.
+    Raises `AlreadyRunning` when another supervisor has the folder, and other `OpsError`s when the system does not come up.
     """
     check_path(plan.data)
     log.configure(plan.settings.log, plan.settings.log_level, "supervisor")
@@ -90,7 +90,7 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
         _apply(plan.config, plan.settings, servers, told, plan.data)
     requests.check()
     ports = _ports(plan, servers)
-    workers = muster(plan.posts, ports, plan.settings, told, plan.data)
+    workers = worker_children(plan.posts, ports, plan.settings, told, plan.data)
     everyone = [*servers.children, *workers]
     stack = _stack(plan, servers, told, ports)
     try:
@@ -116,20 +116,20 @@ def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapp
     keys = {"keys_file": Path(told["keys_file"])} if "keys_file" in told else {}
     difference = apply_file(config, settings.model_copy(update={**urls, **keys}))
     if difference.generated and not sys.stdout.isatty():
-        _put_away(difference.generated, data / SECRETS)
+        _store_secrets(difference.generated, data / SECRETS)
         difference = replace(difference, generated={})
     show(difference)
 
 
-def _put_away(generated: Mapping[str, str], path: Path) -> None:
-    """Where a person does not read what we print, it is a log, which is no place for secrets: a file of their own is."""
+def _store_secrets(generated: Mapping[str, str], path: Path) -> None:
+    """Write secrets to a file of their own: output that is not a terminal is a log, which must not hold them."""
     before = path.read_text() if path.exists() else ""
     own_file(path, before + "".join(f"{endpoint}  {secret}\n" for endpoint, secret in generated.items()), None)
     click.echo(f"the secrets that were made for endpoints are in {path}: give each to its receiver, then delete the file")
 
 
 def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
-    """Choose the workers' ports: those of the last run, unless one is asked for by a setting."""
+    """Choose the workers' ports: those of the last run, unless a setting asks for one."""
     asked = plan.settings.ingress_port
     explicit = "ingress_port" in plan.settings.model_fields_set and asked != 0
     if explicit and not (is_free(asked) and servers.claims.take(asked)):
@@ -154,7 +154,7 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
 
 
 def _welcome(stack: Stack, data: Path) -> None:
-    """Says where everything is; passwords on a terminal only, for whatever else is written to is a log."""
+    """Print where everything is; passwords on a terminal only, because any other output is a log."""
     words = f"""
 Waxseal is ready.
   webhooks   {stack.ingress_url}/in/TENANT/SOURCE
@@ -171,7 +171,7 @@ Stop with Ctrl-C, or `waxseal down --data {data}`; `waxseal up --data {data}` re
 
 @contextmanager
 def _stop_requests() -> Iterator[StopRequests]:
-    """Note signals that ask to stop, instead of dying of them, while the block runs."""
+    """While the block runs, note signals that ask to stop, instead of being ended by them."""
     requests = StopRequests()
 
     def note(_number: int, _frame: FrameType | None) -> None:
