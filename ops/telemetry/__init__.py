@@ -1,1 +1,1 @@
-"""Metrics, probes and who reads them. Nothing here decides anything."""
+"""Metrics and probes, and what reads their values. Nothing here decides anything."""

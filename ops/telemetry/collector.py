@@ -1,7 +1,7 @@
-"""The collector: reads what the whole system has waiting into the gauges of one process, elected among all that offer.
+"""The collector: reads the backlog of the whole system into the gauges of one elected process.
 
-Elected is who holds an advisory lock of Postgres, with a connection kept for it. A process that is not elected shows none
-of these series; one that is and cannot read shows its last figures, and by `collector_up` that they are old.
+The elected process holds an advisory lock of Postgres, on a connection kept for it. The others show none of these series. If
+the elected process cannot read, it shows its last figures, and `collector_up` says that they are old.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ from pipeline.store.mail import mailbox_overview
 
 SECONDS: Final = 15.0  # between two readings
 _STATEMENT_SECONDS: Final = 5.0
-_LAG: Final = timedelta(seconds=90)  # after which a decision that was dated is committed or never will be
-_LATELY: Final = timedelta(minutes=5)  # for which an endpoint that failed is called degraded
+_LAG: Final = timedelta(seconds=90)  # after its timestamp, a decision is committed or never will be
+_LATELY: Final = timedelta(minutes=5)  # for which an endpoint is called degraded after a failure
 
 Queues = Callable[[], Mapping[str, tuple[int, int] | None]]
-"""Asks the broker: by queue, how many messages are ready and how many consumers there are; None if it does not exist."""
+"""Asks the broker: for each queue, the number of ready messages and of consumers; None for a queue that does not exist."""
 
 _GAUGES: Final = (
     metrics.RETRIES_DUE,
@@ -39,7 +39,7 @@ _GAUGES: Final = (
 
 
 class Collector:
-    """Offers itself with every `turn`, until `close`. Not for several threads at once."""
+    """Stands for election with every `turn`, until `close`. Not for several threads at once."""
 
     def __init__(self, database_url: str, queues: Queues, deliveries: str) -> None:
         """`deliveries` is the queue whose backlog waits in Postgres."""
@@ -55,13 +55,13 @@ class Collector:
         try:
             self._read_database()
         except Exception:
-            self._lose()
+            self._lose_database()
             raise
         if self._elected:
             self._read_broker()
 
     def close(self) -> None:
-        """Let somebody else be elected."""
+        """Release the lock, so that another process can be elected."""
         self._disconnect()
         self._engine.dispose()
 
@@ -76,14 +76,14 @@ class Collector:
                 gauge.clear()
             return
         self._show_deliveries(counts.pending(self._conn, now), now)
-        _show_letters(counts.open_dead_letters(self._conn), now)
+        _show_dead_letters(counts.open_dead_letters(self._conn), now)
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
         metrics.collected("database", now.timestamp())
 
-    def _lose(self) -> None:
-        """The lock is gone with the connection. If it was held, the figures stand, and are said to be old."""
+    def _lose_database(self) -> None:
+        """Close the connection, and with it give up the lock. If it was held, the figures stay and are marked as old."""
         if self._elected:
             metrics.collected("database", None)
         self._disconnect()
@@ -91,7 +91,7 @@ class Collector:
     def _disconnect(self) -> None:
         if self._conn is not None:
             conn, self._conn = self._conn, None
-            conn.invalidate()  # a session that holds a lock must not be lent to anybody else
+            conn.invalidate()  # a session that holds a lock must not go back to the pool
             conn.close()
 
     def _read_broker(self) -> None:
@@ -127,7 +127,7 @@ def _show_mailboxes(found: Mapping[str, int]) -> None:
         mail_metrics.MAILBOXES.labels(condition).set(found.get(condition, 0))
 
 
-def _show_letters(found: Sequence[counts.OpenDeadLetters], now: datetime) -> None:
+def _show_dead_letters(found: Sequence[counts.OpenDeadLetters], now: datetime) -> None:
     by_stage = {each.stage: each for each in found}
     for stage in metrics.STAGES:
         waiting = by_stage.get(stage)
@@ -136,5 +136,5 @@ def _show_letters(found: Sequence[counts.OpenDeadLetters], now: datetime) -> Non
 
 
 def _age(since: datetime | None, now: datetime) -> float:
-    """Seconds since then; 0 when there is none, or it is still to come."""
+    """Seconds since then; 0 when `since` is None or in the future."""
     return 0.0 if since is None else max(0.0, (now - since).total_seconds())

@@ -1,4 +1,4 @@
-"""The metrics of ingest's batches, beside those in `ops.telemetry.metrics`: the same rules."""
+"""The metrics of ingest's batches; the rules of `ops.telemetry.metrics` apply."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The metrics of mailboxes, beside those in `ops.telemetry.metrics`: the same rules, no tenant label either."""
+"""The metrics of mailboxes; the rules of `ops.telemetry.metrics` apply: no tenant label here either."""
 
 from ops.telemetry.metric_kinds import WORK_SECONDS, closed, counter, gauge, histogram
 from schemas.config.mailbox_kinds import MAIL_KINDS
@@ -34,7 +34,7 @@ def observe_pull(kind: str, outcome: str, seconds: float) -> None:
 
 
 def observe_mails(kind: str, lane: str, fetched: int, missing: int) -> None:
-    """Count what one pull brought."""
+    """Count the mails of one pull."""
     kind = closed(kind, MAIL_KINDS)
     FETCHED.labels(kind, closed(lane, LANES)).inc(fetched)
     MISSING.labels(kind).inc(missing)

@@ -1,8 +1,8 @@
-"""How the metrics are made: prefixed, with closed label sets, every series there from the start.
+"""How the metrics are registered: prefixed, with closed label sets, every series there from the start.
 
-A counter that is born at 1 loses its first increase, and a ratio over a series that does not exist yet is empty; so the
-children of counters and histograms exist from boot. A labelled gauge is different: no series means "nobody here knows",
-which zero would hide, so its children appear when somebody sets them.
+Of a counter that first appears with the value 1, Prometheus misses the first increase, and a ratio over a missing series is
+empty; so the series of counters and histograms exist from boot. A labelled gauge is different: a missing series means "unknown
+to this process", which a zero would hide, so its series appear when they are set.
 """
 
 from bisect import bisect_left, bisect_right
@@ -26,18 +26,18 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
 def closed(value: str, allowed: Closed) -> str:
-    """Give back `value` if it is one of `allowed`, else the last of them: an unforeseen word must not make a series."""
+    """Give back `value` if it is one of `allowed`, else the last of them: an unexpected value must not make a series."""
     return value if value in allowed else allowed[-1]
 
 
 def counter(name: str, meaning: str, **labels: Closed) -> Counter:
     """Register the counter `waxseal_<name>`; `name` ends in `_total`."""
-    return _born(Counter(f"waxseal_{name}", meaning, tuple(labels)), labels)
+    return _with_series(Counter(f"waxseal_{name}", meaning, tuple(labels)), labels)
 
 
 def histogram(name: str, meaning: str, buckets: tuple[float, ...], **labels: Closed) -> Histogram:
     """Register the histogram `waxseal_<name>`; `name` ends in its unit."""
-    return _born(_Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets), labels)
+    return _with_series(_Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets), labels)
 
 
 def gauge(name: str, meaning: str, *labels: str) -> Gauge:
@@ -46,7 +46,7 @@ def gauge(name: str, meaning: str, *labels: str) -> Gauge:
 
 
 class _Histogram(Histogram):
-    """A histogram that finds the bucket by bisection, without asking whether it has labels: it is observed at every message."""
+    """A histogram that finds the bucket by bisection and does not check its labels: it is observed at every message."""
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         if exemplar is not None:
@@ -57,9 +57,9 @@ class _Histogram(Histogram):
 
 
 def observe_all(histogram: Histogram, amounts: Iterable[float]) -> None:
-    """Observe many values: in a tenth of the time that the library takes for one after the other."""
+    """Observe many values, in a tenth of the time that the library takes for them one by one."""
     found, done = sorted(amounts), 0
-    for bound, bucket in zip(histogram._upper_bounds, histogram._buckets, strict=True):  # noqa: SLF001 - tests hold it to `observe`
+    for bound, bucket in zip(histogram._upper_bounds, histogram._buckets, strict=True):  # noqa: SLF001 - tests compare with `observe`
         upto = bisect_right(found, bound, done)
         if upto > done:
             bucket.inc(upto - done)
@@ -70,16 +70,16 @@ def observe_all(histogram: Histogram, amounts: Iterable[float]) -> None:
 
 
 class _Gauge(Gauge):
-    """A gauge that may stand beside a counter of its name: `dead_letters` beside `dead_letters_total`.
+    """A gauge that may have the name of a counter: `dead_letters` beside `dead_letters_total`.
 
-    Only OpenMetrics confuses the two, which is why /metrics speaks the plain text format.
+    Only OpenMetrics confuses the two, which is why /metrics uses the plain text format.
     """
 
     def describe(self) -> list[Metric]:
         return []
 
 
-def _born(metric: _Metric, labels: dict[str, Closed]) -> _Metric:
+def _with_series(metric: _Metric, labels: dict[str, Closed]) -> _Metric:
     if all(labels.values()):
         for values in product(*labels.values()):
             if values:

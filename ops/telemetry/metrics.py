@@ -1,8 +1,8 @@
-"""Every metric of the system, and the functions that workers call with their facts.
+"""The metrics of the system, and the functions that workers call with their facts.
 
 The assignments below are the table: name, meaning, buckets, and the closed set of each label. None has a tenant label,
-because tenants are not a closed set. A message is counted in `ingest_messages_total` once, where its fate is decided:
-by the ingress when it turns it away, else by the ingest worker after COMMIT.
+because tenants are not a closed set. A message is counted in `ingest_messages_total` once, where its outcome is decided:
+by the ingress when it rejects the message, else by the ingest worker after COMMIT.
 """
 
 import platform
@@ -31,7 +31,7 @@ from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.dead_letter import Stage
 from schemas.endpoint_health import Breaker
 
-# The last member of each set takes whatever is not in it.
+# The last member of each set stands for every value that is not in it.
 SOURCES = (*source_kinds.NAMES, *MAIL_KINDS, "unknown")
 OUTCOMES = ("accepted", "duplicate", "rejected", "error")
 TRANSPORTS = (*transports.TRANSPORTS, "other")
@@ -47,7 +47,7 @@ CONNECTIONS = ("consumer", "publisher", "actors", "other")
 _WORKERS = ("ingress", "ingest", "relay", "deliver", "sequencer", "mail-pull", "mail-idle", "console")
 PROCESSES = (*_WORKERS, "postgres", "rabbitmq", "other")
 
-FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a bucket's edge, or it cannot be measured
+FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a bucket's bound, so that it can be measured
 
 INGEST_MESSAGES = counter(
     "ingest_messages_total",
@@ -147,7 +147,7 @@ BUILD_INFO = gauge("build_info", "Always 1; what is running.", "version", "pytho
 
 
 def observe_response(source: str, status: int, seconds: float, size: int, rejection: str | None = None) -> None:
-    """Count an answer of the ingress: a 5xx is an error, a `rejection` a message turned away, a 202 still under way."""
+    """Count an answer of the ingress: a 5xx as an error, a `rejection` as such; ingest counts what was answered with 202."""
     answered, took, held = _of_response(source, status)
     answered.inc()
     took.observe(seconds)
@@ -158,7 +158,7 @@ def observe_response(source: str, status: int, seconds: float, size: int, reject
         observe_rejected(source, rejection)
 
 
-@lru_cache(256)  # to find series by their labels takes as long as to count
+@lru_cache(256)  # finding series by their labels takes as long as counting
 def _of_response(source: str, status: int) -> tuple[Counter, Histogram, Histogram]:
     source = closed(source, SOURCES)
     return INGRESS_RESPONSES.labels(closed(str(status), STATUSES)), INGEST_SECONDS.labels(source), INGEST_BYTES.labels(source)
@@ -179,7 +179,7 @@ def observe_rejected(source: str, reason: str) -> None:
 def observe_attempt(
     transport: str, fault: str, seconds: float, *, first_delay: float | None = None, reused: bool | None = None
 ) -> None:
-    """Count one attempt; `fault` is `none` for a success, else `destination` or `platform`, which is us."""
+    """Count one attempt; `fault` is `none` for a success, else `destination`, or `platform` for our own."""
     observe_attempts(transport, fault, [seconds], [] if first_delay is None else [first_delay], [reused])
 
 
@@ -196,12 +196,12 @@ def observe_attempts(
 
 
 def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:
-    """Count a delivery that arrived, after `attempts` and `end_to_end` seconds."""
+    """Count a delivery that succeeded, after `attempts` and `end_to_end` seconds."""
     observe_all_delivered(transport, [attempts], [end_to_end])
 
 
 def observe_all_delivered(transport: str, attempts: Sequence[int], end_to_end: Sequence[float]) -> None:
-    """Count many deliveries that arrived, as `observe_delivered` does."""
+    """Count many deliveries that succeeded, as `observe_delivered` does."""
     delivered, journeys = _of_deliveries(transport)
     delivered.inc(len(attempts))
     observe_all(journeys, end_to_end)
@@ -227,7 +227,7 @@ def _of_deliveries(transport: str) -> tuple[Counter, Histogram]:
 
 
 def observe_cancelled(transport: str, count: int) -> None:
-    """Count deliveries that nobody is to get any more, because their endpoint was removed."""
+    """Count deliveries that were cancelled, because their endpoint was removed."""
     DELIVERIES.labels(closed(transport, TRANSPORTS), "cancelled").inc(count)
 
 
@@ -239,12 +239,12 @@ def observe_buried(stage: str, reason: str, transport: str | None = None) -> Non
 
 
 def observe_token_refresh(kind: str, outcome: str) -> None:
-    """Count an access token that was asked for: `refreshed`, `refused` for good, or `failed` for now."""
+    """Count a request for an access token: `refreshed`, `refused` for good, or `failed` for now."""
     MAIL_TOKEN_REFRESHES.labels(closed(kind, (*MAIL_KINDS, "other")), outcome).inc()
 
 
 def declare_actor(queue: str, actor: str, pool: str) -> None:
-    """Make the series of an actor exist from boot; the actors are known only where they are written."""
+    """Make the series of an actor exist from boot; only the modules that define actors know their names."""
     for outcome in ("done", "failed", "skipped"):
         ACTOR_MESSAGES.labels(queue, actor, outcome)
     ACTOR_SECONDS.labels(queue, actor)

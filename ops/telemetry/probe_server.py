@@ -1,4 +1,4 @@
-"""Serves /livez, /readyz and /metrics for the processes that have no web server: relay, ingest, deliver."""
+"""Serves /livez, /readyz and /metrics for the processes that have no web server, such as relay, ingest and deliver."""
 
 import socket
 import sys
@@ -15,7 +15,7 @@ import structlog
 from ops.telemetry.probes import SECURITY_HEADERS, Answer, Check, Heart, Readiness, metrics
 
 _SOCKET_SECONDS = 3.0  # without a byte
-_REQUEST_SECONDS = 8.0  # altogether; more than a deadline of checks, less than an orchestrator's patience
+_REQUEST_SECONDS = 8.0  # for a whole request; above the deadline of checks, below an orchestrator's timeout
 _MAX_REQUESTS = 16
 _NOT_FOUND = Answer(404, "text/plain; charset=utf-8", b"try /livez, /readyz or /metrics\n")
 _NOT_ALLOWED = Answer(405, "text/plain; charset=utf-8", b"only GET and HEAD\n")
@@ -36,7 +36,7 @@ class ProbeServer:
         self._thread.start()
 
     def beat(self) -> None:
-        """Say that the main loop has come round; /livez fails when that was too long ago."""
+        """Note that the main loop runs; /livez fails when the last beat is too old."""
         self._heart.beat()
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ def serve(
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """Bounded: so many requests at a time, and each must be over after so many seconds, however slow its client."""
+    """Bounds the requests at a time, and the seconds of each, however slow its client."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -83,7 +83,7 @@ class _Server(ThreadingMixIn, TCPServer):
         self._open[request] = time.monotonic() + _REQUEST_SECONDS
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had
+        except RuntimeError:  # no thread could be started
             self._ended(request)
             raise
 
@@ -98,14 +98,14 @@ class _Server(ThreadingMixIn, TCPServer):
         self._slots.release()
 
     def service_actions(self) -> None:
-        """Cut off, a few times a second, the requests that took too long: a client may send a byte now and then."""
+        """Cut off, a few times a second, requests that take too long: a slow client's bytes reset the socket's timeout."""
         now = time.monotonic()
         for request, until in list(self._open.items()):
             if until < now:
                 _cut(request)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class' form
-        """Keep quiet about a client that went away, and log the rest; serving goes on."""
+        """Ignore clients that disconnected, and log other errors; serving goes on."""
         if not isinstance(sys.exception(), OSError):
             _log.exception("probe_failed")
 
@@ -114,7 +114,7 @@ def _cut(request: socket.socket) -> None:
     try:
         request.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # it ended on its own meanwhile
+        return  # it has ended by itself meanwhile
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Answer what is not a GET, or not HTTP, in the same plain form as everything else."""
+        """Answer other methods, and what is not HTTP, in the same plain form."""
         self.close_connection = True
         text = f"{HTTPStatus(code).phrase}\n".encode()
         self._send(_NOT_ALLOWED if code == 501 else Answer(code, "text/plain; charset=utf-8", text))

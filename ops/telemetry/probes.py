@@ -1,4 +1,4 @@
-"""What the probes of a process answer, whatever serves them: /livez, /readyz and /metrics.
+"""The answers of a process's probes, whichever server gives them: /livez, /readyz and /metrics.
 
 `ops.telemetry.probe_server` serves these answers for processes without a web server, the ingress under its own routes.
 """
@@ -35,14 +35,14 @@ class Answer:
 
 
 class Heart:
-    """Tells whether a process' main loop still turns: alive while the last beat is less than `limit` seconds old."""
+    """Whether a process's main loop still runs: alive while the last beat is less than `limit` seconds old."""
 
     def __init__(self, limit: float = 30.0) -> None:
         self._limit = limit
         self._last = time.monotonic()
 
     def beat(self) -> None:
-        """Say that the main loop has come round; any thread may, and it costs nothing."""
+        """Note that the main loop runs; any thread may call this, and it costs nothing."""
         self._last = time.monotonic()
 
     def answer(self) -> Answer:
@@ -56,8 +56,8 @@ class Readiness:
     """Runs all checks at once, each in a thread of its own, and waits for them at most `deadline` seconds.
 
     A check gives None when all is well, else a short reason, which is published: no secrets in it. A check that hangs
-    makes the process not ready, and is not started again before it has come back, so that threads do not pile up.
-    `notes` are what people should know of a process that is ready all the same; they must not block.
+    makes the process not ready, and is not started again before it has returned, so that threads do not pile up.
+    `notes` tell operators what they should know of a process that is ready all the same; they must not block.
     """
 
     def __init__(self, checks: Mapping[str, Check], deadline: float = 2.0, notes: Mapping[str, Check] | None = None) -> None:
@@ -107,7 +107,7 @@ def _in_thread(name: str, check: Check) -> Future[str | None]:
     def settle() -> None:
         try:
             run.set_result(check())
-        except BaseException as error:  # noqa: BLE001 - a future must end, or its probe waits for nothing
+        except BaseException as error:  # noqa: BLE001 - a future without a result makes its probe wait in vain
             run.set_exception(error)
 
     # A daemon, unlike an executor's thread, does not keep the process from ending while a check hangs.

@@ -1,6 +1,6 @@
-"""Whether a server answers, asked again and again beside the work: an idle process has to know too.
+"""Checks again and again, beside the work, whether a server answers: an idle process has to know too.
 
-The work's own failures tell of a server that refuses. One that stands still refuses nothing, and nobody who is idle asks it.
+The work's own failures show a server that refuses. A frozen server refuses nothing, and an idle process asks it for nothing.
 """
 
 import threading
@@ -16,7 +16,7 @@ from ops.telemetry import metrics
 from ops.telemetry.probes import Check
 from pipeline.store.admin import queries
 
-EVERY: Final = 2.0  # seconds between two questions
+EVERY: Final = 2.0  # seconds between two checks
 _ANSWER: Final = 3.0  # seconds that Postgres may take for one
 _END_SECONDS: Final = 1.0
 
@@ -24,13 +24,13 @@ _log = structlog.get_logger()
 
 
 class Pulse:
-    """Asks from construction to `close`, in a thread of its own, so that a question without an answer holds up nobody.
+    """Calls `ask` from construction to `close`, in a thread of its own, so that a server that is silent blocks nothing else.
 
-    `ask` returns when the server has answered and raises what it likes when it has not; it must end by itself within seconds.
+    `ask` returns when the server has answered and raises any error when it has not; it must end by itself within seconds.
     """
 
     def __init__(self, server: str, ask: Callable[[], None], limit: float) -> None:
-        """`server` is what people call it; `limit` in seconds, for which an answer counts."""
+        """`server` is its name in messages; an answer counts for `limit` seconds."""
         self._server = server
         self._ask = ask
         self._limit = limit
@@ -48,11 +48,11 @@ class Pulse:
         return None if age < self._limit else f"{self._server} has not answered for {age:.0f} s"
 
     def with_work(self, trouble: Check) -> Check:
-        """A check that gives what the work says is wrong, and else what this says."""
+        """A check that gives the fault that the work has seen, if any, and else this one's."""
         return lambda: trouble() or self.fault()
 
     def close(self) -> None:
-        """Stop asking; a question that has no answer yet is left alone."""
+        """Stop asking; wait a second at most for an answer that is still awaited."""
         self._stop.set()
         self._thread.join(_END_SECONDS)
 
@@ -61,7 +61,7 @@ class Pulse:
         while not self._stop.is_set():
             try:
                 self._ask()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer, and the next may be one
+            except Exception as error:  # noqa: BLE001 - any error means no answer; the next check may get one
                 if not silent:
                     _log.warning("server_silent", server=self._server, error=type(error).__name__)
                 silent = True
@@ -74,7 +74,7 @@ class Pulse:
 
 
 def of_postgres(settings: Settings) -> Pulse:
-    """Asks Postgres, over a connection that serves nothing else."""
+    """The pulse of Postgres, over a connection that serves nothing else."""
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_ANSWER)
 
     def ask() -> None:
@@ -85,18 +85,18 @@ def of_postgres(settings: Settings) -> Pulse:
 
 
 class Recent:
-    """What went wrong with the last piece of work: until one succeeds, or for a while, as whoever is idle cannot succeed."""
+    """The last failure of the work: until it succeeds, or for `seconds`, as an idle process has no success to clear it."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self._seconds = seconds
         self._said: tuple[float, str] | None = None
 
     def note(self, reason: str) -> None:
-        """Something failed."""
+        """Note a failure."""
         self._said = time.monotonic(), reason
 
     def clear(self) -> None:
-        """Something succeeded."""
+        """Note a success."""
         self._said = None
 
     def fault(self) -> str | None:
