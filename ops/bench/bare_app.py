@@ -10,7 +10,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(A
 
 
 async def app(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
-    """Reads the body to its end and answers; /readyz, which is asked without one, likewise. Has no lifespan."""
+    """Read the body to its end and answer, on /readyz with 200. The application has no lifespan."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):

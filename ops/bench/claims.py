@@ -1,7 +1,7 @@
-"""`bench claims`: what one claim takes beside millions of delivered rows, compared with a table that holds a few.
+"""`bench claims`: the time of one claim in a table with millions of delivered rows, compared with a table that has few.
 
-Two tables on one server, claimed from in turns, so that whatever else the machine does comes to both. What is claimed is
-settled before the next claim.
+The two tables are on one server and claimed from alternately, so that other load on the machine affects both alike. The
+deliveries of a claim are settled before the next claim.
 """
 
 import statistics
@@ -13,14 +13,14 @@ from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
 from ops.bench.results import percentiles, ratio, report
 from ops.servers.private import private_servers
 
-FEW: Final = 20_000  # delivered rows beside which the other table is judged
-CLAIMS: Final = 150  # that are timed, in each table
-WARM: Final = 10  # that are not
-FLAT: Final = 0.2  # of the time beside few rows, by which the time beside many may differ
+FEW: Final = 20_000  # delivered rows of the table that the other is compared with
+CLAIMS: Final = 150  # timed claims from each table
+WARM: Final = 10  # claims before them that are not timed
+FLAT: Final = 0.2  # share by which the time beside many rows may differ from that beside few
 
 
 def run(*, quick: bool = False, rows: int = 5_000_000) -> dict[str, Any]:
-    """Fills both tables on fresh private servers and claims from them; gives the report of CONTRACT §8."""
+    """Fill both tables on fresh private servers and claim from them; gives the report of CONTRACT §8."""
     rows, claims = (rows // 10, CLAIMS // 10) if quick else (rows, CLAIMS)
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as folder:
         Path(folder).chmod(0o711)
@@ -55,10 +55,10 @@ def _results(few: Table, many: Table, claims: int) -> dict[str, Any]:
 
 
 def _taken(tables: dict[str, Table], claims: int) -> dict[str, list[float]]:
-    """The seconds of each claim, from each table, without those that warm it up. Some of what is due is left for the plans."""
+    """The seconds of each claim from each table, without the warm-up. Some due deliveries are left for the plans."""
     taken: dict[str, list[float]] = {name: [] for name in tables}
     for table in tables.values():
-        table.plan((WARM + claims) * CLAIM * 11 // 10)  # the lanes are not drained evenly
+        table.plan((WARM + claims) * CLAIM * 11 // 10)  # more, as the lanes are not drained evenly
     for number in range(WARM + claims):
         for name, table in tables.items():
             seconds, lease, claimed = table.claim()

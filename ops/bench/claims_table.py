@@ -1,8 +1,8 @@
 """What `bench claims` claims from: a database of its own with so many delivered rows, and twenty endpoints with due ones.
 
-The rows have the shape, the keys and the indexes that the route gives them, and are written by the statement that the table's
-constraints allow and nothing else. Statistics and visibility are what autovacuum leaves; it is off while claims are timed, so
-that it comes to neither of two tables.
+The rows have the shape, the keys and the indexes that the route gives them, and satisfy the table's constraints. VACUUM
+leaves statistics and visibility as autovacuum does; autovacuum is off while claims are timed, so that it disturbs neither of
+two tables.
 """
 
 import time
@@ -41,8 +41,8 @@ _ROWS = """
     FROM generate_series(CAST(:first AS bigint), :last - 1) AS n"""
 _DELIVERED = text(_ROWS.format(rest="'delivered', 1, now() - interval '1 h', NULL, now()"))
 
-# One half was never tried, the other is to be tried again, so that both lanes are claimed from. A thousand share a time, as
-# those do that one batch of the ingest worker plans.
+# One half was never tried, the other is to be tried again, so that both lanes are claimed from. A thousand share a due time,
+# like the deliveries of one batch of the ingest worker.
 _DUE = text(
     _ROWS.format(rest="'pending', (n / 20) % 2, now(), now() - interval '1 h' + (n - :first) / 1000 * interval '1 ms', NULL")
 )
@@ -60,7 +60,7 @@ _NAMES = {
 
 
 class Table:
-    """One database with `delivered` rows that nobody will ask for again."""
+    """One database with `delivered` rows that are never claimed again."""
 
     def __init__(self, server_url: str, name: str, delivered: int) -> None:
         """Made, migrated, filled and vacuumed when this returns."""
@@ -79,11 +79,11 @@ class Table:
         self._maintain("VACUUM (ANALYZE)", "CHECKPOINT")
 
     def plan(self, count: int) -> None:
-        """Adds `count` deliveries that are due."""
+        """Add `count` deliveries that are due."""
         self._insert(_DUE, count)
 
     def claim(self) -> tuple[float, UUID, Sequence[Claim]]:
-        """Claims once as the relay does, from BEGIN to COMMIT; gives the seconds, the lease and what was claimed."""
+        """Claim once as the relay does, from BEGIN to COMMIT; gives the seconds, the lease and the claimed deliveries."""
         now = datetime.now(UTC)
         lease = Lease(uuid4(), now, now + LEASE)
         began = time.perf_counter()
@@ -92,14 +92,14 @@ class Table:
         return time.perf_counter() - began, lease.id, found
 
     def settle(self, lease: UUID, claimed: Sequence[Claim]) -> None:
-        """Delivers what was claimed: its rows move on through the indexes as they do in life."""
+        """Settle the claimed deliveries as delivered: their rows move through the indexes as in production."""
         receipt = Receipt(datetime.now(UTC), 0.001, status=200)
         tried = [(lease, Settlement(each.id, 2, "delivered", receipt, None)) for each in claimed]
         with transaction(self.engine) as conn:
             deliveries.settle(conn, tried, datetime.now(UTC))
 
     def plans(self) -> dict[str, list[str]]:
-        """The plan of each statement of a claim, as it went, in their order. What they wrote is undone."""
+        """The executed plan of each statement of a claim, in their order. Their writes are rolled back."""
         with self.engine.connect() as conn:
             with _noted(conn) as ran:
                 now = datetime.now(UTC)
@@ -112,7 +112,7 @@ class Table:
         return found
 
     def sizes(self) -> dict[str, float]:
-        """Of the table and its indexes, in MiB, and how many of its rows are delivered."""
+        """The sizes of the table and its indexes, in MiB, and the number of its delivered rows."""
         with transaction(self.engine) as conn:
             table, indexes, delivered = conn.execute(_SIZES).one()
         return {"table_mib": round(table / 2**20, 1), "indexes_mib": round(indexes / 2**20, 1), "delivered": delivered}
@@ -133,7 +133,7 @@ class Table:
 
 @contextmanager
 def _owner(url: str) -> Iterator[Connection]:
-    """A connection for what runs in no transaction."""
+    """A connection for statements that cannot run in a transaction."""
     engine = make_engine(url, pool_size=1, statement_timeout=600.0)
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
@@ -144,7 +144,7 @@ def _owner(url: str) -> Iterator[Connection]:
 
 @contextmanager
 def _noted(conn: Connection) -> Iterator[list[tuple[str, str, Any]]]:
-    """Notes what the connection runs: each statement's name, its text and its parameters."""
+    """Record the statements of the connection while the block runs: each one's name, text and parameters."""
     ran: list[tuple[str, str, Any]] = []
 
     def note(_conn: object, _cursor: object, statement: str, parameters: Any, context: Any, _many: object) -> None:

@@ -16,7 +16,7 @@ from pipeline.delivery.addresses import LOOPBACK
 
 
 def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, str]:
-    """Migrates, applies `config` and gives the environment of a process that works there."""
+    """Migrate, apply `config` and give the environment of a process that works there."""
     migrate(servers.database_url)
     key = Fernet.generate_key().decode()
     path = folder / "bench.yaml"
@@ -32,7 +32,7 @@ def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, s
 
 
 def fresh_database(database_url: str) -> str:
-    """The URL of a copy of a database that nobody is connected to: tables that no contestant has used before."""
+    """Copy a database, to which there must be no connection, and give the copy's URL: no contestant has used its tables."""
     name = f"bench_{os.urandom(4).hex()}"
     url = make_url(database_url)
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(url.database or ""))
@@ -43,6 +43,6 @@ def fresh_database(database_url: str) -> str:
 
 
 def plain_engine(database_url: str, pool_size: int) -> Engine:
-    """The pool that a peer would make: SQLAlchemy's defaults, without the liveness checks and custom plans of our own."""
+    """The pool that a peer would make: SQLAlchemy's defaults, without the liveness checks and custom plans of ours."""
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     return create_engine(url, pool_size=pool_size, connect_args={"connect_timeout": 5})

@@ -11,7 +11,7 @@ from ops.servers.private import PrivateServers
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Seconds of CPU, user and system, by who used them since it was started."""
+    """Seconds of CPU, user and system, that each process has used since its start."""
 
     processes: tuple[float, ...]
     postgres: float
@@ -19,7 +19,7 @@ class Cpu:
 
 
 class CpuMeter:
-    """Reads what some processes and the private servers have used so far."""
+    """Reads the CPU that some processes and the private servers have used so far."""
 
     def __init__(self, servers: PrivateServers, processes: Sequence[psutil.Process]) -> None:
         self._processes = processes
@@ -27,7 +27,7 @@ class CpuMeter:
         self._rabbitmq = psutil.Process(servers.rabbitmq_pid)
 
     def read(self) -> Cpu:
-        """What was used up to now, with what children used that have ended."""
+        """The CPU used up to now, including that of children that have ended."""
         used = tuple(_used(process) for process in self._processes)
         return Cpu(used, _used(self._postgres), _used(self._rabbitmq))
 
@@ -48,7 +48,7 @@ def mean(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _used(process: psutil.Process) -> float:
-    """The CPU of a process and all below it: what runs by its own times, what has ended by its parent's count of it."""
+    """The CPU of a process and its descendants: of running ones by their own times, of ended ones by their parents' times."""
     seconds = 0.0
     for each in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):

@@ -1,8 +1,8 @@
-"""`bench delivery`: from due rows to settled rows beside one actor per delivery, and from publish to received.
+"""`bench delivery`: from due rows to settled rows, compared with one actor per delivery; and from publishing to receiving.
 
-Twenty endpoints in one process, the sink; each event is for one of them. Latencies count from the moment an event was due to
-be published, so that a system that falls behind cannot hide it. Our relay and deliver processes run against two of the peer,
-each with as many deliveries on tables that nobody used before; the order alternates from round to round.
+Twenty endpoints are in one process, the sink; each event is for one of them. Latencies count from the moment an event was due
+to be published, so that a system that falls behind cannot hide it. Our relay and deliver processes run against two processes
+of the peer, with the same number of deliveries on fresh tables; the order alternates from round to round.
 """
 
 import subprocess
@@ -25,13 +25,13 @@ from ops.servers.private import private_servers
 from ops.settings import Settings
 
 RATES = (50, 200, 500, 1000)  # events per second
-DISTURBED = 500  # of these, the rate at which one endpoint then hangs and one fails
-WARM = 0.1  # of the deliveries, and of the latencies, that are not counted: starting up is no part of them
+DISTURBED = 500  # the one of these rates at which one endpoint then hangs and one fails
+WARM = 0.1  # share of the deliveries, and of the latencies, that is not counted, as it includes starting up
 ROUNDS = 2  # of the race with the peer
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Runs all parts one after the other on fresh private servers; gives the report of CONTRACT §8."""
+    """Run all parts one after the other on fresh private servers; gives the report of CONTRACT §8."""
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as folder:
         Path(folder).chmod(0o711)
         with private_servers(Path(folder)) as servers, Stage(servers, Path(folder)) as stage:
@@ -54,7 +54,7 @@ def _results(stage: Stage, *, quick: bool) -> dict[str, Any]:
 
 
 def _raced(stage: Stage, count: int, rounds: int) -> dict[str, Any]:
-    """`count` deliveries by ours and by the peer, in alternating order; the means of the rounds."""
+    """The means of the rounds in which ours and the peer make `count` deliveries each, in alternating order."""
     races: dict[str, list[dict[str, float]]] = {"ours": [], "dramatiq": []}
     contestants = [("ours", _ours), ("dramatiq", _peer)]
     for number in range(rounds):
@@ -70,7 +70,7 @@ def _raced(stage: Stage, count: int, rounds: int) -> dict[str, Any]:
 
 
 def _backlog(stage: Stage, count: int) -> dict[str, float]:
-    """Drains `count` deliveries that are due on fresh tables, with one relay and one deliver process."""
+    """Drain `count` deliveries that are due on fresh tables, with one relay and one deliver process."""
     stage.renew()
     return mean([_ours(stage, count)])
 
@@ -78,7 +78,7 @@ def _backlog(stage: Stage, count: int) -> dict[str, float]:
 def _ours(stage: Stage, count: int) -> dict[str, float]:
     stage.plan(count)
     with _processes(stage, "deliver") as [deliver]:
-        time.sleep(2)  # the relay alone is to be waited for
+        time.sleep(2)  # for the deliver process to start, so that the time has only the relay's start in it
         began = time.monotonic()
         with _processes(stage, "relay") as [relay]:
             found = _drained(stage, count, {"deliver": deliver, "relay": relay})
@@ -90,7 +90,7 @@ def _peer(stage: Stage, count: int) -> dict[str, float]:
 
     stage.plan(count)
     hand_out(stage.servers.amqp_url, stage.engine)
-    env = stage.env | {"dramatiq_queue_prefetch": str(Settings().max_leased)}  # as many in hand as ours may have
+    env = stage.env | {"dramatiq_queue_prefetch": str(Settings().max_leased)}  # as many as ours may have claimed
     with _running(env, [[sys.executable, "-m", "ops.bench.delivery_peer"]] * 2) as [one, other]:
         return _drained(stage, count, {"one": one, "other": other})
 
@@ -109,7 +109,7 @@ def _drained(stage: Stage, count: int, processes: Mapping[str, psutil.Process]) 
             warm = (time.monotonic(), done, meter.read())
         if time.monotonic() > began + DEADLINE:
             raise OpsError(f"{stage.requests() - before} of {count} deliveries after {DEADLINE:.0f} s")
-    if warm is None or warm[1] == count:  # so few that all came between two looks
+    if warm is None or warm[1] == count:  # so few that all were delivered between two polls
         warm = launched
     started, done, used = warm
     return {
@@ -120,7 +120,7 @@ def _drained(stage: Stage, count: int, processes: Mapping[str, psutil.Process]) 
 
 
 def _paced(stage: Stage, rate: int, seconds: float, ill: int = 0) -> list[float]:
-    """Publishes `rate` events a second for `seconds`; gives the latencies, in seconds, without the first tenth.
+    """Publish `rate` events a second for `seconds`; gives the latencies, in seconds, without the first tenth.
 
     The first `ill` endpoints are not waited for.
     """
@@ -159,7 +159,7 @@ def _named(latencies: list[float], condition: str) -> dict[str, float]:
 
 @contextmanager
 def _processes(stage: Stage, *names: str) -> Iterator[Sequence[psutil.Process]]:
-    """Runs processes of ours while the block runs."""
+    """Run processes of ours while the block runs."""
     with _running(stage.env, [[sys.executable, "-m", "ops.cli", name] for name in names]) as processes:
         yield processes
 

@@ -1,8 +1,8 @@
 """The peer of `bench delivery`: one dramatiq actor per delivery.
 
-It does the same work for each: the same claim fences it, the same statements load and settle it, the same headers are signed,
-the same sink is called over kept connections, from a plain connection pool. What it lacks is the batch. Claiming and publishing
-come before it starts and are not timed, which ours has to do meanwhile.
+It does the same work for each delivery: the same claim fences it, the same statements load and settle it, the same headers are
+signed, the same sink is called over kept-alive connections; its connection pool is a plain one. What it lacks is the batch.
+Claiming and publishing happen before it starts and are not timed; ours does both within its time.
 """
 
 import http.client
@@ -38,7 +38,7 @@ CHUNK = 500
 
 
 def hand_out(amqp_url: str, engine: Engine) -> int:
-    """Claims all that is due and publishes a message for each; returns how many."""
+    """Claim all due deliveries and publish a message for each; returns how many."""
     import pika  # noqa: PLC0415 - a peer
 
     broker = _broker(amqp_url)
@@ -61,8 +61,8 @@ def hand_out(amqp_url: str, engine: Engine) -> int:
     return count
 
 
-class _Office:
-    """What the threads share, and a kept connection for each."""
+class _Deliverer:
+    """What the threads share, and a kept-alive connection for each."""
 
     def __init__(self, settings: Settings) -> None:
         self.engine = plain_engine(settings.database_url, THREADS)
@@ -98,23 +98,23 @@ def _broker(amqp_url: str) -> Any:
     return RabbitmqBroker(url=amqp_url, confirm_delivery=True)
 
 
-def _actor(broker: Any, office: _Office | None = None) -> Any:
+def _actor(broker: Any, deliverer: _Deliverer | None = None) -> Any:
     import dramatiq  # noqa: PLC0415 - a peer
 
     def deliver_one(delivery_id: int, lease: str) -> None:
-        assert office is not None
-        office.deliver(delivery_id, lease)
+        assert deliverer is not None
+        deliverer.deliver(delivery_id, lease)
 
     return dramatiq.actor(actor_name="deliver_one", queue_name=QUEUE, broker=broker, max_retries=3)(deliver_one)
 
 
 def main() -> None:
-    """Runs the actor on threads until SIGTERM."""
+    """Run the actor on threads until SIGTERM."""
     import dramatiq  # noqa: PLC0415 - a peer
 
     settings = load_settings()
     broker = _broker(settings.amqp_url)
-    _actor(broker, _Office(settings))
+    _actor(broker, _Deliverer(settings))
     worker = dramatiq.Worker(broker, worker_threads=THREADS)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

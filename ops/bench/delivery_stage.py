@@ -1,4 +1,4 @@
-"""What `bench delivery` is measured on: a configured system without its processes, and twenty endpoints in one sink."""
+"""The system that `bench delivery` measures: configured, without its processes, and with twenty endpoints in one sink."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ from schemas.event import Event
 
 ENDPOINTS = 20
 DEADLINE = 300.0  # seconds for one part of the benchmark
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody else's
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - for private servers
 
 
 class Stage:
@@ -53,12 +53,12 @@ class Stage:
         self.engine.dispose()
 
     def renew(self) -> None:
-        """Goes on with tables that nobody used before. No process of the stage may be running."""
+        """Replace the database by a fresh copy. No process of the stage may be running."""
         self.engine.dispose()
         self._use(fresh_database(self._template))
 
     def plan(self, count: int) -> None:
-        """Appends `count` events, each due at one of the endpoints."""
+        """Append `count` events, each due at one of the endpoints."""
         with transaction(self.engine) as conn:
             known = catalog.load(conn, Vault(self._settings.fernet_keys()).decrypt)
         key, subscribed = known.tenants["bench"], subscriptions(known)
@@ -72,11 +72,11 @@ class Stage:
             return bool(claims.survey(conn)) or claims.leased(conn, 1) > 0
 
     def requests(self) -> int:
-        """How many requests the sink has had."""
+        """How many requests the sink has received."""
         return int(self._figures()["requests"])
 
     def received(self, expected: int) -> list[float]:
-        """The latencies at the endpoints that are well since it was last asked, as soon as `expected` are there."""
+        """The latencies at the endpoints that work, since the last call, as soon as there are `expected`."""
         found: list[float] = self._well()
         deadline = time.monotonic() + DEADLINE
         while len(found) < expected:
@@ -87,7 +87,7 @@ class Stage:
         return found
 
     def disturb(self) -> None:
-        """Makes one endpoint hang and one fail."""
+        """Make one endpoint hang and one fail."""
         self._file.write_text(config(self.port, "hanging", "failing"), encoding="utf-8")
         apply_file(self._file, self._settings)
 
@@ -111,7 +111,7 @@ class Stage:
 
 
 def config(port: int, *kinds: str) -> str:
-    """Twenty endpoints, the first of the given kinds, the others well."""
+    """The configuration of twenty endpoints: the first are of the given kinds, the others are `well`."""
     lines = ["tenants: [{name: bench}]", "sources: [{tenant: bench, name: orders, kind: amqp}]", "endpoints:"]
     for number in range(ENDPOINTS):
         kind = kinds[number] if number < len(kinds) else "well"

@@ -1,4 +1,4 @@
-"""A private Dovecot, unprivileged, on free ports of the loopback address: any user, one password, which is the token as well.
+"""A private Dovecot, unprivileged, on free ports of the loopback address. Every user has the same password and token.
 
 For `bench mail` and the tests. Mails are put into mailboxes as files, as a delivery agent does.
 """
@@ -26,7 +26,7 @@ from ops.servers.accounts import server_account, switch_to
 from ops.servers.ports import choose_ports, listens
 from ops.settings import environment
 
-PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server that nobody else reaches
+PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server on loopback only
 PROGRAM: Final = Path("/usr/sbin/dovecot")
 _START_SECONDS: Final = 15.0
 
@@ -43,12 +43,12 @@ class Dovecot:
     _numbers: Iterator[int] = field(default_factory=count)
 
     def maildir(self, user: str, folder: str = "INBOX") -> Path:
-        """Where a folder's mails are."""
+        """The path of a folder's mails."""
         root = self.home / "mail" / user / "Maildir"
         return root if folder == "INBOX" else root / folder
 
     def make(self, user: str, folder: str = "INBOX") -> None:
-        """Make a folder, unless it is there."""
+        """Make a folder, unless it exists."""
         box = self.maildir(user, folder)
         for part in ("tmp", "new", "cur"):
             (box / part).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Dovecot:
             box = box.parent
 
     def deliver(self, user: str, raw: bytes, folder: str = "INBOX", at: float | None = None) -> None:
-        """Deliver a mail, at a time in Unix seconds if not now. The server sees it when it looks next."""
+        """Deliver a mail, now or with the time `at` in Unix seconds. The server finds it at its next scan."""
         box = self.maildir(user, folder)
         if not (box / "new").exists():
             self.make(user, folder)
@@ -83,7 +83,7 @@ class Dovecot:
 
 @contextmanager
 def dovecot(*, connections: int = 50, certificate: str | None = None) -> Iterator[Dovecot]:
-    """Run a server while the block runs; with `certificate` (PEM, with its key) over TLS as well.
+    """Run a server while the block runs, with `certificate` (PEM, with its key) also over TLS.
 
     Raises `ServersMissing` when Dovecot is not installed, and `NotReady`.
     """
@@ -143,13 +143,13 @@ def _running(home: Path, connections: int, certificate: str | None) -> Iterator[
     finally:
         for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
             with suppress(psutil.NoSuchProcess):
-                child.send_signal(signal.SIGCONT)  # one that was stopped does not end
+                child.send_signal(signal.SIGCONT)  # a process that a test has stopped does not end
         process.terminate()
         process.wait(10)
 
 
 def mail(number: int, size: int = 400, message_id: str | None = None) -> bytes:
-    """A mail of about `size` bytes, each number another."""
+    """A mail of about `size` bytes, different for each number."""
     head = (
         f"From: Ada <ada{number % 50}@example.org>\r\nTo: support@acme.example\r\nSubject: number {number}\r\n"
         f"Message-ID: <{message_id or f'{number}@example.org'}>\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\n\r\n"

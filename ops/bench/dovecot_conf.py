@@ -1,4 +1,4 @@
-"""How a private Dovecot is configured, in the two languages that its versions understand."""
+"""The configuration of a private Dovecot, in the two syntaxes that its versions understand."""
 
 from typing import Final
 
@@ -56,7 +56,7 @@ userdb {{
 }}
 """
 
-# Tokens are not taken: since 2.4 only somebody else can say what one is worth.
+# Tokens are not accepted: since 2.4 Dovecot needs another server to validate them.
 SINCE_2_4: Final = """\
 dovecot_config_version = 2.4.0
 dovecot_storage_version = 2.4.0

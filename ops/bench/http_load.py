@@ -1,7 +1,7 @@
-"""A client that costs little: raw HTTP/1.1 on kept-alive connections, in a process of its own.
+"""A client that uses little CPU: raw HTTP/1.1 on kept-alive connections, in a process of its own.
 
-Requests are made and signed before the clock starts. `flood` sends the next request of a connection when the last one was
-answered. `pace` sends at fixed times whatever the answers do, and measures from the time a request was due.
+Requests are made and signed before the clock starts. With rate 0 each connection sends its next request when the last one was
+answered. Else requests are due at fixed times, whatever the answers do, and latencies are measured from the due time.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from ops.bench.load import body, new_run
 
 _LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 _END = b"\r\n\r\n"
-_DEADLINE = 60.0  # seconds without the last answer
+_DEADLINE = 60.0  # seconds for all answers, beside the time that the rate needs
 
 
 def webhook(run: str, number: int, content: bytes, secret: str) -> dict[str, str]:
@@ -37,7 +37,7 @@ def webhook(run: str, number: int, content: bytes, secret: str) -> dict[str, str
 
 
 def _signed(url: str, secret: str, count: int) -> Iterator[bytes]:
-    """`count` requests, whole, as they go over the wire."""
+    """`count` complete requests, as bytes for the connection."""
     parts, run = urlsplit(url), new_run()
     for number in range(count):
         content = body(number)
@@ -119,7 +119,7 @@ class _Load:
             self._idle.popleft().send(self._requests.popleft(), due or time.perf_counter())
 
     def _tick(self) -> None:
-        """Queue what has come due, and come back when the next does."""
+        """Queue the requests that are due, and call this again when the next is."""
         assert self._rate is not None
         sent = self._count - len(self._requests) + len(self._due)
         now = time.perf_counter()

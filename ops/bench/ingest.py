@@ -1,8 +1,8 @@
-"""`bench ingest`: from a full inbox to committed entries, beside one task per event and a loop without any logic.
+"""`bench ingest`: from a full inbox to committed entries, compared with one task per event and a loop without any logic.
 
-Every contestant takes as many of the same events from RabbitMQ, prefetches as much, and leaves rows in tables of the same
-Postgres that nobody used before. One process of ours runs against one of a peer, two against two. The order alternates from
-round to round, because the machine's speed changes meanwhile.
+Every contestant takes the same number of the same events from RabbitMQ, has the same prefetch, and writes rows to fresh tables
+of the same Postgres. One process of ours runs against one of a peer, two against two. The order alternates from round to
+round, because the machine's speed changes meanwhile.
 """
 
 import subprocess
@@ -29,16 +29,16 @@ from ops.settings import Settings
 from pipeline.store.ledger import entries as ledger_entries
 
 ROUNDS: Final = 2
-WINDOW: Final = (0.1, 0.8)  # of the events, what is timed: with a full prefetch at both ends, without starting and running dry
+WINDOW: Final = (0.1, 0.8)  # the share of the events that is timed: the prefetch is full, start and end are left out
 DEADLINE: Final = 240.0  # seconds for one contestant
-LOOK: Final = 0.05  # seconds between two looks at how many entries there are: the looks cost Postgres time as well
+POLL: Final = 0.05  # seconds between two counts of the entries: the counts cost Postgres time as well
 
 Environment = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Who runs: what fills its queue, and the command of each of its processes."""
+    """A program that is measured: what fills its queue, and the command of each of its processes."""
 
     name: str
     fill: Callable[[str, int], None]
@@ -47,7 +47,7 @@ class Contestant:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Runs all contestants one after the other on fresh private servers; gives the report of CONTRACT §8."""
+    """Run all contestants one after the other on fresh private servers; gives the report of CONTRACT §8."""
     events, rounds = (2_000, 1) if quick else (30_000, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
         folder = Path(name)
@@ -111,7 +111,7 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
         while ended[1] < last:
-            time.sleep(LOOK)
+            time.sleep(POLL)
             ended = (time.monotonic(), entries(), meter.read())
             if began[1] < first:
                 began = ended
@@ -120,7 +120,7 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
                 raise OpsError(f"a contestant died: {' '.join(one.command)}")
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
-    if began is ended:  # so few events that all came between two looks
+    if began is ended:  # so few events that all were recorded between two counts
         began = launched
     timed = ended[1] - began[1]
     return {
@@ -131,7 +131,7 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
 
 
 def _floor(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
-    """The bare loop says when it has taken so many: it moves no heads that could be watched."""
+    """The bare loop itself prints when it has taken so many events: it moves no heads by which they could be counted."""
     command = [*one.command, str(count), *(str(int(count * part)) for part in WINDOW)]
     with psutil.Popen(command, env=env, text=True, stdout=subprocess.PIPE) as process:
         meter = CpuMeter(servers, [process])
@@ -148,7 +148,7 @@ def _peer(name: str) -> list[str]:
 
 @contextmanager
 def _entries(env: Environment) -> Iterator[Callable[[], int]]:
-    """Counts the entries of a contestant's database."""
+    """Give a function that counts the entries of a contestant's database."""
     engine: Engine = make_engine(env["WAXSEAL_DATABASE_URL"], pool_size=1)
 
     def count() -> int:

@@ -1,8 +1,8 @@
-"""`bench ingress`: signed webhooks that are answered when RabbitMQ has them durably, beside the two halves of that work.
+"""`bench ingress`: signed webhooks that are answered when RabbitMQ has them durably, compared with the two halves of that work.
 
-One is a bare uvicorn, which reads the same requests and answers without doing anything; the other publishes the very messages
-of the ingress without HTTP. Ingress and uvicorn take turns, because the machine's speed changes. RabbitMQ and the client share
-the cores with them.
+One half is a bare uvicorn, which reads the same requests and answers without doing anything; the other publishes the same
+messages as the ingress, without HTTP. Ingress and uvicorn alternate, because the machine's speed changes. RabbitMQ and the
+client share the cores with them.
 """
 
 import json
@@ -44,7 +44,7 @@ DEADLINE = 180.0  # seconds for one run of the client
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Runs the ingress on fresh private servers; gives the report of CONTRACT §8."""
+    """Run the ingress on fresh private servers; gives the report of CONTRACT §8."""
     logs.configure("auto", "warning", "bench")
     count, seconds = (3_000, 1) if quick else (30_000, SECONDS)
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
@@ -62,7 +62,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, seconds: int) -> dict[str, float]:
     with _ingress(env) as (process, url):
-        _load(url, count // 10, 0)  # not timed: starting up is no part of the rate
+        _load(url, count // 10, 0)  # not timed, as it includes starting up
         _empty_inbox(servers)
         used = _cpu(process)
         flood = _load(url, count, 0)
@@ -80,7 +80,7 @@ def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, secon
 
 
 def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[str, float]:
-    """The ingress and a bare uvicorn, each flooded in turn: ours, theirs, theirs, ours."""
+    """The ingress and a bare uvicorn, flooded one after the other: ours, theirs, theirs, ours."""
     found: dict[str, list[dict[str, float]]] = {"ours": [], "uvicorn": []}
     with _ingress(env) as ours, _uvicorn(env) as theirs:
         for name, (process, url) in (("ours", ours), ("uvicorn", theirs), ("uvicorn", theirs), ("ours", ours)):
@@ -106,7 +106,7 @@ def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
 
 
 def _load(url: str, count: int, rate: int) -> dict[str, Any]:
-    """What the client measured, in its own process. Raises `OpsError` unless everything was answered with 202."""
+    """The figures of the client, which runs in its own process. Raises `OpsError` unless every answer was a 202."""
     command = [sys.executable, "-m", "ops.bench.http_load", url, SECRET, str(count), str(CONNECTIONS), str(rate)]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
     figures: dict[str, Any] = json.loads(printed.stdout)
@@ -116,8 +116,8 @@ def _load(url: str, count: int, rate: int) -> dict[str, Any]:
 
 
 def _floor(servers: PrivateServers, count: int) -> float:
-    """The same messages, made beforehand, through the same publisher, a second without HTTP."""
-    from workers.amqp.inbox_message import to_inbox  # noqa: PLC0415 - a benchmark may use a worker, lazily
+    """Messages per second without HTTP: the same messages, made beforehand, through the same publisher."""
+    from workers.amqp.inbox_message import to_inbox  # noqa: PLC0415 - imported lazily: `ops` may not import a worker otherwise
     from workers.amqp.publisher_thread import PublisherThread  # noqa: PLC0415
 
     source = Source("bench", "hooks", "standard-webhooks", (SECRET,))
@@ -143,7 +143,7 @@ def _floor(servers: PrivateServers, count: int) -> float:
 
 
 def _empty_inbox(servers: PrivateServers) -> None:
-    import pika  # noqa: PLC0415 - the broker's client is at home in workers
+    import pika  # noqa: PLC0415 - imported lazily: only `workers` may import pika otherwise
 
     from workers.amqp.topology import INBOX  # noqa: PLC0415
 
@@ -155,7 +155,7 @@ def _broker_version(servers: PrivateServers) -> str:
     import pika  # noqa: PLC0415
 
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        return str(connection._impl.server_properties["version"])  # noqa: SLF001 - there is no other way to it
+        return str(connection._impl.server_properties["version"])  # noqa: SLF001 - pika has no public way
 
 
 def _cpu(process: psutil.Process) -> float:

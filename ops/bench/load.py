@@ -37,7 +37,7 @@ def headers(number: int, run: str) -> dict[str, str]:
 
 
 def new_run() -> str:
-    """A name that no other run has."""
+    """A unique name for a run."""
     return os.urandom(4).hex()
 
 

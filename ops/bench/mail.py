@@ -1,4 +1,4 @@
-"""`bench mail`: from mailboxes of a local Dovecot to the ledger, a large mail, and mailboxes that hang beside others."""
+"""`bench mail`: from mailboxes of a local Dovecot to the ledger: many mails, a large one, and beside mailboxes that hang."""
 
 import socket
 import subprocess
@@ -29,13 +29,13 @@ DEADLINE: Final = 120.0  # seconds for one measurement
 WARM: Final = 0.1  # of the mails, not timed
 HANGING: Final = 10  # mailboxes, of a hundred
 EACH: Final = 20  # mails in each of the hundred
-START: Final = 3.0  # seconds: what starting costs is no part of it
+START: Final = 3.0  # seconds for the processes to start, which are not timed
 
 Environment = dict[str, str]
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Runs everything on fresh private servers; gives the report of CONTRACT §8."""
+    """Run everything on fresh private servers; gives the report of CONTRACT §8."""
     count, boxes = (1_000, 20) if quick else (20_000, 100)
     with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
         folder = Path(name)
@@ -59,7 +59,7 @@ class _Bench:
         self._engine.dispose()
 
     def one_mailbox(self, count: int) -> dict[str, Any]:
-        """Mails a second from one mailbox, from a tenth of them to the last."""
+        """Mails per second from one mailbox, without the first tenth."""
         for number in range(count):
             self._box.deliver("one", mail(number, BYTES))
         with self._running() as puller:
@@ -70,7 +70,7 @@ class _Bench:
         return {"mails": count, "mails_per_s": round((last - first) / (ended - began), 1), "rss_mib": rss}
 
     def large_mail(self) -> dict[str, Any]:
-        """From the configuration of a mailbox with one large mail to its entry."""
+        """The time from the configuration of a mailbox with one large mail until its entry is recorded."""
         self._box.deliver("large", mail(1, LARGE))
         with self._running() as puller:
             began = time.monotonic()
@@ -79,7 +79,7 @@ class _Bench:
         return {"large_bytes": LARGE, "large_ms": round((time.monotonic() - began) * 1000, 1), "large_rss_mib": rss}
 
     def hanging(self, boxes: int) -> dict[str, Any]:
-        """The time that most mailboxes take when all are well, and when some of the others hang."""
+        """The time that most mailboxes take when there are no others, and when others hang."""
         hung = max(1, boxes * HANGING // 100)
         well = self._round("well", boxes - hung, {})
         with _silent_server() as port:
@@ -116,7 +116,7 @@ class _Bench:
         apply_file(self._file, self._settings)
 
     def _until(self, wanted: int, puller: psutil.Process) -> tuple[list[tuple[float, int]], float]:
-        """Samples of the ledger's size until it is `wanted`, and the puller's largest resident size."""
+        """Samples of the number of entries until it is `wanted`, and the puller's largest resident size in MiB."""
         samples: list[tuple[float, int]] = []
         rss, deadline = 0, time.monotonic() + DEADLINE
         while not samples or samples[-1][1] < wanted:
@@ -133,7 +133,7 @@ class _Bench:
 
     @contextmanager
     def _running(self) -> Iterator[psutil.Process]:
-        """An ingest and a mail-pull process; gives the latter."""
+        """Run an ingest and a mail-pull process; gives the latter."""
         commands = [[sys.executable, "-m", "ops.cli", name] for name in ("ingest", "mail-pull")]
         processes = [psutil.Popen(command, env=self._env, stdout=subprocess.DEVNULL) for command in commands]
         try:
@@ -147,6 +147,6 @@ class _Bench:
 
 @contextmanager
 def _silent_server() -> Iterator[int]:
-    """Takes connections, and never says a word."""
+    """A server that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         yield int(listening.getsockname()[1])

@@ -1,6 +1,6 @@
 """The peers of `bench ingest`: the same work as one dramatiq actor per event, as one Celery task per event, and the floor.
 
-The peers call the very `append` that we do, for one event at a time, and acknowledge after COMMIT: what they lack is the batch.
+The peers call the same `append` as we do, for one event at a time, and acknowledge after COMMIT: what they lack is the batch.
 They have a plain connection pool, and prefetch as many messages as an ingest process does.
 """
 
@@ -39,14 +39,14 @@ BATCH = 1000
 
 
 def fill_inbox(amqp_url: str, count: int) -> None:
-    """Publishes `count` events to the inbox and returns when all are there."""
-    from workers.amqp.topology import IN, INBOX  # noqa: PLC0415 - the door is lazy
+    """Publish `count` events to the inbox and return when all are there."""
+    from workers.amqp.topology import IN, INBOX  # noqa: PLC0415 - imported lazily: `ops` may not import a worker otherwise
 
     _fill(amqp_url, INBOX, ((IN, "bench.orders", body, _properties(headers)) for body, headers in events(count)), count)
 
 
 def fill_dramatiq(amqp_url: str, count: int) -> None:
-    """Publishes `count` events as messages to an actor."""
+    """Publish `count` events as messages to an actor."""
     import dramatiq  # noqa: PLC0415 - a peer
 
     broker = _dramatiq_broker(amqp_url)
@@ -59,7 +59,7 @@ def fill_dramatiq(amqp_url: str, count: int) -> None:
 
 
 def fill_celery(amqp_url: str, count: int) -> None:
-    """Publishes `count` events as calls of a task."""
+    """Publish `count` events as calls of a task."""
     app = _celery_app(amqp_url)
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         app.amqp.queues[CELERY_QUEUE].bind(connection.default_channel).declare()
@@ -69,7 +69,7 @@ def fill_celery(amqp_url: str, count: int) -> None:
 
 
 def run_dramatiq(settings: Settings) -> None:
-    """Runs the actor on threads until SIGTERM; dramatiq reads how much to prefetch from its environment."""
+    """Run the actor on threads until SIGTERM; dramatiq reads its prefetch from the environment."""
     import dramatiq  # noqa: PLC0415 - a peer
 
     broker = _dramatiq_broker(settings.amqp_url)
@@ -84,7 +84,7 @@ def run_dramatiq(settings: Settings) -> None:
 
 
 def run_celery(settings: Settings) -> None:
-    """Runs the task on threads, acknowledging late as nothing may be lost, until SIGTERM."""
+    """Run the task on threads until SIGTERM, with late acknowledgement, because nothing may be lost."""
     app = _celery_app(settings.amqp_url, settings.prefetch)
     app.task(_record_one, name="record")
     options = [
@@ -99,11 +99,11 @@ def run_celery(settings: Settings) -> None:
 
 
 def run_floor(settings: Settings) -> None:
-    """Consumes and COPYs rows that were made beforehand, a thousand to a transaction.
+    """Consume, and COPY rows that were made beforehand, a thousand to a transaction.
 
-    Prints how many it has taken at the first batch that reaches each of the counts it was given.
+    Prints how many messages it has taken at the first batch that reaches each of the counts in its arguments.
     """
-    from workers.amqp.topology import INBOX  # noqa: PLC0415 - the door is lazy
+    from workers.amqp.topology import INBOX  # noqa: PLC0415 - imported lazily: `ops` may not import a worker otherwise
 
     count, *marks = (int(argument) for argument in sys.argv[2:])
     prepared = _Prepared(settings)
@@ -125,7 +125,7 @@ def run_floor(settings: Settings) -> None:
 
 
 class _Prepared:
-    """Rows that only have to be copied: chained beforehand on chains of their own."""
+    """Rows that only have to be copied: they were chained beforehand, on chains of their own."""
 
     def __init__(self, settings: Settings) -> None:
         self.engine, self.catalog = _engine_and_catalog(settings)
@@ -156,7 +156,7 @@ _state: dict[str, tuple[Engine, Catalog, Subscriptions]] = {}
 
 
 def _record_one(body: str, headers: dict[str, str]) -> None:
-    """What a task per event does: the whole route for one event, in one transaction."""
+    """Take one event along the whole route, in one transaction, as a task per event does."""
     if "here" not in _state:
         engine, known = _engine_and_catalog(load_settings())
         _state["here"] = engine, known, subscriptions(known)
@@ -186,7 +186,7 @@ def _properties(headers: Any = None) -> pika.BasicProperties:
 
 
 def _fill(amqp_url: str, queue: str, messages: Iterator[tuple[str, str, bytes, pika.BasicProperties]], count: int) -> None:
-    from workers.amqp.topology import declare  # noqa: PLC0415 - the door is lazy
+    from workers.amqp.topology import declare  # noqa: PLC0415 - imported lazily: `ops` may not import a worker otherwise
 
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
         channel = connection.channel()

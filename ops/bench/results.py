@@ -1,4 +1,4 @@
-"""What a benchmark says of itself: the machine, the versions, the results (CONTRACT §8)."""
+"""The report of a benchmark: the machine, the versions, the results (CONTRACT §8)."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def report(benchmark: str, results: Mapping[str, Any], database_url: str, broker
 
 
 def machine() -> dict[str, Any]:
-    """Cores, memory and what else a reader needs to judge the figures; the servers run on the same cores."""
+    """Cores, memory and whatever else is needed to judge the figures; the servers run on the same cores."""
     return {
         "cores": os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total // 2**20,
@@ -52,5 +52,5 @@ def percentiles(latencies: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """Ours divided by theirs; above 1 is faster."""
+    """Ours divided by theirs; for rates, above 1 is faster."""
     return round(ours / theirs, 2)

@@ -1,7 +1,7 @@
-"""An endpoint that costs little: a raw HTTP/1.1 server in a process of its own, which knows when what it was sent was due.
+"""An endpoint that uses little CPU: a raw HTTP/1.1 server in its own process, which reads from a body when it was due.
 
 POST /well/N answers at once, /failing/N answers 500, /hanging/N never answers. GET gives how many requests there were, and the
-latencies since the last GET, in seconds by kind. Times are of the monotonic clock, which is one for all processes.
+latencies since the last GET, in seconds by kind. Times are of the monotonic clock, which all processes share.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _FIGURES = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%
 
 
 class _Seen:
-    """What was received, by all connections."""
+    """What all connections have received."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -42,7 +42,7 @@ class _Seen:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; requests may come in pieces, never two at once."""
+    """One connection; requests may arrive in pieces, but are not pipelined."""
 
     def __init__(self, seen: _Seen) -> None:
         self._seen = seen
