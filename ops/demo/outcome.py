@@ -1,4 +1,4 @@
-"""What became of the demo's messages, read back from the ledger, and held against what must have become of them."""
+"""What became of the demo's messages, read back from the ledger, and compared with what must have become of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ View = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Entries by event id, deliveries by event id and endpoint, dead letters by the id of what became one."""
+    """Entries by event id, deliveries by event id and endpoint, dead letters by the id of the message."""
 
     entries: Mapping[str, Sequence[View]]
     deliveries: Mapping[tuple[str, str], View]
-    letters: Mapping[str, View]
-    unexpected: Sequence[View]  # dead letters that nothing of the demo should have become
+    dead_letters: Mapping[str, View]
+    unexpected: Sequence[View]  # dead letters of messages that should not have become any
 
     def settled(self, sent: Sequence[Sent]) -> bool:
         """Whether there is nothing more to wait for."""
-        planned = [self.deliveries.get((each.id, endpoint)) for each in sent for endpoint in each.owed]
+        planned = [self.deliveries.get((each.id, endpoint)) for each in sent for endpoint in each.planned_for]
         recorded = all(self.entries.get(each.id) for each in sent if each.subject is not None)
-        buried = all(self._letter(each) for each in sent if each.buried)
+        buried = all(self._dead_letter(each) for each in sent if each.buried)
         return recorded and buried and all(each is not None and each["state"] in ("delivered", "dead") for each in planned)
 
     def problems(self, sent: Sequence[Sent], answers: Sequence[str]) -> Iterator[str]:
@@ -42,7 +42,7 @@ class Outcome:
             recorded = len(self.entries.get(each.id, ()))
             if recorded != (each.subject is not None):
                 yield f"{each.what}: recorded {recorded} times"
-            if each.buried and (letter := self._letter(each) or {}).get("reason") != each.buried:
+            if each.buried and (letter := self._dead_letter(each) or {}).get("reason") != each.buried:
                 yield f"{each.what}: became {letter.get('reason') or 'no dead letter'} instead of {each.buried}"
             yield from self._undelivered(each)
         for letter in self.unexpected:
@@ -54,16 +54,16 @@ class Outcome:
         for endpoint in ENDPOINTS:
             delivery = self.deliveries.get((sent.id, endpoint))
             came_to = None if delivery is None else (delivery["state"], delivery["attempts"])
-            must = MUST[endpoint] if endpoint in sent.owed else None
+            must = MUST[endpoint] if endpoint in sent.planned_for else None
             if came_to != must:
                 yield f"{sent.what}: {endpoint} came to {came_to} instead of {must}"
 
-    def _letter(self, sent: Sent) -> View | None:
-        return self.letters.get(sent.id)
+    def _dead_letter(self, sent: Sent) -> View | None:
+        return self.dead_letters.get(sent.id)
 
     def place(self, sent: Sent) -> str:
         """Where the message is now, in words."""
-        letter, entries = self._letter(sent), self.entries.get(sent.id)
+        letter, entries = self._dead_letter(sent), self.entries.get(sent.id)
         if letter is not None:
             return f"dead letter {letter['id']}: {letter['reason']}"
         if not entries:
@@ -81,16 +81,16 @@ class Outcome:
 
 
 def look(engine: Engine, settings: Settings, sent: Sequence[Sent], since: DeadLetterFilter) -> Outcome:
-    """Reads back what has become of the messages so far."""
+    """Read back what has become of the messages so far."""
     subjects = dict.fromkeys(each.subject for each in sent if each.subject is not None)
     entries: dict[str, list[View]] = {}
     for subject in subjects:
         for entry in timeline(engine, settings, "acme", subject):
             entries.setdefault(entry["id"], []).append(entry)
     ids = {each.id for each in sent}
-    owed = {
+    planned = {
         (each["event_id"], each["endpoint"]): each for each in deliveries(engine, "acme", limit=100) if each["event_id"] in ids
     }
     fresh = [each for each in dead_letters(engine, since) if each["stage"] != "deliver"]
     buried = [each.id for each in sent if each.buried]
-    return Outcome(entries, owed, dict(zip(buried, fresh, strict=False)), fresh[len(buried) :])
+    return Outcome(entries, planned, dict(zip(buried, fresh, strict=False)), fresh[len(buried) :])

@@ -1,4 +1,4 @@
-"""The receivers of the demo: one that works, one that recovers, one that never does. They check signatures like anybody."""
+"""The receivers of the demo: one works, one recovers, one never does. They check signatures as any receiver should."""
 
 import base64
 import hmac
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Self
 
-FAILURES: Final = 2  # of /recovers, for each event
+FAILURES: Final = 2  # of the endpoint `recovers`, for each event
 _LARGEST: Final = 1024 * 1024  # bytes
 
 
 class Sink(ThreadingHTTPServer):
-    """Listens on a free port of the loopback address while it is entered. `verified` counts signatures, by endpoint."""
+    """Listens on a free port of the loopback address while the block runs. `verified` counts signatures, by endpoint."""
 
     daemon_threads = True
 
@@ -28,7 +28,7 @@ class Sink(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL of the receivers."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> Self:

@@ -53,11 +53,11 @@ To look further, start it again on the same data:
 
 
 class DemoFailed(OpsError):
-    """Something did not come out as it must."""
+    """A message or the ledger is not as it must be."""
 
 
 def demo(data: Path, publish: Publish) -> None:
-    """The whole demo on `data`, which keeps its ledger. Raises `DemoFailed` with everything that came out wrong.
+    """Run the whole demo on `data`, which keeps its ledger. Raises `DemoFailed` with everything that is wrong.
 
     Nothing is left running, however it ends.
     """
@@ -81,7 +81,7 @@ def demo(data: Path, publish: Publish) -> None:
 
 @contextmanager
 def _running(data: Path, config: str) -> Iterator[tuple[Settings, str, str]]:
-    """The system on `data` while the block runs; settings that lead there whatever the environment says, and its URLs."""
+    """Run the system on `data` while the block runs; gives its settings, whatever the environment says, and its URLs."""
     make_folder(data)
     down(data)  # an earlier demo that was killed
     file = data / "demo.yaml"
@@ -97,7 +97,7 @@ def _running(data: Path, config: str) -> Iterator[tuple[Settings, str, str]]:
 
 
 def _show(console: Console, settings: Settings, sent: Sequence[Sent]) -> list[str]:
-    """Sends everything, waits until nothing moves any more, and shows what became of it; returns what is wrong."""
+    """Send everything, wait until every message has settled, and show what became of it; returns what is wrong."""
     since = DeadLetterFilter(since=datetime.now(UTC))
     answers = [each.send() for each in sent]
     with open_engine(settings) as engine:
@@ -127,7 +127,7 @@ def _forgeries(console: Console, sink: Sink) -> list[str]:
 
 
 def _verify(console: Console, settings: Settings) -> list[str]:
-    """Verifies the whole ledger; returns its faults."""
+    """Verify the whole ledger; returns its faults."""
     faults: list[Fault] = []
     with whole_ledger(settings, Subject()) as sight:
         verified = sight.verify(faults.append, lambda _done: None)

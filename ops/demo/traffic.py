@@ -50,14 +50,14 @@ class Sent:
     id: str
     send: Callable[[], str]  # gives the answer
     answer: str  # that it must get
-    subject: str | None = None  # where it must be recorded; None: nowhere
+    subject: str | None = None  # under which it must be recorded; None: it must not be
     repeats: bool = False  # it was recorded before and must not be again
-    owed: Sequence[str] = field(default=())  # the endpoints it must be planned for
+    planned_for: Sequence[str] = field(default=())  # the endpoints that must get a delivery
     buried: str | None = None  # the reason of the dead letter that it must become
 
 
 def traffic(run: str, ingress: str, amqp: str, publish: Publish) -> list[Sent]:
-    """All messages in their order. `run` is in every id, so that the demo can be run again on the same ledger."""
+    """All messages, in their order. `run` is part of every id, so that the demo can be run again on the same ledger."""
 
     def publishing(body: bytes, **properties: Any) -> Callable[[], str]:
         def send() -> str:
@@ -84,10 +84,10 @@ def _webhooks(run: str, ingress: str) -> list[Sent]:
         return _post(f"{ingress}/in/acme/github", pushed, headers)
 
     return [
-        Sent("webhook, signed", id_, pay(id_, SHOP), "202", order, owed=ENDPOINTS),
+        Sent("webhook, signed", id_, pay(id_, SHOP), "202", order, planned_for=ENDPOINTS),
         Sent("the same once more", id_, pay(id_, SHOP), "202", order, repeats=True),
         Sent("webhook, forged", f"forged-{run}", pay(f"forged-{run}", forged), "401"),
-        Sent("GitHub push, signed", f"push-{run}", push, "202", repository, owed=ENDPOINTS[:1]),
+        Sent("GitHub push, signed", f"push-{run}", push, "202", repository, planned_for=ENDPOINTS[:1]),
     ]
 
 
@@ -98,9 +98,9 @@ def _events(run: str, publishing: Callable[..., Callable[[], str]]) -> list[Sent
     plain = publishing(b"left at the door", message_id=note, type="courier.note", headers={"subject": order})
     lost = publishing(b"whose am I?", headers={"subject": order})
     return [
-        Sent("CloudEvent over AMQP, binary", pack, binary, "confirmed", order, owed=ENDPOINTS[:2]),
-        Sent("CloudEvent over AMQP, structured", ship, structured, "confirmed", order, owed=ENDPOINTS[:2]),
-        Sent("plain message over AMQP", note, plain, "confirmed", order, owed=ENDPOINTS[:1]),
+        Sent("CloudEvent over AMQP, binary", pack, binary, "confirmed", order, planned_for=ENDPOINTS[:2]),
+        Sent("CloudEvent over AMQP, structured", ship, structured, "confirmed", order, planned_for=ENDPOINTS[:2]),
+        Sent("plain message over AMQP", note, plain, "confirmed", order, planned_for=ENDPOINTS[:1]),
         Sent("AMQP, but without an id", f"lost-{run}", lost, "confirmed", buried="missing_id"),
     ]
 
@@ -132,7 +132,7 @@ def _standard_webhook(id_: str, body: bytes, secret: str) -> dict[str, str]:
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str:
     """The status, as text."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})  # noqa: S310 - our own ingress
-    # Without the proxies that the environment may name: this never leaves the machine.
+    # Without the proxies that the environment may name: the request stays on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=15) as answer:

@@ -1,4 +1,4 @@
-"""The schema, one numbered SQL file a step."""
+"""The schema, in steps: one numbered SQL file for each."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from alembic import op
 
 
 def run_beside(module: str) -> None:
-    """Runs the SQL file that stands beside the migration in the file `module`, in the caller's transaction."""
+    """Run the SQL file beside the migration in the file `module`, in the caller's transaction."""
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.execute(Path(module).with_suffix(".sql").read_text(encoding="utf-8"))
 
 
 def refuse() -> None:
-    """Raises RuntimeError: a ledger is not taken back."""
+    """Raise `RuntimeError`: the schema of an append-only ledger is not downgraded."""
     raise RuntimeError("a ledger is append-only: restore a backup instead of downgrading")

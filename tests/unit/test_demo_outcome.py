@@ -4,7 +4,7 @@ from ops.demo.outcome import Outcome
 from ops.demo.traffic import Sent
 
 SENT = [
-    Sent("paid", "p", str, "202", "order-1", owed=("works", "recovers", "broken")),
+    Sent("paid", "p", str, "202", "order-1", planned_for=("works", "recovers", "broken")),
     Sent("paid again", "p", str, "202", "order-1", repeats=True),
     Sent("forged", "f", str, "401"),
     Sent("lost", "l", str, "confirmed", buried="missing_id"),
@@ -21,7 +21,9 @@ GOOD = Outcome({"p": [ENTRY]}, DELIVERIES, {"l": LETTER}, [])
 
 
 def changed(**deliveries: dict) -> Outcome:
-    return Outcome(GOOD.entries, {**DELIVERIES, **{("p", name): view for name, view in deliveries.items()}}, GOOD.letters, [])
+    return Outcome(
+        GOOD.entries, {**DELIVERIES, **{("p", name): view for name, view in deliveries.items()}}, GOOD.dead_letters, []
+    )
 
 
 def problems(outcome: Outcome, answers: list[str] = ANSWERS) -> list[str]:
@@ -49,7 +51,7 @@ def test_every_other_outcome_is_a_problem_with_a_name() -> None:
             changed(broken={"state": "delivered", "attempts": 1})
         ),
         "a dead letter that should not be: actor boom x": problems(
-            Outcome(GOOD.entries, DELIVERIES, GOOD.letters, [{"stage": "actor", "reason": "boom", "detail": "x"}])
+            Outcome(GOOD.entries, DELIVERIES, GOOD.dead_letters, [{"stage": "actor", "reason": "boom", "detail": "x"}])
         ),
     }
 

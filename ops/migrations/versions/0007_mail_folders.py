@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Creates everything in the SQL file beside this one, in the caller's transaction."""
+    """Run the SQL file beside this one, in the caller's transaction."""
     run_beside(__file__)
 
 
 def downgrade() -> None:
-    """Is refused: a ledger is not taken back."""
+    """Refuse: the schema of an append-only ledger is not downgraded."""
     refuse()
