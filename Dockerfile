@@ -6,7 +6,7 @@ COPY requirements.lock .
 RUN python -m venv /waxseal \
  && /waxseal/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements.lock
 
-# The build backend comes from the development lock, so that it is held to its hash as well; nothing of it is kept.
+# The build backend comes from the development lock, so that its hash is checked as well; only the wheel is kept.
 FROM ${PYTHON} AS wheel
 WORKDIR /source
 COPY requirements-dev.lock .
@@ -29,7 +29,7 @@ LABEL org.opencontainers.image.title="waxseal" org.opencontainers.image.licenses
 ENV PATH=/waxseal/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=installed /waxseal /waxseal
 COPY --from=installed --chown=10001:10001 /data /data
-# A number, so that an orchestrator can see that it is not root.
+# A number, because an orchestrator cannot tell whether a name is root's.
 USER 10001:10001
 WORKDIR /data
 ENTRYPOINT ["waxseal"]

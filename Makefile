@@ -1,6 +1,6 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
-# Test files that run side by side, each on servers of its own.
+# How many processes run test files side by side, each with servers of its own.
 TESTERS ?= 2
 BIN := .venv/bin
 

@@ -1,4 +1,4 @@
-"""Runs a command and fails when it leaves a process behind, however well that hid: `leaves_nothing.py COMMAND…`."""
+"""Runs a command and fails when it leaves a process behind, even one that detached: `leaves_nothing.py COMMAND…`."""
 
 # ruff: noqa: INP001 - a script
 
@@ -16,8 +16,8 @@ GRACE_SECONDS = 10.0
 
 
 def main() -> int:
-    """Run the command; its exit code, or 1 when it succeeded but left something running."""
-    # Whatever loses its parent becomes our child, instead of init's.
+    """Run the command; returns its exit code, or 1 when it succeeded but left a process running."""
+    # A process that loses its parent becomes our child, instead of init's.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     code = subprocess.run(sys.argv[1:], check=False).returncode
     deadline = time.monotonic() + GRACE_SECONDS
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def children() -> dict[int, str]:
-    """Reap what has ended; what runs, by pid."""
+    """Reap the children that have ended; gives the names of the others, by pid."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

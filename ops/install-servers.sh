@@ -22,7 +22,7 @@ install() {
     apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
 }
 
-# A copy that is there already is from a run that was killed, and is the original.
+# A copy that exists already was left by a run that was killed, and is the original.
 if [ -e "$policy" ] && [ ! -e "$policy.waxseal" ]; then mv "$policy" "$policy.waxseal"; fi
 printf '#!/bin/sh\nexit 101\n' > "$policy"
 chmod 755 "$policy"
