@@ -84,7 +84,7 @@ class Blobs:
         return self._found(tenant, reference)[0]
 
     def hold(self, tenant: str, reference: str) -> bytes:
-        """The body, as `get` gives it, not collected within the next 23 hours: for a caller about to refer to it."""
+        """The body, as `get` gives it, kept for at least another day: for a caller that is about to refer to it."""
         body, kept = self._found(tenant, reference)
         if kept.key.startswith(ASIDE) or datetime.now(UTC) - kept.put_at > FRESH:
             self.put(tenant, body)
@@ -120,7 +120,7 @@ class Blobs:
             self._within("delete", lambda: obstore.delete(self._opened(), kept.key))
 
     def clear_debris(self, before: datetime) -> int:
-        """Delete incomplete files that writers which died left before then, if the store is a folder; returns how many."""
+        """Delete incomplete files of writers that died before then, if the store is a folder; returns how many."""
         root = self._root
         return 0 if root is None else self._within("clean", lambda: _clear(root, before))
 
@@ -183,7 +183,7 @@ class Blobs:
             raise BlobsAway(f"the blob store is not there: {_one_line(error)}") from error
 
     def _within(self, what: str, work: Callable[[], _Result]) -> _Result:
-        """Run `work` in a thread, or raise `BlobsAway` in time: a call to a network disk can hang for ever, uncancellable."""
+        """Run `work` in a thread, or raise `BlobsAway` in time: a network disk can hang for ever, and nothing can stop it."""
         answer: Future[_Result] = Future()
         if not self._calls.acquire(timeout=self._seconds):
             raise BlobsAway(f"the blob store is busy: {AT_ONCE} calls wait for it")

@@ -129,5 +129,5 @@ def _nested(value: Any, depth: int) -> Any:
 def _shown(value: object) -> str:
     try:
         return redact_text(f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value))
-    except Exception:  # noqa: BLE001 - a value that cannot be formatted must not cost the line, nor the message at work
+    except Exception:  # noqa: BLE001 - a value that cannot be formatted must not cost the line, nor the message it is about
         return f"<unprintable {type(value).__name__}>"

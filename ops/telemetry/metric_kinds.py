@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and are not read
 
 WORK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 JOURNEY_SECONDS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
