@@ -1,1 +1,1 @@
-"""Mail: from raw bytes to what is said of them. Pure, bounded, and never stopped by what a mail holds."""
+"""Mail: from raw bytes to a document. Pure and bounded; no content of a mail stops it."""

@@ -1,4 +1,4 @@
-"""Who answers for a mail: DKIM (RFC 6376) and ARC (RFC 8617) checked, and what a trusted server found (RFC 8601)."""
+"""Authentication of a mail: DKIM (RFC 6376) and ARC (RFC 8617) verified, and the results of a trusted server (RFC 8601)."""
 
 import re
 from collections.abc import Callable, Collection
@@ -13,18 +13,18 @@ from pipeline.mail.flags import Findings
 from pipeline.mail.headers import Fields
 from schemas.mail_document import UNCHECKED, UNKNOWN, Authentication, Result, Verdict
 
-#: TXT records: name -> what its first one holds, None where there is none. Raises `DnsAway` where nobody answers.
+#: Look-up of TXT records: name -> the first record's content, or None if there is none. Raises `DnsAway` without an answer.
 Dns = Callable[[str], bytes | None]
 
 MAX_SIGNATURES: Final = 5
-MAX_SETS: Final = 10  # of ARC, each with two signatures
-MAX_SIGNED: Final = 32 * 1024 * 1024  # bytes of a mail whose signatures are checked
+MAX_SETS: Final = 10  # ARC sets, each with two signatures
+MAX_SIGNED: Final = 32 * 1024 * 1024  # bytes; signatures of larger mails are not verified
 MAX_SIGNATURE: Final = 8 * 1024  # bytes
 MAX_RESULTS: Final = 16 * 1024  # characters
 MINKEY: Final = 1024  # bits
 NO_ARC: Final = Verdict("none", "there is no ARC-Seal")
 
-#: The library takes the square of such a run of spaces.
+#: dkimpy's time is quadratic in such a run of spaces.
 _SPACES: Final = re.compile(rb"(?<![\t ])[\t ]{2000}|(?<!\s)\s{4000}")
 _TRAILING: Final = re.compile(rb"(?<![\t ])[\t ]++\r\n")
 _TAG: Final = re.compile(r"(?:^|;)\s*([a-z]{1,2})\s*=\s*([^;]*)")
@@ -43,7 +43,7 @@ _RESULTS: Final[dict[str, Result]] = {
 
 
 def _without_trailing_spaces(content: bytes) -> bytes:
-    """What the library's own function gives, which takes the square of each run of spaces within a line."""
+    """Replaces dkimpy's own function, whose time is quadratic in each run of spaces within a line; same result."""
     return _TRAILING.sub(b"\r\n", content)
 
 
@@ -51,11 +51,11 @@ dkim.canonicalization.strip_trailing_whitespace = _without_trailing_spaces
 
 
 class DnsAway(Exception):
-    """Nobody answered in time."""
+    """DNS did not answer in time."""
 
 
 class _Lookup:
-    """The function that dkimpy asks for keys, which remembers why it had none to give: dkimpy does not tell."""
+    """The function that dkimpy calls for keys. Remembers why there was no key, which dkimpy does not report."""
 
     def __init__(self, dns: Dns) -> None:
         self._dns = dns
@@ -63,7 +63,7 @@ class _Lookup:
         self.away = False
         self.missing = False
 
-    def __call__(self, name: bytes | str, timeout: float = 5) -> bytes | None:  # noqa: ARG002 - dkimpy says it by name
+    def __call__(self, name: bytes | str, timeout: float = 5) -> bytes | None:  # noqa: ARG002 - dkimpy passes it by name
         self.name = (name.decode("ascii", "replace") if isinstance(name, bytes) else name).rstrip(".")
         self.away = self.missing = False
         try:
@@ -78,17 +78,17 @@ class _Lookup:
 def authenticate(
     raw: bytes, fields: Fields, trusted: Collection[str], dns: Dns | None, findings: Findings, *, careful: bool
 ) -> Authentication:
-    """What can be said of who sent it, and what that rests on. Without `dns`, or when `careful`, no signature is checked."""
+    """The verdicts on a mail's sender, each with its evidence. Without `dns`, or if `careful`, no signature is verified."""
     claimed: dict[str, Verdict] = {}
     servers: tuple[Verdict, ...] = ()
-    with findings.kept_going("malformed_authentication_results"):
+    with findings.flagging_errors("malformed_authentication_results"):
         servers = _from_trusted(fields, trusted, findings)
     for each in servers:
         claimed.setdefault(str(each.detail).partition(" ")[0], each)
     dkims = _unchecked(fields, UNCHECKED)
     arc = Verdict("unknown", UNCHECKED) if fields.first("arc-seal") else NO_ARC
     if dns is not None and not careful:
-        why = _not_to_check(raw, fields)
+        why = _why_not_verified(raw, fields)
         if why:
             dkims, arc = _unchecked(fields, why), Verdict("unknown", why) if fields.first("arc-seal") else NO_ARC
         else:
@@ -102,8 +102,8 @@ def _unchecked(fields: Fields, why: str) -> tuple[Verdict, ...]:
     return tuple(Verdict("unknown", why, _tag(each, "d")) for each in found)
 
 
-def _not_to_check(raw: bytes, fields: Fields) -> str:
-    """Why no signature is looked at, if that is so: the library has no bounds of its own."""
+def _why_not_verified(raw: bytes, fields: Fields) -> str:
+    """Why no signature is to be verified; "" if they are. dkimpy has no bounds of its own."""
     if len(raw) > MAX_SIGNED:
         return f"nothing: a mail of {len(raw)} bytes is not checked"
     names = ("dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results")
@@ -125,29 +125,29 @@ def _dkim(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> tuple[Ver
         domain = _tag(signature, "d")
         try:
             verified = dkim.DKIM(raw, minkey=MINKEY).verify(index, dnsfunc=lookup)
-        except Exception as error:  # noqa: BLE001 - it raises its own errors, and others on what is malformed
-            verdicts.append(_failed(error, lookup, domain))
+        except Exception as error:  # noqa: BLE001 - dkimpy raises its own errors, and any others on malformed input
+            verdicts.append(_error_verdict(error, lookup, domain))
             continue
-        verdicts.append(_judged(bool(verified), lookup, domain))
+        verdicts.append(_verdict(bool(verified), lookup, domain))
     return tuple(verdicts)
 
 
-def _failed(error: Exception, lookup: _Lookup, domain: str | None) -> Verdict:
+def _error_verdict(error: Exception, lookup: _Lookup, domain: str | None) -> Verdict:
     detail = one_line(str(error), 200)
     if isinstance(error, dkim.ValidationError) and "body hash" in detail:
         return Verdict("fail", "the body, which is not what was signed", domain)
-    return Verdict("permerror", _rests_on(lookup), domain, detail or type(error).__name__)
+    return Verdict("permerror", _evidence(lookup), domain, detail or type(error).__name__)
 
 
-def _judged(verified: bool, lookup: _Lookup, domain: str | None) -> Verdict:
+def _verdict(verified: bool, lookup: _Lookup, domain: str | None) -> Verdict:
     if lookup.away:
         return Verdict("temperror", f"nothing: DNS did not answer for {lookup.name}", domain)
     if lookup.missing:
         return Verdict("permerror", f"nothing: there is no key at {lookup.name}", domain)
-    return Verdict("pass" if verified else "fail", _rests_on(lookup), domain)
+    return Verdict("pass" if verified else "fail", _evidence(lookup), domain)
 
 
-def _rests_on(lookup: _Lookup) -> str:
+def _evidence(lookup: _Lookup) -> str:
     return f"the signature, and the key at {one_line(lookup.name, 300)}" if lookup.name else "the signature"
 
 
@@ -162,7 +162,7 @@ def _arc(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> Verdict:
     lookup = _Lookup(dns)
     try:
         result, _sets, reason = dkim.ARC(raw, minkey=MINKEY).verify(dnsfunc=lookup)
-    except Exception as error:  # noqa: BLE001 - likewise
+    except Exception as error:  # noqa: BLE001 - as in _dkim
         return Verdict("permerror", "the chain of seals", None, one_line(f"{type(error).__name__}: {error}", 200))
     if lookup.away:
         return Verdict("temperror", f"nothing: DNS did not answer for {lookup.name}")
@@ -171,7 +171,7 @@ def _arc(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> Verdict:
 
 
 def _from_trusted(fields: Fields, trusted: Collection[str], findings: Findings) -> tuple[Verdict, ...]:
-    """The topmost Authentication-Results of a server that is trusted: those below may have been there before it."""
+    """The topmost Authentication-Results of a trusted server; the sender may have forged those below it."""
     known = {each.lower() for each in trusted}
     if not known:
         return ()
@@ -180,11 +180,11 @@ def _from_trusted(fields: Fields, trusted: Collection[str], findings: Findings) 
         server = re.split(r"[;\s]", text.strip(), maxsplit=1)[0].lower()
         if server in known:
             header: Any = authres.AuthenticationResultsHeader.parse_value(text)
-            return tuple(_found(each, server) for each in header.results[:50])
+            return tuple(_result_verdict(each, server) for each in header.results[:50])
     return ()
 
 
-def _found(result: Any, server: str) -> Verdict:
+def _result_verdict(result: Any, server: str) -> Verdict:
     said = {f"{each.type}.{each.name}": str(each.value) for each in result.properties if each.value is not None}
     names = ("header.d", "header.from", "smtp.mailfrom", "smtp.helo", "header.i")
     domain = next((said[name].rpartition("@")[2] for name in names if name in said), None)

@@ -1,4 +1,4 @@
-"""Bytes to text: charsets, encoded words (RFC 2047), and text that any store and any terminal can take."""
+"""Bytes to text: charsets, encoded words (RFC 2047), and text that is safe for JSON, Postgres and terminals."""
 
 import binascii
 import codecs
@@ -13,11 +13,11 @@ from webencodings.labels import LABELS
 
 from pipeline.mail.flags import Findings
 
-SAMPLE: Final = 16 * 1024  # bytes by which a charset is guessed
+SAMPLE: Final = 16 * 1024  # bytes from which a charset is guessed
 MAX_LINE: Final = 2000  # characters of a subject or a name
-MAX_PIECES: Final = 1000  # of base64 that were joined
+MAX_PIECES: Final = 1000  # concatenated pieces of base64, each with its own padding
 
-#: Python's codecs for what WHATWG calls otherwise, or gives to a larger charset than Python does.
+#: Python's codecs for WHATWG's names, where Python's name differs or Python has a superset of the charset.
 _CODECS: Final = {
     "euc-kr": "cp949",
     "gbk": "gb18030",
@@ -27,7 +27,7 @@ _CODECS: Final = {
     "macintosh": "mac-roman",
     "x-mac-cyrillic": "mac-cyrillic",
 }
-#: What mails say beside WHATWG's labels, or say and browsers refuse or read otherwise.
+#: Labels that occur in mails and that WHATWG does not list, rejects, or maps to another charset.
 _ALIASES: Final = {
     "ks_c_5601": "cp949",
     "big5-eten": "big5",
@@ -40,35 +40,35 @@ _ALIASES: Final = {
     "utf": "utf-8",
     "cp-850": "cp850",
 }
-_UNSAID: Final = frozenset({"", "unknown-8bit", "x-unknown", "unknown", "default", "x-user-defined", "binary", "8bit", "7bit"})
-#: Encodings of Python's that are no charsets, or that take the square of the time.
-_NONE: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+_UNNAMED: Final = frozenset({"", "unknown-8bit", "x-unknown", "unknown", "default", "x-user-defined", "binary", "8bit", "7bit"})
+#: Python encodings that are not charsets, or whose decoder takes quadratic time.
+_NOT_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
-#: An encoded word of the kind in which bytes stand for themselves.
+#: An encoded word in Q encoding.
 _Q_WORD: Final = re.compile(rb"=\?[^?\s]{1,60}\?[qQ]\?[^?\r\n]*+\?=")
 _RAW: Final = re.compile(rb"[\x80-\xff]")
 _WORD: Final = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?\r\n]*)\?=")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-#: Controls, and what turns the direction of writing: `a\u202egpj.exe` would be shown as `aexe.jpg`.
+#: Control characters, and those that reverse the writing direction: `a\u202egpj.exe` would be displayed as `aexe.jpg`.
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _BASE64_AND_SPACE: Final = (string.ascii_letters + string.digits + "+/=\r\n\t ").encode()
 _NO_BASE64: Final = bytes(set(range(256)) - set(_BASE64_AND_SPACE)) + b"\r\n\t "
 
 
 def storable(text: str) -> str:
-    """The text without what neither JSON nor Postgres takes: NUL and lone surrogates become U+FFFD."""
+    """The text with NUL and lone surrogates, which JSON or Postgres reject, replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
 def one_line(text: str, most: int = MAX_LINE) -> str:
-    """The text on one line of at most `most` characters, controls and runs of spaces as one space."""
+    """The text on one line of at most `most` characters; each run of control characters and spaces becomes one space."""
     return storable(_CONTROL.sub(" ", text[: 4 * most])).strip()[:most]
 
 
 def header_text(value: bytes, findings: Findings) -> str:
-    """A header's value as text: UTF-8 (RFC 6532), or else what people mostly mean.
+    """A header's value as text: UTF-8 (RFC 6532), or else cp1252.
 
-    Encoded words are as they are, but that raw bytes in them are encoded too: those are of the charset that the word says.
+    Encoded words are not decoded. Raw bytes inside one are Q-encoded first, as they are in the charset that the word names.
     """
     if value.isascii():
         return value.decode("ascii")
@@ -78,13 +78,13 @@ def header_text(value: bytes, findings: Findings) -> str:
 
 
 def phrase(value: bytes | str, findings: Findings, most: int = MAX_LINE) -> str:
-    """A header's value as people read it, on one line."""
+    """A header's value with its encoded words decoded, on one line."""
     text = header_text(value, findings) if isinstance(value, bytes) else value
     return one_line(decode_words(text, findings) if "=?" in text else text, most)
 
 
 def decode_words(text: str, findings: Findings) -> str:
-    """The text with its encoded words decoded. Neighbours of one charset are decoded together: many are cut in a character."""
+    """The text with its encoded words decoded. Adjacent words of one charset are joined first: many split a character."""
     out: list[str] = []
     charset, held, end = "", bytearray(), 0
     for word in _WORD.finditer(text):
@@ -104,16 +104,16 @@ def decode_words(text: str, findings: Findings) -> str:
 
 
 def decoded(data: bytes, charset: str, findings: Findings) -> str:
-    """`data` as text; nothing is lost to one bad byte, and a charset that is unknown, or not said, is guessed."""
+    """`data` as text. Invalid bytes become U+FFFD; an unknown or missing charset is guessed."""
     name = charset.strip(" \"'").lower()
-    if name in _UNSAID:
+    if name in _UNNAMED:
         return _guessed(data, findings)
-    codec = _charset(name)
+    codec = _codec_for_label(name)
     if codec is None:
         findings.flag("unknown_charset", name)
         return _guessed(data, findings)
     if codec.name == "ascii":
-        return _not_ascii(data, name, findings)
+        return _labelled_ascii(data, name, findings)
     try:
         return codec.decode(data, "strict")[0]
     except UnicodeError:
@@ -121,10 +121,10 @@ def decoded(data: bytes, charset: str, findings: Findings) -> str:
         return data.decode(codec.name, "replace")
 
 
-def _charset(label: str) -> codecs.CodecInfo | None:
-    """What decodes text of that label: WHATWG's reading of it, Python's of what WHATWG does not know, ASCII as it is.
+def _codec_for_label(label: str) -> codecs.CodecInfo | None:
+    """The codec for a label: by WHATWG, or by Python where WHATWG does not know it. ASCII stays ASCII.
 
-    Latin-1 is cp1252, whatever it is called.
+    Every name of Latin-1 means cp1252.
     """
     known = _codec(label)
     if known is not None and known.name == "ascii":
@@ -135,8 +135,8 @@ def _charset(label: str) -> codecs.CodecInfo | None:
     return _codec(_ALIASES.get(label) or _CODECS.get(whatwg, whatwg)) or known
 
 
-def _not_ascii(data: bytes, name: str, findings: Findings) -> str:
-    """What is said to be ASCII: UTF-8 where it can be that, and else what people mostly mean."""
+def _labelled_ascii(data: bytes, name: str, findings: Findings) -> str:
+    """Text labelled as ASCII: UTF-8 if it can be, or else cp1252."""
     if data.isascii():
         return data.decode("ascii")
     findings.flag("bad_charset", name)
@@ -144,7 +144,7 @@ def _not_ascii(data: bytes, name: str, findings: Findings) -> str:
 
 
 def _utf8(data: bytes) -> str:
-    """The text if it is UTF-8, or was before it was cut or damaged here and there; "" if not: nothing else looks like it."""
+    """The text if it is UTF-8, possibly cut or slightly damaged; "" if not. Other charsets do not resemble valid UTF-8."""
     with suppress(UnicodeDecodeError):
         return data.decode()
     text = data.decode("utf-8", "replace")
@@ -152,13 +152,13 @@ def _utf8(data: bytes) -> str:
 
 
 def _codec(name: str) -> codecs.CodecInfo | None:
-    """The charset of that name; None for one that is unknown, and for what Python has beside charsets."""
+    """The codec of that name; None if it is unknown or not a charset."""
     try:
         codec = codecs.lookup(name)
         "".encode(codec.name)
     except (LookupError, ValueError):
         return None
-    return None if codec.name.replace("-", "_") in _NONE else codec
+    return None if codec.name.replace("-", "_") in _NOT_CHARSETS else codec
 
 
 def _guessed(data: bytes, findings: Findings) -> str:
@@ -184,7 +184,7 @@ def _word_bytes(encoding: str, text: str, findings: Findings) -> bytes:
 
 
 def unbase64(raw: bytes, findings: Findings) -> bytes:
-    """What can be decoded of base64, however it was cut, joined, or mixed with other characters."""
+    """The bytes that can be decoded from base64, even if it was cut, concatenated, or mixed with other characters."""
     clean = raw.translate(None, _NO_BASE64)
     if len(clean) % 4 or raw.translate(None, _BASE64_AND_SPACE):
         findings.flag("bad_encoding", "base64")

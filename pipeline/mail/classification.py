@@ -1,4 +1,4 @@
-"""What a mail says of itself: that a machine wrote it, that it reports of another mail, that somebody took it for spam."""
+"""Classification of a mail by its own headers and parts: automatic, a report about another mail, spam."""
 
 import re
 from typing import Final, Literal
@@ -12,11 +12,11 @@ from schemas.mail_document import Automatic, Bounce, Failed, Spam
 
 MAX_RECIPIENTS: Final = 100
 MAX_REPORT: Final = 256 * 1024  # bytes of a machine-readable report
-SHOWN: Final = 200  # characters of a header that something rests on
+SHOWN: Final = 200  # characters of a header that is quoted as evidence
 
 Kind = Literal["auto_reply", "auto_generated", "list", "bulk"]
 
-#: header -> what its value must be like -> what that means. In the order in which they count.
+#: (header, pattern of its value, meaning), highest priority first.
 _AUTOMATIC: Final[tuple[tuple[str, re.Pattern[str], Kind], ...]] = (
     ("auto-submitted", re.compile(r"auto-(?:replied|notified)\b", re.IGNORECASE), "auto_reply"),
     ("x-autoreply", re.compile(r"(?!no\b|false\b).", re.IGNORECASE), "auto_reply"),
@@ -59,11 +59,11 @@ _ORIGINALS: Final = ("message/rfc822", "text/rfc822-headers", "message/global", 
 _BLOCKS: Final = re.compile(rb"(?>\r\n|\n|\r){2,}")
 _SCORE: Final = re.compile(r"(?:score\s*=\s*|^\s*)(-?\d{1,6}(?:\.\d{1,6})?)")
 _SCL: Final = re.compile(r"\bSCL:(-?\d{1,2})\b")
-_SPAM_LEVEL: Final = 5  # of Exchange's SCL, from which it is treated as spam
+_SPAM_LEVEL: Final = 5  # Exchange treats this SCL and higher ones as spam
 
 
 def automatic(fields: Fields, findings: Findings) -> Automatic | None:
-    """Whether a machine wrote it; None where nothing says so. An answer to it may then begin a loop."""
+    """The evidence that a machine wrote the mail, so that a reply could start a loop; None without evidence."""
     found: list[tuple[Kind, str]] = []
     for name, pattern, kind in _AUTOMATIC:
         value = phrase(fields.first(name) or b"", findings, SHOWN)
@@ -76,13 +76,13 @@ def automatic(fields: Fields, findings: Findings) -> Automatic | None:
 
 
 def bounce(fields: Fields, root: Part, findings: Findings) -> Bounce | None:
-    """Whether it reports of another mail, by its machine-readable part, or else by who writes what; None if not."""
+    """The report about another mail, from a machine-readable part, or else guessed from sender and subject; None if not one."""
     leaves = list(root.leaves())
     kind = next((_REPORTS[part.kind] for part in leaves if part.kind in _REPORTS), None)
     if kind:
         reports = [part for part in leaves if _REPORTS.get(part.kind) == kind]
         blocks = _all_blocks(reports, findings)
-        feedback = _said(blocks, "feedback-type", findings) if kind == "arf" else None
+        feedback = _field_text(blocks, "feedback-type", findings) if kind == "arf" else None
         recipients = () if kind == "arf" else _recipients(blocks, findings)
         rests_on = tuple(dict.fromkeys(f"a part of type {part.kind}" for part in reports))
         return Bounce(kind, rests_on, recipients, _original(leaves, blocks, findings), feedback)
@@ -94,7 +94,7 @@ def bounce(fields: Fields, root: Part, findings: Findings) -> Bounce | None:
 
 
 def spam(fields: Fields, findings: Findings) -> Spam:
-    """What filters say of it, by the headers of SpamAssassin, rspamd and Exchange."""
+    """The verdict of spam filters, from the headers of SpamAssassin, rspamd and Exchange."""
     said = {name: phrase(fields.first(name) or b"", findings, SHOWN) for name in _FILTERS}
     rests = tuple(f"{name}: {value}" for name, value in said.items() if value)
     if not rests:
@@ -102,7 +102,7 @@ def spam(fields: Fields, findings: Findings) -> Spam:
     score = next((float(match[1]) for name in _SCORES if (match := _SCORE.search(said[name]))), None)
     level = _SCL.search(said["x-forefront-antispam-report"])
     scl = int(level[1]) if level else _number(said["x-ms-exchange-organization-scl"])
-    verdicts = [_yes(said["x-spam-flag"]), _yes(said["x-spam-status"]), _yes(said["x-spam"])]
+    verdicts = [_boolean(said["x-spam-flag"]), _boolean(said["x-spam-status"]), _boolean(said["x-spam"])]
     verdicts.append(None if scl is None else scl >= _SPAM_LEVEL)
     if any(verdicts):
         return Spam("spam", score, rests)
@@ -113,7 +113,7 @@ _SCORES: Final = ("x-spam-score", "x-spam-status", "x-rspamd-score")
 _FILTERS: Final = ("x-spam-flag", "x-spam", *_SCORES, "x-ms-exchange-organization-scl", "x-forefront-antispam-report")
 
 
-def _yes(value: str) -> bool | None:
+def _boolean(value: str) -> bool | None:
     word = value.partition(",")[0].strip().lower()
     return True if word in ("yes", "true") else False if word in ("no", "false") else None
 
@@ -123,7 +123,7 @@ def _number(value: str) -> int | None:
 
 
 def _all_blocks(reports: list[Part], findings: Findings) -> list[Fields]:
-    """The blocks of all reports of a mail: each may speak of other recipients."""
+    """The blocks of all reports in a mail: each may name other recipients."""
     blocks: list[Fields] = []
     for part in reports:
         blocks += _blocks(decoded_bytes(part, findings)[:MAX_REPORT])
@@ -137,7 +137,7 @@ def _blocks(report: bytes) -> list[Fields]:
     return [read_fields(block, Findings()) for block in blocks if block.strip()]
 
 
-def _said(blocks: list[Fields], name: str, findings: Findings) -> str | None:
+def _field_text(blocks: list[Fields], name: str, findings: Findings) -> str | None:
     value = next((each for block in blocks if (each := block.first(name))), None)
     return None if value is None else phrase(value, findings, SHOWN)
 
@@ -147,15 +147,15 @@ def _recipients(blocks: list[Fields], findings: Findings) -> tuple[Failed, ...]:
     for block in blocks:
         named = block.first("final-recipient") or block.first("original-recipient")
         if named is not None:
-            said = [_said([block], name, findings) for name in ("action", "status", "diagnostic-code")]
-            action = said[0] or _said([block], "disposition", findings)
+            said = [_field_text([block], name, findings) for name in ("action", "status", "diagnostic-code")]
+            action = said[0] or _field_text([block], "disposition", findings)
             recipient = phrase(named, findings, SHOWN).rpartition(";")[2].strip()
             found.append(Failed(recipient, action and action.lower(), said[1], said[2]))
     return tuple(found)
 
 
 def _original(leaves: list[Part], blocks: list[Fields], findings: Findings) -> str | None:
-    """The Message-ID of the mail that it is about, from the copy of it, or from what is said of it."""
+    """The Message-ID of the reported mail, from the enclosed copy or from the report's fields."""
     for part in leaves:
         if part.kind in _ORIGINALS:
             value = read_fields(decoded_bytes(part, findings)[:MAX_REPORT], Findings()).first("message-id")

@@ -1,4 +1,4 @@
-"""What a mail says, and what came with it."""
+"""The text and the attachments of a mail."""
 
 import quopri
 import re
@@ -18,7 +18,7 @@ MAX_NAME: Final = 255  # characters
 MAX_ATTACHMENTS: Final = 2000
 
 _PLAIN: Final = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit"})
-#: A line that goes on behind a CR that ends it: the decoder would leave out everything up to the next LF.
+#: A soft line break that ends in CR alone: quopri would drop everything up to the next LF.
 _SOFT_CR: Final = re.compile(rb"=[ \t]*+\r(?!\n)")
 _UUENCODE: Final = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
 
@@ -27,7 +27,7 @@ Form = Literal["plain", "html", "tnef"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of the mail's text, and what it was made of."""
+    """A piece of the mail's text, and the form it was in."""
 
     form: Form
     text: str
@@ -35,29 +35,29 @@ class Block:
 
 @dataclass(slots=True)
 class MailContent:
-    """Text and attachments, as they are found."""
+    """Text and attachments, in the order in which they are found."""
 
     blocks: list[Block] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
 
     @property
     def text(self) -> str | None:
-        """All blocks, one below the other; None when there is no text."""
+        """All blocks, joined by empty lines; None if there is no text."""
         text = "\n\n".join(block.text for block in self.blocks if block.text.strip())
         return text or None
 
     @property
     def text_from(self) -> Literal["plain", "html", "mixed", "tnef"] | None:
-        """What the text was made of."""
+        """The form of the text; "mixed" for several, None without text."""
         forms = {block.form for block in self.blocks if block.text.strip()}
         return "mixed" if len(forms) > 1 else next(iter(forms), None)
 
 
 def read_content(root: Part, findings: Findings, *, careful: bool) -> MailContent:
-    """The text and the attachments of a mail. `careful` opens neither HTML nor TNEF."""
+    """The text and the attachments of a mail. If `careful`, neither HTML nor TNEF is opened."""
     content = MailContent()
-    with findings.kept_going("unparsed", "content"):
-        content.blocks.extend(_walked(root, content, findings, careful=careful))
+    with findings.flagging_errors("unparsed", "content"):
+        content.blocks.extend(_blocks_of(root, content, findings, careful=careful))
     length = sum(len(block.text) for block in content.blocks)
     if length > MAX_TEXT:
         findings.flag("text_cut")
@@ -66,7 +66,7 @@ def read_content(root: Part, findings: Findings, *, careful: bool) -> MailConten
 
 
 def decoded_bytes(part: Part, findings: Findings) -> bytes:
-    """The content of a part without its transfer encoding; what was badly encoded as far as it goes."""
+    """The content of a part with its transfer encoding undone; badly encoded content as far as it can be decoded."""
     raw = part.bytes
     said = part.get("content-transfer-encoding", "")
     encoding = one_line(str(said).partition(";")[0], 80).lower()
@@ -82,22 +82,22 @@ def decoded_bytes(part: Part, findings: Findings) -> bytes:
     return raw
 
 
-def _walked(part: Part, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
+def _blocks_of(part: Part, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
     findings.check_time()
     children = part.children()
     if not children:
         blocks: list[Block] = []
-        with findings.kept_going("unparsed", "a part"):
+        with findings.flagging_errors("unparsed", "a part"):
             blocks.extend(_leaf(part, content, findings, careful=careful))
         return blocks
-    walked = [_walked(each, content, findings, careful=careful) for each in children]
+    walked = [_blocks_of(each, content, findings, careful=careful) for each in children]
     if part.kind == "multipart/alternative":
-        return _best(walked)
+        return _best_alternative(walked)
     return [block for blocks in walked for block in blocks]
 
 
-def _best(alternatives: list[list[Block]]) -> list[Block]:
-    """The plain one, and where it says nothing, the last that says something: the richest."""
+def _best_alternative(alternatives: list[list[Block]]) -> list[Block]:
+    """The first plain alternative with text; without one, the last with text, which is the richest (RFC 2046 §5.1.4)."""
     telling = [blocks for blocks in alternatives if any(block.text.strip() for block in blocks)]
     plain = [blocks for blocks in telling if all(block.form == "plain" for block in blocks)]
     return (plain or telling[-1:] or [[]])[0]
@@ -106,7 +106,7 @@ def _best(alternatives: list[list[Block]]) -> list[Block]:
 def _leaf(part: Part, content: MailContent, findings: Findings, *, careful: bool) -> list[Block]:
     data = decoded_bytes(part, findings)
     kind = one_line(part.kind, 127)
-    if kind.startswith("multipart/"):  # without a boundary that could be found
+    if kind.startswith("multipart/"):  # a leaf, since its boundary was not found
         kind = "text/plain"
     name = _name(part, findings)
     if kind in TNEF_TYPES and not careful:
@@ -115,7 +115,7 @@ def _leaf(part: Part, content: MailContent, findings: Findings, *, careful: bool
             for each in opened.files:
                 _attach(
                     content,
-                    Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="tnef"),
+                    Attachment(_safe_name(each.name), "application/octet-stream", *_digest(each.data), found_in="tnef"),
                     findings,
                 )
             return [Block("tnef", opened.text)] if opened.text else []
@@ -123,7 +123,7 @@ def _leaf(part: Part, content: MailContent, findings: Findings, *, careful: bool
     if kind in ("text/plain", "text/html") and not _is_attached(part):
         if name is None:
             return _text(part, data, kind, content, findings, careful=careful)
-        if part.get("content-disposition") is None:  # a text that has a name, or a file that has no disposition: both
+        if part.get("content-disposition") is None:  # ambiguous: a named text, or a file without a disposition
             blocks = _text(part, data, kind, content, findings, careful=careful)
     if data or name is not None or kind != "text/plain":
         id_ = one_line(str(part.get("content-id", "")), MAX_NAME).strip("<>") or None
@@ -139,7 +139,7 @@ def _text(part: Part, data: bytes, kind: str, content: MailContent, findings: Fi
     if kind == "text/plain" and b"begin " in data:
         files, data = uuencoded(data, findings)
         for each in files:
-            found = Attachment(_named(each.name), "application/octet-stream", *_digest(each.data), found_in="uuencode")
+            found = Attachment(_safe_name(each.name), "application/octet-stream", *_digest(each.data), found_in="uuencode")
             _attach(content, found, findings)
     charset = part.get_param("charset", "")
     text = decoded(data, str(charset[2] if isinstance(charset, tuple) else charset), findings)
@@ -166,11 +166,11 @@ def _is_attached(part: Part) -> bool:
 
 
 def _name(part: Part, findings: Findings) -> str | None:
-    """What the sender calls the part, in RFC 2231's form or any other that is met."""
+    """The file name of the part, in the form of RFC 2231 or in any other that occurs."""
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
         value: Any = part.given_name(parameter, header)
         if value is not None:
-            return _named(_parameter(value, findings))
+            return _safe_name(_parameter(value, findings))
     return None
 
 
@@ -181,13 +181,13 @@ def _parameter(value: Any, findings: Findings) -> str:
     return phrase(str(value), findings)
 
 
-def _named(name: str) -> str:
+def _safe_name(name: str) -> str:
     return one_line(name, MAX_NAME)
 
 
 def _cut(blocks: list[Block]) -> list[Block]:
-    kept, room = [], MAX_TEXT
+    kept, left = [], MAX_TEXT
     for block in blocks:
-        kept.append(Block(block.form, block.text[:room]))
-        room -= len(kept[-1].text)
+        kept.append(Block(block.form, block.text[:left]))
+        left -= len(kept[-1].text)
     return kept

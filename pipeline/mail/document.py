@@ -1,4 +1,4 @@
-"""From a mail's raw bytes to its document. Never raises: what cannot be read is missing and flagged, and the rest is there."""
+"""From a mail's raw bytes to its document. Never raises: what cannot be read is missing and flagged; the rest is present."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from schemas.mail_document import MailDocument
 
 @dataclass(frozen=True, slots=True)
 class ParsingTerms:
-    """How a mail is to be read: whose Authentication-Results are believed, where keys are looked up, in how many seconds.
+    """How to read a mail: the servers whose Authentication-Results are trusted, the look-up of keys, and a time limit.
 
-    `dns` None: no signature is checked. `careful`: nothing is opened that some library has no bounds for.
+    Without `dns`, no signature is verified. If `careful`, no format is opened whose library has no bounds.
     """
 
     trusted: Collection[str] = ()
@@ -29,10 +29,10 @@ class ParsingTerms:
 
 
 def mail_document(raw: bytes, terms: ParsingTerms, clock: Callable[[], float]) -> MailDocument:
-    """The document of a mail, whatever bytes it is. The same bytes, terms and keys give the same document.
+    """The document of a mail, whatever its bytes. The same bytes, terms and keys give the same document.
 
-    The reading stops at the first part that begins after `terms.seconds`, by `clock`; what one part may take is bounded by
-    its size. Who cannot wait for that reads in a process that can be ended.
+    Reading stops before the first part that begins after `terms.seconds`, by `clock`; the time for one part is bounded only by
+    its size. A caller that needs a hard limit runs this in a process that it can kill.
     """
     try:
         return _document(raw, terms, clock)
@@ -46,11 +46,11 @@ def _document(raw: bytes, terms: ParsingTerms, clock: Callable[[], float]) -> Ma
         findings.flag("careful")
     fields = read_fields(raw, findings)
     look_for_oddities(fields, raw, findings)
-    found = _of_header(fields, findings)
+    found = _header_members(fields, findings)
     root = read_parts(raw, findings)
     content = read_content(root, findings, careful=terms.careful)
-    found |= _of_reports(fields, root, findings)
-    with findings.kept_going("unparsed", "signatures"):
+    found |= _classification_members(fields, root, findings)
+    with findings.flagging_errors("unparsed", "signatures"):
         found["authentication"] = authenticate(raw, fields, terms.trusted, terms.dns, findings, careful=terms.careful)
     return MailDocument(
         len(raw),
@@ -65,10 +65,10 @@ def _document(raw: bytes, terms: ParsingTerms, clock: Callable[[], float]) -> Ma
     )
 
 
-def _of_header(fields: Fields, findings: Findings) -> dict[str, Any]:
+def _header_members(fields: Fields, findings: Findings) -> dict[str, Any]:
     names = {"from_": "from", "sender": "sender", "reply_to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc"}
     found: dict[str, Any] = {key: addresses(fields, name, findings) for key, name in names.items()}
-    with findings.kept_going("unparsed", "header"):
+    with findings.flagging_errors("unparsed", "header"):
         subject = fields.first("subject")
         found["subject"] = None if subject is None else phrase(subject, findings)
         moment = date_of(fields, findings)
@@ -80,9 +80,9 @@ def _of_header(fields: Fields, findings: Findings) -> dict[str, Any]:
     return found
 
 
-def _of_reports(fields: Fields, root: Part, findings: Findings) -> dict[str, Any]:
+def _classification_members(fields: Fields, root: Part, findings: Findings) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with findings.kept_going("unparsed", "reports"):
+    with findings.flagging_errors("unparsed", "reports"):
         found["automatic"] = classification.automatic(fields, findings)
         found["spam"] = classification.spam(fields, findings)
         found["bounce"] = classification.bounce(fields, root, findings)

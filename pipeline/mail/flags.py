@@ -1,4 +1,4 @@
-"""What is found odd in a mail while it is read, and how long that may still take."""
+"""Anomalies found in a mail while it is read, and the time left for reading it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,17 +7,17 @@ from typing import Final
 
 from schemas.mail_document import Flag, MailDocument
 
-SECONDS: Final = 10.0  # that a mail may take to be read
+SECONDS: Final = 10.0  # for reading one mail
 MAX_NOTES: Final = 50
 MAX_NOTE: Final = 200  # characters
 
 
 class OutOfTime(Exception):
-    """The mail has had its time."""
+    """The time for reading this mail is over."""
 
 
 class Findings:
-    """Flags and notes of one mail, and its time. `clock` gives seconds; by it the reading stops between two parts."""
+    """Flags, notes and deadline of one mail. The deadline is by `clock`, in seconds, and is checked between two parts."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0, seconds: float = 1.0) -> None:
         self._clock = clock
@@ -26,20 +26,20 @@ class Findings:
         self._notes: dict[str, None] = {}
 
     def flag(self, flag: Flag, detail: str = "") -> None:
-        """Tell something odd; `detail` is for people."""
+        """Record an anomaly; `detail` is for people."""
         self._flags.add(flag)
         if detail and len(self._notes) < MAX_NOTES:
             text = detail.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
             self._notes[f"{flag}: {text}"[:MAX_NOTE]] = None
 
     def check_time(self) -> None:
-        """Raises `OutOfTime`."""
+        """Raises `OutOfTime` once the time is over."""
         if self._clock() > self._until:
             raise OutOfTime
 
     @contextmanager
-    def kept_going(self, flag: Flag, what: str = "") -> Iterator[None]:
-        """Whatever the block raises is a flag; what it had not done by then is left undone."""
+    def flagging_errors(self, flag: Flag, what: str = "") -> Iterator[None]:
+        """Any exception of the block becomes a flag; the rest of the block is skipped."""
         try:
             yield
         except OutOfTime:
@@ -49,17 +49,17 @@ class Findings:
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """All of them, sorted."""
+        """All flags, sorted."""
         return tuple(sorted(self._flags))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In the order in which they were made."""
+        """All notes, in the order in which they were made."""
         return tuple(self._notes)
 
 
 def unparsed(raw: bytes, why: str, *flags: Flag) -> MailDocument:
-    """The document of a mail that nothing could be made of."""
+    """The document of a mail that could not be parsed at all."""
     findings = Findings()
     findings.flag("unparsed", why)
     for each in flags:

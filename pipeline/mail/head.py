@@ -1,6 +1,6 @@
-"""What is read of a mail before it is an event: its Message-ID, and the subject that its mailbox's rule gives it. Pure.
+"""What is read from a mail before it becomes an event: its Message-ID, and its subject by the mailbox's rule. Pure.
 
-Never raises, whatever the bytes are: a mail that cannot be read is kept all the same, under a subject that says which it is.
+Never raises, whatever the bytes are: a mail that cannot be read is kept all the same, under a subject that identifies it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from pipeline.mail.charsets import one_line, phrase
 from pipeline.mail.flags import Findings
 from pipeline.mail.headers import ONE_HEADER, Fields, addresses, ids, read_fields, sender
 
-MAX_ID: Final = 250  # characters of a Message-ID; of a longer one the digest stands for it
+MAX_ID: Final = 250  # characters of a Message-ID; a longer one is replaced by its digest
 MAX_SUBJECT: Final = 512  # characters; a longer one is replaced by its digest
 
 _RECIPIENTS: Final = ("delivered-to", "x-original-to", "x-delivered-to", "envelope-to", "to", "cc")
@@ -22,21 +22,21 @@ _RECIPIENTS: Final = ("delivered-to", "x-original-to", "x-delivered-to", "envelo
 
 @dataclass(frozen=True, slots=True)
 class MailHead:
-    """What a mail's head says. `message_id` is without brackets, in lower case; None when there is none."""
+    """The result of `read_head`. `message_id` is without brackets, in lower case; None if there is none."""
 
     message_id: str | None
     subject: str
 
 
 def event_id(raw: bytes) -> str:
-    """The identity of a mail: its bytes."""
+    """The event id of a mail: the digest of its bytes."""
     return "sha256:" + sha256(raw).hexdigest()
 
 
 def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> MailHead:
-    """The head of `raw`, by the mailbox's `rule`; `address` is the mailbox's own, `otherwise` what is left when all else fails.
+    """The head of `raw`, by the mailbox's `rule`. `address` is the mailbox's own; `otherwise` is the fallback subject.
 
-    The subject is never empty, has no control characters, and 512 characters at most.
+    The subject is never empty, has no control characters, and has at most 512 characters.
     """
     fields = read_fields(raw, Findings())
     message_id = _first_id(fields, "message-id")
@@ -46,7 +46,7 @@ def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> MailHead:
         found = RULES[rule](_Mail(fields, message_id, address, raw))
     else:
         found = rule
-    return MailHead(message_id, _fitting(found) or _fitting(otherwise) or "mail")
+    return MailHead(message_id, _shortened(found) or _shortened(otherwise) or "mail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,18 @@ class _Mail:
 
 
 def _sender(mail: _Mail) -> str:
-    """The address that it is from."""
+    """The sender's address."""
     return sender(mail.fields, Findings())
 
 
 def _thread(mail: _Mail) -> str:
-    """The first mail of its thread: RFC 5322 has it stand first in References."""
+    """The id of the first mail of the thread, which is the first in References (RFC 5322 §3.6.4)."""
     root = _first_id(mail.fields, "references") or _first_id(mail.fields, "in-reply-to")
     return root or mail.message_id or event_id(mail.raw)
 
 
 def _plus(mail: _Mail) -> str:
-    """What stands behind the + of the mailbox's address; else, of any recipient's."""
+    """The tag after the + of a recipient at the mailbox's own address; without one, the first tag of any recipient."""
     own = mail.address.lower().partition("@")
     tags = []
     for address in _addresses(mail.fields, _RECIPIENTS):
@@ -97,6 +97,6 @@ def _first_id(fields: Fields, name: str) -> str | None:
     return event_id(cleaned.encode()) if len(cleaned) > MAX_ID else cleaned or None
 
 
-def _fitting(text: str) -> str:
+def _shortened(text: str) -> str:
     cleaned = one_line(text, len(text))
     return event_id(cleaned.encode()) if len(cleaned) > MAX_SUBJECT else cleaned

@@ -1,4 +1,4 @@
-"""HTML to text. Nothing is fetched, nothing is run; what is hidden from people is left out."""
+"""HTML to text. Nothing is fetched and nothing is run; hidden elements are left out."""
 
 import re
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ MAX_HTML: Final = 512 * 1024  # characters
 _HIDDEN: Final = re.compile(r"display\s*:\s*none|mso-hide\s*:\s*all", re.IGNORECASE)
 _DECLARATION: Final = re.compile(r"\s*<\?xml[^>]{0,500}>")
 _TAGS: Final = re.compile(r"<[^<>]*>?")
-#: The parser takes the square of a tag's attributes; what is that long is a picture in the address of a picture.
+#: The parser's time is quadratic in a tag's attributes; a tag this long is usually an image in a data: URL.
 _LONG_TAG: Final = re.compile(r"<([A-Za-z]{1,20})[^<>]{4000,}>?")
 
 
 def text_of_html(source: str, findings: Findings) -> str:
-    """What a person would read of it; of its first half million characters. What cannot be parsed loses its tags only."""
+    """The visible text of the first `MAX_HTML` characters. If the HTML cannot be parsed, only its tags are removed."""
     if len(source) > MAX_HTML:
         findings.flag("text_cut", "HTML")
     source = storable(source[:MAX_HTML].replace("\0", " "))
     rendered: list[str] = []
-    with findings.kept_going("malformed_html"):
+    with findings.flagging_errors("malformed_html"):
         rendered.append(_rendered(_LONG_TAG.sub(r"<\1>", source)))
     text = rendered[0] if rendered else _TAGS.sub(" ", source)
     return "\n".join(_without_gaps(text.replace("\xa0", " "))).strip()
@@ -50,7 +50,7 @@ def _rendered(source: str) -> str:
 
 
 def _config() -> ParserConfig:
-    """Without columns, indents and margins: mails lay out with tables, and none of the three has a bound."""
+    """Disables columns, indents and margins: mails use tables for layout, and inscriptis bounds none of the three."""
     css = {name: copy(element) for name, element in CSS_PROFILES["relaxed"].items()}
     for element in css.values():
         element.padding_inline = 0
@@ -81,7 +81,7 @@ _NO_TABLES: Final = CustomHtmlTagHandlerMapping(
 
 
 def _without_gaps(text: str) -> Iterator[str]:
-    """The lines, one empty line in place of many."""
+    """The lines, with each run of empty lines reduced to one."""
     empty = False
     for line in text.splitlines():
         bare = line.rstrip()

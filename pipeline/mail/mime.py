@@ -1,4 +1,4 @@
-"""The parts of a mail, by the standard library's parser, which is stopped at every bound that it has none of itself."""
+"""The parts of a mail, by the standard library's parser, with the bounds that the parser itself lacks."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -14,29 +14,29 @@ from pipeline.mail.charsets import header_text
 from pipeline.mail.flags import Findings
 from pipeline.mail.headers import HEADER_BLOCK, MAX_HEADERS, ONE_HEADER, plain_header
 
-MAX_SIZE: Final = 64 * 1024 * 1024  # bytes of a mail that are read; the parser needs about five times as much
-MAX_LINES: Final = 1_500_000  # of which it makes an object each
+MAX_SIZE: Final = 64 * 1024 * 1024  # bytes read of a mail; the parser needs about five times as much memory
+MAX_LINES: Final = 1_500_000  # the parser makes an object of each
 MAX_DEPTH: Final = 100
 MAX_PARTS: Final = 1000
-MAX_PARAMETERS: Final = 8 * 1024  # characters of a header with parameters, which take the square of their number
-CHUNK: Final = 64 * 1024  # bytes between two looks at the clock
+MAX_PARAMETERS: Final = 8 * 1024  # characters of a header with parameters; the time is quadratic in their number
+CHUNK: Final = 64 * 1024  # bytes between two checks of the time
 
 _NO_MAIL: Final = re.compile("^message/")
 _WITH_PARAMETERS: Final = ("content-type", "content-disposition")
 _FOLD: Final = re.compile(r"[\r\n]++")
 _FOLDED_BOUNDARY: Final = re.compile(r'boundary[ \t]*=[ \t]*"([^"\r\n]*+[\r\n][^"]*+)"', re.IGNORECASE)
 _FOLDS: Final = re.compile(r"[\r\n]++[ \t]*+")
-_MAX_ENDS: Final = 10  # of one boundary that is used within itself
-_MAX_FOLDED: Final = 5  # boundaries that are looked for in the whole mail
+_MAX_ENDS: Final = 10  # ends of one boundary that a nested multipart uses too
+_MAX_FOLDED: Final = 5  # folded boundaries for which the whole mail is searched
 
 
 class _Stop(Exception):
-    """A bound was reached: what was read by then is all there is."""
+    """A bound was reached: parsing stops, and the parts read so far are kept."""
 
 
 @dataclass(slots=True)
 class _Reading:
-    """What the parts of one mail share while they are read."""
+    """State shared by the parts of one mail while it is parsed."""
 
     findings: Findings
     raw: bytes = field(default=b"", repr=False)
@@ -45,7 +45,7 @@ class _Reading:
     def unfolded(self, value: str) -> str:
         """The value of a header on one line (RFC 5322 §2.2.3).
 
-        Some fold a boundary where it has no space, or with another one: it is what stands in the mail.
+        Some senders fold a boundary where it has no space, or add one: the spelling that occurs in the mail is used.
         """
         found = _FOLDED_BOUNDARY.search(value)
         if found and self.folded < _MAX_FOLDED:
@@ -57,13 +57,13 @@ class _Reading:
 
 
 class Part(Message):
-    """A part of a mail. An attached mail is one part, whose content is not read: it is another mail."""
+    """A part of a mail. An attached mail is a single part; its content is not parsed."""
 
     def __init__(self, reading: _Reading) -> None:
         super().__init__(compat32)
         self._payload: Any
         self._reading = reading
-        self._room = HEADER_BLOCK
+        self._bytes_left = HEADER_BLOCK
         self._headers_left = MAX_HEADERS
         self.depth = 0
 
@@ -77,10 +77,10 @@ class Part(Message):
         if len(value) > most:
             self._reading.findings.flag("header_too_long", name[:80])
             value = value[:most]
-        self._room -= len(name) + len(value)
+        self._bytes_left -= len(name) + len(value)
         self._headers_left -= 1
-        if self._room < 0 or self._headers_left < 0:
-            self._reading.findings.flag("header_block_too_large" if self._room < 0 else "too_many_headers")
+        if self._bytes_left < 0 or self._headers_left < 0:
+            self._reading.findings.flag("header_block_too_large" if self._bytes_left < 0 else "too_many_headers")
         else:
             super().set_raw(name, value)
 
@@ -99,34 +99,34 @@ class Part(Message):
 
     @property
     def bytes(self) -> bytes:
-        """The content as it stands in the mail, in its transfer encoding; nothing of what has parts."""
+        """The content with its transfer encoding not undone; b"" for a multipart."""
         return self._payload.encode("ascii", "surrogateescape") if isinstance(self._payload, str) else b""
 
     def get_content_type(self) -> str:
-        """The content type as the parser is to see it: an attached mail, and a report, are content like any other."""
+        """The content type for the parser, which would parse message/*: it sees an attached mail or a report as a leaf."""
         return _NO_MAIL.sub("application/", self.kind)
 
     def get_content_maintype(self) -> str:
-        """The main type of that."""
+        """The main type of `get_content_type`."""
         return self.get_content_type().partition("/")[0]
 
     def get_param(self, param: str, failobj: Any = None, header: str = "content-type", unquote: bool = True) -> Any:
-        """A parameter of a header; none where they cannot be read."""
+        """A parameter of a header; `failobj` if it is missing, or if the parameters cannot be parsed."""
         try:
             return super().get_param(param, failobj, header, unquote)
-        except Exception:  # noqa: BLE001 - RFC 2231 numbers alone make it raise three kinds of errors
+        except Exception:  # noqa: BLE001 - bad RFC 2231 numbers alone raise three kinds of errors
             self._reading.findings.flag("malformed_mime", f"parameters of {header}")
             return failobj
 
     def given_name(self, param: str, header: str) -> Any:
-        """A parameter, in the form of RFC 2231 where it is there in that one too, in any order (RFC 6266 §4.3)."""
+        """A parameter; if it occurs in several forms, the one of RFC 2231, in whatever order (RFC 6266 §4.3)."""
         named: list[Any] = []
-        with self._reading.findings.kept_going("malformed_mime", f"parameters of {header}"):
+        with self._reading.findings.flagging_errors("malformed_mime", f"parameters of {header}"):
             named += [value for name, value in self.get_params([], header) or () if name.lower() == param]
         return next((each for each in named if isinstance(each, tuple)), named[0] if named else None)
 
     def leaves(self) -> "Iterator[Part]":
-        """The parts without parts, in their order."""
+        """The parts that have no parts, in order."""
         if self.is_multipart():
             for each in self.children():
                 yield from each.leaves()
@@ -139,14 +139,14 @@ class Part(Message):
 
 
 def read_parts(raw: bytes, findings: Findings) -> Part:
-    """The mail as a tree of parts. What is beyond the bounds is missing from it, and flagged; never raises."""
+    """The mail as a tree of parts. Parts beyond the bounds are missing, which is flagged; never raises."""
     reading = _Reading(findings, raw)
     made: list[Part] = []
 
-    def make(policy: Any = None) -> Part:  # noqa: ARG001 - the parser says it by name
+    def make(policy: Any = None) -> Part:  # noqa: ARG001 - the parser passes it by name
         part = Part(reading)
         made.append(part)
-        if len(made) > MAX_PARTS + 2:  # the parser makes one to try it, and there is the mail itself
+        if len(made) > MAX_PARTS + 2:  # beside the mail itself, the parser makes one to probe `make`
             findings.flag("too_many_parts")
             raise _Stop
         findings.check_time()
@@ -155,20 +155,20 @@ def read_parts(raw: bytes, findings: Findings) -> Part:
     def parse(raw: bytes) -> Part:
         parser: BytesFeedParser[Any] = BytesFeedParser(make, policy=compat32)
         first = len(made)
-        with findings.kept_going("unparsed", "MIME"), suppress(_Stop):
+        with findings.flagging_errors("unparsed", "MIME"), suppress(_Stop):
             _feed(parser, raw, findings)
         return made[first] if len(made) > first else Part(reading)
 
     root = parse(raw)
-    with findings.kept_going("unparsed", "MIME"), suppress(_Stop):
+    with findings.flagging_errors("unparsed", "MIME"), suppress(_Stop):
         for part in made[1:]:
-            _go_on(part, parse)
-    _tell_defects(made[1:], findings)
+            _reopen(part, parse)
+    _flag_defects(made[1:], findings)
     return root
 
 
-def _go_on(part: Part, parse: Callable[[bytes], Part]) -> None:
-    """Take in the parts behind the end of a multipart, if one in it has the same boundary: the end was that one's."""
+def _reopen(part: Part, parse: Callable[[bytes], Part]) -> None:
+    """Add the parts after the end of a multipart if a nested one has the same boundary: the end belonged to the nested one."""
     own = part.get_boundary() if part.children() else None
     if own is None or all(each.get_boundary() != own for each in part.children() if each.kind.startswith("multipart/")):
         return
@@ -184,7 +184,7 @@ def _go_on(part: Part, parse: Callable[[bytes], Part]) -> None:
 
 
 def count(root: Part) -> int:
-    """The number of parts, the mail itself among them."""
+    """The number of parts, including the mail itself."""
     return 1 + sum(count(each) for each in root.children())
 
 
@@ -204,8 +204,8 @@ def _feed(parser: "BytesFeedParser[Any]", raw: bytes, findings: Findings) -> Non
     parser.close()
 
 
-def _tell_defects(parts: list[Part], findings: Findings) -> None:
-    """Multiparts without a boundary or without an end, headers that are none, and the like."""
+def _flag_defects(parts: list[Part], findings: Findings) -> None:
+    """Flags the parser's defects: multiparts without a boundary or an end, malformed headers, and the like."""
     for part in parts:
         for defect in part.defects:
             if isinstance(defect, MessageDefect):

@@ -1,8 +1,8 @@
-"""What comes of one pull of a mailbox: when it is pulled next, what is held against it, and what operators hear.
+"""The verdict on one pull of a mailbox: when it is pulled next, whether the pull counts as a failure, and events for operators.
 
-Pure rules, of what happened, the time, and a random number in [0, 1) that chooses the jitter; then `settle`, which writes.
-A fault of the mailbox makes it wait, longer from time to time; a refusal, once it is believed, until somebody authorises it
-anew. A fault of ours is not held against it.
+Pure functions of the pull's result, the time, and a random number in [0, 1) for the jitter; then `settle`, which writes.
+After a fault of the mailbox the next pull waits, longer each time; after a confirmed refusal, until somebody reauthorizes the
+mailbox. A fault on our side does not count against it.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from pipeline.store.mail.leases import PullLease
 from pipeline.store.mail.mailboxes import EventKind
 
 BACKOFF: Final = (30.0, 900.0)  # seconds after the first failure and the longest; doubled each time
-DOUBTS: Final = 3  # refusals without a reason, after which they are believed
-TELL: Final = 8  # failures in a row, about an hour, after which operators hear of it
-AGAIN: Final = 5.0  # seconds, after a fault of ours
-SLOW: Final = 20.0  # seconds for a batch, after which the mailbox is pulled beside the others
+DOUBTS: Final = 3  # consecutive failures from which a refusal without a reason is treated as final
+TELL: Final = 8  # consecutive failures, about an hour, after which an event is recorded
+AGAIN: Final = 5.0  # seconds until the next pull after a fault on our side
+SLOW: Final = 20.0  # seconds for a batch; a mailbox that takes longer is pulled by the slow queue's threads
 
-_LEAST_WAIT: Final = 1.0  # seconds, whatever a server asks for
+_LEAST_WAIT: Final = 1.0  # seconds, even if a server asks for less
 _DOUBLINGS: Final = 32  # more would only overflow
 
 Outcome = Literal["done", "more", "busy", "away", "throttled", "refused", "fenced", "internal"]
@@ -31,9 +31,9 @@ Outcome = Literal["done", "more", "busy", "away", "throttled", "refused", "fence
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a batch came to. `more`: there is more at once; with `wait`, after so many seconds.
+    """The result of a batch. `more`: there is more to read now. `wait`: seconds until there is, in place of the poll interval.
 
-    `trouble`: why no folder could be read. One that cannot, where another can, is noted and no trouble.
+    `trouble`: why no folder could be read. If only some folders are unreadable, they are recorded and `trouble` is None.
     """
 
     mails: int
@@ -44,9 +44,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a batch ended before its time. `ours`: the broker, or Postgres; `internal`: nobody foresaw it.
+    """Why a batch failed. `ours`: the broker or Postgres is unavailable; `internal`: an unexpected exception.
 
-    `seconds`: for how long the server wants to be left alone. `certain`: a refusal that gives its reason.
+    `seconds`: the wait that the server asks for. `certain`: the refusal gives its reason.
     """
 
     fault: Literal["away", "throttled", "refused", "ours", "internal"]
@@ -57,7 +57,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What operators are to hear of."""
+    """An event to be recorded for operators."""
 
     kind: EventKind
     detail: str
@@ -65,7 +65,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """It was read. `enqueued`: whoever pulled it asks for the next batch himself. `slow`: it is pulled beside the others."""
+    """The mailbox was read. `enqueued`: the puller enqueues the next batch itself. `slow`: the slow queue pulls it next."""
 
     outcome: Literal["done", "more"]
     began: datetime
@@ -77,7 +77,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It could not be read, and is tried again at `next_pull`."""
+    """The mailbox could not be read; it is tried again at `next_pull`."""
 
     outcome: Literal["away", "throttled", "internal"]
     error: str
@@ -86,7 +86,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """It refuses its credentials: it is not pulled until somebody has authorised it anew."""
+    """The server refuses the credentials: the mailbox is not pulled until somebody reauthorizes it."""
 
     error: str
     outcome: Literal["refused"] = "refused"
@@ -94,7 +94,7 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """Nothing is known of it that was not known before."""
+    """The pull failed on our side and says nothing about the mailbox."""
 
     next_pull: datetime
     outcome: Literal["internal"] = "internal"
@@ -104,7 +104,7 @@ Verdict = Succeeded | Failed | SetAside | HandedBack
 
 
 def after_batch(failures: int, done: Done, poll: float, began: datetime, now: datetime, random: float) -> Verdict:
-    """The verdict on a batch that began at `began`, after `failures` in a row; `poll` is the mailbox's, in seconds."""
+    """The verdict on a batch that began at `began`, after `failures` in a row; `poll` is the mailbox's interval in seconds."""
     if done.trouble is not None and not done.more:
         return after_failure(failures, Failure("away", done.trouble, poll), now, random)
     slow = (now - began).total_seconds() > SLOW
@@ -126,21 +126,21 @@ def after_failure(failures: int, failure: Failure, now: datetime, random: float)
 
 
 def unreadable(detail: str, now: datetime) -> Failed:
-    """The verdict on a mailbox whose settings cannot be read here: only somebody who stores them anew can help."""
+    """The verdict on a mailbox whose stored settings cannot be decrypted here; they have to be stored again."""
     return Failed("internal", detail, now + timedelta(seconds=BACKOFF[1]))
 
 
 def news_of(failures: int, since: datetime, error: str) -> Event | None:
-    """What operators hear after so many failures in a row: of one row of them once."""
+    """The event after so many failures in a row: one for each series of failures."""
     if failures != TELL:
         return None
     return Event("mailbox_failing", f"nothing but failures since {since:%Y-%m-%d %H:%M:%SZ}: {error}")
 
 
 def settle(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> Event | None:
-    """Gives the lease back with the verdict, and records the event of it; returns that event.
+    """Gives the lease back with the verdict, and records and returns its event.
 
-    Runs in the caller's transaction. Where the lease was lost meanwhile, nothing of a failure is written.
+    Runs in the caller's transaction. If the lease was lost meanwhile, a failure is not written.
     """
     event = _written(conn, lease, verdict, now)
     if event is not None:
@@ -163,11 +163,11 @@ def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime
     if isinstance(verdict, Failed):
         return news_of(*failing, verdict.error)
     moved = mailboxes.move_from(conn, lease.mailbox_id, "active", "needs_reauthorization", now, verdict.error)
-    return Event("mailbox_needs_reauthorization", verdict.error) if moved else None  # or else somebody has paused it
+    return Event("mailbox_needs_reauthorization", verdict.error) if moved else None  # not moved if somebody has paused it
 
 
 def _wait(failures: int, asked: float | None) -> float:
-    """Seconds without jitter: what the server asks for, or else longer from failure to failure."""
+    """Seconds without jitter: as the server asks, or else doubled with each failure."""
     first, longest = BACKOFF
     return min(first * 2.0 ** min(failures, _DOUBLINGS), longest) if asked is None else max(asked, _LEAST_WAIT)
 

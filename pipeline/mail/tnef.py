@@ -1,4 +1,4 @@
-"""Attachments in forms older than MIME, or beside it: TNEF (winmail.dat) and uuencode."""
+"""Attachments in formats other than MIME: TNEF (winmail.dat) and uuencode."""
 
 import binascii
 import re
@@ -16,22 +16,22 @@ from pipeline.mail.html import text_of_html
 
 TNEF_TYPES: Final = ("application/ms-tnef", "application/vnd.ms-tnef")
 MAX_TNEF: Final = 32 * 1024 * 1024  # bytes
-MAX_OBJECTS: Final = 1000  # of one TNEF: the library copies what is left for each
-MAX_COPIED: Final = 4 * 1024 * 1024 * 1024  # bytes
+MAX_OBJECTS: Final = 1000  # in one TNEF: the library copies the rest of the data for each
+MAX_COPIED: Final = 4 * 1024 * 1024 * 1024  # bytes that the library may copy
 MAX_FILES: Final = 1000
 
-#: More than any count in a TNEF of that size or smaller.
+#: Counts up to this are accepted even in a TNEF with fewer bytes.
 _FEW: Final = 65_536
 
 _BEGIN: Final = re.compile(rb"^begin ([0-7]{3,4}) ([^\r\n]{1,255})\r?\n", re.MULTILINE)
 _END: Final = re.compile(rb"^end[ \t]*\r?$", re.MULTILINE)
 _HEAD: Final = 6  # bytes before the first object of a TNEF
-_OBJECT: Final = 11  # bytes of an object beside its data
+_OBJECT: Final = 11  # bytes of an object in addition to its data
 
 
 @dataclass(frozen=True, slots=True)
 class Enclosed:
-    """A file that was found inside of something."""
+    """A file that was found inside a part."""
 
     name: str
     data: bytes
@@ -39,14 +39,14 @@ class Enclosed:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was in a TNEF."""
+    """The files and the text of a TNEF."""
 
     files: tuple[Enclosed, ...] = ()
     text: str = ""
 
 
 def _uint32(data: bytes, offset: int = 0) -> int:
-    """A number that is no count of more than there can be: the library would go on counting for days."""
+    """A number that is a plausible count. Raises ValueError: with an impossible one, tnefparse would loop for days."""
     number = int(uint32(data, offset))
     if number > max(len(data), _FEW):
         raise ValueError(f"{number} of something in {len(data)} bytes")
@@ -57,10 +57,10 @@ tnefparse.mapi.uint32 = _uint32
 
 
 def open_tnef(data: bytes, findings: Findings) -> Opened:
-    """The files and the text of a winmail.dat; nothing of one that cannot be read, which is flagged."""
+    """The files and the text of a winmail.dat; empty, and flagged, if it cannot be read."""
     files: tuple[Enclosed, ...] = ()
     text = ""
-    with findings.kept_going("malformed_tnef"):
+    with findings.flagging_errors("malformed_tnef"):
         _check(data)
         tnef = TNEF(data, do_checksum=False)
         text = _body(tnef, findings)
@@ -69,7 +69,7 @@ def open_tnef(data: bytes, findings: Findings) -> Opened:
 
 
 def uuencoded(text: bytes, findings: Findings) -> tuple[list[Enclosed], bytes]:
-    """The files that are uuencoded in a text, and the text without them."""
+    """The uuencoded files in a text, and the text without them."""
     found: list[Enclosed] = []
     rest: list[bytes] = []
     at = 0
@@ -98,7 +98,7 @@ def _unpacked(body: bytes, findings: Findings) -> Iterator[bytes]:
         try:
             yield binascii.a2b_uu(line)
         except binascii.Error:
-            # Some encoders pad differently; the first character says how much of the line counts.
+            # Some encoders pad differently; the first character gives the length of the data.
             wanted = (((line[0] - 32) & 63) * 4 + 5) // 3
             try:
                 yield binascii.a2b_uu(line[:wanted])
@@ -108,7 +108,7 @@ def _unpacked(body: bytes, findings: Findings) -> Iterator[bytes]:
 
 
 def _check(data: bytes) -> None:
-    """Raises ValueError for what the library would need too long for."""
+    """Raises ValueError for data on which tnefparse would take too long."""
     if len(data) > MAX_TNEF:
         raise ValueError(f"{len(data)} bytes")
     at, objects = _HEAD, 0
