@@ -1,4 +1,4 @@
-"""The kinds of sources that come over HTTP. A new one is a file with a `KIND`, which is imported and named in `KINDS` here."""
+"""The kinds of HTTP sources. To add one, write a file with a `KIND`, import it here and name it in `KINDS`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -24,7 +24,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     }
 )
 
-#: Published to the broker by whoever may write there; nothing comes over HTTP.
+#: Published directly to the broker, by any user with write permission; nothing arrives over HTTP.
 AMQP: Final = "amqp"
 
 #: Every kind that a source may have.
@@ -32,7 +32,7 @@ NAMES: Final = (*KINDS, AMQP)
 
 
 def check(source: Source) -> list[str]:
-    """What is wrong with a source's kind, secrets and options; one line each, without secrets. Empty when all is well."""
+    """The problems of a source's kind, secrets and options, one line each, without secrets. Empty if there are none."""
     if source.kind == AMQP:
         return ["kind amqp takes no secrets: the broker's users are what protects it"] if source.secrets else []
     if source.users:

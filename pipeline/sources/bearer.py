@@ -1,6 +1,6 @@
 """A shared token: `Authorization: Bearer ...`, or the whole value of the header that option `header` names.
 
-Weaker than a signature: whoever sees one message can send any. Not read from the query, which ends up in logs.
+Weaker than a signature: anybody who sees one message can send others. Never read from the query, which ends up in logs.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ _SCHEME = "bearer "
 
 
 def verify(source: Source, headers: Headers, _body: bytes, _now: datetime) -> None:
-    """The token must be one of the secrets. Hashes are compared, so that lengths do not show either."""
+    """The token must be one of the secrets. Hashes are compared, so that timing does not reveal the length either."""
     header = source.options.get("header", "Authorization")
     value = headers.get(header.lower(), "")
     if header.lower() == "authorization":
@@ -33,7 +33,7 @@ def check(source: Source) -> list[str]:
 
 
 def sign(source: Source, _headers: Headers, _body: bytes, _now: datetime) -> dict[str, str]:
-    """The token itself, which is all the proof there is."""
+    """The header with the token itself."""
     header = source.options.get("header", "Authorization").lower()
     token = first_key(source).decode("latin-1")
     return {header: f"Bearer {token}" if header == "authorization" else token}

@@ -1,7 +1,7 @@
 """GitHub: HMAC-SHA256 of the body in X-Hub-Signature-256.
 
-Source: docs.github.com, "Validating webhook deliveries". No time is signed, and neither is the delivery's id, so what
-protects from replays is that an id is recorded once.
+Source: docs.github.com, "Validating webhook deliveries". Neither a time nor the delivery's id is signed: the only protection
+from replays is that an id is recorded once.
 """
 
 import hmac
@@ -39,7 +39,7 @@ def verify(source: Source, headers: Headers, body: bytes, _now: datetime) -> Non
 
 
 def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
-    """The delivery's id, the event's name, and the repository it is about."""
+    """The delivery's id, the event's name, and its repository."""
     found = {"subject": _repository(headers, body) or source.name}
     for attribute, header in (("id", "x-github-delivery"), ("type", "x-github-event")):
         if headers.get(header):

@@ -1,4 +1,4 @@
-"""Any sender that signs the body with an HMAC; the options say how.
+"""Any sender that signs the body with an HMAC, as configured by the options.
 
     header            where the signature is               X-Signature
     algorithm         sha256, sha512 or sha1               sha256
@@ -40,7 +40,7 @@ _BODY, _TIMESTAMP = "{body}", "{timestamp}"
 
 
 def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None:
-    """The signature must be made with one of the secrets, and the timestamp, where one is asked for, be recent."""
+    """The signature must be made with one of the secrets, and the timestamp, if one is configured, must be recent."""
     options = source.options
     header = options.get("header", "X-Signature")
     given = _signature(headers.get(header.lower(), ""), header, options.get("prefix", ""), options.get("encoding", "hex"))
@@ -59,7 +59,7 @@ def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None
 
 
 def check(source: Source) -> list[str]:
-    """A secret is needed, options must be known, and a timestamp that is not signed would prove nothing."""
+    """A secret is needed, options must be known, and a timestamp must be signed, or it proves nothing."""
     problems = need_secret(source) + unknown_options(source, *_OPTIONS)
     for name, allowed in (("algorithm", _ALGORITHMS), ("encoding", _ENCODINGS)):
         value = source.options.get(name, allowed[0])
@@ -74,7 +74,7 @@ def check(source: Source) -> list[str]:
 
 
 def sign(source: Source, _headers: Headers, body: bytes, now: datetime) -> dict[str, str]:
-    """The signature's header, and the timestamp's where there is one."""
+    """The signature's header, and the timestamp's if one is configured."""
     options, timestamp = source.options, str(int(now.timestamp()))
     content = _content(_template(source), timestamp, body)
     mac = hmac.digest(first_key(source), content, options.get("algorithm", "sha256"))

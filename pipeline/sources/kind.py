@@ -1,4 +1,4 @@
-"""What a kind of source is: how its signature is checked, and what its messages say about themselves."""
+"""The definition of a source kind: how its signature is verified, and how its messages are described."""
 
 import binascii
 import hmac
@@ -9,15 +9,15 @@ from typing import Any, Final, Literal
 
 from schemas.source import Source
 
-#: By lower-case name, decoded as Latin-1, which loses nothing; a header that came twice holds both values, with a comma.
-#: Under `PATH`, as in HTTP/2, is the path with its query as it was asked for: no sender's header can have that name.
+#: By lower-case name, decoded as Latin-1, which is lossless; the values of a repeated header are joined with a comma.
+#: `PATH`, named as in HTTP/2, holds the path and query of the request; no sender's header can have that name.
 Headers = Mapping[str, str]
 PATH: Final = ":path"
 Reason = Literal["signature", "timestamp", "malformed"]
 
 
 class Unverified(Exception):
-    """The message is not what its source would send. `detail` is shown to the sender: never a secret in it."""
+    """The message is not proved to come from its source. `detail` is shown to the sender and never contains a secret."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -26,12 +26,12 @@ class Unverified(Exception):
 
 
 class Unsignable(Exception):
-    """The source's secrets are not ones that its messages could be signed with; the text says what is needed."""
+    """The source has no secret that can sign its messages; the text says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of a kind's own."""
+    """A response in place of the ingress's usual one."""
 
     status: int
     content_type: bytes
@@ -50,7 +50,7 @@ def iso(now: datetime) -> str:
 
 
 def plain_sample(fresh: str, now: datetime) -> Sample:
-    """What a sender without a form of its own might send."""
+    """A sample for a kind without a message format of its own."""
     content = {"id": fresh, "type": "order.paid", "subject": "order-7", "time": iso(now), "amount": 42}
     return {"content-type": JSON}, content
 
@@ -63,14 +63,15 @@ def _unchanged(options: Mapping[str, str], _url: str) -> Mapping[str, str]:
 class Kind:
     """One kind of source. To add one: a file with a `KIND`, and its place in `pipeline.sources.KINDS`.
 
-    `verify` returns when the message was signed with one of the source's secrets, and else raises `Unverified`, nothing else,
-    whatever the input. `describe` gives the attributes that the kind's own headers and body hold; `None` for a kind that has
-    no form of its own, so that CloudEvents are understood. `check` lists what is wrong with a source's secrets and options.
-    `sign` is the sender's side, for trying a source out: the headers that make a message verify, signed with the first secret;
-    raises `Unsignable`. `greet` answers a verified message that asks whether anybody is there, and is not to be recorded.
-    `replies` are what the option `answer` may name, where a sender makes something of the answer to a message that was taken.
-    `sample` is a message for trying a source out, made of a new id and the time. `posted_to` gives the options of a source that
-    is configured nowhere and tried out at a URL. `extensions` are attributes that `describe` gives beside those of CloudEvents.
+    `verify` returns if the message was signed with one of the source's secrets; otherwise it raises `Unverified` and nothing
+    else, whatever the input. `describe` reads the attributes from the kind's own headers and body, and raises `Rejected` for
+    JSON beyond the limits; it is None for a kind without a format of its own, whose messages may be CloudEvents. `check` lists
+    the problems of a source's secrets and options. `sign` is the sender's side, for trying a source out: it returns the headers
+    that make a message verify, signed with the first secret, or raises `Unsignable`. `greet` answers a verified message that
+    only probes the URL and is not recorded. `replies` are the values of the option `answer`, for senders that act on the
+    response to an accepted message. `sample` makes a message for trying a source out, from a new id and the time. `posted_to`
+    gives the options of a source that is not configured but tried out at a URL. `extensions` are attributes that `describe`
+    returns beyond those of CloudEvents.
     """
 
     verify: Callable[[Source, Headers, bytes, datetime], None]
@@ -79,7 +80,7 @@ class Kind:
     describe: Callable[[Source, Headers, bytes], dict[str, str]] | None = None
     greet: Callable[[Headers, bytes], Reply | None] | None = None
     replies: Mapping[str, Reply] = field(default_factory=dict)
-    challenge: str = "Signature"  # what a 401 names in WWW-Authenticate
+    challenge: str = "Signature"  # the scheme in WWW-Authenticate of a 401
     sample: Callable[[str, datetime], Sample] = plain_sample
     posted_to: Callable[[Mapping[str, str], str], Mapping[str, str]] = _unchanged
     extensions: tuple[str, ...] = ()
@@ -91,12 +92,12 @@ def octets(value: str) -> bytes:
 
 
 def keys_of(source: Source) -> list[bytes]:
-    """The secrets as bytes, UTF-8; without empty ones, under which anybody could sign."""
+    """The secrets as UTF-8 bytes, without empty ones, with which anybody could sign."""
     return [secret.encode(errors="replace") for secret in source.secrets if secret]
 
 
 def first_key(source: Source) -> bytes:
-    """The secret to sign with, as bytes. Raises `Unsignable` when there is none."""
+    """The secret to sign with, as bytes. Raises `Unsignable` if there is none."""
     keys = keys_of(source)
     if not keys:
         raise Unsignable(f"kind {source.kind} signs with a secret: give one")
@@ -104,7 +105,7 @@ def first_key(source: Source) -> bytes:
 
 
 def base64_bytes(text: str) -> bytes | None:
-    """The bytes in standard base64, padded or not; None when it is something else."""
+    """The bytes in standard base64, padded or not; None if the text is something else."""
     try:
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
@@ -112,7 +113,7 @@ def base64_bytes(text: str) -> bytes | None:
 
 
 def any_equal(expected: list[bytes], given: list[bytes]) -> bool:
-    """Whether one of `given` is one of `expected`; the time it takes does not tell which, or how nearly."""
+    """Whether one of `given` is one of `expected`. Its timing reveals neither which, nor how many bytes agree."""
     found = False
     for one in expected:
         for other in given:
@@ -121,14 +122,14 @@ def any_equal(expected: list[bytes], given: list[bytes]) -> bool:
 
 
 def check_time(text: str, header: str) -> int:
-    """The Unix seconds in a header. Raises `Unverified` when it holds anything but digits."""
+    """The Unix seconds in a header. Raises `Unverified` if it holds anything but digits."""
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise Unverified("malformed", f"{header} must hold Unix seconds")
     return int(text)
 
 
 def check_age(sent: int, now: datetime, tolerance: int) -> None:
-    """Raises `Unverified` when `sent` is more than `tolerance` seconds from `now`, before or after."""
+    """Raises `Unverified` if `sent` is more than `tolerance` seconds before or after `now`."""
     age = now.timestamp() - sent
     if abs(age) > tolerance:
         when = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
@@ -136,7 +137,7 @@ def check_age(sent: int, now: datetime, tolerance: int) -> None:
 
 
 def need_secret(source: Source) -> list[str]:
-    """The problem of a source without a usable secret, if it is one."""
+    """The problems of missing or empty secrets."""
     if not source.secrets:
         return [f"kind {source.kind} needs at least one secret"]
     return [f"secret {n} is empty" for n, secret in enumerate(source.secrets, 1) if not secret]
@@ -149,7 +150,7 @@ def unknown_options(source: Source, *known: str) -> list[str]:
 
 
 def check_answer(source: Source, replies: Mapping[str, Reply]) -> list[str]:
-    """The problem of an option `answer` that names none of `replies`, if it is one."""
+    """The problem of an option `answer` that names none of `replies`; empty if there is none."""
     answer = source.options.get("answer")
     if answer is None or answer in replies:
         return []

@@ -1,11 +1,11 @@
-"""What the bodies of messages say, for kinds that describe them; only more JSON than is read is an error (`Rejected`)."""
+"""Values from the bodies of messages, for kinds that describe them, and ids made from bytes."""
 
 from hashlib import sha256
 from typing import Any
 
 
 def text_at(document: Any, *path: str) -> str | None:
-    """The text or whole number where `path` leads through objects; None when there is neither, or nothing in it."""
+    """The text or whole number at `path` through nested objects; None if there is none, or the text is empty."""
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
     if isinstance(document, int) and not isinstance(document, bool):
@@ -14,7 +14,7 @@ def text_at(document: Any, *path: str) -> str | None:
 
 
 def digest(*parts: bytes) -> str:
-    """An id made of `parts`: 32 hexadecimal digits, other ones for other parts."""
+    """An id made from `parts`: 32 hexadecimal digits. Splitting the same bytes differently gives another id."""
     found = sha256()
     for part in parts:
         found.update(len(part).to_bytes(8, "big") + part)

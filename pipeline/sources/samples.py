@@ -1,4 +1,4 @@
-"""A sample message of a source, as its sender would send it, before it is signed: for trying the source out."""
+"""An unsigned sample message of a source, as its sender would send it, for trying the source out."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,9 +15,9 @@ from schemas.source import Source
 
 
 def sample(source: Source, fresh: str, now: datetime) -> tuple[dict[str, str], bytes]:
-    """The headers and the body of a message of `source`, whose id is `fresh`, or made of it where that has a form of its own.
+    """The headers and the body of a message of `source`; its id is `fresh`, or derived from it if the kind's ids have a format.
 
-    What the source's rules ask for is in it.
+    The message contains the fields that the source's rules read.
     """
     headers, content = KINDS[source.kind].sample(fresh, now)
     wanted = {"id": source.id, "type": source.type, "subject": source.subject}
@@ -39,7 +39,7 @@ def _reads(headers: Mapping[str, str], content: Mapping[str, Any], rule: str) ->
 
 
 def _add(headers: dict[str, str], content: dict[str, Any], rule: str, value: str) -> None:
-    """Puts `value` where `rule` looks for it, if a sample of this form has such a place."""
+    """Puts `value` where `rule` looks for it, if the sample's content allows that."""
     if rule.startswith(HEADER):
         headers[rule[len(HEADER) :].strip().lower()] = value
     elif rule.startswith(FIELD):

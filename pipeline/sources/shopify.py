@@ -1,7 +1,7 @@
 """Shopify: HMAC-SHA256 of the body, in base64, in X-Shopify-Hmac-SHA256.
 
-Source: shopify.dev, "Deliver webhooks through HTTPS". Neither a time nor any header is signed: replays are known by their id,
-which whoever saw a message can change. The rule `id: digest:body` makes one of signed bytes alone.
+Source: shopify.dev, "Deliver webhooks through HTTPS". Neither a time nor any header is signed: replays are recognised by their
+id, which anybody who saw a message can change. The rule `id: digest:body` makes the id from signed bytes only.
 """
 
 import base64
@@ -42,7 +42,7 @@ def verify(source: Source, headers: Headers, body: bytes, _now: datetime) -> Non
 
 
 def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
-    """The topic, the resource it is about, as orders/1234, or else the shop, and when it was triggered."""
+    """The topic; the resource, such as orders/1234, or else the shop, as subject; and the time of the trigger."""
     topic, shop = headers.get("x-shopify-topic", ""), headers.get("x-shopify-shop-domain", "")
     number = text_at(members(body), "id")
     subject = f"{topic.partition('/')[0]}/{number}" if topic and number else shop or source.name
@@ -62,10 +62,10 @@ def sign(source: Source, _headers: Headers, body: bytes, _now: datetime) -> dict
 
 
 def _id(headers: Headers, topic: str, body: bytes) -> str:
-    """The same for every sending of one webhook.
+    """An id that stays the same when Shopify sends a webhook again.
 
-    The event's id is: but webhooks of several topics or resources may share it, so what makes them different is added. The
-    webhook's own id is said to change when it is sent again.
+    The event's id does, but webhooks of several topics or resources may share it, so a digest of topic and body is added. The
+    webhook's own id is documented to change with each sending.
     """
     made = digest(octets(topic), body)
     if event := headers.get("x-shopify-event-id"):

@@ -1,7 +1,7 @@
 """Slack: HMAC-SHA256 of `v0:timestamp:body` in X-Slack-Signature, for events, slash commands and interactions.
 
-Source: docs.slack.dev, "Verifying requests from Slack". Slack asks a new URL for its challenge, signed like everything else;
-that is answered and not recorded. It sends an event again under its event_id with a new timestamp.
+Source: docs.slack.dev, "Verifying requests from Slack". Slack sends a signed challenge to a new URL, which is answered and not
+recorded. It resends an event under the same event_id with a new timestamp.
 """
 
 import hmac
@@ -37,12 +37,12 @@ _FORM: Final = re.compile(r"v0=([0-9a-f]{64})", re.ASCII)
 _CHALLENGE: Final = "url_verification"
 _MAX_CHALLENGE: Final = 512  # characters
 
-#: Slack shows what a slash command is answered with; this shows nothing.
+#: Slack shows the response to a slash command to the user; an empty one shows nothing.
 _REPLIES: Final = {"empty": Reply(200, b"text/plain", b"")}
 
 
 def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None:
-    """The body and the timestamp must be signed with one of the secrets, and the timestamp be recent."""
+    """The body and the timestamp must be signed with one of the secrets, and the timestamp must be recent."""
     match = _FORM.fullmatch(headers.get(_SIGNATURE, ""))
     if match is None:
         raise Unverified("malformed", "the header X-Slack-Signature must hold v0= and 64 hexadecimal digits")
@@ -55,7 +55,7 @@ def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None
 
 
 def greet(_headers: Headers, body: bytes) -> Reply | None:
-    """The challenge of a message of type url_verification, as plain text."""
+    """The challenge of a message of type url_verification, as plain text; None for other messages."""
     if _CHALLENGE.encode() not in body:
         return None
     message = members(body)
@@ -66,7 +66,7 @@ def greet(_headers: Headers, body: bytes) -> Reply | None:
 
 
 def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
-    """What an event, a slash command or an interaction is, and the channel or else the user or team it comes from."""
+    """The type of an event, a slash command or an interaction; its subject is the channel, or else the user or team."""
     found = _form(body) if headers.get("content-type", "").lower().startswith(FORM) else _event(members(body))
     found["id"] = found.get("id") or digest(octets(headers.get(_TIMESTAMP, "")), body)
     found["subject"] = found.get("subject") or source.name
@@ -109,7 +109,7 @@ def _form(body: bytes) -> dict[str, str | None]:
 
 
 def _place(event: Any, *names: str) -> str | None:
-    """The first of `names` that is there: an id, or an object that has one."""
+    """The first of `names` that is present: an id, or an object that has one."""
     for name in names:
         if found := text_at(event, name) or text_at(event, name, "id"):
             return found

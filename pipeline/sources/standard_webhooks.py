@@ -1,6 +1,6 @@
 """Standard Webhooks 1.0.0: HMAC-SHA256 (`v1`, secret whsec_...) and Ed25519 (`v1a`, public key whpk_...).
 
-Signed is `id.timestamp.body`. The headers of Svix, from which the standard grew, are understood as well.
+The signed content is `id.timestamp.body`. The headers of Svix, from which the standard grew, are accepted as well.
 """
 
 import base64
@@ -48,13 +48,13 @@ def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None
 
 
 def describe(_source: Source, headers: Headers, _body: bytes) -> dict[str, str]:
-    """The id, which stays the same when the message is sent again, and the time of this sending."""
+    """The id, which stays the same when the message is resent, and the time of this sending."""
     identity, timestamp, _ = _fields(headers)
     return {"id": identity, "time": _written(timestamp)}
 
 
 def check(source: Source) -> list[str]:
-    """Each secret must hold a key; a private key is the sender's business."""
+    """Each secret must hold a key, and not the sender's private key."""
     problems = need_secret(source) + unknown_options(source)
     for n, secret in enumerate(source.secrets, 1):
         if secret.startswith(_PRIVATE):
@@ -65,7 +65,7 @@ def check(source: Source) -> list[str]:
 
 
 def sign(source: Source, headers: Headers, body: bytes, now: datetime) -> dict[str, str]:
-    """All three headers, `webhook-id` as it is there already: `v1` with a whsec_ secret, `v1a` with a private key, whsk_..."""
+    """All three headers, with the given `webhook-id`: `v1` with a whsec_ secret, `v1a` with a private key, whsk_..."""
     identity, timestamp = headers["webhook-id"], str(int(now.timestamp()))
     content = b"%b.%b.%b" % (octets(identity), timestamp.encode(), body)
     secret = source.secrets[0] if source.secrets else ""
@@ -115,7 +115,7 @@ def _signed(secrets: tuple[str, ...], content: bytes, signatures: list[str]) -> 
 
 @lru_cache(maxsize=1024)
 def _keys(secrets: tuple[str, ...]) -> tuple[tuple[bytes, ...], tuple[Ed25519PublicKey, ...]]:
-    """The keys of a source: those that sign and verify, and those that only verify."""
+    """The keys of a source: shared secrets, and public keys."""
     keys = [_key(secret) for secret in secrets]
     public = tuple(key for key in keys if isinstance(key, Ed25519PublicKey))
     return tuple(key for key in keys if isinstance(key, bytes)), public
@@ -142,7 +142,7 @@ def _key(secret: str) -> bytes | Ed25519PublicKey | None:
 
 
 def sample(fresh: str, now: datetime) -> Sample:
-    """A plain one, whose id is in the header as well."""
+    """A plain sample with the id in the header as well."""
     headers, content = plain_sample(fresh, now)
     return {**headers, "webhook-id": fresh}, content
 

@@ -1,7 +1,7 @@
-"""Stripe: HMAC-SHA256 of `t.body` in Stripe-Signature: t=...,v1=..., one v1 for each secret that is valid just then.
+"""Stripe: HMAC-SHA256 of `t.body` in Stripe-Signature: t=...,v1=..., with one v1 for each currently valid secret.
 
 Source: docs.stripe.com/webhooks, "Verify webhook signatures manually". The key is the whole secret, whsec_ included. The id is
-signed as well, so a replay is known by it even within the tolerance.
+signed as well, so a replay within the tolerance is recognised by it.
 """
 
 import hmac
@@ -33,7 +33,7 @@ _HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None:
-    """One v1 of the header must be made with one of the secrets, and the timestamp, which is signed, be recent."""
+    """One v1 of the header must be made with one of the secrets, and the timestamp, which is signed, must be recent."""
     timestamp, signatures = _fields(headers.get(_HEADER, ""))
     sent = check_time(timestamp, "t in Stripe-Signature")
     expected = [_signature(key, timestamp, body) for key in keys_of(source)]
@@ -43,7 +43,7 @@ def verify(source: Source, headers: Headers, body: bytes, now: datetime) -> None
 
 
 def describe(source: Source, _headers: Headers, body: bytes) -> dict[str, str]:
-    """The event's id, type and time, and the id of the object it is about; of snapshot and of thin events."""
+    """The event's id, type and time, and the id of its object, for snapshot and thin events."""
     event = members(body)
     subject = text_at(event, "data", "object", "id") or text_at(event, "related_object", "id")
     found: dict[str, Any] = {"id": text_at(event, "id"), "type": text_at(event, "type"), "subject": subject or source.name}

@@ -1,12 +1,12 @@
-"""Twilio: HMAC of the public URL and the form's fields in X-Twilio-Signature; of a body in JSON the URL has the hash.
+"""Twilio: HMAC of the public URL and the form's fields in X-Twilio-Signature; with a JSON body, the URL holds the body's hash.
 
-    public_base  what stands before the path of a request, as https://hooks.acme.example
-    public_url   the whole URL without its query, where a proxy changes the path; one of the two is needed
-    answer       twiml: answer <Response/>, so that Twilio makes nothing of the answer to an incoming message or call
+    public_base  the part of the URL before the path of a request, such as https://hooks.acme.example
+    public_url   the whole URL without its query, if a proxy changes the path; one of the two is needed
+    answer       twiml: answer <Response/>, so that Twilio does nothing in response to an incoming message or call
 
-Source: twilio.com/docs/usage/security, "Validating Signatures from Twilio". SHA-1, or SHA-256, as Twilio's libraries have it.
-The URL comes from the configuration alone: what Host and X-Forwarded-* say, anybody can say, and one auth token signs for all
-URLs of an account. No time is signed; the ids are made of what is signed, so that a replay is known by them.
+Source: twilio.com/docs/usage/security, "Validating Signatures from Twilio". SHA-1, or SHA-256, as in Twilio's libraries.
+The URL comes from the configuration only: anybody can set Host and X-Forwarded-*, and one auth token signs for all URLs of an
+account. No time is signed; the ids are made from signed bytes, so that a replay is recognised by them.
 """
 
 import base64
@@ -63,7 +63,7 @@ def verify(source: Source, headers: Headers, body: bytes, _now: datetime) -> Non
 
 
 def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
-    """What a message, a call or a callback is about; the status of a message is another event than the message."""
+    """The attributes of a message, a call or a callback; a message's status is an event of its own."""
     form = _is_form(headers)
     said = fields(body) if form else _object(body)
     message, call, event = _first(said, "MessageSid", "SmsSid"), _first(said, "CallSid"), _first(said, "EventType")
@@ -74,7 +74,7 @@ def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
     elif message and not event:
         found = {"id": message, "type": "message.received", "subject": message}
     elif call:
-        # A call is heard of more than once in one status: as often as it is asked what to do next.
+        # Twilio may send several requests in one status of a call: each time it asks for the next instructions.
         found = {"id": f"{call}-{made[:16]}", "type": f"call.{_first(said, 'CallStatus') or 'event'}", "subject": call}
     else:
         about = _first(said, "ConversationSid", "subject") or message or source.name
@@ -100,7 +100,7 @@ def check(source: Source) -> list[str]:
 
 
 def sign(source: Source, headers: Headers, body: bytes, _now: datetime) -> dict[str, str]:
-    """The signature; with a body that is no form, also the path with the body's hash in its query."""
+    """The signature, and the path; if the body is not a form, the path's query holds the body's hash."""
     path = headers.get(PATH, "/")
     if not _is_form(headers):
         path += f"{'&' if '?' in path else '?'}{_HASH.decode()}={sha256(body).hexdigest()}"
@@ -120,7 +120,7 @@ def _public_url(source: Source, headers: Headers) -> str:
 
 
 def _spellings(url: str) -> list[str]:
-    """The URL without and with its port: Twilio is not of one mind about that."""
+    """The URL without and with its port: Twilio signs either."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -134,7 +134,7 @@ def _spellings(url: str) -> list[str]:
 
 
 def _parameters(headers: Headers, body: bytes) -> bytes:
-    """What is signed after the URL: nothing when the query has the body's hash, which must be right; else the form's fields."""
+    """The signed content after the URL: the form's fields, or nothing if the query has the body's hash, which must be right."""
     query = headers.get(PATH, "").partition("?")[2]
     hashes = [value for name, value in _pairs(octets(query)) if name == _HASH]
     if hashes:
@@ -147,7 +147,7 @@ def _parameters(headers: Headers, body: bytes) -> bytes:
 
 
 def _canonical(body: bytes) -> bytes:
-    """Of a form what is signed of it: the same for all that could be sent under one signature."""
+    """The signed content of a form: the same for all bodies that one signature is valid for."""
     try:
         return _joined(pairs(body))
     except ValueError:
@@ -167,7 +167,7 @@ def _pairs(form: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`, also as the only one of an array, in which Twilio's event streams send them."""
+    """The JSON object in `body`, or the only one in an array, as Twilio's event streams send it."""
     document = loads(body) if body.lstrip()[:1] in (b"{", b"[") else None
     if isinstance(document, list) and len(document) == 1:
         document = document[0]

@@ -1,4 +1,4 @@
-"""Kind none: whoever can reach the ingress may send. It must be asked for by name."""
+"""Kind none: anybody who can reach the ingress may send. It must be configured by name."""
 
 from datetime import datetime
 
@@ -7,11 +7,11 @@ from schemas.source import Source
 
 
 def verify(_source: Source, _headers: Headers, _body: bytes, _now: datetime) -> None:
-    """Takes everything."""
+    """Accepts every message."""
 
 
 def check(source: Source) -> list[str]:
-    """A secret would be ignored, so somebody who gives one means another kind."""
+    """A secret would be ignored, so a source that has one was meant to be of another kind."""
     return [
         *unknown_options(source),
         *(["kind none checks no secret: remove it, or choose another kind"] if source.secrets else []),
@@ -19,7 +19,7 @@ def check(source: Source) -> list[str]:
 
 
 def sign(_source: Source, _headers: Headers, _body: bytes, _now: datetime) -> dict[str, str]:
-    """Nothing proves anything."""
+    """No headers: there is no signature."""
     return {}
 
 
