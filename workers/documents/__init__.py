@@ -1,1 +1,1 @@
-"""Makes the documents of mails, in processes of their own. What is read of a mail is in `pipeline.mail`."""
+"""Makes the documents of mails, parsing in child processes. The parser itself is in `pipeline.mail`."""

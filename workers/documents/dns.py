@@ -1,4 +1,4 @@
-"""Keys in DNS, for the signatures of mails: bounded in time, remembered for a while, and given up when nobody answers."""
+"""Look-up of the keys of mails' signatures in DNS: bounded in time, cached, and suspended after a look-up without an answer."""
 
 import time
 from collections import OrderedDict
@@ -12,13 +12,13 @@ from pipeline.mail.authentication import DnsAway
 
 LOOKUP: Final = 2.0  # seconds for one look-up
 PER_MAIL: Final = 4.0  # seconds for all look-ups of one mail
-AWAY: Final = 30.0  # seconds for which nobody is asked who did not answer
-KEPT: Final = 300.0  # seconds for which an answer counts
-MOST: Final = 5000  # answers that are kept
+AWAY: Final = 30.0  # seconds without any look-up after one that had no answer
+KEPT: Final = 300.0  # seconds for which an answer is cached
+MOST: Final = 5000  # cached answers
 
 
 class KeyLookup:
-    """Looks keys up, for one mail after the other. Of one thread."""
+    """Looks up keys, for one mail after the other. For a single thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,11 +27,11 @@ class KeyLookup:
         self._spent = 0.0
 
     def begin(self) -> None:
-        """A new mail, with its own time."""
+        """Start a new mail, with a time budget of its own."""
         self._spent = 0.0
 
     def __call__(self, name: str) -> bytes | None:
-        """The first TXT record of `name`; None where there is none. Raises `DnsAway`."""
+        """The first TXT record of `name`; None if there is none. Raises `DnsAway`."""
         now = self._clock()
         kept = self._answers.get(name)
         if kept is not None and kept[0] > now:
@@ -58,6 +58,6 @@ def _ask(name: str) -> bytes | None:
         return None
     except (dns.exception.Timeout, dns.resolver.NoNameservers, dns.resolver.NoResolverConfiguration, OSError) as error:
         raise DnsAway(type(error).__name__) from error
-    except (dns.exception.DNSException, ValueError):  # no name at all
+    except (dns.exception.DNSException, ValueError):  # not a valid name
         return None
     return next((b"".join(record.strings) for record in found), None)

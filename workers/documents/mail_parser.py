@@ -1,4 +1,4 @@
-"""Reads mails in a process of their own: what hangs, crashes or eats memory is ended, and the mail still has a document."""
+"""Parses mails in a child process. A mail on which it hangs, crashes or runs out of memory still gets a document."""
 
 import subprocess
 import sys
@@ -15,25 +15,25 @@ from schemas.mail_document import Flag, view
 from workers.documents.mail_parser_frames import ANSWER, REQUEST
 
 COMMAND: Final = (sys.executable, "-m", "workers.documents.mail_parser_child")
-LIFE: Final = 25.0  # seconds into one mail after which the process ends itself
-MARGIN: Final = 5.0  # seconds beyond those after which it is ended
+LIFE: Final = 25.0  # seconds on one mail after which the child ends itself
+MARGIN: Final = 5.0  # further seconds after which it is killed
 LARGEST_ANSWER: Final = 64 * 1024 * 1024  # bytes
-FAREWELL: Final = 1.0  # seconds in which it ends by itself
-USES: Final = 10_000  # mails after which the process is replaced, for what its libraries do not let go of
+FAREWELL: Final = 1.0  # seconds for it to exit once its stdin is closed
+USES: Final = 10_000  # mails after which the child is replaced, because its libraries leak memory
 
 
 class _Died(Exception):
-    """The process ended, or had to be ended, in the middle of the mail."""
+    """The child died, or was killed, while parsing the mail."""
 
 
 class MailParser:
-    """One process, started when it is first needed, until `close`. Any thread may ask; one mail at a time."""
+    """One child process, started at first use, until `close`. Any thread may call `read`; one mail is parsed at a time."""
 
     def __init__(self, *, dns: bool, seconds: float = SECONDS, life: float = LIFE, margin: float = MARGIN) -> None:
         """`dns`: whether keys of signatures may be looked up.
 
-        A mail is given `seconds`, looked at between two of its parts; after `life` seconds the process ends itself, wherever it
-        is; after `margin` more it is ended.
+        The parser stops after `seconds`, checked between two parts of a mail; after `life` seconds the child ends itself,
+        wherever it is; after `margin` more it is killed.
         """
         self._terms = {"dns": dns, "seconds": seconds, "life": life}
         self._longest = life + margin
@@ -43,10 +43,10 @@ class MailParser:
         self._closed = False
 
     def read(self, raw: bytes, trusted: Collection[str] = ()) -> dict[str, Any]:
-        """The document of a mail, as JSON has it, whatever bytes it is, within a minute.
+        """The document of a mail as a JSON object, whatever its bytes, within about a minute.
 
-        A mail that ends the process is read again carefully; one that ends it then too is said to be unparsed. Raises OSError
-        when no process starts, or this is closed.
+        A mail on which the child dies is parsed again with `careful`; if the child dies again, the document is flagged
+        `unparsed`. Raises OSError if no process can be started, or if this is closed.
         """
         with self._lock:
             for careful in (False, True):
@@ -55,7 +55,7 @@ class MailParser:
             return unread(raw, "the process that read it took too long, or died", "careful")
 
     def close(self) -> None:
-        """End the process, also in the middle of a mail, for which `read` then raises OSError."""
+        """End the child, even while it parses a mail; that `read` then raises OSError."""
         self._closed = True
         idle = self._lock.acquire(timeout=0.1)
         if not idle:
@@ -104,24 +104,24 @@ class MailParser:
         process, self._process = self._process, None
         if process is not None:
             for stream in (process.stdin, process.stdout):
-                with suppress(OSError):  # what was not written yet
+                with suppress(OSError):  # closing flushes what is left of a request
                     if stream is not None:
                         stream.close()
             try:
-                process.wait(FAREWELL)  # it ends when nobody asks any more
+                process.wait(FAREWELL)  # it exits at the end of its stdin
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def unread(raw: bytes, why: str, *flags: Flag) -> dict[str, Any]:
-    """The document, as JSON has it, of a mail that nothing could be made of."""
+    """The document, as a JSON object, of a mail that could not be parsed at all."""
     found: dict[str, Any] = orjson.loads(orjson.dumps(view(unparsed(raw, why, *flags))))
     return found
 
 
 def _exchanged(process: "subprocess.Popen[bytes]", request: bytes, raw: bytes) -> dict[str, Any]:
-    """What it answers. Raises OSError or ValueError when it ends before it has answered."""
+    """The child's answer. Raises OSError or ValueError if it dies before it has answered."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(request)

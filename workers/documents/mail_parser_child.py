@@ -1,7 +1,7 @@
-"""A process that reads mails, `python -m workers.documents.mail_parser_child`: asked over stdin, answers on stdout.
+"""The child process that parses mails, `python -m workers.documents.mail_parser_child`: requests on stdin, answers on stdout.
 
-It may be ended in the middle of a mail, by whoever asked or by itself, and nothing is lost: that is what it is for. It holds no
-secret, no connection to Postgres or the broker, and a bounded amount of memory.
+It may be killed at any time, by its parent or by itself, and nothing is lost: that is what it is for. It has no secrets, no
+connection to Postgres or the broker, and a limit on its memory.
 """
 
 import logging
@@ -24,13 +24,13 @@ NICENESS: Final = 5
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until stdin ends."""
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.disable(logging.CRITICAL)  # the libraries complain about what is flagged anyway
+    logging.disable(logging.CRITICAL)  # the libraries log what is flagged anyway
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # output of a library goes to stderr, not between the answers
     lookup = KeyLookup()
     while (asked := _request(sys.stdin.buffer)) is not None:
         answer = _answer(*asked, lookup)
@@ -53,7 +53,7 @@ def _answer(asked: dict[str, object], raw: bytes, lookup: KeyLookup) -> bytes:
     assert isinstance(life, float)
     assert isinstance(trusted, list)
     lookup.begin()
-    # Not between two parts but at any time: the default action of the signal ends the process.
+    # A hard limit, unlike the check between two parts: the default action of SIGALRM ends the process.
     signal.setitimer(signal.ITIMER_REAL, life)
     try:
         terms = ParsingTerms(trusted, lookup if asked["dns"] else None, seconds, careful=bool(asked["careful"]))

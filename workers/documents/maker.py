@@ -1,4 +1,4 @@
-"""Makes the documents of mails that are due, beside the relay's work; and one at once, for who cannot wait."""
+"""Makes the documents of mails that are due, in a thread of the relay, or one at once for a caller that cannot wait."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,58 +20,58 @@ from schemas.mail_document import PARSER
 from workers.documents.mail_parser import MailParser, unread
 
 BATCH: Final = 25  # mails in one transaction
-ENOUGH: Final = 2.0  # seconds after which what is made is kept, however little it is
-TURN: Final = 60.0  # seconds for one turn
-AWAY: Final = 15.0  # seconds after which a blob store that was away is asked again
+ENOUGH: Final = 2.0  # seconds after which the documents made so far are stored, however few
+TURN: Final = 60.0  # seconds for one call of `turn`
+AWAY: Final = 15.0  # seconds until an unavailable blob store is tried again
 
 _log = structlog.get_logger()
 
 
 class DocumentMaker:
-    """Makes documents with a reader of its own, until `close`. Any number may work on one database."""
+    """Makes documents with its own parser, until `close`. Any number of makers may work on one database."""
 
-    def __init__(self, engine: Engine, blobs: Blobs, reader: MailParser) -> None:
+    def __init__(self, engine: Engine, blobs: Blobs, parser: MailParser) -> None:
         self._engine = engine
         self._blobs = blobs
-        self._reader = reader
+        self._parser = parser
         self._closed = False
         self._away_until = 0.0  # of the blob store, by the monotonic clock
 
     def turn(self) -> None:
-        """Make what is due, for a minute at most. What was not made when this raises or ends is taken up by another."""
+        """Make the documents that are due, for a minute at most. Those not made when this returns or raises stay due."""
         until = time.monotonic() + TURN
         while not self._closed and time.monotonic() < until:
             now = datetime.now(UTC)
             with transaction(self._engine) as conn:
                 claims.forgettable(conn)
-                owed = mail_documents.take(conn, now, BATCH)
-                trusted = mail_documents.authservs(conn) if owed else {}
-            if not owed:
+                due = mail_documents.take(conn, now, BATCH)
+                trusted = mail_documents.authservs(conn) if due else {}
+            if not due:
                 return
-            self._make(owed, trusted)
+            self._make(due, trusted)
 
     def kept(self, chain_id: UUID, seq: int) -> dict[str, Any] | None:
-        """The document that there is of an entry; None when there is none yet."""
+        """The stored document of an entry; None if there is none yet."""
         with transaction(self._engine) as conn:
             return mail_documents.get(conn, chain_id, seq)
 
-    def make(self, owed: DueDocument) -> dict[str, Any]:
-        """Make one document now, and keep it. Raises `BlobsAway` when the mail cannot be had just now."""
+    def make(self, due: DueDocument) -> dict[str, Any]:
+        """Make one document now, and store it. Raises `BlobsAway` if the blob store is unavailable."""
         with transaction(self._engine) as conn:
             trusted = mail_documents.authservs(conn)
-        document = self._read(owed, trusted)
-        self._keep({owed.key: document})
+        document = self._read(due, trusted)
+        self._keep({due.key: document})
         return document
 
     def close(self) -> None:
-        """End the reader's process; a mail that it reads just then is read again later."""
+        """End the parser's process; a mail that it is parsing is parsed again later."""
         self._closed = True
-        self._reader.close()
+        self._parser.close()
 
-    def _make(self, owed: Sequence[DueDocument], trusted: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        """What the blob store does not give just now stays taken, so that it is in nobody's way, and is due again later."""
+    def _make(self, due: Sequence[DueDocument], trusted: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        """Mails that the blob store cannot give now stay taken, so that they do not block others, and are due again later."""
         made: dict[Key, dict[str, Any]] = {}
-        left = list(owed)
+        left = list(due)
         began = time.monotonic()
         try:
             while left and not self._closed and time.monotonic() - began < ENOUGH:
@@ -83,21 +83,21 @@ class DocumentMaker:
             with transaction(self._engine) as conn:
                 mail_documents.give_back(conn, [each.key for each in left])
 
-    def _read(self, owed: DueDocument, trusted: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
+    def _read(self, due: DueDocument, trusted: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
         try:
-            raw = owed.body if owed.body is not None else self._fetched(owed)
+            raw = due.body if due.body is not None else self._body(due)
         except BlobLost as error:
             return unread(b"", str(error))
-        document = self._reader.read(raw, trusted.get((owed.tenant, owed.source), ()))
+        document = self._parser.read(raw, trusted.get((due.tenant, due.source), ()))
         if "unparsed" in document["flags"]:
-            _log.warning("mail_unparsed", tenant=owed.tenant, source=owed.source, seq=owed.seq, notes=document["notes"][:3])
+            _log.warning("mail_unparsed", tenant=due.tenant, source=due.source, seq=due.seq, notes=document["notes"][:3])
         return document
 
-    def _fetched(self, owed: DueDocument) -> bytes:
+    def _body(self, due: DueDocument) -> bytes:
         if time.monotonic() < self._away_until:
             raise BlobsAway("the blob store was away just before")
         try:
-            return self._blobs.get(owed.tenant, owed.blob or "")
+            return self._blobs.get(due.tenant, due.blob or "")
         except BlobsAway as error:
             self._away_until = time.monotonic() + AWAY
             _log.warning("documents_wait", error=str(error), again_in=AWAY)
