@@ -70,7 +70,7 @@ class MailParser:
 
     def _ask(self, raw: bytes, trusted: Collection[str], *, careful: bool) -> dict[str, Any]:
         if self._closed:
-            raise OSError("the reader of mails is closed")
+            raise OSError("the mail parser is closed")
         process = self._started()
         watch = threading.Timer(self._longest, process.kill)
         watch.start()

@@ -1,4 +1,4 @@
-"""Makes the documents of mails that are due, in a thread of the relay, or one at once for a caller that cannot wait."""
+"""Makes the documents of mails that are due, as a chore of the relay, or one at once for a caller that cannot wait."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ class DocumentMaker:
 
     def _body(self, due: DueDocument) -> bytes:
         if time.monotonic() < self._away_until:
-            raise BlobsAway("the blob store was away just before")
+            raise BlobsAway("the blob store was unavailable a moment ago")
         try:
             return self._blobs.get(due.tenant, due.blob or "")
         except BlobsAway as error:

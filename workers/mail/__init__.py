@@ -1,1 +1,1 @@
-"""Mailboxes over the network: what every kind of mailbox is to those who pull it. The kinds are in the folders."""
+"""Mailboxes over the network: the interface that every kind implements. The kinds and the processes are in the folders."""

@@ -1,8 +1,8 @@
-"""What every kind of mailbox is to those who pull it: a session with a few calls, and a closed set of errors.
+"""The interface between the puller and every kind of mailbox: a session with a few calls, and a closed set of errors.
 
-A kind is one file with a `KIND` and a line in `workers.mail.pull.mailbox_kinds`, beside its file and line in
-`schemas.config.mailbox_kinds`. All calls are synchronous, and each ends within the deadline that it was given, whatever the
-server does. A session belongs to one thread at a time.
+A kind is one file with a `KIND` and a line in `workers.mail.pull.mailbox_kinds`, as well as its file and line in
+`schemas.config.mailbox_kinds`. All calls are synchronous, and each ends within its deadline, whatever the server does. A
+session is used by one thread at a time.
 """
 
 import time
@@ -16,18 +16,18 @@ MAX_MAILS: Final = 200  # in one batch
 MAX_BYTES: Final = 8 * 1024 * 1024  # of raw mails in one batch; a larger mail is a batch of its own
 MAX_SECONDS: Final = 60.0  # for one batch
 MAX_MAIL: Final = 64 * 1024 * 1024  # bytes; a larger mail is not fetched but kept as an item flagged `too_large`
-CONNECT_SECONDS: Final = 15.0  # from the look-up of the name to being logged in
+CONNECT_SECONDS: Final = 15.0  # from the look-up of the host name to the end of the login
 
 
 class SourceError(Exception):
-    """Why a mailbox could not be read; one of the four below, by what has to be done. Never with a secret in its text."""
+    """Why a mailbox could not be read; the classes below differ by what has to be done. The text contains no secret."""
 
 
 class Refused(SourceError):
-    """The credentials are not accepted, or not any more: somebody has to authorise anew. Trying again is of no use.
+    """The server does not accept the credentials, or no longer: somebody has to reauthorize. Retrying does not help.
 
-    Not `certain` where a server refuses without saying why, as some do when they are in trouble: then it is tried again a few
-    times before anybody is called.
+    Not `certain` if the server refuses without a reason, as some do while they have problems of their own: the pull is retried
+    a few times before operators are told.
     """
 
     def __init__(self, detail: str, *, certain: bool = True) -> None:
@@ -36,7 +36,7 @@ class Refused(SourceError):
 
 
 class Away(SourceError):
-    """The server cannot be reached, hangs, or says something that makes no sense: try again later, with growing waits."""
+    """The server cannot be reached, hangs, or sends a malformed answer: retry later, with growing waits."""
 
 
 class NoFolder(Away):
@@ -44,7 +44,7 @@ class NoFolder(Away):
 
 
 class Throttled(SourceError):
-    """The server asks for less: do not come back before `seconds` have passed."""
+    """The server throttles: do not retry before `seconds` have passed."""
 
     def __init__(self, detail: str, seconds: float) -> None:
         super().__init__(detail)
@@ -52,21 +52,21 @@ class Throttled(SourceError):
 
 
 class Gone(SourceError):
-    """The cursor means nothing any more (another UIDVALIDITY, an expired history): `begin` anew. What is held is known."""
+    """The cursor is no longer valid (another UIDVALIDITY, an expired history): call `begin` again. Mails held stay known."""
 
 
 @dataclass(frozen=True, slots=True)
 class PullBounds:
-    """What one pull may take. It stops at whichever comes first, and takes one mail at least."""
+    """The bounds of one pull. It stops at the first that it reaches, but takes at least one mail."""
 
     mails: int = MAX_MAILS
     size: int = MAX_BYTES  # bytes
     until: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)  # of the monotonic clock
-    #: Told the bytes of what is about to be fetched, once they are known; may wait for others to be done with theirs.
+    #: Called with the size of what is about to be fetched, once it is known; may block until other pulls free memory.
     hold: Callable[[int], None] = field(default=lambda _size: None, compare=False, repr=False)
 
     def seconds(self) -> float:
-        """How long there is still; raises `Away` when the time is over."""
+        """The seconds left; raises `Away` if there are none."""
         left = self.until - time.monotonic()
         if left <= 0:
             raise Away("out of time")
@@ -74,7 +74,7 @@ class PullBounds:
 
 
 class Known(Protocol):
-    """What is held of a mailbox already, so that it need not be fetched again."""
+    """The mails of a mailbox that are held already, so that they need not be fetched again."""
 
     def keys(self, source_keys: Sequence[str]) -> Set[str]:
         """Those of `source_keys` that are held."""
@@ -82,8 +82,8 @@ class Known(Protocol):
     def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
         """For new source keys whose mail is held under an old one in `folder`: new key -> old key, each old one once.
 
-        None of `fresh` is held under its own key. Keys that mean the same share everything up to their second slash, so with
-        that the old ones are told from the new.
+        None of `fresh` is held under its own key. Keys of one generation share everything up to their second slash, which
+        distinguishes the old ones from the new.
         """
 
     def older(self, folder: str, source_key: str) -> bool:
@@ -92,21 +92,21 @@ class Known(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Where both lanes begin: every mail that there is, or will be, is in one of them. `total`: mails in the backfill."""
+    """The first cursors of both lanes, which together cover every mail, existing or new. `total`: mails in the backfill."""
 
     new: Cursor
-    backfill: Cursor | None  # None: there is nothing to fill back
+    backfill: Cursor | None  # None: there is nothing to backfill
     total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What one pull brought. `cursor` may be stored once `mails` are durable, and not before.
+    """The result of one pull. `cursor` may be stored once `mails` are durable, and not before.
 
-    `more`: there is more at once, so pull again without waiting. For a backfill, `more` false means that it is finished.
-    `seen` counts what is done with, fetched or known already, and `total` what there is, where the server says.
-    `renamed` maps old source keys to new ones, of mails that were recognised; `kept` are items of mails that were not fetched.
-    `missing` counts mails that were listed and then not given: they are asked for again at the next reconciliation.
+    `more`: there is more to read now, so pull again without waiting. For a backfill, `more` false means that it is finished.
+    `seen` counts the mails that are done, fetched or known already; `total` counts all mails, if the server says.
+    `renamed` maps old source keys to new ones, for recognised mails; `kept` are items of mails that were not fetched.
+    `missing` counts mails that were listed but not returned: they are requested again at the next reconciliation.
     """
 
     mails: Sequence[RawMail]
@@ -123,13 +123,13 @@ class MailboxSession(Protocol):
     """An open session on one mailbox. Every call may raise a `SourceError`, and nothing else that is not a bug."""
 
     def folders(self) -> Sequence[str]:
-        """The folders that can be read. Where there are too many to list, `EVERY_FOLDER` stands for the others; it is none."""
+        """The folders that can be read. `EVERY_FOLDER`, which `begin` rejects, stands for those beyond the limit on listing."""
 
     def begin(self, folder: str) -> Begun:
-        """Where to begin in `folder`, from what is there now; honours the mailbox's `sync_from`."""
+        """The first cursors of `folder`, by its present state; honours the mailbox's `sync_from`."""
 
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
-        """The next mails of a lane. What is `known` is not fetched again; nothing in the mailbox is changed."""
+        """The next mails of a lane. Mails in `known` are not fetched again; nothing in the mailbox is changed."""
 
     def close(self) -> None:
         """Ends the session; never raises, never waits long."""
@@ -139,12 +139,12 @@ class Token(Protocol):
     """Gives an access token of the mailbox. Raises `Refused`, `Away` or `Throttled`."""
 
     def __call__(self, *, fresh: bool = False) -> str:
-        """A token that is valid now; with `fresh` a new one, because the last was refused."""
+        """A valid token; with `fresh` a new one, because the server refused the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailKind:
-    """One kind of mailbox. `open` logs in; it raises a `SourceError`. `Token` is there for a mailbox with `oauth`.
+    """One kind of mailbox. `open` logs in, or raises a `SourceError`; it gets a `Token` for a mailbox with `oauth`.
 
     `per_folder`: false for a kind that reads the mailbox as a whole, under the one folder `schemas.mailbox.WHOLE`.
     """

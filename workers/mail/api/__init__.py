@@ -1,1 +1,1 @@
-"""Mailboxes behind an HTTP API: Gmail and Microsoft Graph. No scheduling, no database."""
+"""Mailboxes read through an HTTP API: Gmail and Microsoft Graph. No scheduling, no database."""

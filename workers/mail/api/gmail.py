@@ -1,8 +1,8 @@
-"""Mailboxes behind the Gmail API: the history tells what arrives, a list what was there before.
+"""Mailboxes read through the Gmail API: new mails from the history, older ones from a list.
 
-The mailbox is read as a whole, without drafts, spam, trash, and what was only sent. What is taken out of spam or trash
-arrives then. Identity is the API's message id, which never changes; the event's is the digest of the bytes.
-Source: https://developers.google.com/workspace/gmail/api/guides/sync
+The mailbox is read as a whole, except drafts, spam, trash, and mails that were only sent. A mail that is taken out of spam or
+trash counts as arriving then. The source key is the API's message id, which never changes; the event id is the digest of the
+bytes. Source: https://developers.google.com/workspace/gmail/api/guides/sync
 """
 
 import base64
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from schemas.mailbox import WHOLE, Cursor, Lane, Mailbox, RawMail
 from workers.mail.api.http_client import Answer
-from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, page_by_page, sensible, server_time, told
+from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, malformed_as_away, page_by_page, server_time, value_at
 from workers.mail.api.quota import Paces
 from workers.mail.mailbox_session import (
     MAX_MAIL,
@@ -35,33 +35,33 @@ from workers.mail.mailbox_session import (
 API: Final = "https://gmail.googleapis.com"
 UNITS_PER_MINUTE: Final = 6000  # of each mailbox, in a project made since 2026-05-01; older ones have more
 GET, LIST, HISTORY, PROFILE = 20, 5, 2, 1  # units
-PAGE: Final = 100  # of ids; every page is done with before the next is asked for
+PAGE: Final = 100  # ids; a page is finished before the next is requested
 
 _NOT_RECEIVED: Final = frozenset({"DRAFT", "SPAM", "TRASH"})
 _RATES: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "concurrentLimitExceeded"})
 _DAILY: Final = "dailyLimitExceeded"
-_DAY: Final = 3600.0  # seconds to wait for the next day to begin, and to look again
+_DAY: Final = 3600.0  # seconds between two tries while a daily limit is exhausted
 _RAW: Final = re.compile(rb'"raw"\s*:\s*"([A-Za-z0-9_=-]*)"')
-_PIECE: Final = 4 * 256 * 1024  # characters that are decoded at a time, so that a large mail is not there three times
+_PIECE: Final = 4 * 256 * 1024  # characters decoded at a time, so that a large mail is not in memory three times
 
-# A minute's units are never passed: what the bucket holds at first, and what flows in within a minute.
+# Burst and a minute's refill together stay within a minute's units: a sixth, and five sixths.
 PACES: Final = Paces(UNITS_PER_MINUTE / 60 * 5 / 6, UNITS_PER_MINUTE / 6)
 
 
 class GmailSession:
-    """One mailbox, as `workers.mail.mailbox_session.Session` has it."""
+    """One mailbox; see `workers.mail.mailbox_session.MailboxSession`."""
 
     def __init__(self, mailbox: Mailbox, token: Token | None) -> None:
         self._mailbox = mailbox
         self._api = Api(mailbox, f"{mailbox.api_url or API}/gmail/v1/users/me", token, _fault, PACES.of(mailbox.id))
 
     def folders(self) -> Sequence[str]:
-        """The mailbox as a whole."""
+        """The one folder that stands for the whole mailbox."""
         return [WHOLE]
 
-    @sensible()
+    @malformed_as_away()
     def begin(self, folder: str) -> Begun:
-        """The history from now on, and the list of what there is now: whatever arrives in between is in both."""
+        """The history from now on, and the list of the mails that exist now; a mail that arrives in between is in both."""
         del folder
         self._api.end_by()
         answer = self._get("/profile", PROFILE)
@@ -71,7 +71,7 @@ class GmailSession:
         everything = self._mailbox.sync_from is None
         return Begun(new, {"began": began.isoformat()}, _number(said.get("messagesTotal")) if everything else None)
 
-    @sensible()
+    @malformed_as_away()
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
         """Page after page of the history, or of the list."""
         del folder
@@ -84,7 +84,7 @@ class GmailSession:
         self._api.close()
 
     def _arrived(self, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
-        """One page of the history. Where it starts stays the same for all pages; only after the last it moves on."""
+        """One page of the history. `start` stays the same for all pages and moves only after the last."""
         start, page = cursor["start"], cursor.get("page")
         query = {"startHistoryId": start, "maxResults": PAGE, "historyTypes": ["messageAdded", "labelRemoved"]}
         try:
@@ -92,11 +92,11 @@ class GmailSession:
         except _BadRequest:
             if page is None:
                 raise
-            return Pulled([], {"start": start, "began": cursor["began"]}, more=True)  # what was done with is known
+            return Pulled([], {"start": start, "began": cursor["began"]}, more=True)  # what was done is known
         if answer.status == 404:
-            raise Gone("the history goes no longer back so far")
+            raise Gone("the history no longer goes back that far")
         said = answer.json()
-        # The first page's, because the later ones may be of a later time than what was listed first.
+        # The first page's historyId: that of a later page may be newer than what the first page listed.
         then = cursor.get("then") or _text(said, "historyId")
         place = {"start": start, "began": cursor["began"], "page": page, "then": then}
         left = self._fetch(_ids_of_history(said.get("history", [])), cursor, batch, known)
@@ -127,7 +127,7 @@ class GmailSession:
         return Pulled([], place, more=bool(following), seen=len(ids), total=total)
 
     def _fetch(self, ids: Mapping[str, bool], cursor: Cursor, batch: Gathered, known: Known) -> list[str] | None:
-        """Into the batch what is not known yet. None when all is done with, else the ids that were passed over so far."""
+        """Adds to the batch the mails that are not known yet. None when all are done, else the ids skipped so far."""
         skipped = list(cursor.get("skip", []))
         held = batch.held([_key(id_) for id_ in ids], known)
         wanted = [id_ for id_ in ids if _key(id_) not in held and id_ not in skipped]
@@ -141,12 +141,12 @@ class GmailSession:
         return None if self._api.download(mails, batch, take, GET, MAX_MAIL // 3 * 4 + 65_536) else skipped
 
     def _take(self, id_: str, answer: Answer, batch: Gathered, began: datetime, *, sure: bool) -> bool:
-        """Whether it was a mail that is wanted. One that was deleted since it was listed is passed over."""
+        """Adds the mail in an answer to the batch; false if it is unwanted, or was deleted since it was listed."""
         if answer.too_large:
             answer = self._api.get(self._url(id_, "minimal"), GET, may_lack=True)
             raw, flag = b"", "too_large"
         else:
-            raw, flag = _cut_out(answer), "unreadable"
+            raw, flag = _extracted(answer), "unreadable"
         if answer.status == 404:
             return False
         said = answer.json()
@@ -168,20 +168,20 @@ class GmailSession:
 
 
 class _BadRequest(Away):
-    """The API does not understand a request that it once gave the words for: a page's token that is too old."""
+    """The API rejects a request as malformed, which usually means that a page token has expired."""
 
 
 def _fault(answer: Answer) -> SourceError | None:
-    reasons = {each.get("reason") for each in told(answer, "error", "errors") or () if isinstance(each, dict)}
+    reasons = {each.get("reason") for each in value_at(answer, "error", "errors") or () if isinstance(each, dict)}
     if answer.status == 403 and reasons & {*_RATES, _DAILY}:
-        return Throttled("the API asks for less: " + ", ".join(sorted(map(str, reasons))), _DAY if _DAILY in reasons else 0.0)
+        return Throttled("the API throttles: " + ", ".join(sorted(map(str, reasons))), _DAY if _DAILY in reasons else 0.0)
     if answer.status == 400:
-        return _BadRequest(f"answered 400: {told(answer, 'error', 'message')!r:.200}")
+        return _BadRequest(f"answered 400: {value_at(answer, 'error', 'message')!r:.200}")
     return None
 
 
 def _ids_of_history(records: Any) -> dict[str, bool]:
-    """The ids of what arrived, each once, in order; with whether it surely is wanted, going by its labels at that time."""
+    """The distinct ids of arrived mails, in order; true if the labels at that time already show that the mail is wanted."""
     ids: dict[str, bool] = {}
     for record in records:
         for added in record.get("messagesAdded", []):
@@ -195,7 +195,7 @@ def _ids_of_history(records: Any) -> dict[str, bool]:
 
 
 def _received(labels: AbstractSet[str]) -> bool:
-    """Whether it is mail that came in. What one sends to oneself did."""
+    """Whether a mail was received, by its labels. A mail sent to oneself was."""
     return not labels & _NOT_RECEIVED and not ("SENT" in labels and "INBOX" not in labels)
 
 
@@ -203,13 +203,13 @@ def _labels(message: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(message.get("labelIds", []))
 
 
-def _cut_out(answer: Answer) -> bytes:
-    """The mail's bytes, taken out of the answer; empty when there are none. They are decoded where they stand."""
+def _extracted(answer: Answer) -> bytes:
+    """Removes the mail's bytes from the answer and returns them, decoded in place; empty if there are none."""
     found = _RAW.search(answer.body)
     if found is None or not isinstance(answer.body, bytearray):
         return b""
     start, end = found.span(1)
-    del found  # it holds the body, which could not be cut otherwise
+    del found  # a match holds a buffer of the body, which could not be resized otherwise
     rest, out = answer.body[:start] + answer.body[end:], start
     try:
         with memoryview(answer.body) as whole:
@@ -226,15 +226,15 @@ def _cut_out(answer: Answer) -> bytes:
 
 
 def _moment(said: Mapping[str, Any]) -> datetime:
-    """When Google took it: milliseconds since 1970, as text."""
+    """When Google received the mail: internalDate is milliseconds since 1970, as text."""
     milliseconds = _number(said.get("internalDate"))
     if milliseconds is None:
-        raise Away("the API gave a message without its date")
+        raise Away("the API returned a message without internalDate")
     return datetime.fromtimestamp(min(milliseconds, 10**14) / 1000, UTC)
 
 
 def _number(value: Any) -> int | None:
-    """A number, which the API writes as text or not."""
+    """A number, which the API writes as text or as a number; None if it is neither."""
     try:
         return max(0, int(value))
     except (TypeError, ValueError):
@@ -244,7 +244,7 @@ def _number(value: Any) -> int | None:
 def _text(said: Mapping[str, Any], name: str) -> str:
     value = said.get(name)
     if not value:
-        raise Away(f"the API did not say its {name}")
+        raise Away(f"the API did not return {name}")
     return str(value)
 
 

@@ -1,7 +1,7 @@
-"""Mailboxes behind Microsoft Graph: a delta for each folder tells what arrives, a list what was there before.
+"""Mailboxes read through Microsoft Graph: new mails from a delta for each folder, older ones from a list.
 
-A mail is named by its immutable id. What Graph gives as its bytes is made anew each time and may differ, so that id is the
-event's identity too. Source: https://learn.microsoft.com/graph/delta-query-messages
+A mail is named by its immutable id. Graph generates a mail's bytes anew for each request, and they may differ, so that id is
+the event id too. Source: https://learn.microsoft.com/graph/delta-query-messages
 """
 
 import re
@@ -13,7 +13,17 @@ from urllib.parse import quote, urlencode
 
 from schemas.mailbox import EVERY_FOLDER, Cursor, Lane, Mailbox, RawMail
 from workers.mail.api.http_client import Answer
-from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, page_by_page, said, sensible, server_time, told
+from workers.mail.api.provider_api import (
+    MARGIN,
+    Api,
+    Gathered,
+    Wanted,
+    error_text,
+    malformed_as_away,
+    page_by_page,
+    server_time,
+    value_at,
+)
 from workers.mail.api.quota import Paces
 from workers.mail.mailbox_session import (
     MAX_MAIL,
@@ -31,14 +41,14 @@ from workers.mail.mailbox_session import (
 )
 
 API: Final = "https://graph.microsoft.com/v1.0"
-PAGE: Final = 100  # mails that are fetched before the next are listed
-WALK: Final = 500  # ids, where hardly one of them is fetched
-MAX_FOLDERS: Final = 5000  # of all those that `*` stands for
-MAX_LISTS: Final = 500  # requests to list them: one for each folder that holds others, and for each hundred in it
+PAGE: Final = 100  # mails in a page, which are fetched before the next page is requested
+WALK: Final = 500  # mails in a page of a delta's first round, of which hardly any are fetched
+MAX_FOLDERS: Final = 5000  # folders that `*` stands for
+MAX_LISTS: Final = 500  # requests to list them: one for each folder with subfolders, and for each hundred of those
 
 _IDS: Final = 'IdType="ImmutableId"'
 _FIELDS: Final = "receivedDateTime,lastModifiedDateTime,isDraft"
-#: Folders that go by these names in every language. https://learn.microsoft.com/graph/api/resources/mailfolder
+#: Folders with these names in every language. https://learn.microsoft.com/graph/api/resources/mailfolder
 _WELL_KNOWN: Final = frozenset({"archive", "deleteditems", "drafts", "inbox", "junkemail", "outbox", "sentitems"})
 _NOT_RECEIVED: Final = ("deleteditems", "drafts", "junkemail", "outbox", "sentitems")
 _EXPIRED: Final = frozenset({"syncstatenotfound", "syncstateinvalid", "resyncrequired"})
@@ -48,37 +58,37 @@ PACES: Final = Paces(10_000 / 600, 1000)  # requests of one application to one m
 
 
 class GraphSession:
-    """One mailbox, as `workers.mail.mailbox_session.Session` has it."""
+    """One mailbox; see `workers.mail.mailbox_session.MailboxSession`."""
 
     def __init__(self, mailbox: Mailbox, token: Token | None) -> None:
         scope = mailbox.oauth.scope if mailbox.oauth else None
-        # Consent to read shared mailboxes is asked for to read one: by its name, since "me" is somebody else.
+        # With consent to shared mailboxes, "me" is the person who consented: the mailbox is addressed by its name.
         me = f"users/{quote(mailbox.username, safe='@')}" if _SHARED.search(scope or "") else "me"
         self._mailbox = mailbox
         self._api = Api(mailbox, mailbox.api_url or API, token, _fault, PACES.of(mailbox.id))
         self._base = f"{self._api.base}/{me}"
 
-    @sensible()
+    @malformed_as_away()
     def folders(self) -> Sequence[str]:
-        """Every folder by its path, without those that hold what nobody has received; those above before those below."""
+        """The paths of all folders except those for mail that was not received; parents before children."""
         self._api.end_by()
         others = {self._get(f"{self._base}/mailFolders/{name}", may_lack=True).json().get("id") for name in _NOT_RECEIVED}
         found, whole = self._tree()
         paths = [path for path, id_ in found if id_ not in others]
         return paths if whole else [*paths, EVERY_FOLDER]
 
-    @sensible()
+    @malformed_as_away()
     def begin(self, folder: str) -> Begun:
-        """The delta from the beginning, of which only what arrives from now on is fetched, and the list of all others."""
+        """The delta from its beginning, of which only mails that arrive from now on are fetched, and the list of all others."""
         self._api.end_by()
         answer = self._get(f"{self._base}/mailFolders/{quote(self._id(folder), safe='')}", may_lack=True)
         if answer.status == 404:
-            raise NoFolder(f"there is no folder {folder!r}: {said(answer)}")
-        place = {"folder": str(told(answer, "id")), "began": (server_time(answer) - MARGIN).isoformat()}
+            raise NoFolder(f"there is no folder {folder!r}: {error_text(answer)}")
+        place = {"folder": str(value_at(answer, "id")), "began": (server_time(answer) - MARGIN).isoformat()}
         everything = self._mailbox.sync_from is None
-        return Begun(place, place, int(told(answer, "totalItemCount")) if everything else None)
+        return Begun(place, place, int(value_at(answer, "totalItemCount")) if everything else None)
 
-    @sensible()
+    @malformed_as_away()
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
         """Page after page of the delta, or of the list."""
         self._api.end_by(bounds.until)
@@ -90,13 +100,13 @@ class GraphSession:
         self._api.close()
 
     def _changed(self, folder: str, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
-        """One page of the delta. The first round tells of everything that is there: the list's business, if it was then."""
+        """One page of the delta. Its first round names every existing mail; those from before `began` are left to the list."""
         link, live = cursor.get("link"), cursor.get("live", False)
         first = f"{self._mail(cursor)}/delta?{_query({'$select': _FIELDS})}"
         page = self._page(folder, link or first, PAGE if live else WALK)
         following, end = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
         if not (following or end):
-            raise Away("the API gave a page that leads nowhere")
+            raise Away("the API returned a page without a next or delta link")
         began = _moment(cursor["began"])
         entries = [each for each in page["value"] if "@removed" not in each and (live or _since(each, began))]
         left = self._fetch(folder, entries, cursor, batch, known)
@@ -106,7 +116,7 @@ class GraphSession:
         return Pulled([], place | ({"live": True} if live or not following else {}), more=bool(following))
 
     def _listed(self, folder: str, cursor: Cursor, batch: Gathered, known: Known) -> Pulled:
-        """One page of the list, newest first. Its place is a date and not a count, which moves with each mail that goes."""
+        """One page of the list, newest first. The cursor is a date: an offset would shift with each mail that is removed."""
         before, since, link = cursor.get("before"), self._mailbox.sync_from, cursor.get("link")
         bounds = [f"receivedDateTime ge {_text(since)}"] if since else []
         bounds += [f"receivedDateTime le {before}"] if before else []
@@ -122,12 +132,12 @@ class GraphSession:
         seen = sum(date != before for date in dates)
         if following and dates and dates[-1] != before:
             place["before"] = dates[-1]
-        elif following:  # more of one second than a page holds
+        elif following:  # a page holds mails of one second only
             place |= {"before": before, "link": following}
         return Pulled([], place, more=bool(following), seen=seen)
 
     def _page(self, folder: str, url: str, size: int | None = None) -> dict[str, Any]:
-        """A page of a folder. One that is not there any more may have another of its name in its place, or is none."""
+        """A page of a folder. Raises `Gone` if the folder is gone: `begin` uses its successor of the same name, if any."""
         answer = self._get(url, size, may_lack=True)
         if answer.status == 404:
             raise Gone(f"the folder {folder!r} is not there any more")
@@ -136,7 +146,7 @@ class GraphSession:
     def _fetch(
         self, folder: str, entries: Sequence[Mapping[str, Any]], cursor: Cursor, batch: Gathered, known: Known
     ) -> list[str] | None:
-        """Into the batch what is not known yet. None when all is done with, else the ids that were passed over so far."""
+        """Adds to the batch the mails that are not known yet. None when all are done, else the ids skipped so far."""
         skipped, began = list(cursor.get("skip", [])), _moment(cursor["began"])
         fresh = {str(each["id"]): each for each in entries}
         held = batch.held([_key(id_) for id_ in fresh], known)
@@ -157,7 +167,7 @@ class GraphSession:
         return None if self._api.download(mails, batch, take, 1, MAX_MAIL) else skipped
 
     def _wanted(self, id_: str, entry: Mapping[str, Any]) -> datetime | None:
-        """When it was received; None if it is not to be read. A change need not say more than what has changed."""
+        """When a mail was received; None if it is not to be read. An entry of a delta may contain changed fields only."""
         if "receivedDateTime" not in entry or "isDraft" not in entry:
             entry = self._get(self._about(id_), may_lack=True).json()
         received, since = entry.get("receivedDateTime"), self._mailbox.sync_from
@@ -173,7 +183,7 @@ class GraphSession:
         return f"{self._url(id_)}?{_query({'$select': _FIELDS})}"
 
     def _id(self, folder: str) -> str:
-        """What the API calls the folder: a name that every mailbox has, or else the id of the one with this path."""
+        """The API's name of a folder: a well-known name, or else the id of the folder with this path."""
         name = folder.replace(" ", "").casefold()
         if name in _WELL_KNOWN:
             return name
@@ -187,9 +197,9 @@ class GraphSession:
         return found
 
     def _tree(self, towards: str | None = None) -> tuple[list[tuple[str, str]], bool]:
-        """The folders' paths and ids, those above before those below, and whether that is all of them.
+        """The folders' paths and ids, parents before children, and whether that is all of them.
 
-        With `towards`, a path, no folder is looked into that does not lead there.
+        With `towards`, a path, only folders on that path are descended into.
         """
         found: list[tuple[str, str]] = []
         ahead = deque([("", f"{self._base}/mailFolders?{_query({'$top': PAGE})}")])
@@ -218,16 +228,16 @@ class GraphSession:
 
 
 def _fault(answer: Answer) -> SourceError | None:
-    code = str(told(answer, "error", "code") or "").casefold()
+    code = str(value_at(answer, "error", "code") or "").casefold()
     if answer.status == 410 or (answer.status == 400 and code in _EXPIRED):
         return Gone("the state of the delta has expired")
     if answer.status in (429, 509) or (answer.status == 503 and "retry-after" in answer.headers):
-        return Throttled(f"the API asks for less: {code}"[:300], 0.0)
+        return Throttled(f"the API throttles: {code}"[:300], 0.0)
     return None
 
 
 def _since(entry: Mapping[str, Any], began: datetime) -> bool:
-    """Whether it was received or moved here since then. One that was moved keeps its date, and the list may be past that."""
+    """Whether a mail was received or moved here since `began`. A moved mail keeps its date, which the list may have passed."""
     moments = [entry[name] for name in ("receivedDateTime", "lastModifiedDateTime") if name in entry]
     return not moments or any(_moment(each) >= began for each in moments)
 

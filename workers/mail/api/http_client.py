@@ -1,6 +1,6 @@
-"""Asks a mail provider over HTTPS, for those who can wait: a few requests at once, each with a deadline and a bound.
+"""A blocking HTTPS client for mail providers: a few requests at once, each with a deadline and a bound on its answer.
 
-What a deployment says of deliveries holds here too: addresses that may not be called are not called, and a proxy is used.
+The deployment's network settings for deliveries hold here too: allowed addresses, and the proxy.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from workers.net.terms import Terms
 AT_ONCE: Final = 4  # requests; as many as Microsoft allows for one mailbox
 CONNECT_SECONDS: Final = 15.0
 SILENCE_SECONDS: Final = 30.0  # between two pieces of an answer
-MAX_JSON: Final = 16 * 1024 * 1024  # bytes of an answer that is no mail
-_SMALL: Final = 1024 * 1024  # bytes; of larger answers only one is read at a time
+MAX_JSON: Final = 16 * 1024 * 1024  # bytes of an answer that is not a mail
+_SMALL: Final = 1024 * 1024  # bytes; larger answers are read one at a time
 _PIECE: Final = 256 * 1024
 _NO_BODY: Final = b""
 
 
-def _in_nobodys_way(_size: int) -> None:
-    """Where nobody else's answers are as large."""
+def _no_hold(_size: int) -> None:
+    """The default of `hold`: no memory is shared with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: a GET, or with a `form` a POST of it. Headers and form hold secrets."""
+    """A GET, or with `form` a POST of it. Headers and form hold secrets."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered. `too_large`: it went beyond the limit, and the body is not there."""
+    """An answer. `too_large`: it exceeds the limit, and its body was dropped."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,11 +57,11 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether it is what was asked for."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> dict[str, Any]:
-        """The object in the body; an empty one where there is none."""
+        """The JSON object in the body; an empty one if there is none."""
         try:
             value = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -70,7 +70,7 @@ class Answer:
 
 
 class _Resolver(AbstractResolver):
-    """Gives aiohttp the addresses that may be called."""
+    """Resolves names for aiohttp to the allowed addresses only."""
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
@@ -86,7 +86,7 @@ class _Resolver(AbstractResolver):
 
 
 class MailHttp:
-    """Connections to one provider, from making it to `close`. Not for two threads at once, nor for a running event loop."""
+    """Connections to one provider, until `close`. For one thread at a time, without a running event loop."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -103,12 +103,12 @@ class MailHttp:
     def ask(
         self, requests: Sequence[Request], seconds: float, budget: int = 0, hold: Callable[[int], None] | None = None
     ) -> list[Answer | Away | None]:
-        """What came of each request, in their order, `AT_ONCE` at a time, within `seconds` for all together.
+        """The results of the requests, in order; `AT_ONCE` at a time, within `seconds` for all together.
 
-        After `budget` bytes of large answers no other large one is read: then there is None in its place. Before a large
-        one is read, `hold` is told how many bytes there may be, of all until it is told again; what it raises is raised.
+        After `budget` bytes of large answers, no other large one is read, and its result is None. Before a large one is read,
+        `hold` is called with the most bytes that it may have, in place of the value before; what it raises is raised.
         """
-        return self._runner.run(self._ask(requests, seconds, _Shelf(budget, hold or _in_nobodys_way)))
+        return self._runner.run(self._ask(requests, seconds, _LargeAnswers(budget, hold or _no_hold)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -123,14 +123,14 @@ class MailHttp:
         if self._dialler is not None:
             await self._dialler.close()
 
-    async def _ask(self, requests: Sequence[Request], seconds: float, shelf: "_Shelf") -> list[Answer | Away | None]:
+    async def _ask(self, requests: Sequence[Request], seconds: float, large: "_LargeAnswers") -> list[Answer | Away | None]:
         until = asyncio.get_running_loop().time() + seconds
-        turns = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(request: Request) -> Answer | Away | None:
             try:
-                async with asyncio.timeout_at(until), turns:
-                    return await self._exchange(request, shelf)
+                async with asyncio.timeout_at(until), slots:
+                    return await self._exchange(request, large)
             except TimeoutError:
                 return _late(seconds)
             except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
@@ -138,7 +138,7 @@ class MailHttp:
 
         return await asyncio.gather(*map(one, requests))
 
-    async def _exchange(self, request: Request, shelf: "_Shelf") -> Answer | None:
+    async def _exchange(self, request: Request, large: "_LargeAnswers") -> Answer | None:
         check_url(request.url, self._terms.allowed)
         host = urlsplit(request.url).hostname or ""
         if self._terms.proxy is not None and (why := refused_host(host, self._terms.allowed)):
@@ -149,10 +149,10 @@ class MailHttp:
             method, URL(request.url, encoded=True), data=request.form, headers=headers, allow_redirects=False
         )
         async with asking as response:
-            return await _read(response, request.limit, shelf)
+            return await _read(response, request.limit, large)
 
     def _open(self) -> aiohttp.ClientSession:
-        """Connections are made where the loop runs, the first time."""
+        """The session, made at first use, because it needs the running loop."""
         if self._session is None:
             proxy = None if self._terms.proxy is None else URL(self._terms.proxy)
             self._dialler = Dialler(self._terms.allowed if proxy is None else None)
@@ -170,16 +170,16 @@ class MailHttp:
         return self._session
 
 
-class _Shelf:
-    """Where large answers are put, one at a time, until there is enough."""
+class _LargeAnswers:
+    """The budget and the lock that the large answers of one `ask` share."""
 
     def __init__(self, budget: int, hold: Callable[[int], None]) -> None:
         self.free = budget
         self.hold = hold
-        self.turn = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, shelf: _Shelf) -> Answer | None:
+async def _read(response: aiohttp.ClientResponse, limit: int, large: _LargeAnswers) -> Answer | None:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if (response.content_length or 0) > limit:
         response.close()
@@ -187,17 +187,17 @@ async def _read(response: aiohttp.ClientResponse, limit: int, shelf: _Shelf) -> 
     body = bytearray()
     if (response.content_length or 0) <= _SMALL and await _fill(body, response, _SMALL):
         return Answer(response.status, headers, body)
-    async with shelf.turn:  # whoever waits is not read from, so its memory stays with the provider
-        if shelf.free <= 0:
+    async with large.lock:  # an answer that waits here is not read, so its bytes stay with the provider
+        if large.free <= 0:
             response.close()
             return None
-        # The loop waits with `hold`: nothing else is to be read meanwhile.
-        shelf.hold(MAX_BYTES)
+        # `hold` blocks the loop on purpose: nothing else is to be read meanwhile.
+        large.hold(MAX_BYTES)
         whole = await _fill(body, response, min(limit, MAX_BYTES))
         if not whole and limit > MAX_BYTES:
-            shelf.hold(response.content_length or limit)
+            large.hold(response.content_length or limit)
             whole = await _fill(body, response, limit)
-        shelf.free -= len(body)
+        large.free -= len(body)
     if whole:
         return Answer(response.status, headers, body)
     response.close()
@@ -205,7 +205,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int, shelf: _Shelf) -> 
 
 
 async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
-    """Whether the answer came to its end before it had more than `limit` bytes."""
+    """Reads the answer into `body`; false once it has more than `limit` bytes."""
     while piece := await response.content.read(_PIECE):
         body += piece
         if len(body) > limit:
@@ -214,7 +214,7 @@ async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -
 
 
 def check_url(url: str, allowed: Sequence[Network]) -> None:
-    """Raises `Refused` unless a token may be sent there: over https, or to an address that the deployment has allowed."""
+    """Raises `Refused` unless a token may be sent there: over https, or to an address that the deployment allows."""
     parts = urlsplit(url)
     address = literal("127.0.0.1" if parts.hostname == "localhost" else parts.hostname or "")
     plain = parts.scheme == "http" and address is not None and any(address in network for network in allowed)
@@ -229,7 +229,7 @@ def _late(seconds: float) -> Away:
 
 
 def _failed(request: Request, error: Exception) -> Away:
-    """Names the host only: a path may name a person, a query holds state."""
+    """The error of a request. It names the host only: a path may name a person, and a query may hold state."""
     cause = getattr(error, "os_error", None)
     cause = cause if isinstance(cause, Refused) else error
     text = "" if isinstance(cause, aiohttp.InvalidURL | ValueError) else f": {cause}"
@@ -238,5 +238,5 @@ def _failed(request: Request, error: Exception) -> Away:
 
 @cache
 def _context() -> ssl.SSLContext:
-    """Made once: reading the system's authorities takes a while."""
+    """The TLS context, made once: loading the system's certificate authorities is slow."""
     return client_context()

@@ -1,4 +1,4 @@
-"""What mailboxes behind an HTTP API have in common: a token with each request, downloads side by side, one batch."""
+"""Common code of mailboxes read through an HTTP API: authorised requests, concurrent downloads, one batch."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -16,22 +16,22 @@ from workers.mail.api.quota import Quota
 from workers.mail.mailbox_session import Away, Known, PullBounds, Pulled, Refused, SourceError, Throttled, Token
 from workers.net.terms import deployment
 
-REQUEST_SECONDS: Final = 60.0  # for a few requests that are no pull
-MARGIN: Final = timedelta(seconds=60)  # by which a mail may be dated before it can be listed
-MAX_MISSING: Final = 3  # in one batch; more means that the API is not well
+REQUEST_SECONDS: Final = 60.0  # for all requests of a call other than a pull
+MARGIN: Final = timedelta(seconds=60)  # between a mail's date and the time when the API lists it, at most
+MAX_MISSING: Final = 3  # in one batch; more means that the API is failing
 MISSING: Final = Answer(404, {}, b"")
-_ENOUGH_TIME: Final = 0.25  # of a batch's time has to be left for going on to another page
+_ENOUGH_TIME: Final = 0.25  # share of a batch's time that must be left to begin another page
 
-Answers = list[Answer | Away | None]  # as `MailHttp.ask` gives them
-#: What an answer means, where it is not simply what was asked for. The seconds of a `Throttled` are 0 if it did not say.
+Answers = list[Answer | Away | None]  # as `MailHttp.ask` returns them
+#: The provider's own meaning of an answer other than 2xx, or None. A `Throttled` has 0 seconds if the API gives none.
 Fault = Callable[[Answer], SourceError | None]
-#: Takes the answer to an id, also a 404, and puts what comes of it into the batch.
+#: Takes the answer for an id, 404 included, and adds the mail to the batch.
 Take = Callable[[str, Answer], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A mail to be downloaded: where its bytes are, and where a little is said about it."""
+    """A mail to be downloaded: the URL of its bytes, and the URL of its metadata."""
 
     url: str
     about: str
@@ -40,44 +40,44 @@ class Wanted:
 
 @dataclass(slots=True)
 class Gathered:
-    """What one pull gathers, and how long it has."""
+    """The result of one pull while it is gathered, and its bounds."""
 
     bounds: PullBounds
     mails: list[RawMail] = field(default_factory=list)
     kept: list[MailItem] = field(default_factory=list)
     size: int = 0  # bytes
-    missing: int = 0  # mails that the API names and does not give
-    done: int = 0  # how many others were answered, whatever came of them
+    missing: int = 0  # mails that the API lists and does not return
+    done: int = 0  # other mails that were answered, whatever the answer
     began: float = field(default_factory=time.monotonic)
 
     def add(self, mail: RawMail) -> None:
-        """One more mail."""
+        """Add a mail."""
         self.mails.append(mail)
         self.size += len(mail.raw)
 
     def held(self, keys: Sequence[str], known: Known) -> Set[str]:
-        """Those that are held already, or are in the batch: pages overlap."""
+        """The keys that are held already, or are in the batch: pages overlap."""
         return known.keys(keys) | {mail.source_key for mail in self.mails} | {item.source_key for item in self.kept}
 
     def keep(self, key: str, folder: str, size: int, at: datetime, flag: str) -> None:
-        """One more that is remembered without its bytes, and why."""
+        """Add a mail that is recorded without its bytes; `flag` says why."""
         self.kept.append(MailItem(key, folder, None, size, at, None, (flag,)))
 
     @property
     def full(self) -> bool:
-        """Whether nothing more may be added; never before there is something."""
+        """Whether nothing more may be added; always false before the first mail."""
         late = self.bounds.until - time.monotonic() <= 0 and self.done > 0
         return late or len(self.mails) >= self.bounds.mails or self.size >= self.bounds.size
 
     @property
     def over(self) -> bool:
-        """Whether no other page should be begun."""
+        """Whether no other page is to be requested."""
         left = self.bounds.until - time.monotonic()
         return self.full or left < _ENOUGH_TIME * (self.bounds.until - self.began)
 
 
 class Api:
-    """Requests of one mailbox to one provider. The token goes to that provider's origin only, and into no error's text."""
+    """Requests of one mailbox to one provider. The token is sent to that provider's origin only, and is in no error's text."""
 
     def __init__(self, mailbox: Mailbox, base: str, token: Token | None, fault: Fault, pace: Quota) -> None:
         if token is None:
@@ -91,7 +91,7 @@ class Api:
         self._http = MailHttp(deployment())
 
     def end_by(self, until: float | None = None) -> None:
-        """All requests from now on have to be over by then, a moment of the monotonic clock; without one, within a minute."""
+        """Sets the deadline of all requests from now on, by the monotonic clock; by default `REQUEST_SECONDS` from now."""
         self._until = time.monotonic() + REQUEST_SECONDS if until is None else until
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Api:
             self._http.close()
 
     def get(self, url: str, units: float, headers: Mapping[str, str] | None = None, *, may_lack: bool = False) -> Answer:
-        """The answer to one request; raises a `SourceError` unless it is what was asked for, or a 404 that is allowed."""
+        """The answer to one request; raises a `SourceError` unless it is 2xx, or a 404 with `may_lack`."""
         self._spend(units)
         request = self._request(url, headers or {}, MAX_JSON)
         answer = self._ask([request], MAX_JSON)[0]
@@ -113,9 +113,9 @@ class Api:
         return answer
 
     def download(self, mails: Mapping[str, Wanted], batch: Gathered, take: Take, units: float, limit: int) -> bool:
-        """Hands each answer to `take`. Whether all were; else the batch is full, or the provider has given enough for now.
+        """Passes each answer to `take`. False if some are left: the batch is full, or the provider throttles or fails.
 
-        Raises a `SourceError` when there is nothing in the batch to be kept first.
+        Raises a `SourceError` if nothing in the batch is to be stored first, or for other errors than `Throttled` and `Away`.
         """
         left = list(mails)
         while left:
@@ -137,12 +137,12 @@ class Api:
         return True
 
     def _hand_over(self, mails: Mapping[str, Wanted], answers: Answers, batch: Gathered, take: Take, units: float) -> bool:
-        """Whether there was an answer to each; raises what the worst of them means, after the others were taken."""
+        """Whether each request had an answer. Raises the worst error, after all other answers were passed to `take`."""
         faults: list[SourceError] = []
         whole = None not in answers
         for position, (id_, mail) in enumerate(mails.items()):
-            came = self._settled(answers[position], mail, batch, units)
-            answers[position] = None  # large ones are let go one by one
+            came = self._outcome(answers[position], mail, batch, units)
+            answers[position] = None  # frees the memory of large answers one by one
             if isinstance(came, Answer):
                 take(id_, came)
                 batch.done += came is not MISSING
@@ -152,18 +152,18 @@ class Api:
             raise min(faults, key=lambda fault: not isinstance(fault, Refused))
         return whole
 
-    def _settled(
+    def _outcome(
         self, answer: Answer | Away | None, mail: Wanted, batch: Gathered, units: float
     ) -> Answer | SourceError | None:
         if not isinstance(answer, Answer) or answer.status == 404:
             return answer
         fault = self._judge(answer)
-        if isinstance(fault, Away) and self._is_only_this_one(mail, batch, units):
+        if isinstance(fault, Away) and self._only_this_fails(mail, batch, units):
             return MISSING
         return fault or answer
 
-    def _is_only_this_one(self, mail: Wanted, batch: Gathered, units: float) -> bool:
-        """Whether the API answers what else it is asked of a mail that it does not give: then no other mail waits for it."""
+    def _only_this_fails(self, mail: Wanted, batch: Gathered, units: float) -> bool:
+        """Whether the API returns the mail's metadata: then only this mail fails, and it must not block the others."""
         if batch.missing >= MAX_MISSING:
             return False
         self.get(mail.about, units, mail.headers, may_lack=True)
@@ -172,7 +172,7 @@ class Api:
 
     def _spend(self, units: float) -> None:
         if wait := self._pace.take(units):
-            raise Throttled("as much as the provider allows was asked", wait)
+            raise Throttled("this process's request quota is used up", wait)
 
     def _request(self, url: str, headers: Mapping[str, str], limit: int) -> Request:
         ours, given = urlsplit(self.base), urlsplit(url)
@@ -181,7 +181,7 @@ class Api:
         return Request(url, headers, limit=limit)
 
     def _ask(self, requests: Sequence[Request], budget: int, hold: Callable[[int], None] | None = None) -> Answers:
-        """Those that are answered 401 are asked once more, with another token."""
+        """The answers. Requests that are answered 401 are repeated once, with a new token."""
         answers = self._http.ask([self._signed(each) for each in requests], self._seconds(), budget, hold)
         refused = [n for n, answer in enumerate(answers) if isinstance(answer, Answer) and answer.status == 401]
         if refused:
@@ -207,12 +207,12 @@ class Api:
             return None
         fault = self._fault(answer)
         if fault is None:
-            if answer.status in (401, 403):  # a new token was got, so it is not consent that has ended; a right may be missing
-                fault = Refused(f"answered {answer.status}: {said(answer)}", certain=False)
+            if answer.status in (401, 403):  # a new token was granted, so consent is valid; a permission may be missing
+                fault = Refused(f"answered {answer.status}: {error_text(answer)}", certain=False)
             elif answer.status == 429:
-                fault = Throttled(said(answer), 0.0)
+                fault = Throttled(error_text(answer), 0.0)
             else:
-                fault = Away(f"answered {answer.status}: {said(answer)}")
+                fault = Away(f"answered {answer.status}: {error_text(answer)}")
         if isinstance(fault, Throttled):
             asked = retry_after(answer.headers.get("retry-after"), datetime.now(UTC))
             return Throttled(str(fault), self._pace.refused(fault.seconds or None if asked is None else asked))
@@ -220,9 +220,9 @@ class Api:
 
 
 def page_by_page(turn: Callable[[Cursor], Pulled], cursor: Cursor, batch: Gathered) -> Pulled:
-    """One page after another, until there is enough. A page's place is left only when all of it is done with.
+    """Reads page after page until the batch is full. The cursor moves past a page only when all of the page is done.
 
-    `turn` fills the batch from the page at a cursor; its answer's cursor has `skip` when not all of that was done.
+    `turn` fills the batch from the page at a cursor; the cursor that it returns has `skip` if part of the page is left.
     """
     seen, total, moved = 0, None, False
     while True:
@@ -239,23 +239,23 @@ def page_by_page(turn: Callable[[Cursor], Pulled], cursor: Cursor, batch: Gather
 
 
 @contextmanager
-def sensible() -> Iterator[None]:
-    """Whatever an API says that is not of the documented shape is a reason to come back later."""
+def malformed_as_away() -> Iterator[None]:
+    """Raises `Away` for an answer that does not have the documented shape."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise Away(f"the API said something that makes no sense: {type(error).__name__}") from error
+        raise Away(f"the API's answer is malformed: {type(error).__name__}") from error
 
 
-def said(answer: Answer) -> str:
-    """The provider's own code and words, bounded."""
+def error_text(answer: Answer) -> str:
+    """The provider's error code and message, bounded."""
     error = answer.json().get("error")
     code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (error, None)
     return f"{code}: {message}"[:300] if message else f"{code or 'no reason given'}"[:300]
 
 
-def told(answer: Answer, *path: str) -> Any:
-    """The value at a path of names in the answer; None where there is none."""
+def value_at(answer: Answer, *path: str) -> Any:
+    """The value at a path of names in the answer; None if there is none."""
     value: Any = answer.json()
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
@@ -263,7 +263,7 @@ def told(answer: Answer, *path: str) -> Any:
 
 
 def server_time(answer: Answer) -> datetime:
-    """When it was answered, by the provider's own clock if it says, which is what it dates mails by."""
+    """The time of the answer by the provider's clock, which also dates its mails; by ours if there is no Date."""
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).astimezone(UTC)
     except ValueError:

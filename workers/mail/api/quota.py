@@ -1,4 +1,4 @@
-"""How much may be asked of a provider: so many units a second for each mailbox, in this process."""
+"""Rate limits of this process's requests to a provider, in units a second for each mailbox."""
 
 import random
 import threading
@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-FIRST_WAIT: Final = 5.0  # seconds, when the provider says "too much" and not for how long
+FIRST_WAIT: Final = 5.0  # seconds, if the provider throttles without a Retry-After
 LONGEST_WAIT: Final = 3600.0
 
 
 class Quota:
-    """A bucket of units that fills steadily. Safe to use from any thread."""
+    """A token bucket. Safe to use from any thread."""
 
     def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = per_second
@@ -24,7 +24,7 @@ class Quota:
         self._refusals = 0
 
     def take(self, units: float) -> float:
-        """Takes the units, and gives 0; or takes nothing, and gives the seconds until it is worth coming back."""
+        """Takes the units and returns 0, or takes nothing and returns the seconds to wait."""
         with self._lock:
             now = self._clock()
             self._left = min(self._burst, self._left + (now - self._at) * self._rate)
@@ -32,12 +32,12 @@ class Quota:
             if now < self._not_before:
                 return self._not_before - now
             if self._left < units:
-                return (self._burst / 2 - self._left + units) / self._rate  # half full, so that there is something to do then
+                return (self._burst / 2 - self._left + units) / self._rate  # half full, for more than one request
             self._left -= units
             return 0.0
 
     def refused(self, seconds: float | None) -> float:
-        """The provider asks for less, for so many seconds if it said so, else for longer each time; how long it is now."""
+        """Records that the provider throttles, for `seconds` if it gave them, else for longer each time; returns the wait."""
         with self._lock:
             self._refusals += 1
             grown = FIRST_WAIT * 2 ** min(self._refusals - 1, 10) * random.uniform(1, 1.2)  # noqa: S311 - spreads
@@ -46,13 +46,13 @@ class Quota:
             return wait
 
     def accepted(self) -> None:
-        """The provider gave what it was asked for."""
+        """Records that the provider answered a request."""
         with self._lock:
             self._refusals = 0
 
 
 class Paces:
-    """One pace for each mailbox, for as long as the process lives."""
+    """One `Quota` for each mailbox, for as long as the process lives."""
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._rate, self._burst = per_second, burst
@@ -60,6 +60,6 @@ class Paces:
         self._paces: dict[int, Quota] = {}
 
     def of(self, mailbox_id: int) -> Quota:
-        """The pace of this mailbox."""
+        """The quota of this mailbox."""
         with self._lock:
             return self._paces.setdefault(mailbox_id, Quota(self._rate, self._burst))

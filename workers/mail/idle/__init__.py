@@ -1,1 +1,1 @@
-"""The mail-idle process: hears of new mail. It pulls nothing itself."""
+"""The mail-idle process: learns of new mail by IMAP IDLE and requests pulls. It pulls nothing itself."""

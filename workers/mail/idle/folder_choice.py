@@ -1,4 +1,4 @@
-"""Which folders are listened to: each takes a connection, and neither a server nor this process has any number of them."""
+"""The choice of folders to listen to: each takes a connection, which are limited in every server and in this process."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -6,15 +6,15 @@ from typing import Final
 
 from pipeline.store.mail.mailbox_overview import Listened
 
-FOLDERS: Final = 4  # of a mailbox; a fifth connection pulls it
-FEWER_SECONDS: Final = 3600.0  # for which a mailbox has fewer connections, after the server had too many of them
+FOLDERS: Final = 4  # of each mailbox; a fifth connection pulls it
+FEWER_SECONDS: Final = 3600.0  # for which a mailbox has fewer connections, after the server refused one as too many
 
 Key = tuple[int, str]
 """A mailbox's id, and a folder."""
 
 
 class Choice:
-    """The first `folders` of each mailbox, `most` of all mailboxes together: every mailbox's first folder before any second."""
+    """Chooses the first `folders` of each mailbox, at most `most` in all: every mailbox's first folder before any second."""
 
     def __init__(self, folders: int = FOLDERS, most: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
         self._folders = folders
@@ -23,7 +23,7 @@ class Choice:
         self._fewer: dict[int, tuple[int, float]] = {}  # by mailbox: how many folders, and until when
 
     def of(self, found: Sequence[Listened], lacking: Set[Key]) -> Mapping[Key, str]:
-        """The chosen folders, with their mailbox's digest. One that is `lacking` takes no other's place."""
+        """The chosen folders, with their mailbox's digest. A `lacking` folder stays chosen and does not count."""
         ranked: list[tuple[int, int, Key, str]] = []
         for mailbox in found:
             limit, rank = self._limit(mailbox.id), 0
@@ -35,7 +35,7 @@ class Choice:
         return {key: digest for _, _, key, digest in sorted(ranked)[: self._most]}
 
     def fewer(self, mailbox_id: int, folders: int) -> None:
-        """So many of the mailbox and no more, for a while; at least one."""
+        """Limits the mailbox to so many folders, but at least one, for `FEWER_SECONDS`."""
         self._fewer[mailbox_id] = (max(folders, 1), self._clock() + FEWER_SECONDS)
 
     def _limit(self, mailbox_id: int) -> int:

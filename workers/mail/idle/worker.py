@@ -1,8 +1,8 @@
-"""The mail-idle process: listens to IMAP mailboxes (RFC 2177), and has them pulled as soon as something arrives.
+"""The mail-idle process: listens to IMAP mailboxes (RFC 2177), and makes them due as soon as mail arrives.
 
-A connection hears of one folder: a mailbox has one for each of its first few, and the others wait until it is due. One thread
-waits for all connections at once, and a few do what takes time: logging in, asking anew. It fetches nothing. What it misses,
-or while it is away, is read when it is due: a bell that is not rung costs minutes, never a mail.
+A connection covers one folder: a mailbox has one for each of its first few folders, and the others wait for the next poll. One
+thread waits for all connections at once, and a pool runs the slow steps: logging in, renewing an IDLE. The process fetches no
+mail. Mail that it misses, also while it is down, is read at the next poll: a lost notification costs minutes, never a mail.
 """
 
 import random
@@ -33,36 +33,36 @@ from workers.mail.mailbox_session import CONNECT_SECONDS, NoFolder, SourceError,
 from workers.mail.oauth.tokens import Tokens
 from workers.process import Process
 
-RENEW: Final = 25 * 60.0  # seconds for which one IDLE lasts: servers hang up after 30 minutes, some a minute before
-SURVEY: Final = 2.0  # seconds between two looks at which mailboxes there are
-TURN: Final = 0.5  # seconds for which nothing is heard before the next look
+RENEW: Final = 25 * 60.0  # seconds for one IDLE: servers hang up after 30 minutes, some a minute before
+SURVEY: Final = 2.0  # seconds between two reads of the list of mailboxes
+TURN: Final = 0.5  # seconds that one `turn` waits for input
 ANSWER: Final = 10.0  # seconds for a server to answer
-AGAIN: Final = (30.0, 900.0)  # seconds after a listener that failed, the first time and the longest
+AGAIN: Final = (30.0, 900.0)  # seconds until a failed listener is tried again: the first time, and at most
 THREADS: Final = 8
-SPARE_FILES: Final = 100  # open files that are no connections
+SPARE_FILES: Final = 100  # open files other than connections
 
 _log = structlog.get_logger()
 
 
 @dataclass
 class FolderListener:
-    """One folder that is listened to, or is to be. Used by one thread at a time: the pool's while `busy`, else the loop's."""
+    """One chosen folder, connected or not. Used by one thread at a time: a pool thread while `busy`, else the loop's."""
 
     id: int  # of the mailbox
     folder: str
     digest: str
     connection: ImapConnection | None = None
     busy: Future[None] | None = None
-    renew_at: float = 0.0  # monotonic: when to ask anew, or to connect
+    renew_at: float = 0.0  # monotonic: when to renew the IDLE, or to connect
     failures: int = 0
-    silent: bool = False  # the server cannot do it
-    lacking: bool = False  # the folder cannot be opened: another may have its place
-    crowded: bool = False  # the server has too many connections of ours
-    heard: bool = False
+    unsupported: bool = False  # the server has no IDLE
+    lacking: bool = False  # the folder cannot be opened: another one may take its place
+    crowded: bool = False  # the server refused a connection as too many
+    heard: bool = False  # mail may have arrived
 
 
 class Idler:
-    """Listens from construction to `close`; `turn` is called again and again, by one thread."""
+    """Listens from construction to `close`; one thread calls `turn` in a loop."""
 
     def __init__(
         self, engine: Engine, vault: Vault, tokens: Callable[[Mailbox], Token | None], choice: Choice | None = None
@@ -77,59 +77,59 @@ class Idler:
         self._surveyed = float("-inf")
 
     def turn(self, seconds: float = TURN) -> None:
-        """Wait for what arrives, `seconds` at most, and ring for it. Raises what SQLAlchemy raises."""
+        """Wait at most `seconds` for new mail, and make its mailboxes due. Raises what SQLAlchemy raises."""
         if time.monotonic() - self._surveyed >= SURVEY:
             self._survey()
         for listener in list(self._listeners.values()):
             self._settle(listener)
-        self._ring()
+        self._make_due()
         mail_metrics.IDLE_CONNECTIONS.set(len(self._selector.get_map()))
         for key, _ in self._selector.select(seconds) if self._selector.get_map() else ():
-            self._begin(key.data, self._asked_anew)
+            self._begin(key.data, self._renewed)
         if not self._selector.get_map():
             time.sleep(seconds)
 
     def close(self) -> None:
-        """Hang up everywhere."""
+        """Close all connections."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for listener in self._listeners.values():
-            self._hang_up(listener)
+            self._disconnect(listener)
         self._selector.close()
 
     def _survey(self) -> None:
-        """Listen to what there is, and not to what is gone, or configured in another way."""
+        """Update the listeners: those of mailboxes that are gone or reconfigured end."""
         with transaction(self._engine) as conn:
             found = mailbox_overview.listened_to(conn)
         active = {each.id for each in found}
         for id_, count in self._connections().items():
-            if id_ not in active and count > 1:  # it may fail because the connections are as many
+            if id_ not in active and count > 1:  # it may be failing because of too many connections
                 self._choice.fewer(id_, count // 2)
         wanted = self._choice.of(found, {key for key, listener in self._listeners.items() if listener.lacking})
         for key, listener in list(self._listeners.items()):
             if wanted.get(key) != listener.digest and listener.busy is None:
-                self._hang_up(listener)
+                self._disconnect(listener)
                 del self._listeners[key]
         for (id_, folder), digest in wanted.items():
             self._listeners.setdefault((id_, folder), FolderListener(id_, folder, digest))
         self._surveyed = time.monotonic()
 
     def _connections(self) -> Mapping[int, int]:
-        """How many there are, by mailbox."""
+        """The number of connections by mailbox."""
         return Counter(each.id for each in self._listeners.values() if each.connection is not None)
 
     def _settle(self, listener: FolderListener) -> None:
-        """Take back what the pool is done with; give it what is due."""
+        """Take a listener back from the pool if it is done, and give it to the pool if it is due."""
         if listener.busy is not None:
             if not listener.busy.done():
                 return
             listener.busy = None
-            if listener.crowded:  # one less, so that there is room for who pulls
+            if listener.crowded:  # one less, to leave a connection for the puller
                 listener.crowded = False
                 self._choice.fewer(listener.id, self._connections().get(listener.id, 0) - 1)
             if listener.connection is not None:
                 self._selector.register(listener.connection, selectors.EVENT_READ, listener)
-        if not listener.silent and time.monotonic() >= listener.renew_at:
-            self._begin(listener, self._connected if listener.connection is None else self._asked_anew)
+        if not listener.unsupported and time.monotonic() >= listener.renew_at:
+            self._begin(listener, self._connected if listener.connection is None else self._renewed)
 
     def _begin(self, listener: FolderListener, work: Callable[[FolderListener], None]) -> None:
         if listener.busy is None:
@@ -137,8 +137,8 @@ class Idler:
                 self._selector.unregister(listener.connection)
             listener.busy = self._pool.submit(self._guarded, listener, work)
 
-    def _ring(self) -> None:
-        """Once for all that arrived in one turn."""
+    def _make_due(self) -> None:
+        """Make the mailboxes due whose mail arrived in this turn, in one transaction."""
         heard = [listener for listener in self._listeners.values() if listener.heard]
         if heard:
             with transaction(self._engine) as conn:
@@ -146,20 +146,20 @@ class Idler:
             for listener in heard:
                 listener.heard = False
 
-    def _hang_up(self, listener: FolderListener) -> None:
+    def _disconnect(self, listener: FolderListener) -> None:
         if listener.connection is not None:
             if listener.connection.fileno() in self._selector.get_map():
                 self._selector.unregister(listener.connection)
             listener.connection.close()
             listener.connection = None
 
-    # What follows runs in a thread of the pool, and owns the listener meanwhile.
+    # The methods below run in a thread of the pool, which owns the listener meanwhile.
 
     def _guarded(self, listener: FolderListener, work: Callable[[FolderListener], None]) -> None:
         try:
             work(listener)
             listener.failures, listener.lacking = 0, False
-        except Exception as error:  # noqa: BLE001 - whatever it is, the mailbox is pulled when it is due
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mailbox is still polled
             if listener.connection is not None:
                 listener.connection.close()
                 listener.connection = None
@@ -169,9 +169,9 @@ class Idler:
             listener.failures += 1
             listener.renew_at = time.monotonic() + wait
             known = isinstance(error, SourceError | Denied) or passes(error)
-            told = str(error)[:300] if known else repr(error)[:300]
+            detail = str(error)[:300] if known else repr(error)[:300]
             level, about = 20 if known else 40, {"mailbox_id": listener.id, "folder": listener.folder}
-            _log.log(level, "listener_lost", **about, error=told, again_in=round(wait))
+            _log.log(level, "listener_lost", **about, error=detail, again_in=round(wait))
 
     def _connected(self, listener: FolderListener) -> None:
         with transaction(self._engine) as conn:
@@ -183,15 +183,15 @@ class Idler:
         connection.until = time.monotonic() + ANSWER
         if not connection.can_idle():
             connection.close()
-            listener.connection, listener.silent = None, True
+            listener.connection, listener.unsupported = None, True
             return
         connection.examine(listener.folder)
         _listen(connection)
         listener.renew_at = time.monotonic() + RENEW
-        listener.heard = True  # what arrived while nobody listened
+        listener.heard = True  # mail may have arrived before the IDLE began
 
-    def _asked_anew(self, listener: FolderListener) -> None:
-        """End the IDLE, note whether something has arrived, and begin another."""
+    def _renewed(self, listener: FolderListener) -> None:
+        """End the IDLE, note whether mail has arrived, and begin another."""
         connection = listener.connection
         assert connection is not None
         connection.until = time.monotonic() + ANSWER
@@ -201,7 +201,7 @@ class Idler:
 
 
 def _listen(connection: ImapConnection) -> bool:
-    """Begin an IDLE; whether the server told of something at once, which nobody who waits for the socket would see."""
+    """Begin an IDLE; whether mail was announced at once: those lines are buffered already, which the selector cannot see."""
     arrived = False
     for _ in range(5):
         arrived |= connection.idle()
@@ -214,7 +214,7 @@ def _listen(connection: ImapConnection) -> bool:
 
 
 def _most_files() -> int:
-    """How many files may be open, after asking for as many as are granted."""
+    """The limit of open files, after raising it as far as allowed."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

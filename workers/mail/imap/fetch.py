@@ -1,7 +1,7 @@
-"""Fetching mails over IMAP: first what is known of them, then their bytes, in answers of a bounded size.
+"""Fetching mails over IMAP: first their facts, then their bytes, in answers of a bounded size.
 
-What a server leaves out of an answer, says no to, or hangs up at, is asked for again in smaller groups and at last by itself,
-so that no mail that cannot be read hides another.
+Mails that a server leaves out of an answer, refuses, or hangs up at, are requested again in smaller groups and at last one by
+one, so that an unreadable mail does not hide others.
 """
 
 import time
@@ -21,17 +21,17 @@ from workers.mail.mailbox_session import Away, Gone, PullBounds, SourceError
 _FACTS: Final = "UID RFC822.SIZE INTERNALDATE"
 _MESSAGE_ID: Final = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
 _WHOLE: Final = "UID BODY.PEEK[]"
-_FACTS_AT_ONCE: Final = (250, 10, 1)  # mails in one answer: at first, again, and at last
-_AT_ONCE: Final = 100  # some servers give up above that
+_FACTS_AT_ONCE: Final = (250, 10, 1)  # mails in one answer: in the first, second and third try
+_AT_ONCE: Final = 100  # some servers fail above that
 _ONE_ANSWER: Final = 2 * 1024 * 1024  # bytes of bodies in one answer
-_SLOWEST: Final = 128 * 1024  # bytes a second, at which a mail has to come
-_MOST_DEADLY: Final = 5  # mails at which the server hangs up, in one pull; with more of them it is the server
-_MOST_RENEWED: Final = 20  # connections in one pull
+_SLOWEST: Final = 128 * 1024  # bytes a second; a slower mail runs out of time
+_MAX_HANG_UPS: Final = 5  # mails at which the server hangs up, in one pull; with more, the server itself is failing
+_MAX_RECONNECTS: Final = 20  # in one pull
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a mail before it is fetched."""
+    """The metadata of a mail, known before it is fetched."""
 
     uid: int
     size: int
@@ -48,11 +48,11 @@ class MailFetcher:
         self._bounds = bounds
         self._folder = folder
         self._validity = validity
-        self._deadly: set[int] = set()
-        self._renewed = 0
+        self._hang_ups: set[int] = set()
+        self._reconnects = 0
 
     def facts(self, uids: Sequence[int], *, with_id: bool = False) -> dict[int, Facts]:
-        """The facts of those of `uids` that the server knows; `with_id` the Message-ID as well."""
+        """The facts of those of `uids` that the server returns; `with_id` includes the Message-ID."""
         items = f"{_FACTS} {_MESSAGE_ID}" if with_id else _FACTS
         found: dict[int, Facts] = {}
         for at_once in _FACTS_AT_ONCE:
@@ -64,9 +64,9 @@ class MailFetcher:
         return found
 
     def bodies(self, chosen: Sequence[Facts]) -> tuple[dict[int, bytes], set[int]]:
-        """The bytes of those of `chosen` that the server gives; and the UIDs of which it could not be asked any more.
+        """The bytes of those of `chosen` that the server returns, and the UIDs that were not requested to the end.
 
-        Raises a `SourceError` only where nothing was given: what came before the time was over is kept.
+        Raises a `SourceError` only if there is nothing to return: mails received before the error are kept.
         """
         found: dict[int, bytes] = {}
         settled: set[int] = set()
@@ -85,13 +85,13 @@ class MailFetcher:
         return found, {fact.uid for fact in chosen} - found.keys() - settled
 
     def allow(self, size: int) -> None:
-        """Let it take as long as a mail of `size` bytes takes over a slow line, even if that is more than the bounds allow."""
+        """Extend the deadline to the time that `size` bytes take at `_SLOWEST`, even beyond the bounds."""
         until = max(self._bounds.until, time.monotonic() + size / _SLOWEST)
         self._bounds = replace(self._bounds, until=until)
         self._connection.until = until
 
     def _whole(self, group: Sequence[Facts]) -> dict[int, bytes]:
-        """Nothing is what the server does not give, but where it says that there is nothing."""
+        """Whole bodies. An empty one counts as missing, unless the server gave 0 as its size."""
         empty = {fact.uid for fact in group if fact.size == 0}
         found: dict[int, bytes] = {}
         for uid, row in self._rows([fact.uid for fact in group], _WHOLE):
@@ -106,9 +106,9 @@ class MailFetcher:
         return in_pieces(lambda item: dict(self._rows([fact.uid], f"UID {item}")).get(fact.uid), fact.size)
 
     def _rows(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
-        """What the server gives; nothing where it says no, or hangs up: at one mail, if it does so twice."""
+        """The rows of one FETCH; none if the server refuses or hangs up. For a single mail, a hang-up is retried once."""
         alone = len(uids) == 1
-        if not uids or (alone and uids[0] in self._deadly):
+        if not uids or (alone and uids[0] in self._hang_ups):
             return
         for _ in range(2 if alone else 1):
             self._bounds.seconds()
@@ -121,13 +121,13 @@ class MailFetcher:
             else:
                 return
         if alone:
-            self._deadly.add(uids[0])
+            self._hang_ups.add(uids[0])
 
     def _reopen(self, error: Away) -> None:
-        """Another connection, where the server only hung up; raises `error` where it has done so too often."""
+        """Reconnects after the server hung up; raises `error` if it has done so too often."""
         self._bounds.seconds()
-        self._renewed += 1
-        if self._renewed > _MOST_RENEWED or len(self._deadly) >= _MOST_DEADLY:
+        self._reconnects += 1
+        if self._reconnects > _MAX_RECONNECTS or len(self._hang_ups) >= _MAX_HANG_UPS:
             raise error
         self._connection.renew()
         try:
@@ -145,7 +145,7 @@ def _facts_of(uid: int, row: Row) -> Facts:
 
 
 def _date(found: object) -> datetime:
-    """When the server took the mail; now, if it does not say so in a form that can be read."""
+    """When the server received the mail; the current time if INTERNALDATE is missing or malformed."""
     try:
         if isinstance(found, bytes):
             moment: datetime = parse_to_datetime(found, normalise=False)

@@ -1,4 +1,4 @@
-"""The rows of an answer to FETCH, each by itself: merged by their numbers, as libraries do, one could take another's body."""
+"""The rows of an answer to FETCH, one by one: merged by sequence number, as libraries do, one could get another's body."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ _BEHIND_LITERAL: Final = re.compile(rb"((?: " + _PAIR + rb")*)\)", re.IGNORECASE
 _WORDS: Final = re.compile(rb'(?<![^ ])([A-Z0-9.-]+) (\d+|"[^"]*")', re.IGNORECASE)
 
 Row = Mapping[bytes, Any]
-"""One mail of a FETCH's answer, by the items in it in upper case."""
+"""The items of one mail in a FETCH's answer, by name in upper case."""
 
 
 def rows(data: Sequence[Any]) -> Iterator[Row]:
-    """The rows of a FETCH's answer, each by itself: what comes after one that cannot be read is lost, and asked for again.
+    """The rows of a FETCH's answer. Rows after one that cannot be parsed are lost; the caller requests them again.
 
-    Rows in the form that servers use nearly always are read at once; from the first other one on, the library's parser does it,
-    which takes every form and, per row, thirty times as long.
+    Rows in the most common form are parsed here; from the first other one on, by the library's parser, which accepts every form
+    but takes thirty times as long for each row.
     """
     place = 0
     while place < len(data):
@@ -45,13 +45,13 @@ def rows(data: Sequence[Any]) -> Iterator[Row]:
 
 
 def section(row: Row) -> bytes | None:
-    """The one section in a row, by whatever name the server gives back what was asked for."""
+    """The one BODY section in a row, whatever name the server returns it under."""
     found = [value for name, value in row.items() if name.startswith(b"BODY[") and isinstance(value, bytes)]
     return found[0] if found else None
 
 
 def _plain_row(data: Sequence[Any], place: int) -> tuple[Row, int] | None:
-    """A row of numbers and quoted strings, with one section's literal at most, and the place after it; None for any other."""
+    """A row of numbers and quoted strings, with at most one section's literal, and the index after it; None for other forms."""
     first, section = data[place], None
     if isinstance(first, tuple) and place + 1 < len(data) and isinstance(data[place + 1], bytes):
         match = _BEFORE_LITERAL.fullmatch(first[0])

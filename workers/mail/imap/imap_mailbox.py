@@ -1,7 +1,7 @@
-"""Mailboxes over IMAP: what arrives by rising UIDs, what was there by falling ones.
+"""Mailboxes over IMAP: new mails by ascending UIDs, the backfill by descending ones.
 
-A cursor holds the folder's UIDVALIDITY. With another one every UID means something else: the cursor is `Gone`, both lanes begin
-anew, and the backfill recognises by their headers the mails that are held, instead of fetching them again.
+A cursor holds the folder's UIDVALIDITY. If that changes, every UID is invalid: the cursor is `Gone`, both lanes begin anew, and
+the backfill recognises held mails by their headers instead of fetching them again.
 """
 
 import time
@@ -30,15 +30,15 @@ from workers.mail.mailbox_session import (
 
 TOO_LARGE: Final = "too_large"  # the flag of a mail that is not fetched
 
-_SPAN: Final = 1000  # UIDs that one look backwards covers, at first; more where few of them are in use
-_MOST: Final = 50_000  # and at most: the answer is one line
-_CHUNK: Final = 500  # of the UIDs that were found, so many are looked up at once
-_TRIES: Final = 3  # pulls that find nothing but mails that the server lists and does not give
-_LONG_NAME: Final = 255  # characters of a folder's name that stand in a key
+_SPAN: Final = 1000  # UIDs that one backward search covers at first; more if few of them are in use
+_MOST: Final = 50_000  # UIDs that one search covers at most: the answer is one line
+_CHUNK: Final = 500  # UIDs that were found and are looked up at once
+_TRIES: Final = 3  # pulls that find only mails that the server lists but does not return, before they are skipped
+_LONG_NAME: Final = 255  # characters; in a key, a longer folder name is replaced by its digest
 
 
 class ImapSession:
-    """An open session. Holds nothing between two calls but the connection."""
+    """An open session. Its only state between two calls is the connection."""
 
     def __init__(self, mailbox: Mailbox, connection: ImapConnection) -> None:
         self._mailbox = mailbox
@@ -53,11 +53,11 @@ class ImapSession:
             raise Away(str(error)) from None
 
     def begin(self, folder: str) -> Begun:
-        """Split what is there from what will be, at the highest UID that the server has given out."""
+        """Split existing mails from future ones at the highest UID that the server has assigned."""
         self._connection.until = time.monotonic() + CONNECT_SECONDS
         try:
             opened = self._examine(folder)
-            # A server that does not say UIDNEXT: `*` is the last mail.
+            # Without UIDNEXT, the highest UID is that of the last mail.
             newest = opened.next - 1 if opened.next else max(self._connection.search(1, None), default=0)
             total = self._total(opened)
         except Denied as error:
@@ -66,7 +66,7 @@ class ImapSession:
         return Begun({"validity": opened.validity, "uid": newest}, backfill, total)
 
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
-        """The next mails of a lane; see `workers.mail.mailbox_session.Session`."""
+        """The next mails of a lane; see `workers.mail.mailbox_session.MailboxSession`."""
         self._connection.until = bounds.until
         try:
             opened = self._examine(folder)
@@ -82,7 +82,7 @@ class ImapSession:
         self._connection.close()
 
     def _examine(self, folder: str) -> Examined:
-        """Open a folder. One at which the server hangs up twice, and which can be reached otherwise, is in no other's way."""
+        """Open a folder. Raises `NoFolder` if the server hangs up at it twice but accepts new connections."""
         try:
             return self._connection.examine(folder)
         except NoFolder:
@@ -98,7 +98,7 @@ class ImapSession:
             raise NoFolder(f"{folder}: {error}") from None
 
     def _total(self, opened: Examined) -> int | None:
-        """How many mails there are to fill back; None where counting them would be too much."""
+        """The number of mails to backfill; None if counting them would take too large an answer."""
         since = _day(self._mailbox.sync_from)
         if since is None or not opened.exists:
             return opened.exists
@@ -107,18 +107,18 @@ class ImapSession:
 
 @dataclass
 class _Taken:
-    """What was taken of a list of UIDs."""
+    """The result of fetching from a list of UIDs."""
 
     mails: list[RawMail] = field(default_factory=list)
     kept: list[MailItem] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
     done: list[int] = field(default_factory=list)  # fetched, held before, too old or too large
     missing: int = 0
-    last: int = 0  # the last UID that was not left for the next time
-    cut: set[int] = field(default_factory=set)  # UIDs that were chosen, and time or the server did not allow for
+    last: int = 0  # the last UID that was not left for the next pull
+    cut: set[int] = field(default_factory=set)  # UIDs that were chosen but not fetched, for lack of time or by an error
 
     def pulled(self, cursor: Cursor, *, more: bool) -> Pulled:
-        """As a pull gives it. What is behind a mail that was cut off is known the next time, and counted then."""
+        """As a `Pulled`. Mails after one in `cut` will be known in the next pull, and are counted then."""
         seen = len([uid for uid in self.done if uid > max(self.cut, default=0)])
         return Pulled(self.mails, cursor, more, seen, None, self.renamed, self.kept, self.missing)
 
@@ -136,9 +136,9 @@ class _Pull:
         self._enough = time.monotonic() + bounds.seconds() / 2
 
     def rising(self, cursor: Cursor) -> Pulled:
-        """What arrived. The cursor moves to the highest UID that was seen; to one that was only listed after a few tries.
+        """New mails. The cursor moves to the highest UID that is done; past mails that are only listed after `_TRIES` pulls.
 
-        What it has passed by is asked for again when everything is compared.
+        Mails that it skips are requested again at the next reconciliation.
         """
         high = int(cursor["uid"])
         found = self._after(high)
@@ -146,7 +146,7 @@ class _Pull:
         for start in range(0, len(found), self._bounds.mails):
             self._take(took, found[start : start + self._bounds.mails], None)
             if took.done or time.monotonic() > self._enough:
-                break  # or else the server gave none of them, and those behind must not wait for that
+                break  # otherwise the server returned none of these, which must not block the next ones
         seen = max((uid for uid in took.done if not took.cut or uid < min(took.cut)), default=high)
         more = bool(took.done) and seen < found[-1]
         place = {"validity": self._opened.validity, "uid": seen}
@@ -156,10 +156,10 @@ class _Pull:
         return took.pulled(place, more=more)
 
     def falling(self, cursor: Cursor, since: datetime | None) -> Pulled:
-        """What was there. What is listed and not given is passed by: the next reconciliation asks for it again."""
+        """The backfill. Mails that are listed but not returned are skipped; the next reconciliation requests them again."""
         below, span = int(cursor["below"]), _SPAN
         remap = cursor.get("remap")
-        if remap is None:  # only the first pull has to ask whether there is anything to be recognised
+        if remap is None:  # only the first pull has to check whether there are mails to recognise
             remap = self._known.older(self._folder, self._key(below))
         took = _Taken()
         while below > 1 and not took.mails and time.monotonic() < self._enough:
@@ -173,7 +173,7 @@ class _Pull:
         return took.pulled({"validity": self._opened.validity, "below": below, "remap": bool(remap)}, more=below > 1)
 
     def _after(self, high: int) -> list[int]:
-        """UIDs above `high`, ascending: the first of them, where there are too many for one line."""
+        """UIDs above `high`, ascending; only the first of them if there are too many for one line."""
         low, end = high + 1, self._opened.next
         while end is not None and end - low > _MOST:
             found = self._connection.search(low, low + _MOST - 1)
@@ -183,7 +183,7 @@ class _Pull:
         return self._connection.search(low, None)
 
     def _take(self, took: _Taken, uids: Sequence[int], since: datetime | None, *, remap: bool = False) -> None:
-        """Fetches of `uids`, in their order, what is not held, until the bounds are reached; at least one, if any is there."""
+        """Fetches those of `uids` that are not held, in order, until the bounds are reached; at least one, if there is any."""
         held = self._known.keys([self._key(uid) for uid in uids])
         fresh = [uid for uid in uids if self._key(uid) not in held]
         if not remap:
@@ -213,7 +213,7 @@ class _Pull:
         took.renamed |= {old: new for new, old in renamed.items()}
         self._bounds.hold(size)
         if chosen:
-            self._fetcher.allow(chosen[0].size)  # or else one that takes longer than a batch would never come
+            self._fetcher.allow(chosen[0].size)  # otherwise one that takes longer than a batch would never be fetched
         self._fetch(took, chosen)
 
     def _fetch(self, took: _Taken, chosen: Sequence[Facts]) -> None:
@@ -227,7 +227,7 @@ class _Pull:
                 took.done.append(fact.uid)
 
     def _recognised(self, facts: Mapping[int, Facts]) -> Mapping[str, str]:
-        """New key -> old key, of mails that are held under a key of another UIDVALIDITY."""
+        """New key -> old key, for mails that are held under a key of another UIDVALIDITY."""
         prints = {
             self._key(fact.uid): Print(fact.message_id, fact.size, fact.date)
             for fact in facts.values()
@@ -251,7 +251,7 @@ def open_session(mailbox: Mailbox, token: Token | None) -> ImapSession:
 
 
 def _day(since: datetime | None) -> date | None:
-    """The day to search from: a day early, because the server compares days in a zone of its own."""
+    """The day to search from: a day early, because the server compares days in its own time zone."""
     return None if since is None else (since - timedelta(days=1)).date()
 
 

@@ -1,4 +1,4 @@
-"""The rows of an answer to LIST (RFC 3501 §7.2.2), each by itself: one that a server writes wrongly hides no other folder."""
+"""The rows of an answer to LIST (RFC 3501 §7.2.2), parsed one by one, so that a malformed one hides no other folder."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +9,12 @@ from imapclient.imap_utf7 import decode
 from imapclient.response_parser import parse_response
 
 _UNREADABLE: Final = frozenset({b"\\noselect", b"\\nonexistent"})
-#: As servers write names with quotes in them that they do not escape.
+#: A row whose name contains unescaped quotes, as some servers send it.
 _LOOSE: Final = re.compile(rb'\((?P<flags>[^)]*)\) +(?:NIL|"[^"]*"|"\\\\"|"\\"") +"?(?P<name>.*?)"?', re.IGNORECASE | re.DOTALL)
 
 
 def names(data: Sequence[Any]) -> Iterator[str]:
-    """The names of the folders that can be read. What makes no sense is given as it came: whoever opens it hears so."""
+    """The names of the folders that can be read. A malformed row is returned as it is; opening it then fails."""
     for row in _rows(data):
         flags, name = _parsed(row)
         if not {flag.lower() for flag in flags} & _UNREADABLE:
@@ -22,7 +22,7 @@ def names(data: Sequence[Any]) -> Iterator[str]:
 
 
 def _rows(data: Sequence[Any]) -> Iterator[list[Any]]:
-    """A row is a line, or a line that ends in a literal, with the literal, and what is behind it."""
+    """The rows: each is a line, or a line that ends in a literal, the literal, and the rest after it."""
     row: list[Any] = []
     for piece in data:
         if piece is not None and (piece or row):
@@ -51,7 +51,7 @@ def _loosely(row: list[Any]) -> tuple[Iterable[bytes], bytes]:
 
 
 def _decoded(name: bytes) -> str:
-    """Modified UTF-7 (RFC 3501 §5.1.3), or what is written in its place."""
+    """A name in modified UTF-7 (RFC 3501 §5.1.3), or else in UTF-8."""
     try:
         return str(decode(name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The wire to an IMAP server: TLS from the first byte, and no read or write without a deadline or a bound."""
+"""The socket to an IMAP server: TLS from the first byte, and a deadline and a bound for every read and write."""
 
 import imaplib
 import io
@@ -16,41 +16,41 @@ from pipeline.delivery.addresses import Network
 from workers.net.dial import dial_blocking
 
 SILENCE: Final = 20.0  # seconds without a byte, after which a server counts as hung
-MAX_LITERAL: Final = 9 * 1024 * 1024  # bytes: a batch's, and some; larger mails are fetched in pieces
-MAX_LINE: Final = 1_000_000  # bytes: the numbers of more mails than one answer lists
-MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes that may come in answer to one command
+MAX_LITERAL: Final = 9 * 1024 * 1024  # bytes: a little more than a batch's; larger mails are fetched in pieces
+MAX_LINE: Final = 1_000_000  # bytes: more UIDs than one search returns
+MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes in answer to one command
 _BUFFER: Final = 64 * 1024
 
 
 class Clock:
-    """When whatever is being done must be over, and how much may still be read until then."""
+    """The deadline of the current command, and the bytes that it may still read."""
 
     def __init__(self, until: float) -> None:
-        """`until` of the monotonic clock."""
+        """`until`: by the monotonic clock."""
         self.until = until
         self.bytes = MAX_ANSWER
 
     def left(self) -> float:
-        """Seconds for the next read or write. Raises `TimeoutError` when the time is over."""
+        """Seconds for the next read or write. Raises `TimeoutError` after the deadline."""
         left = self.until - time.monotonic()
         if left <= 0:
-            raise TimeoutError("it took longer than it may")
+            raise TimeoutError("the deadline has passed")
         return min(left, SILENCE)
 
     def read(self, count: int) -> None:
-        """Count what was read. Raises `OSError` when it is too much."""
+        """Count bytes read. Raises `OSError` if they are too many."""
         self.bytes -= count
         if self.bytes < 0:
             raise OSError(f"the server sends more than {MAX_ANSWER} bytes in one answer")
 
 
 class Client(IMAPClient):  # type: ignore[misc]
-    """IMAPClient on a wire of ours. Logs nothing: its lines hold passwords and mails."""
+    """IMAPClient on a `Wire`. Logs nothing: its log lines would hold passwords and mails."""
 
     def __init__(
         self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock, allowed: Sequence[Network] = ()
     ) -> None:
-        """Connects, to an address that is public or in `allowed`. Raises what imaplib does, and OSError."""
+        """Connects, to an address that is public or in `allowed`. Raises imaplib's errors and OSError."""
         self.clock = clock
         self._context = context
         self._allowed = allowed
@@ -61,7 +61,7 @@ class Client(IMAPClient):  # type: ignore[misc]
 
     @property
     def wire(self) -> "Wire":
-        """What is under it."""
+        """The underlying protocol object."""
         wire = self._imap
         assert isinstance(wire, Wire)
         return wire
@@ -70,14 +70,14 @@ class Client(IMAPClient):  # type: ignore[misc]
         return Wire(self.host, self.port, self._context, self.clock, self._allowed)
 
     def _set_read_timeout(self) -> None:
-        """Nothing: each read sets its own."""
+        """Does nothing: each read sets its own timeout."""
 
 
 class Wire(imaplib.IMAP4):
     """imaplib's protocol over a socket whose every read and write the clock bounds.
 
-    It replaces what imaplib documents as replaceable (open, read, readline, send, shutdown), and shares no buffer with it:
-    what imaplib keeps of those is different from one Python to the next.
+    It overrides the methods that imaplib documents as replaceable (open, read, readline, send, shutdown), and shares no buffer
+    with it: imaplib's attributes for those differ between Python versions.
     """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None, clock: Clock, allowed: Sequence[Network]) -> None:
@@ -90,7 +90,7 @@ class Wire(imaplib.IMAP4):
         super().__init__(host, port)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Connect, and shake hands."""
+        """Connect, including the TLS handshake."""
         self.host, self.port = host, port
         plain = dial_blocking(host, port, self._allowed, self.clock.left)
         try:
@@ -111,7 +111,7 @@ class Wire(imaplib.IMAP4):
         return self._lines.read(size)
 
     def readline(self) -> bytes:
-        """Read a line. One that does not end is no answer to go on from."""
+        """Read a line. Raises `abort` for one that is too long."""
         while True:
             line = self._lines.readline(MAX_LINE + 1)
             if len(line) > MAX_LINE:
@@ -122,7 +122,7 @@ class Wire(imaplib.IMAP4):
 
     @contextmanager
     def set_aside(self) -> Iterator[list[bytes]]:
-        """While it lasts, untagged lines come into the list that this gives, for nobody else to read."""
+        """Within this context, untagged lines are collected in the returned list, and imaplib does not see them."""
         lines: list[bytes] = []
         self._aside = lines
         try:
@@ -136,7 +136,7 @@ class Wire(imaplib.IMAP4):
         self.sock.sendall(data)
 
     def pending(self) -> bool:
-        """Whether something has come that was not read yet. Does not wait."""
+        """Whether there is unread input. Does not wait."""
         self._reader.patient = False
         try:
             return bool(self._lines.peek(1))
@@ -144,11 +144,11 @@ class Wire(imaplib.IMAP4):
             self._reader.patient = True
 
     def shutdown(self) -> None:
-        """What imaplib does where a greeting makes no sense."""
+        """Called by imaplib after a malformed greeting."""
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the socket; nobody is told, and nobody waited for."""
+        """Close the socket, without LOGOUT and without waiting."""
         try:
             self.sock.close()
         except OSError:
@@ -156,7 +156,7 @@ class Wire(imaplib.IMAP4):
 
 
 class _Reader(io.RawIOBase):
-    """The socket as a file; what is read from it obeys the clock."""
+    """The socket as a raw file whose reads obey the clock."""
 
     def __init__(self, sock: socket.socket, clock: Clock) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""Consent given anew: a refresh token that a person brings, or one got with a code (RFC 8628), tried before it is stored."""
+"""Reauthorization: with a refresh token that a person supplies, or a device code (RFC 8628); tried before it is stored."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -19,18 +19,18 @@ from workers.mail.mailbox_session import SourceError
 from workers.mail.oauth.tokens import REFRESH_SECONDS, Granted, configured, grant_of, granted
 from workers.net.terms import deployment
 
-CODE_SECONDS: Final = 900.0  # for which a code is waited for, at most
-_PAUSE: Final = 5.0  # seconds between two questions, and so many more each time that is too often; RFC 8628 §3.5
+CODE_SECONDS: Final = 900.0  # to wait for a person to enter a code, at most
+_PAUSE: Final = 5.0  # seconds between two polls, and by which a `slow_down` lengthens that; RFC 8628 §3.5
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
-_TOKEN_PATH: Final = "/oauth2/v2.0/token"  # noqa: S105 - a path; Microsoft's, whose codes are for mail too
+_TOKEN_PATH: Final = "/oauth2/v2.0/token"  # noqa: S105 - a path; only Microsoft's device codes cover mail
 
-#: What is asked for when nothing else is configured: to read, and to go on reading.
+#: The scope by kind, if none is configured: to read mail, and to refresh the token.
 SCOPES: Final[Mapping[str, str]] = {kind.name: kind.scope for kind in MAILBOX_KINDS.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """`message` tells a person what to enter where."""
+    """A device code. `message` tells a person which code to enter at which URL."""
 
     message: str
     device: str = field(repr=False)
@@ -39,9 +39,9 @@ class Code:
 
 
 def take_over(engine: Engine, vault: Vault, mailbox: Mailbox, refresh_token: str, who: str) -> bool:
-    """Makes the mailbox's tokens come from `refresh_token`, and pulls it again; whether it needed that.
+    """Makes `refresh_token` the source of the mailbox's tokens and resumes its pulls; returns whether they were suspended.
 
-    The token is tried first: one that the provider refuses changes nothing, and raises `OpsError`.
+    The token is tried first: if the provider refuses it, nothing changes, and this raises `OpsError`.
     """
     try:
         given = granted(_oauth(mailbox), refresh_token)
@@ -58,7 +58,7 @@ def with_code(
     who: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """As `take_over`, with a token that a person allows in a browser, anywhere, by entering the code that is shown."""
+    """As `take_over`, with a token that a person grants in any browser by entering the code passed to `show`."""
     oauth = _oauth(mailbox)
     code = ask_code(mailbox, oauth)
     show(code.message)
@@ -66,7 +66,7 @@ def with_code(
 
 
 def ask_code(mailbox: Mailbox, oauth: OAuth) -> Code:
-    """A code from the provider. Raises `OpsError` where there are none for mail."""
+    """A code from the provider. Raises `OpsError` if the provider has none for mail."""
     if not oauth.token_url.endswith(_TOKEN_PATH):
         raise OpsError("only Microsoft gives codes for mail: give a refresh token instead, with --refresh-token")
     url = f"{oauth.token_url.removesuffix('/token')}/devicecode"
@@ -88,7 +88,7 @@ def _wait(mailbox: Mailbox, oauth: OAuth, code: Code, sleep: Callable[[float], N
         sleep(pause)
         try:
             answer = _post(mailbox, oauth.token_url, form)
-        except OpsError:  # for a moment: the code holds on
+        except OpsError:  # the code stays valid
             continue
         error = answer.json().get("error")
         if error == "slow_down":
@@ -113,7 +113,7 @@ def _store(engine: Engine, vault: Vault, mailbox: Mailbox, given: Granted, who: 
     first = configured(mailbox, _oauth(mailbox), given.refresh)
     held = replace(first, access=given.access, until=now.timestamp() + given.seconds)
     with transaction(engine) as conn:
-        mail_leases.revoke(conn, mailbox.id)  # or else a pull with the old token could say that it was refused
+        mail_leases.revoke(conn, mailbox.id)  # otherwise a pull with the old token could still record a refusal
         mailboxes.put_tokens(conn, mailbox.id, held.seal(vault))
         needed = mailboxes.move_from(conn, mailbox.id, "needs_reauthorization", "active", now)
         audit.record(conn, who, "mailbox reauthorize", {"tenant": mailbox.tenant, "mailbox": mailbox.name}, 1, now, "done")

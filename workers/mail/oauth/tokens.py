@@ -1,8 +1,8 @@
 """Access tokens of mailboxes (RFC 6749 §6): refreshed when needed, by one process at a time, and stored before they are used.
 
-A refresh may bring a new refresh token that ends the old one. It is stored, sealed, in the transaction that makes the new
-access token known: nobody uses the one without the other being durable. What dies between the provider's answer and that
-transaction loses the new token; then the old one is tried again, which Google and Microsoft accept.
+A refresh may return a new refresh token that invalidates the old one. It is stored, sealed, in the same transaction as the new
+access token, which is never used before. If the process dies between the provider's answer and that transaction, the new token
+is lost; the old one is tried again, which Google and Microsoft accept.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ from workers.mail.mailbox_session import Away, Refused, SourceError, Throttled, 
 from workers.net.terms import deployment
 
 REFRESH_SECONDS: Final = 20.0  # for the provider to answer
-CLAIM_SECONDS: Final = 40.0  # for which nobody else refreshes; more than that, or two would at once
-SPARE_SECONDS: Final = 120.0  # a token that ends sooner is refreshed
-STORE_SECONDS: Final = 15.0  # for which a token in hand is tried to be stored
-_DEFAULT_LIFE: Final = 300  # seconds, if the provider does not say
-_PATIENCE: Final = 30.0  # seconds, when the provider asks for less and does not say for how long
-_LOOK: Final = 0.1  # seconds between two looks at who else is refreshing
+CLAIM_SECONDS: Final = 40.0  # for which one process alone may refresh; longer than a refresh and its storing take
+SPARE_SECONDS: Final = 120.0  # a token that expires sooner is refreshed
+STORE_SECONDS: Final = 15.0  # for retries of storing a token that was granted
+_DEFAULT_LIFE: Final = 300  # seconds, if the provider gives none
+_PATIENCE: Final = 30.0  # seconds, if the provider throttles without a Retry-After
+_LOOK: Final = 0.1  # seconds between two looks at another process's refresh
 _MAX_ANSWER: Final = 256 * 1024
 
-#: Errors of RFC 6749 §5.2, OpenID Connect and Microsoft that no second try mends: somebody has to do something.
+#: Errors of RFC 6749 §5.2, OpenID Connect and Microsoft that a retry does not fix: somebody has to act.
 _FINAL: Final = frozenset(
     {"invalid_grant", "interaction_required", "consent_required", "login_required", "invalid_client", "unauthorized_client"}
     | {"invalid_scope", "unsupported_grant_type", "access_denied", "invalid_request", "deleted_client", "disabled_client"}
@@ -47,22 +47,22 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class StoredTokens:
-    """What is stored of a mailbox's tokens. Times are seconds since 1970, by the clock of Postgres."""
+    """The stored tokens of a mailbox. Times are seconds since 1970, by the clock of Postgres."""
 
-    mailbox: int  # whose they are: a value moved to another row opens nothing there
-    configured: str  # digest of the configured refresh token that these come from
+    mailbox: int  # the mailbox's id: a value copied to another mailbox's row is rejected
+    configured: str  # digest of the configured refresh token from which these are derived
     refresh: str = field(repr=False)
     access: str | None = field(default=None, repr=False)
     until: float = 0.0
-    claimed: float = 0.0  # until then somebody is refreshing
+    claimed: float = 0.0  # until when a process is refreshing
 
     def seal(self, vault: Vault) -> bytes:
-        """As it may be stored."""
+        """The encrypted form, to be stored."""
         return vault.encrypt(json.dumps(asdict(self)).encode())
 
 
 def configured(mailbox: Mailbox, oauth: OAuth, refresh_token: str | None = None) -> StoredTokens:
-    """What is held before anything was refreshed: the configured refresh token, or the one given in its place."""
+    """The tokens before any refresh: the configured refresh token, or the one given in its place."""
     return StoredTokens(mailbox.id, _digest(oauth), refresh_token or oauth.refresh_token)
 
 
@@ -75,11 +75,11 @@ class Tokens:
         self._sleep = sleep
 
     def of(self, mailbox: Mailbox) -> Token | None:
-        """What gives the mailbox's access tokens; None for a mailbox without `oauth`."""
+        """The source of the mailbox's access tokens; None for a mailbox without `oauth`."""
         return _Token(self, mailbox, mailbox.oauth) if mailbox.oauth is not None else None
 
     def access(self, mailbox: Mailbox, oauth: OAuth, refused: str | None = None) -> str:
-        """A token that holds for a while, and is not the one that was refused. Refreshes, or waits for whoever does."""
+        """A token other than `refused`, valid for `SPARE_SECONDS`. Refreshes, or waits for another process's refresh."""
         until = time.monotonic() + CLAIM_SECONDS
         while True:
             sealed, held, now = self._read(mailbox, oauth)
@@ -100,7 +100,7 @@ class Tokens:
             outcome = "refused" if isinstance(error, Refused) else "failed"
             metrics.observe_token_refresh(mailbox.kind, outcome)
             _log.warning("token_not_refreshed", tenant=mailbox.tenant, mailbox=mailbox.name, outcome=outcome, error=str(error))
-            with suppress(SourceError):  # the claim ends by itself
+            with suppress(SourceError):  # the claim expires anyway
                 self._swap(mailbox, ours, replace(held, claimed=0.0).seal(self._vault))
             raise
         refresh, until = given.refresh or held.refresh, now + given.seconds
@@ -111,7 +111,7 @@ class Tokens:
         return given.access
 
     def _store(self, mailbox: Mailbox, oauth: OAuth, ours: bytes, held: StoredTokens, fresh: StoredTokens) -> None:
-        """Durable when it returns. If others came between, theirs stay, unless they still are at the token that we used up."""
+        """Stores the tokens durably. Tokens stored meanwhile by others stay, unless they hold the used refresh token."""
         sealed = fresh.seal(self._vault)
         if self._swap(mailbox, ours, sealed, STORE_SECONDS):
             return
@@ -121,8 +121,8 @@ class Tokens:
         self._swap(mailbox, standing, sealed, STORE_SECONDS)
 
     def _read(self, mailbox: Mailbox, oauth: OAuth) -> tuple[bytes | None, StoredTokens, float]:
-        """What is stored, sealed and open, and the time. Another configured token than then makes what is stored worthless."""
-        with _excused(), transaction(self._engine) as conn:
+        """The stored tokens, sealed and open, and the time. They are ignored if another refresh token was configured since."""
+        with _database_errors_as_away(), transaction(self._engine) as conn:
             stored = store.read(conn, mailbox.id)
         if stored is None:
             raise Away("the mailbox is not configured any more")
@@ -131,7 +131,7 @@ class Tokens:
         return stored.sealed, held if held.configured == first.configured else first, stored.now.timestamp()
 
     def _swap(self, mailbox: Mailbox, old: bytes | None, new: bytes, seconds: float = 0.0) -> bool:
-        with _excused():
+        with _database_errors_as_away():
             return persist(self._engine, seconds, lambda conn: store.swap(conn, mailbox.id, old, new), longest=1.0)
 
 
@@ -153,7 +153,7 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the provider gave."""
+    """The tokens that the provider granted. `seconds` is the access token's lifetime."""
 
     access: str = field(repr=False)
     seconds: float
@@ -161,7 +161,7 @@ class Granted:
 
 
 def granted(oauth: OAuth, refresh_token: str) -> Granted:
-    """Asks the token endpoint, once. Raises `Refused` when consent has ended, `Throttled` or `Away` when it has not."""
+    """Sends one request to the token endpoint. Raises `Refused` if consent has ended, otherwise `Throttled` or `Away`."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "client_id": oauth.client_id}
     form |= {"client_secret": oauth.client_secret} if oauth.client_secret else {}
     form |= {"scope": oauth.scope} if oauth.scope else {}
@@ -174,20 +174,20 @@ def granted(oauth: OAuth, refresh_token: str) -> Granted:
         return grant_of(answer)
     except (Refused, Away) as error:
         secrets = (refresh_token, oauth.client_secret or refresh_token)
-        if any(each[:20] in str(error) for each in secrets):  # what is told may be cut: the beginning is enough
+        if any(each[:20] in str(error) for each in secrets):  # the text may be cut, so a prefix is compared
             raise type(error)(f"the token endpoint answered {answer.status}, and repeats what it was sent") from None
         raise
 
 
 def grant_of(answer: Answer) -> Granted:
-    """What a token endpoint's answer gives. Raises as `granted` does."""
+    """The tokens in a token endpoint's answer. Raises as `granted` does."""
     said = answer.json()
     if answer.status == 429:
         raise Throttled(
-            "the token endpoint asks for less", retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or 30
+            "the token endpoint throttles", retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or _PATIENCE
         )
     if answer.ok and isinstance(said.get("access_token"), str):
-        return Granted(_plain(said["access_token"]), _life(said.get("expires_in")), _refresh_token(said))
+        return Granted(_safe_token(said["access_token"]), _life(said.get("expires_in")), _refresh_token(said))
     code, why = str(said.get("error") or "")[:100], str(said.get("error_description") or "")[:300]
     text = (
         f"the token endpoint answered {answer.status} {code}: {why}" if code else f"the token endpoint answered {answer.status}"
@@ -207,15 +207,15 @@ def _refresh_token(said: dict[str, Any]) -> str | None:
     return given if isinstance(given, str) and given else None
 
 
-def _plain(token: str) -> str:
-    """Fit for a header (RFC 6750 §2.1) and for SASL, whose separators are control characters."""
+def _safe_token(token: str) -> str:
+    """The token, if it is safe in a header (RFC 6750 §2.1) and in SASL, whose separators are control characters."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Away("the token endpoint gave something that is no token")
+        raise Away("the token endpoint returned an invalid token")
     return token
 
 
 def unsealed(sealed: bytes, mailbox: Mailbox, vault: Vault) -> StoredTokens:
-    """What was sealed for this mailbox. Raises `Away` when it cannot be opened, or is another mailbox's."""
+    """The tokens sealed for this mailbox. Raises `Away` if they cannot be decrypted, `Refused` if another mailbox owns them."""
     try:
         held = StoredTokens(**json.loads(vault.decrypt(sealed)))
     except OpsError as error:
@@ -230,8 +230,8 @@ def _digest(oauth: OAuth) -> str:
 
 
 @contextmanager
-def _excused() -> Iterator[None]:
-    """A database that is away is a reason to come back later, as any other."""
+def _database_errors_as_away() -> Iterator[None]:
+    """Raises `Away` if Postgres is unavailable."""
     try:
         yield
     except Exception as error:

@@ -1,1 +1,1 @@
-"""The mail-pull process: from mailboxes to the inbox. How a kind of mailbox is asked is in its folder."""
+"""The mail-pull process: from mailboxes to the inbox. The protocols of the kinds of mailboxes are in their own folders."""

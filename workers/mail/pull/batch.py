@@ -1,7 +1,7 @@
-"""One batch of one mailbox: what arrived in its folders, then some of what was there before.
+"""One batch of one mailbox: new mails of its folders, then a part of the backfill.
 
-Mails are durable in the broker before they are remembered, and remembered in one transaction with the cursor that passes them.
-A process that dies anywhere in between fetches and publishes again; the ledger drops what it knows.
+Mails are durable in the broker before they are recorded, and recorded in one transaction with the cursor that moves past them.
+If the process dies in between, they are fetched and published again, and the ledger drops the duplicates.
 """
 
 import time
@@ -33,30 +33,30 @@ from workers.mail.mailbox_session import (
     Pulled,
     Throttled,
 )
-from workers.mail.pull.folder_errors import Readable
+from workers.mail.pull.folder_errors import FolderErrors
 from workers.mail.pull.held_mails import HeldMails
 from workers.mail.pull.memory_budget import MemoryBudget
 from workers.mail.pull.publish import MailIntake, Untaken
 
 LEASE: Final = timedelta(seconds=30)  # extended by a heartbeat while the batch is under way
-RECONCILE: Final = timedelta(days=1)  # between two comparisons of all that there is with all that is held
+RECONCILE: Final = timedelta(days=1)  # between two comparisons of all mails on the server with all that are held
 
-#: Of the way round a mailbox's folders, from one batch's first to the next one's: no folder is far from any of the first few.
+#: The golden ratio: consecutive epochs begin at folders spread evenly, so each folder is near a start within a few batches.
 _STEP: Final = 0.6180339887498949
 
-#: A key of no generation at all: any mail of a folder is held under a key of another.
+#: A key of a generation that does not exist: every held mail has a key of another generation.
 ANY: Final = "-/-/"
 
 _log = structlog.get_logger()
 
 
 class Fenced(Exception):
-    """The lease is another's by now, or the mailbox is not to be pulled any more: nothing may be written."""
+    """Another process has the lease, or the mailbox is no longer to be pulled: nothing may be written."""
 
 
 @dataclass
 class PullBudget:
-    """What is left of a batch's bounds, shared by its pulls."""
+    """The rest of a batch's bounds, shared by its pulls."""
 
     mails: int = MAX_MAILS
     size: int = MAX_BYTES
@@ -64,15 +64,15 @@ class PullBudget:
 
     @property
     def spent(self) -> bool:
-        """Whether there is no room for another pull."""
+        """Whether too little is left for another pull."""
         return self.mails <= 0 or self.size <= 0 or time.monotonic() > self.until - MAX_SECONDS / 3
 
     def bounds(self, hold: Callable[[int], None]) -> PullBounds:
-        """For the next pull."""
+        """The bounds of the next pull."""
         return PullBounds(self.mails, self.size, self.until, hold)
 
     def spend(self, pulled: Pulled) -> None:
-        """Count what a pull brought."""
+        """Subtract the mails of a pull."""
         self.mails -= len(pulled.mails)
         self.size -= sum(len(mail.raw) for mail in pulled.mails)
 
@@ -87,29 +87,29 @@ class PullBatch:
         lease: PullLease,
         mailbox: Mailbox,
         session: MailboxSession,
-        room: MemoryBudget | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        """`room` is shared with all other batches of the process."""
+        """`memory` is shared with all other batches of the process."""
         self._engine = engine
         self._intake = intake
         self._lease = lease
         self._mailbox = mailbox
         self._session = session
-        self._room = room or MemoryBudget()
-        self._held = 0  # bytes, of the room
+        self._memory = memory or MemoryBudget()
+        self._held = 0  # bytes of `memory`
         self._known = HeldMails(engine, mailbox.id)
         self._budget = PullBudget()
         self._mails = 0
         self._more = False
         self._moved = False
         self._positions: dict[tuple[str, Lane], Position] = {}
-        self._readable = Readable()
+        self._folder_errors = FolderErrors()
         self._began = lease.began_at
 
     def run(self, *, going_on: bool) -> Done:
-        """Pull. `going_on`: right after another batch, so that only one folder in turn is looked at for what arrived.
+        """Pull. `going_on`: right after another batch, so only the first folder is checked for new mail before the backfill.
 
-        A server that asks for less after it has given some is no failure: what came is stored, and the rest comes later.
+        If the server throttles after some mails were stored, the batch is not a failure; the rest comes later.
         """
         try:
             return self._run(going_on=going_on)
@@ -121,12 +121,12 @@ class PullBatch:
     def _run(self, *, going_on: bool) -> Done:
         with transaction(self._engine) as conn:
             self._positions = mail_items.positions(conn, self._mailbox.id)
-            self._readable = Readable(unreadable_folders.errors(conn, self._mailbox.id))
+            self._folder_errors = FolderErrors(unreadable_folders.errors(conn, self._mailbox.id))
         folders = self._folders()
         done = self._round(folders, going_on=going_on)
-        if self._readable.news(folders):
+        if self._folder_errors.changed(folders):
             with self._fenced() as conn:
-                self._readable.note(conn, self._mailbox, folders, datetime.now(UTC))
+                self._folder_errors.note(conn, self._mailbox, folders, datetime.now(UTC))
         return done
 
     def _round(self, folders: Sequence[str], *, going_on: bool) -> Done:
@@ -144,25 +144,25 @@ class PullBatch:
                     return self._done(more=True)
                 if not self._try(folder, "backfill"):
                     break
-        # Nothing waits for the next poll because its folder was not the one in turn.
+        # The other folders are checked as well, so that their new mail need not wait for the next poll.
         for folder in () if self._more else ordered[looked_at:]:
             if self._budget.spent:
-                return self._done(more=self._mails > 0)  # there are too many folders for one look; others come first next time
+                return self._done(more=self._mails > 0)  # too many folders for one batch; the next begins at another
             begun = (folder, "new") in self._positions
             self._more |= self._try(folder, "new") or (not begun and self._unfinished(folder))
         return self._done(more=self._more)
 
     def _done(self, *, more: bool) -> Done:
-        return Done(self._mails, more, self._readable.trouble)
+        return Done(self._mails, more, self._folder_errors.trouble)
 
     def _try(self, folder: str, lane: Lane) -> bool:
-        """A pull; whether there is more in that lane. A folder that cannot be read is in nobody's way."""
+        """One pull; whether there is more in that lane. A folder that cannot be read is recorded and skipped."""
         try:
             more = self._pull(folder, lane)
         except NoFolder as error:
-            self._readable.failed[folder] = str(error)
+            self._folder_errors.failed[folder] = str(error)
             return False
-        self._readable.read.add(folder)
+        self._folder_errors.read.add(folder)
         return more
 
     def _folders(self) -> list[str]:
@@ -174,7 +174,7 @@ class PullBatch:
         return position is not None and position.finished_at is None
 
     def _pull(self, folder: str, lane: Lane) -> bool:
-        """One pull, stored; whether there is more in that lane. A cursor that means nothing any more is replaced."""
+        """One pull, stored; whether there is more in that lane. A cursor that is no longer valid is replaced."""
         if (folder, lane) not in self._positions:
             self._begin(folder)
         position = self._positions[folder, lane]
@@ -186,9 +186,9 @@ class PullBatch:
             _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
             mail_metrics.RESYNCS.labels(self._mailbox.kind).inc()
             self._begin(folder)
-            return False  # what there is, is in the backfill now; and a server that changes its mind each time makes no loop
+            return False  # existing mails are in the backfill now; true could loop on a server that invalidates every cursor
         finally:
-            self._room.give(self._held)
+            self._memory.give(self._held)
             self._held = 0
         mail_metrics.observe_mails(self._mailbox.kind, lane, len(pulled.mails), pulled.missing)
         if pulled.missing:
@@ -196,17 +196,17 @@ class PullBatch:
         return pulled.more
 
     def _hold(self, size: int) -> None:
-        """Wait for room for so many bytes; until then nothing of them is fetched. Asked again, what was held is given back."""
-        self._room.give(self._held)
+        """Wait until so many bytes fit into memory; only then are they fetched. Replaces what was held before."""
+        self._memory.give(self._held)
         self._held = 0
         try:
-            self._held = self._room.take(size, self._budget.until - MAX_SECONDS / 3)
+            self._held = self._memory.take(size, self._budget.until - MAX_SECONDS / 3)
         except TimeoutError as error:
             raise Untaken(str(error)) from None
 
     def _begin(self, folder: str) -> None:
-        """Where both lanes of a folder begin, from now on."""
-        # A folder that appears on the server once the mailbox is read holds what arrived since then as well.
+        """Store the first cursors of both lanes of a folder."""
+        # A folder that appears on the server later may hold mails that arrived since the mailbox was first read.
         appeared = EVERY_FOLDER in self._mailbox.folders and self._lease.began_at is not None
         again = appeared or (folder, "new") in self._positions or self._known.older(folder, ANY)
         begun = self._session.begin(folder)
@@ -222,10 +222,10 @@ class PullBatch:
             self._positions[folder, position.lane] = position
 
     def _reconcile(self, folders: Sequence[str]) -> None:
-        """Once a day, when all is filled back, begin to compare what is there with what is held: that is a backfill as well."""
+        """Once a day, if no backfill is unfinished, start another, which fetches the mails that were missed."""
         now = datetime.now(UTC)
         last = self._lease.reconciled_at or self._began
-        readable = list(filter(self._readable.may, folders))
+        readable = list(filter(self._folder_errors.can_read, folders))
         if last is None or now - last < RECONCILE or any(map(self._unfinished, readable)):
             return
         fresh = []
@@ -246,7 +246,7 @@ class PullBatch:
     def _store(self, position: Position, pulled: Pulled) -> None:
         mails = pulled.mails
         if position.lane == "backfill":
-            # What the server took since the mailbox was first read was only missed, and is no less new for that.
+            # A mail that the server received after the mailbox was first read was missed; it counts as new.
             before = self._began.replace(microsecond=0) if position.again and self._began else None
             mails = [replace(mail, backfill=before is None or mail.internal_date < before) for mail in mails]
         items = self._intake.accept(self._mailbox, mails)
@@ -267,7 +267,7 @@ class PullBatch:
 
     @contextmanager
     def _fenced(self) -> Iterator[Connection]:
-        """A transaction that is ours alone to make. Raises `Fenced`, and then nothing was written."""
+        """A transaction under the lease. Raises `Fenced`, with nothing written, if the lease is lost."""
         with transaction(self._engine) as conn:
             if not mail_leases.still_mine(conn, self._lease, datetime.now(UTC) + LEASE):
                 raise Fenced

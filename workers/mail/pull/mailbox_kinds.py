@@ -1,4 +1,4 @@
-"""How the kinds of mailboxes are read. To add one of `schemas.config.mailbox_kinds`: a file with a `KIND`, and a line here."""
+"""The sessions of the kinds in `schemas.config.mailbox_kinds`. To add one, write a file with a `KIND`, and a line here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

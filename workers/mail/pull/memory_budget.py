@@ -1,4 +1,4 @@
-"""Bytes of mails in the hands of one process: however many mailboxes are pulled at once, only so many."""
+"""A bound on the bytes of mails in one process's memory, however many mailboxes are pulled at once."""
 
 import threading
 import time
@@ -6,16 +6,16 @@ from typing import Final
 
 from workers.mail.mailbox_session import MAX_BYTES
 
-ROOM: Final = 40 * 1024 * 1024  # bytes, of mails that come by batches
+CAPACITY: Final = 40 * 1024 * 1024  # bytes of mails of all batches, without those larger than a batch
 
 
 class MemoryBudget:
-    """Shared by all threads that pull. A mail that is larger than a batch has a room of its own, and is there alone.
+    """Shared by all threads that pull. Mails larger than a batch are outside this budget, one at a time.
 
-    So a large mail from a slow server is in the way of other large ones only, and never waits for all small ones to be done.
+    So a large mail from a slow server blocks other large ones only, and never waits for small ones.
     """
 
-    def __init__(self, size: int = ROOM, batch: int = MAX_BYTES) -> None:
+    def __init__(self, size: int = CAPACITY, batch: int = MAX_BYTES) -> None:
         """`size` for all batches, `batch` for one."""
         self._size = size
         self._batch = batch
@@ -24,7 +24,7 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int, until: float) -> int:
-        """Wait for room until then, of the monotonic clock; give what has to be given back. Raises `TimeoutError`."""
+        """Wait until `size` bytes fit; returns what to `give` back. Raises `TimeoutError` at `until`, monotonic."""
         with self._changed:
             while not self._fits(size):
                 left = until - time.monotonic()

@@ -1,4 +1,4 @@
-"""Mails on their way into the inbox: as events, published with confirms, by pulls and by imports."""
+"""Publishes mails to the inbox as events, with confirms, for pulls and imports."""
 
 import time
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from workers.amqp.inbox_message import to_inbox
 from workers.amqp.publisher_thread import PublisherThread
 
 PATIENCE: Final = 20.0  # seconds for the broker to take a batch
-_LOOK: Final = 0.05  # seconds between two looks at a broker that is away
+_LOOK: Final = 0.05  # seconds between two tries while the broker is unavailable
 
 
 class Untaken(OpsError):
     """The broker or the blob store did not take all of a batch.
 
-    It may have some of it: accept the batch again, the ledger drops the rest.
+    It may have taken some: publish the whole batch again, the ledger drops the duplicates.
     """
 
 
@@ -30,16 +30,16 @@ class MailIntake:
     """Publishes mails. Any thread may call `accept`, several at once."""
 
     def __init__(self, publisher: PublisherThread, blobs: Blobs, patience: float = PATIENCE) -> None:
-        """`patience` in seconds, for a broker that is away."""
+        """`patience`: seconds to wait for an unavailable broker."""
         self._publisher = publisher
         self._blobs = blobs
         self._patience = patience
 
     def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
-        """Returns when the broker has every mail durably, with what is to be remembered of each, in their order.
+        """Returns once every mail is durable in the broker, with the items to be recorded, in order.
 
-        A large one is in the blob store before. Only then may a cursor that passes them be stored. Two with the same bytes are
-        published once. Raises `Untaken` when the broker, or the blob store, stays away.
+        Large mails are durable in the blob store before that. Only then may a cursor that moves past them be stored. Mails with
+        the same event id are published once. Raises `Untaken` if the broker or the blob store stays unavailable.
         """
         items: list[MailItem] = []
         outgoing: dict[str, Outgoing] = {}
@@ -71,7 +71,7 @@ class MailIntake:
 
 
 def described(mailbox: Mailbox, mail: RawMail) -> tuple[MailItem, dict[str, str]]:
-    """What is remembered of a mail, and the attributes of its event."""
+    """The item that records a mail, and the attributes of its event."""
     id_ = mail.event_id or event_id(mail.raw)
     head = read_head(mail.raw, mailbox.subject, mailbox.username, mailbox.name)
     attributes = {

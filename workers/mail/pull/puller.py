@@ -1,7 +1,7 @@
-"""Pulls a mailbox: takes its lease, runs one batch, and gives the lease back with what became of it.
+"""Pulls a mailbox: takes its lease, runs one batch, and gives the lease back with the verdict.
 
-What goes wrong is the mailbox's own affair: it waits longer from time to time, or for somebody to authorise it anew. What goes
-wrong with us, the broker or Postgres, is not held against it.
+After a fault of the mailbox the next pull waits, longer each time, or until somebody reauthorizes the mailbox. A fault on our
+side, the broker's or Postgres's, does not count against it.
 """
 
 import random
@@ -31,30 +31,30 @@ from workers.mail.pull.memory_budget import MemoryBudget
 from workers.mail.pull.publish import MailIntake, Untaken
 from workers.mail.pull.sessions import Sessions
 
-LONGEST: Final = 900.0  # seconds for one batch, which even the largest mail over a slow line does not need
-STORE_SECONDS: Final = 10.0  # for a database that is away
+LONGEST: Final = 900.0  # seconds for one batch; the largest mail over a slow line takes less
+STORE_SECONDS: Final = 10.0  # for retries while Postgres is unavailable
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
 
 class Puller:
-    """Any number of threads may pull; never two the same mailbox, in whatever process."""
+    """Any number of threads may call `pull`; the lease keeps two of them, in any process, from pulling the same mailbox."""
 
     def __init__(self, engine: Engine, vault: Vault, sessions: Sessions, intake: MailIntake, owner: str) -> None:
-        """`owner` names this process, and no other."""
+        """`owner` is unique to this process."""
         self._engine = engine
         self._vault = vault
         self._sessions = sessions
         self._intake = intake
         self._owner = owner
-        self._room = MemoryBudget()
+        self._memory = MemoryBudget()
         self._lock = threading.Lock()
         self._leases: dict[PullLease, float] = {}  # with when each was taken, in monotonic seconds
         self.trouble = Recent()  # why Postgres cannot be reached just now
 
     def pull(self, mailbox_id: int, *, going_on: bool = False) -> Outcome:
-        """One batch. `more`: the next is to be enqueued. Nothing is raised for what a mailbox, the broker or Postgres does."""
+        """One batch. `more`: the caller enqueues the next. Raises only if Postgres stays unavailable for `STORE_SECONDS`."""
         now = datetime.now(UTC)
         lease = self._in(lambda conn: mail_leases.take(conn, mailbox_id, self._owner, now, now + LEASE))
         if lease is None:
@@ -77,14 +77,14 @@ class Puller:
                 self._leases.pop(lease, None)
 
     def beat(self) -> None:
-        """Extend the leases of what is under way. A process that hangs does not, and loses them; so does a thread, later."""
+        """Extend the leases of running batches. A process that hangs loses its leases; a batch longer than `LONGEST`, too."""
         with self._lock:
             leases = [lease for lease, since in self._leases.items() if time.monotonic() - since < LONGEST]
         if leases:
             self._in(lambda conn: mail_leases.extend(conn, leases, datetime.now(UTC) + LEASE))
 
     def let_go(self) -> None:
-        """Give back the leases of what is not done, so that another need not wait for their end. Nothing more is written."""
+        """Give back the leases of unfinished batches, which then write nothing more; others need not wait for their expiry."""
         with self._lock:
             leases = list(self._leases)
 
@@ -100,7 +100,7 @@ class Puller:
         except Fenced:
             return "fenced"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the mailbox from being pulled again
-            return self._went_wrong(lease, mailbox, error)
+            return self._failed(lease, mailbox, error)
         now = datetime.now(UTC)
         verdict = settle_pull.after_batch(lease.failures, done, mailbox.poll, began, now, _random())
         outcome = self._settle(lease, mailbox, verdict, now)
@@ -109,11 +109,11 @@ class Puller:
             level("mailbox_pulled", mailbox=mailbox.name, mails=done.mails, more=done.more)
         return outcome
 
-    def _went_wrong(self, lease: PullLease, mailbox: Mailbox, error: Exception) -> Outcome:
+    def _failed(self, lease: PullLease, mailbox: Mailbox, error: Exception) -> Outcome:
         failure, now = _failure_of(error), datetime.now(UTC)
         verdict = settle_pull.after_failure(lease.failures, failure, now, _random())
         if isinstance(verdict, HandedBack):
-            return self._not_its_fault(lease, mailbox, verdict, failure.detail)
+            return self._interrupted(lease, mailbox, verdict, failure.detail)
         if failure.fault == "internal":
             _log.error("pull_failed", mailbox=mailbox.name, exc_info=error)
         return self._settle(lease, mailbox, verdict, now)
@@ -128,7 +128,7 @@ class Puller:
             _log.error("mailbox_needs_reauthorization", mailbox=mailbox.name, error=verdict.error)
         return verdict.outcome
 
-    def _not_its_fault(self, lease: PullLease, mailbox: Mailbox, verdict: HandedBack, detail: str) -> Outcome:
+    def _interrupted(self, lease: PullLease, mailbox: Mailbox, verdict: HandedBack, detail: str) -> Outcome:
         _log.warning("pull_interrupted", mailbox=mailbox.name, error=detail)
         try:
             return self._settle(lease, mailbox, verdict, datetime.now(UTC))
@@ -138,7 +138,7 @@ class Puller:
             return verdict.outcome
 
     def _not_opened(self, lease: PullLease, error: Exception) -> Outcome:
-        """What is stored of it cannot be read here: it fails like any other, for operators to see."""
+        """The stored settings cannot be decrypted here: recorded as a failure, for operators to see."""
         now = datetime.now(UTC)
         verdict = settle_pull.unreadable(str(error), now)
         self._in(lambda conn: mail_leases.failed(conn, lease, verdict.error, now, verdict.next_pull))
@@ -146,11 +146,11 @@ class Puller:
         return verdict.outcome
 
     def _batch(self, lease: PullLease, mailbox: Mailbox, *, going_on: bool) -> Done:
-        """A kept session may have died of waiting: then once more with a new one."""
+        """Runs the batch. A kept session may have been closed while it was idle; the batch is then run again with a new one."""
         session, kept = self._sessions.take(mailbox)
         while True:
             try:
-                done = PullBatch(self._engine, self._intake, lease, mailbox, session, self._room).run(going_on=going_on)
+                done = PullBatch(self._engine, self._intake, lease, mailbox, session, self._memory).run(going_on=going_on)
             except Away:
                 session.close()
                 if not kept:
@@ -176,7 +176,7 @@ class Puller:
 
 
 def _failure_of(error: Exception) -> Failure:
-    """What went wrong, in the words of the rules."""
+    """An exception as a `Failure` of `settle_pull`."""
     if isinstance(error, Refused):
         return Failure("refused", str(error), certain=error.certain)
     if isinstance(error, Throttled):
@@ -189,4 +189,4 @@ def _failure_of(error: Exception) -> Failure:
 
 
 def _random() -> float:
-    return random.random()  # noqa: S311 - spreads the pulls, guards nothing
+    return random.random()  # noqa: S311 - jitter, not security

@@ -1,4 +1,4 @@
-"""Open sessions of mailboxes that are in the middle of something: the next batch need not log in again."""
+"""Sessions kept open between two consecutive batches of a mailbox, so that the next need not log in again."""
 
 import threading
 import time
@@ -11,14 +11,14 @@ from workers.mail.mailbox_session import Away, MailboxSession, Token
 from workers.mail.pull.mailbox_kinds import KINDS
 
 KEPT: Final = 32  # sessions at most
-KEPT_SECONDS: Final = 20.0  # for which one may wait for the next batch
+KEPT_SECONDS: Final = 20.0  # for which a session is kept for the next batch
 
 Open = Callable[[Mailbox, Token | None], MailboxSession]
 
 
 @dataclass(frozen=True, slots=True)
 class KeptSession:
-    """A session with the mailbox as it was when it was opened."""
+    """A session, with the mailbox's settings at the time when it was opened."""
 
     session: MailboxSession
     mailbox: Mailbox
@@ -26,7 +26,7 @@ class KeptSession:
 
 
 def open_session(mailbox: Mailbox, token: Token | None) -> MailboxSession:
-    """Log in, whatever the kind. Raises a `SourceError`."""
+    """Log in to a mailbox of any kind. Raises a `SourceError`."""
     kind = KINDS.get(mailbox.kind)
     if kind is None:
         raise Away(f"this version does not know mailboxes of kind {mailbox.kind}: run the one that configured it")
@@ -34,7 +34,7 @@ def open_session(mailbox: Mailbox, token: Token | None) -> MailboxSession:
 
 
 class Sessions:
-    """Any thread may ask. A session is with one caller at a time: who takes it gives it back, or closes it."""
+    """Kept sessions, for any thread. A session has one owner at a time: a caller of `take` passes it to `keep` or closes it."""
 
     def __init__(self, tokens: Callable[[Mailbox], Token | None], open_: Open = open_session) -> None:
         self._tokens = tokens
@@ -43,7 +43,7 @@ class Sessions:
         self._kept: dict[int, KeptSession] = {}
 
     def take(self, mailbox: Mailbox, *, anew: bool = False) -> tuple[MailboxSession, bool]:
-        """A session, and whether it was kept from before; not if the mailbox is not what it was, nor with `anew`.
+        """A session, and whether it is a kept one; never with `anew`, nor if the mailbox's settings have changed.
 
         Raises a `SourceError`.
         """
@@ -56,7 +56,7 @@ class Sessions:
         return self._open(mailbox, self._tokens(mailbox)), False
 
     def keep(self, mailbox: Mailbox, session: MailboxSession) -> None:
-        """Keep it for the next batch, for a while."""
+        """Keep a session for the next batch, for `KEPT_SECONDS`."""
         with self._lock:
             full = len(self._kept) >= KEPT or mailbox.id in self._kept
             if not full:
@@ -65,7 +65,7 @@ class Sessions:
             session.close()
 
     def sweep(self, *, everything: bool = False) -> None:
-        """Close those that waited for too long, or all."""
+        """Close the sessions that have expired, or all."""
         now = time.monotonic()
         with self._lock:
             old = [id_ for id_, kept in self._kept.items() if everything or kept.until <= now]
