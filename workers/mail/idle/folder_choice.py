@@ -7,7 +7,7 @@ from typing import Final
 from pipeline.store.mail.mailbox_overview import Listened
 
 FOLDERS: Final = 4  # of each mailbox; a fifth connection pulls it
-FEWER_SECONDS: Final = 3600.0  # for which a mailbox has fewer connections, after the server refused one as too many
+FEWER_SECONDS: Final = 3600.0  # for which a mailbox has fewer connections, if its server may limit them
 
 Key = tuple[int, str]
 """A mailbox's id, and a folder."""
