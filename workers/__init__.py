@@ -1,1 +1,1 @@
-"""The processes: thin, and the only ones that talk to the network."""
+"""The processes. They are thin, and no other package talks to the network."""

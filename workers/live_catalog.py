@@ -1,4 +1,4 @@
-"""The catalog that a process works with: read at its start, and again within a second of a change."""
+"""The catalog that a process works with: read at the start, and again within a second of a change."""
 
 import random
 import threading
@@ -13,7 +13,7 @@ from ops.telemetry import metrics
 from pipeline.store.config import catalog as store
 from schemas.catalog import EMPTY, Catalog
 
-_PERIOD: Final = 0.5  # seconds between two looks; a change must take effect within one
+_PERIOD: Final = 0.5  # seconds between two polls; a change must take effect within one second
 
 _log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 class CatalogWatch:
     """Holds the catalog, less than a second behind the database, from `start` to `stop`.
 
-    While Postgres is away, or a secret cannot be decrypted, the catalog read last stays in use. `current` is replaced as a
+    While Postgres is away, or a secret cannot be decrypted, the last catalog read stays in use. `current` is replaced as a
     whole and never changed: take it once for one piece of work. Safe to use from any thread.
     """
 
@@ -30,14 +30,14 @@ class CatalogWatch:
         self._vault = vault
         self._current = EMPTY
         self._fault: str | None = None
-        self._looked = time.monotonic()  # when the database last said whether there is a newer one
+        self._looked = time.monotonic()  # when the database last said whether there is a newer catalog
         self._loaded = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="catalog", daemon=True)
 
     @property
     def current(self) -> Catalog:
-        """The catalog as it was read last; `EMPTY` before the first time."""
+        """The last catalog read; `EMPTY` before the first read."""
         return self._current
 
     @property
@@ -46,20 +46,20 @@ class CatalogWatch:
         return self._loaded.is_set()
 
     def ready(self) -> str | None:
-        """Give None once a catalog has been read, though it may be old by now; else the reason."""
+        """Give None once a catalog has been read, though it may be stale by now; else the reason."""
         return None if self._loaded.is_set() else f"not read yet: {self._fault}" if self._fault else "not read yet"
 
     def stale(self, limit: float) -> str | None:
-        """Give None while the last look at the database is less than `limit` seconds old; else what to know about that."""
+        """Give None while the last successful poll is less than `limit` seconds old; else a note for the operator."""
         age = time.monotonic() - self._looked
         return None if age < limit else f"Postgres has not answered for {age:.0f} s: the configuration read last is in use"
 
     def start(self) -> None:
-        """Begin to read, in a thread. Does not wait."""
+        """Start the polling thread. Does not wait."""
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the first catalog; say whether it is there."""
+        """Wait for the first catalog; give whether it has been read."""
         return self._loaded.wait(seconds)
 
     def stop(self) -> None:
@@ -75,9 +75,9 @@ class CatalogWatch:
     def _look(self) -> float:
         try:
             self._read()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the catalog stays in use and the next look may succeed
+        except Exception as error:  # noqa: BLE001 - whatever it is, the catalog stays in use and the next poll may succeed
             self._failed(error)
-            return random.uniform(_PERIOD, 4 * _PERIOD)  # noqa: S311 - processes that lost one database must not return in step
+            return random.uniform(_PERIOD, 4 * _PERIOD)  # noqa: S311 - processes that lost one database return out of step
         self._looked = time.monotonic()
         metrics.SERVER_LAST_ANSWER.labels("postgres").set_to_current_time()
         if self._fault is not None:
@@ -87,7 +87,7 @@ class CatalogWatch:
 
     def _read(self) -> None:
         with transaction(self._engine) as conn:
-            # Unequal, not higher: a restored database starts from an older number.
+            # Compare for inequality: a restored database starts from an older version number.
             if self._loaded.is_set() and store.version(conn) == self._current.version:
                 return
             self._current = store.load(conn, self._vault.decrypt)

@@ -1,4 +1,4 @@
-"""What every process sets up before its work, and lets go of after it; `run` of each worker says only what is its own."""
+"""The set-up and shutdown that all processes share; the `run` of each worker adds only what is specific to it."""
 
 import signal
 import sys
@@ -21,10 +21,10 @@ _log = structlog.get_logger()
 
 
 class Closable(Protocol):
-    """What has to be let go of."""
+    """A resource that has to be released."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release it."""
 
 
 _Thing = TypeVar("_Thing", bound=Closable)
@@ -33,19 +33,19 @@ _Thing = TypeVar("_Thing", bound=Closable)
 class Process:
     """One process of the system, from the settings it needs to its exit status; a context manager, for the main thread.
 
-    At SIGTERM or SIGINT `stop` is set, and the work is to end. What was opened through it is closed in reverse order, whatever
-    was raised; a process that opens its probes before its own threads keeps answering until those have ended.
+    SIGTERM and SIGINT set `stop`, at which the work must end. What was opened through it is closed in reverse order, also after
+    an exception; a process that opens its probes before its own threads keeps answering them until those threads have ended.
     """
 
-    def __init__(self, settings: Settings, name: str, *needed: str, thread_turn: float | None = None) -> None:
-        """`name` stands in its logs; it cannot run without the settings `needed`, and then raises `Misconfigured`.
+    def __init__(self, settings: Settings, name: str, *needed: str, switch_interval: float | None = None) -> None:
+        """`name` labels its logs. Raises `Misconfigured` when one of the settings `needed` is missing.
 
-        `thread_turn`: for how many seconds one of its threads may keep the others waiting; None leaves it to Python.
+        `switch_interval`: seconds after which a thread must yield the GIL to a waiting one; None keeps Python's default.
         """
         require(settings, *needed)
         logs.configure(settings.log, settings.log_level, name)
-        if thread_turn is not None:
-            sys.setswitchinterval(thread_turn)
+        if switch_interval is not None:
+            sys.setswitchinterval(switch_interval)
         self.stop = threading.Event()
         self.status = 0
         self._settings = settings
@@ -63,38 +63,38 @@ class Process:
             _log.info("stopped")
 
     def engine(self, pool_size: int, **others: Any) -> Engine:
-        """Connections to Postgres; what `make_engine` takes."""
+        """Make an engine with `make_engine`'s options; its connections are closed at the end."""
         engine = make_engine(self._settings.database_url, pool_size=pool_size, **others)
         self._open.callback(engine.dispose)
         return engine
 
     def closing(self, thing: _Thing) -> _Thing:
-        """The thing, which is closed at the end."""
+        """Close `thing` at the end; gives `thing`."""
         self.at_end(thing.close)
         return thing
 
     def at_end(self, close: Callable[[], object]) -> None:
-        """Call `close` at the end, before whatever was opened until now is closed."""
+        """Call `close` at the end, before everything that was opened earlier is closed."""
         self._open.callback(close)
 
     def at_signal(self, call: Callable[[], None]) -> None:
-        """Call this as well when the process is to stop; at once if it is to stop already."""
+        """Call `call` too when the stop signal arrives; at once if it has arrived already."""
         self._at_signal.append(call)
         if self.stop.is_set():
             call()
 
     def database(self, trouble: Check) -> Check:
-        """A check: what the work says is wrong with Postgres, and else whether it answers."""
+        """A readiness check of Postgres: the `trouble` that the work reports, or else whether Postgres answers."""
         return self.closing(pulse.of_postgres(self._settings)).with_work(trouble)
 
     def serve(self, checks: Mapping[str, Check]) -> Callable[[], None]:
-        """Serve probes and metrics, ready while all `checks` pass. The process is alive while it calls what this gives."""
+        """Serve probes and metrics, ready while all `checks` pass; gives the heartbeat that the process must keep calling."""
         server = self.closing(probe_server.serve(self._settings.metrics_host, self._settings.metrics_port, checks))
         self.started(metrics_port=server.port)
         return server.beat
 
     def started(self, **about: object) -> None:
-        """All is set up. `serve` says so too."""
+        """Log that set-up is complete, and tune the garbage collector. `serve` does this too."""
         _log.info("started", **about)
         gc_tuning.calm()
 

@@ -36,7 +36,7 @@ from workers.transports.registry import Senders
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
 SLOW: Final = 10.0  # seconds for which nobody waits for the batches of an endpoint that somebody waited for in vain
 GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
-THREAD_TURN: Final = 0.001  # seconds one thread may keep the others waiting
+SWITCH_INTERVAL: Final = 0.001  # seconds one thread may keep the others waiting
 BEAT: Final = 1.0  # seconds
 BLOB_SECONDS: Final = 10.0  # for a large body to be fetched
 WORKER_TURN_MS: Final = 250  # for which an idle thread of dramatiq's does not look whether it is to stop
@@ -117,7 +117,7 @@ class DeliveryLoop:
 
 def run(settings: Settings) -> int:
     """Run one deliver process until SIGTERM or SIGINT. Returns the exit status."""
-    with Process(settings, "deliver", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+    with Process(settings, "deliver", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
         hush_pika()
         engine = process.engine(5)
         catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))

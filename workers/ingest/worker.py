@@ -38,7 +38,7 @@ MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket
 MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one alone is larger
 AHEAD = 2  # batches that the writer has at most: one that it writes, and the next if that is whole already
 RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
-THREAD_TURN = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
+SWITCH_INTERVAL = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
 
 class Ingest:
@@ -226,7 +226,7 @@ def _nothing() -> None:
 
 def run(settings: Settings) -> int:
     """Runs one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
-    with Process(settings, "ingest", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+    with Process(settings, "ingest", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
         give_way = GiveWay()
         engine = process.engine(2, connections=give_way.connections)
         watch, stop = Watch(), process.stop

@@ -42,7 +42,7 @@ QUICK: Final = 0.002  # when it found none
 EACH: Final = 0.001  # and so much more for each delivery that it found
 FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
-THREAD_TURN: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
+SWITCH_INTERVAL: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
 
 _log = structlog.get_logger()
 
@@ -196,7 +196,7 @@ def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
 
 def run(settings: Settings) -> int:
     """Run one relay until SIGTERM or SIGINT. Returns the exit status."""
-    with Process(settings, "relay", "database_url", "amqp_url", thread_turn=THREAD_TURN) as process:
+    with Process(settings, "relay", "database_url", "amqp_url", switch_interval=SWITCH_INTERVAL) as process:
         hush_pika()
         engine = process.engine(IN_FLIGHT + 3)
         publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)

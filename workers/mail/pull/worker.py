@@ -91,7 +91,7 @@ class PullQueue:
 
 def run(settings: Settings) -> int:
     """Run one mail-pull process until SIGTERM or SIGINT. Returns the exit status."""
-    with Process(settings, "mail-pull", "database_url", "amqp_url", "keys", thread_turn=THREAD_TURN) as process:
+    with Process(settings, "mail-pull", "database_url", "amqp_url", "keys", switch_interval=THREAD_TURN) as process:
         hush_pika()
         logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it logs two lines for each look
         pulling = Pulling(settings)
