@@ -1,1 +1,1 @@
-"""The connection to RabbitMQ: topology, links, publishers, frames. What messages mean is not known here."""
+"""The connection to RabbitMQ: topology, links, publishers, frames. Nothing here knows what messages mean."""

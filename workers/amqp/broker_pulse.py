@@ -1,4 +1,4 @@
-"""Whether RabbitMQ answers, asked over a connection that serves nothing else."""
+"""The health check of RabbitMQ, over a connection of its own."""
 
 import asyncio
 import logging
@@ -12,19 +12,19 @@ from ops.settings import Settings
 from ops.telemetry.pulse import Pulse
 from workers.amqp.session import Session
 
-_LOGIN: Final = 3.0  # seconds; less than the next, because pika fails noisily when it is cut off while it logs in
+_LOGIN: Final = 3.0  # seconds; less than `_ANSWER`, because pika logs at length when it is cancelled during login
 _ANSWER: Final = 5.0  # seconds to log in and answer
-_HEARTBEAT: Final = 30  # seconds; the questions find out sooner
+_HEARTBEAT: Final = 30  # seconds; the checks notice a dead broker sooner
 
 
 def of_rabbitmq(settings: Settings, process: str) -> Pulse:
-    """Asks RabbitMQ; `process` is shown among its connections."""
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # ten lines for each attempt; ours is one
-    return Pulse("RabbitMQ", _Question(settings.amqp_url, process), settings.unready_after)
+    """The health check of RabbitMQ; `process` is shown in the broker's list of connections."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # pika logs ten lines for each attempt; we log one
+    return Pulse("RabbitMQ", _HealthCheck(settings.amqp_url, process), settings.unready_after)
 
 
-class _Question:
-    """Asked by one thread. Its event loop turns only meanwhile, which is often enough for heartbeats."""
+class _HealthCheck:
+    """One check, for one thread. Its event loop runs only during a check, which is often enough for heartbeats."""
 
     def __init__(self, amqp_url: str, process: str) -> None:
         self._parameters = pika.URLParameters(amqp_url)
@@ -36,7 +36,7 @@ class _Question:
         self._channel: Channel
 
     def __call__(self) -> None:
-        """Return when it has answered. Raises `Lost`, `TimeoutError`, or what pika raises."""
+        """Return when the broker has answered. Raises `Lost`, `TimeoutError`, or pika's errors."""
         self._loop.run_until_complete(self._ask())
 
     async def _ask(self) -> None:
@@ -46,13 +46,13 @@ class _Question:
                     self._session = Session(self._parameters)
                     await self._session.opened()
                     self._channel = await self._session.channel()
-                # Changes nothing and needs no right to anything.
+                # basic.qos changes nothing here and needs no permission.
                 await self._session.reply(partial(_qos, self._channel))
         except BaseException:
-            await self._hang_up()
+            await self._disconnect()
             raise
 
-    async def _hang_up(self) -> None:
+    async def _disconnect(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()

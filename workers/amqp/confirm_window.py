@@ -1,4 +1,4 @@
-"""The messages in a publisher's hands: those that wait for room, and those that wait for the broker's confirm."""
+"""The messages a publisher holds: queued ones, and published ones that await the broker's confirm."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pika import BasicProperties
 
 from workers.net.lease_deadline import Check, unleased
 
-#: Told what became of a message: None when the broker has it durably, else why that is not known. Called once; may not raise.
+#: Called once with the result of a message: None when the broker has it durably, else why that is not known. Must not raise.
 Settle = Callable[[str | None], None]
 
 RETURNED = "the broker has no queue for it"
@@ -16,7 +16,7 @@ REFUSED = "the broker refused it"
 
 
 class Outgoing(NamedTuple):
-    """A message to publish; with `mandatory`, one that reaches no queue does not count as published."""
+    """A message to publish; with `mandatory`, a message that reaches no queue does not count as published."""
 
     exchange: str
     routing_key: str
@@ -26,7 +26,7 @@ class Outgoing(NamedTuple):
 
 
 class Slot:
-    """One message's place. `settle` is called once: by a confirm, a loss, or the deadline, whatever is first."""
+    """One message in the window. A confirm, a lost connection or the deadline settles it, whichever comes first."""
 
     __slots__ = ("_settle", "check", "deadline", "message")
 
@@ -37,16 +37,16 @@ class Slot:
         self._settle: Settle | None = settle
 
     def settle(self, fault: str | None) -> None:
-        """Tell whoever waits, unless they were told before."""
+        """Call the caller's `settle` with the result; later calls do nothing."""
         if self._settle is not None:
             settle, self._settle = self._settle, None
             settle(fault)
 
 
 class Window:
-    """At most `count` messages with `size` bytes of bodies wait for a confirm, and `backlog` messages for room.
+    """At most `count` messages with `size` bytes of bodies await a confirm, and at most `backlog` messages are queued.
 
-    A message keeps its place until the broker speaks, also when its deadline has passed: it still fills the socket.
+    A message past its deadline keeps its slot until the broker confirms it: it still takes up the socket's buffer.
     """
 
     def __init__(self, count: int, size: int, backlog: int) -> None:
@@ -54,7 +54,7 @@ class Window:
         self._sent: dict[int, Slot] = {}  # by delivery tag, ascending
         self._waiting: deque[Slot] = deque()
         self._bytes = 0
-        self._next = self._lowest = 1  # the next tag, and one that none below is still in `_sent`
+        self._next = self._lowest = 1  # the next delivery tag; a tag below which none is left in `_sent`
         self._returned: dict[tuple[str, str], int] = {}
 
     def __len__(self) -> int:
@@ -62,24 +62,24 @@ class Window:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits for anything."""
+        """Whether no message is queued or awaits a confirm."""
         return not self._sent and not self._waiting
 
     def takes(self, slot: Slot) -> bool:
-        """Whether there is room for `slot` now, and nothing that came before waits for it."""
+        """Whether `slot` may be sent now: the window has capacity, and no earlier message is queued."""
         if self._waiting or len(self._sent) >= self._count:
             return False
         return not self._sent or self._bytes + len(slot.message.body) <= self._size
 
     def enter(self, slot: Slot) -> bool:
-        """Let `slot` wait for room; False when too many wait already."""
+        """Queue `slot`; False when the backlog is full."""
         if len(self._waiting) >= self._backlog:
             return False
         self._waiting.append(slot)
         return True
 
     def admitted(self) -> Iterator[Slot]:
-        """Take those that there is room for, in the order they came. Each is either `sent` before the next, or settled."""
+        """Dequeue the slots that the window has capacity for, oldest first. Call `sent` or settle each before the next."""
         while self._waiting and len(self._sent) < self._count:
             size = len(self._waiting[0].message.body)
             if self._sent and self._bytes + size > self._size:
@@ -87,13 +87,13 @@ class Window:
             yield self._waiting.popleft()
 
     def sent(self, slot: Slot) -> None:
-        """Count the next delivery tag as this message's."""
+        """Assign the next delivery tag to this message."""
         self._sent[self._next] = slot
         self._next += 1
         self._bytes += len(slot.message.body)
 
     def confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """Settle message `tag`, or all up to it."""
+        """Settle message `tag`; with `multiple`, all up to it."""
         if multiple:
             for each in range(self._lowest, tag + 1):
                 self._settle(each, taken=taken)
@@ -105,15 +105,15 @@ class Window:
             self._lowest = self._next
 
     def returned(self, exchange: str, routing_key: str) -> None:
-        """Remember what could not be routed.
+        """Remember an exchange and routing key that led to no queue.
 
         The broker does not name the message, so all that were sent there until now fail when they are confirmed. A few may
-        have arrived, when the queue came or went in between; none is taken for durable that is not.
+        have arrived, if the queue came or went in between; but no lost message is reported as durable.
         """
         self._returned[exchange, routing_key] = self._next - 1
 
     def fail(self, fault: str) -> None:
-        """Settle everything with `fault`, and count delivery tags from 1 again."""
+        """Settle every message with `fault`, and restart delivery tags at 1."""
         slots = [*self._sent.values(), *self._waiting]
         self._sent.clear()
         self._waiting.clear()
@@ -124,7 +124,7 @@ class Window:
             slot.settle(fault)
 
     def expire(self, now: float, fault: str) -> None:
-        """Settle with `fault` what has passed its deadline."""
+        """Settle with `fault` every message whose deadline has passed."""
         for slot in self._sent.values():
             if slot.deadline <= now:
                 slot.settle(fault)

@@ -1,7 +1,7 @@
-"""Messages off the wire: the three frames of each (AMQP 0-9-1 §4.2.6) are read here, and everything else by pika.
+"""Decodes delivered messages, three frames each (AMQP 0-9-1 §4.2.6), from the wire; pika reads all other frames.
 
 pika makes four objects of each message and copies its buffer for each frame, which was a third of the CPU of an event. So, on
-one channel, what begins with Basic.Deliver is taken out of the stream of bytes before pika sees it.
+one channel, the frames that follow a Basic.Deliver are taken out of the byte stream before pika sees them.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,21 +15,21 @@ from schemas.message import OTHERS, Message
 from workers.amqp.header_tables import decode_short_string, decode_table
 from workers.amqp.topology import RECEIVED
 
-Read = Callable[[bytes, int], tuple[Any, int]]  # of what is encoded, and where it begins: the value, and where it ends
-Receive = Callable[[int, bool, Message], None]  # delivery tag, whether it came before, and the message
+Read = Callable[[bytes, int], tuple[Any, int]]  # (encoded bytes, start offset) -> (value, end offset)
+Receive = Callable[[int, bool, Message], None]  # delivery tag, whether it was redelivered, and the message
 
-READ: Final = 64 * 1024  # bytes at once; pika's 4 KiB are four messages
+READ: Final = 64 * 1024  # bytes read at once; pika's 4 KiB hold only four messages
 
 _HEAD: Final = Struct(">BHI")  # of a frame: type, channel, size
-_SIZE: Final = Struct(">Q")  # of a content's body, after its class and weight
+_SIZE: Final = Struct(">Q")  # of a body, in the content header after class and weight
 _TAG: Final = Struct(">Q")
 _FLAGS: Final = Struct(">H")
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, 0xCE
-_AROUND: Final = _HEAD.size + 1  # bytes of a frame around its payload
+_OVERHEAD: Final = _HEAD.size + 1  # bytes of a frame besides its payload
 _DELIVER: Final = b"\x00\x3c\x00\x3c"  # class basic, method deliver
-_MOST_PLACES: Final = 10_000  # pairs of exchange and routing key that are kept decoded
+_MOST_ROUTES: Final = 10_000  # decoded pairs of exchange and routing key that are cached
 
-#: The properties in the order of their flags, from the highest bit down, and what reads them (AMQP 0-9-1, class basic).
+#: The properties in the order of their flags, from the highest bit down, and their decoders (AMQP 0-9-1, class basic).
 _PROPERTIES: Final[tuple[tuple[int, str, Read], ...]] = tuple(
     (1 << bit, name, read)
     for bit, name, read in (
@@ -52,44 +52,44 @@ _PROPERTIES: Final[tuple[tuple[int, str, Read], ...]] = tuple(
 
 
 def take_over(channel: BlockingChannel, receivers: Mapping[bytes, Receive]) -> None:
-    """Gives the messages on `channel` to `receivers`, by the tag of their consumer, in place of the consumers' callbacks.
+    """Pass the messages on `channel` to `receivers`, by consumer tag, instead of to the consumers' callbacks.
 
-    They are called inside of `process_data_events`, which returns when one was. Call this before the first consumer is there.
+    Receivers run inside `process_data_events`, which returns after any of them ran. Call this before the first consumer exists.
     """
     connection = channel.connection
-    inner = connection._impl  # noqa: SLF001 - what is read is not pika's to dispatch; tests hold it to pika's own decoding
+    inner = connection._impl  # noqa: SLF001 - pika must not see these bytes; tests compare the decoding with pika's own
     stream = Deliveries(channel.channel_number, receivers, inner._on_data_available)  # noqa: SLF001
     pending = connection._channels_pending_dispatch  # noqa: SLF001
 
     def available(data: bytes) -> None:
-        inner.bytes_received += len(data)  # by which pika tells a connection that is alive
+        inner.bytes_received += len(data)  # pika's heartbeat check reads this
         if stream.feed(data):
-            pending.add(-1)  # no channel's number: ends process_data_events
+            pending.add(-1)  # not the number of any channel: makes process_data_events return
 
     inner._on_data_available = available  # noqa: SLF001
     inner._transport._MAX_RECV_BYTES = READ  # noqa: SLF001
 
 
 class Deliveries:
-    """Takes the deliveries on one channel out of a stream of frames; what is none of theirs goes to `others`, whole frames."""
+    """Takes the deliveries on one channel out of a byte stream; passes all other frames, whole, to `others`."""
 
     def __init__(self, channel: int, receivers: Mapping[bytes, Receive], others: Callable[[bytes], None]) -> None:
         self._channel = channel
         self._receivers = receivers
         self._others = others
-        self._rest = b""  # of a frame that is not whole yet
-        self._method: tuple[Receive, int, bool, str, str] | None = None  # of the message whose frames are coming
+        self._partial = b""  # the beginning of a frame that has not arrived completely
+        self._method: tuple[Receive, int, bool, str, str] | None = None  # of the message whose frames are arriving
         self._properties = b""
-        self._missing = 0  # bytes of its body
+        self._missing = 0  # bytes of its body that have not arrived
         self._pieces: list[bytes] = []
-        self._places: dict[bytes, tuple[str, str]] = {}
+        self._routes: dict[bytes, tuple[str, str]] = {}
 
     def feed(self, data: bytes) -> bool:
-        """Reads on in the stream; whether a message was received."""
-        if self._rest:
-            data = self._rest + data
+        """Read the next bytes of the stream; give whether a message was completed."""
+        if self._partial:
+            data = self._partial + data
         at, end, received = 0, len(data), False
-        while end - at >= _AROUND:
+        while end - at >= _OVERHEAD:
             kind, channel, size = _HEAD.unpack_from(data, at)
             start, stop = at + 7, at + 8 + size
             if stop > end:
@@ -103,31 +103,31 @@ class Deliveries:
             else:
                 self._others(data[at:stop])
             at = stop
-        self._rest = data[at:]
+        self._partial = data[at:]
         return received
 
     def _begin(self, data: bytes, at: int, end: int) -> bool:
-        """Reads the head of a message; whether its consumer is one of ours."""
+        """Read a Basic.Deliver method; give whether its consumer has a receiver here."""
         after = at + 1 + data[at]
         receive = self._receivers.get(data[at + 1 : after])
         if receive is None:
             return False
         (tag,) = _TAG.unpack_from(data, after)
-        place = data[after + 9 : end]
-        names = self._places.get(place) or self._place(place)
+        route = data[after + 9 : end]
+        names = self._routes.get(route) or self._route(route)
         self._method = (receive, tag, bool(data[after + 8] & 1), *names)
         return True
 
-    def _place(self, encoded: bytes) -> tuple[str, str]:
+    def _route(self, encoded: bytes) -> tuple[str, str]:
         exchange, at = decode_short_string(encoded, 0)
         routing_key, _ = decode_short_string(encoded, at)
-        if len(self._places) >= _MOST_PLACES:
-            self._places.clear()
-        self._places[encoded] = exchange, routing_key
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.clear()
+        self._routes[encoded] = exchange, routing_key
         return exchange, routing_key
 
     def _content(self, kind: int, data: bytes, start: int, end: int) -> bool:
-        """Takes a frame of the message's content; whether that was its last."""
+        """Read a header or body frame of the message; give whether it was the last."""
         if kind == _HEADER:
             self._properties = data[start + 12 : end]
             (self._missing,) = _SIZE.unpack_from(data, start + 4)
@@ -151,7 +151,7 @@ class Deliveries:
 
 
 def message_of(routing_key: str, body: bytes, properties: bytes, *, trusted: bool) -> Message:
-    """The message with the properties that its content header holds."""
+    """The message, with the encoded `properties` of its content header."""
     (flags,) = _FLAGS.unpack_from(properties)
     message = Message(routing_key, body, trusted=trusted)
     at, others = _start(properties, flags) if flags & 1 else 2, {}
@@ -171,7 +171,7 @@ def _plan(flags: int) -> tuple[tuple[str, bool, Read], ...]:
 
 
 def _start(properties: bytes, flags: int) -> int:
-    """Where the properties begin, behind further words of flags, of which the protocol defines none."""
+    """The offset of the first property: after further words of flags, none of which the protocol defines."""
     at = 2
     while flags & 1:
         (flags,) = _FLAGS.unpack_from(properties, at)

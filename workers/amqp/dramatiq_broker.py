@@ -1,8 +1,8 @@
-"""The dramatiq side of the broker: one queue, one actor's message, and the middleware around it.
+"""Dramatiq's use of the broker: one queue, one actor's message, and the middleware around it.
 
 A dramatiq message here carries ids only and the lease is in Postgres, so losing, repeating or delaying one is harmless. That
-is why nothing is retried here: dramatiq acks a message whose retry could not be enqueued, and a second schedule beside that
-of Postgres would multiply the tries. What an actor could not finish is claimed again when its lease ends.
+is why dramatiq retries nothing: it acks a message whose retry could not be enqueued, and a second schedule beside that
+of Postgres would multiply the attempts. Deliveries that an actor could not finish are claimed again when their lease ends.
 """
 
 import logging
@@ -24,14 +24,14 @@ from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
 
 QUEUE: Final = "waxseal.deliver"
-MAIL_QUEUES: Final = ("waxseal.mail", "waxseal.mail.slow")  # pulls of mailboxes, and of those that fail or are slow
+MAIL_QUEUES: Final = ("waxseal.mail", "waxseal.mail.slow")  # pulls of mailboxes; pulls of failing or slow ones
 ACTOR: Final = "deliver"
 POOL: Final = "deliver"
 
 _DEAD: Final = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(QUEUE)}
 
-#: What dramatiq declares for a queue, in the same form: the relay may come first. In a form of its own, one of both would be
-#: refused by the broker.
+#: The same declarations as dramatiq makes for a queue, because the relay may connect first. Were they to differ, the broker
+#: would refuse whichever came second.
 DELIVER_TOPOLOGY: Final[tuple[Declaration, ...]] = (
     *TOPOLOGY,
     ("queue_declare", {"queue": QUEUE, "durable": True, "arguments": _DEAD}),
@@ -43,14 +43,14 @@ _log = structlog.get_logger()
 
 
 class Observed(dramatiq.Middleware):
-    """Counts what actors do and logs what they could not."""
+    """Counts the messages that actors process, and logs failures."""
 
     def __init__(self, pool: str = POOL) -> None:
         self._pool = pool
         self._began: dict[str, float] = {}  # by message id; one message is in one thread
 
     def after_declare_actor(self, broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:  # noqa: ARG002 - the hook's form
-        """Make its series exist from boot."""
+        """Create the actor's time series at start."""
         metrics.declare_actor(actor.queue_name, actor.actor_name, self._pool)
 
     def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
@@ -68,7 +68,7 @@ class Observed(dramatiq.Middleware):
         result: Any = None,  # noqa: ARG002
         exception: BaseException | None = None,
     ) -> None:
-        """Count the message as done or failed; what failed is acked all the same, and recovered by its lease."""
+        """Count the message as done or failed. A failed one is acked all the same; its deliveries' lease recovers them."""
         began = self._began.pop(message.message_id, None)
         if began is not None:
             metrics.ACTOR_IN_PROGRESS.labels(self._pool).dec()
@@ -79,8 +79,8 @@ class Observed(dramatiq.Middleware):
             _log.error("actor_failed", actor=message.actor_name, error=repr(exception))
 
 
-#: In order. No Retries, see above; no TimeLimit, because whatever an actor waits for has a deadline of its own; no AgeLimit,
-#: because an old message is fenced by its lease.
+#: In order. No Retries (see above); no TimeLimit, because everything that an actor waits for has a deadline; no AgeLimit,
+#: because the lease fences an old message.
 MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Observed,)
 
 
@@ -92,12 +92,12 @@ def make_broker(settings: Settings, pool: str = POOL) -> RabbitmqBroker:
 
 
 def hush_pika() -> None:
-    """Keep pika from logging every step of a failure, seven lines each time: dramatiq and the publisher say what happened."""
+    """Keep pika from logging seven lines for each failure: dramatiq and the publisher log what happened."""
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
-    """The message that hands `claims` to the actor. `until` in Unix seconds, when their lease ends."""
+    """The message that hands `claims` to the actor. Their lease ends at `until`, in Unix seconds."""
     arguments = {
         "lease": lease.hex,
         "until": until,

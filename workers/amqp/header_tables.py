@@ -1,8 +1,8 @@
-"""AMQP header tables, read and written without loss and without end.
+"""A codec for AMQP header tables that loses nothing and fails on no input.
 
-Four things pika does would let whoever may publish stop the ingest worker, which would be handed the same message again and
-again, or would change what came: it dies of a timestamp beyond the year 9999 and of tables nested thousands deep, gives bytes
-for names that are not UTF-8, and cuts the fraction off floating-point numbers, which it cannot write at all.
+With pika's codec a publisher could crash the ingest worker, again and again as the broker redelivers the message, or have
+values changed: pika fails on a timestamp beyond the year 9999 and on tables nested thousands deep, returns bytes for names
+that are not UTF-8, and cuts the fraction off floating-point numbers, which it cannot write at all.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pika import data
 
 from schemas.message import Opaque
 
-DEEPEST: Final = 32  # tables and arrays within each other; what is deeper stays as it came
+DEEPEST: Final = 32  # levels of nested tables and arrays; deeper ones are kept encoded
 
 _TEXT: Final = ord("S")
 _LENGTH: Final = Struct(">I")
@@ -29,7 +29,7 @@ _encode_short: Final[Callable[[list[bytes], Any], int]] = data.encode_short_stri
 
 @cache
 def install() -> None:
-    """Makes pika read and write tables with what is here, in the whole process."""
+    """Make pika use this codec in the whole process."""
     data.decode_short_string = decode_short_string
     data.decode_table = decode_table
     data.decode_value = decode_value
@@ -38,20 +38,20 @@ def install() -> None:
 
 
 def decode_short_string(encoded: bytes, offset: int) -> tuple[str, int]:
-    """A name or a property. What is not UTF-8 becomes lone surrogates, which are refused where it matters."""
+    """Decode a name or property; give it and its end. Invalid UTF-8 becomes lone surrogates, refused where used."""
     end = offset + 1 + encoded[offset]
     return encoded[offset + 1 : end].decode("utf-8", "surrogateescape"), end
 
 
 def decode_table(encoded: bytes, offset: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """A table, and where it ends."""
+    """Decode a table; give it and its end."""
     end = _end(encoded, offset)
     offset += 4
     table: dict[str, Any] = {}
     while offset < end:
         at = offset + 1 + encoded[offset]
         name = encoded[offset + 1 : at].decode("utf-8", "surrogateescape")
-        if encoded[at] == _TEXT:  # nearly all are, and calls cost more than this
+        if encoded[at] == _TEXT:  # inlined: nearly all values are text, and a call would cost more
             start = at + 5
             offset = start + _LENGTH.unpack_from(encoded, at + 1)[0]
             try:
@@ -64,7 +64,7 @@ def decode_table(encoded: bytes, offset: int, depth: int = 0) -> tuple[dict[str,
 
 
 def decode_value(encoded: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
-    """A value with its type before it, and where it ends."""
+    """Decode a value that is preceded by its type; give it and its end."""
     kind, start = encoded[offset : offset + 1], offset + 1
     if kind == b"S":
         return _decode_text(encoded, start)
@@ -81,12 +81,12 @@ def decode_value(encoded: bytes, offset: int, depth: int = 0) -> tuple[Any, int]
 
 
 def encode_short_string(pieces: list[bytes], value: str | bytes) -> int:
-    """Writes what `decode_short_string` reads."""
+    """Encode what `decode_short_string` decodes."""
     return _encode_short(pieces, value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape"))
 
 
 def encode_value(pieces: list[bytes], value: Any) -> int:
-    """Writes what `decode_value` reads."""
+    """Encode what `decode_value` decodes."""
     if isinstance(value, float):
         pieces.append(b"d" + _NUMBERS[b"d"].pack(value))
     elif isinstance(value, Opaque):
@@ -97,7 +97,7 @@ def encode_value(pieces: list[bytes], value: Any) -> int:
 
 
 def _decode_text(encoded: bytes, offset: int) -> tuple[str | bytes, int]:
-    """A long string: text where it is UTF-8, which AMQP does not ask for."""
+    """A long string and its end: text if it is UTF-8, which AMQP does not require, else bytes."""
     end = _end(encoded, offset)
     content = encoded[offset + 4 : end]
     try:
@@ -123,5 +123,5 @@ def _decode_time(encoded: bytes, offset: int) -> datetime | Opaque:
 
 
 def _end(encoded: bytes, offset: int) -> int:
-    """Where that ends which begins with its length."""
+    """The end of a field that is preceded by its length."""
     return offset + 4 + int(_LENGTH.unpack_from(encoded, offset)[0])

@@ -1,4 +1,4 @@
-"""An event on its way to the inbox: CloudEvents' binary mode over AMQP (CONTRACT §5), which `pipeline.admit` reads back."""
+"""An event as a message for the inbox: CloudEvents' binary mode over AMQP (CONTRACT §5), which `pipeline.admit` decodes."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,13 +20,13 @@ _PERSISTENT: Final = 2
 
 
 def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) -> Outgoing:
-    """The message that carries an event of `source`, received and checked by us.
+    """The message that carries an event of `source`, received and verified by one of our processes.
 
-    A large body is put into the blob store before (`ops.runtime.blobs.Blobs.keep`), and the message carries its name.
+    A large body must be in the blob store already (`ops.runtime.blobs.Blobs.keep`); the message carries a reference to it.
     """
     headers: dict[str, str] = dict(zip(map(_headed, attributes), attributes.values(), strict=True))
     content_type = headers.pop(_PREFIX + _CONTENT_TYPE)
-    # As a property these would announce a whole CloudEvent in the body, which was not what the sender signed.
+    # As a property these types would announce a whole CloudEvent in the body, but the sender did not sign it as one.
     as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
     if as_header:
         headers[_PREFIX + _CONTENT_TYPE] = content_type

@@ -1,4 +1,4 @@
-"""A connection to the broker, with one channel in confirm mode, that comes back by itself."""
+"""A connection to the broker that reconnects by itself, with one channel in confirm mode."""
 
 import asyncio
 import logging
@@ -19,10 +19,10 @@ from workers.amqp.topology import INBOX_QUEUE, QUEUES, Declaration
 from workers.amqp.topology_watch import TopologyWatch, declare
 
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
-_HEARTBEAT: Final = 10  # seconds; a broker that is silent for two of them is given up
+_HEARTBEAT: Final = 10  # seconds; a broker that is silent for two heartbeats counts as lost
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 2.0
-_WANTED_WAIT: Final = 0.5  # while somebody waits: much less than a delivery does (`send_amqp.READY_SECONDS`)
+_WANTED_WAIT: Final = 0.5  # while a delivery waits: much less than it waits at most (`workers.transports.amqp.READY_SECONDS`)
 
 LOST: Final = "the connection to the broker was lost"
 AWAY: Final = "not connected"
@@ -30,56 +30,56 @@ AWAY: Final = "not connected"
 _log = structlog.get_logger()
 
 
-class Side(Protocol):
-    """Whoever publishes through a link, and what it is told, always on the event loop."""
+class LinkOwner(Protocol):
+    """The publisher that uses a link, and the callbacks that the link calls on it, always on the event loop."""
 
     def on_up(self, channel: Channel) -> None:
-        """Told that `channel` may be published to; the first message there has the delivery tag 1."""
+        """The channel is open for publishing; its first message has the delivery tag 1."""
 
     def on_down(self, reason: str) -> None:
-        """Told that the channel is gone: what it did not confirm it never will."""
+        """The channel is gone: messages that it has not confirmed never will be."""
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """Told the broker's word on message `tag`, or on all up to it: whether they are durable."""
+        """The broker confirmed or refused message `tag`; with `multiple`, all up to it. `taken`: they are durable."""
 
     def on_return(self, exchange: str, routing_key: str) -> None:
-        """Told that a message could not be routed; its confirm comes later, and does not say so."""
+        """A message could not be routed; its confirm comes later and does not say so."""
 
 
 class Link:
-    """Connects, declares, tells its `side`, and begins anew whenever the connection or the channel ends, until `close`.
+    """Connects, declares the topology, notifies its `owner`, and reconnects when connection or channel end, until `close`.
 
-    `reason` says why nothing can be published just now: not connected, or the broker is in alarm; None while it can be.
-    Waits between attempts grow from 0.2 s to 2 s, with jitter; of at most 0.5 s while somebody is said to `want` it.
+    `reason` says why nothing can be published at the moment: not connected, or the broker is in alarm; None if it can be.
+    Pauses between attempts grow from 0.2 s to 2 s, with jitter; after `want` the next one takes 0.5 s at most.
     """
 
-    def __init__(self, amqp_url: str, topology: Sequence[Declaration], side: Side, name: str) -> None:
+    def __init__(self, amqp_url: str, topology: Sequence[Declaration], owner: LinkOwner, name: str) -> None:
         self._parameters = _parameters(amqp_url, name)
         self._topology = topology
         self._watch = TopologyWatch(topology)
-        self._side = side
+        self._owner = owner
         self._keeper: asyncio.Task[None] | None = None
         self._live: Session | None = None
         self._ups = 0
         self._wanted = asyncio.Event()
         self.reason: str | None = AWAY
-        self.ending: str | None = None  # the broker's or the network's last word on a connection that ended
+        self.ending: str | None = None  # the reason that the broker or the network gave when the last connection ended
 
     def start(self) -> None:
         """Begin to connect, on the running event loop. Does not wait."""
         for chatty in ("pika.adapters", "pika.connection", "pika.channel"):
-            logging.getLogger(chatty).setLevel(logging.CRITICAL)  # seven errors for each attempt; ours is one line
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)  # pika logs seven errors for each attempt; we log one
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:
-        """Close the connection and stay away."""
+        """Close the connection and do not reconnect."""
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
 
     def want(self) -> None:
-        """Say that somebody waits for the link to be up. Holds for one attempt."""
+        """Reconnect sooner, because a caller waits for the link. Holds for one attempt."""
         self._wanted.set()
 
     async def exists(self, exchange: str) -> bool:
@@ -93,7 +93,7 @@ class Link:
 
     @property
     def missing(self) -> str | None:
-        """What of the topology is not there just now; other messages may pass."""
+        """The part of the topology that is missing at the moment, if any; other messages may still be published."""
         return self._watch.trouble
 
     async def _keep(self) -> None:
@@ -107,9 +107,9 @@ class Link:
             wait = _FIRST_WAIT if self._ups > ups else min(2 * wait, _LONGEST_WAIT)
             pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
             _log.warning("broker_lost", reason=reason, again_in=round(pause, 2))
-            await self._rest(pause)
+            await self._pause(pause)
 
-    async def _rest(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, _WANTED_WAIT))
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds - _WANTED_WAIT)):
@@ -117,7 +117,7 @@ class Link:
         self._wanted.clear()
 
     async def _session(self) -> str:
-        """One connection from its opening to its end; gives the reason of the end."""
+        """Run one connection from its opening to its end; give the reason of the end."""
         session = Session(self._parameters)
         session.connection.add_on_connection_blocked_callback(partial(self._blocked, session))
         session.connection.add_on_connection_unblocked_callback(partial(self._unblocked, session))
@@ -153,10 +153,10 @@ class Link:
         return channel
 
     async def _declare(self, session: Session) -> None:
-        """Make everything exist. What only lacks the inbox can be published to: that is kept meanwhile."""
+        """Declare the topology. If only the inbox is missing, publish already (`waxseal.unrouted` keeps the messages)."""
         without_inbox = [each for each in self._topology if each is not INBOX_QUEUE]
         if await session.missing(without_inbox) is None and await session.missing([INBOX_QUEUE]) is not None:
-            self._watch.doubt()
+            self._watch.check_soon()
         else:
             await declare(session, self._topology, settle=await session.missing(QUEUES) is not None)
 
@@ -167,26 +167,26 @@ class Link:
         if self._ups > 1:
             metrics.BROKER_RECONNECTS.labels("publisher").inc()
         _log.info("broker_connected", times=self._ups)
-        self._side.on_up(channel)
+        self._owner.on_up(channel)
 
     def _down(self, session: Session) -> None:
         if self._live is session:
             self._live = None
             self.reason = AWAY
-            said = session.ended.done() and not session.ended.cancelled()  # the latter by a close of ours
+            said = session.ended.done() and not session.ended.cancelled()  # our own `close` cancels it
             self.ending = session.ended.result() if said else None
-            self._side.on_down(LOST)
+            self._owner.on_down(LOST)
 
-    # What a session that is no longer ours still says does not count: its delivery tags mean nothing on another channel.
+    # Ignore callbacks of a session that is not the live one: its delivery tags mean nothing on another channel.
 
     def _confirmed(self, session: Session, frame: Any) -> None:
         if self._live is session:
             method = frame.method
-            self._side.on_confirm(method.delivery_tag, multiple=method.multiple, taken=isinstance(method, Basic.Ack))
+            self._owner.on_confirm(method.delivery_tag, multiple=method.multiple, taken=isinstance(method, Basic.Ack))
 
     def _returned(self, session: Session, _channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
         if self._live is session:
-            self._side.on_return(method.exchange, method.routing_key)
+            self._owner.on_return(method.exchange, method.routing_key)
             self._watch.returned(method.exchange, method.routing_key)
 
     def _blocked(self, session: Session, _connection: Any, frame: Any) -> None:
@@ -210,7 +210,7 @@ def _parameters(amqp_url: str, name: str) -> pika.URLParameters:
     parameters = pika.URLParameters(amqp_url)
     parameters.heartbeat = parameters.heartbeat or _HEARTBEAT
     parameters.socket_timeout, parameters.stack_timeout = 5, 8
-    # A blocked connection is kept: only on it does the broker say when the alarm is over.
+    # Keep a blocked connection: the broker announces the end of the alarm only on it.
     parameters.blocked_connection_timeout = None
     parameters.client_properties = {"connection_name": f"waxseal {name}"}
     return parameters

@@ -1,4 +1,4 @@
-"""A message as AMQP 0-9-1 has it on the wire, for the few properties that ours have: a fraction of the time that pika takes."""
+"""Encodes a message as AMQP 0-9-1 frames, for the few properties that ours have, in a fraction of the time that pika takes."""
 
 import struct
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pika import BasicProperties
 from workers.amqp.confirm_window import Outgoing
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
-_OVERHEAD: Final = 8  # bytes of a frame around what it holds
-_PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)  # basic.publish, and a field that is not used
+_OVERHEAD: Final = 8  # bytes of a frame besides its payload
+_PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)  # basic.publish, and a reserved field
 _BASIC: Final = 60
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 7
@@ -28,9 +28,9 @@ _size = struct.Struct(">I").pack
 
 
 def encoded(channel: int, message: Outgoing, frame_max: int) -> list[bytes] | None:
-    """The bytes that publish `message`; None for what only pika knows: other properties, or headers that are no text.
+    """The bytes that publish `message`; None if only pika can encode it: other properties, or headers that are not text.
 
-    Raises ValueError when its properties do not fit into a frame of `frame_max` bytes, and for a name of more than 255.
+    Raises ValueError when its properties exceed a frame of `frame_max` bytes, or a name has more than 255 bytes.
     """
     exchange, routing_key, body, properties, mandatory = message
     size = len(body)
@@ -95,10 +95,10 @@ def _short(text: str) -> bytes:
     return bytes((len(raw),)) + raw  # raises ValueError beyond 255
 
 
-_name = lru_cache(1000)(_short)  # of a content type: few, and they come again and again, as do the names of headers
+_name = lru_cache(1000)(_short)  # for content types, which are few and repeat, as do the names of headers
 
 
 @lru_cache(1000)
 def _entry(name: str) -> bytes:
-    """What stands before the value of a header that is text."""
+    """The name and type that precede the value of a text header."""
     return _short(name) + b"S"

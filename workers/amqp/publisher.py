@@ -1,7 +1,7 @@
-"""Publishes with confirms, many at a time: a message is published when the broker has said that it is durable.
+"""Publishes with confirms, many at a time: a message counts as published when the broker has confirmed that it is durable.
 
 `Unconfirmed` does not mean that the broker does not have it: the confirm may have been late, or lost with the connection.
-Whoever publishes again uses the same id, and the ledger drops the second.
+A caller that publishes again uses the same id, and the ledger drops the duplicate.
 """
 
 import asyncio
@@ -19,30 +19,30 @@ from workers.amqp.session import Unsendable
 from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
 
-WINDOW: Final = 2000  # messages that wait for their confirm
+WINDOW: Final = 2000  # messages that await their confirm
 WINDOW_BYTES: Final = 16 * 1024 * 1024  # of their bodies
-BACKLOG: Final = 4000  # messages that wait for room
+BACKLOG: Final = 4000  # messages that wait for capacity in the window
 
-_SWEEP: Final = 0.05  # seconds between two looks at the deadlines
+_SWEEP: Final = 0.05  # seconds between two checks of the deadlines
 _IDLE: Final = 1.0  # seconds without a message until the broker is probed
-_SILENT: Final = 3.0  # seconds without a confirm that is due until the broker counts as away
+_SILENT: Final = 3.0  # seconds without a pending confirm until the broker counts as away
 _LATE: Final = "the broker did not confirm it in time"
 
 WITHHELD: Final = "its lease had ended before it was published"
-UNSENT: Final = "cannot be sent"  # how the reason begins when the message itself is to blame
+UNSENT: Final = "cannot be sent"  # the beginning of the reason when the message itself is at fault
 
 _PROBE: Final = Outgoing(PROBE, "", b"", BasicProperties(), mandatory=False)
 
 
 class Unconfirmed(Exception):
-    """The broker has not confirmed the message; it may have it all the same."""
+    """The broker has not confirmed the message, but may have it all the same."""
 
 
 class Publisher:
-    """One connection, `window` messages in flight. Everything happens on the event loop that `start` was called on.
+    """One connection, `window` messages in flight. Runs on the event loop that `start` was called on.
 
-    Connects by itself, again and again, and declares `topology` each time. What was in flight on a connection that ended
-    fails; nothing is sent twice. While not connected or blocked by an alarm, messages fail at once.
+    Reconnects by itself, and declares `topology` each time. Messages in flight on a connection that ended fail;
+    nothing is sent twice. While the connection is down or blocked by an alarm, messages fail at once.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Publisher:
         window: int = WINDOW,
         backlog: int = BACKLOG,
     ) -> None:
-        """`timeout` in seconds, from `publish` to the confirm; `name` is shown among the broker's connections."""
+        """`timeout` in seconds, from `publish` to the confirm; `name` is shown in the broker's list of connections."""
         self._link = Link(amqp_url, (*topology, PROBE_EXCHANGE), self, name)
         self._window = Window(window, WINDOW_BYTES, backlog)
         self._timeout = timeout
         self._channel: Channel | None = None
-        self._heard = 0.0  # when the broker last spoke, or was last asked after it had nothing to say
+        self._heard = 0.0  # when the broker last confirmed, or the first message was sent after all had been confirmed
         self._loop: asyncio.AbstractEventLoop
         self._sweeper: asyncio.TimerHandle | None = None
         self._prober: asyncio.TimerHandle | None = None
@@ -72,14 +72,14 @@ class Publisher:
         self._probe()
 
     async def close(self) -> None:
-        """Fail what is in flight and close the connection."""
+        """Fail the messages in flight and close the connection."""
         for timer in (self._prober, self._sweeper):
             if timer is not None:
                 timer.cancel()
         await self._link.close()
 
     def ready(self) -> str | None:
-        """Give None when messages can be published, as far as is known, else a short reason. Any thread may ask."""
+        """Give None when messages can be published, as far as is known, else a short reason. Safe from any thread."""
         if self._link.reason is None and len(self._window):
             silence = self._loop.time() - self._heard
             if silence > _SILENT:
@@ -87,43 +87,43 @@ class Publisher:
         return self._link.reason
 
     def want(self) -> None:
-        """Have a connection that is lost tried again soon: somebody waits for it."""
+        """Have a lost connection retried soon, because a caller waits for it."""
         self._link.want()
 
     def trouble(self) -> str | None:
-        """Give a short reason while messages cannot be published, or something they need is missing. Any thread may ask."""
+        """Give a short reason while publishing is impossible or part of the topology is missing. Safe from any thread."""
         return self.ready() or self._link.missing
 
     @property
     def ending(self) -> str | None:
-        """What was said when the last connection, or its channel, ended."""
+        """The reason that was given when the last connection, or its channel, ended."""
         return self._link.ending
 
     async def exists(self, exchange: str) -> bool:
-        """Ask the broker whether there is such an exchange: to publish to one that is not there fails all that is in flight.
+        """Ask the broker whether the exchange exists: publishing to a missing one fails all messages in flight.
 
         Raises `Lost`.
         """
         return await self._link.exists(exchange)
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> asyncio.Future[None]:
-        """Await what this gives: it ends when the message is durable, or raises `Unconfirmed` after `timeout` at the latest."""
+        """Publish; the future ends when the message is durable, or raises `Unconfirmed` within `timeout`."""
         return self.post(Outgoing(exchange, routing_key, body, properties))
 
     def post(self, message: Outgoing) -> asyncio.Future[None]:
-        """Publish, as `publish` does."""
+        """Publish `message`, as `publish` does."""
         future: asyncio.Future[None] = self._loop.create_future()
         self.send(message, self.deadline(), partial(_resolve, future))
         return future
 
     def deadline(self) -> float:
-        """When what is published now has to be confirmed, on the event loop's clock."""
+        """The confirm deadline of a message published now, on the event loop's clock."""
         return self._loop.time() + self._timeout
 
     def send(self, message: Outgoing, deadline: float, settle: Settle, check: Check = unleased) -> None:
-        """Publish and have `settle` called: with None when the message is durable, else with the reason, by `deadline`.
+        """Publish and call `settle` by `deadline`: with None when the message is durable, else with the reason.
 
-        Calls `check` when there is room for the message; if it raises `LeaseEnded`, the message is `WITHHELD`.
+        Calls `check` just before the message is sent; if it raises `LeaseEnded`, the message is `WITHHELD`.
         """
         slot = Slot(message, deadline, settle, check)
         if self._link.reason is not None:
@@ -137,7 +137,7 @@ class Publisher:
             self._pump()
             self._watch()
 
-    # What the link tells.
+    # Callbacks of the link.
 
     def on_up(self, channel: Channel) -> None:
         """Publish on `channel` from now on."""
@@ -145,18 +145,18 @@ class Publisher:
         self._heard = self._loop.time()
 
     def on_down(self, reason: str) -> None:
-        """Fail everything in flight."""
+        """Fail all messages in flight."""
         self._channel = None
         self._window.fail(reason)
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """Settle what was confirmed, and send what waited for the room."""
+        """Settle the confirmed messages, and send queued ones in their place."""
         self._heard = self._loop.time()
         self._window.confirm(tag, multiple=multiple, taken=taken)
         self._pump()
 
     def on_return(self, exchange: str, routing_key: str) -> None:
-        """Remember what the broker has no queue for."""
+        """Remember that the broker has no queue for these."""
         self._window.returned(exchange, routing_key)
 
     def _pump(self) -> None:
@@ -190,14 +190,14 @@ class Publisher:
             self._watch()
 
     def _probe(self) -> None:
-        """Publish something that goes nowhere when it has been quiet: only who publishes is told of an alarm."""
+        """When idle, publish a message that goes nowhere: the broker announces an alarm only to connections that publish."""
         self._prober = self._loop.call_later(_IDLE, self._probe)
         if self._channel is not None and self._window.idle and self._loop.time() - self._heard >= _IDLE:
             self.send(_PROBE, self._loop.time() + self._timeout, _ignore)
 
 
 def _resolve(future: asyncio.Future[None], fault: str | None) -> None:
-    if future.done():  # whoever waited went away
+    if future.done():  # the caller was cancelled
         return
     if fault is None:
         future.set_result(None)
@@ -206,4 +206,4 @@ def _resolve(future: asyncio.Future[None], fault: str | None) -> None:
 
 
 def _ignore(_fault: str | None) -> None:
-    """Nobody waits for a probe."""
+    """A probe's result is not needed."""

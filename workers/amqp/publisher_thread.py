@@ -1,4 +1,4 @@
-"""The publisher for workers that are not asynchronous: whole batches at a time, from a thread of its own."""
+"""The publisher for workers that are not asynchronous: publishes whole batches, from a thread of its own."""
 
 import asyncio
 import threading
@@ -13,8 +13,8 @@ from workers.amqp.confirm_window import Outgoing
 from workers.amqp.publisher import WINDOW, Publisher
 from workers.amqp.topology import TOPOLOGY, Declaration
 
-_GRACE: Final = 1.0  # seconds beyond a deadline after which the thread itself counts as stuck
-_UNBOUNDED: Final = 1 << 62  # the messages that wait for room are the caller's anyway
+_GRACE: Final = 1.0  # seconds past a deadline after which the thread itself counts as stuck
+_UNBOUNDED: Final = 1 << 62  # the caller holds the queued messages in memory anyway
 
 
 class PublisherThread:
@@ -32,14 +32,14 @@ class PublisherThread:
         return self._publisher.ready()
 
     def trouble(self) -> str | None:
-        """Give a short reason while messages cannot be published, or something they need is missing."""
+        """Give a short reason while publishing is impossible or part of the topology is missing."""
         return self._publisher.trouble()
 
     def publish_all(self, messages: Sequence[Outgoing], deadline: float) -> list[bool]:
-        """Publish all and wait for their confirms, `deadline` seconds at most; say of each whether the broker has it durably.
+        """Publish all and wait `deadline` seconds at most for the confirms; give for each whether the broker has it durably.
 
-        False means that it is not known to: publish it again, under the same id. While the broker is away or in alarm
-        everything is False at once, so wait before trying again.
+        False means that this is not known: publish it again, under the same id. While the broker is away or in alarm
+        all are False at once, so wait before trying again.
         """
         if not messages:
             return []
@@ -51,7 +51,7 @@ class PublisherThread:
             return [False] * len(messages)
 
     def close(self) -> None:
-        """Close the connection and end the thread; what is in flight fails."""
+        """Close the connection and end the thread; messages in flight fail."""
         if self._thread.is_alive():
             closing = asyncio.run_coroutine_threadsafe(self._publisher.close(), self._loop)
             closing.result(10)
@@ -66,7 +66,7 @@ class PublisherThread:
 
 
 class _Batch:
-    """Collects the verdicts of one call."""
+    """Collects the results of one call."""
 
     def __init__(self, count: int) -> None:
         self.done: Future[list[bool]] = Future()

@@ -1,4 +1,4 @@
-"""How much waits in the queues, for `waxseal status` and for the collector."""
+"""The depths of the queues, for `waxseal status` and for the collector."""
 
 import asyncio
 import time
@@ -15,26 +15,26 @@ from workers.amqp.session import Lost, Session
 from workers.amqp.topology import INBOX, UNROUTED
 
 QUEUES: Final = (INBOX, UNROUTED, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
-_LOGIN: Final = 3.0  # seconds; less than the next, because pika fails noisily when it is cut off while it logs in
-_DEADLINE: Final = 5.0  # seconds for all of it
+_LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
+_DEADLINE: Final = 5.0  # seconds for the whole enquiry
 
 
 def depths(amqp_url: str) -> dict[str, int | None]:
-    """The messages that wait in each queue, without those that a consumer holds; otherwise as `queues`."""
+    """The ready messages in each queue, without those that a consumer holds; otherwise as `queues`."""
     return {queue: state and state[0] for queue, state in queues(amqp_url).items()}
 
 
 def queues(amqp_url: str) -> dict[str, tuple[int, int] | None]:
-    """The messages that wait in each queue, and its consumers; None for one that does not exist yet.
+    """The numbers of ready messages and consumers of each queue; None for a queue that does not exist yet.
 
-    Asks only, and makes nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds.
+    Declares nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds.
     """
     began = time.monotonic()
     try:
         return asyncio.run(_ask(amqp_url))
     except (Lost, TimeoutError) as error:
         waited = time.monotonic() - began
-        why = str(error) if waited < _LOGIN else f"no answer within {waited:.0f} s"  # of which pika tells a long story
+        why = str(error) if waited < _LOGIN else f"no answer within {waited:.0f} s"  # pika's text is long
         raise AMQPConnectionError(why) from error
 
 
@@ -51,7 +51,7 @@ async def _ask(amqp_url: str) -> dict[str, tuple[int, int] | None]:
 
 
 async def _state(session: Session, queue: str) -> tuple[int, int] | None:
-    """On a channel of its own, because a "no" closes it."""
+    """Ask on a separate channel, because the broker closes it if the queue is missing."""
     channel = await session.channel()
     answer = await session.reply(partial(_declare, channel, queue))
     if answer is None:

@@ -1,4 +1,4 @@
-"""One connection to the broker on the event loop: pika's callbacks as something that can be awaited."""
+"""One connection to the broker on the event loop, with pika's callbacks turned into awaitables."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,19 +23,19 @@ class Lost(Exception):
 
 
 class Refused(Exception):
-    """The broker closed a channel over what was asked on it; `code` is AMQP's."""
+    """The broker closed a channel because of a request on it; `code` is AMQP's reply code."""
 
     def __init__(self, error: object) -> None:
         self.code = error.reply_code if isinstance(error, ChannelClosedByBroker) else 0
-        super().__init__(_told(error))
+        super().__init__(_root_cause(error))
 
 
 class Unsendable(ValueError):
-    """The message cannot be put into AMQP's frames."""
+    """The message cannot be encoded as AMQP frames."""
 
 
 class Session:
-    """A connection that is being opened on the running event loop; `ended` gets the reason when it, or its channel, ends."""
+    """A connection, opened on the running event loop; `ended` gets the reason when it, or its channel, ends."""
 
     def __init__(self, parameters: pika.URLParameters) -> None:
         loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class Session:
         await self._settled(self._opened)
 
     async def reply(self, ask: Callable[[Callable[[Any], None]], object]) -> Any:
-        """Give the broker's reply to what `ask` requests with the callback it is given. Raises `Lost`, or pika's errors."""
+        """Call `ask` with a callback, and give the reply that the callback gets. Raises `Lost`, or pika's errors."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         ask(partial(_set, answer))
         return await self._settled(answer)
@@ -66,18 +66,18 @@ class Session:
         return cast("Channel", await self.reply(lambda reply: self.connection.channel(on_open_callback=reply)))
 
     async def exists(self, exchange: str) -> bool:
-        """Ask whether there is such an exchange. Raises `Lost`."""
+        """Ask the broker whether the exchange exists. Raises `Lost`."""
         try:
             return await self.missing([("exchange_declare", {"exchange": exchange})]) is None
         except Refused:
             return False
 
     async def missing(self, topology: Sequence[Declaration]) -> str | None:
-        """Give the first exchange or queue that is not there. Raises `Lost`, or `Refused` when the broker does not say."""
-        async with self.aside() as aside:
+        """Give the first exchange or queue that does not exist. Raises `Lost`, or `Refused` if the broker gives no answer."""
+        async with self.side_channel() as channel:
             for question, name in questions(topology):
                 try:
-                    await aside.do(*question)
+                    await channel.do(*question)
                 except Refused as refused:
                     if refused.code != NOT_FOUND:
                         raise
@@ -85,22 +85,22 @@ class Session:
         return None
 
     @asynccontextmanager
-    async def aside(self) -> AsyncIterator["Aside"]:
-        """A channel of its own: when the broker says no it closes the channel, and with it fails what is in flight there."""
+    async def side_channel(self) -> AsyncIterator["SideChannel"]:
+        """A separate channel: a refusal closes it, and would fail messages in flight on a shared one."""
         channel = await self.channel()
         try:
-            yield Aside(self, channel)
+            yield SideChannel(self, channel)
         finally:
             if channel.is_open:
                 channel.close()
 
     def end(self, error: object) -> None:
-        """Say that the session is over; only the first reason counts."""
+        """Mark the session as ended; only the first reason counts."""
         if not self.ended.done():
-            self.ended.set_result(_told(error))
+            self.ended.set_result(_root_cause(error))
 
     async def close(self) -> None:
-        """Close what is open. A broker that does not answer is left to the heartbeat after two seconds."""
+        """Close the connection. If the broker does not answer within two seconds, the heartbeat ends it later."""
         self.end("closed")
         if not self._closed.is_set():
             try:
@@ -125,8 +125,8 @@ class Session:
         self.end(error)
 
 
-class Aside:
-    """A channel on which the broker may say no."""
+class SideChannel:
+    """A channel on which the broker may refuse requests."""
 
     def __init__(self, session: Session, channel: Channel) -> None:
         self._session = session
@@ -135,7 +135,7 @@ class Aside:
         channel.add_on_close_callback(lambda _channel, error: _set(self._closed, error))
 
     async def do(self, method: str, arguments: Mapping[str, Any]) -> None:
-        """Return when the broker has done it. Raises `Refused`, and then the channel is closed, or `Lost`."""
+        """Call a channel method; return when the broker has done it. Raises `Lost`, or `Refused`, which closes the channel."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         getattr(self._channel, method)(**arguments, callback=partial(_set, answer))
         await self._session.settled(answer, self._closed)
@@ -143,8 +143,8 @@ class Aside:
             raise Refused(self._closed.result())
 
 
-def _told(error: object) -> str:
-    """What really happened: pika wraps a refused connection three times, and the outermost says nothing."""
+def _root_cause(error: object) -> str:
+    """The root cause: pika wraps a refused connection three times, and the outermost error says nothing."""
     while isinstance(error, BaseException):
         wrapped = [getattr(error, "exception", None), *getattr(error, "exceptions", ()), *error.args]
         causes = [one for one in wrapped if isinstance(one, BaseException)]
@@ -160,20 +160,20 @@ def _set(answer: asyncio.Future[Any], value: Any) -> None:
 
 
 class Connection(AsyncioConnection):  # type: ignore[misc]
-    """Sends once per turn of the loop: pika's send for each frame, three to a message, costs as much as all the rest."""
+    """Sends once per loop iteration: pika's send for each frame, three to a message, costs as much as all the rest."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._frames: list[bytes] = []
         super().__init__(*arguments, **options)
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        # Bodies are split into frames, properties are not; the broker would answer by closing the connection for everybody.
+        # Bodies are split into frames, properties are not; the broker would close the connection, failing all messages on it.
         if max(map(len, marshaled_frames)) > self.params.frame_max:
             raise Unsendable(f"the message's properties do not fit into a frame of {self.params.frame_max} bytes")
         super()._output_marshaled_frames(marshaled_frames)
 
     def publish(self, channel: Channel, message: Outgoing) -> None:
-        """Publish on `channel`. Raises pika's errors, `Unsendable` and others; then nothing was sent."""
+        """Publish on `channel`. If it raises (pika's errors, `Unsendable`, ValueError, TypeError), nothing was sent."""
         frames = encoded(channel.channel_number, message, self.params.frame_max) if channel.is_open else None
         if frames is None:
             channel.basic_publish(
@@ -195,4 +195,4 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
         transport = self._transport
         if transport is not None:
             super()._adapter_emit_data(data)
-            transport._on_socket_writable()  # noqa: SLF001 - now, not in the next turn: it sends what the socket takes
+            transport._on_socket_writable()  # noqa: SLF001 - write now, not in the next iteration

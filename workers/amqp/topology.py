@@ -1,13 +1,13 @@
-"""What must exist on the broker, declared by whoever connects first; the names are CONTRACT §5's.
+"""The exchanges, queues and bindings on the broker. The first process to connect declares them; CONTRACT §5 fixes the names.
 
 Two exchanges lead to the inbox because they mean different things. Upstream systems publish to `waxseal.in`. Only our own
-receivers publish to `waxseal.received`, after they checked a signature, so the ingest worker believes what comes through it;
-the broker's permissions can keep everybody else from writing there.
+receivers publish to `waxseal.received`, after they verified a signature, so the ingest worker trusts messages that come
+through it; the broker's permissions can keep all others from writing there.
 
-Both have a second way to the inbox, through the exchange `waxseal.inbox`, which has an alternate exchange: what finds no queue
-there, because the inbox was deleted, is kept in `waxseal.unrouted`. RabbitMQ puts a message into each queue once, however many
-ways lead to it. The alternate exchange is not an argument of the first two because a broker refuses to declare an exchange
-again with other arguments, and those of older installations have none.
+Both have a second route to the inbox, through the exchange `waxseal.inbox`, which has an alternate exchange: messages that find
+no queue there, because the inbox was deleted, are kept in `waxseal.unrouted`. RabbitMQ puts a message into each queue once,
+however many bindings lead to it. The alternate exchange is not an argument of the first two because a broker refuses to declare
+an exchange again with other arguments, and those of older installations have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ RECEIVED: Final = "waxseal.received"
 EVENTS: Final = "waxseal.events"
 INBOX: Final = "waxseal.ingest"
 
-#: The name of an exchange and of its queue: what would have been in the inbox, had there been one.
+#: The name of an exchange and of its queue, which keeps messages that arrived while the inbox did not exist.
 UNROUTED: Final = "waxseal.unrouted"
 
-#: The exchange before the inbox; nobody may publish to it.
+#: The exchange in front of the inbox. It is internal: clients cannot publish to it.
 BEFORE_INBOX: Final = "waxseal.inbox"
 
-#: Bound to nothing: what is published there is confirmed and gone. Shows whether the broker takes messages just now.
+#: Bound to no queue: the broker confirms messages there and drops them. Shows whether it accepts messages at the moment.
 PROBE: Final = "waxseal.probe"
 
-#: The broker must never drop what it confirmed. A quorum queue drops a message that was redelivered too often, from 4.0 on
-#: after 20 times, which a crashing worker reaches in a minute; -1 would switch that off, but 3.x refuses it. And should a
-#: policy ever limit the queue's length, publishers are to be refused rather than the oldest messages dropped.
+#: The broker must never drop a message that it confirmed. A quorum queue drops one that was redelivered too often, from 4.0 on
+#: after 20 times, which a crashing worker reaches in a minute; -1 would switch that off, but 3.x refuses it. And if a policy
+#: ever limits the queue's length, the broker must refuse new messages rather than drop the oldest.
 INBOX_ARGUMENTS: Final[Mapping[str, Any]] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": 1_000_000_000,
@@ -62,16 +62,16 @@ def _leads_to_inbox(exchange: str) -> tuple[Declaration, ...]:
 
 PROBE_EXCHANGE: Final = _exchange(PROBE, "fanout")
 
-#: Killed within half a second of making a quorum queue, RabbitMQ 3.10 comes back without it and without what it confirmed. So
-#: what leads there, the exchanges and their bindings, is made when the queues are safe.
+#: If RabbitMQ 3.10 is killed within half a second of creating a quorum queue, it restarts without the queue and without the
+#: messages confirmed in it. So the exchanges and bindings that lead there are declared when the queues are safe.
 SETTLE_SECONDS: Final = 1.0
 
 INBOX_QUEUE: Final = _queue(INBOX)
 
-#: The quorum queues. They are declared first; then whoever made one waits.
+#: The quorum queues. They are declared first; a process that created one then waits `SETTLE_SECONDS`.
 QUEUES: Final[tuple[Declaration, ...]] = (INBOX_QUEUE, _queue(UNROUTED))
 
-#: In order: the method of a channel, and its arguments.
+#: The declarations in order, each a method of a channel and its arguments.
 TOPOLOGY: Final[tuple[Declaration, ...]] = (
     *QUEUES,
     _exchange(UNROUTED, "fanout", internal=True),
@@ -86,9 +86,9 @@ TOPOLOGY: Final[tuple[Declaration, ...]] = (
 
 
 def declare(channel: BlockingChannel, *, settle: bool = False) -> None:
-    """Make everything exist, and wait for the queues to be safe where one is new, or with `settle`: others make them too.
+    """Declare the topology. If a queue is new, or with `settle`, wait until the queues are safe: another process may make them.
 
-    Raises pika's `ChannelClosedByBroker` when something is there in another form, or is not ours to make.
+    Raises pika's `ChannelClosedByBroker` when something exists with other arguments, or permissions do not suffice.
     """
     settle = settle or missing(channel.connection, QUEUES) is not None
     for declaration in TOPOLOGY:
@@ -99,8 +99,8 @@ def declare(channel: BlockingChannel, *, settle: bool = False) -> None:
 
 
 def missing(connection: pika.BlockingConnection, topology: Sequence[Declaration] = TOPOLOGY) -> str | None:
-    """The first exchange or queue that is not there. Raises pika's `ChannelClosedByBroker` when the broker does not say."""
-    channel = connection.channel()  # of its own, because a "no" closes it
+    """The first exchange or queue that does not exist. Raises pika's `ChannelClosedByBroker` if the broker gives no answer."""
+    channel = connection.channel()  # a separate one, because the broker closes it when something is missing
     for question, name in questions(topology):
         method, arguments = question
         try:
@@ -113,12 +113,12 @@ def missing(connection: pika.BlockingConnection, topology: Sequence[Declaration]
     return None
 
 
-#: The reply code of AMQP 0-9-1.
+#: A reply code of AMQP 0-9-1.
 NOT_FOUND: Final = 404
 
 
 def questions(topology: Sequence[Declaration]) -> list[tuple[Declaration, str]]:
-    """What asks for each exchange and queue whether it is there, and its name. A binding cannot be asked for."""
+    """The passive declaration of each exchange and queue, and its name. AMQP cannot ask for a binding."""
     asked: list[tuple[Declaration, str]] = []
     for method, arguments in topology:
         kind, _, verb = method.partition("_")
