@@ -1,1 +1,1 @@
-"""What commands do over the network, in the command's own process. No process of its own lives here."""
+"""The network parts of commands, which run in the command's own process. No worker process lives here."""

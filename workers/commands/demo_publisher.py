@@ -1,4 +1,4 @@
-"""An upstream system in miniature: publishes events to `waxseal.in`, as the demo needs it."""
+"""A minimal upstream system for the demo: publishes events to `waxseal.in`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Published:
 
 
 def publish(amqp_url: str, messages: Sequence[Published]) -> None:
-    """Returns when the broker has confirmed every message. Raises pika's `AMQPError` when it does not."""
+    """Publish all; return when the broker has confirmed every message. Raises pika's `AMQPError` when it does not."""
     parameters = pika.URLParameters(amqp_url)
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = _DEADLINE
     connection = pika.BlockingConnection(parameters)

@@ -1,7 +1,7 @@
-"""Imports mails from files by the way that pulled mails go: durable in the broker, then remembered, then the next batch.
+"""Imports mails from files by the route of pulled mails: durable in the broker, then recorded as items, then the next batch.
 
-Nothing but what is remembered says how far an import came. It may be killed anywhere and begun again: what is held is read and
-passed over, and what was published and not remembered is published again, which the ledger drops.
+The recorded items are an import's only progress mark. It may be killed anywhere and started again: mails that are recorded are
+read and skipped, and mails that were published but not recorded are published again, which the ledger drops as duplicates.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -20,24 +20,24 @@ from workers.mail.pull.publish import MailIntake
 
 BATCH: Final = 200  # mails
 BATCH_BYTES: Final = 8 * 1024 * 1024
-FOLDER: Final = "import"  # that imported mails are remembered under; no server has it
-MOST_FAULTS: Final = 100  # that are told
+FOLDER: Final = "import"  # the folder under which imported mails are recorded; it exists on no server
+MOST_FAULTS: Final = 100  # faults that are reported
 
 
 @dataclass(slots=True)
 class Imported:
-    """What an import came to: mails found, new ones and ones held already among them, and what could not be had."""
+    """The result of an import: mails found, how many were new or already present, and what could not be read."""
 
     found: int = 0
     new: int = 0
-    held: int = 0
-    bytes: int = 0  # of the new ones
+    held: int = 0  # already present
+    bytes: int = 0  # of the new mails
     files: int = 0
     failed: int = 0
     faults: list[str] = field(default_factory=list)
 
     def fail(self, why: str) -> None:
-        """Count what could not be had."""
+        """Count a mail or file that could not be read."""
         self.failed += 1
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(why)
@@ -47,20 +47,20 @@ class Importer:
     """Imports into one mailbox. Holds one batch in memory, or one mail if that is larger."""
 
     def __init__(self, engine: Engine, mailbox: Mailbox, intake: MailIntake | None, key: bytes | None = None) -> None:
-        """Without `intake` mails are counted, and nothing is imported.
+        """Without `intake` mails are only counted, not imported.
 
-        By `key`, the tenant's, those are known that are in the ledger already: the mailbox's own pulls brought them.
+        With `key`, the tenant's, mails that the mailbox's own pulls have brought into the ledger are recognised.
         """
         self._engine = engine
         self._mailbox = mailbox
         self._intake = intake
         self._key = key
-        self._counted: set[int] = set()  # digests of mails that would be there by now
+        self._counted: set[int] = set()  # digests of mails that were only counted, to recognise repeats
 
     def run(self, files: Iterable[MailFile], quoting: Quoting, *, crlf: bool, show: Callable[[int], None]) -> Imported:
-        """Import all of them; `show` is told the bytes that are done with.
+        """Import all files; `show` is called with the bytes processed so far.
 
-        A file that cannot be read, and a mail that is too large, is counted and does not keep the others from being imported.
+        An unreadable file, or a mail that is too large, is counted and does not keep the others from being imported.
         Raises `Untaken` when the broker or the blob store stays away.
         """
         imported = Imported()
@@ -91,7 +91,7 @@ class Importer:
         imported.bytes += sum(len(mail.raw) for mail in fresh)
 
     def _held(self, ids: Sequence[str]) -> Set[str]:
-        """Those that are there already: imported, or would be by now, or recorded."""
+        """The ids already present: imported, counted before, or in the ledger."""
         with transaction(self._engine) as conn:
             imported = mail_items.known(conn, self._mailbox.id, [_key_of(id_) for id_ in ids])
             recorded = ledger_entries.known_fingerprints(conn, [self._fingerprint(id_) for id_ in ids]) if self._key else set()
@@ -113,7 +113,7 @@ def _digest(id_: str) -> int:
     return int(id_.removeprefix("sha256:")[:32], 16)
 
 
-_Placed = tuple[FoundMail, int]  # a mail, and the bytes of all files that are read by then
+_Placed = tuple[FoundMail, int]  # a mail, and the bytes of all files that have been read up to its end
 
 
 def _mails(files: Iterable[MailFile], quoting: Quoting, imported: Imported, *, crlf: bool) -> Iterator[_Placed]:

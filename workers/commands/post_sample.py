@@ -1,4 +1,4 @@
-"""Posts one message the way a sender would, for trying a source out."""
+"""Posts one message as a sender would, to try out a source."""
 
 import http.client
 import ssl
@@ -13,7 +13,7 @@ _MAX_ANSWER: Final = 64 * 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; of a longer body the beginning."""
+    """The response; of a longer body only the first 64 KiB."""
 
     status: int
     reason: str
@@ -22,7 +22,7 @@ class Answer:
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Posts `body` and returns the answer, whatever its status. Follows no redirect, uses no proxy, tries once.
+    """Post `body` and return the answer, whatever its status. Follows no redirect, uses no proxy, tries once.
 
     Raises `OSError` or `http.client.HTTPException` when there is no answer.
     """

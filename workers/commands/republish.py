@@ -1,4 +1,4 @@
-"""Publishes dead letters again, to the inbox, as they came."""
+"""Publishes dead letters again to the inbox, as they were received."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,21 @@ from workers.amqp.confirm_window import Outgoing
 from workers.amqp.publisher_thread import PublisherThread
 from workers.amqp.topology import IN, RECEIVED
 
-PATIENCE: Final = 10.0  # seconds for the broker to be there, and then for its confirms
+PATIENCE: Final = 10.0  # seconds to connect to the broker, and then for its confirms
 
-#: Properties that a message had when it came and must not have again. A broker refuses the name of a user who we are not, and
-#: throws away what has expired; and whatever it was, it is to be durable now.
+#: Properties of the received message that must not be published again. A broker refuses a user name other than ours and
+#: drops expired messages; and the delivery mode must be persistent, whatever it was.
 _ONCE: Final = frozenset({"user_id", "expiration", "delivery_mode"})
 
-#: What a quorum queue adds when it delivers again, which did not come with the message.
+#: Headers that a quorum queue adds on redelivery; the sender did not set them.
 _BROKERS_OWN: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
 @contextmanager
 def inbox(settings: Settings) -> Iterator[Publish]:
-    """What is given publishes and waits for the confirms; it connects when it is first used.
+    """Give a function that publishes and waits for the confirms; it connects when it is first called.
 
-    It raises `OpsError` when the broker is away for ten seconds.
+    The function raises `OpsError` when the broker is away for ten seconds.
     """
     with ExitStack() as stack:
         opened: list[PublisherThread] = []
@@ -47,9 +47,9 @@ def inbox(settings: Settings) -> Iterator[Publish]:
 
 
 def outgoing(message: Message) -> Outgoing:
-    """The message on its way to the inbox, by the exchange that it came through: durable, from us, and without an end.
+    """The message to publish to the inbox, through its original exchange: persistent, without user name or expiration.
 
-    One that was published under a user's name goes by the exchange that only we publish to, with that name in a header.
+    A message that had a user name goes through the exchange that only our processes publish to, with the name in a header.
     """
     headers = {name: value for name, value in (message.headers or {}).items() if name not in _BROKERS_OWN}
     user = None if message.trusted else message.others.get("user_id")
@@ -71,7 +71,7 @@ def outgoing(message: Message) -> Outgoing:
 
 def _open(settings: Settings) -> PublisherThread:
     require(settings, "amqp_url")
-    logs.configure(settings.log, "error", "replay")  # the connection's steps are nothing to the person who waits
+    logs.configure(settings.log, "error", "replay")  # the operator need not see the connection's steps
     header_tables.install()
     return PublisherThread(settings.amqp_url, "replay")
 

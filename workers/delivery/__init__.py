@@ -1,1 +1,1 @@
-"""The deliver process. How a transport sends is in `workers.transports`."""
+"""The deliver process. The transports that it sends by are in `workers.transports`."""

@@ -1,4 +1,4 @@
-"""Fetches large bodies from the blob store for those that are about to send them, a few at a time, on threads of its own."""
+"""Fetches large bodies from the blob store just before they are sent, a few at a time, on threads of its own."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,8 @@ from workers.delivery.outcomes import Untried
 from workers.delivery.store import DeliveryStore
 
 AT_ONCE: Final = 8
-AWAY_SECONDS: Final = 15.0  # after which a store that was away is asked again, and what it holds is due again
-LOST_SECONDS: Final = 300.0  # after which it is looked for again what the store has lost
+AWAY_SECONDS: Final = 15.0  # until a store that was away is tried again, and deliveries of bodies in it are due again
+LOST_SECONDS: Final = 300.0  # until a body that the store has lost is looked for again
 
 _log = structlog.get_logger()
 
@@ -31,10 +31,10 @@ class BodyFetcher:
         self._away_until = 0.0  # on the loop's clock
 
     async def whole(self, delivery: Delivery) -> Delivery | Untried:
-        """The delivery with its body. When that cannot be read it is nobody's failed try: the delivery is due again later.
+        """The delivery with its body. If that cannot be read, no attempt is counted and the delivery is due again later.
 
-        While the store is away it is asked only now and then. What it has lost is an open dead letter, and is looked for
-        again and again, until it is there again or somebody gives it up.
+        While the store is away it is tried every 15 seconds. A body that it has lost becomes an open dead letter, and is
+        looked for every five minutes until it is restored or an operator discards it.
         """
         if delivery.blob is None:
             return delivery
@@ -54,5 +54,5 @@ class BodyFetcher:
         return replace(delivery, body=body)
 
     def close(self) -> None:
-        """Let go of the threads; each ends within the seconds of its call."""
+        """Shut the threads down without waiting; each ends when its call does."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""Does for many what each would do alone: a thread that takes whatever it was asked for since it last looked, in one go.
+"""Batches requests from the event loop: a thread does the work for all requests that arrived since its last batch at once.
 
-Under load that makes one transaction out of hundreds; without load nobody waits for company, and nowhere for long.
+Under load that makes one transaction out of hundreds; without load a request is not delayed, and under load not for long.
 """
 
 import asyncio
@@ -12,46 +12,46 @@ from typing import Final, Generic, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_Asked = tuple[_Item, asyncio.Future[_Result]]
+_Request = tuple[_Item, asyncio.Future[_Result]]
 
-MOST: Final = 500  # items at once, so that the first is not kept waiting for the last
+MOST: Final = 500  # items in a batch, so that the first does not wait for too many others
 
 
 class Coalescer(Generic[_Item, _Result]):
-    """Asked on the event loop, works in its own thread, from construction to `close`.
+    """Takes requests on the event loop and works in its own thread, from construction to `close`.
 
-    `work` gives one result for each item, in their order; what it raises is raised to everyone who asked.
+    `work` gives one result for each item, in their order; an exception of it is raised to all callers of the batch.
     """
 
     def __init__(self, name: str, work: Callable[[Sequence[_Item]], Sequence[_Result]], apart: float = 0.0) -> None:
-        """Who asks soon after another may wait until `apart` seconds after that one's work began, for company."""
+        """`apart`: seconds between the starts of two batches, for which a request may be delayed to join others."""
         self._apart = apart
         self._loop = asyncio.get_running_loop()
         self._work = work
-        self._noted: list[_Asked[_Item, _Result]] = []
-        self._asked: SimpleQueue[list[_Asked[_Item, _Result]] | None] = SimpleQueue()
+        self._new: list[_Request[_Item, _Result]] = []
+        self._requests: SimpleQueue[list[_Request[_Item, _Result]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def ask(self, item: _Item) -> asyncio.Future[_Result]:
-        """Await what this gives for the result."""
-        if not self._noted:
+        """Request the work on `item`; the future gets the result."""
+        if not self._new:
             self._loop.call_soon(self._hand_over)
         answer: asyncio.Future[_Result] = self._loop.create_future()
-        self._noted.append((item, answer))
+        self._new.append((item, answer))
         return answer
 
     async def close(self) -> None:
-        """Return when everything asked for before has been done, and the thread has ended."""
+        """Return when all requests made before are done and the thread has ended."""
         self._hand_over()
-        self._asked.put(None)
+        self._requests.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _hand_over(self) -> None:
-        """Once for all that was asked in one turn of the loop: the thread would wake for the first and miss the rest."""
-        if self._noted:
-            self._asked.put(self._noted)
-            self._noted = []
+        """Once for all requests of one loop iteration: else the thread would wake for the first and miss the rest."""
+        if self._new:
+            self._requests.put(self._new)
+            self._new = []
 
     def _serve(self) -> None:
         last, begins = False, 0.0
@@ -61,24 +61,24 @@ class Coalescer(Generic[_Item, _Result]):
             for start in range(0, len(taken), MOST):
                 self._answer(taken[start : start + MOST])
 
-    def _taken(self, begins: float) -> tuple[list[_Asked[_Item, _Result]], bool]:
-        """All that there is when it `begins`, waited for if need be; and whether it is the last."""
-        taken: list[_Asked[_Item, _Result]] = []
-        asked = self._asked.get()
-        while asked is not None:
-            taken += asked
-            if len(taken) < MOST and self._asked.empty() and (early := begins - time.monotonic()) > 0:
+    def _taken(self, begins: float) -> tuple[list[_Request[_Item, _Result]], bool]:
+        """The next batch, not before the time `begins`, waiting for a first item; and whether it is the last batch."""
+        taken: list[_Request[_Item, _Result]] = []
+        requests = self._requests.get()
+        while requests is not None:
+            taken += requests
+            if len(taken) < MOST and self._requests.empty() and (early := begins - time.monotonic()) > 0:
                 time.sleep(early)
-            if len(taken) >= MOST or self._asked.empty():
+            if len(taken) >= MOST or self._requests.empty():
                 return taken, False
-            asked = self._asked.get()
+            requests = self._requests.get()
         return taken, True
 
-    def _answer(self, taken: Sequence[_Asked[_Item, _Result]]) -> None:
+    def _answer(self, taken: Sequence[_Request[_Item, _Result]]) -> None:
         answers = [answer for _item, answer in taken]
         try:
             results = self._work([item for item, _answer in taken])
-        except Exception as error:  # noqa: BLE001 - theirs who asked
+        except Exception as error:  # noqa: BLE001 - raised to the callers
             self._loop.call_soon_threadsafe(_fail, answers, error)
         else:
             self._loop.call_soon_threadsafe(_resolve, answers, results)

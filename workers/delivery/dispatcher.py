@@ -1,7 +1,7 @@
-"""The batches in a deliver process' hands: each delivery waits for its endpoint's lane, is loaded, sent, and settled.
+"""The batches that a deliver process works on: each delivery waits for its endpoint's lane, is loaded, sent, and settled.
 
-All on one event loop. A waiting delivery is an id, not a body, so that many may wait. If the process dies, what was not
-settled is sent again, under the same id, when its message comes back or its lease ends.
+All on one event loop. A waiting delivery is an id, not a body, so that many may wait. If the process dies, unsettled
+deliveries are sent again, under the same id, when their message is redelivered or their lease ends.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from workers.documents.maker import DocumentMaker
 from workers.net.lease_deadline import LeaseEnded, lease_end
 from workers.transports.transport import Send
 
-MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for large ones: small ones need not wait for the blob store
-SMALL: Final = 16 * 1024  # bytes of a body that waits for none that is larger: most are
-MAX_SMALL: Final = 16 * 1024 * 1024  # bytes of those in memory, beside the others
-MAX_SHARE: Final = 4 * 1024 * 1024  # of all, of one endpoint: large bodies for one that hangs are not in others' way
-BEAT: Final = 1.0  # seconds between two looks for leases that end soon
-SETTLE_APART: Final = 0.01  # seconds from one settlement to the next: nobody is waiting, and many cost little more than one
+MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for blobs, so that other bodies do not wait for the blob store
+SMALL: Final = 16 * 1024  # bytes; bodies up to this size, as most are, never queue behind larger ones
+MAX_SMALL: Final = 16 * 1024 * 1024  # bytes of small bodies in memory, in addition
+MAX_SHARE: Final = 4 * 1024 * 1024  # bytes for one endpoint, so that large bodies for one that hangs do not block others
+BEAT: Final = 1.0  # seconds between two checks for leases that end soon
+SETTLE_APART: Final = 0.01  # seconds between settlements: no caller waits, and a batch costs little more than one delivery
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
 STALE: Final = 1.0  # seconds after which every process has the catalog that Postgres has
-CATALOG_LOOKS: Final = 30  # tenths of a second for an endpoint that the catalog does not have yet
+CATALOG_LOOKS: Final = 30  # polls, 0.1 s apart, for an endpoint that the catalog does not have yet
 
 _log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class Dispatcher:
     def __init__(
         self, store: DeliveryStore, catalog: Callable[[], Catalog], send: Send, blobs: Blobs, *, mail_dns: bool = True
     ) -> None:
-        """`mail_dns`: whether keys may be looked up, to check the signatures of mails."""
+        """`mail_dns`: whether keys may be looked up in DNS to check the signatures of mails."""
         self._loop = asyncio.get_running_loop()
         self._catalog = catalog
         self._send = send
@@ -67,7 +67,7 @@ class Dispatcher:
         self._fetcher = BodyFetcher(blobs, store)
         self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
-        self._gone: dict[int, int] = {}  # endpoint id -> the version of the catalog that does not know it yet
+        self._disabled: dict[int, int] = {}  # endpoint id -> the catalog version that does not show it as disabled yet
         self._in_hand: dict[Held, DeliveryInHand] = {}
         self._closing = False
         self._heart = self._loop.create_task(self._keep_leases())
@@ -78,8 +78,8 @@ class Dispatcher:
     async def take(self, batch: LeasedBatch, patience: float, unawaited: Container[int]) -> set[int]:
         """Return when each delivery of `batch` is settled, handed back, or found to be no longer ours.
 
-        Waits for `patience` seconds at most, and for none of the endpoints `unawaited`. Gives those that it waited for in vain:
-        what is left of them goes on all the same. What is in hand already is left alone: its message was repeated.
+        Waits for `patience` seconds at most, and not for the endpoints `unawaited`. Gives the endpoints whose deliveries were
+        not finished in time; those go on all the same. Deliveries in hand already are ignored: their message was redelivered.
         """
         awaited = Awaited(self._loop)
         for endpoint_id, delivery_id, size in batch.deliveries:
@@ -94,7 +94,7 @@ class Dispatcher:
         return await awaited.wait(patience)
 
     async def close(self, grace: float) -> None:
-        """Hand back what has not begun, give `grace` seconds to what is being sent, hand back the rest, settle, and end."""
+        """Hand back what is not being sent, let sends finish for `grace` seconds, hand back the rest, settle, and end."""
         self._closing = True
         self._cancel(hand for hand in self._in_hand.values() if not (hand.sending or hand.settling))
         await self._finished(grace)
@@ -122,7 +122,7 @@ class Dispatcher:
             verdict = await self._verdict(hand)
         except asyncio.CancelledError:
             verdict = Untried(hand.held, "pending")
-        except Exception as error:  # noqa: BLE001 - its lease ends, and it is claimed again
+        except Exception as error:  # noqa: BLE001 - the lease ends, and a relay claims it again
             _log.exception("delivery_abandoned", delivery=hand.held[0])
             await self._loop.run_in_executor(None, self._store.abandon, hand.held, error)
         hand.settling = True
@@ -142,33 +142,33 @@ class Dispatcher:
         if not (lane.try_enter(1, most) or await lane.enter(1, most, self._start_by(hand, endpoint))):
             return Untried(hand.held, "pending")
         try:
-            return await self._with_room(hand, endpoint)
+            return await self._with_quota(hand, endpoint)
         finally:
             lane.leave(1)
 
     def _start_by(self, hand: DeliveryInHand, endpoint: Endpoint) -> float:
-        """Until when it may be begun, on the loop's clock, if it is to be settled under its lease."""
+        """The latest time to begin the delivery and still settle it under its lease, on the loop's clock."""
         batch = hand.batch
         return self._loop.time() + batch.ends.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
 
-    async def _with_room(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
-        """First of the endpoint's own room for bodies, then of everybody's."""
+    async def _with_quota(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
+        """Take the body's bytes from the endpoint's quota, then from the quota of all endpoints."""
         share, size = self._shares[endpoint.id], hand.size
         if not (share.try_enter(size, MAX_SHARE) or await share.enter(size, MAX_SHARE, self._start_by(hand, endpoint))):
             return Untried(hand.held, "pending")
         try:
-            room, most = self._room(size)
-            if not (room.try_enter(size, most) or await room.enter(size, most, self._start_by(hand, endpoint))):
+            quota, most = self._quota(size)
+            if not (quota.try_enter(size, most) or await quota.enter(size, most, self._start_by(hand, endpoint))):
                 return Untried(hand.held, "pending")
             try:
                 return await self._try(hand)
             finally:
-                room.leave(size)
+                quota.leave(size)
         finally:
             share.leave(size)
 
-    def _room(self, size: int) -> tuple[WeightedSemaphore, int]:
-        """Where a body of `size` bytes is counted, and how many may be there."""
+    def _quota(self, size: int) -> tuple[WeightedSemaphore, int]:
+        """The quota for bodies of `size` bytes, and its limit in bytes."""
         if size <= SMALL:
             return self._small_bytes, MAX_SMALL
         return (self._bytes if size <= LARGEST_INLINE else self._large_bytes), MAX_BYTES // 2
@@ -176,7 +176,7 @@ class Dispatcher:
     async def _try(self, hand: DeliveryInHand) -> Verdict | None:
         held, catalog = hand.held, self._catalog()
         endpoint = catalog.endpoints[hand.endpoint_id]
-        if endpoint.state != "active" or self._gone.get(endpoint.id) == catalog.version:
+        if endpoint.state != "active" or self._disabled.get(endpoint.id) == catalog.version:
             return Untried(held, "aside", STALE)
         if self._store.is_held_off(endpoint.id):
             return Untried(held, "pending")
@@ -205,11 +205,11 @@ class Dispatcher:
             hand.sending = False
         settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
         if disabling(settlement) is not None:
-            self._gone[endpoint.id] = self._catalog().version
+            self._disabled[endpoint.id] = self._catalog().version
         return Tried(found, settlement, endpoint.transport)
 
     async def _keep_leases(self) -> None:
-        """What has begun keeps its lease for as long as it takes, whatever the lease's length."""
+        """Extend the leases of deliveries that have begun until they are settled, whatever the lease's length."""
         while True:
             await asyncio.sleep(min(BEAT, self._store.lease / 6))
             soon = time.time() + self._store.lease / 2
@@ -221,17 +221,17 @@ class Dispatcher:
         renewed = lease_end(time.time() + self._store.lease)
         try:
             kept = await self._loop.run_in_executor(None, self._store.extend, ending)
-        except Exception as error:  # noqa: BLE001 - while Postgres is away, nobody else can claim them either
+        except Exception as error:  # noqa: BLE001 - while Postgres is away, no relay can claim them either
             _log.warning("leases_not_extended", deliveries=len(ending), error=type(error).__name__)
             return
         for hand in [self._in_hand[held] for held in ending if held in self._in_hand]:
             if hand.held in kept:
                 hand.ends = renewed
             elif hand.sending and hand.task is not None:
-                hand.task.cancel()  # somebody else has it by now
+                hand.task.cancel()  # another process may have it by now
 
     async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
-        """The endpoint, waited for if need be: the catalog may be a second older than a delivery."""
+        """The endpoint, after a wait if necessary: the catalog may be a second older than a delivery."""
         for _ in range(CATALOG_LOOKS):
             endpoint = self._catalog().endpoints.get(endpoint_id)
             if endpoint is not None:

@@ -1,4 +1,4 @@
-"""What is sent to endpoints that want documents: of a mail its document, of anything else the body as it was received."""
+"""The bodies for endpoints that want documents: of a mail its document, of other events the body as it was received."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ from workers.delivery.bodies import BodyFetcher
 from workers.delivery.outcomes import Untried
 from workers.documents.maker import DocumentMaker
 
-AT_ONCE: Final = 4  # look-ups; documents that have to be made wait for each other
-AGAIN: Final = 5.0  # seconds after which a delivery is due again whose document could not be had
+AT_ONCE: Final = 4  # look-ups; missing documents are made one at a time
+AGAIN: Final = 5.0  # seconds until a delivery whose document could not be read or made is due again
 
 _log = structlog.get_logger()
 
@@ -34,9 +34,9 @@ class Documents:
         self._threads = ThreadPoolExecutor(AT_ONCE, "documents")
 
     async def whole(self, delivery: Delivery) -> Delivery | Untried:
-        """The delivery with the document in place of the mail, which is made if need be. What is no mail stays what it is.
+        """The delivery with the document in place of the mail, made if necessary. Events other than mails keep their body.
 
-        When it cannot be had just now it is nobody's failed try: the delivery is due again later.
+        If the document is not available at the moment, no attempt is counted and the delivery is due again later.
         """
         facts: dict[str, str] = orjson.loads(delivery.attributes)
         if not mail_documents.is_mail(facts["datacontenttype"]):
@@ -56,17 +56,17 @@ class Documents:
         return instead(delivery, facts, document)
 
     def close(self) -> None:
-        """Let go of the threads, and of the process that reads mails."""
+        """Shut down the threads, and the process that parses mails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._maker.close()
 
     def _made(self, delivery: Delivery, source: str) -> dict[str, Any]:
-        owed = DueDocument(delivery.chain_id, delivery.seq, delivery.tenant, source, delivery.body, None)
-        return self._maker.make(owed)
+        due = DueDocument(delivery.chain_id, delivery.seq, delivery.tenant, source, delivery.body, None)
+        return self._maker.make(due)
 
 
 def instead(delivery: Delivery, facts: dict[str, str], document: dict[str, Any]) -> Delivery:
-    """The delivery of a document: its attributes say what it is, and everything else of the event as it is recorded."""
+    """The delivery of a document: the recorded event with the document's content type, schema and body."""
     told = {**facts, "datacontenttype": CONTENT_TYPE, "dataschema": SCHEMA}
     body = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     return replace(delivery, attributes=orjson.dumps(told), body=body, blob=None)

@@ -1,4 +1,4 @@
-"""What a deliver process has in hand: the batches it was given, each of their deliveries, and who waits for those."""
+"""The state of the work in a deliver process: its batches, each of their deliveries, and the threads that wait for them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from uuid import UUID
 from pipeline.store.deliveries.deliveries import Held
 from workers.net.lease_deadline import LeaseEnd, LeaseEnded
 
-MARGIN: Final = 5.0  # seconds of a lease that are left for settling, or a tenth of it if that is less
+MARGIN: Final = 5.0  # seconds at the end of a lease that are kept for settling, or a tenth of the lease if that is less
 
 
 @dataclass(frozen=True, slots=True)
 class LeasedBatch:
-    """What one message hands over: deliveries under one lease."""
+    """The contents of one message: deliveries under one lease."""
 
     lease: UUID
     ends: LeaseEnd
@@ -29,7 +29,7 @@ class LeasedBatch:
 
 @dataclass(slots=True, eq=False)
 class DeliveryInHand:
-    """A delivery in hand: how far it is, and what waits for it."""
+    """A delivery in this process: its progress, and the call that waits for it."""
 
     held: Held
     endpoint_id: int
@@ -43,13 +43,13 @@ class DeliveryInHand:
     settling: bool = False
 
     def check(self) -> None:
-        """Whoever stood still for longer than a lease must not go on where he stopped: it may be somebody else's."""
+        """Raise `LeaseEnded` if the lease is over, as after a stall of this process: another may have the delivery by now."""
         if self.ends.is_past:
             raise LeaseEnded
 
 
 class Awaited:
-    """Those deliveries of a batch that somebody waits for."""
+    """The deliveries of a batch that the caller waits for."""
 
     __slots__ = ("_done", "_loop", "hands")
 
@@ -59,7 +59,7 @@ class Awaited:
         self.hands: set[DeliveryInHand] = set()
 
     async def wait(self, seconds: float) -> set[int]:
-        """Wait for all, so many seconds at most; give the endpoints of those that are left."""
+        """Wait for all, `seconds` at most; give the endpoints of the unfinished ones."""
         if self.hands:
             timer = self._loop.call_later(seconds, self._end)
             try:
@@ -69,7 +69,7 @@ class Awaited:
         return {hand.endpoint_id for hand in self.hands}
 
     def done(self, hand: DeliveryInHand) -> None:
-        """One of them is settled, or not ours any more."""
+        """Note that a delivery is settled, or no longer ours."""
         self.hands.discard(hand)
         if not self.hands:
             self._end()

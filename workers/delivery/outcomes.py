@@ -1,4 +1,4 @@
-"""What can be found of a delivery that is to be sent, and what can come of having it in hand."""
+"""The results of loading a delivery, and the verdicts on one in hand."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -17,9 +17,9 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """A delivery that was not tried, and what becomes of it.
+    """A delivery that was not attempted, and its next state.
 
-    Due again after `wait` seconds; or `aside`, what the endpoint's row says: kept, given up, or due again after all.
+    `pending`: due again after `wait` seconds. `aside`: paused, discarded or due again, as the endpoint's row decides.
     """
 
     held: Held
@@ -29,7 +29,7 @@ class Untried:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """A delivery that nobody is to get any more."""
+    """A delivery that must not be sent any more."""
 
     held: Held
     why: str
@@ -38,7 +38,7 @@ class GivenUp:
 
 @dataclass(frozen=True, slots=True)
 class TooOld:
-    """A delivery that was not tried, because its endpoint does not want what is that old."""
+    """A delivery that was not attempted, because it exceeds its endpoint's maximum age."""
 
     delivery: Delivery
     transport: str

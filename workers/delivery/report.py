@@ -1,4 +1,4 @@
-"""Counts and logs what was settled, after COMMIT."""
+"""Counts and logs settled deliveries, after COMMIT."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenUp]) -> None:
-    """Count tries, ends, breakers that moved and endpoints that were disabled."""
+    """Count attempts, final outcomes, breakers that changed state and endpoints that were disabled."""
     for gone in given_up:
         metrics.observe_cancelled(gone.transport, 1)
         _log.info("delivery_given_up", delivery=gone.held[0], reason=gone.why)
@@ -31,7 +31,7 @@ def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenU
 
 
 def tally_aside(aside: Aside) -> None:
-    """Count and log what was paused, or given up with its endpoint."""
+    """Count and log deliveries that were paused, or discarded with their endpoint."""
     for (tenant, endpoint, transport), count in aside.discarded.items():
         metrics.observe_cancelled(transport, count)
         _log.warning("deliveries_given_up", tenant=tenant, endpoint=endpoint, deliveries=count)
@@ -40,7 +40,7 @@ def tally_aside(aside: Aside) -> None:
 
 
 def _tally_tries(tried: Iterable[Tried]) -> None:
-    """All that are alike at once: to count them one by one takes longer than to write them."""
+    """Count attempts with equal labels together: one by one, counting takes longer than writing them to Postgres."""
     alike: defaultdict[tuple[str, str], list[Tried]] = defaultdict(list)
     for each in tried:
         settlement = each.settlement

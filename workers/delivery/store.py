@@ -1,4 +1,4 @@
-"""What the deliver process reads from Postgres and writes to it, for many deliveries at once."""
+"""The deliver process's reads from Postgres and writes to it, for many deliveries at once."""
 
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +25,7 @@ from schemas.delivery import Delivery, Tried
 from workers.delivery.outcomes import Found, GivenUp, Missing, TooOld, Untried, Verdict
 from workers.delivery.report import tally, tally_aside
 
-LOAD_SECONDS: Final = 10.0  # for which an absent database is asked again; then the lease brings the delivery back
+LOAD_SECONDS: Final = 10.0  # for which an unreachable database is retried; then the lease ends and returns the delivery
 HELD_OFF: Final = timedelta(seconds=5)  # for which deliveries in hand are handed back; no relay claims others meanwhile
 NOTHING: Final = Settled((), (), {})
 
@@ -45,38 +45,38 @@ class DeliveryStore:
     """Loads and settles. Each call is one transaction; any thread may make it."""
 
     def __init__(self, engine: Engine, lease: float, policy: BreakerPolicy = DEFAULT, *, quick: Engine | None = None) -> None:
-        """`lease` in seconds: for longer there is no use in trying to settle. `quick` is for loads: short and many."""
+        """`lease` in seconds: settling is not retried for longer. `quick` is the engine for loads, which are short and many."""
         self.engine = engine
         self._quick = quick or engine
         self.lease = lease
         self._policy = policy
         self._held_off: dict[int, datetime] = {}
-        self.trouble = Recent()  # why Postgres cannot be reached just now
+        self.trouble = Recent()  # why Postgres cannot be reached at the moment
 
     def load(self, held: Sequence[deliveries.Held]) -> list[Found]:
         """Give for each the delivery, or what is missing. Raises when the database stays away for ten seconds."""
         loaded = self._until_done(LOAD_SECONDS, partial(deliveries.load_leased, held=held), alone, self._quick)
-        by_id = {each.id: each for each in loaded.deliveries}  # an id is under one lease, whatever is asked for
+        by_id = {each.id: each for each in loaded.deliveries}  # a delivery has one lease, even if `held` names two
         return [_found(by_id.get(id_), id_, lease, loaded.erased) for id_, lease in held]
 
     def extend(self, held: Sequence[deliveries.Held]) -> set[deliveries.Held]:
-        """Let the leases that still hold last for their whole time from now on; give those."""
+        """Renew the leases that are still valid, for their whole time from now on; give those."""
         with transaction(self.engine) as conn:
             claims.forgettable(conn)
             return claims.extend(conn, held, datetime.now(UTC) + timedelta(seconds=self.lease))
 
     def is_held_off(self, endpoint_id: int) -> bool:
-        """Whether what is in hand for the endpoint is better handed back: it asked to wait, or its breaker has opened.
+        """Whether to hand back the endpoint's deliveries in hand: it asked us to wait, or its breaker has opened.
 
-        For a moment only: what was claimed after that may be sent.
+        Holds for a few seconds only: deliveries claimed after that may be sent.
         """
         until = self._held_off.get(endpoint_id)
         return until is not None and datetime.now(UTC) < until
 
     def settle(self, verdicts: Sequence[Verdict]) -> list[None]:
-        """Return when all is durable, or left to the lease: then it is sent again, under the same id.
+        """Return when all verdicts are durable. One that could not be written is left to its lease: the delivery is sent again.
 
-        A verdict that Postgres refuses is found by halving, and does not keep the others from being written.
+        A verdict that Postgres refuses is isolated by halving, and does not keep the others from being written.
         """
         try:
             written = self._written(verdicts)
@@ -93,7 +93,7 @@ class DeliveryStore:
         return [None] * len(verdicts)
 
     def abandon(self, held: deliveries.Held, error: Exception) -> None:
-        """Keep that nothing could be made of a delivery. Its lease ends, and it is tried again until somebody decides."""
+        """Record an internal failure as a dead letter. The lease ends and the delivery is retried until an operator decides."""
         if passes(error):
             return
         name, detail = type(error).__name__, _one_line(error)
@@ -101,7 +101,7 @@ class DeliveryStore:
             fresh = self._until_done(
                 LOAD_SECONDS, lambda conn: dead_letters.note_failed(conn, held[0], name, detail, datetime.now(UTC))
             )
-        except Exception as failure:  # noqa: BLE001 - it is noted the next time
+        except Exception as failure:  # noqa: BLE001 - the next attempt records it
             _log.warning("failure_not_noted", delivery=held[0], error=_one_line(failure))
         else:
             if fresh:
@@ -117,7 +117,7 @@ class DeliveryStore:
                 self._held_off[change.endpoint_id] = min(until, now + HELD_OFF)
 
     def _written(self, verdicts: Sequence[Verdict]) -> _Written:
-        """Partitions of the attempt log are made ahead; should one be missing all the same, no settlement waits for it."""
+        """Write; if a partition of the attempt log is missing, though they are made ahead, make it and write again."""
         try:
             return self._until_done(self.lease, lambda conn: self._write(conn, verdicts))
         except Exception as error:
@@ -170,7 +170,7 @@ def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> Aside:
 
 
 def _end(conn: Connection, given_up: GivenUp, now: datetime) -> bool:
-    """Whether its lease still held."""
+    """Discard the delivery; give whether its lease was still valid."""
     return bool(deliveries.end(conn, [given_up.held], "discarded", now, given_up.why))
 
 

@@ -1,8 +1,8 @@
-"""The deliver process: a dramatiq worker whose actor hands each batch to the dispatcher and waits for it, but not for ever.
+"""The deliver process: a dramatiq worker whose actor hands each batch to the dispatcher and waits for it for a short time.
 
-Dramatiq's threads only wait. What has not been settled after half a second goes on without its thread and its message, and for
-a while nobody waits for its endpoint at all, so one that hangs holds places in its own lane and nothing else. Should the
-process die then, the lease brings the delivery back, instead of the message.
+Dramatiq's threads only wait. Deliveries not settled after half a second go on without a waiting thread or an unacked message,
+and for a while no thread waits for their endpoint at all, so an endpoint that hangs holds only places in its own lane. If the
+process dies then, the end of the lease returns the delivery, instead of the message.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from workers.process import Process
 from workers.transports.registry import Senders
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
-SLOW: Final = 10.0  # seconds for which nobody waits for the batches of an endpoint that somebody waited for in vain
-GRACE: Final = 10.0  # seconds for what is being sent when the process is to stop
+SLOW: Final = 10.0  # seconds for which no thread waits for an endpoint that was not done within `PATIENCE`
+GRACE: Final = 10.0  # seconds for sends in progress when the process stops
 SWITCH_INTERVAL: Final = 0.001  # seconds one thread may keep the others waiting
 BEAT: Final = 1.0  # seconds
-BLOB_SECONDS: Final = 10.0  # for a large body to be fetched
-WORKER_TURN_MS: Final = 250  # for which an idle thread of dramatiq's does not look whether it is to stop
+BLOB_SECONDS: Final = 10.0  # to fetch a large body
+WORKER_POLL_MS: Final = 250  # between an idle dramatiq thread's checks whether to stop
 WORKER_STOP_MS: Final = 5000
 
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ _Result = TypeVar("_Result")
 
 
 class DeliveryLoop:
-    """The event loop in its thread, with the dispatcher and the connections on it, from `open` to `close`."""
+    """The event loop in its thread, which runs the dispatcher and the connections, from `open` to `close`."""
 
     def __init__(
         self, store: DeliveryStore, catalog: CatalogWatch, terms: Terms, blobs: Blobs, *, mail_dns: bool = True
@@ -59,18 +59,18 @@ class DeliveryLoop:
         self._loop = uvloop.new_event_loop()
         self._senders = Senders(terms)
         self._dispatcher: Dispatcher
-        self._slow: dict[int, float] = {}  # endpoint id -> until when nobody waits for its batches
+        self._slow: dict[int, float] = {}  # endpoint id -> until when no thread waits for it
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatcher", daemon=True)
 
     def open(self, beat: Callable[[], None]) -> None:
-        """Begin; batches can be taken. Calls `beat` every second for as long as the loop turns."""
+        """Start the loop; return when it can take batches. Calls `beat` every second while the loop runs."""
         self._thread.start()
         self._call(self._open(beat)).result(10)
 
     def deliver(self, lease: str, until: float, deliveries: list[tuple[int, int, int]]) -> None:
-        """Take a batch and wait for it: the actor. `deliveries` are (endpoint id, delivery id, bytes of its body)."""
+        """The actor: take a batch and wait for it. `deliveries` are (endpoint id, delivery id, bytes of its body)."""
         whole = until - time.time()
-        if whole <= 0:  # its lease has ended, so it is claimed again, or has been
+        if whole <= 0:  # the lease has ended, so a relay claims it again, or has done so
             return
         batch = LeasedBatch(
             UUID(hex=lease), lease_end(until), [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole
@@ -88,11 +88,11 @@ class DeliveryLoop:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is in hand."""
+        """Whether any delivery is in hand."""
         return len(self._dispatcher) > 0
 
     def close(self, grace: float = GRACE) -> None:
-        """Finish what is being sent within `grace` seconds, hand back the rest, and end the thread."""
+        """Let sends finish within `grace` seconds, hand back the rest, and end the thread."""
         self._call(self._close(grace)).result(grace + 30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -142,7 +142,7 @@ def run(settings: Settings) -> int:
 
 
 def breaker_policy(settings: Settings) -> BreakerPolicy:
-    """When breakers open and endpoints are given up, as the settings say."""
+    """The settings' policy for opening breakers and disabling endpoints."""
     return BreakerPolicy(
         ratio=settings.breaker_ratio,
         least=settings.breaker_failures,
@@ -157,11 +157,11 @@ def _worker(settings: Settings, delivery_loop: DeliveryLoop) -> dramatiq.Worker:
     broker = make_broker(settings)
     dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(delivery_loop.deliver)
     metrics.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
-    return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_TURN_MS)
+    return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_POLL_MS)
 
 
 def _fault_of(worker: dramatiq.Worker) -> str | None:
-    """Why nothing is consumed just now, if that is so."""
+    """Why the worker consumes nothing at the moment, or None."""
     consumer = getattr(worker.consumers.get(QUEUE), "consumer", None)
     connection = getattr(consumer, "connection", None)
     return None if connection is not None and connection.is_open else "not connected to the broker"
