@@ -1,1 +1,1 @@
-"""The ingest process: from the inbox into the ledger. Rules are in `pipeline`."""
+"""The ingest process, from the inbox into the ledger. The rules are in `pipeline`."""

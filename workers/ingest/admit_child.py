@@ -1,6 +1,6 @@
-"""A process that admits messages: `python -m workers.ingest.admit_child`, asked and answering over the socket on its stdin.
+"""A process that admits messages: `python -m workers.ingest.admit_child`. Requests and answers use the socket on its stdin.
 
-It may be ended in the middle of a message, by whoever asked or by itself, and nothing is lost: that is what it is for. It holds
+Its parent or its own timer may kill it in the middle of a message, and nothing is lost: that is its purpose. It holds
 no secret, no connection to Postgres or the broker, and a bounded amount of memory.
 """
 
@@ -22,17 +22,17 @@ from schemas.event import Event
 
 MEMORY: Final = 1536 * 1024 * 1024  # bytes of address space
 
-#: What precedes a request: its length; and an answer: the lengths of what it says and of the bodies behind that.
+#: The prefix of a request: its length; and of an answer: the lengths of its JSON and of the bodies that follow.
 REQUEST: Final = Struct(">Q")
 ANSWER: Final = Struct(">QQ")
 
-READY: Final = b"r"  # what it says once, when it can be asked
+READY: Final = b"r"  # sent once, when the process is ready for requests
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until the parent closes the socket."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action ends the process, wherever it is
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def exactly(connection: socket.socket, size: int) -> bytes:
-    """So many bytes. Raises OSError when it ends before."""
+    """Receive exactly `size` bytes. Raises OSError when the connection ends before."""
     pieces, missing = [], size
     while missing:
         piece = connection.recv(min(missing, 1 << 20))
@@ -69,7 +69,7 @@ def _answer(life: float, message: Any, catalog: Any, now: Any) -> Answer:
         events = admit(message, catalog, now)
     except Rejected as error:
         return {"rejected": [error.reason, error.detail]}, []
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is this message's
+    except Exception as error:  # noqa: BLE001 - whatever it is, this message caused it
         return {"failed": [type(error).__name__, str(error)[:1000]]}, []
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -78,7 +78,7 @@ def _answer(life: float, message: Any, catalog: Any, now: Any) -> Answer:
 
 
 def _described(events: list[Event], whole: bytes) -> Iterator[dict[str, Any]]:
-    """The events, each with the length of its body; null when that is the whole message's."""
+    """The events, each with the length of its body; null if that is the whole message's body."""
     for event in events:
         yield {
             "attributes": dict(event.attributes),

@@ -1,4 +1,4 @@
-"""What became of a batch, in the metrics and the log."""
+"""Metrics and log entries about a committed batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Report:
-    """Counts and logs what was committed, by the kinds of sources that `catalog` has; the rest is in seconds."""
+    """Counts and logs a committed batch, by the source kinds in `catalog`; the other arguments are in seconds."""
 
     def __init__(self, catalog: Catalog, seconds: float = 0.0, append_seconds: float = 0.0) -> None:
         self._catalog = catalog
@@ -23,7 +23,7 @@ class Report:
         self._append_seconds = append_seconds
 
     def batch(self, events: Sequence[Event], appended: Appended) -> None:
-        """Of `events`, what was not `appended` was there before."""
+        """Report `events`; those that were not `appended` are duplicates."""
         new = self._by_kind([entry.event for entry in appended.entries])
         ingest_metrics.observe_batch(new, self._by_kind(events) - new, seconds=self._seconds, append=self._append_seconds)
         log.debug(
@@ -35,8 +35,8 @@ class Report:
             seconds=round(self._seconds, 4),
         )
 
-    def letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Of messages that were buried."""
+    def buried(self, letters: Sequence[DeadLetter]) -> None:
+        """Report messages that were buried."""
         for letter in letters:
             metrics.observe_buried(letter.stage, letter.reason)
             metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)

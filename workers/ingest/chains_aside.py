@@ -1,4 +1,4 @@
-"""Which chains ingest has set aside, as long as they are broken."""
+"""The chains that ingest has set aside while they are broken."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,30 +17,30 @@ from workers.ingest.operator_notices import Notices
 
 log = structlog.get_logger()
 
-FINGERPRINT: Final = "entry_fingerprint_key"  # what two writers that record one event at the same time run into
-MOST: Final = 10_000  # chains that are kept in mind; a chain that is not is found again by what Postgres refuses
+FINGERPRINT: Final = "entry_fingerprint_key"  # the constraint that two writers violate by recording one event concurrently
+MOST: Final = 10_000  # chains that are remembered; a forgotten one is found again when Postgres refuses an append
 
 _INTEGRITY: Final = "23"  # class of SQLSTATEs
 
 
 def is_race(error: BaseException) -> bool:
-    """Whether another writer has recorded an event of the batch meanwhile: then it is a duplicate in the next try."""
+    """Whether another writer has recorded an event of the batch meanwhile; at the next attempt it is a duplicate."""
     return constraint(error) == FINGERPRINT
 
 
 class ChainsAside:
-    """Keeps in mind which chains are broken, so that one look at them in a batch is all they cost."""
+    """Remembers the broken chains, so that they cost a batch one query at most."""
 
     def __init__(self, notices: Notices) -> None:
         self._notices = notices
         self._broken: dict[bytes, BrokenChain] = {}
 
     def blames(self, error: BaseException) -> bool:
-        """Whether Postgres refused what may be due to a broken chain."""
+        """Whether `error` may be due to a broken chain."""
         return sqlstate(error).startswith(_INTEGRITY) and not is_race(error)
 
     def find(self, engine: Engine, events: Sequence[Event]) -> bool:
-        """Looks for broken chains among those of the events; whether there is one more than were known."""
+        """Look for broken chains among those of `events`; give whether any was not known before."""
         with transaction(engine) as conn:
             broken = broken_chains.broken(conn, events)
         found = {key: chain for key, chain in broken.items() if key not in self._broken}
@@ -52,7 +52,7 @@ class ChainsAside:
         return bool(found)
 
     def held_up(self, conn: Connection, messages: Sequence[Sequence[Event]]) -> Mapping[int, BrokenChain]:
-        """Which of the messages, each by its events, would add to a chain that is set aside and still broken."""
+        """The messages, each given by its events, that would extend a chain that is set aside and still broken."""
         if not self._broken:
             return {}
         touched = self._broken.keys() & {event.chain_key for message in messages for event in message}

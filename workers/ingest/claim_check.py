@@ -1,4 +1,4 @@
-"""The claim check of the ingest worker: large bodies come from the blob store, or go into it, before they are recorded."""
+"""The ingest worker's claim check: reads large bodies from the blob store, or writes them there, before they are recorded."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,9 +11,9 @@ from schemas.message import Message
 
 
 def exchanged(blobs: Blobs, message: Message, events: Sequence[Event]) -> Sequence[Event]:
-    """The events of `message` with their bodies in hand; those of large ones are in the blob store too, and stay there.
+    """The events of `message` with their bodies in memory; large bodies are in the blob store too, and stay there.
 
-    Raises `Rejected` when the body that the message refers to is not there as it was put, and `BlobsAway`.
+    Raises `Rejected` when the body that the message refers to is missing or changed, and `BlobsAway`.
     """
     blob = message.blob
     if blob is not None:

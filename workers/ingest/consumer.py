@@ -1,4 +1,4 @@
-"""The ingest worker's side of the broker: what it consumes, and that it is there."""
+"""The ingest worker's consumer, which also keeps its queues declared."""
 
 import time
 from typing import Any, Final
@@ -12,7 +12,7 @@ from schemas.message import Message
 from workers.amqp.deliver_frames import Receive, take_over
 from workers.amqp.topology import INBOX, UNROUTED, declare, missing
 
-LOOK_SECONDS: Final = 5.0  # between two looks whether everything is there
+LOOK_SECONDS: Final = 5.0  # between two checks that the topology exists
 
 _log = structlog.get_logger()
 
@@ -20,14 +20,14 @@ _log = structlog.get_logger()
 class InboxConsumer:
     """Consumes the inbox, and `waxseal.unrouted`, on one channel of a connection that was just opened.
 
-    What lies in the latter is older than anything in an inbox that was declared again, so the inbox is opened when it is empty.
-    Both consumers stay: a message that comes through the latter from then on says that the inbox, or what leads there, is gone.
-    When a queue is deleted the broker takes its consumer away, and the channel stays: what it handed over is in the buffer, in
-    order, and nowhere else any more.
+    Messages in `waxseal.unrouted` are older than those in an inbox that was declared again, so the inbox is consumed only when
+    the former is empty. Both consumers stay: a later message from `waxseal.unrouted` shows that the inbox or a binding is gone.
+    When a queue is deleted the broker cancels its consumer, and the channel stays open: the messages it delivered are in the
+    worker's buffer, in order, and no longer anywhere else.
     """
 
     def __init__(self, connection: pika.BlockingConnection, prefetch: int, receive: Receive) -> None:
-        """Declares everything. Raises pika's `AMQPError`."""
+        """Declare the topology. Raises pika's `AMQPError`."""
         self._connection = connection
         self._receive = receive
         self.channel = connection.channel()
@@ -40,17 +40,17 @@ class InboxConsumer:
         self._tags = 0
         self._trouble: str | None = None
         self._deleted = False
-        self._astray = False
+        self._unrouted_came = False
         self._look_at = time.monotonic() + LOOK_SECONDS
 
     def start(self) -> None:
-        """Have messages given to `receive`, whenever the connection processes its events."""
+        """Begin to consume: `receive` is called with messages whenever the connection processes its events."""
         self._consume(UNROUTED)
         self._open_inbox()
 
     def turn(self) -> str | None:
-        """Called again and again; declares again what is gone, and says why not all is well. Raises pika's `AMQPError`."""
-        if self._deleted:  # said before it is mended, which takes a second
+        """Check periodically, declare again what is missing, and give the trouble, if any. Raises pika's `AMQPError`."""
+        if self._deleted:  # report it first: declaring the queue again takes a second
             self._deleted, self._look_at = False, 0.0
             return self._trouble
         if time.monotonic() >= self._look_at:
@@ -75,8 +75,8 @@ class InboxConsumer:
 
     def _receive_unrouted(self, tag: int, redelivered: bool, message: Message) -> None:
         metrics.UNROUTED_MESSAGES.inc()
-        if not self._astray and INBOX in self._consumed.values():  # it may have been kept before; if not, a binding is missing
-            self._astray, self._look_at = True, 0.0
+        if not self._unrouted_came and INBOX in self._consumed.values():  # may be old; else a binding is missing
+            self._unrouted_came, self._look_at = True, 0.0
         self._receive(tag, redelivered, message)
 
     def _cancelled(self, frame: Any) -> None:
@@ -88,18 +88,18 @@ class InboxConsumer:
     def _look(self) -> None:
         try:
             gone = missing(self._connection)
-            if gone is not None or self._astray:
-                _log.warning("topology_declared_again", missing=gone, came_unrouted=self._astray)
+            if gone is not None or self._unrouted_came:
+                _log.warning("topology_declared_again", missing=gone, came_unrouted=self._unrouted_came)
                 aside = self._connection.channel()
                 declare(aside, settle=gone is not None)
                 aside.close()
             self._trouble = None
-        except ChannelClosedByBroker as refused:  # what is there can be consumed all the same
+        except ChannelClosedByBroker as refused:  # existing queues can still be consumed
             self._trouble = f"what is missing on the broker cannot be declared: {refused.reply_text}"
             _log.warning("topology_refused", error=refused.reply_text)
-        self._astray = False
+        self._unrouted_came = False
         self._look_at = time.monotonic() + LOOK_SECONDS
 
 
 def _never_called(*_: Any) -> None:
-    """What pika wants of a consumer; its messages go to `take_over`'s receivers."""
+    """The callback that pika requires of a consumer; `take_over` passes messages to the receivers instead."""

@@ -1,4 +1,4 @@
-"""Admits suspicious messages in a process of their own: what hangs, crashes or eats memory is ended, and found out."""
+"""Admits suspect messages in a separate process, so that one that hangs, crashes or exhausts memory is identified."""
 
 import pickle
 import signal
@@ -24,20 +24,20 @@ from workers.ingest.admit_child import ANSWER, MEMORY, READY, REQUEST, exactly
 from workers.ingest.judged import Judged, Refusal, rejected
 
 COMMAND: Final = (sys.executable, "-m", "workers.ingest.admit_child")
-LIFE: Final = 3.0  # seconds of CPU for one message, beside
-PER_MEBIBYTE: Final = 0.1  # so many for each of its body
-IN_TURN: Final = 0.5  # seconds for a message of a source of which one was ended within
-GRUDGE: Final = 60.0  # seconds
-PATIENCE: Final = 5  # times as many seconds by the clock, on a busy machine
-START: Final = 60.0  # seconds by the clock for the process to start, which is no message's fault
-FAREWELL: Final = 1.0  # seconds in which the process ends by itself
+LIFE: Final = 3.0  # seconds of CPU for one message, and in addition
+PER_MEBIBYTE: Final = 0.1  # seconds of CPU for each MiB of its body
+SHORT_LIFE: Final = 0.5  # seconds of CPU, in place of `LIFE`, for a source that killed the process within the last
+OFFENCE_SECONDS: Final = 60.0  # seconds
+PATIENCE: Final = 5  # the limit of wall time, as a multiple of CPU time: the machine may be busy
+START: Final = 60.0  # seconds of wall time for the process to start, which no message influences
+EXIT_SECONDS: Final = 1.0  # seconds for the process to exit by itself
 IDLE: Final = 30.0  # seconds without a message after which it is ended
 
 Verdict = Sequence[Event] | Refusal
 
 
 class _Died(Exception):
-    """The process ended, or had to be ended, in the middle of the message."""
+    """The process exited or was killed in the middle of the message."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__(code)
@@ -55,10 +55,10 @@ class Examiner:
         self._offenders: dict[str, float] = {}  # routing key -> monotonic seconds
 
     def examine(self, message: Message, catalog: Catalog, epoch: int) -> Judged:
-        """What becomes of `message` by `catalog`, whatever it does to the process that finds out, within a minute.
+        """Judge `message` by `catalog`, whatever it does to the examining process, within a minute.
 
-        What ends the process twice is `crashed`; what takes too long is `too_slow`, and the next of its source have less time,
-        so that many of them do not take many times as long. Raises OSError when no process starts, within another minute.
+        A message that kills the process twice is `crashed`; one that takes too long is `too_slow`, and the next messages of its
+        source get less time, so that many of them do not add up. Raises OSError when no process starts within another minute.
         """
         life = self._life(message)
         verdict: Verdict = Refusal("admit", "crashed", "nobody tried to admit it")
@@ -78,7 +78,7 @@ class Examiner:
         return Judged(message, message.size, epoch, verdict)
 
     def rest(self) -> None:
-        """End the process when it has been idle."""
+        """End the process if it has been idle for a while."""
         if self._process is not None and time.monotonic() - self._used > IDLE:
             self.close()
 
@@ -87,18 +87,18 @@ class Examiner:
         process, self._process = self._process, None
         connection, self._socket = self._socket, None
         if connection is not None:
-            connection.close()  # it ends when nobody asks any more
+            connection.close()  # makes the process exit
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(FAREWELL)
+                process.wait(EXIT_SECONDS)
                 return
             process.kill()
             process.wait()
 
     def _life(self, message: Message) -> float:
         now = time.monotonic()
-        self._offenders = {key: at for key, at in self._offenders.items() if now - at < GRUDGE}
-        return (IN_TURN if message.routing_key in self._offenders else LIFE) + PER_MEBIBYTE * len(message.body) / 2**20
+        self._offenders = {key: at for key, at in self._offenders.items() if now - at < OFFENCE_SECONDS}
+        return (SHORT_LIFE if message.routing_key in self._offenders else LIFE) + PER_MEBIBYTE * len(message.body) / 2**20
 
     def _ask(self, life: float, message: Message, catalog: Catalog) -> Verdict:
         connection, process = self._started()
@@ -115,7 +115,7 @@ class Examiner:
             raise _Died(None) from None
         except (OSError, ValueError):
             with suppress(subprocess.TimeoutExpired):
-                process.wait(FAREWELL)  # its end is what tells why
+                process.wait(EXIT_SECONDS)  # the exit code is the reason
             if process.poll() is None:
                 process.kill()
             code = process.wait()
@@ -129,7 +129,7 @@ class Examiner:
         if "failed" in answer:
             error, text = answer["failed"]
             if error == MemoryError.__name__:
-                self.close()  # what it did not let go of is its end
+                self.close()  # it may still hold the memory
                 return _crashed(f"it needs more than {MEMORY >> 20} MiB")
             return Refusal("admit", "poison", text or error, error)
         source = catalog.sources[(message.tenant, message.source)]
@@ -168,7 +168,7 @@ def _crashed(how: str) -> Refusal:
 
 
 def _without_secrets(catalog: Catalog, message: Message) -> Catalog:
-    """The part of the catalog that the message is judged by."""
+    """The part of the catalog that the message is judged by, without keys and secrets."""
     tenant, place = message.tenant, (message.tenant, message.source)
     source = catalog.sources.get(place)
     return Catalog(

@@ -1,19 +1,19 @@
-"""Which failures of a batch are worth another try, and what a person is told of them."""
+"""Decides which failures of a batch to retry, and how to report them."""
 
 from ops.errors import OpsError
 from ops.runtime.db import passes
 from pipeline.errors import BlobsAway
 from workers.ingest.chains_aside import is_race
 
-RACES = 5  # times that another writer may have recorded the same event in between, before the batch is held to be at fault
+RACES = 5  # times that the batch may lose a race with another writer before it counts as faulty
 
 
 class Stopped(Exception):
-    """The process is to end: what was not committed goes back to the broker."""
+    """The process must end; messages that were not committed return to the broker."""
 
 
 class Failures:
-    """Counts what went wrong with one batch, and says whether to try it again as it is."""
+    """Counts the failures of one batch, and decides whether to retry it unchanged."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -21,7 +21,7 @@ class Failures:
         self._faults = 0
 
     def may_pass(self, error: BaseException) -> bool:
-        """Whether to try again: always when a server or this machine is at fault, a few times for a race, once for the rest."""
+        """Whether to retry: always if a server or this machine is at fault, a few times for a race, once for other errors."""
         if isinstance(error, Stopped | OpsError) or not isinstance(error, Exception):
             return False
         self.seen += 1
@@ -35,5 +35,5 @@ class Failures:
 
 
 def one_line(error: BaseException | None) -> str:
-    """What went wrong, as the server said it, without what was sent."""
+    """The first line of the server's error message, without the SQL parameters."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""A message in hand, and what was decided about it before the transaction."""
+"""A message that the worker holds, and the decision about it before the transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.message import Message
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a message is buried: at which stage, for which of the closed set of reasons, and what a person can do."""
+    """Why a message is buried: the stage, one of the closed set of reasons, and what an operator can do."""
 
     stage: Literal["admit", "append"]
     reason: str
@@ -27,23 +27,23 @@ class Refusal:
 
 @dataclass(slots=True)
 class Judged:
-    """A message, and its events if it was admitted, or why it is refused, by the rules of `epoch`.
+    """A message, with its events if it was admitted, or the refusal, by the rules of `epoch`.
 
-    With neither it is to be examined apart: it came again after something had gone wrong, or could not be judged here.
+    With neither it has to be examined in a separate process: it was redelivered, or could not be judged in this one.
     """
 
     message: Message
     size: int  # bytes of the body, wherever it is
-    epoch: int = -1  # of tenants and sources: events that an earlier one admitted are not recorded
+    epoch: int = -1  # of tenants and sources; events admitted under an earlier epoch are not recorded
     events: Sequence[Event] | None = None
     refusal: Refusal | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing was decided yet."""
+        """Whether nothing has been decided yet."""
         return self.events is None and self.refusal is None
 
 
 def rejected(error: Rejected) -> Refusal:
-    """Why a message that cannot be admitted is buried."""
+    """The refusal of a message that `admit` rejected."""
     return Refusal("admit", error.reason, error.detail)

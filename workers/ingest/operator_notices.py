@@ -1,4 +1,4 @@
-"""What ingest tells operators besides its log: once an hour for each source and chain, and never at the cost of a batch."""
+"""Ingest's notices to operators besides the log: one an hour for each source and chain. A failing notice fails no batch."""
 
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -17,21 +17,21 @@ from schemas.config.mailbox_kinds import MAIL_KINDS
 
 log = structlog.get_logger()
 
-INTERVAL: Final = 3600.0  # seconds; the database holds all processes together to it
-MOST: Final = 10_000  # things that are remembered to have been told
+INTERVAL: Final = 3600.0  # seconds; the database enforces it across all processes
+MOST: Final = 10_000  # notices that are remembered
 
 
 class Notices:
-    """Writes operator events, and remembers what it wrote, so that the database is asked once an hour only."""
+    """Writes operator events, and remembers them, so that the database is asked only once an hour for each."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._told: dict[Hashable, float] = {}
 
     def tell(self, about: Hashable, note: Callable[[Connection], None]) -> None:
-        """Writes `note` unless it was written `about` the same within the hour.
+        """Write `note` unless a notice `about` the same was written within the hour.
 
-        What goes wrong is logged and tried again at the next occasion: the facts are in the log and counted already.
+        A failure is logged and the notice tried again on the next occasion: the facts are in log and metrics already.
         """
         now = time.monotonic()
         if now - self._told.get(about, -INTERVAL) < INTERVAL:
@@ -47,9 +47,9 @@ class Notices:
         self._told[about] = now
 
     def conflicts(self, found: Sequence[Conflict], catalog: Catalog) -> None:
-        """Tells of duplicates that are not what was recorded: each is counted and logged, a source is told once an hour.
+        """Report duplicates that differ from the recorded event: count and log each, and notify once an hour for each source.
 
-        Not of mails that are pulled: a provider may make the bytes of one mail anew each time, under one id.
+        Pulled mails are left out: a provider may generate the bytes of a mail anew each time, under one id.
         """
         for conflict in found:
             tenant, name = conflict.event.tenant, conflict.event.attributes["source"]

@@ -1,6 +1,6 @@
-"""Watches over the thread that admits messages: one that takes it long is put aside, one that hangs it ends the process.
+"""Watches the thread that admits messages: a slow message is interrupted and set aside, one that hangs ends the process.
 
-Both limits are of CPU time, because admitting waits for nothing: a busy machine, or a process that stood still, reaches none.
+Both limits count CPU time, because admitting waits for nothing: a busy machine or a suspended process exceeds neither.
 """
 
 import faulthandler
@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
-SOFT: Final = 1.0  # seconds after which a message is put aside, where Python can
-HARD: Final = 5.0  # seconds without progress after which the process is ended: Python cannot, inside of C code
+SOFT: Final = 1.0  # seconds of CPU until a message is interrupted by an exception, if Python code runs
+HARD: Final = 5.0  # seconds of CPU without progress until the process is killed: C code cannot be interrupted
 TICK: Final = 0.25
-PROGRESS: Final = 0.5  # seconds between two notes of progress
+PROGRESS: Final = 0.5  # seconds between two resets of the hard limit
 
 _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
 
 
 class TooSlow(BaseException):
-    """A message took too long. No `Exception`, so that nothing takes it for a fault in the message."""
+    """A message took too long. Not an `Exception`, so that no handler takes it for a fault in the message."""
 
 
 class Watch:
@@ -28,14 +28,14 @@ class Watch:
     def __init__(self, soft: float = SOFT, hard: float = HARD) -> None:
         self._soft, self._hard = soft, hard
         self._working = False
-        self._serial = 0  # of the work
+        self._serial = 0  # counts the calls of `run`
         self._seen, self._ticks = 0, 0
         self._next = float("inf")  # monotonic seconds: when progress is to be noted again
 
     def install(self) -> None:
-        """Begin, in the main thread.
+        """Start both timers, in the main thread.
 
-        The second signal prints where every thread is, without Python's help, and then ends the process.
+        The second signal's handler is C code that prints every thread's stack, and then the process ends.
         """
         signal.signal(signal.SIGVTALRM, self._tick)
         signal.setitimer(signal.ITIMER_VIRTUAL, TICK, TICK)
@@ -44,14 +44,14 @@ class Watch:
         self.progress()
 
     def progress(self) -> None:
-        """Say that the thread goes on; cheap, so it may be said between any two messages."""
+        """Note that the thread makes progress; cheap enough to call between any two messages."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + PROGRESS
             signal.setitimer(signal.ITIMER_PROF, self._hard)
 
     def run(self, work: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        """What `work` gives. Raises `TooSlow` when it takes longer than `soft` seconds."""
+        """Call `work` and give its result. Raises `TooSlow` when it takes more than `soft` seconds of CPU."""
         self._serial += 1
         self._working = True
         try:

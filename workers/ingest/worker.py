@@ -1,7 +1,7 @@
-"""The ingest worker: takes what is in the inbox, as much as is there, and acks it once it is in the ledger.
+"""The ingest worker: takes all messages waiting in the inbox, and acks them once they are in the ledger.
 
-Two threads: this one reads the broker and admits the next batch while the other has the database busy with the last.
-If the process dies, everything not acked is redelivered; what was committed by then is a duplicate.
+Two threads: the main thread reads from the broker and admits the next batch while the writer thread records the last one.
+If the process dies, all unacked messages are redelivered; those already committed are duplicates.
 """
 
 import queue
@@ -34,15 +34,15 @@ from workers.process import Process
 
 log = structlog.get_logger()
 
-MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies in hand; beyond it the socket is left unread until a batch is done
-MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one alone is larger
-AHEAD = 2  # batches that the writer has at most: one that it writes, and the next if that is whole already
+MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies buffered; above it the socket is not read until a batch is done
+MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one body alone is larger
+AHEAD = 2  # batches that the writer thread has at most: the one it writes, and the next if that is full already
 RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
 SWITCH_INTERVAL = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
 
 class Ingest:
-    """One consumer of the inbox and the thread that writes for it."""
+    """A consumer of the inbox, and its writer thread."""
 
     def __init__(self, settings: Settings, writer: Writer, stop: threading.Event, give_way: GiveWay, watch: Watch) -> None:
         header_tables.install()
@@ -56,14 +56,14 @@ class Ingest:
         self._consumer: InboxConsumer | None = None
         self._buffer: deque[tuple[int, Judged]] = deque()
         self._buffered = 0  # bytes
-        self._in_hand: deque[tuple[int, int]] = deque()  # of each batch that the writer has: its last delivery tag, its bytes
+        self._in_hand: deque[tuple[int, int]] = deque()  # (last delivery tag, bytes) of each batch that the writer has
         self._batches: queue.Queue[list[Judged] | None] = queue.Queue(AHEAD + 1)
         self._results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._beat: Callable[[], None] = lambda: None
         self.trouble: str | None = "not connected yet"
 
     def run(self, beat: Callable[[], None]) -> None:
-        """Consumes until the process is to stop; connects again, however often the broker goes away."""
+        """Consume until the process is to stop; reconnect whenever the broker goes away."""
         self._beat = lambda: self._on(beat)
         thread = threading.Thread(target=self._write, name="writer")
         thread.start()
@@ -75,7 +75,7 @@ class Ingest:
                     self._connect()
                     wait = RECONNECT[0]
                     self._consume()
-                except (AMQPError, AMQPConnectorException, OSError) as error:  # the second: a broker that does not greet
+                except (AMQPError, AMQPConnectorException, OSError) as error:  # the second: no handshake
                     self.trouble = f"broker: {error!r}"
                     log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
                     metrics.BROKER_RECONNECTS.labels("consumer").inc()
@@ -88,7 +88,7 @@ class Ingest:
                 thread.join(1.0)
 
     def _on(self, beat: Callable[[], None]) -> None:
-        """Says that the loop turns: to the probes, and to the watch, which would end a process that is stuck."""
+        """Report that the loop runs: to the probes, and to the watchdog, which kills a process that is stuck."""
         beat()
         self._watch.progress()
 
@@ -103,12 +103,12 @@ class Ingest:
         self._channel = self._consumer.channel
         self._buffer.clear()
         self._buffered = 0
-        self._drop_result()
+        self._await_old_batches()
         self._consumer.start()
         self.trouble = None
 
-    def _drop_result(self) -> None:
-        """Waits out a batch of the connection before: its tags mean nothing on this one, its messages come again."""
+    def _await_old_batches(self) -> None:
+        """Wait for batches of the previous connection: their tags are invalid on this one, and the broker redelivers them."""
         while self._in_hand:
             self._beat()
             with suppress(queue.Empty):
@@ -138,9 +138,9 @@ class Ingest:
         self._buffered += judged.size
 
     def _hand_over(self) -> None:
-        """Gives the writer all that has arrived, up to a batch, when it has nothing to do: no lingering.
+        """Give an idle writer thread all messages that have arrived, up to a batch, without lingering.
 
-        While it has something to do, a batch is given that would not become larger, so that the database need not wait.
+        Give a busy one the next batch ahead only if that is full, so that the database need not wait.
         """
         while self._buffer and (not self._in_hand or self._may_go_ahead()):
             count = min(len(self._buffer), self._settings.batch_size)
@@ -153,12 +153,12 @@ class Ingest:
             self._batches.put([judged for _tag, judged in taken])
 
     def _may_go_ahead(self) -> bool:
-        """Whether there is a whole batch, and room for it: in bytes, both are no more than one."""
+        """Whether the next batch is full and may be queued: buffer and batches in hand stay within `MAX_BATCH` bytes."""
         whole = len(self._buffer) >= self._settings.batch_size
         return whole and len(self._in_hand) < AHEAD and self._buffered + sum(size for _tag, size in self._in_hand) <= MAX_BATCH
 
     def _settle(self, *, wait: bool) -> None:
-        """Acks the batches that were written, if any were, on the channel that they came from."""
+        """Ack the batches that have been written, on the channel that delivered them."""
         written: int | None = None
         while self._in_hand:
             try:
@@ -167,7 +167,7 @@ class Ingest:
                 break
             tag, _size = self._in_hand.popleft()
             self._raise_failure(failure)
-            if failure is None:  # what was stopped was not written
+            if failure is None:  # a batch that ended with `Stopped` was not written
                 written = tag
         if written is not None:
             assert self._channel is not None
@@ -180,7 +180,7 @@ class Ingest:
                 raise failure
 
     def _close(self) -> None:
-        """Finishes the batches in hand and hands back the rest, unharmed: closing requeues what was not acked."""
+        """Finish the batches in hand and return the rest to the queue: closing the connection requeues unacked messages."""
         assert self._connection is not None
         while self._in_hand:
             self._watch.progress()
@@ -189,12 +189,12 @@ class Ingest:
         self._connection.close()
 
     def _write(self) -> None:
-        failure: Exception | None = None  # after one nothing is written: what is behind must not be recorded before it
+        failure: Exception | None = None  # after a failure write nothing, or later batches would be recorded before that one
         while (batch := self._batches.get()) is not None:
             if failure is None:
                 try:
                     self._writer.write(batch)
-                except Exception as error:  # noqa: BLE001 - the other thread raises it
+                except Exception as error:  # noqa: BLE001 - the main thread raises it
                     failure = error
             self._give_way.done()
             self._results.put(failure)
@@ -205,27 +205,27 @@ class Ingest:
             if self._connection is not None:
                 self._connection.add_callback_threadsafe(_nothing)
         except AMQPError:
-            pass  # the connection is gone, and with it what would have been acked
+            pass  # the connection is closed, so its messages can no longer be acked
 
 
 def _fitting(sizes: Iterable[int]) -> int:
-    """How many of the first are a batch by their bytes; one at least."""
+    """How many of the first messages fit into a batch by their sizes; at least one."""
     return max(1, sum(total <= MAX_BATCH for total in accumulate(sizes)))
 
 
 def _as_first_published(message: Message) -> Message:
-    """A dead letter that was replayed, as its sender published it."""
+    """A replayed dead letter, in the form in which its sender published it."""
     headers = dict(message.headers or {})
     others = {**message.others, "user_id": headers.pop(FIRST_USER)}
     return replace(message, headers=headers, others=others, trusted=False)
 
 
 def _nothing() -> None:
-    """Wakes the connection's loop, no more."""
+    """A callback that only wakes the connection's loop."""
 
 
 def run(settings: Settings) -> int:
-    """Runs one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
+    """Run one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "ingest", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
         give_way = GiveWay()
         engine = process.engine(2, connections=give_way.connections)

@@ -1,4 +1,4 @@
-"""Writes batches of messages into the ledger: rooms 2 to 6, one transaction a batch."""
+"""Writes batches of messages into the ledger: steps 2 to 6 of the route, one transaction a batch."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -33,17 +33,17 @@ from workers.ingest.watchdog import TooSlow, Watch
 
 log = structlog.get_logger()
 
-MOST_MADE = 100_000  # chains that are known to exist; of others it is asked first
+MOST_KNOWN = 100_000  # chains that are remembered to exist; others are looked up first
 
 __all__ = ["Judged", "Stopped", "Writer"]
 
 
 class _Outdated(Exception):
-    """Tenants or sources are others than those by which a message of the batch was judged."""
+    """Tenants or sources have changed since a message of the batch was judged."""
 
 
 class Writer:
-    """The one who appends. `judge` may be called from another thread than `write`."""
+    """Judges and appends messages. `judge` may be called from another thread than `write`."""
 
     def __init__(
         self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool], watch: Watch | None = None
@@ -53,16 +53,16 @@ class Writer:
         self._blobs = blobs
         self._stopping = stopping
         self._watch = watch or Watch()
-        self._rules: tuple[Catalog, int] = (EMPTY, 0)  # what messages are judged by, and its epoch: replaced as a whole
+        self._rules: tuple[Catalog, int] = (EMPTY, 0)  # the catalog for judging, and its epoch; replaced as a whole
         self._subscribed: Subscriptions = {}
-        self._made: set[bytes] = set()  # keys of chains that are known to exist
+        self._known_chains: set[bytes] = set()  # keys of chains that are known to exist
         self._notices = Notices(engine)
         self._aside = ChainsAside(self._notices)
         self._examiner = Examiner()
-        self.trouble: str | None = None  # why nothing can be written just now
+        self.trouble: str | None = None  # why nothing can be written at the moment
 
     def load(self) -> None:
-        """Reads the catalog, so that the first messages are judged by it; without a database they are examined apart."""
+        """Read the catalog for judging the first messages; if Postgres is away they are examined in the separate process."""
         try:
             with transaction(self._engine) as conn:
                 self._refresh(conn, catalog.version(conn))
@@ -72,10 +72,10 @@ class Writer:
             self.trouble = one_line(error)
 
     def judge(self, message: Message, *, suspect: bool = False) -> Judged:
-        """Admits `message` while the database is busy with the batch before it.
+        """Admit `message` while the database is busy with the batch before it.
 
-        Leaves it open when it is `suspect`, which is one that came before and was not acked, and when it takes longer than a
-        message may, or fails for no known reason: then it is examined apart.
+        The result is open if `message` is `suspect` (was delivered before and not acked), exceeds the time limit, or fails
+        for an unknown reason: `write` then examines it in the separate process.
         """
         rules, epoch = self._rules
         if not suspect:
@@ -83,16 +83,16 @@ class Writer:
                 return Judged(message, message.size, epoch, self._watch.run(admit, message, rules, datetime.now(UTC)))
             except Rejected as error:
                 return Judged(message, message.size, epoch, refusal=rejected(error))
-            except (Exception, TooSlow) as error:  # noqa: BLE001 - whatever it is, its cause is found where it does no harm
+            except (Exception, TooSlow) as error:  # noqa: BLE001 - the cause is found in the separate process
                 log.warning("message_suspected", tenant=message.tenant, source=message.source, error=type(error).__name__)
         return Judged(message, message.size)
 
     def write(self, batch: Sequence[Judged]) -> None:
-        """Returns when every message of `batch` is in the ledger, known to be there already, or a dead letter: durably.
+        """Return when every message of `batch` is durably in the ledger, recognised as a duplicate, or a dead letter.
 
-        Waits for a database that is away. Messages on a broken chain are set aside; a batch that fails twice through no fault
-        of the database is halved until the culprit is alone and buried. Raises `Stopped` when the process is to end first,
-        `OpsError` when it cannot go on.
+        Waits while Postgres is away. Messages on a broken chain become dead letters; a batch that fails twice through no fault
+        of the database is halved until the faulty message is isolated and buried. Raises `Stopped` when the process must end
+        before that, and `OpsError` when it cannot go on.
         """
         batch = list(batch)
         fault = self._fault_of(batch)
@@ -107,11 +107,11 @@ class Writer:
         self.write(batch[middle:])
 
     def close(self) -> None:
-        """Ends the process that examines messages."""
+        """End the process that examines messages."""
         self._examiner.close()
 
     def _fault_of(self, batch: list[Judged]) -> Exception | None:
-        """Commits `batch`; gives back what is wrong with it, when that is neither the database's fault nor ours."""
+        """Commit `batch`; give the error if the batch caused it, rather than the database or this process."""
         try:
             self._until_done(lambda: self._record(batch))
         except (Stopped, OpsError):
@@ -140,7 +140,7 @@ class Writer:
         log.warning("batch_retried", tries=state.attempt_number, error=one_line(error))
 
     def _record(self, batch: list[Judged]) -> None:
-        """Commits `batch`, whose open messages are examined in their places."""
+        """Commit `batch`; its open messages are examined first, in place."""
         while True:
             self._examine(batch)
             ready = self._exchanged(batch)
@@ -155,7 +155,7 @@ class Writer:
             return
 
     def _examine(self, batch: list[Judged]) -> None:
-        """Judges what is open, one after the other, where it can do no harm."""
+        """Judge open or outdated messages, one after the other, in the separate process."""
         rules, epoch = self._rules
         if all(judged.epoch == epoch and not judged.is_open for judged in batch):
             self._examiner.rest()
@@ -171,7 +171,7 @@ class Writer:
 
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
-        made, self._made = self._made, set()  # should this fail, it may be for a chain that is there no more
+        made, self._known_chains = self._known_chains, set()  # forget all if this fails: a remembered chain may no longer exist
         with transaction(self._engine) as conn:
             now = datetime.now(UTC)
             opened = open_batch(conn, _events(batch), made)
@@ -184,14 +184,14 @@ class Writer:
             append_seconds = time.monotonic() - appending
             dead_letters.bury(conn, letters, now)
         made.update(entry.event.chain_key for entry in appended.entries)
-        self._made = made if len(made) <= MOST_MADE else set()
+        self._known_chains = made if len(made) <= MOST_KNOWN else set()
         report = Report(self._rules[0], time.monotonic() - began, append_seconds)
         report.batch([event for events in admitted for event in events], appended)
-        report.letters(letters)
+        report.buried(letters)
         self._notices.conflicts(appended.conflicts, self._rules[0])
 
     def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
-        """The batch with the claim check done for what is large in it: outside the transaction, which locks heads."""
+        """Do the claim check for the large bodies of the batch, outside the transaction, which locks chain heads."""
         if all(judged.size <= LARGEST_INLINE for judged in batch):
             return batch
         return [judged if judged.size <= LARGEST_INLINE else self._with_bodies(judged) for judged in batch]
@@ -230,11 +230,11 @@ class Writer:
         letter = refusal.letter(judged.message)
         with transaction(self._engine) as conn:
             dead_letters.bury(conn, [letter], datetime.now(UTC))
-        Report(self._rules[0]).letters([letter])
+        Report(self._rules[0]).buried([letter])
 
 
 def _judges_alike(before: Catalog, after: Catalog) -> bool:
-    """Whether a message is admitted by both alike: endpoints, which change more often, have no part in it."""
+    """Whether both admit any message alike; endpoints, which change more often, do not matter for that."""
     return (before.tenants, before.sources, before.before_origins) == (after.tenants, after.sources, after.before_origins)
 
 
