@@ -39,7 +39,9 @@ def found(raw: bytes, size: int | None = None) -> Found:
 def incoming(budget: Budget | None = None, **headers: str) -> Incoming:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Incoming(
-        RequestHead("POST", b"/", named, keep_alive=True, patient=False), budget or Budget(), lambda _request, _answer: None
+        RequestHead("POST", b"/", named, keep_alive=True, expects_continue=False),
+        budget or Budget(),
+        lambda _request, _answer: None,
     )
 
 

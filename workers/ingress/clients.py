@@ -1,4 +1,4 @@
-"""The connections of the ingress: how many there may be, who has to go when there is no room, and what they wait for."""
+"""The connections of the ingress: their limits, their deadlines, and which one is evicted at a limit."""
 
 import asyncio
 import time
@@ -8,37 +8,37 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final, Protocol
 
 MOST: Final = 2000  # connections
-SWEEP: Final = 0.25  # seconds between two looks at the deadlines
+SWEEP: Final = 0.25  # seconds between two checks of the deadlines
 
-_YOUNG: Final = 1.0  # seconds in which a connection may say what it wants before it has to go for another
-_SLOW: Final = 5.0  # seconds after which one whose request is still arriving has to
+_YOUNG: Final = 1.0  # seconds without a request until a connection may be evicted
+_SLOW: Final = 5.0  # seconds until a connection whose request is still arriving may be evicted
 
 
 class Client(Protocol):
-    """One connection, as far as it matters here."""
+    """The part of a connection that its limits depend on."""
 
-    address: str  # that are counted together
-    since: float  # seconds of the clock, when it came to where it stands
-    deadline: float  # when it is told that its time is over
+    address: str  # connections of one address are counted together
+    since: float  # when it entered its line, in seconds of the clock
+    deadline: float  # when `expire` is called
 
     def expire(self) -> None:
-        """Its deadline has passed."""
+        """Called when the deadline has passed."""
 
     def evict(self) -> None:
-        """Its place is needed: it goes at once."""
+        """Called when another connection needs the place: close at once."""
 
     def end(self, *, at_once: bool = False) -> None:
-        """The process ends: it goes when what was begun is done, or at once."""
+        """Called when the process ends: close when pending requests are answered, or at once."""
 
 
 Line = dict[Client, None]
 
 
 class Clients:
-    """All connections. Each stands in one line at most, in the order in which it came there; those at work in none.
+    """All connections. Each is in one line at most, in the order of entry; those whose request is handled are in none.
 
-    When there are `most`, or as many of one address as it may have, who waited longest goes for the next: first of those
-    that never sent a request, then of those between two requests, then of those whose request has been arriving for long.
+    When there are `most`, or `per_address` of one address, a new connection evicts the one that has waited longest: first among
+    those that never sent a request, then those between two requests, then those whose request has been arriving for long.
     """
 
     def __init__(self, per_address: int, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,7 +60,7 @@ class Clients:
         return iter(list(self._all))
 
     def enter(self, client: Client) -> bool:
-        """Count it; False when there is no room and nobody who could go for it."""
+        """Count the connection; False when a limit is reached and no other connection can be evicted."""
         among = self._addresses.get(client.address, 0)
         self._all[client] = None
         self._addresses[client.address] = among + 1
@@ -69,7 +69,7 @@ class Clients:
         return len(self._all) <= self._most or self._make_room(None)
 
     def leave(self, client: Client) -> None:
-        """Count it no more."""
+        """Remove the connection."""
         if client not in self._all:
             return
         del self._all[client]
@@ -82,8 +82,8 @@ class Clients:
             line.pop(client, None)
 
     def sweep(self) -> None:
-        """Look for those whose time is over, again and again, on the running event loop, until `stop`."""
-        self._timer = asyncio.get_running_loop().call_later(SWEEP, self.sweep)  # first: whatever happens, it goes on
+        """Expire connections past their deadlines, periodically on the running event loop, until `stop`."""
+        self._timer = asyncio.get_running_loop().call_later(SWEEP, self.sweep)  # first, so that an exception does not end it
         self.date = formatdate(usegmt=True).encode()
         now = self.clock()
         for client in [client for client in self._all if client.deadline <= now]:
@@ -99,7 +99,7 @@ class Clients:
         for line, grace in ((self.new, _YOUNG), (self.idle, _YOUNG), (self.slow, _SLOW)):
             for client in line:
                 if client.since > now - grace:
-                    break  # those behind it came later
+                    break  # the ones behind it came later
                 if address is None or client.address == address:
                     self.leave(client)
                     client.evict()
@@ -108,7 +108,7 @@ class Clients:
 
 
 def counted(host: str) -> str:
-    """Under what the connections of `host` are counted: an IPv6 network of 64 bits belongs to one."""
+    """The address under which connections of `host` are counted: for IPv6 the /64 network, which one subscriber has."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on one connection: requests are read within bounds and answered one after the other, in their order.
+"""HTTP/1.1 on one connection: requests are read within bounds and answered one at a time, in order.
 
-Nothing that a client sends, or does not send, may cost more than a little memory for a little while.
+Whatever a client sends, or does not send, may hold only a bounded amount of memory for a bounded time.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from workers.ingress.problems import RETRY_AFTER, Answer, Problem, internal
 from workers.ingress.request import Budget, Handler, Incoming, fresh_id
 from workers.ingress.request_parser import RequestHead, Requests
 
-_PIECE: Final = 16 * 1024  # bytes that are parsed at once: what is sent ahead of answers waits as bytes, not as requests
+_PIECE: Final = 16 * 1024  # bytes parsed at once, so that pipelined input waits as bytes, not as requests
 _LINGER: Final = 5.0  # seconds for a client to take the last answer
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -27,10 +27,10 @@ Route = Callable[[Incoming], Handler]
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection. A request that breaks the bounds is answered, if it can be, and the connection closed."""
+    """One connection. A request that exceeds the bounds is answered, if possible, and the connection closed."""
 
     def __init__(self, clients: Clients, budget: Budget, route: Route, read_seconds: float, keep_alive_seconds: float) -> None:
-        """`read_seconds` from a request's first byte to its last; `route` raises `Problem` for what leads nowhere."""
+        """`read_seconds` from a request's first byte to its last; `route` raises `Problem` for an unknown path."""
         self.address = ""
         self.since = self.deadline = math.inf
         self._clients = clients
@@ -42,29 +42,29 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._requests = Requests(self)
         self._unparsed: bytes | memoryview = b""
-        self._began: float | None = None  # when the request began that is on its way
-        self._arriving: Incoming | None = None  # the same, when its body is on its way
-        self._current: Incoming | None = None  # whose answer is the next
+        self._began: float | None = None  # when the request that is arriving began
+        self._arriving: Incoming | None = None  # the request that is arriving, once its head is complete
+        self._current: Incoming | None = None  # the request whose answer is the next
         self._behind: deque[Incoming] = deque()
-        self._last_words: Problem | None = None  # to be said when all that came before is answered
+        self._final_problem: Problem | None = None  # to be answered after all earlier requests
         self._ending = self._closed = self._paused = False
-        self._parsing = self._turning = self._deaf = False
+        self._parsing = self._starting = self._reading_paused = False
 
-    # What the transport tells.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, not longer than between two."""
+        """Wait for the first request, no longer than between two requests."""
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self.address = counted(peer[0]) if peer else ""
         self.deadline = self._clients.clock() + self._keep_alive_seconds
         if self._clients.enter(self):
-            self._stand(self._clients.new)
+            self._enter(self._clients.new)
         else:
             self._refuse(Problem("unavailable", "too many connections", RETRY_AFTER))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever it was
-        """Forget what was begun; what is on its way to the broker goes on, and nobody is told."""
+        """Drop unfinished requests; messages being published go on, but the client gets no answer."""
         self._closed = True
         self._clients.leave(self)
         for request in (self._arriving, *self._behind):
@@ -73,30 +73,30 @@ class ClientConnection(asyncio.Protocol):
         self._behind.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and see to it that something comes of it."""
-        if self._last_words is None:
+        """Parse and handle the data."""
+        if self._final_problem is None:
             self._unparsed = bytes(self._unparsed) + data if self._unparsed else data
             self._go_on()
 
     def eof_received(self) -> bool:
-        """Who has said everything still gets the answers that are due."""
+        """Keep the connection open while answers are due."""
         self._ending = True
         return not self._closed and self._waits()
 
     def pause_writing(self) -> None:
-        """Answer no more before the last answers have been taken."""
+        """Start no request until the client has read the last answers."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on with what was sent ahead."""
+        """Go on with pipelined requests."""
         self._paused = False
-        self._turn()
+        self._start_next()
         self._go_on()
 
-    # What the keeper of the clients tells.
+    # Callbacks of `Clients`.
 
     def expire(self) -> None:
-        """Give up what takes too long."""
+        """Close the connection, with a 408 if a request is arriving."""
         if self._closed or self._paused:
             self._abort()
         elif self._began is not None:
@@ -105,14 +105,14 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def evict(self) -> None:
-        """Go at once, with a word for who was in the middle of something."""
+        """Close at once, with a 503 if a request is arriving."""
         if self._began is None:
             self._abort()
         else:
             self._refuse(Problem("unavailable", "there are too many connections to wait for a slow one", RETRY_AFTER))
 
     def end(self, *, at_once: bool = False) -> None:
-        """Wait for the answers that are due, unless it is to end at once, but not for a request that is still to come."""
+        """Close when due answers are sent, or at once; do not wait for a request that is still arriving."""
         self._ending = True
         if at_once:
             self._abort()
@@ -121,20 +121,20 @@ class ClientConnection(asyncio.Protocol):
         elif not self._waits():
             self._close()
 
-    # What the parser finds.
+    # Callbacks of the parser.
 
     def on_begin(self) -> None:
-        """Count the time that the request takes."""
+        """Start the time limit of the request."""
         self._began = self._clients.clock()
 
     def on_head(self, head: RequestHead) -> None:
-        """Begin with it if it is its turn."""
+        """Start the request if it is the next."""
         self._arriving = Incoming(head, self._budget, self._answer)
         self._behind.append(self._arriving)
-        self._turn()
+        self._start_next()
 
     def on_piece(self, piece: bytes) -> None:
-        """Add it to the body."""
+        """Add the piece to the body."""
         request = self._arriving
         assert request is not None
         try:
@@ -145,22 +145,22 @@ class ClientConnection(asyncio.Protocol):
             request.handler.refuse(request, problem)
 
     def on_whole(self) -> None:
-        """Have the request handled if it is its turn."""
+        """Have the request handled if it is the current one."""
         request, self._arriving, self._began = self._arriving, None, None
         assert request is not None
         request.whole = True
         if request is self._current:
             if request.answered:
                 self._current = None
-                self._turn()
+                self._start_next()
             else:
                 self._handle(request, request.handler.complete)
 
-    # In turn.
+    # One request at a time.
 
     def _go_on(self) -> None:
-        """Parse what has come, as long as no request waits for those before it; then see what there is to wait for."""
-        if self._parsing or self._turning:
+        """Parse received data while no request waits for an earlier one; then close, or set what to wait for."""
+        if self._parsing or self._starting:
             return
         self._parsing = True
         while self._unparsed and not self._behind and not self._closed:
@@ -173,8 +173,8 @@ class ClientConnection(asyncio.Protocol):
         if self._closed:
             return
         waits = self._waits()
-        if not waits and self._last_words is not None:
-            self._refuse(self._last_words)
+        if not waits and self._final_problem is not None:
+            self._refuse(self._final_problem)
         elif not waits and self._ending:
             self._close()
         self._wait(waits=waits)
@@ -189,14 +189,14 @@ class ClientConnection(asyncio.Protocol):
         """Whether an answer is due, or will be."""
         return bool(self._behind) or bool(self._unparsed) or (self._current is not None and self._current.whole)
 
-    def _turn(self) -> None:
-        """Begin with the next request, when those before it are answered."""
-        if self._turning:
+    def _start_next(self) -> None:
+        """Start the next request if the earlier ones are answered."""
+        if self._starting:
             return
-        self._turning = True
+        self._starting = True
         while self._behind and self._current is None and not self._paused and not self._closed:
             self._begin(self._behind.popleft())
-        self._turning = False
+        self._starting = False
 
     def _begin(self, request: Incoming) -> None:
         self._current = request
@@ -208,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         self._handle(request, request.handler.begin)
         if request.whole and not request.answered:
             self._handle(request, request.handler.complete)
-        elif request.patient and not request.size and not request.answered:
+        elif request.expects_continue and not request.size and not request.answered:
             self._transport.write(_CONTINUE)
 
     def _handle(self, request: Incoming, step: Callable[[Incoming], None]) -> None:
@@ -225,28 +225,28 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, request: Incoming, answer: Answer) -> None:
         if self._closed:
             return
-        last = self._ending and not self._behind and not self._unparsed and self._last_words is None
+        last = self._ending and not self._behind and not self._unparsed and self._final_problem is None
         close = last or answer.closes or not request.keep_alive
         self._transport.write(answer.wire(request.id, self._clients.date, close=close, head=request.method == "HEAD"))
-        self._stand(None)
+        self._enter(None)
         if close:
             self._close()
         elif request.whole:
             self._current = None
-            if self._behind or self._unparsed or self._began is not None or self._last_words is not None or self._ending:
-                self._turn()
+            if self._behind or self._unparsed or self._began is not None or self._final_problem is not None or self._ending:
+                self._start_next()
                 self._go_on()
-            elif not self._parsing and not self._turning:
+            elif not self._parsing and not self._starting:
                 self._wait(waits=False)
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer what is no request, or too much of one, and close; when earlier ones wait for answers, after those."""
+        """Answer an invalid or too large request and close, after the answers to earlier requests."""
         if self._arriving is not None and self._arriving is not self._current:
             self._behind.remove(self._arriving)
             self._arriving.drop()
         current, self._began = self._current, None
         if self._behind or (current is not None and current.whole):
-            self._last_words, self._unparsed = problem, b""
+            self._final_problem, self._unparsed = problem, b""
             return
         if current is None or not current.answered:
             self._transport.write(problem.answer(made := fresh_id()).wire(made, self._clients.date, close=True))
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._closed = True
-        self._stand(None)
+        self._enter(None)
         self.deadline = self._clients.clock() + _LINGER
         self._transport.close()
 
@@ -267,28 +267,28 @@ class ClientConnection(asyncio.Protocol):
     # Waiting.
 
     def _wait(self, *, waits: bool) -> None:
-        """Set what this waits for: until when, and in which line; `waits` is what `_waits` says."""
+        """Set the deadline and the line by what the connection waits for; `waits` is the result of `_waits`."""
         if self._closed:
             return
         now = self._clients.clock()
         if self._paused:
-            self._stand(None)
+            self._enter(None)
             self.deadline = now + self._read_seconds
         elif self._began is not None:
-            self._stand(self._clients.slow if self._arriving is not None else self._line or self._clients.idle)
+            self._enter(self._clients.slow if self._arriving is not None else self._line or self._clients.idle)
             self.deadline = self._began + self._read_seconds
         elif waits:
-            self._stand(None)
+            self._enter(None)
             self.deadline = math.inf
         elif self._line is None:
-            self._stand(self._clients.idle)
+            self._enter(self._clients.idle)
             self.deadline = now + self._keep_alive_seconds
-        deaf = bool(self._behind) or self._paused
-        if deaf != self._deaf:
-            self._deaf = deaf
-            self._transport.pause_reading() if deaf else self._transport.resume_reading()
+        pause = bool(self._behind) or self._paused
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            self._transport.pause_reading() if pause else self._transport.resume_reading()
 
-    def _stand(self, line: Line | None) -> None:
+    def _enter(self, line: Line | None) -> None:
         if line is self._line:
             return
         if self._line is not None:

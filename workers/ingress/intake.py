@@ -1,4 +1,4 @@
-"""POST /in/{tenant}/{source}: the signature is checked, the event goes to the inbox, and 202 says that the broker has it."""
+"""POST /in/{tenant}/{source}: verifies the signature and publishes the event to the inbox; 202 means the broker has it."""
 
 import asyncio
 import time
@@ -27,23 +27,23 @@ from workers.ingress.rate_limits import Limits
 from workers.ingress.request import Incoming
 from workers.live_catalog import CatalogWatch
 
-BLOB_SECONDS: Final = 10.0  # for the large bodies of a request to be put away, while its sender waits
+BLOB_SECONDS: Final = 10.0  # to store the large bodies of a request, while its sender waits
 BLOBS_AT_ONCE: Final = 8
 
-_LARGE: Final = 64 * 1024  # bytes, from which on a body is read in a thread: nobody else's message is to wait for that
-_LARGE_AT_ONCE: Final = 2  # so that the memory that reading takes is bounded as well
+_LARGE: Final = 64 * 1024  # bytes from which a body is parsed in a thread, so that other messages do not wait for it
+_LARGE_AT_ONCE: Final = 2  # bounds the memory for parsing, too
 
-#: Stands in for a source that does not exist, so that its messages take as long as others.
-NOBODY: Final = Source("", "", "standard-webhooks", ("whsec_" + "A" * 43 + "=",))
+#: Stands in for a source that does not exist, so that its messages take as long as those of existing sources.
+NO_SOURCE: Final = Source("", "", "standard-webhooks", ("whsec_" + "A" * 43 + "=",))
 
 Event = tuple[dict[str, str], bytes]
-Sealed = tuple[dict[str, str], bytes | Blob]  # with its body, or what stands for it
+Sealed = tuple[dict[str, str], bytes | Blob]  # with its body, or the reference to it
 
 _log = structlog.get_logger()
 
 
 class Intake:
-    """Handles messages. Nothing waits, but for a large body, which has a task of its own."""
+    """Handles messages without blocking; a large body gets a task of its own."""
 
     def __init__(self, catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1) -> None:
         self._catalog = catalog
@@ -55,9 +55,9 @@ class Intake:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, request: Incoming) -> None:
-        """Look at the head. Raises `Problem`."""
+        """Check the head. Raises `Problem`."""
         request.began = time.perf_counter()
-        loaded = self._catalog.loaded  # asked first: a catalog that is read in between would have no source in it yet
+        loaded = self._catalog.loaded  # read before the source: were the catalog loaded in between, the source would be missing
         source = request.source = self._source(request)
         if request.method != "POST":
             raise Problem("method", "messages are sent with POST", ("Allow", "POST"))
@@ -69,7 +69,7 @@ class Intake:
         request.allow(source.max_body)
 
     def complete(self, request: Incoming) -> None:
-        """Record the message, and answer when that is done. Raises `Problem`."""
+        """Publish the message, and answer when that is done. Raises `Problem`."""
         if request.size < _LARGE:
             found = _judged(request.source, request.headers, request.body())
             self._record(request, found, found if isinstance(found, list) else [])
@@ -79,7 +79,7 @@ class Intake:
             task.add_done_callback(self._tasks.discard)
 
     def refuse(self, request: Incoming, problem: Problem) -> None:
-        """Answer with the problem, and tell of it."""
+        """Answer with the problem, and log it."""
         source = request.source
         _log.info(
             "message_refused",
@@ -93,8 +93,8 @@ class Intake:
         self._answer(request, problem.answer(request.id), problem.reason if problem.status < 500 else None)
 
     def _source(self, request: Incoming) -> Source:
-        source = self._catalog.current.sources.get((request.steps[2], request.steps[3]), NOBODY)
-        return source if source.kind in KINDS else NOBODY
+        source = self._catalog.current.sources.get((request.segments[2], request.segments[3]), NO_SOURCE)
+        return source if source.kind in KINDS else NO_SOURCE
 
     async def _complete_large(self, request: Incoming) -> None:
         source, body, loop = request.source, request.body(), asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class Intake:
             self.refuse(request, internal(error))
 
     async def _kept(self, source: Source, events: Sequence[Event]) -> list[Sealed]:
-        """Returns when the blob store has the large ones: what a message refers to must be there before."""
+        """Return when the blob store has the large bodies: a body must be durable before a message refers to it."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(BLOB_SECONDS):
@@ -124,7 +124,7 @@ class Intake:
             raise Problem("unavailable", "the store of large messages is away", RETRY_AFTER) from None
 
     def _record(self, request: Incoming, found: "Reply | list[Event]", sealed: Sequence[Sealed]) -> None:
-        """Answer when the broker has every event; those it has of a batch that fails are duplicates next time."""
+        """Answer when the broker has every event. If a batch fails in part, its published events are duplicates next time."""
         source = request.source
         if isinstance(found, Reply):
             self._answer(request, _replied(found))
@@ -147,13 +147,13 @@ class Intake:
             self.refuse(request, Problem("unavailable", fault, RETRY_AFTER))
 
     def _answer(self, request: Incoming, answer: Answer, rejection: str | None = None) -> None:
-        label = request.source.kind if request.source is not NOBODY else "unknown"
+        label = request.source.kind if request.source is not NO_SOURCE else "unknown"
         metrics.observe_response(label, answer.status, time.perf_counter() - request.began, request.size, rejection)
         request.answer(answer)
 
 
 class _Settle:
-    """Told what became of each of `count` messages; tells when all are durable, or of the first that is not."""
+    """Collects the results of `count` messages; calls `tell` once: when all are durable, or at the first fault."""
 
     __slots__ = ("_left", "_tell")
 
@@ -170,7 +170,7 @@ class _Settle:
 
 
 def _judged(source: Source, headers: Headers, body: bytes) -> "Reply | list[Event]":
-    """The events of a message whose signature is right, or what answers it. Raises `Problem`. Any thread may."""
+    """The events of a message with a valid signature, or the reply to a greeting. Raises `Problem`. Safe from any thread."""
     now = datetime.now(UTC)
     kind = _verified(source, headers, body, now)
     try:
@@ -187,10 +187,10 @@ def _verified(source: Source, headers: Headers, body: bytes, now: datetime) -> K
     try:
         kind.verify(source, headers, body, now)
     except Unverified as error:
-        if source is not NOBODY:
+        if source is not NO_SOURCE:
             name = "timestamp" if error.reason == "timestamp" else "signature"
             raise Problem(name, error.detail, ("WWW-Authenticate", kind.challenge), reason=error.reason) from None
-    if source is NOBODY:
+    if source is NO_SOURCE:
         raise Problem("not_found", "no such tenant or source", reason="unknown_source")
     return kind
 

@@ -1,4 +1,4 @@
-"""The HTTP server: listens on one event loop, and when it is stopped finishes what has begun."""
+"""The HTTP server: listens on one event loop, and answers pending requests before it stops."""
 
 import asyncio
 import signal
@@ -15,17 +15,17 @@ from workers.ingress.clients import MOST, Clients
 from workers.ingress.http_protocol import ClientConnection, Route
 from workers.ingress.request import Budget
 
-READ_SECONDS: Final = 20.0  # for a request to arrive whole
-KEEP_ALIVE_SECONDS: Final = 75.0  # between two requests; longer than load balancers wait, so that they are the ones to hang up
+READ_SECONDS: Final = 20.0  # for a request to arrive completely
+KEEP_ALIVE_SECONDS: Final = 75.0  # between two requests; longer than load balancers wait, so that they close first
 
-_BACKLOG: Final = 2048  # connections that wait to be taken
-_SEND_BUFFER: Final = 64 * 1024  # bytes of answers that the kernel keeps for a connection
-_LOOK: Final = 0.02  # seconds between two looks whether all have gone
+_BACKLOG: Final = 2048  # connections that wait to be accepted
+_SEND_BUFFER: Final = 64 * 1024  # bytes of answers that the kernel buffers for a connection
+_LOOK: Final = 0.02  # seconds between two checks whether all connections are closed
 
 
 @dataclass(slots=True)
 class ClientBounds:
-    """What clients may take: connections, and seconds; `grace` is for the answers that are due when the server is stopped."""
+    """Limits for clients; `grace`: seconds for the answers that are due when the server stops."""
 
     per_address: int  # connections
     grace: float
@@ -38,7 +38,7 @@ class Listener:
     """Serves `route` from `run` until `stop`."""
 
     def __init__(self, route: Route, host: str, port: int, bounds: ClientBounds) -> None:
-        """Port 0 is any free one; `port` says which, from when it listens on."""
+        """Port 0 means any free port; the attribute `port` has it once the server listens."""
         self.bounds = bounds
         self.clients = Clients(bounds.per_address, bounds.most)
         self.port: int | None = None
@@ -56,11 +56,11 @@ class Listener:
         uvloop.run(self._serve(before, after))
 
     def stop(self) -> None:
-        """End what `run` does; any thread may."""
+        """Make `run` return. Safe from any thread."""
         if self._loop is None:
             self._stopping.set()
         else:
-            with suppress(RuntimeError):  # it has ended
+            with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def _serve(self, before: Callable[[], None], after: Callable[[], Awaitable[None]]) -> None:
@@ -71,7 +71,7 @@ class Listener:
         before()
         try:
             server = await loop.create_server(self._connection, *self._address, backlog=_BACKLOG)
-            for listening in server.sockets:  # the kernel keeps for minutes what is not taken: less than it would by itself
+            for listening in server.sockets:  # less than the default: the kernel holds unread answers for minutes
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             self.clients.sweep()
             self.port = server.sockets[0].getsockname()[1]
@@ -87,12 +87,12 @@ class Listener:
         return ClientConnection(self.clients, self._budget, self._route, bounds.read_seconds, bounds.keep_alive_seconds)
 
     async def _emptied(self) -> None:
-        """All have gone: those that wait for nothing at once, the others when they are answered, or after `grace` seconds."""
+        """Close all connections: idle ones at once, the others when they are answered, or after `grace` seconds."""
         for client in self.clients:
             client.end()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.bounds.grace):
-                while len(self.clients):  # noqa: ASYNC110 - nobody else asks
+                while len(self.clients):  # noqa: ASYNC110 - needed once, at the end
                     await asyncio.sleep(_LOOK)
         for client in self.clients:
             client.end(at_once=True)

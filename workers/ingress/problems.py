@@ -1,4 +1,4 @@
-"""Answers over HTTP; errors as RFC 9457 has them."""
+"""HTTP answers, and errors as RFC 9457 problem details."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,9 +8,9 @@ import orjson
 
 from ops.telemetry.probes import SECURITY_HEADERS
 
-RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: about what a broker takes to restart
+RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: about as long as a broker takes to restart
 
-#: Every problem that is answered, with its status and title; its type is a URN of the name.
+#: Every problem, with its status and title; its type is a URN of the name.
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed": (400, "The message cannot be read"),
     "signature": (401, "The signature is not right"),
@@ -30,10 +30,10 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
 
 
 class Problem(Exception):
-    """A request that was turned away. `detail` is for whoever sent it: nothing secret in it."""
+    """A rejected request. The client gets to see `detail`: put nothing secret there."""
 
     def __init__(self, name: str, detail: str, *headers: tuple[str, str], reason: str | None = None) -> None:
-        """`reason` is the metrics' word for it, where it is finer than the problem's name."""
+        """`reason` is the label in the metrics, if it is finer than the problem's name."""
         self.name = name
         self.detail = detail
         self.headers = headers
@@ -54,17 +54,17 @@ class Problem(Exception):
         )
 
     def answer(self, request_id: str) -> "Answer":
-        """The answer that tells the sender."""
+        """The answer to the client."""
         return Answer(self.status, b"application/problem+json", self.body(request_id), self.headers)
 
 
 def internal(error: Exception) -> Problem:
-    """The problem of a request that an error of ours ended."""
+    """The problem for a request that failed through an error of ours."""
     return Problem("internal", f"{type(error).__name__}; it has been logged", RETRY_AFTER)
 
 
 class Answer(NamedTuple):
-    """What a request is answered with."""
+    """An answer to a request."""
 
     status: int
     content_type: bytes
@@ -73,11 +73,11 @@ class Answer(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether the connection has to end with it."""
+        """Whether the connection must be closed after it."""
         return ("Connection", "close") in self.headers
 
     def wire(self, request_id: str, date: bytes, *, close: bool = False, head: bool = False) -> bytes:
-        """The bytes of it; `close` says that the connection ends with it, `head` that the request was for the head alone."""
+        """The encoded answer; `close`: the connection ends after it; `head`: the request was HEAD, so the body is left out."""
         others = [(name.lower(), value) for name, value in self.headers if name != "Connection"]
         more = "".join(f"{name}: {value}\r\n" for name, value in others).encode("latin-1") if others else b""
         return b"%bdate: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b%b\r\n%b" % (

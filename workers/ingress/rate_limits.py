@@ -1,4 +1,4 @@
-"""The rate limits of sources: token buckets in the memory of one ingress process, which has its share of each limit."""
+"""The rate limits of sources: token buckets in the memory of one ingress process, which enforces its share of each limit."""
 
 import math
 import time
@@ -13,14 +13,14 @@ from workers.live_catalog import CatalogWatch
 
 @dataclass(slots=True)
 class Bucket:
-    """Fills with `rate` a second, up to what one second brings, or one; so that is the most that comes at once."""
+    """A token bucket: gains `rate` tokens a second and holds one second's worth, or one token if that is more."""
 
     rate: float
     tokens: float
     at: float  # seconds of the clock
 
     def fill(self, rate: float, now: float) -> None:
-        """Bring it up to `now`, at a rate that may have been changed."""
+        """Add the tokens gained until `now`, at a rate that may have changed."""
         self.rate = rate
         self.tokens = min(max(1.0, rate), self.tokens + rate * (now - self.at))
         self.at = now
@@ -32,10 +32,10 @@ class Bucket:
 
 
 class Limits:
-    """Refuses what a source sends beyond its `rate_limit`; sources without one are not to be asked about.
+    """Refuses messages beyond a source's `rate_limit`; call it only for sources that have one.
 
-    A limit is for all ingress processes together, and each of `processes` lets its part through, so that together they never
-    let through more for long. Nothing is shared or stored: a process that starts has full buckets. There is at most one bucket
+    A limit is for all ingress processes together, and each of `processes` allows its share, so that together they do not
+    exceed it for long. Nothing is shared or stored: a process starts with full buckets. There is at most one bucket
     for each source of the catalog that has a limit.
     """
 
@@ -47,9 +47,9 @@ class Limits:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def check(self, source: Source, *headers: tuple[str, str]) -> Bucket:
-        """Raises `Problem`, with `headers`, when there is no token.
+        """Raise `Problem`, with `headers`, when there is no token.
 
-        Takes none: who has not proved yet to be the source must not use its tokens up.
+        Takes no token: a sender whose signature is not verified yet must not use up the source's tokens.
         """
         bucket = self._bucket(source)
         if bucket.tokens < 1.0:
@@ -59,7 +59,7 @@ class Limits:
         return bucket
 
     def take(self, source: Source) -> None:
-        """Takes a token, or raises `Problem`."""
+        """Take a token. Raises `Problem` when there is none."""
         self.check(source).tokens -= 1.0
 
     def __len__(self) -> int:

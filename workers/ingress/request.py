@@ -1,4 +1,4 @@
-"""A request as it comes in: its headers, and its body within bounds."""
+"""A request that is being received: its headers, and its body within bounds."""
 
 import re
 import secrets
@@ -12,75 +12,75 @@ from schemas.source import Source
 from workers.ingress.problems import RETRY_AFTER, Answer, Problem
 from workers.ingress.request_parser import RequestHead
 
-MAX_HELD: Final = LARGEST + 32 * 1024 * 1024  # bytes of bodies in the hands of one process: the largest, and others beside it
+MAX_HELD: Final = LARGEST + 32 * 1024 * 1024  # bytes of bodies that one process holds: the largest one, and others beside it
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 _JSON = re.compile(r"[/+]json$")
-_PLAIN: Final = ("application/json", "application/json; charset=utf-8")  # what most senders say
+_PLAIN: Final = ("application/json", "application/json; charset=utf-8")  # most senders' content types
 
 _RUN: Final = secrets.token_hex(8)
 _numbers = count()
 
 
 def fresh_id() -> str:
-    """An id for a request: like no other of this process, nor, but for chance, of another."""
+    """An id for a request: unique in this process, and across processes with high probability."""
     return f"{_RUN}{next(_numbers):016x}"
 
 
 class Budget:
-    """Counts the bytes of all bodies in hand."""
+    """Bounds the bytes of all bodies that the process holds."""
 
     def __init__(self, limit: int = MAX_HELD) -> None:
         self._left = limit
 
     def take(self, size: int) -> None:
-        """Count `size` bytes more. Raises `Problem` when that is too much; they must be given back nevertheless."""
+        """Take `size` bytes. Raises `Problem` when that exceeds the limit; they must be given back even then."""
         self._left -= size
         if self._left < 0:
             raise Problem("unavailable", "too much is being received at once", RETRY_AFTER)
 
     def give(self, size: int) -> None:
-        """Count `size` bytes less."""
+        """Give back `size` bytes."""
         self._left += size
 
 
 class Incoming:
-    """One request. `answer` is for one call, by whoever it was handed to, as soon as the answer is known."""
+    """One request. Its handler calls `answer` once, as soon as the answer is known."""
 
     def __init__(self, head: RequestHead, budget: Budget, answer: Callable[["Incoming", Answer], None]) -> None:
-        self.method, self.path, headers, self.keep_alive, self.patient = head
+        self.method, self.path, headers, self.keep_alive, self.expects_continue = head
         self.headers: Headers = headers
         wanted = headers.get("x-request-id")
         self.id = wanted if wanted is not None and _REQUEST_ID.fullmatch(wanted) else fresh_id()
         self.size = 0
-        self.limit: int | None = None  # bytes; known when it is the request's turn
+        self.limit: int | None = None  # bytes; known once the handler has begun
         self.whole = False
         self.answered = False
         self.handler: Handler
-        self.steps: Sequence[str] = ()  # of the path, decoded; the first is empty
-        self.source: Source  # whose message it is
-        self.began = 0.0  # seconds, when its head was there
+        self.segments: Sequence[str] = ()  # the segments of the path, decoded; the first is empty
+        self.source: Source  # the source that sent the message
+        self.began = 0.0  # when its head was complete, in seconds
         self._answer = answer
         self._budget = budget
         self._chunks: list[bytes] = []
 
     def answer(self, answer: Answer) -> None:
-        """Answer it, and let go of its body. Later calls do nothing, nor does one for a sender who is gone."""
+        """Answer the request and release its body. Later calls do nothing, nor does one after `drop`."""
         if not self.answered:
             self.drop()
             self._answer(self, answer)
 
     def drop(self) -> None:
-        """Give up: there is nobody to be answered any more."""
+        """Release the body without an answer: the client has disconnected."""
         if not self.answered:
             self.answered = True
             self._budget.give(self.size)
             self._chunks = []
 
     def check_form(self) -> None:
-        """Raises `Problem` when the body's form is one that could not be read, or not kept as it is."""
+        """Raise `Problem` when the body's encoding or media type is not supported."""
         if "content-encoding" in self.headers and self.headers["content-encoding"].strip().lower() not in ("", "identity"):
             raise Problem("content_type", "Content-Encoding is not supported: send the body as it is")
         content_type = self.headers.get("content-type")
@@ -94,13 +94,13 @@ class Incoming:
             raise Problem("content_type", "JSON is UTF-8 (RFC 8259); another charset is not supported")
 
     def allow(self, limit: int) -> None:
-        """Take a body of at most `limit` bytes. Raises `Problem` when it is known to hold more, or may hold anything."""
+        """Accept a body of at most `limit` bytes. Raises `Problem` when it is known to be larger, or has no declared length."""
         self.limit = limit
         if max(self._declared(), self.size) > limit:
             raise self._too_large(limit)
 
     def add(self, chunk: bytes) -> None:
-        """Take a piece of the body. Raises `Problem` as soon as there is too much of it."""
+        """Add a piece of the body. Raises `Problem` as soon as the body exceeds its limit."""
         if self.answered:
             return
         self.size += len(chunk)
@@ -110,7 +110,7 @@ class Incoming:
             raise self._too_large(self.limit)
 
     def body(self) -> bytes:
-        """The body as far as it has come, which the request does not hold any more then."""
+        """The body received so far; the request then no longer holds it."""
         chunks, self._chunks = self._chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -126,8 +126,8 @@ class Incoming:
 
     @property
     def unread(self) -> list[tuple[str, str]]:
-        """What an answer needs among its headers when the body was not read."""
-        # Who waits for "100 Continue" may not send the body now, or may: only a new connection is in step again.
+        """The headers that an answer needs if the body was not read."""
+        # A client that waits for "100 Continue" may send the body now or not; only a new connection is unambiguous.
         return [("Connection", "close")] if "expect" in self.headers else []
 
     def _too_large(self, limit: int) -> Problem:
@@ -135,13 +135,13 @@ class Incoming:
 
 
 class Handler(Protocol):
-    """What is behind a path."""
+    """Handles the requests of a path."""
 
     def begin(self, request: Incoming) -> None:
-        """The head is there: answer, or `allow` a body. Raises `Problem`."""
+        """Called when the head is complete: answer, or `allow` a body. Raises `Problem`."""
 
     def complete(self, request: Incoming) -> None:
-        """The body is there too: answer, now or later. Raises `Problem`."""
+        """Called when the body is complete: answer, now or later. Raises `Problem`."""
 
     def refuse(self, request: Incoming, problem: Problem) -> None:
         """Answer with `problem`."""

@@ -1,4 +1,4 @@
-"""What RFC 9110 and 9112 ask of a request's head beyond its grammar, which the parser checks."""
+"""Requirements of RFC 9110 and 9112 on a request's head beyond the grammar, which the parser checks."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _FRAMING: Final = ("content-length", "transfer-encoding")
 
 
 def check_head(version: str, method: str, headers: Mapping[str, str], hosts: int) -> None:
-    """Raises `Problem` for what another server may have read as another request; `hosts` counts the header Host."""
+    """Raise `Problem` for a head that an intermediary may have read as a different request; `hosts`: number of Host headers."""
     if method == "CONNECT":
         raise Problem("malformed", "this is no proxy")
     if hosts > 1 or (not hosts and version != "1.0") or not _HOST.fullmatch(headers.get("host", "")):
@@ -24,7 +24,7 @@ def check_head(version: str, method: str, headers: Mapping[str, str], hosts: int
     if version == "1.0":
         raise Problem("malformed", "HTTP/1.0 has no Transfer-Encoding (RFC 9112, 6.1)")
     *others, last = (coding.strip().lower() for coding in codings.split(","))
-    if last == "chunked" and others:  # the parser refuses another last one, which leaves the length unknown
+    if last == "chunked" and others:  # the parser refuses any other last coding, as the length is unknown
         if "chunked" in others:
             raise Problem("malformed", "a body is in chunks once")
         raise Problem("not_implemented", "no transfer coding but chunked is understood: send the body as it is")
@@ -41,7 +41,7 @@ def path_of(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _origin_form(target: bytes) -> bytes:
-    """What follows the authority of a whole URL, which a proxy may be asked with."""
+    """The path and query of an absolute URL, the form of target that clients send to proxies."""
     try:
         parsed = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:
@@ -50,6 +50,6 @@ def _origin_form(target: bytes) -> bytes:
 
 
 def body_only(headers: Mapping[str, str]) -> bytes:
-    """A head that frames the body that follows as `headers` do, and says nothing else."""
+    """A head with only the body's framing from `headers`, to parse the body that follows."""
     lines = "".join(f"{name}: {headers[name]}\r\n" for name in _FRAMING if name in headers)
     return f"POST / HTTP/1.1\r\n{lines}\r\n".encode("latin-1")

@@ -1,4 +1,4 @@
-"""Requests in a stream of bytes, by httptools, with the bounds that it lacks."""
+"""Parses requests from a byte stream with httptools, within bounds that httptools lacks."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +13,7 @@ from workers.ingress.request_framing import body_only, check_head, path_of
 MAX_HEAD: Final = 32 * 1024  # bytes of all headers, or of anything else without progress
 MAX_HEADERS: Final = 100
 
-_COMMON: Final = 1024  # bytes of the names of a head; more come but once
+_COMMON: Final = 1024  # bytes of the names of a head that are cached; longer ones rarely repeat
 
 
 class RequestHead(NamedTuple):
@@ -23,44 +23,44 @@ class RequestHead(NamedTuple):
     path: bytes
     headers: dict[str, str]
     keep_alive: bool
-    patient: bool  # the sender waits for "100 Continue"
+    expects_continue: bool  # the sender waits for "100 Continue"
 
 
-class Side(Protocol):
-    """Who is told what is found. May raise `Problem`, which ends the parsing."""
+class RequestEvents(Protocol):
+    """The callbacks of the parser. They may raise `Problem`, which ends the parsing."""
 
     def on_begin(self) -> None:
-        """Told of a request's first byte."""
+        """The first byte of a request has arrived."""
 
     def on_head(self, head: RequestHead) -> None:
-        """Told of a request that may have a body."""
+        """The head of a request is complete; a body may follow."""
 
     def on_piece(self, piece: bytes) -> None:
-        """Told a piece of its body."""
+        """A piece of the body has arrived."""
 
     def on_whole(self) -> None:
-        """Told that it is whole."""
+        """The request is complete."""
 
 
 class Requests:
     """The parser of one connection."""
 
-    def __init__(self, side: Side) -> None:
-        self._side = side
+    def __init__(self, events: RequestEvents) -> None:
+        self._events = events
         self._parser = self._fresh()
-        self._resuming = False  # a head is parsed for the second time
+        self._resuming = False  # whether a head is being parsed for the second time
         self._advanced = False
         self._stale = 0  # bytes without progress
         self._fault: Problem | None = None
-        self.head = 0  # bytes of the head that was read last, or is being read
+        self.head = 0  # bytes of the last head, or of the one being read
         self._target = b""
-        self._lines: list[bytes] = []  # of the head, then of the trailers, as they came: a name, its value, the next name
-        self._counted = 0  # of these
-        self._handed = 0  # lines of the head, when it was handed over
+        self._lines: list[bytes] = []  # names and values in turn, of the head and then of the trailers, as received
+        self._counted = 0  # how many of these are counted
+        self._handed = 0  # lines of the head, once it has been passed on
         self._headers: dict[str, str] = {}
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Find what is in `data`. Raises `Problem` for what is no HTTP, and for too much of anything."""
+        """Parse `data`. Raises `Problem` if it is not HTTP or exceeds a bound."""
         self._advanced = False
         try:
             self._feed(data)
@@ -74,7 +74,7 @@ class Requests:
 
     def _fresh(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # or what follows spoils the answer to what was asked
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # else extra data would spoil the answer
         return parser
 
     def _feed(self, data: bytes | memoryview) -> None:
@@ -83,7 +83,7 @@ class Requests:
                 self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                # A server may go on in HTTP/1.1 (RFC 9110, 7.8), but this parser does not: another one reads the body.
+                # A server may ignore Upgrade (RFC 9110, 7.8), but this parser cannot: a new one parses the body.
                 data = data[upgrade.args[0] :]
                 self._parser = self._fresh()
                 self._resuming = True
@@ -91,7 +91,7 @@ class Requests:
                 self._resuming = False
                 del self._lines[self._counted :]
 
-    # What httptools calls.
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
         """Start a request."""
@@ -99,7 +99,7 @@ class Requests:
             self.head = self._counted = self._handed = 0
             self._target = b""
             self._lines = []
-            self._side.on_begin()
+            self._events.on_begin()
 
     def on_url(self, url: bytes) -> None:
         """Count the URL as part of the head."""
@@ -115,7 +115,7 @@ class Requests:
         self._lines += name, value
 
     def on_headers_complete(self) -> None:
-        """Check the head, and hand it over."""
+        """Check the head, and pass it on."""
         if self._resuming:
             return
         self._advanced = True
@@ -130,31 +130,31 @@ class Requests:
             path, query = path_of(self._target)
             headers[PATH] = (path + b"?" + query if query else path).decode("ascii")
             lasting = version != "1.0"
-            patient = lasting and "expect" in headers and headers["expect"].lower() == "100-continue"
-            self._side.on_head(RequestHead(method, path, headers, lasting and parser.should_keep_alive(), patient))
+            expects_continue = lasting and "expect" in headers and headers["expect"].lower() == "100-continue"
+            self._events.on_head(RequestHead(method, path, headers, lasting and parser.should_keep_alive(), expects_continue))
         except Problem as problem:
             self._fault = problem
             raise
 
     def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body over."""
+        """Pass on a piece of the body."""
         self._advanced = True
         try:
-            self._side.on_piece(body)
+            self._events.on_piece(body)
         except Problem as problem:
             self._fault = problem
             raise
 
     def on_message_complete(self) -> None:
-        """End a request: what follows is the next one's."""
-        if not self._parser.should_upgrade():  # else it is only the head that has ended
+        """End a request: the following data belongs to the next one."""
+        if not self._parser.should_upgrade():  # else only the head has ended
             self._advanced = True
-            if len(self._lines) != self._counted:  # trailers, which nobody looks at
+            if len(self._lines) != self._counted:  # trailers, which are ignored
                 self._count_at_end()
-            self._side.on_whole()
+            self._events.on_whole()
 
     def _count(self) -> None:
-        """Raises `Problem` for too much of a head; to ask once for each feed bounds it, because a feed is short."""
+        """Raise `Problem` for too large a head. One check for each feed suffices, because a feed is short."""
         lines = self._lines
         self.head += len(b"".join(lines[self._counted :] if self._counted else lines))
         self._counted = len(lines)
@@ -172,7 +172,7 @@ class Requests:
 
 
 def _joined(lines: Sequence[bytes]) -> tuple[dict[str, str], int]:
-    """Headers by lower-case name, those of one name joined with commas, and how often there was a Host."""
+    """Headers by lower-case name, repeated ones joined with commas, and the number of Host headers."""
     if not lines:
         return {}, 0
     joined = b"\n".join(lines[::2])

@@ -25,8 +25,8 @@ from workers.ingress.request import Handler, Incoming
 from workers.live_catalog import CatalogWatch
 from workers.process import Process
 
-_QUESTION: Final = 64 * 1024  # bytes of a body that comes with a question; nobody looks at it
-_FILES: Final = 2 * MOST  # that the process may have open
+_PROBE_BODY: Final = 64 * 1024  # bytes of a body sent with a probe; it is ignored
+_FILES: Final = 2 * MOST  # files that the process may have open
 
 _log = structlog.get_logger()
 
@@ -34,52 +34,52 @@ _log = structlog.get_logger()
 def make_route(
     catalog: CatalogWatch, publisher: Publisher, blobs: Blobs, processes: int = 1, *, stale_after: float = 10.0
 ) -> Route:
-    """What is behind each path.
+    """The route from each path to its handler.
 
-    The process is one of `processes` that share what sources send, and lets its part of their rate limits through.
+    The process is one of `processes` that share the incoming messages, and enforces its share of the rate limits.
     """
     heart = Heart()
-    # It needs no Postgres to take messages, so nobody is to keep them from it while Postgres is away.
+    # The process accepts messages without Postgres, so it must stay ready while Postgres is away: a note, not a check.
     notes = {"database": partial(catalog.stale, stale_after)}
     readiness = Readiness({"broker": publisher.trouble, "catalog": catalog.ready}, notes=notes)
 
     def alive() -> Report:
-        heart.beat()  # the loop turns, or this would not be asked
+        heart.beat()  # the event loop runs, or it would not have called this
         return heart.answer()
 
     intake = Intake(catalog, publisher, blobs, processes)
     probes = {"livez": _Probe(alive), "readyz": _Probe(readiness.answer), "metrics": _Probe(metrics)}
 
     def route(request: Incoming) -> Handler:
-        # Split before it is decoded: an encoded slash is part of a name, and no name has one.
-        steps = request.path.decode("ascii").split("/")
+        # Split before decoding: an encoded slash is part of a name, and no name contains one.
+        segments = request.path.decode("ascii").split("/")
         if b"%" in request.path:
-            steps = [unquote(step) for step in steps]
-        request.steps = steps
-        if len(steps) == 4 and steps[1] == "in" and steps[2] and steps[3]:
+            segments = [unquote(each) for each in segments]
+        request.segments = segments
+        if len(segments) == 4 and segments[1] == "in" and segments[2] and segments[3]:
             return intake
-        if len(steps) == 2 and steps[1] in probes:
-            return probes[steps[1]]
+        if len(segments) == 2 and segments[1] in probes:
+            return probes[segments[1]]
         raise Problem("not_found", "messages go to /in/{tenant}/{source}")
 
     return route
 
 
 class _Probe:
-    """Handles the questions of whoever watches the process."""
+    """Handles the probes and the metrics."""
 
     def __init__(self, report: Callable[[], Report]) -> None:
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, request: Incoming) -> None:
-        """Take GET and HEAD only. Raises `Problem`."""
+        """Accept GET and HEAD only. Raises `Problem`."""
         if request.method not in ("GET", "HEAD"):
             raise Problem("method", "only GET, HEAD", ("Allow", "GET, HEAD"))
-        request.limit = _QUESTION
+        request.limit = _PROBE_BODY
 
     def complete(self, request: Incoming) -> None:
-        """Ask in a thread: it may take a while, and nobody's message is to wait for that."""
+        """Make the report in a thread: it may take a while, and messages must not wait for it."""
         task = asyncio.get_running_loop().create_task(self._respond(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -99,7 +99,7 @@ class _Probe:
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT. Returns the exit status."""
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
     host, port = settings.ingress_host, settings.ingress_port
     with Process(settings, "ingress", "database_url", "amqp_url", "keys") as process:
         _allow_files()
@@ -109,7 +109,7 @@ def run(settings: Settings) -> int:
         route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
         bounds = ClientBounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
         listener = Listener(route, host, port, bounds)
-        process.at_signal(listener.stop)  # until its event loop has handlers of its own
+        process.at_signal(listener.stop)  # until its event loop installs its own handlers
         process.at_end(catalog.stop)
         catalog.start()
         process.started(host=host, port=port)
@@ -122,7 +122,7 @@ def run(settings: Settings) -> int:
 
 
 def _allow_files() -> None:
-    """Let the process have as many connections as it is to bear; systemd and shells allow 1,024 by default."""
+    """Raise the limit of open files for the most connections; systemd and shells allow 1,024 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _FILES:
         wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
