@@ -1,1 +1,1 @@
-"""Dialling, TLS and the limits of what may be sent, for every transport. No protocol."""
+"""Dialling, TLS, timings and limits, for every transport. No protocol."""

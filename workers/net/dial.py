@@ -1,7 +1,7 @@
-"""Finds addresses and calls them, but none that may not be called.
+"""Looks up addresses and connects to them, but only to permitted ones.
 
-Checked is the address itself, at the moment when a socket for it is made: nothing is looked up after that, so a name that
-answers differently the second time gains nothing. A connection stays with the address that it was made to.
+The address itself is checked, when a socket for it is made. Nothing is looked up after that, so DNS rebinding
+gains nothing. A connection stays with the address that it was made to.
 """
 
 import asyncio
@@ -14,43 +14,43 @@ from time import monotonic
 from typing import Any, Final
 
 from pipeline.delivery.addresses import Network, refusal, refused_host
-from workers.net.timings import COURSE
+from workers.net.timings import ATTEMPT_TIMES
 
-MOST_ADDRESSES: Final = 8  # of a name; the others are not called
-LOOKERS: Final = 32  # look-ups at once; one that hangs cannot be ended and holds its thread until the resolver gives up
+MOST_ADDRESSES: Final = 8  # of a name; further ones are ignored
+LOOKUPS_AT_ONCE: Final = 32  # a look-up that hangs cannot be cancelled and keeps its thread until the resolver gives up
 
 _ADVICE: Final = "WAXSEAL_ALLOW_NETWORKS lists exceptions"
 
-AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo(3) gives it
+AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo(3) returns it
 LookUp = Callable[..., Sequence[AddressInfo]]
 
 
 class Refused(OSError):
-    """The address may not be called."""
+    """Connecting to the address is not permitted."""
 
 
 class Dialler:
-    """Looks names up, and makes sockets, for addresses that may be called: all public ones, and those in `allowed`.
+    """Looks up names and makes sockets for permitted addresses: all public ones, and those in `allowed`.
 
-    With `allowed` None every address may be called: for what an operator has named.
+    With `allowed` None every address is permitted: for destinations that an operator has configured.
     """
 
     def __init__(self, allowed: Sequence[Network] | None, look_up: LookUp = socket.getaddrinfo) -> None:
         self._allowed = allowed
         self._look_up = look_up
-        self._threads = ThreadPoolExecutor(LOOKERS, "dns")
+        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "dns")
 
     async def close(self) -> None:
-        """Wait for no look-up any more."""
+        """Cancel queued look-ups; do not wait for running ones."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self, address: str) -> None:
-        """Raise `Refused` unless `address` is written as an address and may be called."""
+        """Raise `Refused` unless `address` is a literal address and permitted."""
         if self._allowed is not None:
             check_address(address, self._allowed)
 
     async def find(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
-        """The addresses of `host` that may be called. Raises `Refused` when none may, and OSError when there is none."""
+        """The permitted addresses of `host`. Raises `Refused` when none is permitted, and OSError when it has none."""
         if self._allowed is not None:
             check_host(host, self._allowed)
         look = partial(self._look_up, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
@@ -61,17 +61,17 @@ class Dialler:
         return _callable(host, port, found, self.check)
 
     def make_socket(self, info: AddressInfo) -> socket.socket:
-        """A socket for this address and no other. Raises `Refused`: whatever led here, this is the last that is asked."""
+        """A socket for this address. Raises `Refused`: this is the last check, whatever the caller checked before."""
         family, kind, protocol, _, address = info
         self.check(str(address[0]))
-        course = COURSE.get()
-        if course is not None:
-            course.dialled = course.dialled or monotonic()
-            course.address = endpoint_name(address)
+        times = ATTEMPT_TIMES.get()
+        if times is not None:
+            times.dialled = times.dialled or monotonic()
+            times.address = endpoint_name(address)
         return socket.socket(family, kind, protocol)
 
     async def dial(self, host: str, port: int, seconds: float) -> socket.socket:
-        """A connected socket, to the first address that answers; each gets its share of `seconds`.
+        """A socket connected to the first address that answers; each gets its share of `seconds`.
 
         Raises what `find` raises, or the last address's OSError.
         """
@@ -101,9 +101,9 @@ class Dialler:
 def dial_blocking(
     host: str, port: int, allowed: Sequence[Network], left: Callable[[], float], look_up: LookUp = socket.getaddrinfo
 ) -> socket.socket:
-    """As `Dialler.dial`, for who may wait: a connected socket, within the seconds that `left` gives.
+    """The blocking form of `Dialler.dial`: a connected socket, within the seconds that `left` gives.
 
-    Raises `Refused` when no address of `host` may be called, and the last address's OSError when none answers.
+    Raises `Refused` when no address of `host` is permitted, and the last address's OSError when none answers.
     """
     check_host(host, allowed)
     found = look_up(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
@@ -123,7 +123,7 @@ def dial_blocking(
 
 
 def check_address(address: str, allowed: Sequence[Network]) -> None:
-    """Raise `Refused` unless `address` is written as an address and may be called."""
+    """Raise `Refused` unless `address` is a literal address and permitted."""
     try:
         why = refusal(ip_address(address), allowed)
     except ValueError:
@@ -133,13 +133,13 @@ def check_address(address: str, allowed: Sequence[Network]) -> None:
 
 
 def check_host(host: str, allowed: Sequence[Network]) -> None:
-    """Raise `Refused` for a host that needs no look-up to be refused."""
+    """Raise `Refused` for a host that is not permitted, if that is known without a look-up."""
     if why := refused_host(host, allowed):
         raise Refused(f"{host} must not be called: {why}; {_ADVICE}")
 
 
 def _callable(host: str, port: int, found: Sequence[AddressInfo], check: Callable[[str], None]) -> list[AddressInfo]:
-    """Those of the addresses that were `found` that pass, as they have passed. Raises `Refused` when none does."""
+    """The addresses in `found` that pass `check`, in exactly the checked form. Raises `Refused` when none passes."""
     passed, refused = [], Refused(f"{host} has no address")
     for family, kind, protocol, name, address in found:
         text = _text(address)
@@ -155,7 +155,7 @@ def _callable(host: str, port: int, found: Sequence[AddressInfo], check: Callabl
 
 
 def endpoint_name(address: Sequence[Any]) -> str:
-    """How an address and its port are written: `192.0.2.1:443`, `[2001:db8::1]:443`."""
+    """The text of an address and its port: `192.0.2.1:443`, `[2001:db8::1]:443`."""
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

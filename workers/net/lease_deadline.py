@@ -1,29 +1,29 @@
-"""When the lease on a delivery ends, as the process that sends it can tell, and the check that is made before it sends."""
+"""The end of a delivery's lease, as the sending process measures it, and the check just before sending."""
 
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-#: Goes on while the machine sleeps and while the process is stopped, and nobody sets it.
+#: Runs on while the machine is suspended or the process is stopped, and cannot be set.
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class LeaseEnded(Exception):
-    """The lease ended before anything was sent: somebody else may be sending it by now."""
+    """The lease ended before anything was sent: another process may be sending the delivery by now."""
 
 
 class LeaseEnd(NamedTuple):
-    """The end of a lease by two clocks, whichever is there first.
+    """The end of a lease by two clocks, whichever reaches it first.
 
-    A clock that is set back would make a lease longer, and that of a guest which was paused may stand still until it is set.
+    A wall clock that is set back would prolong the lease, and in a paused virtual machine it may stand still until it is set.
     """
 
     until: float  # in Unix seconds
-    deadline: float  # in seconds of the machine's clock since it was booted
+    deadline: float  # in seconds since the machine was booted
 
     @property
     def is_past(self) -> bool:
-        """Whether the delivery is not ours any more."""
+        """Whether the lease has ended, so that the delivery is no longer ours."""
         return time.time() >= self.until or time.clock_gettime(_BOOT_CLOCK) >= self.deadline
 
 
@@ -37,4 +37,4 @@ Check = Callable[[], None]
 
 
 def unleased() -> None:
-    """The check of what nobody else could be sending."""
+    """The check for messages without a lease: no other process can be sending them."""

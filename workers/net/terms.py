@@ -1,4 +1,4 @@
-"""What holds for everything that a deployment sends."""
+"""The network settings that apply to everything a deployment sends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from pipeline.delivery.addresses import Network, networks
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for everything that a deployment sends."""
+    """The network settings that apply to everything a deployment sends."""
 
     user_agent: str
     allowed: Sequence[Network] = ()  # private networks that may be reached all the same

@@ -1,4 +1,4 @@
-"""How far a try got, and when: the times of its phases, as far as there were any."""
+"""The progress of an attempt to send, and the times of its phases."""
 
 import ssl
 from contextvars import ContextVar
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Phases(NamedTuple):
-    """Seconds of each phase; None where there was no such phase. One that did not end lasted to the end of the try."""
+    """Seconds of each phase; None for a phase that did not begin. One that did not end lasts to the end of the attempt."""
 
     dns: float | None
     connect: float | None
@@ -15,35 +15,35 @@ class Phases(NamedTuple):
     first_byte: float | None
 
 
-class Course:
-    """Times of the monotonic clock (a loop's goes in milliseconds), each None until it is reached."""
+class AttemptTimes:
+    """Times on the monotonic clock (the event loop's has only milliseconds), each None until it is reached."""
 
     __slots__ = ("address", "answered", "began", "dialled", "ready", "secured", "with_proxy")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.address: str | None = None
-        self.dialled: float | None = None  # the first address was called
-        self.secured: float | None = None  # TLS began
-        self.ready: float | None = None  # for the request to be sent
-        self.answered: float | None = None  # the answer began
-        self.with_proxy = False  # what goes on is between us and the proxy alone
+        self.dialled: float | None = None  # when the connect to the first address began
+        self.secured: float | None = None  # when the TLS handshake began
+        self.ready: float | None = None  # when the request could be sent
+        self.answered: float | None = None  # when the answer began
+        self.with_proxy = False  # whether the current phase involves only us and the proxy
 
     def reach(self, address: str, at: float) -> None:
-        """A connection is there."""
+        """Note that a connection is ready for the request."""
         self.address, self.ready = address or self.address, at
 
     def forget(self) -> None:
-        """The connection was none: another one is made."""
+        """The connection was unusable; clear its times before the next one is made."""
         self.address = self.ready = None
 
     @property
     def reused(self) -> bool | None:
-        """Whether a kept-alive connection served; None when there was none to send the request on."""
+        """Whether a kept-alive connection was used; None when no connection was ready."""
         return None if self.ready is None else self.dialled is None
 
     def phases(self, ended: float, *, named: bool) -> Phases:
-        """The phases of a try that ended at `ended`; `named` says that its host had to be looked up."""
+        """The phases of an attempt that ended at `ended`; `named`: whether its host had to be looked up."""
         first_byte = _between(self.ready, self.answered, ended)
         if self.reused:
             return Phases(None, None, None, first_byte)
@@ -55,18 +55,18 @@ class Course:
         )
 
 
-#: The try that the running task makes. What a connection is made by runs in tasks and callbacks of its own, which inherit it.
-COURSE: ContextVar[Course | None] = ContextVar("course", default=None)
+#: The attempt of the running task. The tasks and callbacks that make its connection inherit the variable.
+ATTEMPT_TIMES: ContextVar[AttemptTimes | None] = ContextVar("attempt_times", default=None)
 
 
 class TimedTls(ssl.SSLObject):
-    """Notes when the handshake of the running try begins."""
+    """Notes when the handshake of the running attempt begins."""
 
     def do_handshake(self) -> None:
-        """Shake hands; called again and again until it is done."""
-        course = COURSE.get()
-        if course is not None and course.secured is None:
-            course.secured = monotonic()
+        """Continue the handshake; called repeatedly until it is done."""
+        times = ATTEMPT_TIMES.get()
+        if times is not None and times.secured is None:
+            times.secured = monotonic()
         super().do_handshake()
 
 

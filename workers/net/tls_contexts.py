@@ -1,4 +1,4 @@
-"""The TLS settings of endpoints, made once and kept ready."""
+"""The TLS contexts of endpoints, made once and cached."""
 
 import asyncio
 import ssl
@@ -9,18 +9,18 @@ from ops.runtime.tls import client_context
 from schemas.endpoint import Endpoint
 from workers.net.timings import TimedTls
 
-KEPT: Final = 256  # settings; what was not used for longest goes first
+KEPT: Final = 256  # contexts; the least recently used one is dropped first
 
 
 class TlsContexts:
-    """Contexts for each `client_cert` and `ca` that endpoints have; `common` is for all that have neither."""
+    """A context for each pair of `client_cert` and `ca`; `common` is for endpoints that have neither."""
 
     def __init__(self) -> None:
         self.common = _timed(client_context())
         self._own: OrderedDict[tuple[str | None, str | None], ssl.SSLContext] = OrderedDict()
 
     async def of(self, endpoint: Endpoint) -> ssl.SSLContext:
-        """The endpoint's context. Raises SSLError when what it has is of no use here, though `waxseal apply` took it."""
+        """The endpoint's context. Raises SSLError if its files are unusable here, though `waxseal apply` accepted them."""
         key = endpoint.client_cert, endpoint.ca
         if key == (None, None):
             return self.common

@@ -1,1 +1,1 @@
-"""The relay process: hands out what is due. It sends nothing itself."""
+"""The relay process: hands due deliveries to the deliver processes. It sends nothing itself."""

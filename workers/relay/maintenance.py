@@ -1,4 +1,4 @@
-"""What every relay does beside relaying: partitions of the attempt log, documents of mails, and an offer to collect figures."""
+"""The relays' maintenance work: partitions of the attempt log, documents of mails, and the collector of metrics."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,14 +18,14 @@ from workers.documents.mail_parser import MailParser
 from workers.documents.maker import DocumentMaker
 
 HOURLY: Final = 3600.0
-DOCUMENTS: Final = 1.0  # seconds between two looks for mails without a document
-AHEAD: Final = 8  # days, today among them, so that a week without a relay is no harm
+DOCUMENTS: Final = 1.0  # seconds between two checks for mails without a document
+AHEAD: Final = 8  # days, including today, so that a week without a relay does no harm
 
 _log = structlog.get_logger()
 
 
 class Upkeep:
-    """Goes on from construction to `close`, in threads of its own."""
+    """Runs the maintenance from construction to `close`, in threads of its own."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._collector = Collector(settings.database_url, partial(queues, settings.amqp_url), QUEUE)
@@ -37,7 +37,7 @@ class Upkeep:
         )
 
     def close(self) -> None:
-        """End it, within a few seconds."""
+        """End the threads, within a few seconds."""
         self._maker.close()
         for chore in self._chores:
             chore.close()
@@ -45,7 +45,7 @@ class Upkeep:
 
 
 def make_partitions(engine: Engine) -> None:
-    """Make those of the coming days; yesterday's too, for a try that began before midnight."""
+    """Make the partitions of the coming days, and yesterday's for an attempt that began before midnight."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with transaction(engine) as conn:
         made = attempt_partitions.ensure(conn, yesterday, AHEAD + 1)

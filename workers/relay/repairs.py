@@ -1,4 +1,4 @@
-"""What a relay mends between two rounds: ended leases, turns not passed on, and what is pending or paused and should not be."""
+"""The relay's repairs between rounds: expired leases, turns not passed on, deliveries wrongly pending or paused."""
 
 import time
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from ops.runtime.db import Engine, transaction
 from pipeline.store.deliveries import claims, inactive_endpoints, notify, ordering, paused
 from workers.delivery.report import tally_aside
 
-LEASES: Final = 1.0  # seconds between two looks for leases that have ended
-ASIDE: Final = 1.0  # for what is pending at endpoints that are disabled or removed
-GONE: Final = 60.0  # for what is kept for endpoints that are removed
-UP: Final = 2.0  # for what was paused at endpoints that were active again
-TURNS: Final = 5.0  # for turns that were never passed on
-SHARE: Final = 0.02  # of a relay's time for each at most, when there are many endpoints and little is found
+LEASES: Final = 1.0  # seconds between two checks for leases that have ended
+ASIDE: Final = 1.0  # the same for pending deliveries of endpoints that are disabled or removed
+REMOVED: Final = 60.0  # the same for paused deliveries of endpoints that are removed
+ACTIVE: Final = 2.0  # the same for paused deliveries of endpoints that are active again
+TURNS: Final = 5.0  # the same for turns that were never passed on
+SHARE: Final = 0.02  # of a relay's time for each check at most, when there are many endpoints and little is found
 MOST: Final = 1000  # deliveries in one transaction
 CHAINS: Final = 200
 
@@ -24,22 +24,22 @@ _log = structlog.get_logger()
 
 
 class Sweeps:
-    """Each in its time, in the relay's thread, a bounded piece at a time: claims wait for none of them for long."""
+    """Runs each repair at its interval in the relay's thread, in bounded steps, so that claims never wait long."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._chain = ordering.START  # that was looked at last
+        self._chain = ordering.START  # the chain that was checked last
         self._sweeps: dict[Callable[[], bool], float] = {
             self._expire: LEASES,
             self._set_aside: ASIDE,
-            self._give_up: GONE,
-            self._take_up: UP,
+            self._discard_removed: REMOVED,
+            self._resume_paused: ACTIVE,
             self._open_turns: TURNS,
         }
         self._next = dict.fromkeys(self._sweeps, float("-inf"))
 
     def turn(self) -> None:
-        """Do what is due."""
+        """Run the repairs that are due."""
         for sweep, seconds in self._sweeps.items():
             began = time.monotonic()
             if began >= self._next[sweep]:
@@ -62,13 +62,13 @@ class Sweeps:
         tally_aside(moved)
         return moved.total == MOST
 
-    def _give_up(self) -> bool:
+    def _discard_removed(self) -> bool:
         with transaction(self._engine) as conn:
             moved = inactive_endpoints.give_up_abandoned(conn, datetime.now(UTC), MOST)
         tally_aside(moved)
         return moved.total > 0
 
-    def _take_up(self) -> bool:
+    def _resume_paused(self) -> bool:
         now, taken = datetime.now(UTC), 0
         with transaction(self._engine) as conn:
             for endpoint_id, since in paused.left(conn).items():

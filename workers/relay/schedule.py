@@ -1,7 +1,7 @@
-"""When a relay looks at which endpoint, and how much of it may be leased: as much as it can use, by what it did lately.
+"""When a relay checks which endpoint, and how many of its deliveries may be leased (its window), by its recent throughput.
 
-An endpoint that takes deliveries fast gets a window that keeps it busy between two looks; one that hangs, no more than twice
-what it may be sent at once. What a relay knows of that is its own and may be lost: it is learned again within a second.
+An endpoint that takes deliveries fast gets a window that keeps it busy between two checks; one that hangs, no more than twice
+its `max_in_flight`. This state belongs to one relay and may be lost: it is measured again within a second.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -15,48 +15,48 @@ from pipeline.store.deliveries.claims import Page
 from pipeline.store.deliveries.notify import ANY
 from schemas.allowance import Standing
 
-FEW: Final = 100  # deliveries: the window of an endpoint that nothing is known of yet, or that is not very fast
-DRAIN: Final = 5.0  # seconds in which those must be settled, or the window is smaller
-HORIZON: Final = 0.15  # seconds that a larger one lasts: from a claim until its last delivery is sent, and some more
-MOST: Final = 2000  # of one endpoint
-TICK: Final = 40  # milliseconds: endpoints whose windows are full are looked at again together, on a multiple of these
-LATER: Final = 0.25  # and at the latest, at first
-LATEST: Final = 2.0  # at the latest, when nothing has moved again and again
-SURVEY: Final = 1.0  # seconds between two surveys: what nobody rang for is seen then
+FEW: Final = 100  # deliveries: the window of an endpoint that is not measured yet, or is not very fast
+DRAIN: Final = 5.0  # seconds in which that many must be settled, or the window is smaller
+HORIZON: Final = 0.15  # seconds for which a larger window lasts: longer than from a claim until its last delivery is sent
+MOST: Final = 2000  # deliveries: the largest window
+TICK: Final = 40  # milliseconds: endpoints with full windows are checked again together, at multiples of this
+LATER: Final = 0.25  # seconds until such a check at the latest, at first
+LATEST: Final = 2.0  # seconds until it at the latest, after repeated checks without progress
+SURVEY: Final = 1.0  # seconds between two surveys, which find due deliveries without a notification
 SHARE: Final = 0.2  # of a relay's time for surveys at most, when there are many endpoints
 AT_ONCE: Final = 200  # endpoints in one round
-_STALE: Final = 1000  # places in a queue that were changed, before it is made anew
+_STALE: Final = 1000  # outdated entries in a heap before it is rebuilt
 _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
-_HALVES: Final = 0.5  # seconds in which what was measured before loses half its weight
+_HALVES: Final = 0.5  # seconds in which an older measurement loses half its weight
 
 
 @dataclass(slots=True)
 class EndpointPace:
-    """What is known of one endpoint: its leases after the last look, and how fast they are settled, in deliveries a second."""
+    """The measurements of one endpoint: its leases after the last check, and their rate of settling, in deliveries a second."""
 
     at: datetime
     leased: int
     rate: float | None = None
-    vain: int = 0  # looks in a row at which nothing had moved
+    stalled: int = 0  # consecutive checks without progress
 
     def learn(self, looked: Looked, at: datetime) -> None:
-        """See how many leases there are now, and what was claimed."""
+        """Update the measurements from a check: the leases found, and the deliveries claimed."""
         passed = (at - self.at).total_seconds()
         if passed > 0:
             rate = max(0, self.leased - looked.leased) / passed
             self.rate = rate if self.rate is None else max(rate, self.rate * 0.5 ** (passed / _HALVES))
-        self.vain = 0 if looked.claimed or looked.leased < self.leased else self.vain + 1
+        self.stalled = 0 if looked.claimed or looked.leased < self.leased else self.stalled + 1
         self.at, self.leased = at, looked.leased + looked.claimed
 
     def window(self, max_in_flight: int) -> int:
-        """The most of the endpoint that may be leased."""
+        """The most deliveries of the endpoint that may be leased."""
         if self.rate is None:
             return max(FEW, 2 * max_in_flight)
         return max(2 * max_in_flight, min(FEW, int(self.rate * DRAIN)), min(MOST, int(self.rate * HORIZON)))
 
 
 class _Queue:
-    """Endpoints by the time at which to look at them. A place that was changed since is passed over when it comes up."""
+    """A priority queue of endpoints by the time of their next check. Outdated heap entries are skipped when they come up."""
 
     def __init__(self) -> None:
         self._due: dict[int, datetime] = {}
@@ -66,7 +66,7 @@ class _Queue:
         return endpoint_id in self._due
 
     def put(self, endpoint_id: int, due: datetime) -> None:
-        """Look at it then, and at no other time."""
+        """Schedule the endpoint for `due`, in place of any earlier schedule."""
         if self._due.get(endpoint_id) == due:
             return
         self._due[endpoint_id] = due
@@ -77,27 +77,27 @@ class _Queue:
             heappush(self._heap, (due, endpoint_id))
 
     def drop(self, endpoint_id: int) -> None:
-        """Look at it no more."""
+        """Remove the endpoint."""
         self._due.pop(endpoint_id, None)
 
     def drop_between(self, after: int, through: int | None, kept: Container[int]) -> None:
-        """Look no more at those with ids above `after` and up to `through`, but for the `kept`."""
+        """Remove the endpoints with ids above `after` and up to `through`, except the `kept`."""
         for each in [each for each in self._due if after < each and (through is None or each <= through) and each not in kept]:
             del self._due[each]
 
     def first(self, most: int, now: datetime) -> list[int]:
-        """Those that are due, `most` at most, those first that have waited longest. They stay."""
+        """At most `most` endpoints that are due, the longest overdue first. They stay in the queue."""
         taken: list[tuple[datetime, int]] = []
         while len(taken) < most and (due := self.next()) is not None and due <= now:
             place = heappop(self._heap)
-            if not taken or place != taken[-1]:  # it may stand there twice, when it was moved and moved back
+            if not taken or place != taken[-1]:  # an entry is duplicated if it was moved and moved back
                 taken.append(place)
         for place in taken:
             heappush(self._heap, place)
         return [each for _at, each in taken]
 
     def next(self) -> datetime | None:
-        """When the first of them is due."""
+        """When the first endpoint is due."""
         while self._heap:
             at, each = self._heap[0]
             if self._due.get(each) == at:
@@ -107,27 +107,27 @@ class _Queue:
 
 
 class Agenda:
-    """What one relay has to look at. Times are of the relay's clock.
+    """The schedule of one relay's checks. Times are of the relay's clock.
 
-    Endpoints at which something is due that may not be claimed yet (a breaker is open, a rate used up, a window full) are
-    `held`: they get what the others leave of a round, and a quarter of it at least, so that any number of them keeps nobody
-    waiting. What rings for them is heard when the hold ends, and by the next survey.
+    Endpoints with due deliveries that may not be claimed yet (a breaker is open, a rate used up, a window full) are `held`:
+    they get the places of a round that the others leave, and at least a quarter, so that neither kind starves the other.
+    A notification for a held endpoint takes effect when the hold ends, or with the next survey.
     """
 
     def __init__(self) -> None:
         self._free = _Queue()
         self._held = _Queue()
-        self._full: dict[int, datetime] = {}  # windows that are full: when to look again, which no survey knows
+        self._full: dict[int, datetime] = {}  # endpoints with full windows -> next check; surveys do not know these
         self._paces: dict[int, EndpointPace] = {}
-        self._after = 0  # the last endpoint of the page before, or the beginning
-        self._began = _LONG_AGO  # the survey that is under way, or was the last
+        self._after = 0  # the last endpoint of the previous page; 0 at the beginning
+        self._began = _LONG_AGO  # when the current or last survey began
         self._cost = 0.0  # seconds that its pages took
         self._next_page = _LONG_AGO
-        self._asked = True  # for a survey without pauses
-        self._hurried = False  # the one that is under way
+        self._asked = True  # whether a survey without pauses is requested
+        self._hurried = False  # whether the current survey runs without pauses
 
     def ring(self, endpoint_ids: Iterable[int], now: datetime) -> None:
-        """Something is due at these endpoints."""
+        """Note that deliveries are due at these endpoints."""
         for each in endpoint_ids:
             if each == ANY:
                 self._ask(now)
@@ -135,16 +135,16 @@ class Agenda:
                 self._free.put(each, now)
 
     def wants_survey(self, now: datetime) -> bool:
-        """Whether it is time to ask for the next page of all endpoints at which something is planned."""
+        """Whether to query the next page of all endpoints with planned deliveries."""
         return now >= self._next_page
 
     @property
     def surveyed_through(self) -> int:
-        """The last endpoint of the page before; 0 when a survey is to begin."""
+        """The last endpoint of the previous page; 0 when a survey is to begin."""
         return self._after
 
     def surveyed(self, page: Page, now: datetime, seconds: float) -> None:
-        """Take over what a page of a survey found, asked for at `now` in so many seconds; keep what a look has taught."""
+        """Apply a page of a survey, queried at `now` in `seconds`; keep what checks have found about full windows."""
         if not self._after:
             self._began, self._cost = now, 0.0
             self._hurried, self._asked = self._asked, False
@@ -163,18 +163,18 @@ class Agenda:
             self._next_page = self._rested(now, 1.0 if self._asked else 1 / SHARE, SURVEY)
 
     def wanted(self, now: datetime) -> list[int]:
-        """The endpoints to look at now, those first that have waited longest for it."""
+        """The endpoints to check now, the longest overdue first."""
         held = self._held.first(AT_ONCE, now)
         free = self._free.first(AT_ONCE - min(len(held), AT_ONCE // 4), now)
         return free + held[: AT_ONCE - len(free)]
 
     def window(self, standing: Standing) -> int:
-        """The most of the endpoint that may be leased."""
+        """The most deliveries of the endpoint that may be leased."""
         pace = self._paces.get(standing.endpoint_id)
         return pace.window(standing.max_in_flight) if pace else max(FEW, 2 * standing.max_in_flight)
 
     def looked(self, found: Mapping[int, Looked], missed: Iterable[int], now: datetime) -> None:
-        """Take over what a round found; `missed` are the endpoints that it was to look at and could not, or need not."""
+        """Apply the results of a round; `missed` are the endpoints that it should have checked and did not."""
         for each in missed:
             self._drop(each)
         for each, looked in found.items():
@@ -191,12 +191,12 @@ class Agenda:
                     self._full.pop(each, None)
 
     def pause(self, now: datetime) -> float:
-        """Seconds until there is something to look at."""
+        """Seconds until the next check or survey."""
         first = min(each for each in (self._free.next(), self._held.next(), self._next_page) if each is not None)
         return max(0.0, (first - now).total_seconds())
 
     def _ask(self, now: datetime) -> None:
-        """Survey all, as soon as the last survey does not take more than half of the time."""
+        """Request a survey of all endpoints, as soon as surveys take no more than half of the time."""
         self._asked = True
         if self._after:
             self._hurried, self._next_page = True, now
@@ -213,30 +213,30 @@ class Agenda:
         self._full.pop(endpoint_id, None)
 
     def _forget(self) -> None:
-        """All that is known of endpoints at which nothing is planned any more."""
+        """Drop the measurements of endpoints without planned deliveries."""
         for each in [each for each in self._paces if each not in self._free and each not in self._held]:
             del self._paces[each]
             self._full.pop(each, None)
 
     def _rested(self, now: datetime, times: float, least: float = 0.0) -> datetime:
-        """When the next survey may begin: `times` what the last one took after its end, and `least` seconds after it began."""
+        """When the next survey may begin: `times` the last one's cost from `now`, and `least` seconds after its beginning."""
         return max(self._began + timedelta(seconds=least), now + timedelta(seconds=times * self._cost))
 
 
 def _again(looked: Looked, pace: EndpointPace, now: datetime) -> datetime | None:
-    """When to look at an endpoint again; None when a survey or a bell will say so."""
+    """When to check an endpoint again; None if a survey or a notification will schedule it."""
     if looked.look_at is not None:
         return looked.look_at
     if looked.claimed:
         return now if looked.more else None
     if looked.granted:
         return None
-    latest = min(LATER * 2 ** min(max(0, pace.vain - 1), 8), LATEST)
+    latest = min(LATER * 2 ** min(max(0, pace.stalled - 1), 8), LATEST)
     wait = looked.excess / pace.rate if pace.rate else latest
     return _tick(now + timedelta(seconds=min(max(wait, 0.0), latest)))
 
 
 def _tick(at: datetime) -> datetime:
-    """The first multiple of `TICK` after `at`: one round for many endpoints instead of one for each."""
+    """The first multiple of `TICK` after `at`, so that one round checks many endpoints."""
     milliseconds = int(at.timestamp() * 1000)
     return datetime.fromtimestamp((milliseconds // TICK + 1) * TICK / 1000, at.tzinfo)

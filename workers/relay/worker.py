@@ -1,11 +1,11 @@
 """The relay: claims the deliveries that are due, endpoint by endpoint, and hands them to the actors in batches.
 
-A batch holds deliveries of many endpoints: a message costs as much as ten deliveries, and when events for many endpoints come
-evenly, one for each endpoint would cost more than the deliveries do. For the same reason rounds are the further apart, the more
-the last one found: under load each finds more, and without load nobody waits.
+A batch holds deliveries of many endpoints: a message costs as much as ten deliveries, and when events for many endpoints arrive
+evenly, a message for each endpoint would cost more than the deliveries. For the same reason the pause between rounds grows with
+the number of deliveries in the last one: under load each round finds more, and without load no delivery waits.
 
-Woken by Postgres when something was planned, and by the clock. Any number of relays may run. What a relay has claimed when it
-dies is claimed again when the lease ends; what it cannot publish it hands back.
+Postgres wakes the relay when deliveries are planned, and so does the clock. Any number of relays may run. If a relay dies, its
+claimed deliveries are claimed again when the lease ends; deliveries that it cannot publish it hands back.
 """
 
 import random
@@ -34,13 +34,13 @@ from workers.relay.schedule import Agenda
 CLAIM: Final = 500  # deliveries in one claim
 BATCH: Final = 100  # deliveries in one message
 BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
-PAGE: Final = 5000  # endpoints in one page of a survey: a tenth of a second
-IN_FLIGHT: Final = 4  # claims that wait for the broker's confirms
+PAGE: Final = 5000  # endpoints in one page of a survey, which takes a tenth of a second
+IN_FLIGHT: Final = 4  # claims that await the broker's confirms
 CONFIRM_SECONDS: Final = 5.0
-ROUND: Final = 0.01  # seconds from the start of one round to that of the next, at least, when the first one found many
-QUICK: Final = 0.002  # when it found none
-EACH: Final = 0.001  # and so much more for each delivery that it found
-FULL: Final = 0.01  # seconds until it looks again when nothing more can be published
+ROUND: Final = 0.01  # seconds from the start of a round to the next, at least, when it found many deliveries
+QUICK: Final = 0.002  # the same when it found none
+EACH: Final = 0.001  # added to `QUICK` for each delivery that it found, up to `ROUND`
+FULL: Final = 0.01  # seconds until the next check when nothing more can be published
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 SWITCH_INTERVAL: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
 
@@ -48,19 +48,19 @@ _log = structlog.get_logger()
 
 
 class DueNotifications:
-    """Rings when Postgres says that something is due. Away while Postgres is; then the clock has to do."""
+    """Postgres notifications about due deliveries. While Postgres is away the relay depends on the clock alone."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._conn: Connection | None = None
 
     def wait(self, seconds: float) -> set[int]:
-        """At which endpoints it rang, within `seconds`. Raises what SQLAlchemy raises when Postgres is away."""
+        """Wait up to `seconds`; give the endpoints that were notified. Raises SQLAlchemy's errors when Postgres is away."""
         try:
             if self._conn is None:
                 self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 notify.listen(self._conn)
-                return {notify.ANY}  # what was said before it listened must be looked for
+                return {notify.ANY}  # notifications from before it listened are lost: survey all endpoints
             return notify.heard(self._conn, seconds)
         except Exception:
             self.close()
@@ -70,21 +70,21 @@ class DueNotifications:
         """Stop listening."""
         if self._conn is not None:
             conn, self._conn = self._conn, None
-            conn.invalidate()  # a connection that listens must not be lent to anybody else
+            conn.invalidate()  # a listening connection must not return to the pool
             conn.close()
 
 
 class Relay:
-    """Claims and publishes. One thread turns it; a few others wait for the broker's confirms.
+    """Claims and publishes. One thread calls `turn`; a few others wait for the broker's confirms.
 
-    Keeps to `max_leased` deliveries, or their messages would outlive their leases in the queue; but a few of each endpoint may
-    always be leased, and relays that claim at the same moment may exceed it by what each of them claims.
+    Leases at most `max_leased` deliveries at once, or their messages would outlive the leases in the queue; but a few of each
+    endpoint may always be leased, and relays that claim at the same moment may exceed the limit by one claim each.
     """
 
     def __init__(
         self, engine: Engine, publisher: PublisherThread, *, lease: float, max_leased: int, quick: Engine | None = None
     ) -> None:
-        """`lease` in seconds; `quick` is for claims, which are short and many."""
+        """`lease` in seconds; `quick` is the engine for claims, which are short and many."""
         self._engine = engine
         self._quick = quick or engine
         self._publisher = publisher
@@ -95,16 +95,16 @@ class Relay:
         self._agenda = Agenda()
         self._sweeps = Sweeps(engine)
         self._wait = RECONNECT[0]
-        self.found = 0  # deliveries, in the last round
+        self.found = 0  # deliveries claimed in the last round
 
-    def turn(self, rung: Collection[int] = ()) -> float:
-        """Claim once and hand on what was claimed; give the seconds until it is worth looking again, unless the bell rings.
+    def turn(self, notified: Collection[int] = ()) -> float:
+        """Claim once and publish the claims; give the seconds until the next round, unless a notification comes first.
 
-        `rung` are the endpoints at which it rang.
+        `notified` are the endpoints that were notified.
         """
         self.found = 0
         self._sweeps.turn()
-        self._agenda.ring(rung, datetime.now(UTC))
+        self._agenda.ring(notified, datetime.now(UTC))
         pause = self._confirmed()
         if pause:
             return pause
@@ -123,7 +123,7 @@ class Relay:
         self._agenda.surveyed(page, now, time.monotonic() - began)
 
     def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
-        """In two statements, each a transaction alone, unless a probe or tokens have to be guarded."""
+        """Claim in two statements, each its own transaction, unless a breaker's probe or rate-limit tokens need a lock."""
         claimed: Round | None = None
         with alone(self._quick) as conn:
             outlook = look(conn, endpoints, lease.now, self._agenda.window, self._max_leased)
@@ -146,11 +146,11 @@ class Relay:
         self._agenda.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
 
     def close(self) -> None:
-        """Hand back what the broker does not confirm any more. The publisher must be closed before, so that this is quick."""
+        """Hand back unconfirmed claims. Close the publisher first, so that this is quick."""
         self._pool.shutdown()
 
     def _confirmed(self) -> float:
-        """Look at what was published before; give the seconds to wait when the broker did not take it."""
+        """Check the publishing of earlier claims; give the seconds to pause if the broker did not take them or is busy."""
         if len(self._publishing) >= IN_FLIGHT:
             wait(self._publishing, timeout=CONFIRM_SECONDS, return_when=FIRST_COMPLETED)
         done = {future for future in self._publishing if future.done()}
@@ -162,7 +162,7 @@ class Relay:
         return self._wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the relays, guards nothing
 
     def _publish(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
-        """Publish all that was claimed and hand back what was not confirmed; whether there was nothing to hand back."""
+        """Publish the claims and hand back the unconfirmed ones; give whether all were confirmed."""
         batches = list(batched(got))
         messages = [envelope(lease, until.timestamp(), batch) for batch in batches]
         confirmed = self._publisher.publish_all(messages, CONFIRM_SECONDS)
@@ -176,12 +176,12 @@ class Relay:
 
 
 def spacing(found: int) -> float:
-    """Seconds from the start of a round that found so many deliveries to that of the next, at least."""
+    """Seconds from the start of a round that found `found` deliveries to the next, at least."""
     return min(ROUND, QUICK + EACH * found)
 
 
 def batched(got: Sequence[Claim]) -> Iterator[list[Claim]]:
-    """Cut what was claimed into batches, bounded in number and in bytes, in their order."""
+    """Split the claims into batches, bounded in number and in bytes, in order."""
     batch: list[Claim] = []
     size = 0
     for each in got:
@@ -212,35 +212,35 @@ def run(settings: Settings) -> int:
 
 
 class Rounds:
-    """Turns the relay until the process is to stop, however often Postgres goes away."""
+    """Runs the relay's rounds until the process is to stop, and reconnects whenever Postgres goes away."""
 
-    def __init__(self, relay: Relay, bell: DueNotifications, stop: threading.Event) -> None:
+    def __init__(self, relay: Relay, notifications: DueNotifications, stop: threading.Event) -> None:
         self._relay = relay
-        self._bell = bell
+        self._notifications = notifications
         self._stop = stop
         self.trouble: str | None = "not connected yet"
 
     def run(self, beat: Callable[[], None]) -> None:
         """Return when the process is to stop."""
         pause = RECONNECT[0]
-        rung: set[int] = set()
+        notified: set[int] = set()
         while not self._stop.is_set():
             beat()
             began = time.monotonic()
             try:
-                rung = self._bell.wait(self._relay.turn(rung))
+                notified = self._notifications.wait(self._relay.turn(notified))
                 if (rest := began + spacing(self._relay.found) - time.monotonic()) > 0:
                     time.sleep(rest)
-                    rung |= self._bell.wait(0.0)
+                    notified |= self._notifications.wait(0.0)
             except Exception as error:
                 if not passes(error):
                     raise
-                rung = {notify.ANY}
+                notified = {notify.ANY}
                 self._lost(error, pause)
                 pause = min(pause * 2, RECONNECT[1])
             else:
                 self.trouble, pause = None, RECONNECT[0]
-        self._bell.close()
+        self._notifications.close()
 
     def _lost(self, error: Exception, pause: float) -> None:
         self.trouble = f"Postgres: {type(error).__name__}"

@@ -13,7 +13,7 @@ from schemas.endpoint import Endpoint
 from workers.net.dial import Dialler, Refused
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
 from workers.net.terms import Terms
-from workers.net.timings import COURSE, Course
+from workers.net.timings import ATTEMPT_TIMES, AttemptTimes
 from workers.net.tls_contexts import TlsContexts
 from workers.transports.http1 import Answer, Unanswered
 from workers.transports.http_connections import Connections, Destination, NotAUrl, destination
@@ -55,8 +55,8 @@ class HttpSender:
 
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
         """POST the body; `seconds` over look-up, connection, TLS, headers and body together."""
-        now, course = datetime.now(UTC), Course(monotonic())
-        deadline = course.began + seconds
+        now, times = datetime.now(UTC), AttemptTimes(monotonic())
+        deadline = times.began + seconds
         try:
             keys = [key_of(secret) for secret in endpoint.secrets]
             said = headers(delivery, keys, self._terms.user_agent, now, self._fresh())
@@ -67,21 +67,21 @@ class HttpSender:
             return unsendable(error)
         answer = Answer(_WANTED, kept=KEPT, most=READ)
         try:
-            await self._exchange(endpoint, said, delivery.body, course, answer, deadline, check)
+            await self._exchange(endpoint, said, delivery.body, times, answer, deadline, check)
             fault = refusal_of(answer.status, proxied=self._proxy is not None)
         except LeaseEnded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
-            fault = fault_of(error, answer.status, seconds, with_proxy=course.with_proxy)
-        course.answered = answer.began
-        return self._receipt(now, course, answer, endpoint, *(fault or (None, None)))
+            fault = fault_of(error, answer.status, seconds, with_proxy=times.with_proxy)
+        times.answered = answer.began
+        return self._receipt(now, times, answer, endpoint, *(fault or (None, None)))
 
     async def _exchange(
         self,
         endpoint: Endpoint,
         said: Mapping[str, str],
         body: bytes,
-        course: Course,
+        times: AttemptTimes,
         answer: Answer,
         deadline: float,
         check: Check,
@@ -91,17 +91,17 @@ class HttpSender:
         tls = self._contexts.common if plain else await self._contexts.of(endpoint)
         head = self._head(to, said, len(body))
         check()
-        connection = self._connections.kept(to, tls, course)
+        connection = self._connections.kept(to, tls, times)
         if connection is not None:
             try:
                 await connection.exchange(head, body, answer, deadline)
             except Unanswered:  # mostly its server had closed it, for its age; if not, the endpoint knows the id
-                course.forget()
+                times.forget()
             else:
                 self._connections.give_back(to, tls, connection)
                 return
-        COURSE.set(course)
-        connection = await self._connections.connect(to, tls, course, deadline)
+        ATTEMPT_TIMES.set(times)
+        connection = await self._connections.connect(to, tls, times, deadline)
         try:
             check()
         except LeaseEnded:
@@ -131,23 +131,23 @@ class HttpSender:
         return "\r\n".join(lines).encode("ascii")
 
     def _receipt(
-        self, now: datetime, course: Course, answer: Answer, endpoint: Endpoint, error: str | None, detail: str | None
+        self, now: datetime, times: AttemptTimes, answer: Answer, endpoint: Endpoint, error: str | None, detail: str | None
     ) -> Receipt:
         ended = monotonic()
         answered = error != "proxy"
         hint = answer.fields.get(_RETRY_AFTER) if error and answered else None
         return Receipt(
             now,
-            ended - course.began,
+            ended - times.began,
             answer.status,
             error,
             detail,
             retry_after(hint, datetime.now(UTC)) if hint else None,
             answer.head,
-            course.reused,
+            times.reused,
             _WISHES.get(answer.fields.get(_DELIVERY, "").lower()) if answered and answer.fields else None,
-            course.address,
-            *course.phases(ended, named=not course.reused and self._is_named(endpoint.url)),
+            times.address,
+            *times.phases(ended, named=not times.reused and self._is_named(endpoint.url)),
         )
 
     def _is_named(self, url: str) -> bool:

@@ -16,7 +16,7 @@ from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from workers.net.dial import AddressInfo, Dialler
-from workers.net.timings import Course
+from workers.net.timings import AttemptTimes
 from workers.transports.http1 import TICK, HttpConnection
 
 IDLE: Final = 15.0  # seconds until a connection that nobody used is closed
@@ -108,27 +108,27 @@ class Connections:
         self._looking: dict[tuple[str, int], asyncio.Task[list[AddressInfo]]] = {}
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
-    def kept(self, to: Destination, tls: ssl.SSLContext, course: Course) -> HttpConnection | None:
+    def kept(self, to: Destination, tls: ssl.SSLContext, times: AttemptTimes) -> HttpConnection | None:
         """A connection that was kept, if there is one."""
         idle = self._idle.get(self._key(to, tls))
         while idle:
             _since, connection = idle.pop()
             if not connection.closed:
-                course.reach(connection.peer, monotonic())
+                times.reach(connection.peer, monotonic())
                 return connection
         return None
 
-    async def connect(self, to: Destination, tls: ssl.SSLContext, course: Course, deadline: float) -> HttpConnection:
+    async def connect(self, to: Destination, tls: ssl.SSLContext, times: AttemptTimes, deadline: float) -> HttpConnection:
         """A new connection.
 
         Raises what `Dialler.find` does, SSLError, `NotConnected`, `NoTunnel`, and TimeoutError when the monotonic clock
         shows `deadline`.
         """
-        course.with_proxy = self._proxy is not None
+        times.with_proxy = self._proxy is not None
         async with asyncio.timeout(deadline - monotonic() + TICK):
-            connection = await self._open(to, tls, course, deadline)
-        course.with_proxy = False
-        course.reach(connection.peer, monotonic())
+            connection = await self._open(to, tls, times, deadline)
+        times.with_proxy = False
+        times.reach(connection.peer, monotonic())
         return connection
 
     def give_back(self, to: Destination, tls: ssl.SSLContext, connection: HttpConnection) -> None:
@@ -158,14 +158,14 @@ class Connections:
             return to.host, to.port, tls
         return (to.host, to.port) if self._proxy is None else None
 
-    async def _open(self, to: Destination, tls: ssl.SSLContext, course: Course, deadline: float) -> HttpConnection:
+    async def _open(self, to: Destination, tls: ssl.SSLContext, times: AttemptTimes, deadline: float) -> HttpConnection:
         if self._proxy is None:
             return await self._connect(to, tls)
         connection = await self._connect(self._proxy, self._common)
         if to.secure:
             try:
                 await self._tunnel(connection, self._proxy, to, deadline)
-                course.with_proxy = False
+                times.with_proxy = False
                 await connection.secure(tls, _server_name(to.host))
             except BaseException:
                 connection.close()

@@ -30,7 +30,7 @@ from schemas.endpoint import Endpoint
 from workers.net.dial import Dialler, Refused
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
 from workers.net.terms import Terms
-from workers.net.timings import COURSE, Course
+from workers.net.timings import ATTEMPT_TIMES, AttemptTimes
 from workers.net.tls_contexts import TlsContexts
 from workers.transports.template_renderer import Renderer
 from workers.transports.transport import said, unsendable
@@ -71,7 +71,7 @@ class SmtpSender:
         target = endpoint.target
         assert isinstance(target, SmtpTarget)
         now, began = datetime.now(UTC), monotonic()
-        course, answer = Course(began), None
+        times, answer = AttemptTimes(began), None
         try:
             async with asyncio.timeout(seconds):
                 asked = order(target, delivery)
@@ -80,31 +80,31 @@ class SmtpSender:
                     mail = mail_message(target, delivery, asked["event"]["id"], rendered, now)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
                     return unsendable(error)
-                course.began = monotonic()
-                COURSE.set(course)
+                times.began = monotonic()
+                ATTEMPT_TIMES.set(times)
                 answer = await self._hand_over(endpoint, target, mail, began + seconds, check)
             fault = None
         except LeaseEnded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
             fault, answer = fault_of(error, seconds)
-        return self._receipt(now, began, course, target, answer, fault)
+        return self._receipt(now, began, times, target, answer, fault)
 
     async def _hand_over(self, endpoint: Endpoint, target: SmtpTarget, mail: bytes, until: float, check: Check) -> SMTPResponse:
-        course = COURSE.get()
-        assert course is not None
+        times = ATTEMPT_TIMES.get()
+        assert times is not None
         context = await self._contexts.of(endpoint)
         connected = await self._connected(target, until)
         client = _client(target, connected, context)
         try:
             await client.connect()
-            course.ready = monotonic()
+            times.ready = monotonic()
             await client.mail(bare(target.sender))
             for recipient in target.to:
                 await client.rcpt(bare(recipient))
             check()
             answer = await client.data(mail)
-            course.answered = monotonic()
+            times.answered = monotonic()
             return answer
         finally:
             _leave(client)
@@ -122,7 +122,7 @@ class SmtpSender:
         self,
         now: datetime,
         began: float,
-        course: Course,
+        times: AttemptTimes,
         target: SmtpTarget,
         answer: SMTPResponse | None,
         fault: Fault | None,
@@ -138,10 +138,10 @@ class SmtpSender:
             detail,
             None,
             response,
-            None if course.ready is None else False,
+            None if times.ready is None else False,
             None,
-            course.address,
-            *course.phases(ended, named=literal(target.host) is None),
+            times.address,
+            *times.phases(ended, named=literal(target.host) is None),
         )
 
 
