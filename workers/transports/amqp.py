@@ -1,8 +1,8 @@
-"""Sends over AMQP: publishes to an endpoint's exchange, with confirms, on a connection that serves nothing else.
+"""Sends over AMQP: publishes to an endpoint's exchange, with confirms, on a connection of its own.
 
-To publish to an exchange that is not there, or not ours to publish to, makes the broker close the channel, and with it fails
-what others have in flight. So an exchange is asked for first; should one go between the question and the publishing, the
-others are published once more under the same id, and the one to blame is left alone for a while.
+If we publish to an exchange that is missing, or without permission, the broker closes the channel, and other deliveries in
+flight fail. So the sender first asks whether the exchange exists. If it vanishes between the question and the publishing, the
+other deliveries are published once more under the same id, and the exchange that caused it is barred for a while.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from workers.net.lease_deadline import Check, LeaseEnded, unleased
 from workers.net.terms import Terms
 from workers.transports.transport import Fresh, said, unsendable
 
-READY_SECONDS: Final = 3.0  # for which a broker that is away is waited for
-SEEN_SECONDS: Final = 5.0  # for which an exchange is believed to be there
-MISSING_SECONDS: Final = 1.0  # for which it is believed not to be
-BARRED_SECONDS: Final = 30.0  # for which an exchange is left alone that the broker closed the channel over
-EXCHANGES: Final = 1000  # that are remembered
+READY_SECONDS: Final = 3.0  # to wait for a broker that is away
+SEEN_SECONDS: Final = 5.0  # for which the answer that an exchange exists is cached
+MISSING_SECONDS: Final = 1.0  # for which the answer that it does not exist is cached
+BARRED_SECONDS: Final = 30.0  # without deliveries to an exchange because of which the broker closed the channel
+EXCHANGES: Final = 1000  # answers that are cached
 LONGEST_KEY: Final = 255  # bytes
-LONGEST: Final = 16 * 1024 * 1024  # bytes of a body: the broker closes the channel over more, on all that is in flight
+LONGEST: Final = 16 * 1024 * 1024  # bytes of a body: the broker closes the channel over a larger one
 
 # The reply codes of AMQP 0-9-1, in place of a status.
 _OK, _NO_ROUTE, _NOT_FOUND = 200, 312, 404
@@ -43,13 +43,13 @@ Fault = tuple[str, str, int | None]  # class, detail, reply code
 
 
 class AmqpSender:
-    """Connects when the first delivery comes, and stays connected."""
+    """Connects for the first delivery, and stays connected."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._fresh = Fresh(RANDOM_BYTES)
         self._publisher: Publisher | None = None
-        self._seen: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()  # with when it was asked
+        self._seen: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()  # exchange -> when asked, the answer
         self._barred: dict[str, tuple[float, str]] = {}  # exchange -> until when, and why
         self._loop: asyncio.AbstractEventLoop
 
@@ -63,11 +63,11 @@ class AmqpSender:
             await self._publisher.close()
 
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
-        """Publish, mandatory; delivered when the broker has confirmed that a queue has it."""
+        """Publish as mandatory; delivered when the broker has confirmed that a queue has the message."""
         now, began = datetime.now(UTC), self._loop.time()
         try:
             message = outgoing(endpoint, delivery, self._fresh())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt would fail alike
             return unsendable(error)
         try:
             async with asyncio.timeout(seconds):
@@ -76,7 +76,7 @@ class AmqpSender:
             fault = "broker", str(error) or f"the broker did not confirm it within {seconds:g} s", None
         except LeaseEnded:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this attempt's result
             fault = "internal", said(error), None
         kind, detail, status = fault or (None, None, _OK)
         return Receipt(now, self._loop.time() - began, status, kind, detail)
@@ -91,7 +91,7 @@ class AmqpSender:
         return _fault(fault, message) if isinstance(fault, str) else fault
 
     async def _once(self, publisher: Publisher, message: Outgoing, until: float, check: Check) -> Fault | str | None:
-        """None when it is durable in a queue, else why it may not be, in the publisher's words if it said so."""
+        """Publish once. None when the message is durable in a queue; else a `Fault`, or the publisher's reason."""
         barred_until, why = self._barred.get(message.exchange, (0.0, ""))
         if self._loop.time() < barred_until:
             return "connect", why, _NOT_FOUND
@@ -108,7 +108,7 @@ class AmqpSender:
         return fault
 
     async def _ready(self) -> Publisher:
-        """The publisher, connected. Raises `Lost` when it is not within three seconds."""
+        """The connected publisher. Raises `Lost` when it does not connect within three seconds."""
         if self._publisher is None:
             self._publisher = Publisher(self._terms.amqp_url, "deliveries")
             self._publisher.start()
@@ -121,11 +121,11 @@ class AmqpSender:
         return self._publisher
 
     async def _exists(self, publisher: Publisher, exchange: str) -> bool:
-        """Whether the exchange was there a moment ago. Those who ask at the same time get one answer."""
+        """Whether the exchange existed a moment ago. Concurrent callers share one question."""
         asked, look = self._seen.get(exchange, (0.0, None))
         if look is None or self._loop.time() - asked > _believed(look):
             look = self._loop.create_task(publisher.exists(exchange))
-            look.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may have gone
+            look.add_done_callback(lambda done: done.cancelled() or done.exception())  # the callers may be cancelled
             self._seen[exchange] = self._loop.time(), look
             self._seen.move_to_end(exchange)
             if len(self._seen) > EXCHANGES:
@@ -133,7 +133,7 @@ class AmqpSender:
         return await asyncio.shield(look)
 
     def _bar(self, ending: str) -> None:
-        """Leave the exchange alone that the broker's last words name."""
+        """Bar the exchange that the broker's reason for closing names."""
         match = _CULPRIT.search(ending)
         if match is not None:
             self._barred = {name: bar for name, bar in self._barred.items() if bar[0] > self._loop.time()}
@@ -161,7 +161,7 @@ def outgoing(endpoint: Endpoint, delivery: Delivery, random: bytes) -> Outgoing:
 
 
 def _routing_key(template: str, facts: dict[str, str]) -> str:
-    """What stands in braces is filled in, once: a value with braces in it stays as it is."""
+    """The template with its placeholders in braces replaced, once: braces in a value stay as they are."""
     key = re.sub(r"\{(tenant|type|source|subject)\}", lambda match: facts[match[1]], template)
     if len(key.encode()) > LONGEST_KEY:
         raise ValueError(f"the routing key has more than {LONGEST_KEY} bytes")
@@ -169,7 +169,7 @@ def _routing_key(template: str, facts: dict[str, str]) -> str:
 
 
 def _believed(look: asyncio.Task[bool]) -> float:
-    """For how many seconds an answer holds; a question that is under way, until it is answered."""
+    """How many seconds an answer stays valid; without limit while the question is pending."""
     if not look.done():
         return float("inf")
     failed = look.cancelled() or look.exception() is not None

@@ -1,4 +1,4 @@
-"""Sends over HTTP, directly or through a deployment's proxy."""
+"""Sends over HTTP, directly or through the deployment's proxy."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from workers.transports.http_errors import fault_of, refusal_of
 from workers.transports.transport import Fresh, unsendable
 
 KEPT: Final = 4 * 1024  # bytes of an answer that are recorded
-READ: Final = 64 * 1024  # bytes of an answer that are read; the rest is not waited for
+READ: Final = 64 * 1024  # bytes of an answer that are read; the sender does not wait for more
 
 _RETRY_AFTER, _DELIVERY = b"retry-after", b"webhook-delivery"
 _WANTED: Final = frozenset({_RETRY_AFTER, _DELIVERY})
@@ -29,10 +29,10 @@ _WISHES: Final[dict[str, Wish]] = {"disable": "disable", "abort-message": "abort
 
 
 class HttpSender:
-    """One POST for each try, over kept-alive connections, without cookies or redirects.
+    """One POST for each attempt, over kept-alive connections, without cookies or redirects.
 
-    Through a proxy the look-up of names is the proxy's, and so is the refusal of what they lead to; only addresses are refused
-    here.
+    With a proxy, the proxy looks up names and must refuse private addresses that they lead to; the sender itself refuses only
+    literal addresses.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -44,7 +44,7 @@ class HttpSender:
         self._dialler: Dialler
 
     def open(self) -> None:
-        """Begin, on the running loop. TLS is verified with the system's trust store."""
+        """Make ready, on the running loop. TLS is verified with the system's trust store."""
         self._dialler = Dialler(self._terms.allowed if self._proxy is None else None)
         self._connections = Connections(self._dialler, self._proxy, self._contexts.common)
 
@@ -63,7 +63,7 @@ class HttpSender:
             if endpoint.headers:
                 _check(endpoint.headers)
                 said = {**endpoint.headers, **said}
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt would fail alike
             return unsendable(error)
         answer = Answer(_WANTED, kept=KEPT, most=READ)
         try:
@@ -71,7 +71,7 @@ class HttpSender:
             fault = refusal_of(answer.status, proxied=self._proxy is not None)
         except LeaseEnded:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this attempt's result
             fault = fault_of(error, answer.status, seconds, with_proxy=times.with_proxy)
         times.answered = answer.began
         return self._receipt(now, times, answer, endpoint, *(fault or (None, None)))
@@ -95,7 +95,7 @@ class HttpSender:
         if connection is not None:
             try:
                 await connection.exchange(head, body, answer, deadline)
-            except Unanswered:  # mostly its server had closed it, for its age; if not, the endpoint knows the id
+            except Unanswered:  # mostly the server had closed the idle connection; if not, the endpoint recognises the id
                 times.forget()
             else:
                 self._connections.give_back(to, tls, connection)
@@ -111,7 +111,7 @@ class HttpSender:
         self._connections.give_back(to, tls, connection)
 
     def _checked(self, url: str) -> Destination:
-        """Where the URL leads. Raises `NotAUrl`, and `Refused` for what a proxy must not be asked for."""
+        """The destination of the URL. Raises `NotAUrl`, and `Refused` for a host that a proxy must not be asked for."""
         to = destination(url)
         if self._proxy is not None and (why := refused_host(to.host, self._terms.allowed)):
             raise Refused(f"{to.host} must not be asked for: {why}")
@@ -151,7 +151,7 @@ class HttpSender:
         )
 
     def _is_named(self, url: str) -> bool:
-        """Whether what is called has a name, which has to be looked up."""
+        """Whether the host that we connect to is a name, which has to be looked up."""
         try:
             return literal((self._proxy or destination(url)).host) is None
         except NotAUrl:
@@ -159,7 +159,7 @@ class HttpSender:
 
 
 def _check(said: Mapping[str, str]) -> None:
-    """Raises ValueError when a header would be two, or holds what none may (RFC 9110 §5.5)."""
+    """Raise ValueError when a header holds a line break or another forbidden character (RFC 9110 §5.5)."""
     text = "".join(said) + "".join(said.values())
     if not (text.isascii() and text.isprintable()):
         raise ValueError("a header holds what none may")

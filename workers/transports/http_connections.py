@@ -1,4 +1,4 @@
-"""The connections of deliveries over HTTP: made to addresses that may be called, through TLS or a proxy, kept for a while."""
+"""The HTTP connections of deliveries: made to permitted addresses, with TLS or through a proxy, and kept alive for a while."""
 
 import asyncio
 import base64
@@ -19,18 +19,18 @@ from workers.net.dial import AddressInfo, Dialler
 from workers.net.timings import AttemptTimes
 from workers.transports.http1 import TICK, HttpConnection
 
-IDLE: Final = 15.0  # seconds until a connection that nobody used is closed
-SWEEP: Final = 5.0  # seconds between two looks for those
-NAMES_SECONDS: Final = 10.0  # for which what a name leads to is remembered
+IDLE: Final = 15.0  # seconds until an unused connection is closed
+SWEEP: Final = 5.0  # seconds between two checks for those
+NAMES_SECONDS: Final = 10.0  # for which the addresses of a name are cached
 MOST_NAMES: Final = 4096
-STAGGER: Final = 0.25  # seconds until the next address is called beside the one before (RFC 8305 §5)
+STAGGER: Final = 0.25  # seconds until the next address is tried in parallel (RFC 8305 §5)
 
 _PORTS: Final = {"http": 80, "https": 443}
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class NotAUrl(ValueError):
-    """The URL leads nowhere. Its text is not in the message: it may hold a password."""
+    """The URL is unusable. Its text is not in the message, because it may hold a password."""
 
 
 class NotConnected(OSError):
@@ -43,12 +43,12 @@ class NoTunnel(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A URL, taken apart. What is private is in neither its repr nor the messages of errors."""
+    """The parts of a URL. Private ones are in neither its repr nor the messages of errors."""
 
     secure: bool
     host: str  # as it is looked up
     port: int
-    authority: str  # as `Host` and CONNECT name it: without a zone or the dot at the end
+    authority: str  # as in `Host` and CONNECT: without a zone or the trailing dot
     target: str  # path and query
     authorization: str | None  # of the user in the URL (RFC 7617)
 
@@ -58,7 +58,7 @@ class Destination:
 
 @lru_cache(4096)
 def destination(url: str) -> Destination:
-    """Take a URL apart. Raises `NotAUrl`."""
+    """Parse a URL. Raises `NotAUrl`."""
     try:
         parsed = URL(url)
         host, name = _host_of(parsed.raw_host or "")
@@ -72,7 +72,7 @@ def destination(url: str) -> Destination:
 
 
 def _host_of(raw: str) -> tuple[str, str]:
-    """A URL's host as it is looked up, and as it is named to others (RFC 6874 §1). Raises ValueError when it is neither."""
+    """A URL's host as it is looked up, and as it is sent to others (RFC 6874 §1). Raises ValueError when it is invalid."""
     name, mark, zone = raw.partition("%")
     if ":" in name:
         zone = zone.removeprefix("25")
@@ -92,13 +92,13 @@ def _basic(url: URL) -> str | None:
 
 
 class Connections:
-    """From construction to `close` on one event loop. One is used by one request at a time; how many there are is not bounded.
+    """A pool, from construction to `close` on one event loop. Each connection serves one request at a time; no limit on number.
 
-    They are shared by endpoints of one host, but not by endpoints of different TLS contexts.
+    Endpoints of one host share connections, but not endpoints with different TLS contexts.
     """
 
     def __init__(self, dialler: Dialler, proxy: Destination | None, common: ssl.SSLContext) -> None:
-        """`common` is the TLS context for the proxy itself, which is shown none of what an endpoint's is for."""
+        """`common` is the TLS context for the proxy itself, which must not see an endpoint's client certificate."""
         self._loop = asyncio.get_running_loop()
         self._dialler = dialler
         self._proxy = proxy
@@ -109,7 +109,7 @@ class Connections:
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
     def kept(self, to: Destination, tls: ssl.SSLContext, times: AttemptTimes) -> HttpConnection | None:
-        """A connection that was kept, if there is one."""
+        """An idle connection, if there is one."""
         idle = self._idle.get(self._key(to, tls))
         while idle:
             _since, connection = idle.pop()
@@ -132,18 +132,18 @@ class Connections:
         return connection
 
     def give_back(self, to: Destination, tls: ssl.SSLContext, connection: HttpConnection) -> None:
-        """Keep the connection for the next, if it can be used again."""
+        """Keep the connection for the next request if it is reusable, else close it."""
         if connection.reusable and not connection.closed:
             self._idle[self._key(to, tls)].append((self._loop.time(), connection))
         else:
             connection.close()
 
     def forget_names(self) -> None:
-        """Look every name up again."""
+        """Clear the cache of names."""
         self._names.clear()
 
     async def close(self) -> None:
-        """Close what is kept, and wait for no look-up any more."""
+        """Close idle connections, and cancel look-ups."""
         self._sweeper.cancel()
         for idle in self._idle.values():
             for _since, connection in idle:
@@ -151,7 +151,7 @@ class Connections:
         self._idle.clear()
         for looking in list(self._looking.values()):
             looking.cancel()
-        await asyncio.sleep(0)  # the transports close with the loop's next turn
+        await asyncio.sleep(0)  # the transports close in the loop's next iteration
 
     def _key(self, to: Destination, tls: ssl.SSLContext) -> Hashable:
         if to.secure:
@@ -200,7 +200,7 @@ class Connections:
             raise NoTunnel(f"answered {status}")
 
     async def _find(self, host: str, port: int) -> Sequence[AddressInfo]:
-        """What `Dialler.find` gives, from memory if that is fresh, and asked once for all who want it."""
+        """The result of `Dialler.find`, from the cache if fresh; concurrent callers share one look-up."""
         key = host, port
         until, known = self._names.get(key, (0.0, ()))
         if self._loop.time() < until:

@@ -1,4 +1,4 @@
-"""What a failure of HTTP is called, and whose it is. The words are those of a receipt's `error`."""
+"""The classes of HTTP failures, as in a receipt's `error`, and who is at fault."""
 
 import socket
 import ssl
@@ -11,9 +11,9 @@ from workers.transports.http_connections import NotAUrl, NotConnected
 
 Fault = tuple[str, str]  # class, detail
 
-_PROXY_AUTHENTICATION: Final = 407  # only a proxy says so
+_PROXY_AUTHENTICATION: Final = 407  # only a proxy answers this
 
-#: The class of a failure, by the first of these that it is an instance of.
+#: The class of a failure: that of the first type here that it is an instance of.
 _CLASSES: Final = (
     (TimeoutError, "timeout"),
     (Refused, "refused_address"),
@@ -26,12 +26,12 @@ _CLASSES: Final = (
     (ValueError, UNSENDABLE),
 )
 
-#: Failures that are the endpoint's or the operator's even when there is a proxy.
+#: Failures that are the endpoint's or the operator's fault even when there is a proxy.
 _NEVER_THE_PROXYS: Final = frozenset({"refused_address", "url", UNSENDABLE})
 
 
 def refusal_of(status: int | None, *, proxied: bool) -> Fault | None:
-    """What is wrong with an answer; None with a 2xx."""
+    """The fault of an answer by its status; None for a 2xx."""
     if status is not None and 200 <= status < 300:
         return None
     if status is not None and 300 <= status < 400:
@@ -42,10 +42,10 @@ def refusal_of(status: int | None, *, proxied: bool) -> Fault | None:
 
 
 def fault_of(error: Exception, status: int | None, seconds: float, *, with_proxy: bool) -> Fault:
-    """The failure's class and what an operator should read; `status` if the answer had begun.
+    """The failure's class and the detail for the operator; `status` if the answer had begun.
 
-    `with_proxy` says that the way ended between us and the proxy: it was not reached, or made no tunnel, be it for the target's
-    sake. What a proxy says of a target that it does not reach differs too much to be told apart.
+    `with_proxy`: the attempt failed between us and the proxy, which was not reached or made no tunnel, even if because of the
+    target: proxies' answers about unreachable targets differ too much to tell them apart.
     """
     kind = next((name for class_, name in _CLASSES if isinstance(error, class_)), "internal")
     detail = f"no whole answer within {seconds:g} s" if kind == "timeout" else f"{type(error).__name__}: {error}"[:500]

@@ -1,4 +1,4 @@
-"""The senders, one for each transport. Every failure is a receipt: what comes of it is for the pipeline to say."""
+"""The senders, one for each transport. They turn every failure into a receipt; the pipeline decides what follows from it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from workers.transports.http import HttpSender
 from workers.transports.smtp import SmtpSender
 from workers.transports.transport import Sender
 
-#: By the names in `schemas.config.transports`. To add a transport, add it there, and here a line for the file with its sender.
+#: By the names in `schemas.config.transports`. To add a transport, add it there, and a line for its sender here.
 SENDERS: Final[Mapping[str, Callable[[Terms], Sender]]] = {
     "http": HttpSender,
     "amqp": AmqpSender,
@@ -33,20 +33,20 @@ class Senders:
             sender.open()
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for sender in self._senders.values():
             await sender.close()
 
     def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Awaitable[Receipt]:
-        """Await what this gives: one try over the endpoint's transport, of `seconds` at most.
+        """Make one attempt over the endpoint's transport, of `seconds` at most.
 
-        Calls `check` just before it sends. Raises nothing but CancelledError and what `check` raises.
+        Calls `check` just before it sends. Raises only CancelledError and the errors of `check`.
         """
         sender = self._senders.get(endpoint.transport)
         return _unknown(endpoint.transport) if sender is None else sender.send(endpoint, delivery, seconds, check)
 
 
 async def _unknown(transport: str) -> Receipt:
-    """A later version configured the endpoint: it is tried again, and its breaker opens while only processes like this try."""
+    """The receipt for an endpoint that a later version configured: retried; its breaker opens if only old processes try."""
     detail = f"this version does not know the transport {transport}: run the one that configured the endpoint"
     return Receipt(datetime.now(UTC), 0.0, error="transport", detail=detail)

@@ -1,4 +1,4 @@
-"""Sends over SMTP: the event as a mail, by the endpoint's templates, all recipients or none."""
+"""Sends over SMTP: the event as a mail made from the endpoint's templates, to all recipients or none."""
 
 import asyncio
 import socket
@@ -47,9 +47,9 @@ class _Unreachable(OSError):
 
 
 class SmtpSender:
-    """One connection per mail. A mail that the server is to refuse in part is not sent at all: nobody gets it twice.
+    """One connection per mail. If the server refuses any recipient, the mail is not sent, so that no recipient gets it twice.
 
-    A 5yz for the mail ends its delivery; anything else that goes wrong, a wrong password included, is tried again.
+    A 5yz for the mail ends its delivery; any other failure, a wrong password included, is retried.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -67,7 +67,7 @@ class SmtpSender:
         await self._dialler.close()
 
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
-        """Hand one mail over; delivered when the server has said 250 to all of it."""
+        """Send one mail; delivered when the server has answered 250 to all of it."""
         target = endpoint.target
         assert isinstance(target, SmtpTarget)
         now, began = datetime.now(UTC), monotonic()
@@ -78,7 +78,7 @@ class SmtpSender:
                 rendered = await self._renderer.render(asked)
                 try:
                     mail = mail_message(target, delivery, asked["event"]["id"], rendered, now)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the next try would meet it too
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt would fail alike
                     return unsendable(error)
                 times.began = monotonic()
                 ATTEMPT_TIMES.set(times)
@@ -86,7 +86,7 @@ class SmtpSender:
             fault = None
         except LeaseEnded:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this try
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this attempt's result
             fault, answer = fault_of(error, seconds)
         return self._receipt(now, began, times, target, answer, fault)
 
@@ -108,7 +108,7 @@ class SmtpSender:
             return answer
         finally:
             _leave(client)
-            connected.close()  # what a transport has taken over stays open until that has written its last
+            connected.close()  # a transport that has taken over the socket keeps it open until its buffer is written
 
     async def _connected(self, target: SmtpTarget, until: float) -> socket.socket:
         try:
@@ -146,7 +146,7 @@ class SmtpSender:
 
 
 def fault_of(error: Exception, seconds: float) -> tuple[Fault, SMTPResponse | None]:
-    """The failure's class, what an operator should read, and the server's answer if there was one."""
+    """The failure's class, the detail for the operator, and the server's answer if there was one."""
     answer = SMTPResponse(error.code, error.message) if isinstance(error, SMTPResponseException) else None
     if isinstance(error, TimeoutError):
         return ("timeout", f"not taken within {seconds:g} s"), None
@@ -183,12 +183,12 @@ def _client(target: SmtpTarget, connected: socket.socket, context: ssl.SSLContex
         username=target.username,
         password=target.password,
         local_hostname=_own_name(connected),
-        timeout=None,  # one deadline over everything is kept by whoever calls
+        timeout=None,  # the caller keeps one deadline for the whole attempt
     )
 
 
 def _leave(client: SMTP) -> None:
-    """Say good-bye without waiting for a reply: what the server said of the mail holds."""
+    """Send QUIT without waiting for the reply: the server's answer to the mail is final."""
     with suppress(SMTPException, RuntimeError):
         if client.protocol is not None:
             client.protocol.write(b"QUIT\r\n")
@@ -196,6 +196,6 @@ def _leave(client: SMTP) -> None:
 
 
 def _own_name(connected: socket.socket) -> str:
-    """How we introduce ourselves: by name if we have one, else by address (RFC 5321 §4.1.3)."""
+    """The name for EHLO: a qualified host name if there is one, else an address literal (RFC 5321 §4.1.3)."""
     name, address = socket.gethostname(), str(connected.getsockname()[0]).partition("%")[0]
     return name if "." in name else f"[IPv6:{address}]" if ":" in address else f"[{address}]"

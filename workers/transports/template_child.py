@@ -1,4 +1,4 @@
-"""The process that renders templates: bounded in memory and time, with nothing worth stealing in its environment.
+"""The process that renders templates: bounded in memory and time, without secrets in its environment.
 
 One order per line on stdin, one answer per line on stdout, both JSON, until stdin ends.
 """
@@ -16,11 +16,11 @@ import orjson
 from pipeline.delivery.template import Unrenderable, render
 
 MEMORY: Final = 512 * 1024 * 1024  # bytes of address space
-SECONDS: Final = 4  # of CPU for one order; whoever asked has given up before, unless it died
+SECONDS: Final = 4  # of CPU for one order; the parent's limit is lower, so this one applies only if the parent died
 
 
 def serve(orders: BinaryIO, answers: BinaryIO, watch: Callable[[int], object]) -> None:
-    """Answer each order. `watch` is called with the seconds of CPU that an order may take, and with 0 when it is done."""
+    """Answer each order. Calls `watch` with the seconds of CPU that an order may take, and with 0 when it is done."""
     for line in orders:
         watch(SECONDS)
         try:
@@ -33,11 +33,11 @@ def serve(orders: BinaryIO, answers: BinaryIO, watch: Callable[[int], object]) -
 
 
 def main() -> None:
-    """Bound this process, and serve."""
-    with suppress(ValueError, OSError):  # a system that knows no such bound
+    """Limit this process, and serve."""
+    with suppress(ValueError, OSError):  # a system without this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C whoever started us sees to our end
-    # Nothing catches the timer's signal: it ends the process. By the clock it would end others on a busy machine.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
+    # No handler catches the timer's signal: it ends the process. A wall-clock limit would end others on a busy machine.
     serve(sys.stdin.buffer, sys.stdout.buffer, partial(signal.setitimer, signal.ITIMER_PROF))
 
 

@@ -1,4 +1,4 @@
-"""Has templates rendered by a process of its own, killed when it takes too long and started again when it is needed."""
+"""Renders templates in a child process, which is killed when it takes too long and started again when needed."""
 
 import asyncio
 import subprocess
@@ -13,10 +13,10 @@ import psutil
 from ops.settings import environment
 from pipeline.delivery.template import Unrenderable
 
-SECONDS: Final = 3.0  # of CPU for one mail, with the start of the process
-PATIENCE: Final = 30.0  # seconds for one mail, however little of the machine the process gets
-LOOK: Final = 0.2  # seconds between two looks at its CPU
-BARRED_SECONDS: Final = 60.0  # for which templates are left alone that took longer: others wait for the same process
+SECONDS: Final = 3.0  # of CPU for one mail, including the start of the process
+PATIENCE: Final = 30.0  # seconds of wall time for one mail, however busy the machine is
+LOOK: Final = 0.2  # seconds between two checks of its CPU time
+BARRED_SECONDS: Final = 60.0  # for which templates that took longer are not rendered: others wait for the same process
 _PASSED_ON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH")
 _COMMAND: Final = (sys.executable, "-I", "-m", "workers.transports.template_child")
 
@@ -28,13 +28,13 @@ class Renderer:
 
     def __init__(self) -> None:
         self._child: psutil.Popen | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._barred: dict[_Templates, float] = {}  # until when
 
     async def render(self, order: Mapping[str, Any]) -> dict[str, str]:
-        """What the templates make of it. Raises `Unrenderable`, when it takes more than three seconds of CPU."""
+        """Render the order's templates. Raises `Unrenderable`, also when they take more than three seconds of CPU."""
         templates = tuple(order["templates"].values())
-        async with self._turn:
+        async with self._lock:
             self._barred = {each: until for each, until in self._barred.items() if until > asyncio.get_running_loop().time()}
             if templates in self._barred:
                 raise Unrenderable(f"took more than {SECONDS:g} s a moment ago")
@@ -54,7 +54,7 @@ class Renderer:
         except (OSError, ValueError) as error:
             self.close()
             raise Unrenderable(f"the process that renders ended: {error}") from None
-        except BaseException:  # nobody takes the answer, and it is not to be taken for the next one's
+        except BaseException:  # cancelled: the answer must not be read as the next order's
             self.close()
             raise
         return answer
@@ -71,7 +71,7 @@ class Renderer:
 
 
 async def _answered(child: psutil.Popen, line: bytes) -> bytes:
-    """Its answer. CPU counts, because a busy machine is no fault of the template's. Raises `TimeoutError`."""
+    """The child's answer. CPU time is limited, because a busy machine is not the template's fault. Raises `TimeoutError`."""
     before, deadline = _cpu(child), asyncio.get_running_loop().time() + PATIENCE
     asked = asyncio.ensure_future(asyncio.to_thread(_ask, child, line))
     while not (await asyncio.wait({asked}, timeout=LOOK))[0]:
@@ -85,7 +85,7 @@ def _cpu(child: psutil.Popen) -> float:
     with suppress(psutil.Error):
         used = child.cpu_times()
         return float(used.user + used.system)
-    return 0.0  # it has ended, so there is an answer
+    return 0.0  # the child has ended, so the read returns
 
 
 def _start() -> psutil.Popen:

@@ -1,4 +1,4 @@
-"""What every transport is: something that makes one try and says what came of it."""
+"""The interface of transports: one attempt to send, which gives a receipt."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -11,15 +11,15 @@ from workers.net.lease_deadline import Check, unleased
 
 _READ_AHEAD: Final = 128  # pieces
 
-#: (endpoint, delivery, seconds it may take altogether, what to call just before it is sent) -> what came of it. Raises nothing
-#: but CancelledError and, when the lease ended before anything was sent, LeaseEnded.
+#: (endpoint, delivery, seconds for the whole attempt, check to call just before sending) -> receipt. Raises only
+#: CancelledError and, when the lease ended before anything was sent, LeaseEnded.
 Send = Callable[[Endpoint, Delivery, float, Check], Awaitable[Receipt]]
 
 
 class Fresh:
-    """Random bytes, `size` at a time, each given once: read ahead, because to read them lets go of the interpreter.
+    """Random bytes, `size` at a time, each given once. They are read ahead, because reading them releases the GIL.
 
-    A loop that lets go of it for each delivery waits for other threads as often.
+    A loop that releases the GIL for each delivery waits for other threads as often.
     """
 
     def __init__(self, size: int) -> None:
@@ -38,17 +38,17 @@ class Sender(Protocol):
     """A transport, from `open` to `close` on one event loop."""
 
     def open(self) -> None:
-        """Make ready, on the running loop; connects to nobody yet."""
+        """Make ready, on the running loop; connect to nothing yet."""
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
 
     async def send(self, endpoint: Endpoint, delivery: Delivery, seconds: float, check: Check = unleased) -> Receipt:
-        """Make one try, of `seconds` at most from the look-up of the name to the end of the answer."""
+        """Make one attempt, of `seconds` at most from the look-up of the name to the end of the answer."""
 
 
 def unsendable(error: Exception) -> Receipt:
-    """The receipt for what cannot be made into a request; it would be the same the next time."""
+    """The receipt for a delivery that cannot be encoded as a request; a retry would fail alike."""
     return Receipt(datetime.now(UTC), 0.0, error=UNSENDABLE, detail=said(error))
 
 
