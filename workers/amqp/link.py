@@ -83,7 +83,7 @@ class Link:
         self._wanted.set()
 
     async def exists(self, exchange: str) -> bool:
-        """Ask the broker whether there is such an exchange. Raises `Lost`."""
+        """Ask the broker whether the exchange exists. Raises `Lost`."""
         if self._live is None:
             raise Lost(AWAY)
         found = await self._live.exists(exchange)

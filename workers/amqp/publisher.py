@@ -25,7 +25,7 @@ BACKLOG: Final = 4000  # messages that wait for capacity in the window
 
 _SWEEP: Final = 0.05  # seconds between two checks of the deadlines
 _IDLE: Final = 1.0  # seconds without a message until the broker is probed
-_SILENT: Final = 3.0  # seconds without a pending confirm until the broker counts as away
+_SILENT: Final = 3.0  # seconds without a confirm, while one is pending, until the broker counts as away
 _LATE: Final = "the broker did not confirm it in time"
 
 WITHHELD: Final = "its lease had ended before it was published"

@@ -73,7 +73,7 @@ class Session:
             return False
 
     async def missing(self, topology: Sequence[Declaration]) -> str | None:
-        """Give the first exchange or queue that does not exist. Raises `Lost`, or `Refused` if the broker gives no answer."""
+        """Give the first exchange or queue that does not exist. Raises `Lost`, or `Refused` if it may not ask."""
         async with self.side_channel() as channel:
             for question, name in questions(topology):
                 try:

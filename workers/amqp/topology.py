@@ -99,7 +99,7 @@ def declare(channel: BlockingChannel, *, settle: bool = False) -> None:
 
 
 def missing(connection: pika.BlockingConnection, topology: Sequence[Declaration] = TOPOLOGY) -> str | None:
-    """The first exchange or queue that does not exist. Raises pika's `ChannelClosedByBroker` if the broker gives no answer."""
+    """The first exchange or queue that does not exist. Raises pika's `ChannelClosedByBroker` if it may not ask."""
     channel = connection.channel()  # a separate one, because the broker closes it when something is missing
     for question, name in questions(topology):
         method, arguments = question

@@ -50,7 +50,7 @@ def exactly(connection: socket.socket, size: int) -> bytes:
     while missing:
         piece = connection.recv(min(missing, 1 << 20))
         if not piece:
-            raise ConnectionResetError("it ended before it had answered")
+            raise ConnectionResetError("the connection ended in the middle of a message")
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)

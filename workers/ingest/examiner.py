@@ -61,7 +61,7 @@ class Examiner:
         source get less time, so that many of them do not add up. Raises OSError when no process starts within another minute.
         """
         life = self._life(message)
-        verdict: Verdict = Refusal("admit", "crashed", "nobody tried to admit it")
+        verdict: Verdict = Refusal("admit", "crashed", "it was not examined")
         for _ in range(2):
             try:
                 verdict = self._ask(life, message, catalog)

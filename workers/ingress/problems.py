@@ -13,18 +13,18 @@ RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: about as long as a broker 
 #: Every problem, with its status and title; its type is a URN of the name.
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed": (400, "The message cannot be read"),
-    "signature": (401, "The signature is not right"),
+    "signature": (401, "The signature is invalid"),
     "timestamp": (401, "The message is too old, or from the future"),
-    "not_found": (404, "There is nothing here"),
-    "method": (405, "Not with this method"),
+    "not_found": (404, "Not found"),
+    "method": (405, "Method not allowed"),
     "too_slow": (408, "The request took too long to arrive"),
     "length_required": (411, "The length is missing"),
     "too_large": (413, "The message is too large"),
-    "content_type": (415, "The form of the body is not understood"),
+    "content_type": (415, "The body's media type or encoding is not supported"),
     "rate_limited": (429, "Too many messages"),
     "head_too_large": (431, "The headers are too large"),
-    "internal": (500, "Something went wrong here"),
-    "not_implemented": (501, "This is not understood here"),
+    "internal": (500, "Internal error"),
+    "not_implemented": (501, "Not implemented"),
     "unavailable": (503, "The message could not be kept; send it again"),
 }
 

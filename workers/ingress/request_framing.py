@@ -15,7 +15,7 @@ _FRAMING: Final = ("content-length", "transfer-encoding")
 def check_head(version: str, method: str, headers: Mapping[str, str], hosts: int) -> None:
     """Raise `Problem` for a head that an intermediary may have read as a different request; `hosts`: number of Host headers."""
     if method == "CONNECT":
-        raise Problem("malformed", "this is no proxy")
+        raise Problem("malformed", "this server is not a proxy")
     if hosts > 1 or (not hosts and version != "1.0") or not _HOST.fullmatch(headers.get("host", "")):
         raise Problem("malformed", "a request has one header Host, with a name and perhaps a port (RFC 9112, 3.2)")
     codings = headers.get("transfer-encoding")
@@ -26,8 +26,8 @@ def check_head(version: str, method: str, headers: Mapping[str, str], hosts: int
     *others, last = (coding.strip().lower() for coding in codings.split(","))
     if last == "chunked" and others:  # the parser refuses any other last coding, as the length is unknown
         if "chunked" in others:
-            raise Problem("malformed", "a body is in chunks once")
-        raise Problem("not_implemented", "no transfer coding but chunked is understood: send the body as it is")
+            raise Problem("malformed", "Transfer-Encoding names chunked twice")
+        raise Problem("not_implemented", "only the transfer coding chunked is supported: send the body as it is")
 
 
 def path_of(target: bytes) -> tuple[bytes, bytes]:

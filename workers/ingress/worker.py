@@ -75,7 +75,7 @@ class _Probe:
     def begin(self, request: Incoming) -> None:
         """Accept GET and HEAD only. Raises `Problem`."""
         if request.method not in ("GET", "HEAD"):
-            raise Problem("method", "only GET, HEAD", ("Allow", "GET, HEAD"))
+            raise Problem("method", "only GET and HEAD are allowed", ("Allow", "GET, HEAD"))
         request.limit = _PROBE_BODY
 
     def complete(self, request: Incoming) -> None:

@@ -19,11 +19,11 @@ class Terms:
 
 
 def terms_of(settings: Settings) -> Terms:
-    """The terms that a process's settings say."""
+    """The terms in the settings of a process."""
     agent = f"waxseal/{version('waxseal')}"
     return Terms(agent, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
 
 
 def deployment() -> Terms:
-    """The terms that the environment says, for who is not given any settings."""
+    """The terms from the environment, for callers without settings."""
     return terms_of(load_settings())

@@ -162,4 +162,4 @@ def _check(said: Mapping[str, str]) -> None:
     """Raise ValueError when a header holds a line break or another forbidden character (RFC 9110 §5.5)."""
     text = "".join(said) + "".join(said.values())
     if not (text.isascii() and text.isprintable()):
-        raise ValueError("a header holds what none may")
+        raise ValueError("a header holds a character that is not allowed")
