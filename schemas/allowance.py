@@ -1,4 +1,4 @@
-"""What may be claimed of an endpoint: how it stands, and how many of each lane are allowed."""
+"""How much may be claimed of an endpoint: its current state, and how many deliveries of each lane are allowed."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,33 +9,33 @@ from schemas.endpoint_health import Health
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What must be known of an endpoint before anything of it is claimed."""
+    """The state of an endpoint that decides how many of its deliveries may be claimed."""
 
     endpoint_id: int
     state: EndpointState
     max_in_flight: int
     rate_limit: float | None  # deliveries a second
     leased: int
-    first_due: datetime | None  # of what was never tried
-    again_due: datetime | None  # of what is to be tried again
-    tokens: float | None = None  # of the rate's bucket, at tokens_at
+    first_due: datetime | None  # earliest due time among deliveries never tried
+    again_due: datetime | None  # earliest due time among deliveries to be retried
+    tokens: float | None = None  # in the rate limit's token bucket, as of tokens_at
     tokens_at: datetime | None = None
     health: Health = field(default_factory=Health)
 
     @property
     def dues(self) -> tuple[datetime | None, datetime | None]:
-        """When the first of each lane is due."""
+        """The earliest due time of each lane: first tries, then retries."""
         return self.first_due, self.again_due
 
     @property
     def guarded(self) -> bool:
-        """Whether two claimants at once could take too much: then its health has to be locked first."""
+        """Whether two concurrent claimants could claim too much, so that its health row must be locked first."""
         return self.rate_limit is not None or self.health.breaker != "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many of each lane may be claimed; when there is none, `look_at` says when there may be, if that is known."""
+    """How many of each lane may be claimed; if none, `look_at` is when some may be allowed again, if that is known."""
 
     first: int = 0
     again: int = 0
@@ -43,5 +43,5 @@ class Allowance:
 
     @property
     def total(self) -> int:
-        """Of both lanes."""
+        """The sum of both lanes."""
         return self.first + self.again

@@ -1,14 +1,14 @@
-"""A blob: a body that is too large for a message or a row, kept in the blob store, and what stands in its place."""
+"""A blob: a body too large for a message or a row, kept in the blob store, and the reference that replaces it."""
 
 import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-LARGEST_INLINE: Final = 256 * 1024  # bytes; what is longer goes to the blob store
-LARGEST: Final = 64 * 1024 * 1024  # bytes; no source takes more
+LARGEST_INLINE: Final = 256 * 1024  # bytes; larger bodies go to the blob store
+LARGEST: Final = 64 * 1024 * 1024  # bytes; no source accepts a larger body
 
-#: The header that stands for the body, on messages of our own receivers; nobody else may set it.
+#: The header that refers to the body, on messages of our own receivers; no other publisher may set it.
 CLAIM: Final = "waxseal-blob"
 
 _REFERENCE: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -29,16 +29,16 @@ class Blob:
 
 
 def name(body: bytes) -> Blob:
-    """The one name of `body`."""
+    """The blob that `body` is stored as. Equal bodies have equal names."""
     return Blob(f"sha256:{sha256(body).hexdigest()}", len(body))
 
 
 def read_claim(value: object) -> Blob | None:
-    """The blob that the value of a header `CLAIM` names; None when it names none."""
+    """The blob that the value of a `CLAIM` header refers to; None when the value is not a valid reference."""
     found = _CLAIM.fullmatch(value) if isinstance(value, str) else None
     return Blob(found[1], int(found[2])) if found else None
 
 
 def is_reference(text: str) -> bool:
-    """Whether `text` can name a blob at all."""
+    """Whether `text` has the form of a blob's reference."""
     return _REFERENCE.fullmatch(text) is not None

@@ -9,14 +9,14 @@ from schemas.source import Source
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A consistent snapshot. A higher `version` is a later one; equal versions are equal catalogs."""
+    """A consistent snapshot. A higher `version` is later; catalogs of equal version are equal."""
 
     version: int
-    tenants: Mapping[str, bytes] = field(repr=False)  # name -> key of its fingerprints, 32 bytes
+    tenants: Mapping[str, bytes] = field(repr=False)  # name -> the key of its fingerprints, 32 bytes
     sources: Mapping[tuple[str, str], Source]  # (tenant, name)
-    endpoints: Mapping[int, Endpoint]  # by id; removed ones included, for their remaining deliveries
-    before_origins: Set[str] = frozenset()  # tenants whose oldest events may be recorded under fingerprints without an origin
-    #: Sources by the routing keys of their messages, as they are looked up.
+    endpoints: Mapping[int, Endpoint]  # by id, with the removed ones, whose remaining deliveries must still be settled
+    before_origins: Set[str] = frozenset()  # tenants whose oldest events may have fingerprints without an origin
+    #: Cache: sources by the routing keys of their messages, filled by look-ups.
     places: dict[str, Source] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def subscribers(self, tenant: str) -> tuple[Endpoint, ...]:

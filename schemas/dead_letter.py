@@ -1,4 +1,4 @@
-"""A dead letter: what could not go on, kept where someone can look at it."""
+"""A dead letter: a message, event or delivery that could not be processed further, kept for an operator to decide about."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ Stage = Literal["admit", "append", "deliver", "actor"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message, event or delivery that stopped at `stage`: a reason from a closed set, a detail for a person.
+    """One message, event or delivery that failed at `stage`, with a reason from a closed set and a detail for a person.
 
-    Of a message, `headers` holds all that came with its body (`workers.ingest.writer`), and `body` the bytes as received. Of a
-    delivery it is a reference: the content stays in the ledger alone.
+    For a message, `headers` holds everything that came with its body (`pipeline.bury`), and `body` the bytes as received. For
+    a delivery it holds only references: the content stays in the ledger alone.
     """
 
     stage: Stage
@@ -28,7 +28,7 @@ class DeadLetter:
     content_type: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: bytes | None = None
-    blob: str | None = None  # reference of the body, where it is in the blob store
+    blob: str | None = None  # the body's reference, if it is in the blob store
     attempts: int = 1
-    error: str | None = None  # class of the failure, where the reason does not say it
-    first_at: datetime | None = None  # since when it was under way; None: since it is buried
+    error: str | None = None  # class of the failure, where the reason does not name it
+    first_at: datetime | None = None  # when processing began; None: when it was buried

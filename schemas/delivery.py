@@ -1,11 +1,11 @@
-"""A delivery: one entry owed to one endpoint, and every attempt to pay."""
+"""A delivery: one entry to be sent to one endpoint, and every attempt to send it."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-#: What an answer asks for in its `webhook-delivery` header: no more events, or no more tries of this one.
+#: What a response asks for in its `webhook-delivery` header: no more events at all, or no more tries of this one.
 Wish = Literal["disable", "abort"]
 
 DeliveryState = Literal["pending", "leased", "delivered", "dead", "paused", "discarded"]
@@ -14,7 +14,7 @@ Outcome = Literal["delivered", "retry", "dead"]
 
 @dataclass(slots=True)
 class Planned:
-    """A delivery that fan-out plans in the entry's own transaction. Not to be changed."""
+    """A delivery that fan-out plans in the entry's own transaction. Do not modify."""
 
     endpoint_id: int
     tenant: str
@@ -22,18 +22,18 @@ class Planned:
     seq: int
     size: int  # bytes of the body, so that batches can be bounded before the bodies are read
     state: Literal["pending", "paused"]
-    ordered: bool = False  # its subject's are delivered one after the other
-    waits: bool = False  # for its turn, which whoever has it passes on
+    ordered: bool = False  # deliveries of one subject are sent one after the other
+    waits: bool = False  # for its turn: the delivery before it passes the turn on when it ends
 
     @property
     def is_due(self) -> bool:
-        """Whether it is to be sent at once."""
+        """Whether it is due at once."""
         return self.state == "pending" and not self.waits
 
 
-@dataclass(slots=True)  # not frozen, like all of which there is one for each delivery: that costs three times as much to make
+@dataclass(slots=True)  # not frozen, like all classes with an instance per delivery: a frozen one takes 3 times as long to make
 class Claim:
-    """A delivery under a lease: `lease` fences it, nobody else may settle it until `lease_until`. Not to be changed."""
+    """A delivery that was claimed: only the holder of its lease may settle it, until the lease ends. Do not modify."""
 
     id: int
     endpoint_id: int
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(slots=True)
 class Delivery:
-    """A leased delivery with all that is needed to send it. Not to be changed."""
+    """A leased delivery with everything needed to send it. Do not modify."""
 
     id: int
     endpoint_id: int
@@ -57,35 +57,35 @@ class Delivery:
     fingerprint: bytes
     created_at: datetime
     lease: UUID
-    schedule_from: int = 0  # of those tries, the ones before the schedule last began: a replay begins it anew
+    schedule_from: int = 0  # tries made before the schedule last restarted; a replay restarts it
     ordered: bool = False
-    age_from: datetime | None = None  # from when its age counts: a replay or a release begins that anew, too
-    blob: str | None = None  # reference of the body, if that is in the blob store
+    age_from: datetime | None = None  # start of its age, if not created_at; a replay or a release resets it
+    blob: str | None = None  # the body's reference, if it is in the blob store
 
 
 @dataclass(slots=True)
 class Receipt:
-    """What came of one try to send, before any policy: an answer, or the error that stood in its place. Not to be changed."""
+    """The result of one try to send, before any policy: a response, or the error that prevented one. Do not modify."""
 
     started_at: datetime
     duration: float  # seconds
     status: int | None = None
     error: str | None = None  # class of failure: timeout, connect, dns, tls, reset, redirect, ...
     detail: str | None = None
-    retry_after: float | None = None  # seconds from now, as the answer asked
-    response: bytes = b""  # the head of the answer, 4 KiB at most
-    reused: bool | None = None  # whether a kept-alive connection served
+    retry_after: float | None = None  # seconds from now, as the response asked
+    response: bytes = b""  # the first 4 KiB of the response, at most
+    reused: bool | None = None  # whether a kept-alive connection was used
     wish: Wish | None = None
-    address: str | None = None  # that was dialled, with its port; of several the one that answered, or the last
-    dns: float | None = None  # seconds until an address was known; this and what follows None where there was no such phase
-    connect: float | None = None  # seconds for TCP, and for a proxy's tunnel
-    tls: float | None = None  # seconds for the handshake
-    first_byte: float | None = None  # seconds from then until the answer began, so the sending of the request is in it
+    address: str | None = None  # dialled, with its port; of several, the one that answered, else the last
+    dns: float | None = None  # seconds to resolve the name; like the next three, None if the try had no such phase
+    connect: float | None = None  # seconds for TCP, with a proxy's tunnel
+    tls: float | None = None  # seconds for the TLS handshake
+    first_byte: float | None = None  # seconds from the open connection to the response's first byte, the sending included
 
 
 @dataclass(slots=True)
 class Settlement:
-    """The verdict on one try: what to write. Not to be changed."""
+    """The verdict on one try: what to write to the database. Do not modify."""
 
     delivery_id: int
     attempt: int  # 1, 2, ...
@@ -97,7 +97,7 @@ class Settlement:
 
 @dataclass(slots=True)
 class Tried:
-    """A delivery and the verdict on its try. Not to be changed."""
+    """A delivery and the verdict on its try. Do not modify."""
 
     delivery: Delivery
     settlement: Settlement
@@ -107,22 +107,22 @@ class Tried:
 GONE = 410
 
 
-#: The error of a receipt for what cannot be made into a request at all; trying again would not help.
+#: The error of a receipt when no request can be made of the event; trying again would not help.
 UNSENDABLE = "unsendable"
 
 
-#: The error of a receipt for what the other side will never take: an SMTP server's 5yz for the mail.
+#: The error of a receipt when the endpoint will never accept the event: an SMTP server's 5yz reply to the mail.
 REFUSED = "refused"
 
 
-#: The reason of a dead letter for what became older than its endpoint allows.
+#: The reason of a dead letter for a delivery older than its endpoint allows.
 EXPIRED: Final = "expired"
 
 
-#: Errors that the endpoint has no part in: they say nothing of its health.
+#: Errors that the endpoint did not cause: they do not count for its health.
 OURS: Final = frozenset({UNSENDABLE, "internal", "proxy", "broker"})
 
 
 def summary(receipt: Receipt) -> str | None:
-    """What went wrong, in one line for an operator; None when nothing did."""
+    """The error in one line, for an operator; None when there was no error."""
     return f"{receipt.error}: {receipt.detail}" if receipt.error and receipt.detail else receipt.error

@@ -1,4 +1,4 @@
-"""How an endpoint fares, as all processes share it."""
+"""The health of an endpoint, which all processes share."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,30 +9,30 @@ Breaker = Literal["closed", "open", "half_open"]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of an endpoint's failures. As it begins: nothing ever failed."""
+    """What is known of an endpoint's failures. The default: nothing has ever failed."""
 
     breaker: Breaker = "closed"
-    forced: bool = False  # by an operator: the breaker stays as it is
-    opened_at: datetime | None = None  # since when it is not closed
-    probe_at: datetime | None = None  # when an open one lets one delivery through; None if it is forced
-    trips: int = 0  # in a row, without a success between
-    window_from: datetime | None = None  # the first failure that the two counts below begin with
+    forced: bool = False  # an operator fixed the breaker: it stays as it is
+    opened_at: datetime | None = None  # when it left the closed state
+    probe_at: datetime | None = None  # when an open breaker lets one delivery through; None if it is forced
+    trips: int = 0  # times it opened in a row, without a success in between
+    window_from: datetime | None = None  # the first failure in the two counts below
     successes: int = 0
     failures: int = 0
-    not_before: datetime | None = None  # until then the whole endpoint waits, as it asked
-    throttles: int = 0  # in a row
-    failing_since: datetime | None = None  # of nothing but failures
-    streak: int = 0  # how many since then
+    not_before: datetime | None = None  # the endpoint asked that nothing is sent until then
+    throttles: int = 0  # requests to slow down, in a row
+    failing_since: datetime | None = None  # the first failure since the last success
+    streak: int = 0  # failures since then
     last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one settlement saw of an endpoint. What failed by our own fault is not in it."""
+    """The results of one settlement for an endpoint. Failures of our own (`schemas.delivery.OURS`) are not counted."""
 
     successes: int = 0
     failures: int = 0
-    busy: int = 0  # of the failures, those that answered 429: it works, and only wants less
-    throttled: bool = False  # some asked to slow down
+    busy: int = 0  # failures with status 429: the endpoint works, and only wants fewer requests
+    throttled: bool = False  # some responses asked to slow down
     hint: float | None = None  # the longest Retry-After among those, in seconds
     error: str | None = None  # of the last failure

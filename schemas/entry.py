@@ -1,4 +1,4 @@
-"""An entry: an event in the ledger. The bytes are LEDGER.md's."""
+"""An entry: an event in the ledger. LEDGER.md defines its bytes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from schemas.event import Event
 
 @dataclass(slots=True)
 class Head:
-    """The end of a chain: the last entry's number and hash, or -1 and None before the first. Not to be changed."""
+    """The end of a chain: the last entry's number and hash, or -1 and None before the first. Do not modify."""
 
     chain_id: UUID
     seq: int
@@ -18,7 +18,7 @@ class Head:
 
 @dataclass(slots=True)
 class Entry:
-    """One event, chained: the exact bytes that are hashed and stored. Not to be changed."""
+    """One event in its chain: the exact bytes that are hashed and stored. Do not modify."""
 
     event: Event
     chain_id: UUID
@@ -41,7 +41,7 @@ class BrokenChain:
 
     @property
     def detail(self) -> str:
-        """What is wrong, and what a person should do."""
+        """The fault, and what an operator should do about it."""
         return (
             f"{self.fault} (chain {self.chain_id.hex}): `waxseal verify --tenant {self.tenant}` names the fault; mend it, then "
             "`waxseal dead replay --reason chain_broken`"
@@ -49,7 +49,7 @@ class BrokenChain:
 
 
 def ends(entries: Iterable[Entry]) -> dict[bytes, Head]:
-    """Where `entries`, which are in chain order, leave their chains, by chain key."""
+    """The new heads, by chain key, after `entries`, which must be in chain order."""
     return {key: end_of(entry) for key, entry in {entry.event.chain_key: entry for entry in entries}.items()}
 
 

@@ -1,4 +1,4 @@
-"""A fault: something in the ledger that is not as it was written."""
+"""A fault: something in the ledger, or in a bundle, that is not as it was written."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,30 +7,30 @@ FaultKind = Literal[
     "envelope",  # not the JSON that LEDGER §1 describes
     "hash",  # the stored hash is not the envelope's
     "gap",  # entries are missing before this one
-    "repeated",  # two entries with one number
-    "link",  # it does not follow the entry before
-    "column",  # a column of the entry says something else than its envelope
+    "repeated",  # two entries with the same number
+    "link",  # `prev` is not the hash of the entry before
+    "column",  # a column of the entry differs from its envelope
     "content_missing",
-    "content_altered",  # the envelope commits to something else
+    "content_altered",  # the envelope commits to other content
     "blob_missing",  # the body is not in the blob store
-    "blob_altered",  # what is there in its place is another
+    "blob_altered",  # the blob store holds another body under the reference
     "attributes",  # not the JSON that LEDGER §1 describes
-    "content_column",  # a column of the content says something else than the attributes
+    "content_column",  # a column of the content differs from the attributes
     "content_without_entry",
-    "subject",  # the entry is about something else than its chain
-    "fingerprint",  # not that of its tenant, source, origin and id
+    "subject",  # the entry's subject or tenant is not its chain's
+    "fingerprint",  # not the one of its tenant, source, origin and id
     "head",  # the chain's row does not name its last entry
-    "chain_row",  # the chain's row says something that its own key, or its entries, contradict
+    "chain_row",  # the chain's row contradicts its own key or its entries
     "chain_row_missing",
-    "entries_missing",  # a chain's row, and none of its entries
-    "line",  # of a bundle: not a line of a bundle
-    "checkpoint",  # of a bundle: not there, or not to be checked
+    "entries_missing",  # a chain's row without any of its entries
+    "line",  # of a bundle: not a valid line
+    "checkpoint",  # of a bundle: missing, or cannot be checked
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, with all that is known of where it is."""
+    """One fault, with all that is known of its place."""
 
     tenant: str | None
     subject: str | None
@@ -42,7 +42,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification came to. Nothing to check is not intact."""
+    """The result of a verification. "Nothing to check" is a verdict of its own, not "intact"."""
 
     entries: int
     chains: int
@@ -50,7 +50,7 @@ class Verified:
 
     @property
     def verdict(self) -> Literal["intact", "broken", "nothing"]:
-        """In one word."""
+        """The result in one word."""
         if self.faults:
             return "broken"
         return "intact" if self.entries else "nothing"

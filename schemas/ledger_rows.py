@@ -1,4 +1,4 @@
-"""What is stored, as it is stored: rows for those who verify and export, who believe none of it."""
+"""The ledger's rows exactly as stored, for verification and export, which trust none of their values."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class StoredChain(NamedTuple):
 
 
 class StoredEntry(NamedTuple):
-    """An entry's row with its content's, which may be gone: then `salt` is None."""
+    """An entry's row joined with its content's. If the content is gone, `salt` is None."""
 
     chain_id: bytes
     seq: int

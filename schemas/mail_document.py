@@ -1,18 +1,18 @@
-"""A mail's document: what can be read out of its raw bytes. Derived, never hashed, and made again at any time."""
+"""A mail's document: what is parsed from its raw bytes. Derived, never hashed, and can be made again at any time."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-#: Moves with every change of what is read out, so that older documents are known for what they are.
+#: The parser's version; raise it with every change of its output, so that outdated documents can be found.
 PARSER: Final = 2
 FORM: Final = "waxseal/mail-document/v1"
 CONTENT_TYPE: Final = "application/json"
-SCHEMA: Final = "urn:waxseal:mail-document:v1"  # the CloudEvents dataschema of what is delivered
+SCHEMA: Final = "urn:waxseal:mail-document:v1"  # the CloudEvents dataschema of a delivered document
 
-#: Everything odd that is told of a mail.
+#: Every irregularity that is reported of a mail.
 Flag = Literal[
-    "unparsed",  # the parser gave up, and `notes` say why; what was read before that is there
-    "careful",  # made without opening HTML, TNEF and signatures: the first try took too long or died
+    "unparsed",  # the parser gave up, `notes` say why; the document holds what was read before
+    "careful",  # made without HTML, TNEF and signatures, because the first try took too long or crashed
     "out_of_time",  # the rest was not read
     "too_large",  # likewise
     "too_many_lines",
@@ -29,7 +29,7 @@ Flag = Literal[
     "no_headers",
     "malformed_header",
     "malformed_address",
-    "address_in_name",  # a name that looks like another address than the one that the mail is from, or goes to
+    "address_in_name",  # a display name that looks like an address other than the one beside it
     "malformed_message_id",
     "malformed_mime",
     "malformed_tnef",
@@ -37,15 +37,15 @@ Flag = Literal[
     "malformed_html",
     "malformed_authentication_results",
     "bad_date",
-    "bad_encoding",  # base64, quoted-printable or an encoded word that is not well-formed
+    "bad_encoding",  # malformed base64, quoted-printable or encoded word
     "unknown_encoding",
-    "bad_charset",  # bytes that are not of the charset that they are said to be of
+    "bad_charset",  # bytes that are not valid in the declared charset
     "unknown_charset",
     "guessed_charset",
     "raw_8bit_header",
-    "line_end_in_word",  # an encoded word that holds a line's end: an attempt to smuggle a header in
+    "line_end_in_word",  # an encoded word that holds a line end: an attempt at header injection
     "nul",
-    "bare_line_ends",  # lines that end in CR alone, or in LF while others end in CRLF
+    "bare_line_ends",  # lines that end in CR alone, or in LF while other lines end in CRLF
     "duplicate_from",
     "duplicate_header",
     "no_from",
@@ -54,13 +54,13 @@ Flag = Literal[
     "refers_to_itself",
 ]
 
-#: What somebody who answers for a domain, or a server that we trust, says of a mail.
+#: A result of authentication, of a signature that was checked here or as a trusted server reports it.
 Result = Literal["pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A mailbox as a header names it: what is before the angle brackets, decoded, and what is inside."""
+    """A mailbox as a header names it: the display name, decoded, and the address in angle brackets."""
 
     name: str
     address: str
@@ -68,7 +68,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What came with it. `name` is what the sender wrote, and never a path to write to. The rest is of the decoded bytes."""
+    """An attachment. `name` is the sender's text: never use it as a path. `size` and `sha256` are of the decoded bytes."""
 
     name: str | None
     content_type: str
@@ -81,7 +81,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Automatic:
-    """That a machine wrote it: an answer of a machine's, a mail of a list or in bulk, or something else; and what says so."""
+    """Marks a mail as written by a machine, and how: an automatic reply, other generated mail, list or bulk mail."""
 
     kind: Literal["auto_reply", "auto_generated", "list", "bulk"]
     rests_on: tuple[str, ...]
@@ -89,7 +89,7 @@ class Automatic:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A recipient that a delivery status notification (RFC 3464) speaks of."""
+    """A recipient in a delivery status notification (RFC 3464)."""
 
     recipient: str
     action: str | None = None  # failed, delayed, delivered, relayed, expanded
@@ -99,7 +99,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """That it reports of another mail. `likely` rests on its sender and subject alone; anybody can write any of it."""
+    """Marks a mail as a report on another mail. `likely` rests on sender and subject alone; all of it can be forged."""
 
     kind: Literal["dsn", "arf", "mdn", "likely"]  # RFC 3464, RFC 5965, RFC 8098
     rests_on: tuple[str, ...]
@@ -110,7 +110,7 @@ class Bounce:
 
 @dataclass(frozen=True, slots=True)
 class Spam:
-    """What a filter on the mail's way wrote into it, which its sender may have written as well."""
+    """The verdict that a spam filter on the mail's way wrote into its headers. The sender can forge it."""
 
     result: Literal["spam", "ham", "unknown"] = "unknown"
     score: float | None = None
@@ -119,7 +119,7 @@ class Spam:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A result and what it rests on."""
+    """A result and the evidence for it."""
 
     result: Result
     rests_on: str
@@ -133,18 +133,18 @@ UNCHECKED: Final = "nothing: signatures were not checked"
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """`dkim` and `arc` are checked here, against keys in DNS as they are now. The rest is what a trusted server found."""
+    """`dkim` and `arc` are checked here, against the keys in DNS at that time. The rest is what a trusted server found."""
 
     dkim: tuple[Verdict, ...] = ()
     arc: Verdict = field(default_factory=lambda: Verdict("unknown", UNCHECKED))
     spf: Verdict = UNKNOWN
     dmarc: Verdict = UNKNOWN
-    servers: tuple[Verdict, ...] = ()  # what the trusted server says of DKIM and anything else
+    servers: tuple[Verdict, ...] = ()  # the trusted server's results for DKIM and all other methods
 
 
 @dataclass(frozen=True, slots=True)
 class MailDocument:
-    """All that is read out of a mail. `size` in bytes and `sha256` are of the raw bytes."""
+    """All that is parsed from a mail. `size` (in bytes) and `sha256` are of the raw bytes."""
 
     size: int
     sha256: str
@@ -155,7 +155,7 @@ class MailDocument:
     cc: tuple[Address, ...] = ()
     bcc: tuple[Address, ...] = ()
     subject: str | None = None
-    date: str | None = None  # RFC 3339 in UTC, as the sender says
+    date: str | None = None  # RFC 3339 in UTC, as the sender states it
     message_id: str | None = None  # with its angle brackets; so are the next two
     in_reply_to: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
@@ -168,11 +168,11 @@ class MailDocument:
     spam: Spam = field(default_factory=Spam)
     authentication: Authentication = field(default_factory=Authentication)
     flags: tuple[Flag, ...] = ()
-    notes: tuple[str, ...] = ()  # on the flags, for people
+    notes: tuple[str, ...] = ()  # explanations of the flags, for people
     parser: int = PARSER
     v: str = FORM
 
 
 def view(document: MailDocument) -> dict[str, Any]:
-    """The document as JSON has it."""
+    """The document as a JSON object."""
     return {name.rstrip("_"): value for name, value in asdict(document).items()}

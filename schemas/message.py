@@ -1,4 +1,4 @@
-"""A message: bytes at the edge of the system, not yet judged."""
+"""A message: bytes at the edge of the system, not yet admitted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,28 +6,28 @@ from typing import Any, Final
 
 from schemas.blob import CLAIM, Blob, read_claim
 
-#: AMQP's properties that nothing here goes by. They are kept so that a dead letter is whole.
+#: AMQP properties that do not affect processing, except `user_id`. They are kept so that a dead letter is complete.
 OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "expiration", "user_id", "app_id", "cluster_id")
 
 
-#: The header of a dead letter that is replayed, with the `user_id` that it had: a broker takes that property only from the user
-#: himself. It is believed only on the exchange where nobody but us may publish.
+#: The header with the original `user_id` of a replayed dead letter: the broker accepts that property only from a connection
+#: of that user. The header is trusted only on the exchange where nobody but us may publish.
 FIRST_USER: Final = "waxseal-user"
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A header's value that Python has none for: the byte of its type and what follows, as it came over the wire."""
+    """A header's value of a type that Python has no equivalent for: the type's byte and the rest, as received."""
 
     field: bytes
 
 
 @dataclass(slots=True)
 class Message:
-    """What the broker handed over, in the broker's own words. Not to be changed; frozen ones take three times as long to make.
+    """A message as the broker delivered it. Do not modify; not frozen because that takes three times as long to make.
 
-    `trusted` says that it came through the exchange on which only our own receivers publish, so its source is one whose
-    signature has been checked; otherwise an upstream system published it and its source must be of kind `amqp`.
+    `trusted`: it came through the exchange on which only our own receivers publish, so its source's signature has been
+    checked; otherwise an upstream system published it, and its source must be of kind `amqp`.
     """
 
     routing_key: str
@@ -37,30 +37,30 @@ class Message:
     headers: Mapping[str, Any] | None = None
     message_id: str | None = None
     type: str | None = None
-    timestamp: int | None = None  # Unix seconds, as AMQP has it
+    timestamp: int | None = None  # Unix seconds, as AMQP defines it
     trusted: bool = False
-    others: Mapping[str, Any] = field(default_factory=dict)  # those of `OTHERS` that it had
+    others: Mapping[str, Any] = field(default_factory=dict)  # the properties in `OTHERS` that it had
 
     @property
     def tenant(self) -> str:
-        """The tenant that the routing key `{tenant}.{source}` names, which need not exist."""
+        """The tenant that the routing key `{tenant}.{source}` names; it need not exist."""
         return self.routing_key.partition(".")[0]
 
     @property
     def source(self) -> str:
-        """The source that the routing key `{tenant}.{source}` names, which need not exist."""
+        """The source that the routing key `{tenant}.{source}` names; it need not exist."""
         return self.routing_key.partition(".")[2]
 
     @property
     def blob(self) -> Blob | None:
-        """What stands for the body, if our own receiver put it into the blob store; nobody else can say so."""
+        """The reference to the body, if our own receiver put it into the blob store; the header is ignored from anyone else."""
         if not self.trusted or not self.headers or CLAIM not in self.headers:
             return None
         return read_claim(self.headers[CLAIM])
 
     @property
     def size(self) -> int:
-        """Bytes of the body, wherever it is."""
+        """Bytes of the body, inline or in the blob store."""
         if self.headers and CLAIM in self.headers and (blob := self.blob) is not None:
             return blob.size
         return len(self.body)

@@ -1,10 +1,10 @@
-"""A source: where messages of a tenant come from, and how to read them."""
+"""A source: where a tenant's messages come from, and how to read them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_MAX_BODY = 1024 * 1024  # bytes
-DEFAULT_TOLERANCE = 300  # seconds, as every Standard Webhooks library has it
+DEFAULT_TOLERANCE = 300  # seconds, as in every Standard Webhooks library
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +12,9 @@ class Source:
     """A configured source. `secrets` are in the clear here and never in a repr.
 
     `id`, `type`, `subject`, `time` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body,
-    `header:NAME`, `form:NAME` or `digest:body`; None leaves it to the kind. `options` are the kind's own settings (the header
-    of an `hmac`, say). `rate_limit` is the messages a second that all ingress processes take together; None: as many as come.
-    `users` are the broker's logins that may publish for a source of kind `amqp`; empty: all.
+    `header:NAME`, `form:NAME` or `digest:body`; None leaves it to the kind. `options` are the kind's own settings, such as the
+    header of an `hmac`. `rate_limit` is in messages a second over all ingress processes together; None: unlimited. `users` are
+    the broker logins that may publish for a source of kind `amqp`; empty: all.
     """
 
     tenant: str
@@ -34,5 +34,5 @@ class Source:
 
     @property
     def has_rules(self) -> bool:
-        """Whether any rule overrules what a message says of itself."""
+        """Whether any rule overrides the attributes that a message states itself."""
         return bool(self.extensions or self.id or self.type or self.subject or self.time)

@@ -1,4 +1,4 @@
-"""Durations and sizes, as people write them."""
+"""Durations, rates and sizes, as people write them."""
 
 import re
 from typing import Final

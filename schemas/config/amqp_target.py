@@ -1,4 +1,4 @@
-"""Endpoints over AMQP: an exchange of the broker."""
+"""Endpoints over AMQP: an exchange of Waxseal's own broker."""
 
 import re
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class AmqpSpec(Spec):
     routing_key: Annotated[str, AfterValidator(_routing_key)] = DEFAULT_ROUTING_KEY
 
     def target(self) -> AmqpTarget:
-        """The target as it is wanted."""
+        """The configured target."""
         return AmqpTarget(self.exchange, self.routing_key)
 
 

@@ -16,7 +16,7 @@ MAX_RATE: Final = 100_000.0  # deliveries per second
 MAX_HEADERS: Final = 20
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}")
-#: Ours, and those that belong to one connection: an endpoint's own header may be none of these, nor begin like `_OURS_BEGIN`.
+#: Headers that Waxseal sets, and hop-by-hop ones: an endpoint may not configure these, nor any that begins with `_OURS_BEGIN`.
 _OURS: Final = frozenset(
     {"content-type", "content-length", "host", "user-agent", "traceparent", "date", "connection", "keep-alive", "te"}
     | {"transfer-encoding", "trailer", "upgrade", "expect", "proxy-connection", "proxy-authorization"}
@@ -69,9 +69,9 @@ else:
 
 
 class EndpointSpec(_Reached):
-    """An endpoint with its subscription, its secrets in the clear. No secrets: one is made at the first apply and kept.
+    """An endpoint with its subscription, its secrets in the clear. Without secrets, the first apply makes one and keeps it.
 
-    There is a key for each transport, in `transports`; exactly one of them is there.
+    It has one key for each of `transports`; exactly one of these must be set.
     """
 
     secrets: Annotated[list[Whsec], Field(min_length=1)] | None = Field(None, repr=False)
@@ -99,25 +99,25 @@ class EndpointSpec(_Reached):
 
     @property
     def reached_by(self) -> Transport:
-        """What is said of its transport."""
+        """The definition of its transport."""
         return next(each for each in TRANSPORTS.values() if getattr(self, each.key) is not None)
 
     @property
     def transport(self) -> str:
-        """How it is reached."""
+        """The name of its transport."""
         return self.reached_by.name
 
     @property
     def place(self) -> Any:
-        """Where it is, in the form of its transport."""
+        """Its destination, in the form of its transport."""
         return getattr(self, self.reached_by.key)
 
     def terms(self) -> dict[str, Any]:
-        """What was said of the terms; defaults are not."""
+        """The terms that the file sets; defaults are left out."""
         return self.said("retry", "max_age", "timeout", "max_in_flight", "rate_limit", "ordered", "body")
 
     def endpoint(self, id_: int, secrets: tuple[str, ...]) -> Endpoint:
-        """The endpoint as it is wanted."""
+        """The configured endpoint."""
         terms: dict[str, Any] = {name: tuple(value) if name == "retry" else value for name, value in self.terms().items()}
         has_url = self.reached_by.target is None
         return Endpoint(

@@ -1,4 +1,4 @@
-"""The configuration file: what it may say (CONTRACT §3). Shapes only; `ops.config.read_file` reads it and finds its lines."""
+"""The configuration file's schema (CONTRACT §3). `ops.config.read_file` reads the file and finds the line of each error."""
 
 from typing import Annotated, Any, Self
 
@@ -42,19 +42,19 @@ class SourceSpec(Spec):
         return self
 
     def source(self) -> Source:
-        """The source as it is wanted."""
+        """The configured source."""
         settings = self.settings()
         users = tuple(settings.pop("users", ()))
         return Source(self.tenant, self.name, self.kind, tuple(self.secrets), users=users, **settings)
 
     def settings(self) -> dict[str, Any]:
-        """What was said, of that which is stored as settings; a default that was not asked for is not stored."""
+        """The values in the file that are stored as settings; defaults are not stored."""
         rules = ("id", "type", "subject", "time", "extensions")
         return self.said(*rules, "max_body", "tolerance", "rate_limit", "options", "users")
 
 
 class ConfigFile(Spec):
-    """The whole file. That names are unique, and every tenant that is named is there, has been seen to."""
+    """The whole file. `ops.config.read_file` checks that names are unique and that every tenant named exists."""
 
     tenants: list[TenantSpec] = Field([])
     sources: list[SourceSpec] = Field([])

@@ -1,4 +1,4 @@
-"""Endpoints over HTTP: a URL is all that there is to say. It has a column of its own in the database."""
+"""Endpoints over HTTP: the target is a URL alone, which has a column of its own in the database."""
 
 from typing import Final
 from urllib.parse import urlsplit

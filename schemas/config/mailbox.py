@@ -1,4 +1,4 @@
-"""A mailbox in the configuration file: where it is, how to log in, what is read of it."""
+"""A mailbox in the configuration file: where it is, how to log in, which of its mails are read."""
 
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
@@ -28,7 +28,7 @@ def _instant(value: Any) -> Any:
         except ValueError:
             value = None
     if isinstance(value, datetime):
-        # YAML turns a time with a zone into UTC, and leaves the zone away.
+        # YAML converts a time with a zone to UTC and drops the zone.
         return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
@@ -78,10 +78,10 @@ Poll = Annotated[float, BeforeValidator(seconds), between(1, 86_400, "s")]
 
 
 class OAuthSpec(Spec):
-    """An application's right to read the mailbox (RFC 6749): its refresh token, and where that is turned into access tokens."""
+    """An application's right to read the mailbox (RFC 6749): its refresh token, and where to exchange it for access tokens."""
 
     provider: Literal["google", "microsoft"] | None = None
-    directory: Line = "common"  # of microsoft: the tenant's id
+    directory: Line = "common"  # for microsoft: the directory (tenant) id
     token_url: SafeUrl | None = None
     client_id: Line
     client_secret: Secret | None = Field(None, repr=False)
@@ -89,7 +89,7 @@ class OAuthSpec(Spec):
     scope: Line | None = None
 
     def oauth(self, kind: str) -> OAuth | None:
-        """The terms as they are wanted; None when nothing says where tokens come from."""
+        """The configured OAuth terms; None when neither provider nor `token_url` is known."""
         provider = self.provider or MAILBOX_KINDS[kind].provider
         known = {"google": GOOGLE, "microsoft": MICROSOFT.format(directory=self.directory)}
         url = self.token_url or known.get(provider or "")
@@ -129,7 +129,7 @@ class MailboxSpec(Spec):
         return self
 
     def mailbox(self, id_: int) -> Mailbox:
-        """The mailbox as it is wanted."""
+        """The configured mailbox."""
         kind = MAILBOX_KINDS[self.kind]
         return Mailbox(
             id_,

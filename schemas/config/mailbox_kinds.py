@@ -11,5 +11,5 @@ MAILBOX_KINDS: Final[Mapping[str, MailboxKind]] = MappingProxyType(
     {each.name: each for each in (imap_mailbox.KIND, gmail_mailbox.KIND, graph_mailbox.KIND)}
 )
 
-#: Their names, which are kinds of sources as well.
+#: Their names, which are also kinds of sources.
 MAIL_KINDS: Final = tuple(MAILBOX_KINDS)

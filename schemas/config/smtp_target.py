@@ -1,4 +1,4 @@
-"""Endpoints over SMTP: recipients, and the server that takes mails for them."""
+"""Endpoints over SMTP: recipients, and the server that mails to them are sent through."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class SmtpTarget:
-    """Whom an `smtp` endpoint writes to, and through which server. `subject` and `text` are Jinja2 templates, sandboxed."""
+    """The recipients and the server of an `smtp` endpoint. `subject` and `text` are Jinja2 templates, rendered in a sandbox."""
 
     to: tuple[str, ...]
     sender: str
@@ -62,7 +62,7 @@ Template = Annotated[str, AfterValidator(_template)]
 
 
 class SmtpSpec(Spec):
-    """Recipients, and the server that takes mails for them."""
+    """Recipients, and the server that mails to them are sent through."""
 
     to: Annotated[list[Address], BeforeValidator(_listed), Field(min_length=1, max_length=MAX_RECIPIENTS)]
     sender: Address = Field(alias="from")
@@ -83,7 +83,7 @@ class SmtpSpec(Spec):
         return self
 
     def target(self) -> SmtpTarget:
-        """The target as it is wanted."""
+        """The configured target."""
         port = self.port or PORTS[self.security]
         login = self.username, self.password
         return SmtpTarget(tuple(self.to), self.sender, self.host, port, self.security, *login, self.subject, self.text)

@@ -1,10 +1,10 @@
-"""What a transport is to all but its sender: where it stands in the configuration file, and what of it is stored."""
+"""The definition of a transport, without its sender: its key in the configuration file, and what of it is stored."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: Steps from the value at a transport's key to where a host is named; and the host.
+#: The path from the value at a transport's key to the place that names a host; and the host.
 Dialled = tuple[tuple[str, ...], str]
 
 
@@ -16,15 +16,15 @@ def _nobody(_form: Any) -> Iterable[Dialled]:
 class Transport:
     """One transport. To add one: a file with such a value and a line in `schemas.config.transports`, and its sender.
 
-    The sender is a file in `workers` and a line in `workers.transports.registry`: the layers keep the two apart.
+    The sender is a file in `workers` and a line in `workers.transports.registry`, because schemas do no I/O.
 
-    `name` stands in the database, in the metrics, and in front of what a difference tells of the target. `key` is the key of
-    an endpoint in the configuration file, and `form` the type of what stands there: a URL, or a `Spec` with a method `target`
-    that gives a `target`. That is a frozen dataclass of what JSON can hold, and tuples; what is not in its repr is stored
-    sealed, and must not be named as another transport's secret or as one of `SEALED_TERMS`.
+    `name` is used in the database, in metrics, and as the prefix of the target's fields in a difference. `key` is the key of
+    an endpoint in the configuration file, and `form` the type of its value: a URL, or a `Spec` with a method `target` that
+    returns a `target`. That is a frozen dataclass of JSON values and tuples; fields that are not in its repr are stored
+    encrypted, and must not have the name of another transport's secret or of one of `SEALED_TERMS`.
 
-    `useless` are keys of an endpoint that mean nothing with it. `signed`: its deliveries are signed with a secret. `dials`
-    gives the hosts that are connected to; `proxied`: by the deployment's proxy, if there is one.
+    `useless` are keys of an endpoint that this transport does not take. `signed`: its deliveries are signed with a secret.
+    `dials` returns the hosts that it connects to; `proxied`: through the deployment's proxy, if there is one.
     """
 
     name: str
@@ -37,5 +37,5 @@ class Transport:
     proxied: bool = False
 
 
-#: Terms of every endpoint that are stored sealed.
+#: Terms of every endpoint that are stored encrypted.
 SEALED_TERMS: Final = ("headers", "client_cert", "ca")

@@ -1,4 +1,4 @@
-"""The values of the configuration file: each type with what it must hold. Messages say what to write, never a secret."""
+"""The types of values in the configuration file, each with its checks. Messages say what to write and never show a secret."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ from schemas.source import Source
 from schemas.units import seconds, size
 
 MAX_BODY: Final = LARGEST  # bytes
-MAX_TIMEOUT: Final = 60.0  # seconds; below the lease, or a slow endpoint would be sent everything twice
+MAX_TIMEOUT: Final = 60.0  # seconds; shorter than the lease, or a slow endpoint would get everything twice
 MAX_WAIT: Final = 7 * 86_400.0  # seconds between two tries
 MAX_TRIES: Final = 50
 MAX_URL: Final = 2048  # characters
@@ -28,20 +28,20 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,20}")
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What values are held against that is not known here. All but `source` raise `ValueError`, saying what is wrong."""
+    """Checks of values that this package cannot make itself. All but `source` raise `ValueError` that says what is wrong."""
 
     kinds: Collection[str]
     rule: Callable[[str], None]
     filter: Callable[[Mapping[str, Any]], object]
     secret: Callable[[str], str]  # a literal, env:NAME or file:PATH -> the secret itself
-    pem: Callable[[str], str]  # likewise, of several lines
+    pem: Callable[[str], str]  # likewise, PEM text
     tls: Callable[[str | None, str | None], object]  # a client certificate and authorities, both PEM
     template: Callable[[str], None]
-    source: Callable[[Source], list[str]]  # what its kind finds wrong with a source
+    source: Callable[[Source], list[str]]  # the problems that its kind finds in a source
 
 
 def checks(info: ValidationInfo) -> Checks:
-    """The checks that the file is read with."""
+    """The checks in the validation context."""
     assert isinstance(info.context, Checks)
     return info.context
 
@@ -73,7 +73,7 @@ def _filter(value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]
 
 
 def _whsec(value: str) -> str:
-    """Standard Webhooks 1.0: the prefix, and the base64 of 24 to 64 bytes."""
+    """Requires the form of Standard Webhooks 1.0: the prefix, then the base64 of 24 to 64 bytes."""
     try:
         key = base64.b64decode(value[6:], validate=True) if value.startswith("whsec_") else b""
     except binascii.Error:
@@ -107,7 +107,7 @@ def _extension(name: str) -> str:
 
 
 def between(low: float, high: float, unit: str) -> AfterValidator:
-    """A number within bounds."""
+    """Requires a number from `low` to `high`, both included; `unit` is for the message."""
 
     def check(value: float) -> float:
         if not low <= value <= high:
@@ -145,11 +145,11 @@ InFlight = Annotated[int, between(1, 1000, "requests")]
 
 
 class Spec(BaseModel):
-    """A mapping of known keys, whose values are taken for what they are and never shown."""
+    """A mapping of known keys. Values are not converted between types, and errors never show them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     def said(self, *names: str) -> dict[str, Any]:
-        """What of these was said in the file; what was not, or as null, is left out."""
+        """The values of those `names` that the file sets; absent and null ones are left out."""
         said = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         return {name: value for name, value in said.items() if value is not None}
