@@ -1,6 +1,6 @@
 """What happens to a message, in route order.
 
-    room       module       durable after                          if the process dies here
+    step       module       durable after                          if the process dies here
     admit      admit        nothing new: the broker holds it       redelivered
     dedupe     dedupe       nothing new                            redelivered
     chain      chain        nothing new                            redelivered
@@ -9,7 +9,7 @@
     deliver    deliver      nothing new: a lease is on the row     the lease ends, claimed again: sent twice under one id
     settle     settle       COMMIT, by the caller                  as deliver
 
-The route and nothing else lies here; what its steps know is in the folders: `formats` what comes in, `sources` the senders'
-signatures, `delivery` its rules, `mail` the reading of mails, `ledger` verifying it, `store` every SQL statement. Nothing here
-logs, counts, reads a clock or commits: it takes `conn`, `now` and a policy, and returns facts.
+This folder holds the route and nothing else; its steps use the folders: `formats` parses what comes in, `sources` checks the
+senders' signatures, `delivery` holds its rules, `mail` parses mails, `ledger` verifies the ledger, `store` has every SQL
+statement. Nothing here logs, counts, reads a clock or commits: it takes `conn`, `now` and a policy, and returns facts.
 """

@@ -1,4 +1,4 @@
-"""Room 2, admit: a message becomes events, or is rejected with a reason."""
+"""Step 2, admit: a message becomes events, or is rejected with a reason."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 Draft = tuple[dict[str, str], bytes]
 
-#: What AMQP calls the types of header values that are no text.
+#: AMQP's names for the types of header values that are not text.
 _TYPES = {
     dict: "a table",
     list: "an array",
@@ -37,9 +37,10 @@ _TYPES = {
 def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
     """The events of `message`: one, or as many as a CloudEvents batch holds; all or none.
 
-    Raises `Rejected`. An event without a time takes `now`; one whose `source` attribute names something else than the source
-    it came through keeps that name as the extension `origin`, because only the former has been proved; both are part of its
-    identity. The event of a message whose body is in the blob store has that `blob` and, until somebody fetches it, no body.
+    Raises `Rejected`. An event without a time gets `now`. Its `source` becomes the configured source that it came through,
+    which is the only one proved; if the sender named another, that name is kept as the extension `origin`. Both are part of
+    its identity. If the message's body is in the blob store, the event has that `blob` and an empty body, which the caller
+    fetches.
     """
     source = _source_of(message, catalog)
     size = message.size
@@ -50,7 +51,7 @@ def admit(message: Message, catalog: Catalog, now: datetime) -> list[Event]:
 
 
 def _claimed(message: Message) -> str:
-    """The reference of the body in the blob store."""
+    """The reference of the body in the blob store. Raises `Rejected` when the header is not from our own receivers."""
     blob = message.blob
     if blob is None or message.body or blob.size <= LARGEST_INLINE:
         raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a large body: leave it out")
@@ -78,7 +79,7 @@ def _look_up(message: Message, catalog: Catalog) -> Source:
 
 
 def _check_user(message: Message, source: Source) -> None:
-    """The broker has compared this property with the login of whoever published, where there is one."""
+    """Checks `user_id`. If a publisher sets that property, the broker has compared it with the publisher's login."""
     user = message.others.get("user_id")
     if user is None:
         raise Rejected("wrong_user", f"source {source.name} is bound to users: set the property user_id to the login's name")
@@ -101,25 +102,25 @@ def _drafts(message: Message, source: Source) -> Iterator[Draft]:
     for attributes, body in drafts:
         if not message.trusted and source.has_rules:
             lower = _lower(headers)
-            _overrule(attributes, source, Extractor(lower, body), lower)
+            _override(attributes, source, Extractor(lower, body), lower)
         yield attributes, body
 
 
 def _plain(message: Message, headers: Mapping[str, Any]) -> dict[str, str]:
-    """The attributes of a message that is no CloudEvent, from AMQP's own properties (CONTRACT §5)."""
+    """The attributes of a message that is not a CloudEvent, from AMQP's own properties (CONTRACT §5)."""
     parent = headers.get("traceparent")
     found = {
         "id": message.message_id,
         "type": message.type,
         "time": _rfc3339(message.timestamp),
         "subject": _text("subject", headers.get("subject")),
-        "traceparent": parent if isinstance(parent, str) else None,  # a mistake there must not cost the message
+        "traceparent": parent if isinstance(parent, str) else None,  # an invalid trace must not reject the message
     }
     return {name: value for name, value in found.items() if value}
 
 
 def _text(name: str, value: Any) -> str | None:
-    """A header's value, if it is text. AMQP does not say what is, and some clients write all text as bytes."""
+    """A header's value, if it is text. AMQP does not mark text as such, and some clients send all text as bytes."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -129,7 +130,7 @@ def _text(name: str, value: Any) -> str | None:
     raise Rejected("malformed", f"the header {name} is not text, but {_TYPES.get(type(value), 'of a type that is not known')}")
 
 
-def _overrule(attributes: dict[str, str], source: Source, reader: Extractor, headers: Mapping[str, Any]) -> None:
+def _override(attributes: dict[str, str], source: Source, reader: Extractor, headers: Mapping[str, Any]) -> None:
     rules = {"id": source.id, "type": source.type, "subject": source.subject, **source.extensions}
     for name, rule in rules.items():
         value = _read(rule, reader, headers) if rule else None
@@ -174,7 +175,7 @@ def event_of(
     blob: str | None = None,
     moment: datetime | None = None,
 ) -> Event:
-    """The event with these attributes, which were found to be in order, and with its identity."""
+    """The event with these attributes, which must have passed the checks, and with its identity."""
     key = catalog.tenants[source.tenant]
     former = None
     if catalog.before_origins and source.tenant in catalog.before_origins and attributes.get("origin"):

@@ -1,4 +1,4 @@
-"""Rooms 4 to 6 in one transaction: dedupe, chain, fan out."""
+"""Steps 4 to 6 in one transaction: dedupe, chain, fan out."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -25,19 +25,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a transaction that appends a batch begins with."""
+    """What a transaction reads before it appends a batch."""
 
     version: int  # of the catalog
-    known: Collection[bytes]  # those of the batch's fingerprints that are in the ledger
-    heads: Mapping[bytes, Head]  # locked; none where a chain may have to be made first
-    chains: Collection[bytes] = ()  # then, those of the batch's chains that there are
+    known: Collection[bytes]  # the batch's fingerprints that are in the ledger
+    heads: Mapping[bytes, Head]  # locked; empty if a chain may have to be created first
+    chains: Collection[bytes] = ()  # in that case, the batch's chains that exist
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What one batch came to: the new entries in chain order, the number of duplicates, of deliveries planned.
+    """The result of one batch: the new entries in chain order, and the numbers of duplicates and of planned deliveries.
 
-    `conflicts` are those of the duplicates whose content is not what was recorded.
+    `conflicts` are the duplicates whose content differs from what was recorded.
     """
 
     entries: Sequence[Entry]
@@ -47,10 +47,10 @@ class Appended:
 
 
 def open_batch(conn: Connection, events: Sequence[Event], made: Collection[bytes] = ()) -> Opened:
-    """Reads in one round trip what `append` begins with, and the catalog's version.
+    """Reads in one round trip what `append` needs first, and the catalog's version.
 
-    `made` are keys of chains that are known to exist. When they are all that `events` touch their heads are locked at once: a
-    chain must not be made while a head is held, or two batches could deadlock.
+    `made` are keys of chains that are known to exist. If `events` touch no others, their heads are locked at once. Otherwise
+    no head is locked yet: if a transaction created a chain while it held a head, two batches could deadlock.
     """
     if not events:
         return Opened(catalog.version(conn), (), {})
@@ -71,9 +71,9 @@ def append(
     """Records each new event of `events` once, in their order within each chain, and plans its deliveries.
 
     Runs in the caller's transaction and holds the heads of all touched chains until it ends: nothing is durable before
-    COMMIT. An event whose (tenant, source, origin, id) is in the ledger, or earlier in `events`, is a duplicate. A writer that
-    records the same event at the same time makes this raise a unique violation: roll back and append again. `opened` is what
-    `open_batch` gave, in this transaction, for these events or more.
+    COMMIT. An event whose (tenant, source, origin, id) is in the ledger, or earlier in `events`, is a duplicate. Raises a
+    unique violation when another writer records the same event at the same time: roll back and append again. `opened` is the
+    result of `open_batch`, in this transaction, for these events or more.
     """
     opened = opened or open_batch(conn, events)
     firsts = first_of_each(events)
@@ -108,7 +108,7 @@ def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping
 
 
 def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:
-    """The heads are held, so nobody passes a turn on in these chains between this look and COMMIT."""
+    """Marks the deliveries that wait. The heads are locked, so no turn in these chains is passed on between this and COMMIT."""
     ordered = pairs(planned)
     return in_turn(planned, ordering.busy(conn, ordered)) if ordered else planned
 

@@ -1,4 +1,4 @@
-"""Between the rooms: a message that cannot go on becomes a dead letter, and a message again when it is replayed."""
+"""Beside the steps: a message that cannot be processed further becomes a dead letter, from which it can be replayed."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ _PROPERTIES = ("content_type", "content_encoding", "message_id", "type", "timest
 def dead_letter_of(
     message: Message, stage: Literal["admit", "append"], reason: str, detail: str, error: str | None = None
 ) -> DeadLetter:
-    """A dead letter with all that came with `message`. Only its `headers` and `body` are exact; the rest is for reading."""
+    """A dead letter with everything in `message`. Only its `headers` and `body` are exact; the other fields are for people."""
     properties = {name: getattr(message, name) for name in _PROPERTIES} | dict(message.others)
     return DeadLetter(
         stage=stage,

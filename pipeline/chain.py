@@ -1,4 +1,4 @@
-"""Room 5, chain: an event becomes an entry. Pure; the bytes are LEDGER §1's."""
+"""Step 5, chain: an event becomes an entry. Pure; LEDGER §1 defines the bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -12,27 +12,27 @@ from schemas.entry import Entry, Head, end_of, ends
 from schemas.event import Event
 
 VERSION = "waxseal/event/v1"
-LEAF = b"\x00"  # RFC 6962: an entry's hash is the leaf's hash as well
+LEAF = b"\x00"  # RFC 6962: an entry's hash is also its leaf hash
 CONTENT = b"waxseal/content/v1\x00"
 SALT_BYTES = 32
 
-# HMAC (RFC 2104) from its two hashes: the library's lets go of the interpreter in every call, and waits to get it back, which
-# took a fifth of the time in which the ingest worker holds its locks.
+# HMAC (RFC 2104) made from two hashes: the library's releases the GIL in every call and waits to get it back, which took a
+# fifth of the time for which the ingest worker holds its row locks.
 _BLOCK = 64
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def encode(attributes: Mapping[str, str]) -> bytes:
-    """The attributes in RFC 8785 form. Exact for string values under lower-case ASCII keys, which is all there can be."""
+    """The attributes in RFC 8785 form. Exact for string values under lower-case ASCII keys, and admit allows no others."""
     return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
 
 
 def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
-    """`pc`: commits to the content and, once the 32-byte salt is gone, tells nothing of it."""
+    """`pc`: commits to the content and, once the 32-byte salt is deleted, reveals nothing of it."""
     key = salt.ljust(_BLOCK, b"\x00")
     before = key.translate(_INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes
-    if len(body) > LARGEST_INLINE:  # no copy of a large body
+    if len(body) > LARGEST_INLINE:  # avoids a copy of a large body
         hashed = sha256(before)
         hashed.update(body)
     else:
@@ -56,19 +56,19 @@ def _quoted(text: str) -> str:
 
 
 def entry_hash(sealed: bytes) -> bytes:
-    """The hash of an envelope: chain link and Merkle leaf in one."""
+    """The hash of an envelope, which is both the chain link and the Merkle leaf."""
     return sha256(LEAF + sealed).digest()
 
 
 def extend(head: Head, event: Event, at: int, salt: bytes) -> Entry:
-    """The entry that records `event` behind `head`."""
+    """The entry that records `event` after `head`."""
     attributes = encode(event.attributes)
     sealed = envelope(event.tenant, head, at, commitment(salt, attributes, event.body))
     return Entry(event, head.chain_id, head.seq + 1, head.hash, entry_hash(sealed), sealed, attributes, salt)
 
 
 def extend_each(heads: Mapping[bytes, Head], events: Iterable[Event], at: int, salts: bytes) -> Iterator[Entry]:
-    """Extends each event's chain, in the events' order, as the entries are taken.
+    """Extends each event's chain, in the events' order; each entry is made when the caller takes it.
 
     `heads` must hold every chain key of `events`; `salts` 32 fresh random bytes for each event.
     """
@@ -82,7 +82,7 @@ def extend_each(heads: Mapping[bytes, Head], events: Iterable[Event], at: int, s
 def extend_all(
     heads: Mapping[bytes, Head], events: Sequence[Event], at: int, salts: bytes
 ) -> tuple[list[Entry], dict[bytes, Head]]:
-    """As `extend_each`; returns the entries and the heads that moved, by chain key."""
+    """As `extend_each`, but returns all entries and the new heads, by chain key."""
     assert len(salts) == SALT_BYTES * len(events)
     entries = list(extend_each(heads, events, at, salts))
     return entries, ends(entries)

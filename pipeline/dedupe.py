@@ -1,4 +1,4 @@
-"""Room 4, dedupe: the same (tenant, source, origin, id) is recorded once, and what differs in a duplicate is told."""
+"""Step 4, dedupe: the same (tenant, source, origin, id) is recorded once, and duplicates that differ are reported."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,34 +8,34 @@ from hashlib import blake2b, sha256
 from schemas.event import Content, Event
 from schemas.source import Source
 
-DEFAULT_TYPE = "message.received"  # of a message through AMQP that says no type
+DEFAULT_TYPE = "message.received"  # of an AMQP message without a type
 
-_SHORT = 64  # characters of a subject whose key is kept; few subjects are longer
+_SHORT = 64  # characters; only keys of subjects up to this length are cached, and few are longer
 LENGTH = 4  # bytes before each field, so that no two lists of fields share one preimage
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A duplicate that is not recorded, and whose content is not what was recorded under its identity."""
+    """A duplicate whose content differs from what is recorded under its identity. It is not recorded."""
 
     event: Event
     recorded: Content
     arrived: Content
-    differs: Sequence[str]  # of `body`, `type`, `subject`
+    differs: Sequence[str]  # some of `body`, `type`, `subject`
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """A batch: the events to record, in their order, and the duplicates that differ from what was recorded."""
+    """A batch without duplicates: the events to record, in their order, and the duplicates that differ from the recorded."""
 
     fresh: Sequence[Event]
     conflicts: Sequence[Conflict] = ()
 
 
 def fingerprint(key: bytes, source: str, event_id: str, origin: str | None = None) -> bytes:
-    """16 bytes that are the same for the same (tenant, source, origin, id) and tell nothing of it without the tenant's `key`.
+    """16 bytes that are equal for equal (tenant, source, origin, id) and reveal nothing of it without the tenant's `key`.
 
-    Without an origin, which is the CloudEvents `source` that the sender gave, they are those of (tenant, source, id).
+    `origin` is the CloudEvents `source` that the sender gave; without one, they are the fingerprint of (tenant, source, id).
     """
     begun = _begun(key, source, origin or None).copy()
     begun.update(_field(event_id))
@@ -48,10 +48,10 @@ def identity(key: bytes, attributes: Mapping[str, str]) -> bytes:
 
 
 def name_origin(attributes: dict[str, str], source: Source) -> None:
-    """Makes `source` the name that an event came through, which has been proved; what the sender called itself is its `origin`.
+    """Sets `source` to the configured source that the event came through, which is proved, and `origin` to the sender's name.
 
-    An extension `origin` of the sender's own gives way to that, or two senders that agree on it would share their ids; one that
-    the source's rules say does not.
+    This replaces an extension `origin` that the sender wrote, or two senders that chose the same one would share their ids.
+    An `origin` from the source's own rules is kept.
     """
     claimed = attributes.get("source") or source.name
     if claimed != source.name and ("origin" not in source.extensions or "origin" not in attributes):
@@ -60,12 +60,12 @@ def name_origin(attributes: dict[str, str], source: Source) -> None:
 
 
 def chain_key(key: bytes, subject: str) -> bytes:
-    """16 bytes that are the same for the same (tenant, subject) and tell nothing of the subject without the `key`."""
+    """16 bytes that are equal for equal (tenant, subject) and reveal nothing of the subject without the tenant's `key`."""
     return _chain_key(key, subject) if len(subject) <= _SHORT else _keyed(key, b"chain", subject).digest()
 
 
 def first_of_each(events: Iterable[Event]) -> dict[bytes, Event]:
-    """By fingerprint, in their order, the events without those that repeat an earlier one of the same batch."""
+    """The events by fingerprint, in their order, without those that repeat an earlier one of the same batch."""
     firsts: dict[bytes, Event] = {}
     for event in events:
         firsts.setdefault(event.fingerprint, event)
@@ -73,16 +73,16 @@ def first_of_each(events: Iterable[Event]) -> dict[bytes, Event]:
 
 
 def looked_up(firsts: Mapping[bytes, Event]) -> list[bytes]:
-    """The fingerprints to look up for a batch: of each event, and its former one where it may be recorded under that."""
+    """The fingerprints to look up for a batch: each event's, and its former one if it may be recorded under that."""
     formers = [event.former for event in firsts.values() if event.former is not None]
     return [*firsts, *formers] if formers else list(firsts)
 
 
 def sift(events: Sequence[Event], firsts: Mapping[bytes, Event], recorded: Mapping[bytes, Content | None]) -> Sifted:
-    """What of `events` is to be recorded, given what is `recorded` under the fingerprints that were looked up.
+    """Splits `events` into new ones and duplicates, given what is `recorded` under the fingerprints that were looked up.
 
-    A content of None was erased: then nothing can be compared, and an event that may be recorded under its former fingerprint
-    is held to be.
+    A content of None was erased. Then nothing can be compared, and an entry under an event's former fingerprint is taken to
+    be that event.
     """
     known = {key: found for key, event in firsts.items() if (found := _found(event, recorded))} if recorded else {}
     fresh = [event for key, event in firsts.items() if key not in known]
@@ -103,19 +103,19 @@ def sift(events: Sequence[Event], firsts: Mapping[bytes, Event], recorded: Mappi
 
 
 def content_of(event: Event) -> Content:
-    """The content of an event."""
+    """The content by which an event is compared."""
     attributes = event.attributes
     body = bytes.fromhex(event.blob.partition(":")[2]) if event.blob else sha256(event.body).digest()
     return Content(body, attributes["type"], attributes["subject"], attributes.get("origin"))
 
 
 def digest(key: bytes, content: Content) -> str:
-    """Names a content in a log: the same for the same, and mute without the tenant's `key`, also when the content is erased."""
+    """Names a content in a log: equal for equal contents, and reveals nothing of it without the tenant's `key`."""
     return _keyed(key, b"content", content.body.hex(), content.type, content.subject).hexdigest()
 
 
 def _found(event: Event, recorded: Mapping[bytes, Content | None]) -> tuple[Content | None] | None:
-    """The content that is recorded for `event`; None if it is not recorded."""
+    """The content recorded for `event`, in a tuple, because erased content is None; None if it is not recorded."""
     if event.fingerprint in recorded:
         return (recorded[event.fingerprint],)
     if event.former is not None and event.former in recorded:
@@ -126,11 +126,11 @@ def _found(event: Event, recorded: Mapping[bytes, Content | None]) -> tuple[Cont
 
 
 def _conflict(event: Event, content: Content) -> Conflict | None:
-    """How `event` differs from what is recorded of it, if it does.
+    """How `event` differs from its recorded content; None if it does not.
 
-    Compared is what the same message has each time it is sent: the body, and the type and the subject where both have one from
-    the sender. What we put in the place of one that is missing is no content; neither are the time, which may be that of
-    arrival or of this try, the trace, which is of this try, and other extensions, which may count tries.
+    Compares what is the same each time a message is sent: the body, and the type and the subject if the sender set both. Our
+    defaults for missing ones are not compared; nor are the time, which may be that of arrival or of this try, the trace, which
+    belongs to this try, and other extensions, which may count tries.
     """
     arrived = content_of(event)
     source = event.attributes["source"]
@@ -157,7 +157,7 @@ def _field(text: str) -> bytes:
 
 @lru_cache(4096)
 def _begun(key: bytes, source: str, origin: str | None) -> "blake2b":
-    """The hash of what is the same in the fingerprints of one sender."""
+    """The hash of the common beginning of one sender's fingerprints."""
     return _keyed(key, b"fingerprint", source) if origin is None else _keyed(key, b"fingerprint", source, origin)
 
 

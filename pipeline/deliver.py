@@ -1,4 +1,4 @@
-"""Room 7, deliver: what one try came to. Pure; whoever sends gives a receipt, this gives the verdict."""
+"""Step 7, deliver: the verdict on one try. Pure; the sender returns a receipt, from which this decides."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from schemas.endpoint import Endpoint
 
 
 def judge(delivery: Delivery, endpoint: Endpoint, receipt: Receipt, now: datetime, random: float) -> Settlement:
-    """Delivered on 2xx; dead on 410, when refused or unsendable, and when schedule or age have ended; else tried again.
+    """The verdict: delivered on 2xx; dead on 410, when refused or unsendable, or when schedule or age have ended; else retry.
 
     `random` in [0, 1) chooses the jitter.
     """
@@ -24,7 +24,7 @@ def judge(delivery: Delivery, endpoint: Endpoint, receipt: Receipt, now: datetim
 
 
 def is_too_old(delivery: Delivery, endpoint: Endpoint, at: datetime) -> bool:
-    """Whether it is not to be tried at `at`, because the endpoint's `max_age` will be over."""
+    """Whether the delivery must not be tried at `at`, because it will be older than the endpoint's `max_age`."""
     if endpoint.max_age is None:
         return False
     return (at - (delivery.age_from or delivery.created_at)).total_seconds() > endpoint.max_age

@@ -1,9 +1,9 @@
-"""Errors, by what the caller must do.
+"""Errors, classified by what the caller must do.
 
 PipelineError
 ├── Rejected      reject: the message can never be admitted; keep it as a dead letter
-├── ChainBroken   stop: the ledger does not hold what its head says; a person must look
-├── BlobLost      keep and report: the blob store does not hold a body as it was put; a person must look
+├── ChainBroken   stop: a chain's head and entries disagree; an operator must look
+├── BlobLost      keep and report: a body in the blob store is missing or altered; an operator must look
 ├── BlobsAway     retry: the blob store cannot be reached, or does not answer in time
 └── Unreadable    stop: stored or exported data is not in a form that this version reads
 """
@@ -12,7 +12,7 @@ from typing import Literal
 
 
 class PipelineError(Exception):
-    """Something that a room of the pipeline tells its caller."""
+    """The common base of the pipeline's errors."""
 
 
 class Rejected(PipelineError):
@@ -43,7 +43,7 @@ class ChainBroken(PipelineError):
 
 
 class BlobLost(PipelineError):
-    """A body is not in the blob store as it was put there; `kind` is the fault that the verifier names."""
+    """A body in the blob store is missing or altered; `kind` is the verifier's kind of fault."""
 
     def __init__(self, kind: Literal["blob_missing", "blob_altered"], detail: str) -> None:
         super().__init__(detail)
@@ -51,7 +51,7 @@ class BlobLost(PipelineError):
 
 
 class BlobsAway(PipelineError):
-    """The blob store did not do what it was asked, through no fault of what was asked."""
+    """The blob store is unavailable: the request was valid, and may succeed later."""
 
 
 class Unreadable(PipelineError):

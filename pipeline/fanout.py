@@ -1,4 +1,4 @@
-"""Room 6, fan out: who is owed an entry. Pure."""
+"""Step 6, fan out: which endpoints an entry is delivered to. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
@@ -16,9 +16,9 @@ Subscriptions = Mapping[str, tuple[tuple[Endpoint, Predicate], ...]]
 
 
 def subscriptions(catalog: Catalog) -> Subscriptions:
-    """The catalog's endpoints by tenant, each with its compiled filter; made once per catalog version.
+    """The catalog's endpoints by tenant, each with its compiled filter. Make it once for each catalog version.
 
-    No filter matches what was in a mailbox before it was first read, where the mailbox says `deliver_backfill: false`.
+    No filter matches mails from before a mailbox was first read, if the mailbox has `deliver_backfill: false`.
     """
     return {
         tenant: tuple(
@@ -32,7 +32,7 @@ def subscriptions(catalog: Catalog) -> Subscriptions:
 def plan(entries: Iterable[Entry], subscribed: Subscriptions) -> list[Planned]:
     """One delivery for each entry and each endpoint of its tenant whose filter matches.
 
-    What a disabled endpoint is owed is planned as `paused`: kept, not lost.
+    Deliveries to a disabled endpoint are planned as `paused`: kept, not lost.
     """
     return [
         Planned(
@@ -51,12 +51,12 @@ def plan(entries: Iterable[Entry], subscribed: Subscriptions) -> list[Planned]:
 
 
 def pairs(planned: Iterable[Planned]) -> set[tuple[int, UUID]]:
-    """The endpoints and chains in which order matters."""
+    """The pairs of endpoint and chain in which order matters."""
     return {(each.endpoint_id, each.chain_id) for each in planned if each.ordered}
 
 
 def in_turn(planned: Sequence[Planned], busy: Collection[tuple[int, UUID]]) -> Sequence[Planned]:
-    """Lets wait, of each pair of an ordered endpoint and a chain, all but the first; that one too if the pair is `busy`."""
+    """Makes all but the first delivery of each ordered endpoint and chain wait; the first one too if the pair is `busy`."""
     taken = set(busy)
     turned = []
     for each in planned:

@@ -1,4 +1,4 @@
-"""Room 1, receive: an HTTP message, whose signature has been checked, says its attributes."""
+"""Step 1, receive: the attributes of an HTTP message whose signature has been checked."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from pipeline.sources import KINDS, Headers
 from schemas.source import Source
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
-MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: AMQP has to carry them in one frame of 128 KiB
+MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: they must fit in one AMQP frame of 128 KiB
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
@@ -27,7 +27,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _CE: Final = "ce-"
 _NO_RULES: Final = (None, None, None, None)
-_instant: Final = lru_cache(256)(cloudevents.instant)  # messages of one second have one time
+_instant: Final = lru_cache(256)(cloudevents.instant)  # messages of the same second often have the same time
 _MISSING: Final = {"id": "missing_id", "subject": "missing_subject"}
 
 
@@ -36,9 +36,9 @@ def receive(
 ) -> list[tuple[dict[str, str], bytes]]:
     """The attributes and the body of each event in a message of `source`: one, or as many as a CloudEvents batch holds.
 
-    What the source's rules name comes first, then what the kind or CloudEvents say, then what can be guessed; `fresh_id`
-    is asked when nothing else gives an id. The body is kept to the byte. Raises `Rejected`, also when a rule for id, type or
-    subject finds nothing; an extension or a time that is not there is left out.
+    The source's rules have priority, then what the kind or CloudEvents define, then guesses; `fresh_id` is called when
+    nothing else gives an id. The body is kept to the byte. Raises `Rejected`, also when a rule for id, type or subject finds
+    nothing; an extension or a time whose rule finds nothing is left out.
     """
     describe = KINDS[source.kind].describe
     if not all(map(str.isascii, headers.values())):
@@ -81,7 +81,7 @@ def _completed(
 
 
 def _native(attributes: dict[str, str]) -> dict[str, str]:
-    """A CloudEvent's attributes, the required ones among them."""
+    """The attributes, which hold all that CloudEvents requires. Raises `Rejected` when one is missing."""
     for name in ("specversion", "id", "source", "type"):
         if not attributes.get(name):
             raise Rejected(_MISSING.get(name, "malformed"), f"the CloudEvent has no {name}")
@@ -89,7 +89,7 @@ def _native(attributes: dict[str, str]) -> dict[str, str]:
 
 
 def _binary(headers: Headers) -> dict[str, str]:
-    """The attributes of CloudEvents' binary mode, unquoted, then percent-decoded (HTTP protocol binding 1.0.2, §3.1.3.2)."""
+    """The attributes in CloudEvents' binary mode, unquoted, then percent-decoded (HTTP protocol binding 1.0.2, §3.1.3.2)."""
     attributes = {}
     for name, value in headers.items():
         if name.startswith(_CE):
@@ -97,12 +97,12 @@ def _binary(headers: Headers) -> dict[str, str]:
                 attributes[name[len(_CE) :]] = unquote(_unquoted(value), errors="strict")
             except UnicodeDecodeError:
                 raise Rejected("malformed", f"the header {name[:80]} is not percent-encoded UTF-8") from None
-    attributes.pop("datacontenttype", None)  # the header Content-Type is what says it in this mode
+    attributes.pop("datacontenttype", None)  # in this mode the Content-Type header defines it
     return attributes
 
 
 def _unquoted(value: str) -> str:
-    """What a quoted string holds (RFC 7230 §3.2.6); any other value as it is."""
+    """The content of a quoted string (RFC 7230 §3.2.6); any other value unchanged."""
     quoted = _QUOTED.fullmatch(value) if value[:1] == '"' else None
     return _QUOTED_PAIR.sub(r"\1", quoted[1]) if quoted else value
 
@@ -114,15 +114,15 @@ def _ruled(source: Source, reader: Extractor) -> Iterator[tuple[str, str]]:
             if not value:
                 raise Rejected(_MISSING.get(name, "malformed"), f"nothing is at {rule}, where the rule for {name} points")
             yield name, value
-    if source.time is not None and (at := moment(_if_there(reader, source.time))):
+    if source.time is not None and (at := moment(_optional(reader, source.time))):
         yield "time", at
     for name, rule in source.extensions.items():
-        if value := _if_there(reader, rule):
+        if value := _optional(reader, rule):
             yield name, value
 
 
-def _if_there(reader: Extractor, rule: str) -> str | None:
-    """What a rule finds that need not find anything: a body that is not JSON has no such thing."""
+def _optional(reader: Extractor, rule: str) -> str | None:
+    """The value at `rule`; None when there is none, also because the body is not JSON."""
     try:
         return reader.read(rule)
     except TooManyValues:
@@ -132,26 +132,26 @@ def _if_there(reader: Extractor, rule: str) -> str | None:
 
 
 def _guess(attributes: dict[str, str], source: Source, headers: Headers, body: bytes, fresh_id: Callable[[], str]) -> None:
-    """Adds the id, type and subject that were not found, from what senders commonly do."""
+    """Adds a missing id, type and subject from the places where senders commonly put them."""
     if attributes.get("id") and attributes.get("type") and attributes.get("subject"):
         return
-    said = members(body)
+    document = members(body)
     if not attributes.get("id"):
-        attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(said, body) or fresh_id()
+        attributes["id"] = headers.get("webhook-id") or headers.get("idempotency-key") or _id(document, body) or fresh_id()
     if not attributes.get("type"):
-        attributes["type"] = _said(said, "type") or f"{source.name}.received"
+        attributes["type"] = _string(document, "type") or f"{source.name}.received"
     if not attributes.get("subject"):
-        attributes["subject"] = _said(said, "subject") or source.name
+        attributes["subject"] = _string(document, "subject") or source.name
 
 
-def _said(said: Mapping[str, Any], name: str) -> str | None:
-    found = said.get(name)
+def _string(document: Mapping[str, Any], name: str) -> str | None:
+    found = document.get(name)
     return found if isinstance(found, str) else None
 
 
-def _id(said: Mapping[str, Any], body: bytes) -> str | None:
-    value = said.get("id")
-    if isinstance(value, float):  # also an integer beyond 64 bits: read again, by a parser that keeps every digit
+def _id(document: Mapping[str, Any], body: bytes) -> str | None:
+    value = document.get("id")
+    if isinstance(value, float):  # or an integer beyond 64 bits: parse again with a parser that keeps every digit
         with suppress(Rejected):
             return Extractor({}, body).read("/id")
     if isinstance(value, str | int) and not isinstance(value, bool):
@@ -160,7 +160,7 @@ def _id(said: Mapping[str, Any], body: bytes) -> str | None:
 
 
 def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
-    """Keeps W3C trace context, where it is in order; a sender's mistake there must not cost the message."""
+    """Adds the W3C trace context, if it is valid; an invalid one must not reject the message."""
     if "traceparent" not in headers or "traceparent" in attributes:
         return
     parent, state = headers["traceparent"], headers.get("tracestate", "")
@@ -171,7 +171,7 @@ def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
 
 
 def _text(value: str) -> str:
-    """A header's value as text: UTF-8 if it is that, else Latin-1."""
+    """A header's value as text: UTF-8 if it is valid UTF-8, else Latin-1."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""Room 8, settle: the verdicts on many tries, written in one transaction."""
+"""Step 8, settle: the verdicts on many tries, written in one transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from schemas.delivery import EXPIRED, Delivery, Tried, summary
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was written: the deliveries whose lease still held, the endpoints that fare differently, and those disabled."""
+    """What was written: the deliveries whose lease still held, the endpoints whose health changed, and those disabled."""
 
     tried: Sequence[Tried]
     changes: Sequence[HealthChange]
@@ -28,22 +28,22 @@ class Settled:
 def settle(
     conn: Connection, tried: Sequence[Tried], now: datetime, policy: BreakerPolicy = DEFAULT, random: float = 0.0
 ) -> Settled:
-    """Writes state and attempt of each delivery whose lease still holds, and what that means for its endpoint.
+    """Writes the state and the attempt of each delivery whose lease still holds, and updates the health of its endpoint.
 
-    Runs in the caller's transaction: until COMMIT nothing of it counts, and what was sent will be sent again under the same
-    id. A dead one becomes a dead letter as well. Where order matters, the next of its subject is due. An endpoint that is gone,
-    asks for it, or does nothing but fail, is disabled, so that nothing more is sent there.
+    Runs in the caller's transaction: if that does not commit, the events are sent again under the same ids. A dead delivery
+    also becomes a dead letter. At an ordered endpoint, the next delivery of the subject becomes due. An endpoint that answered
+    410, asked to be disabled, or has only failed for as long as the policy allows, is disabled: nothing more is sent there.
     """
     written = deliveries.settle(conn, [(each.delivery.lease, each.settlement) for each in tried], now)
     settled = [each for each in tried if each.delivery.id in written]
-    dead_letters.bury(conn, [_letter(each) for each in settled if each.settlement.outcome == "dead"], now)
+    dead_letters.bury(conn, [_dead_letter(each) for each in settled if each.settlement.outcome == "dead"], now)
     deliveries.pass_on(conn, _turns(settled), now)
     changes = reckon(conn, settled, now, policy, random)
     return Settled(settled, changes, disable(conn, settled, changes, now, policy))
 
 
 def expire(conn: Connection, held: Sequence[Delivery], now: datetime) -> list[Delivery]:
-    """Buries deliveries that became too old before they could be tried; returns those whose lease still held."""
+    """Buries deliveries that became too old before their next try; returns those whose lease still held."""
     ended = deliveries.end(conn, [(each.id, each.lease) for each in held], "dead", now, EXPIRED)
     expired = [each for each in held if each.id in ended]
     dead_letters.bury(
@@ -60,15 +60,15 @@ def _turns(settled: Sequence[Tried]) -> set[tuple[int, UUID]]:
     }
 
 
-def _letter(tried: Tried) -> DeadLetter:
+def _dead_letter(tried: Tried) -> DeadLetter:
     settlement = tried.settlement
     detail = summary(settlement.receipt) or "no error"
-    letter = _buried(tried.delivery, settlement.reason or "exhausted", detail, settlement.attempt)
-    return replace(letter, error=settlement.receipt.error)
+    buried = _buried(tried.delivery, settlement.reason or "exhausted", detail, settlement.attempt)
+    return replace(buried, error=settlement.receipt.error)
 
 
 def _buried(delivery: Delivery, reason: str, detail: str, attempts: int) -> DeadLetter:
-    """What an operator needs to judge it. The content stays in the ledger alone, where it can be erased."""
+    """A delivery's dead letter, with what an operator needs. The content stays in the ledger alone, where it can be erased."""
     attributes = orjson.loads(delivery.attributes)
     return DeadLetter(
         stage="deliver",
