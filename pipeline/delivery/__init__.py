@@ -1,1 +1,1 @@
-"""The rules of delivery: filters, backoff, breaker, allowances, addresses, signatures, templates. Nothing is sent here."""
+"""The rules of delivery: filters, backoff, breaker, allowances, addresses, signatures, templates. No network I/O."""

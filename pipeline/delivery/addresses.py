@@ -1,7 +1,7 @@
-"""Which addresses may be sent to. Judged is the address that is dialled, whatever name or spelling led there.
+"""Which addresses may be connected to. The rules apply to the address that is dialled, whatever name or spelling led to it.
 
-What a tenant names as an endpoint is fetched from inside our network, so nothing is reachable but the public Internet, and
-what a deployment allows. Sources: the IANA special-purpose registries (RFC 6890 and its successors), and the clouds' own.
+Tenants choose the endpoints, and requests start inside our network (SSRF), so only the public Internet and the ranges that a
+deployment allows are reachable. Sources: the IANA special-purpose registries (RFC 6890 and its successors) and cloud vendors.
 """
 
 import re
@@ -12,13 +12,13 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: What a local try-out needs.
+#: The allow-list for local trials.
 LOOPBACK: Final = "127.0.0.0/8,::1/128"
 
-#: The word for an allow-list with nothing in it, where an empty one would mean that none was given.
+#: The value for an explicitly empty allow-list; an empty text counts as not set.
 NOTHING: Final = "none"
 
-# Where machines in a cloud get their credentials: AWS, Azure, GCP, Alibaba, Oracle. A wide range does not allow them.
+# Metadata services, which give cloud machines their credentials: AWS, Azure, GCP, Alibaba, Oracle. Allowed one by one only.
 _METADATA: Final = frozenset(
     ip_address(each)
     for each in (
@@ -52,7 +52,7 @@ _V4: Final = tuple(
     )
 )
 
-_GLOBAL_V6: Final = IPv6Network("2000::/3")  # all that IANA gives out
+_GLOBAL_V6: Final = IPv6Network("2000::/3")  # all that IANA allocates
 _V6: Final = tuple(
     (IPv6Network(network), why)
     for network, why in (
@@ -80,7 +80,7 @@ _LOCAL_NAMES: Final = ("localhost", "localhost.localdomain", "ip6-localhost", "i
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """The ranges in `10.0.0.0/8, fd00::/8, 192.0.2.7`; none in an empty text or `none`. Raises ValueError, naming the piece."""
+    """The ranges in `10.0.0.0/8, fd00::/8, 192.0.2.7`; none for an empty text or `none`. ValueError names the invalid piece."""
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
     return () if pieces == [NOTHING] else tuple(map(_network, pieces))
 
@@ -88,14 +88,14 @@ def networks(text: str) -> tuple[Network, ...]:
 def refusal(address: Address, allowed: Sequence[Network] = ()) -> str | None:
     """Why `address` must not be dialled; None when it may be.
 
-    An IPv6 address that stands for an IPv4 one is judged by that, also against `allowed`. A metadata address is allowed by
-    nothing but its own entry.
+    For an IPv6 address that embeds an IPv4 one, the IPv4 address decides, also against `allowed`. A metadata address is
+    allowed only by an entry of that single address.
     """
     carried = _carried(address)
     if carried:
         return next((why for each in carried if (why := refusal(each, allowed))), None)
     if isinstance(address, IPv6Address):
-        address = IPv6Address(int(address))  # without its zone, which equality would count
+        address = IPv6Address(int(address))  # without its zone, which equality compares
     if address in _METADATA:
         return None if any(net.num_addresses == 1 and address in net for net in allowed) else "cloud metadata"
     if any(address in net for net in allowed):
@@ -106,7 +106,7 @@ def refusal(address: Address, allowed: Sequence[Network] = ()) -> str | None:
 
 
 def refused_host(host: str, allowed: Sequence[Network] = ()) -> str | None:
-    """Why a URL's host must not be asked for, as far as can be said without a look-up, which somebody else does."""
+    """Why a URL's host must not be requested, as far as is known without resolving it, which is left to others."""
     name = host.rstrip(".").lower()
     local = name in _LOCAL_NAMES or name.endswith(".localhost")
     address = IPv4Address("127.0.0.1") if local else literal(host)
@@ -114,7 +114,7 @@ def refused_host(host: str, allowed: Sequence[Network] = ()) -> str | None:
 
 
 def literal(host: str) -> Address | None:
-    """The address that `host` spells out, as an address of any form that inet_aton(3) takes; None when it is a name."""
+    """The address that `host` spells out, in any form that inet_aton(3) accepts; None when it is a name."""
     text = host.removeprefix("[").removesuffix("]").rstrip(".").replace("%25", "%")
     try:
         return ip_address(text)
@@ -123,7 +123,7 @@ def literal(host: str) -> Address | None:
 
 
 def _by_inet_aton(parts: Sequence[str]) -> IPv4Address | None:
-    """`127.1`, `0x7f.1`, `0177.0.0.1`, `2130706433`: the last number fills what the others leave."""
+    """`127.1`, `0x7f.1`, `0177.0.0.1`, `2130706433`: the last number fills the remaining bytes."""
     numbers = [_number(part) for part in parts]
     *head, last = numbers
     if len(numbers) > 4 or last is None or last >= 256 ** (5 - len(numbers)):
@@ -144,7 +144,7 @@ def _number(part: str) -> int | None:
 
 
 def _carried(address: Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses that `address` leads to: mapped, 6to4, Teredo (its server and its client), NAT64."""
+    """The IPv4 addresses embedded in `address`: mapped, 6to4, Teredo (server and client), NAT64."""
     if isinstance(address, IPv4Address):
         return ()
     if address.ipv4_mapped is not None:

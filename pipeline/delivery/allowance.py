@@ -1,4 +1,4 @@
-"""How much of each endpoint may be claimed now: fair shares, one lane beside the other, rate, waits and breaker. Pure."""
+"""How many deliveries of each endpoint may be claimed now: fair shares, lanes, rate limit, waits and breaker. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from schemas.allowance import Allowance, Standing
 from schemas.endpoint_health import Health
 
-ASSURED = 10  # deliveries that every endpoint may have leased, however many others are
+ASSURED = 10  # deliveries that every endpoint may have leased, however many are leased by others
 
 
 def wanted(standing: Standing, window: int, now: datetime) -> Allowance:
-    """What the endpoint could use, if there were no others, `window` being the most of it that may be leased.
+    """How many deliveries the endpoint alone could claim; at most `window` of it may be leased at once.
 
-    Everything is in `first`; `split` divides it. An endpoint whose window is nearly full wants nothing, until a quarter of it
-    is free: claims of one or two would cost more than they bring.
+    The whole number is in `first`; `split` divides it. If less than a quarter of the window is free, the number is 0: claims
+    of one or two deliveries would cost more than they bring.
     """
     dues = [due for due in standing.dues if due is not None]
     if not dues or min(dues) > now:
@@ -31,16 +31,16 @@ def wanted(standing: Standing, window: int, now: datetime) -> Allowance:
 
 
 def opens_at(health: Health, now: datetime) -> datetime | None:
-    """Until when nothing of the endpoint may be sent, if that is known and not past."""
+    """The time before which nothing may be sent to the endpoint; None if that is unknown or past."""
     waits = [at for at in (health.not_before, health.probe_at) if at is not None and at > now]
     return max(waits, default=None)
 
 
 def split(total: int, standing: Standing, now: datetime, random: float) -> Allowance:
-    """Half for each lane in which something is due, the odd one by `random` in [0, 1): neither can starve the other.
+    """Half for each lane that has due deliveries, an odd one by `random` in [0, 1): neither lane can starve the other.
 
-    Half of what an endpoint takes goes to its new deliveries, however many retries are overdue, and the other way round; what
-    a lane leaves of its half, the other gets with the next claim, which follows at once.
+    Half of what an endpoint takes is new deliveries, however many retries are overdue, and vice versa. If a lane does not use
+    its half, the next claim, which follows at once, gives the rest to the other lane.
     """
     fresh = standing.first_due is not None and standing.first_due <= now
     stale = standing.again_due is not None and standing.again_due <= now
@@ -50,22 +50,22 @@ def split(total: int, standing: Standing, now: datetime, random: float) -> Allow
     return Allowance(first, total - first)
 
 
-def shares(rooms: Mapping[int, int], leased: Mapping[int, int], surplus: int, limit: int) -> dict[int, int]:
-    """What each endpoint is granted of the room it could use: `limit` in all, divided evenly, small wishes fulfilled first.
+def shares(demands: Mapping[int, int], leased: Mapping[int, int], surplus: int, limit: int) -> dict[int, int]:
+    """How many deliveries each endpoint is granted of its demand: `limit` in all, max-min fair, small demands met first.
 
-    `surplus` is what may still be leased by all together. When it is short, each endpoint still gets up to `ASSURED`: leases
-    of endpoints that hang cannot keep the others from being claimed.
+    `surplus` is how many more all endpoints together may have leased. If it is too small, each endpoint still gets up to
+    `ASSURED`, so the leases of hanging endpoints cannot block the others.
     """
-    if sum(rooms.values()) > surplus:
-        assured = {each: min(room, max(0, ASSURED - leased.get(each, 0))) for each, room in rooms.items()}
-        rest = {each: room - assured[each] for each, room in rooms.items()}
+    if sum(demands.values()) > surplus:
+        assured = {each: min(demand, max(0, ASSURED - leased.get(each, 0))) for each, demand in demands.items()}
+        rest = {each: demand - assured[each] for each, demand in demands.items()}
         more = _evenly(rest, max(0, surplus - sum(assured.values())))
-        rooms = {each: assured[each] + more[each] for each in rooms}
-    return _evenly(rooms, limit)
+        demands = {each: assured[each] + more[each] for each in demands}
+    return _evenly(demands, limit)
 
 
 def available(standing: Standing, now: datetime) -> float:
-    """The tokens in the bucket of an endpoint with a rate: it fills with the rate, up to what one second brings, or one."""
+    """The tokens in the bucket of a rate-limited endpoint: it fills at the rate, up to one second's worth, at least 1."""
     rate = standing.rate_limit
     assert rate is not None
     burst = max(1.0, rate)
@@ -83,10 +83,10 @@ def _within_rate(free: int, standing: Standing, now: datetime) -> Allowance:
     return Allowance(min(free, int(tokens)))
 
 
-def _evenly(rooms: Mapping[int, int], total: int) -> dict[int, int]:
-    """As even as the wishes allow, `total` at most; where there is not one for each, the first ones of `rooms` get it."""
+def _evenly(demands: Mapping[int, int], total: int) -> dict[int, int]:
+    """Divides `total` as evenly as the demands allow; if there is not one for each, the smallest demands get one."""
     granted = {}
-    for left, (each, room) in zip(range(len(rooms), 0, -1), sorted(rooms.items(), key=lambda item: item[1]), strict=True):
-        granted[each] = min(room, -(-total // left))
+    for left, (each, demand) in zip(range(len(demands), 0, -1), sorted(demands.items(), key=lambda item: item[1]), strict=True):
+        granted[each] = min(demand, -(-total // left))
         total -= granted[each]
     return granted

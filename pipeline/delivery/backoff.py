@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-MAX_HINT = 24 * 3600.0  # seconds; an endpoint cannot put us off for longer
-JITTER = 0.1  # of the delay, added and never taken away
+MAX_HINT = 24 * 3600.0  # seconds; the longest `Retry-After` that is honoured
+JITTER = 0.1  # fraction of the delay, only ever added
 
 
 def next_attempt(
     schedule: Sequence[float], attempt: int, now: datetime, retry_after: float | None, random: float
 ) -> datetime | None:
-    """When to make the try after the `attempt`-th (1, 2, ...), or None when the schedule has ended.
+    """The time of the try after the `attempt`-th (1, 2, ...), or None when the schedule has ended.
 
-    At the later of the schedule's time and the endpoint's `retry_after` (seconds, capped at 24 h), plus a jitter of at most
-    a tenth, chosen by `random` in [0, 1): never earlier than either.
+    It is the later of the schedule's time and the endpoint's `retry_after` (seconds, capped at 24 h), plus a jitter of at
+    most a tenth, chosen by `random` in [0, 1): never earlier than either.
     """
     if attempt > len(schedule):
         return None

@@ -1,12 +1,12 @@
-"""How an endpoint fares after what was seen of it: its breaker, the wait it asked for, how long it has done nothing but fail.
+"""An endpoint's health after the results of its deliveries: its breaker, the wait it asked for, how long it has only failed.
 
-            ratio and count in the window                   probe_at has come, and nothing is under way
+            ratio and count in the window                   probe_at has come, and no delivery is leased
     closed ───────────────────────────────> open ──────────────────────────────────────────────> half_open
        ^                                      ^                                                   │   │
        │                                      └──────────────── the probe failed: a longer wait ──┘   │
        └────────────────────────────────────────────────────────────── the probe was delivered ───────┘
 
-Pure. An operator may force it open or closed; then it stays so until it is released.
+Pure. An operator may force the breaker open or closed; then it stays so until it is released.
 """
 
 from dataclasses import dataclass, replace
@@ -17,30 +17,30 @@ from pipeline.delivery.backoff import JITTER
 from schemas.endpoint_health import Health, Seen
 
 BUSY: Final = 429
-THROTTLES: Final = frozenset({BUSY, 502, 503, 504})  # what slows the whole endpoint down, not only the message
+THROTTLES: Final = frozenset({BUSY, 502, 503, 504})  # statuses that slow down the whole endpoint, not only the delivery
 
-THROTTLE: Final = (1.0, 60.0)  # seconds to wait where no hint is given, the first time and the longest; doubled each time
-LONGEST_HINT: Final = 3600.0  # seconds; one odd answer cannot silence an endpoint for longer
+THROTTLE: Final = (1.0, 60.0)  # seconds to wait without a hint: the first wait and the longest; doubled each time
+LONGEST_HINT: Final = 3600.0  # seconds; one wrong response cannot stop an endpoint's deliveries for longer
 _DOUBLINGS: Final = 32  # more would only overflow
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens, for how long, and when an endpoint is given up. Times in seconds."""
+    """When a breaker opens, for how long, and when an endpoint is disabled. Times in seconds."""
 
     ratio: float = 0.7  # of failures in the window, at which it opens
     least: int = 10  # failures in the window, below which it never opens
     window: float = 300.0
     wait: float = 10.0  # before the first probe; doubled with every probe that fails
     longest: float = 600.0
-    disable_after: float = 5 * 86_400.0  # of nothing but failures, and at least `least` of them
+    disable_after: float = 5 * 86_400.0  # without a success, and with at least `least` failures
 
 
 DEFAULT: Final = BreakerPolicy()
 
 
 def after(health: Health, seen: Seen, now: datetime, policy: BreakerPolicy, random: float) -> Health:
-    """How it fares after `seen`. `random` in [0, 1) chooses the jitter, which only adds."""
+    """The health after `seen`. `random` in [0, 1) chooses the jitter, which only adds."""
     health = _throttled(_counted(health, seen, now), seen, now, random)
     if health.forced or not (seen.successes or seen.failures):
         return health
@@ -50,43 +50,43 @@ def after(health: Health, seen: Seen, now: datetime, policy: BreakerPolicy, rand
 
 
 def is_clean(health: Health) -> bool:
-    """Whether a success would change nothing, so that nobody need write it down."""
+    """Whether a success would change nothing, so that it need not be written."""
     return not (health.failing_since or health.window_from or health.throttles or health.breaker != "closed")
 
 
 def probing(health: Health, now: datetime) -> Health:
-    """The breaker when its one probe is let through; unchanged unless it is time for that."""
+    """The health when the breaker lets its one probe through; unchanged unless the probe is due."""
     if health.breaker == "open" and health.probe_at is not None and health.probe_at <= now:
         return replace(health, breaker="half_open", probe_at=None)
     return health
 
 
 def force_open(health: Health, now: datetime) -> Health:
-    """Nothing is sent until it is released."""
+    """The health with the breaker forced open: nothing is sent until an operator releases it."""
     return replace(_fresh_window(health), breaker="open", forced=True, opened_at=health.opened_at or now, probe_at=None)
 
 
 def force_closed(health: Health) -> Health:
-    """Everything is sent, whatever fails, until it is released."""
+    """The health with the breaker forced closed: everything is sent, whatever fails, until an operator releases it."""
     return replace(_shut(health), forced=True, not_before=None, throttles=0)
 
 
 def released(health: Health, now: datetime) -> Health:
-    """The breaker left to itself again; an open one lets a probe through at once."""
+    """The health with the breaker automatic again; an open one lets a probe through at once."""
     if not health.forced:
         return health
     return replace(health, forced=False, probe_at=now if health.breaker == "open" else None)
 
 
 def forgotten(health: Health) -> Health:
-    """Nothing ever failed; what an operator forced stays."""
+    """The health without any failures; a forced breaker stays forced."""
     if health.forced:
         return Health(health.breaker, forced=True, opened_at=health.opened_at)
     return Health()
 
 
 def is_hopeless(health: Health, now: datetime, policy: BreakerPolicy) -> bool:
-    """Whether it has done nothing but fail for so long that it is to be disabled."""
+    """Whether the endpoint has only failed for so long that it must be disabled."""
     since = health.failing_since
     return since is not None and health.streak >= policy.least and (now - since).total_seconds() >= policy.disable_after
 
@@ -101,7 +101,7 @@ def _counted(health: Health, seen: Seen, now: datetime) -> Health:
 
 
 def _throttled(health: Health, seen: Seen, now: datetime, random: float) -> Health:
-    """Answers to what was sent before an earlier wait began do not make it grow."""
+    """Applies requests to slow down. Responses during a wait, to requests from before it, do not count as further ones."""
     throttles = 0 if seen.successes else health.throttles
     if not seen.throttled:
         return replace(health, throttles=throttles)

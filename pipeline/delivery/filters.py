@@ -12,15 +12,15 @@ _NAME = re.compile(r"[a-z0-9]{1,64}")
 
 
 def compile_filter(expression: Mapping[str, Any] | None) -> Predicate:
-    """A predicate over an event's attributes; None matches everything, an absent attribute matches nothing.
+    """A predicate over an event's attributes. None matches every event; a condition on an absent attribute is false.
 
-    Raises ValueError, with the dialect's name, for an expression that is not one of the dialects.
+    Raises ValueError, naming the dialect, for an invalid expression.
     """
     return _always if expression is None else _compile(expression, 0)
 
 
 def names_in(expression: Any, at: Sequence[str | int] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The attributes that a filter asks for, each with the steps that lead to it. Whatever is no filter has none."""
+    """The attributes that a filter tests, each with its path in the expression. Skips whatever is not a valid filter."""
     if not isinstance(expression, Mapping) or len(at) > 4 * MAX_DEPTH:
         return
     for dialect, argument in expression.items():
@@ -34,7 +34,7 @@ def names_in(expression: Any, at: Sequence[str | int] = ()) -> Iterator[tuple[tu
 
 
 def why_no_name(name: str) -> str | None:
-    """Why no event has an attribute of that name, and what to write instead; None for one that there can be."""
+    """Why no event can have an attribute of that name, and what to write instead; None if one can."""
     if _NAME.fullmatch(name):
         return None
     if name.startswith(("data.", "data/", "data[", "/")):

@@ -1,4 +1,4 @@
-"""Room 7, deliver, by mail: an event as a message of RFC 5322."""
+"""Step 7, deliver, over SMTP: an event as an RFC 5322 message."""
 
 from datetime import datetime
 from email.message import EmailMessage
@@ -10,15 +10,15 @@ from pipeline.delivery.template import MAX_SUBJECT
 from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Delivery
 
-#: Seven bits, so that every server takes it.
+#: 7-bit encoding, which every server accepts.
 _POLICY = SMTP.clone(cte_type="7bit")
 
 
 def mail_message(target: SmtpTarget, delivery: Delivery, event_id: str, rendered: dict[str, str], now: datetime) -> bytes:
-    """The mail, lines ended by CRLF. Its Message-ID is the same on every try, so that the second is known for what it is.
+    """The mail, with CRLF line ends. Its Message-ID is the same on every try, so that recipients can recognise duplicates.
 
-    Whatever an event holds, it adds no header: line ends and control characters in the subject become spaces. Marked as
-    made by a machine (RFC 3834), so that nobody's machine answers. Raises ValueError for addresses that are none.
+    No event can inject a header: line ends and control characters in the subject become spaces. The mail is marked as
+    generated (RFC 3834), so that no automatic reply comes back. Raises ValueError for invalid addresses.
     """
     message = EmailMessage(policy=_POLICY)
     message["From"] = target.sender
@@ -33,12 +33,12 @@ def mail_message(target: SmtpTarget, delivery: Delivery, event_id: str, rendered
 
 
 def message_id(target: SmtpTarget, delivery: Delivery) -> str:
-    """`<event.delivery@domain of the sender>`."""
+    """`<fingerprint.delivery@domain of the sender>`, without the event's content."""
     return f"<{delivery.fingerprint.hex()}.{delivery.id}@{bare(target.sender).rpartition('@')[2]}>"
 
 
 def bare(address: str) -> str:
-    """The address without the name before it: `a@b.example` of `Shop <a@b.example>`."""
+    """The address without its display name: `a@b.example` of `Shop <a@b.example>`."""
     return parseaddr(address)[1]
 
 

@@ -1,4 +1,4 @@
-"""Beside room 8: what a settlement means for the endpoints, written in its transaction, one row for each endpoint."""
+"""Step 8, settle, for endpoints: a settlement's effect on their health, written in its transaction, one row for each."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from pipeline.store.deliveries.endpoint_health import EventKind
 from schemas.delivery import GONE, OURS, Settlement, Tried, summary
 from schemas.endpoint_health import Health, Seen
 
-STATUS: Final = "status"  # the error of a receipt whose status is an answer of HTTP
+STATUS: Final = "status"  # the error of a receipt with an HTTP status other than 2xx
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChange:
-    """How an endpoint fared before and after a settlement."""
+    """An endpoint's health before and after a settlement."""
 
     endpoint_id: int
     before: Health
@@ -26,14 +26,14 @@ class HealthChange:
 
     @property
     def event(self) -> EventKind | None:
-        """What an operator is told, if anything: not of every probe that fails."""
+        """The operator event for the change, if any: failed probes are not reported."""
         if self.before.breaker == "closed" and self.after.breaker == "open":
             return "breaker_opened"
         return "breaker_closed" if self.before.breaker != "closed" and self.after.breaker == "closed" else None
 
 
 def seen(settled: Iterable[Tried]) -> dict[int, Seen]:
-    """What was seen of each endpoint. What failed by our own fault says nothing about it."""
+    """The results for each endpoint, without failures of our own, which do not count for its health."""
     found: dict[int, list[Settlement]] = {}
     for each in settled:
         if each.settlement.receipt.error not in OURS:
@@ -44,10 +44,9 @@ def seen(settled: Iterable[Tried]) -> dict[int, Seen]:
 def reckon(
     conn: Connection, settled: Sequence[Tried], now: datetime, policy: BreakerPolicy, random: float
 ) -> list[HealthChange]:
-    """Writes how the endpoints fare after what was settled, and what operators should hear of; returns what changed.
+    """Writes the endpoints' health after `settled`, and operator events for breaker changes; returns the changes.
 
-    An endpoint whose success changes nothing is not written: nearly all are such, nearly always. One that has done nothing
-    but fail for as long as the policy allows is disabled.
+    An endpoint for which a success changes nothing is not written: that is nearly every endpoint, nearly always.
     """
     news = seen(settled)
     unclean = {id_ for id_, health_ in endpoint_health.read(conn, news).items() if not is_clean(health_)}
@@ -65,7 +64,7 @@ def reckon(
 def disable(
     conn: Connection, settled: Sequence[Tried], changes: Sequence[HealthChange], now: datetime, policy: BreakerPolicy
 ) -> Mapping[int, str]:
-    """Disables the endpoints that asked for it, and those that are hopeless; returns them with the reason."""
+    """Disables the endpoints that asked for it, and those that are hopeless; returns the reason for each."""
     at = f"{now:%Y-%m-%d %H:%M:%SZ}"
     reasons = {each.endpoint_id: _hopeless(each.after) for each in changes if is_hopeless(each.after, now, policy)}
     reasons |= {each.delivery.endpoint_id: f"{why} at {at}" for each in settled if (why := disabling(each.settlement))}
@@ -75,7 +74,7 @@ def disable(
 
 
 def begin_anew(conn: Connection, endpoint_id: int, now: datetime, why: str) -> None:
-    """Forgets how an endpoint that was enabled again fared before, unless an operator forced its breaker, and says so."""
+    """Resets the health of an endpoint that was enabled again, except for a forced breaker, and adds an operator event."""
     before = endpoint_health.lock(conn, [endpoint_id])[endpoint_id]
     endpoint_health.write(conn, {endpoint_id: forgotten(before)}, now)
     endpoint_health.enabled(conn, endpoint_id, now)
@@ -106,7 +105,7 @@ def _hopeless(health_: Health) -> str:
 
 
 def disabling(settlement: Settlement) -> str | None:
-    """What the answer said for its endpoint to be disabled, also one that took the event; None when it said no such thing."""
+    """Why the response disables its endpoint, even if it accepted the event; None when it does not ask for that."""
     if settlement.reason == "gone":
         return f"it answered {GONE} Gone"
     return "it answered webhook-delivery: disable" if settlement.receipt.wish == "disable" else None

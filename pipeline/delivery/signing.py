@@ -1,4 +1,4 @@
-"""What a subscriber is sent besides the body: Standard Webhooks 1.0 signatures, CloudEvents 1.0 headers, a W3C trace."""
+"""The headers that a subscriber gets: Standard Webhooks 1.0 signatures, CloudEvents 1.0 attributes, W3C trace context."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ from schemas.delivery import Delivery
 PREFIX = "whsec_"
 RANDOM_BYTES = 24  # of a trace id and a span id
 
-# Standard Webhooks forbids a "." that others control in the id; the rest must be safe in a header and in anybody's log.
+# Standard Webhooks forbids a "." in ids that others control; the rest must be safe in headers and in subscribers' logs.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLAIN = re.compile(r"[!#$&-~]*")
 _UNESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
@@ -27,14 +27,14 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _SAMPLED = 0x01
 _BLOCK = 64  # bytes of SHA-256 (RFC 2104 §2)
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
-_KEPT = 4096  # keys, and names of attributes
+_KEPT = 4096  # cached keys and attribute names, each
 
 
 @lru_cache(_KEPT)
 def key_of(secret: str) -> bytes:
-    """The key in a `whsec_` secret, which is the decoded bytes. Raises ValueError, without the secret in it.
+    """The key in a `whsec_` secret, base64-decoded. Raises ValueError, whose text does not hold the secret.
 
-    The prefix may be missing and the padding too, as in every Standard Webhooks library.
+    Prefix and padding are optional, as in every Standard Webhooks library.
     """
     encoded = secret.removeprefix(PREFIX)
     try:
@@ -47,16 +47,16 @@ def key_of(secret: str) -> bytes:
 
 
 def sign(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature`: one `v1,` signature per key. `timestamp` in Unix seconds."""
+    """The value of `webhook-signature`: one `v1,` signature per key. `timestamp` in Unix seconds."""
     before = b"%b.%d." % (webhook_id.encode(), timestamp)
     pieces = (before, body) if len(body) > LARGEST_INLINE else (before + body,)  # without a copy of a large body
     return " ".join(["v1," + b2a_base64(_mac(key, pieces), newline=False).decode() for key in keys])
 
 
 def _mac(key: bytes, pieces: Sequence[bytes]) -> bytes:
-    """HMAC-SHA256 (RFC 2104 §4): from the states after the key, and without letting go of the interpreter for a small body.
+    """HMAC-SHA256 (RFC 2104 §4): from precomputed states of the key, and without releasing the GIL for a small body.
 
-    `hmac.digest` lets go of it each time, and then waits for it as long as another thread may keep it.
+    `hmac.digest` releases it each time, and then waits until another thread gives it back.
     """
     began, ends = _keyed(key)
     inner, outer = began.copy(), ends.copy()
@@ -74,12 +74,12 @@ def _keyed(key: bytes) -> tuple[Any, Any]:
 
 
 def webhook_id(event_id: str, fingerprint: bytes) -> str:
-    """The id that subscribers dedupe by: the event's own where a header can carry it, else one made of its fingerprint."""
+    """The id by which subscribers dedupe: the event's own if a header can carry it, else one made of its fingerprint."""
     return event_id if _ID.fullmatch(event_id) else f"evt_{fingerprint.hex()}"
 
 
 def described(delivery: Delivery) -> dict[str, str]:
-    """All that is said of an event: its attributes, and its place in the ledger, which those cannot overrule."""
+    """The description of an event: its attributes, and its place in the ledger, which they cannot override."""
     facts: dict[str, str] = orjson.loads(delivery.attributes)
     facts["tenant"] = delivery.tenant
     facts["chain"] = delivery.chain_id.hex
@@ -92,14 +92,14 @@ def described(delivery: Delivery) -> dict[str, str]:
 
 
 def media_type(value: str) -> str:
-    """A datacontenttype as it may stand in a header."""
+    """A datacontenttype that is valid in a header; `application/octet-stream` for any other."""
     return value if _MEDIA_TYPE.fullmatch(value) else "application/octet-stream"
 
 
 def headers(delivery: Delivery, keys: Sequence[bytes], user_agent: str, now: datetime, random: bytes) -> dict[str, str]:
-    """All headers of one try at `now`, none of which can hold anything but printable ASCII (CONTRACT §6).
+    """All headers of one try at `now`, in printable ASCII only (CONTRACT §6).
 
-    `random` holds 24 fresh bytes. What the event says of itself cannot overrule what the ledger says of it.
+    `random` holds 24 fresh bytes. An event's attributes cannot override the ledger's values.
     """
     facts = described(delivery)
     content_type = facts.pop("datacontenttype")
@@ -136,5 +136,5 @@ def traceparent(given: str | None, random: bytes) -> str:
 
 
 def _escaped(value: str) -> str:
-    """A value as the CloudEvents HTTP binding §3.1.3.2 writes it: percent-encoded but for printable ASCII without space."""
+    """A value encoded as in the CloudEvents HTTP binding §3.1.3.2: percent-encoded except for printable ASCII without space."""
     return value if _PLAIN.fullmatch(value) else quote(value, safe=_UNESCAPED)

@@ -1,7 +1,7 @@
-"""Room 7, deliver, by mail: what an endpoint's templates make of an event.
+"""Step 7, deliver, over SMTP: renders an endpoint's templates for an event.
 
-Jinja2's sandbox keeps a template from everything but what it is given. It bounds neither time nor memory, which is why this
-runs in a process of its own (`workers.transports.template_child`).
+Jinja2's sandbox gives a template access to its arguments only. It bounds neither time nor memory, so this runs in a process of
+its own (`workers.transports.template_child`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pipeline.delivery.signing import described
 from schemas.delivery import Delivery
 
-if TYPE_CHECKING:  # its module reads configuration, which the process that renders is to be without
+if TYPE_CHECKING:  # its module loads pydantic, which the rendering process does not need
     from schemas.config.smtp_target import SmtpTarget
 
-MAX_TEXT: Final = 1024 * 1024  # characters that a template may make
+MAX_TEXT: Final = 1024 * 1024  # characters of output of one template
 MAX_SUBJECT: Final = 250  # characters; the rest is cut off
 MAX_BODY: Final = 256 * 1024  # characters of the body that a template sees; the ledger has the rest
 
@@ -31,11 +31,11 @@ DEFAULT_TEXT: Final = """\
 
 
 class Unrenderable(ValueError):
-    """The templates make no mail of this event."""
+    """The templates cannot be rendered for this event."""
 
 
 def order(target: "SmtpTarget", delivery: Delivery) -> dict[str, Any]:
-    """What `render` is given: the templates and what they see, as JSON can hold it."""
+    """The argument of `render`: the templates and their variables, as JSON values."""
     text = _text(delivery.body)
     return {
         "templates": {"subject": target.subject, "text": DEFAULT_TEXT if target.text is None else target.text},
@@ -47,7 +47,7 @@ def order(target: "SmtpTarget", delivery: Delivery) -> dict[str, Any]:
 
 
 def render(ordered: Mapping[str, Any]) -> dict[str, str]:
-    """Each template's text, with `event`, its attributes; `body`, its text, None if it is none; `json`, None if it is none.
+    """The text of each template. Variables: `event`, its attributes; `body`, its text, and `json`, each None if it has none.
 
     Raises `Unrenderable`, and MemoryError.
     """
@@ -57,7 +57,7 @@ def render(ordered: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_template(source: str) -> None:
-    """Raise `Unrenderable` for what is no template, with the line."""
+    """Raises `Unrenderable`, with the line, for an invalid template."""
     try:
         _compiled(source)
     except TemplateError as error:
@@ -84,7 +84,7 @@ def _bounded(pieces: Iterable[str]) -> str:
 
 
 def _unicode(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate: a template can make some, and no encoding takes them."""
+    """The text with U+FFFD for each lone surrogate: a template can produce them, and UTF-8 cannot encode them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,7 +93,7 @@ def _unicode(text: str) -> str:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """What a mapping holds comes before what Python's mappings can do: `json.items` is the event's."""
+    """Looks up a mapping's keys before the methods of `dict`: `json.items` is the event's member."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
