@@ -1,1 +1,1 @@
-"""What comes in and what is kept of it, as bytes, JSON, forms and times. Pure; no rule of one sender or of delivery."""
+"""Formats of messages and of stored values: CloudEvents, JSON, forms, times. Pure; no rules of one sender or of delivery."""

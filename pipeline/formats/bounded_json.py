@@ -1,8 +1,8 @@
-"""JSON from strangers: what it would take in memory is estimated from its bytes before anything is made of it.
+"""JSON from untrusted senders: the memory that it would take is estimated from its bytes before it is parsed.
 
-Objects of Python are far larger than the text they come from: 64 MiB of `[[],[],...` become 2 GB. Counting is a scan in C,
-20 ms for 64 MiB, and over-estimates where commas and brackets stand in strings. How deep JSON may nest is the parsers' own
-bound: some 1,000 levels, each of which costs no more than any other value.
+Python objects are far larger than the text they come from: 64 MiB of `[[],[],...` become 2 GB. The count is a scan in C, 20 ms
+for 64 MiB, and over-estimates if strings hold commas and brackets. The parsers themselves bound the nesting depth, to some
+1,000 levels, each of which takes no more memory than any other value.
 """
 
 import re
@@ -12,22 +12,22 @@ import orjson
 
 from pipeline.errors import Rejected
 
-FREE: Final = 128 * 1024 * 1024  # bytes that any document may take, however small; what 1 MiB can become is less
-TIMES: Final = 3  # or so many times its size, if that is more: with the body itself four
+FREE: Final = 128 * 1024 * 1024  # bytes that any document may take; 1 MiB of JSON cannot become more
+TIMES: Final = 3  # or this many times its size, if that is more; with the body itself four
 
-# Bytes, measured with the parser that takes most of them (`pipeline.formats.extraction.parse`), each value with its place in a
-# container.
+# Bytes for each value with its place in a container, measured with the parser that takes most memory
+# (`pipeline.formats.extraction.parse`).
 _VALUE: Final = 128
 _OBJECT: Final = 320
 _ARRAY: Final = 64
-_HARMLESS: Final = FREE // _OBJECT  # bytes of JSON that cannot take more than is free
+_HARMLESS: Final = FREE // _OBJECT  # bytes of JSON that cannot take more than `FREE`
 
 _LEADS: Final = [bytes([lead]) for lead in range(0xF0, 0xF5)]
 _ESCAPED: Final = re.compile(rb"\\u[dD][89abAB]")
 
 
 class TooManyValues(Rejected):
-    """The JSON may be right; it is not read."""
+    """The JSON may be valid, but would take too much memory, so it is not parsed."""
 
     def __init__(self) -> None:
         super().__init__("malformed", "the JSON holds too many values to be read, for its size: send less at once")
@@ -39,23 +39,23 @@ def check_size(body: bytes) -> None:
     if size <= _HARMLESS:
         return
     values = _VALUE * body.count(b",") + _OBJECT * body.count(b"{") + _ARRAY * body.count(b"[")
-    room = max(FREE, TIMES * size) - values
-    if room < size or (room < 4 * size and _is_wide(body)):
+    left = max(FREE, TIMES * size) - values
+    if left < size or (left < 4 * size and _is_wide(body)):
         raise TooManyValues
 
 
 def _is_wide(body: bytes) -> bool:
-    """Whether it holds a character beyond the basic plane: one makes all of a text four bytes wide."""
+    """Whether it holds a character beyond the Basic Multilingual Plane: a text with one takes 4 bytes a character."""
     return any(lead in body for lead in _LEADS) or (b"\\u" in body and _ESCAPED.search(body) is not None)
 
 
 def members(body: bytes) -> dict[str, Any]:
-    """The members of the JSON object in `body`; empty when it is none, which is not parsed. Raises as `check_size`."""
+    """The members of the JSON object in `body`; empty for anything else, which is not parsed. Raises as `check_size`."""
     return found if body.lstrip()[:1] == b"{" and isinstance(found := loads(body), dict) else {}
 
 
 def loads(body: bytes) -> Any:
-    """The JSON in `body`; None when it is none. Raises as `check_size`."""
+    """The JSON value in `body`; None when it is not JSON. Raises as `check_size`."""
     check_size(body)
     try:
         return orjson.loads(body)

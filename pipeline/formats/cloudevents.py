@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in its three modes. Every failure is a `Rejected` that says what is wrong with the event."""
+"""CloudEvents 1.0 in its three modes. All functions raise `Rejected`, which says what is wrong with the event."""
 
 import base64
 import binascii
@@ -20,28 +20,28 @@ AMQP_PREFIXES = ("cloudEvents:", "cloudEvents_")
 MAX_BATCH = 1000  # events in one batch
 MAX_ATTRIBUTES = 64
 MAX_VALUE = 2048  # characters of one attribute
-MAX_DEPTH = 200  # of JSON inside a structured event; checked before parsing
+MAX_DEPTH = 200  # of the JSON of a structured event; checked before parsing
 
-#: Attributes that are text (CloudEvents §2, §3.1). What is of another type is a mistake, and its text nobody's choice.
+#: Attributes that are text (CloudEvents §2, §3.1). Another type is the sender's mistake, and its text form would be arbitrary.
 _STRINGS = frozenset({"id", "source", "specversion", "type", "subject", "datacontenttype", "dataschema", "time"})
-#: CloudEvents reserves the first; the ledger has no attribute of the second name (LEDGER §1).
-_NO_NAMES = frozenset({"data", "headers"})
+#: CloudEvents reserves the first; the ledger forbids the second (LEDGER §1).
+_FORBIDDEN = frozenset({"data", "headers"})
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _JSON_TYPE = re.compile(r"^[^/]+/(?:[^;+]+\+)?json\s*(?:;|$)", re.IGNORECASE)
-# A string that never ends is taken to the end of the body: looked for anew at each quote in it, it would cost the square.
+# An unterminated string matches up to the end of the body: a new search from each quote in it would take quadratic time.
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)((?:\.\d+)?(?:Z|[+-]\d\d:\d\d))", re.ASCII | re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def media_type(content_type: str | None) -> str:
-    """The media type without parameters, in lower case; empty when there is none."""
+    """The media type in lower case, without parameters; empty when there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 class _Integer(str):
-    """A whole number in JSON, as it was written: no digit is lost."""
+    """A whole number in JSON, as written: no digit is lost."""
 
     __slots__ = ()
 
@@ -53,7 +53,7 @@ class _Fraction(str):
 
 
 def text_of(value: Any) -> str:
-    """An attribute's value in the canonical string form of CloudEvents §3 (types), from what AMQP or JSON made of it."""
+    """An attribute's value in the canonical string form of CloudEvents §3 (types), from its value in AMQP or JSON."""
     match value:
         case _Fraction():
             raise ValueError("a number that is not whole; write it in quotes")
@@ -73,7 +73,7 @@ def text_of(value: Any) -> str:
 
 
 def from_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """The attributes that AMQP headers carry in binary mode, under either prefix; empty when there are none."""
+    """The attributes in AMQP headers in binary mode, under either prefix; empty when there are none."""
     found = {}
     for name, value in headers.items():
         if name.startswith(AMQP_PREFIXES) and value is not None:
@@ -83,12 +83,12 @@ def from_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def structured(body: bytes) -> tuple[dict[str, str], bytes]:
-    """The attributes and the body of one structured event. JSON data is kept to the byte as it stands in the document."""
+    """The attributes and the body of one structured event. JSON data is kept to the byte as in the document."""
     return _structured(_decoded(body), 0)[0]
 
 
 def batch(body: bytes) -> list[tuple[dict[str, str], bytes]]:
-    """The events of a batch, each as `structured` gives it."""
+    """The events of a batch, each as `structured` returns it."""
     text = _decoded(body)
     events: list[tuple[dict[str, str], bytes]] = []
     at = _after(text, 0, "[")
@@ -108,7 +108,7 @@ def batch(body: bytes) -> list[tuple[dict[str, str], bytes]]:
 
 
 def check(attributes: Mapping[str, str]) -> None:
-    """Raises `Rejected` unless names, values and version are what CloudEvents and the ledger allow."""
+    """Raises `Rejected` unless CloudEvents and the ledger allow the names, the values and the version."""
     if attributes.get("specversion", "1.0") != "1.0":
         raise Rejected("malformed", f"specversion {attributes['specversion']!r} is not 1.0")
     if len(attributes) > MAX_ATTRIBUTES:
@@ -116,7 +116,7 @@ def check(attributes: Mapping[str, str]) -> None:
     for name, value in attributes.items():
         if not _NAME.fullmatch(name):
             raise Rejected("malformed", f"attribute name {name[:80]!r} is not lower-case letters and digits")
-        if name in _NO_NAMES:
+        if name in _FORBIDDEN:
             raise Rejected("malformed", f"no attribute can be called {name}: give the extension another name")
         if len(value) > MAX_VALUE:
             raise Rejected("malformed", f"attribute {name} is longer than {MAX_VALUE} characters")
@@ -125,9 +125,9 @@ def check(attributes: Mapping[str, str]) -> None:
 
 
 def instant(value: str) -> datetime:
-    """The RFC 3339 time in `value`, microseconds. Raises `Rejected`.
+    """The RFC 3339 time in `value`, in UTC, to the microsecond. Raises `Rejected`.
 
-    A leap second, 23:59:60 in UTC, is the second after it, as POSIX and Postgres count.
+    A leap second, 23:59:60 in UTC, becomes the second after it, as POSIX and Postgres count.
     """
     if match := _RFC3339.fullmatch(value):
         with suppress(ValueError, OverflowError):
@@ -193,7 +193,7 @@ def _body(content_type: str, data: tuple[Any, str] | None, encoded: tuple[Any, s
 
 
 def _members(text: str, at: int) -> tuple[dict[str, tuple[Any, str]], int]:
-    """The members of the object at `at`, each as (value, exact text), and where the object ends."""
+    """The members of the object at `at`, each as (value, exact text), and the position after the object."""
     at = _after(text, at, "{")
     members: dict[str, tuple[Any, str]] = {}
     if text[at : at + 1] == "}":
@@ -242,7 +242,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _is_text(name: str, value: Any) -> bool:
-    """AMQP has a type for times, and some of its clients write all text as bytes."""
+    """Whether the value counts as text: AMQP has a type for times, and some AMQP clients send all text as bytes."""
     if name == "time" and isinstance(value, datetime):
         return True
     return isinstance(value, str | bytes) and not isinstance(value, _Integer | _Fraction)

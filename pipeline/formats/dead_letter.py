@@ -1,7 +1,7 @@
 """AMQP header values as JSON and back, so that a dead letter can be published again exactly as it came.
 
-What JSON has no value for becomes an object with one key that begins with `$`. A table that would be mistaken for such an
-object, or whose keys cannot be stored as text, becomes one too, so nothing can be passed off as something else.
+A value without a JSON equivalent becomes an object with one key that begins with `$`, its tag. A table that looks like such an
+object, or whose keys cannot be stored as text, is tagged too, so the form is unambiguous.
 """
 
 import base64
@@ -18,8 +18,8 @@ TABLE = "$table"
 
 
 def tag(value: Any) -> Any:
-    """The value with everything in it that JSON cannot hold tagged. Raises `TypeError` for what AMQP does not have."""
-    if _stands_for_itself(value):
+    """The value, with everything in it that JSON cannot hold tagged. Raises `TypeError` for a type that AMQP does not have."""
+    if _is_json(value):
         return value
     if isinstance(value, list | tuple):
         return [tag(each) for each in value]
@@ -32,7 +32,7 @@ def tag(value: Any) -> Any:
 
 
 def untag(value: Any) -> Any:
-    """What `tag` was given, naive times as UTC and tuples as lists. Raises `Unreadable` for what `tag` does not make."""
+    """Reverses `tag`; naive times become UTC, and tuples lists. Raises `Unreadable` for an object that `tag` does not make."""
     if isinstance(value, list):
         return [untag(each) for each in value]
     if not isinstance(value, dict):
@@ -55,14 +55,14 @@ def _tag_table(table: Mapping[Any, Any]) -> Any:
     return {TABLE: [[tag(key), tag(value)] for key, value in table.items()]}
 
 
-def _stands_for_itself(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     if isinstance(value, str):
         return is_plain(value)
     return value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
 
 
 def is_plain(text: str) -> bool:
-    """Whether Postgres can hold it as text, and JSON can hold it at all."""
+    """Whether Postgres and JSON can both hold it as text: it has no NUL and no lone surrogate."""
     if "\x00" in text:
         return False
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
@@ -72,7 +72,7 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-#: By type: the tag, and how what stands under it is written and read.
+#: By type: the tag, and the functions that write and read its content.
 _TAGS: Mapping[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
     str: (
         "$text",
@@ -89,7 +89,7 @@ _READ = {name: read for name, _write, read in _TAGS.values()}
 
 
 def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
-    """The message that `letter_of` was given, from what is kept of its dead letter. Raises `Unreadable`."""
+    """The message that `pipeline.bury.dead_letter_of` was given, from the stored dead letter. Raises `Unreadable`."""
     try:
         properties = dict(headers["properties"])
         others = {name: properties.pop(name) for name in OTHERS if name in properties}

@@ -1,7 +1,7 @@
-"""Rules of a source: where id, type, subject, time and extensions stand in a message.
+"""Rules of a source: where a message holds id, type, subject, time and extensions.
 
-A JSON pointer (RFC 6901) into the body, `header:NAME`, `form:NAME` for a field of a form, or `digest:body`, the SHA-256 of the
-body in hexadecimal digits: as the id it makes the same body the same event, whatever its headers say.
+A rule is a JSON pointer (RFC 6901) into the body, `header:NAME`, `form:NAME` for a field of a form, or `digest:body`, the
+SHA-256 of the body in hexadecimal: as the id rule, it makes equal bodies the same event, whatever the headers are.
 """
 
 import json
@@ -19,7 +19,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def check_rule(rule: str) -> None:
-    """Raises ValueError unless `rule` is one of the four."""
+    """Raises ValueError unless `rule` has one of the four forms."""
     for prefix, example in ((HEADER, "X-Event-Id"), (FIELD, "From")):
         if rule.startswith(prefix) and not rule[len(prefix) :].strip():
             raise ValueError(f"{prefix} needs a name, as in {prefix}{example}")
@@ -28,17 +28,17 @@ def check_rule(rule: str) -> None:
 
 
 class Extractor:
-    """Reads a message by rules; its body is parsed once, and only when a rule points into it."""
+    """Applies rules to a message. Its body is parsed at most once, and only when a rule needs it."""
 
     def __init__(self, headers: Mapping[str, Any], body: bytes) -> None:
-        """`headers` by lower-case name."""
+        """`headers` must have lower-case names."""
         self._headers = headers
         self._body = body
         self._parsed: Any = None
         self._fields: Mapping[str, str] | None = None
 
     def read(self, rule: str) -> str | None:
-        """What stands where `rule` points: a string, or a number or boolean as it is written; None for anything else."""
+        """The value at `rule`: a non-empty string, or a number or boolean as written; None for anything else."""
         if rule.startswith(HEADER):
             value = self._headers.get(rule[len(HEADER) :].strip().lower())
             return value if isinstance(value, str) else None
@@ -56,7 +56,7 @@ class Extractor:
 
     @property
     def document(self) -> Any:
-        """The body as JSON, numbers as they are written; raises `Rejected` when it is not JSON."""
+        """The body as JSON, with numbers as written. Raises `Rejected` when it is not JSON."""
         if self._parsed is None:
             self._parsed = parse(self._body)
         return self._parsed
@@ -72,7 +72,7 @@ def parse(body: bytes) -> Any:
 
 
 class _Number(str):
-    """A number, as it was written."""
+    """A number, as written."""
 
     __slots__ = ()
 

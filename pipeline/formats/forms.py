@@ -1,4 +1,4 @@
-"""Bodies of `application/x-www-form-urlencoded`, decoded to the bytes that were sent, whatever those are."""
+"""Bodies of type `application/x-www-form-urlencoded`, decoded to the bytes that were sent, in any charset."""
 
 from binascii import a2b_qp
 from typing import Final
@@ -6,11 +6,11 @@ from urllib.parse import unquote_to_bytes
 
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_FIELDS: Final = 1000
-MAX_FORM: Final = 256 * 1024  # bytes; decoding takes its time, and some have to before they know who sent it
+MAX_FORM: Final = 256 * 1024  # bytes; decoding is slow, and some kinds must decode before the sender is authenticated
 
 
 def pairs(body: bytes) -> list[tuple[bytes, bytes]]:
-    """Every field with its value, in order, blank ones too. Raises `ValueError` for more than `MAX_FIELDS` or `MAX_FORM`."""
+    """Every field with its value, in order, empty values too. Raises `ValueError` above `MAX_FIELDS` or `MAX_FORM`."""
     if len(body) > MAX_FORM:
         raise ValueError(f"a form of more than {MAX_FORM} bytes")
     if body.count(b"&") >= MAX_FIELDS:
@@ -20,17 +20,17 @@ def pairs(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def first_value(body: bytes, wanted: bytes) -> bytes:
-    """The decoded value of the first field of that name, of a form of any size, in memory of about that; b"" without one."""
+    """The decoded value of the first field of that name; b"" without one. Takes forms of any size, and about as much memory."""
     for field in body.split(b"&", MAX_FIELDS):
         name, _, value = field.partition(b"=")
         if name == wanted:
-            # What percent-encoding and quoted-printable differ in is replaced: the standard library has only the latter in C.
+            # Turns percent-encoding into quoted-printable, because the standard library decodes only the latter in C.
             return a2b_qp(value.replace(b"+", b" ").replace(b"=", b"%3D").replace(b"%", b"="))
     return b""
 
 
 def fields(body: bytes) -> dict[str, str]:
-    """Each field with its first value, as UTF-8, or else Latin-1; empty when the form is too large."""
+    """Each field with its first value, decoded as UTF-8, else as Latin-1; empty when the form is too large."""
     found: dict[str, str] = {}
     try:
         for name, value in pairs(body):

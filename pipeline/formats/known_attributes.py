@@ -1,4 +1,4 @@
-"""The rules of `pipeline.formats.cloudevents`, asked once for what is the same in nearly every message of a sender."""
+"""The functions of `pipeline.formats.cloudevents`, with caches and fast paths for what most messages of a sender share."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pipeline.formats import cloudevents
 
-_KNOWN: Final[set[tuple[str, ...]]] = set()  # names of attributes, in their order, that were found to be in order
+_KNOWN: Final[set[tuple[str, ...]]] = set()  # valid sequences of attribute names
 _MOST: Final = 1000
 
 _PLAIN_UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d{1,6})?(?:Z|\+00:00)", re.ASCII)
@@ -17,7 +17,7 @@ media_type = lru_cache(1000)(cloudevents.media_type)
 
 
 def from_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """What `cloudevents.from_headers` gives."""
+    """As `cloudevents.from_headers`."""
     found: dict[str, str] = {}
     for name, value in headers.items():
         attribute = _attribute(name)
@@ -31,7 +31,7 @@ def from_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def instant(value: str) -> datetime:
-    """What `cloudevents.instant` gives."""
+    """As `cloudevents.instant`."""
     if _PLAIN_UTC.fullmatch(value):
         try:
             return datetime.fromisoformat(value)
@@ -41,7 +41,7 @@ def instant(value: str) -> datetime:
 
 
 def check(attributes: Mapping[str, str]) -> None:
-    """Raises what `cloudevents.check` does."""
+    """As `cloudevents.check`."""
     names = tuple(attributes)
     if names in _KNOWN and attributes["specversion"] == "1.0":
         values = attributes.values()
@@ -56,5 +56,5 @@ def check(attributes: Mapping[str, str]) -> None:
 
 @lru_cache(1000)
 def _attribute(header: str) -> str | None:
-    """The attribute that a header carries."""
+    """The attribute that a header of that name carries, if any."""
     return next(iter(cloudevents.from_headers({header: ""})), None)

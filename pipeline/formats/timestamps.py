@@ -1,4 +1,4 @@
-"""Times as senders write them, as RFC 3339."""
+"""Converts times in the forms that senders use to RFC 3339."""
 
 import re
 from collections.abc import Callable
@@ -16,9 +16,9 @@ _LONGEST: Final = 64  # characters
 
 
 def moment(value: Any) -> str | None:
-    """RFC 3339 for what is that already, Unix time or an RFC 5322 date; None for anything else, and never an error.
+    """RFC 3339 for an RFC 3339 time, a Unix time or an RFC 5322 date; None for anything else. Never raises.
 
-    Unix time is in seconds, of 12 to 14 digits in milliseconds, of more in microseconds.
+    Unix time is in seconds; with 12 to 14 digits in milliseconds; with more in microseconds.
     """
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return None
@@ -59,9 +59,9 @@ _FORMS: Final[tuple[Callable[[str], str], ...]] = (_rfc3339, _unix, _rfc5322)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """The seconds that a `Retry-After` header asks for (RFC 9110 §10.2.3): a number, or a date as seen from `now`.
+    """The seconds that a `Retry-After` header asks for (RFC 9110 §10.2.3): a number, or a date relative to `now`.
 
-    None when there is none or it cannot be read; never negative.
+    None when it is missing or invalid; never negative.
     """
     value = (value or "").strip()
     if value.isascii() and value.isdigit():
