@@ -1,7 +1,7 @@
-"""Between the rooms: messages on a chain whose head and entries disagree are set aside, so that everybody else's go on.
+"""Finds chains whose head and entries disagree, and the messages on them, so that ingest can set those aside and go on.
 
-A chain is suspected when Postgres refuses an entry of a batch for another reason than its fingerprint, and is broken when its
-head is not its last entry, or content or deliveries are there of entries that it has not. It is whole again when it is not.
+A chain is suspect when Postgres refuses an entry of a batch for any reason other than its fingerprint. It is broken while its
+head is not its last entry, or content or deliveries exist for entries that it does not have.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,16 +15,16 @@ from schemas.event import Event
 
 
 def broken(conn: Connection, events: Collection[Event]) -> dict[bytes, BrokenChain]:
-    """Those of the events' chains that are broken, by chain key, as one look at the ledger has them."""
+    """The broken ones among the events' chains, by chain key, from one snapshot of the ledger."""
     return ledger_entries.broken_chains(conn, {event.chain_key for event in events})
 
 
 def held_up(
     conn: Connection, messages: Sequence[Sequence[Event]], broken: Mapping[bytes, BrokenChain]
 ) -> dict[int, BrokenChain]:
-    """Which of `messages`, each by its events, would add to a `broken` chain, and to which one.
+    """The indexes of those `messages`, each a sequence of events, that would add to a `broken` chain; with the chain.
 
-    A duplicate adds nothing, and a message is recorded whole or not at all.
+    A duplicate adds nothing. A message is recorded whole or not at all.
     """
     events = [event for message in messages for event in message if event.chain_key in broken]
     firsts = first_of_each(events)

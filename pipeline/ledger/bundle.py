@@ -1,19 +1,19 @@
 """A bundle: a tenant's entries as JSON Lines (LEDGER §5), written from the ledger and verified without it.
 
-A bundle is believed as little as the ledger. The plan of its verification:
+A bundle is trusted no more than the ledger. The plan of its verification:
 
- (1) the first line says that it is a bundle, of which tenant;
+ (1) the first line is that of a bundle, and names the tenant;
 
 and for every line after it
 
- (2) it is JSON in the form of LEDGER §5, no longer than anything that is exported;
+ (2) it is JSON in the form of LEDGER §5, no longer than the longest line that is exported;
  (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1, of that tenant;
- (4) each chain is there once, from its first entry, without a gap, and every entry names the hash of the one before;
+ (4) each chain occurs once, from its first entry, without a gap, and every entry names the hash of the one before;
  (5) the hash is SHA-256(0x00 || envelope);
- (6) the content is there, and the envelope commits to it;
- (7) the attributes are RFC 8785 JSON, and about one subject throughout a chain.
+ (6) the content is present, and the envelope commits to it;
+ (7) the attributes are RFC 8785 JSON, and have the same subject throughout a chain.
 
-Only a checkpoint could show that nothing was cut off at the end of a chain, or a whole chain left out.
+Only a checkpoint could show that no chain is missing, or shortened at its end.
 """
 
 import base64
@@ -32,7 +32,7 @@ from schemas.fault import Fault, Verified
 from schemas.ledger_rows import StoredEntry
 
 VERSION: Final = "waxseal/bundle/v1"
-MAX_LINE: Final = 96 * 1024 * 1024  # bytes: the longest body in base64, with everything around it
+MAX_LINE: Final = 96 * 1024 * 1024  # bytes: the largest body in base64, with the rest of its line
 STEP: Final = 1000  # lines between two calls of `progress`
 
 _ENTRY: Final = {"envelope", "hash", "content"}
@@ -41,13 +41,13 @@ _SEALED: Final = ({"checkpoint"}, {"proof"})
 
 
 def header_line(tenant: str, exported_at: datetime) -> bytes:
-    """The first line."""
+    """The first line of a bundle."""
     at = exported_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return _line({"v": VERSION, "tenant": tenant, "exported_at": at})
 
 
 def entry_line(entry: StoredEntry) -> bytes:
-    """The line of one entry, as it is stored: what was altered is exported altered. Content that is gone is null."""
+    """The line of one entry exactly as stored, even if it was altered. Missing content is null."""
     content = None
     if entry.attributes is not None and entry.salt is not None and entry.body is not None:
         content = {"attributes": _base64(entry.attributes), "salt": entry.salt.hex(), "body": _base64(entry.body)}
@@ -57,9 +57,9 @@ def entry_line(entry: StoredEntry) -> bytes:
 def verify_bundle(
     stream: IO[bytes], vkey: str | None, report: Callable[[Fault], None], progress: Callable[[int], None] = lambda _: None
 ) -> Verified:
-    """Checks a bundle and reports every fault; it needs nothing but the bytes, and no more memory than two of its lines.
+    """Checks a bundle and reports every fault. Needs nothing but its bytes; holds one line at a time, and the id of each chain.
 
-    `progress` is given the number of bytes read. Raises `Unreadable` when the first line is not that of a bundle.
+    `progress` gets the number of bytes read. Raises `Unreadable` when the first line is not that of a bundle.
     """
     first = stream.readline(MAX_LINE)
     if not first:
@@ -75,7 +75,7 @@ def verify_bundle(
 
 
 def _tenant(line: bytes) -> str:
-    """(1) the first line says that it is a bundle, of which tenant."""
+    """(1) the first line is that of a bundle, and names the tenant."""
     try:
         header = _parsed(line)
     except Unreadable:
@@ -88,7 +88,7 @@ def _tenant(line: bytes) -> str:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines that are not blank; None for one that is too long, which is skipped to its end."""
+    """The lines that are not blank; None for a line that is too long, the rest of which is skipped."""
     while line := stream.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:
             while line and not line.endswith(b"\n"):
@@ -129,7 +129,7 @@ class _Verifier:
             self._found(None, [("line", f"line {number}: {error}")])
 
     def missing_checkpoint(self) -> None:
-        """Faults a bundle that a key was given for, and that nobody signed."""
+        """Reports the fault of a bundle without a checkpoint, when a key was given to check one."""
         self._faults += 1
         detail = "a key was given, but the bundle holds no checkpoint: nothing shows whose it is, or that it is complete"
         self._report(Fault(self._tenant, None, None, None, "checkpoint", detail))
@@ -149,7 +149,7 @@ class _Verifier:
         self._found(seq, self._content(envelope["pc"], members["content"], first=seq == 0))
 
     def _follow(self, envelope: Mapping[str, Any], computed: bytes) -> Iterator[Finding]:
-        """(4) each chain is there once, from its first entry, without a gap."""
+        """(4) each chain occurs once, from its first entry, without a gap."""
         if envelope["chain"] != self._chain:
             self._chain, self._subject, self._thread = envelope["chain"], None, Thread()
             key = bytes.fromhex(envelope["chain"])
@@ -208,13 +208,13 @@ def _parsed(line: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:
-    """Refuses a member that stands twice, because readers differ in which of the two they take."""
+    """Refuses a repeated member, because parsers differ in which of the two they use."""
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a member stands in it twice")
 
 
 def _decoded(text: Any, name: str) -> bytes:
-    """Base64 in its one form; a few other texts decode to the same bytes, and would be an alteration that nobody sees."""
+    """The bytes of canonical base64. Other texts decode to the same bytes, and would be an alteration that goes unnoticed."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError):

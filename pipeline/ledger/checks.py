@@ -1,4 +1,4 @@
-"""What holds for an entry whoever keeps it: shared by the verifiers of the ledger and of bundles. Pure, and offline."""
+"""Checks of an entry's bytes, shared by the verifiers of the ledger and of bundles. Pure and offline."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from schemas.fault import FaultKind
 
 Finding = tuple[FaultKind, str]
 
-#: Kinds of entries that this program knows; all of them have content.
+#: The kinds of entries that this version knows; all have content.
 KINDS: Final = ("event",)
 
 _KEYS: Final = frozenset({"v", "hash", "tenant", "chain", "seq", "prev", "at", "kind", "pc"})
@@ -26,7 +26,7 @@ _REQUIRED: Final = frozenset(REQUIRED)
 
 
 def read_envelope(raw: bytes) -> Mapping[str, Any]:
-    """The members of an envelope. Raises `Unreadable` unless they are those of LEDGER §1, in RFC 8785 form."""
+    """The members of an envelope. Raises `Unreadable` unless it conforms to LEDGER §1, in RFC 8785 form."""
     members = _json(raw)
     if not isinstance(members, dict) or members.keys() != _KEYS:
         raise Unreadable("it has not exactly the keys " + " ".join(sorted(_KEYS)))
@@ -40,7 +40,7 @@ def read_envelope(raw: bytes) -> Mapping[str, Any]:
 
 
 def read_attributes(raw: bytes) -> Mapping[str, str]:
-    """The attributes of an event. Raises `Unreadable` unless they are those of LEDGER §1, in RFC 8785 form."""
+    """The attributes of an event. Raises `Unreadable` unless they conform to LEDGER §1, in RFC 8785 form."""
     attributes = _json(raw)
     if not isinstance(attributes, dict) or not attributes.keys() >= _REQUIRED:
         raise Unreadable("one of these is missing: " + " ".join(REQUIRED))
@@ -51,22 +51,22 @@ def read_attributes(raw: bytes) -> Mapping[str, str]:
 
 
 def check_content(pc: str, attributes: bytes, body: bytes, salt: bytes) -> Iterator[Finding]:
-    """Finds content that the commitment `pc` does not hold for."""
+    """Finds content that does not match the commitment `pc`."""
     if not compare_digest(commitment(salt, attributes, body), pc):
         yield "content_altered", "attributes, body or salt are not what the envelope commits to"
 
 
 class Thread:
-    """Follows one chain from its first entry: numbers and links."""
+    """Checks the numbers and links of one chain, from its first entry on."""
 
     def __init__(self) -> None:
         self.seq = -1
         self.hash: bytes | None = None
-        self._here: set[str | None] = {None}  # hashes of the entries under the number `seq`: more than one in a fork
-        self._before: set[str | None] | None = None  # those under the number before it; None when they are missing
+        self._here: set[str | None] = {None}  # hashes of the entries with the number `seq`; several in a fork
+        self._before: set[str | None] | None = None  # those with the number before; None if missing
 
     def follow(self, seq: int, prev: str | None, entry_hash: bytes) -> Iterator[Finding]:
-        """Takes the next entry: its number, the hash that it names as the one before, and its own, computed."""
+        """Checks the next entry, given its number, the previous hash that it names, and its own computed hash."""
         if seq == self.seq:
             yield "repeated", f"number {seq} is there more than once"
         elif seq == self.seq + 1:
@@ -82,7 +82,7 @@ class Thread:
         self.seq, self.hash = seq, entry_hash
 
     def skip(self, entry_hash: bytes) -> None:
-        """Takes an entry that cannot be read as if it were the next."""
+        """Counts an unreadable entry as the next one."""
         self.seq += 1
         self.hash = entry_hash
         self._before, self._here = self._here, {entry_hash.hex()}

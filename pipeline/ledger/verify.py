@@ -1,30 +1,29 @@
-"""Is the ledger as it was written? A numbered argument.
+"""Verifies that the ledger is as it was written, by a numbered argument.
 
-Nothing that is stored is believed: not the columns, the heads or the hashes, only what follows from the envelopes' bytes.
-For every chain
+Nothing stored is trusted, neither columns nor heads nor hashes: only what follows from the envelopes' bytes. For every chain
 
- (1) its row is there, and its key is that of its tenant and subject;
+ (1) its row exists, and its key is that of its tenant and subject;
 
 and for every entry of it, in order,
 
  (2) the stored hash is SHA-256(0x00 || envelope);
  (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
  (4) its number is one more than the one before, and `prev` is the hash of the entry before;
- (5) the entry's columns, and the tenant of its chain, say what the envelope says;
- (6) the content is there, its body in the row or in the blob store, and the envelope commits to it;
- (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject say what they say;
+ (5) the entry's columns and its chain's tenant agree with the envelope;
+ (6) the content exists, its body in the row or in the blob store, and the envelope commits to it;
+ (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject agree with them;
  (8) the fingerprint is that of its tenant's key, source, origin and id, or, as earlier versions made it, without the origin;
 
 and at the end of the chain
 
  (9) the chain's row names the last entry and its hash.
 
-Lastly, over all,
+Finally, over all chains,
 
 (10) there is no content without an entry.
 
-This finds every edit that leaves a contradiction. A tail cut off together with its head, or a whole chain deleted with its row,
-leaves none: only a checkpoint kept elsewhere shows those.
+This finds every edit that leaves a contradiction. If the end of a chain is cut off and its head moved back, or a whole chain
+is deleted with its row, there is no contradiction: only a checkpoint kept elsewhere shows those.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +46,7 @@ from schemas.ledger_rows import StoredChain, StoredEntry
 STEP: Final = 1000  # entries between two calls of `progress`
 
 Keys = Mapping[str, bytes]
-Fetch = Callable[[str, str], bytes]  # (tenant, reference) -> the body; raises `BlobLost` for one that is not there
+Fetch = Callable[[str, str], bytes]  # (tenant, reference) -> the body; raises `BlobLost` if it is missing or altered
 Report = Callable[[Fault], None]
 Progress = Callable[[int], None]
 
@@ -55,11 +54,11 @@ Progress = Callable[[int], None]
 def verify(
     conn: Connection, scope: Scope, keys: Keys | None, fetch: Fetch, report: Report, progress: Progress = lambda _: None
 ) -> Verified:
-    """Checks all of `scope`, and reports every fault that there is: it never stops at the first.
+    """Checks all of `scope` and reports every fault: it never stops at the first.
 
-    `conn` must be in one REPEATABLE READ transaction, so that what is appended meanwhile is not taken for a fault. Without the
-    tenants' `keys` the fingerprints and chain keys of steps (1) and (8) are not checked. Memory is bounded. What `fetch` raises
-    besides `BlobLost` ends it: then nothing is known.
+    `conn` must be in one REPEATABLE READ transaction, so that concurrent appends do not look like faults. Without the tenants'
+    `keys`, the chain keys and fingerprints of steps (1) and (8) are not checked. Memory is bounded. Any other exception than
+    `BlobLost` from `fetch` is passed on, and there is no verdict.
     """
     verifier = _Verifier(keys, fetch, report, progress)
     rows = scan.chains(conn, scope)
@@ -81,7 +80,7 @@ def verify(
 
 
 def _position(row: StoredChain | StoredEntry) -> bytes:
-    """Where a row comes in the order of chain ids; one that lost its id comes last, as NULL does in Postgres."""
+    """A row's position in the order of chain ids; one without an id comes last, as NULL does in Postgres."""
     return row.chain_id or b"\xff" * 17
 
 
@@ -125,7 +124,7 @@ class _Verifier:
             self._report(Fault(where.tenant, where.subject, _hex(where.chain_id), seq, kind, detail))
 
     def _row(self, row: StoredChain) -> Iterator[Finding]:
-        """(1) its row's key is that of its tenant and subject."""
+        """(1) the row's key is that of its tenant and subject."""
         if self._keys is None:
             return
         key = self._keys.get(row.tenant)
@@ -184,7 +183,7 @@ class _Verifier:
 
 
 def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
-    """(5) the entry's columns say what the envelope says."""
+    """(5) the entry's columns agree with the envelope."""
     for name, stored, sealed in (
         ("chain_id", _hex(entry.chain_id), envelope["chain"]),
         ("seq", entry.seq, envelope["seq"]),
@@ -197,7 +196,7 @@ def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Findin
 
 
 def _copies(entry: StoredEntry, attributes: Mapping[str, str]) -> Iterator[Finding]:
-    """(7) the content's columns say what the attributes say."""
+    """(7) the content's columns agree with the attributes."""
     for name in ("source", "type", "subject"):
         if getattr(entry, name) != attributes[name]:
             yield "content_column", f"{name} is {getattr(entry, name)!r}; the attributes say {attributes[name]!r}"
