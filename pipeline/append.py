@@ -56,8 +56,8 @@ def open_batch(conn: Connection, events: Sequence[Event], made: Collection[bytes
         return Opened(catalog.version(conn), (), {})
     touched = {event.chain_key for event in events}
     unsure = [key for key in touched if key not in made]
-    chains = ledger_entries.knowing_chains(unsure) if unsure else ledger_entries.locking(touched)
-    asked = [chains, ledger_entries.knowing(looked_up(first_of_each(events))), catalog.asking_version()]
+    chains = ledger_entries.chains_query(unsure) if unsure else ledger_entries.heads_query(touched)
+    asked = [chains, ledger_entries.fingerprints_query(looked_up(first_of_each(events))), catalog.version_query()]
     found, known, version = together(conn, asked)
     fingerprints = {key for (key,) in known}
     if unsure:
@@ -90,7 +90,7 @@ def append(
         entries = ledger_entries.insert_entries(conn, chained)
         planned = _in_turn(conn, plan(entries, subscribed))
         deliveries.insert_planned(conn, planned, now)
-        together(conn, [ledger_entries.moving(ends(entries))])
+        together(conn, [ledger_entries.move_heads_query(ends(entries))])
     mail_documents.plan(conn, entries)
     return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
 

@@ -1,4 +1,4 @@
-"""COPY in binary form: the fastest way of rows into Postgres, written here because it is the batch path."""
+"""COPY in binary form, the fastest way to insert rows into Postgres; own code, because every batch takes this path."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -16,27 +16,27 @@ _INT4, _INT8, _LENGTH, _COUNT = Struct(">i"), Struct(">q"), Struct(">i"), Struct
 int4 = _INT4.pack
 int8 = _INT8.pack
 
-CHUNK = 1 << 16  # bytes handed to the connection at once: Postgres works on them while the next are made
+CHUNK = 1 << 16  # bytes given to the connection at once: Postgres processes them while the next are made
 
 
 def timestamp(moment: datetime) -> bytes:
-    """A timestamptz: microseconds since 2000."""
+    """A timestamptz in binary form: microseconds since 2000."""
     return int8(microseconds(moment))
 
 
 def microseconds(moment: datetime) -> int:
-    """What a timestamptz counts: microseconds since 2000."""
+    """The microseconds since 2000, which a timestamptz counts."""
     delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def copy_rows(conn: Connection, statement: str, rows: Iterable[Sequence[bytes | None]]) -> None:
-    """Sends `rows`, every field already in Postgres' binary form, through `COPY ... FROM STDIN (FORMAT binary)`."""
+    """Sends `rows`, with every field in Postgres' binary form, through `COPY ... FROM STDIN (FORMAT binary)`."""
     copy_encoded(conn, statement, map(_encoded, rows))
 
 
 def copy_encoded(conn: Connection, statement: str, rows: Iterable[bytes]) -> None:
-    """Sends rows that are encoded as a whole: the number of fields, then each with its length before it (`field`)."""
+    """Sends rows that are already encoded: the number of fields, then each field after its length (`field`)."""
     driver = conn.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
@@ -52,13 +52,13 @@ def copy_encoded(conn: Connection, statement: str, rows: Iterable[bytes]) -> Non
 
 
 def field(value: bytes) -> bytes:
-    """A field of a row that is encoded as a whole."""
+    """A field of an encoded row: its length and its value."""
     return _LENGTH.pack(len(value)) + value
 
 
 @lru_cache(4096)
 def word(value: str) -> bytes:
-    """The field of a text that comes again and again."""
+    """The field of a text that recurs in many rows, cached."""
     return field(value.encode())
 
 

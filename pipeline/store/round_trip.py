@@ -1,4 +1,4 @@
-"""Several statements in one round trip, where none needs the answer of the one before it."""
+"""Several statements in one round trip, if none needs the result of an earlier one."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-# Begins the caller's transaction: what is sent past `Connection.execute` does not, and would not be committed.
+# Begins SQLAlchemy's transaction: statements that bypass `Connection.execute` do not, and would not be committed.
 NOTHING = text("SELECT")
 
-Asked = tuple[TextClause, Mapping[str, Any]]
+Query = tuple[TextClause, Mapping[str, Any]]
 
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
-def together(conn: Connection, asked: Sequence[Asked]) -> list[list[tuple[Any, ...]]]:
-    """The rows of each statement, in order. They are executed one after the other, each with a snapshot of its own.
+def together(conn: Connection, asked: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
+    """The rows of each statement, in order. The statements run one after the other, each with its own snapshot.
 
-    Raises what the driver raises for the first that fails; none behind it is executed.
+    Raises the driver's exception for the first that fails; no later one is executed.
     """
     if not conn.in_transaction():
         conn.execute(NOTHING)
@@ -34,10 +34,10 @@ def together(conn: Connection, asked: Sequence[Asked]) -> list[list[tuple[Any, .
 
 @contextmanager
 def _packet(driver: psycopg.Connection[Any]) -> Iterator[None]:
-    """What is executed in the block is sent at its end, behind a BEGIN if need be, for which psycopg would wait by itself."""
+    """Sends the block's statements together at its end, after a BEGIN if needed, for which psycopg would wait separately."""
     commits = driver.autocommit
-    driver._pipeline = _Packet(driver)  # noqa: SLF001 - what `pipeline` takes where there is one
-    driver._autocommit = True  # noqa: SLF001 - BEGIN is ours
+    driver._pipeline = _Packet(driver)  # noqa: SLF001 - `pipeline` uses this instead of its own
+    driver._autocommit = True  # noqa: SLF001 - we send BEGIN ourselves
     try:
         with driver.pipeline():
             if not commits and driver.info.transaction_status == TransactionStatus.IDLE:
@@ -48,7 +48,7 @@ def _packet(driver: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 class _Packet(psycopg.Pipeline):
-    """psycopg's own sends each statement by itself, so that the server wakes for each, and this thread waits for each."""
+    """Sends all statements at once: psycopg's own class sends each alone, so server and client wake for each of them."""
 
     def _communicate_gen(self) -> Generator[Any, Any, None]:
         if self.command_queue and self.command_queue[-1] == self.pgconn.pipeline_sync:

@@ -1,1 +1,1 @@
-"""Statements that operators and the schema need: audit, notices, counts, queries. None of the route."""
+"""Statements for operators and for the schema: audit, notices, counts, queries. None that the route's steps run."""

@@ -1,4 +1,4 @@
-"""Statements on the acts of operators and on what operators should hear of. Rows are added and read, never changed."""
+"""Statements on the acts of operators (the audit) and on operator events. Rows are added and read, never changed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
-# Before anything is done, in a transaction of its own: an act that is killed has left its name.
+# Written before the act, in a transaction of its own: an act whose process is killed stays on record.
 WRITE = text("""
     INSERT INTO audit (at, who, act, filter, count, phase)
     VALUES (:now, :who, :act, CAST(:filter AS jsonb), :count, :phase) RETURNING id""")
@@ -17,7 +17,7 @@ END = text("""
     INSERT INTO audit (at, who, act, filter, count, phase, begun)
     SELECT :now, who, act, filter, :count, 'done', id FROM audit WHERE id = :id""")
 
-# An act on many is one line: what it was meant for, and what it came to if it ended.
+# An act on many rows is one line: how many were planned, and how many were done if it ended.
 _ACT = """
     SELECT act.id, act.at, act.who, act.act, act.filter, act.count AS planned,
            CASE WHEN act.phase = 'done' THEN act.count ELSE ending.count END AS done,
@@ -31,7 +31,7 @@ ACTS = text(f"""{_ACT} AND act.id < :before
       AND (CAST(:until AS timestamptz) IS NULL OR act.at < :until)
     ORDER BY act.id DESC LIMIT :limit""")
 
-# The last that had begun by then and was not over.
+# The last act that had begun by then and had not ended.
 UNDER_WAY = text(f"""{_ACT} AND act.who = :who AND act.act = :act AND act.at <= :at AND (ending.at IS NULL OR ending.at >= :at)
     ORDER BY act.id DESC LIMIT 1""")
 
@@ -49,24 +49,24 @@ EVENTS = text("""
 def record(
     conn: Connection, who: str, act: str, filter_: Mapping[str, Any], count: int, now: datetime, phase: Literal["begun", "done"]
 ) -> int:
-    """Notes an act; returns its id. One that is `begun` is to be ended with `end`."""
+    """Records an act; returns its id. The caller must end a `begun` one with `end`."""
     asked = {"who": who, "act": act, "filter": json.dumps(filter_, default=str), "count": count, "now": now, "phase": phase}
     return int(conn.execute(WRITE, asked).scalar_one())
 
 
 def end(conn: Connection, id_: int, count: int, now: datetime) -> None:
-    """Notes to how many an act was done in the end. Raises a unique violation when that was noted before."""
+    """Records the end of an act, and on how many it was done. Raises a unique violation if its end is already recorded."""
     conn.execute(END, {"id": id_, "count": count, "now": now})
 
 
 def acts(conn: Connection, since: datetime | None, until: datetime | None, before: int, limit: int) -> Sequence[Row]:
-    """The `limit` newest acts with ids below `before`; `done` and `ended_at` are null where one was cut off, or still runs."""
+    """The `limit` newest acts with ids below `before`; `done` and `ended_at` are null if one was interrupted, or still runs."""
     asked = {"since": since, "until": until, "before": before, "limit": limit}
     return conn.execute(ACTS, asked).mappings().all()
 
 
 def under_way(conn: Connection, who: str, act: str, at: datetime) -> Row | None:
-    """The act of that name that somebody was at then; of two at once, the one that began last."""
+    """The act of that name that `who` had under way at that time; of two at once, the one that began last."""
     return conn.execute(UNDER_WAY, {"who": who, "act": act, "at": at}).mappings().one_or_none()
 
 

@@ -1,10 +1,10 @@
-"""Statements on who refers to blobs."""
+"""Statements on references to blobs."""
 
 from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-# By two indexes that hold nothing but references. Content whose entry is gone counts for every tenant.
+# Uses two indexes that hold only references. Content whose entry is missing counts for every tenant.
 REFERRED = text("""
     SELECT entry.tenant, blob FROM content LEFT JOIN entry ON entry.chain_id = content.chain_id AND entry.seq = content.seq
     WHERE blob IS NOT NULL AND blob = ANY(CAST(:references AS text[]))
@@ -12,5 +12,5 @@ REFERRED = text("""
 
 
 def referred(conn: Connection, references: Collection[str]) -> set[tuple[str | None, str]]:
-    """Those of the references that an entry or a dead letter holds, each with its tenant, or None for any."""
+    """Those of the references that an entry or a dead letter holds, each with its tenant; None stands for any tenant."""
     return {(tenant, blob) for tenant, blob in conn.execute(REFERRED, {"references": list(references)})}

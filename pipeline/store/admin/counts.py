@@ -1,4 +1,4 @@
-"""Statements that count, for `waxseal status`: exact where that is cheap, estimated and marked as such where it is not."""
+"""Statements that count, for `waxseal status` and metrics: exact where that is cheap, else estimated and marked as such."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, TextClause, text
 
-EXACT_BELOW = 256 * 1024 * 1024  # bytes of table that are counted in well under a second
+EXACT_BELOW = 256 * 1024 * 1024  # bytes; a smaller table is counted in well under a second
 
 DELIVERY_BYTES = text("SELECT pg_relation_size('delivery')")
 
 COUNT_DELIVERIES = text("SELECT state, count(*) FROM delivery GROUP BY state")
 
-# Each from an index of its own that holds only what is unfinished, whatever the size of the table.
+# Each count uses an index of only the unfinished deliveries, so it does not depend on the size of the table.
 COUNT_UNFINISHED = text("""
     SELECT 'pending', count(*) FROM delivery WHERE state = 'pending'
     UNION ALL SELECT 'leased', count(*) FROM delivery WHERE state = 'leased'
@@ -40,7 +40,7 @@ DISABLED = text("""
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """Deliveries by state; when `estimated`, what is finished is counted together, roughly, as delivered."""
+    """Deliveries by state. If `estimated`, all finished ones are counted as delivered, approximately."""
 
     by_state: dict[str, int]
     estimated: bool
@@ -57,7 +57,7 @@ class OpenDeadLetters:
 
 
 def deliveries(conn: Connection) -> DeliveryCounts:
-    """How many deliveries are in which state, and since when the next one is due."""
+    """The deliveries by state, and the earliest due time."""
     oldest: datetime | None = conn.execute(OLDEST_DUE).scalar()
     if conn.execute(DELIVERY_BYTES).scalar_one() < EXACT_BELOW:
         return DeliveryCounts(_counts(conn, COUNT_DELIVERIES), False, oldest)
@@ -67,22 +67,22 @@ def deliveries(conn: Connection) -> DeliveryCounts:
 
 
 def open_dead_letters(conn: Connection) -> Sequence[OpenDeadLetters]:
-    """The dead letters that wait for somebody, by stage."""
+    """The dead letters that await a decision, by stage."""
     return [OpenDeadLetters(*row) for row in conn.execute(OPEN_LETTERS)]
 
 
 def on_broken_chains(conn: Connection) -> int:
-    """How many messages are set aside because the head and the entries of their chain disagree."""
+    """The number of messages set aside because the head and the entries of their chain disagree."""
     return int(conn.execute(ON_BROKEN_CHAINS).scalar_one())
 
 
 def ledger_bytes(conn: Connection) -> int:
-    """What the ledger takes on disk, with its indexes."""
+    """The ledger's size on disk in bytes, with its indexes."""
     return int(conn.execute(LEDGER_BYTES).scalar_one())
 
 
 def disabled_endpoints(conn: Connection) -> dict[str, str]:
-    """The endpoints that nothing is sent to, and why."""
+    """The disabled endpoints, and the reason for each."""
     return {row.name: row.reason for row in conn.execute(DISABLED)}
 
 
@@ -90,7 +90,7 @@ def _counts(conn: Connection, statement: TextClause) -> dict[str, int]:
     return {row[0]: row[1] for row in conn.execute(statement) if row[1]}
 
 
-# Held by one session at a time, for as long as that lives: only one process reads these figures. Its holder may ask again.
+# One session at a time holds this lock, until it ends: only one process reads these figures. The holder can lock it again.
 LEAD = text("SELECT pg_try_advisory_lock(24852988478448746)")
 
 
@@ -100,7 +100,7 @@ PENDING = text("""
     FROM delivery WHERE state = 'pending'""")
 
 
-# A decision is dated before it commits, so the end of the span has to lie longer ago than a transaction may last.
+# Decisions are dated before they commit, so `until` must lie further back than the longest transaction takes.
 DECISIONS = text("""
     SELECT state, count(*) FROM dead_letter WHERE state <> 'open' AND decided_at > :after AND decided_at <= :until
     GROUP BY state""")
@@ -108,7 +108,7 @@ DECISIONS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Deliveries that wait for a try: how many are due, how many planned for later, and the earliest time among all."""
+    """Deliveries that wait for a try: the number due now, the number planned for later, and the earliest time of all."""
 
     overdue: int
     future: int
@@ -116,15 +116,15 @@ class Pending:
 
 
 def lead(conn: Connection) -> bool:
-    """Whether this session is the one that reads the figures: it becomes it if no other is, and stays it while it lives."""
+    """Whether this session is the leader, which reads the figures. It becomes the leader if there is none, until it ends."""
     return bool(conn.execute(LEAD).scalar_one())
 
 
 def pending(conn: Connection, now: datetime) -> Pending:
-    """The deliveries that wait."""
+    """The deliveries that wait for a try."""
     return Pending(*conn.execute(PENDING, {"now": now}).one())
 
 
 def decisions(conn: Connection, after: datetime, until: datetime) -> dict[str, int]:
-    """How many dead letters were replayed and discarded in between."""
+    """The numbers of dead letters replayed and discarded after `after`, up to `until`."""
     return {row[0]: row[1] for row in conn.execute(DECISIONS, {"after": after, "until": until})}

@@ -1,4 +1,4 @@
-"""Statements that tell operators what ingest found: at most once an hour for each source and chain, whoever finds it."""
+"""Statements that add ingest's operator events: at most one an hour for each source or chain, over all processes."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from pipeline.store.storable_text import storable
 
 INTERVAL: Final = timedelta(hours=1)
 
-# A statement of its own: whoever waited for it sees what the one before wrote.
+# A statement of its own: after the wait, the next statement's snapshot has what the previous holder wrote.
 LOCK = text("SELECT pg_advisory_xact_lock(24852988478448747)")
 
 NOTE_CONFLICT = text("""
@@ -26,9 +26,9 @@ NOTE_BROKEN = text("""
 
 
 def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: datetime) -> None:
-    """Tells that a duplicate of a source had other content, unless that was told of the source within the hour.
+    """Adds an event that a duplicate had other content, unless the source had one within the hour.
 
-    In a transaction that holds nothing else, because it waits for others that tell.
+    Use a transaction that holds no other locks, because this waits for concurrent notices.
     """
     conn.execute(LOCK)
     asked = {"tenant": tenant, "source": source, "detail": storable(detail), "now": now, "since": now - INTERVAL}
@@ -36,9 +36,9 @@ def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: 
 
 
 def note_broken(conn: Connection, tenant: str, chain_id: UUID, detail: str, now: datetime) -> None:
-    """Tells that a chain is set aside, unless that was told of the chain within the hour.
+    """Adds an event that a chain is set aside, unless the chain had one within the hour.
 
-    In a transaction that holds nothing else, as `note_conflict`.
+    Use a transaction that holds no other locks, as for `note_conflict`.
     """
     conn.execute(LOCK)
     asked = {"tenant": tenant, "chain_id": chain_id, "detail": storable(detail), "now": now, "since": now - INTERVAL}

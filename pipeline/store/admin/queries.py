@@ -1,4 +1,4 @@
-"""Statements that answer people: what is recorded, owed and stuck. None of them locks or writes."""
+"""Statements that answer operators' questions: what is recorded, and what was delivered. None of them locks or writes."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,10 +8,10 @@ from sqlalchemy import RowMapping as Row
 
 from pipeline.store.ledger.scan import INLINE
 
-# A login is no proof of an answer: a pooler grants it without the server.
+# A login does not prove that the server answers: a pooler accepts it without the server.
 ANSWER = text("SELECT 1")
 
-# A reader's pipe may be full for as long as its reader likes.
+# The pipe that the output goes to may stay full for any time.
 BE_PATIENT = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 TENANTS = text("SELECT name, fingerprint_key FROM tenant ORDER BY name")
@@ -23,11 +23,11 @@ ENDPOINTS = text("""
 
 ALL_ENDPOINTS = text("SELECT DISTINCT name FROM endpoint ORDER BY name")
 
-# By key at once, where the key is known; else by the words, which no index holds.
+# By key, if it is known; else by tenant and subject, without an index.
 CHAIN_BY_KEY = text("SELECT chain_id FROM chain WHERE key = CAST(:key AS uuid)")
 CHAIN_BY_WORDS = text("SELECT chain_id FROM chain WHERE tenant = :tenant AND subject = :subject")
 
-# In pages by number, so that no transaction waits for whoever reads; an entry does not change between two pages.
+# In pages by number, so that no transaction stays open while the output is read; entries do not change between pages.
 TIMELINE = text("""
     SELECT entry.seq, hash, prev_hash, envelope, attributes, octet_length(body) AS size,
            CASE WHEN octet_length(body) <= :inline THEN body END AS body, blob
@@ -35,7 +35,7 @@ TIMELINE = text("""
     LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     WHERE entry.chain_id = :chain_id AND entry.seq > :after ORDER BY entry.seq LIMIT :limit""")
 
-# Newest first, in pages by id. The conditions that are not asked for are folded away when the statement is planned.
+# Newest first, in pages by id. The planner removes the conditions whose parameters are null.
 DELIVERIES = text("""
     SELECT delivery.id, endpoint.name AS endpoint, chain.subject, delivery.chain_id, delivery.seq, attributes,
            delivery.state, attempts, delivery.created_at, next_attempt_at, settled_at, error
@@ -53,17 +53,17 @@ ATTEMPTS = text("""
 
 
 def answered(conn: Connection) -> None:
-    """Returns when the server has answered."""
+    """Returns once the server has answered a statement."""
     conn.execute(ANSWER)
 
 
 def be_patient(conn: Connection) -> None:
-    """Lets this transaction wait for its reader."""
+    """Lets this transaction stay idle for as long as its output takes to be read."""
     conn.execute(BE_PATIENT)
 
 
 def tenants(conn: Connection) -> dict[str, bytes]:
-    """The tenants' names and their keys, encrypted."""
+    """The tenants' fingerprint keys, encrypted, by name."""
     return {row.name: row.fingerprint_key for row in conn.execute(TENANTS)}
 
 
@@ -83,7 +83,7 @@ def endpoint_names(conn: Connection) -> list[str]:
 
 
 def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None) -> UUID | None:
-    """The chain of a subject; `key` is its chain key, when known. None when nothing is recorded of it."""
+    """The chain of a subject, whose chain key is `key`, if known. None when it has no entries."""
     found: UUID | None = None
     if key is not None:
         found = conn.execute(CHAIN_BY_KEY, {"key": key.hex()}).scalar()
@@ -91,7 +91,7 @@ def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None) -> 
 
 
 def timeline(conn: Connection, chain_id: UUID, after: int, limit: int) -> Sequence[Row]:
-    """The `limit` entries of a chain that follow number `after`; bodies longer than `INLINE` are left to `scan.body`."""
+    """The `limit` entries of a chain that follow number `after`, without bodies longer than `INLINE` (see `scan.body`)."""
     asked = {"chain_id": chain_id, "after": after, "limit": limit, "inline": INLINE}
     return conn.execute(TIMELINE, asked).mappings().all()
 
@@ -105,7 +105,7 @@ def deliveries(
 
 
 def attempts(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, list[Row]]:
-    """The attempts of deliveries, in their order, by delivery."""
+    """The attempts by delivery, in their order."""
     found: dict[int, list[Row]] = {id_: [] for id_ in delivery_ids}
     for row in conn.execute(ATTEMPTS, {"ids": list(delivery_ids)}).mappings():
         found[row["delivery_id"]].append(row)

@@ -1,4 +1,4 @@
-"""Statements about the schema itself: which version it has, and who keeps it from being changed."""
+"""Statements about the schema itself: its version, and the sessions that block a change to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from sqlalchemy import Connection, text
 PRESENT = text("SELECT to_regclass('alembic_version') IS NOT NULL AS versioned, to_regclass('entry') IS NOT NULL AS filled")
 VERSIONS = text("SELECT version_num FROM alembic_version ORDER BY 1")
 
-# What waits for a lock makes everybody wait who comes after it, readers too: so it gives up, and comes again.
+# A statement that waits for a table's lock blocks all later ones, readers too, so it gives up and the caller tries again.
 IMPATIENT = text("SET LOCAL lock_timeout = '3s'")
 
-# Any number that nothing else on the database locks: two migrations at once wait for each other.
+# An arbitrary number that nothing else in the database locks: two concurrent migrations wait for each other.
 ALONE = text("SELECT pg_advisory_xact_lock(24595492933820780)")
 
-# Whom a session waits for. A prepared transaction has no session: its pid is 0. Who is no superuser sees no strange statements.
+# A prepared transaction has no session: its pid is 0. Without superuser rights, statements of other users are hidden.
 BLOCKERS = text("""
     SELECT blocker AS pid, usename AS login, application_name AS application, state,
            CAST(extract(epoch FROM clock_timestamp() - xact_start) AS int) AS open_for, left(query, 80) AS statement
@@ -24,7 +24,7 @@ BLOCKERS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a database says of its schema: the rows of its version table, None without one, and if it has our tables."""
+    """The state of a database's schema: the rows of its version table, None without one; and whether it has our tables."""
 
     versions: Sequence[str] | None
     filled: bool
@@ -32,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A session that somebody waits for."""
+    """A session that blocks another one."""
 
     pid: int
     login: str | None
@@ -43,17 +43,17 @@ class Blocker:
 
 
 def found(conn: Connection) -> Found:
-    """What there is, however broken."""
+    """The schema's state, even if it is inconsistent."""
     present = conn.execute(PRESENT).one()
     return Found(conn.execute(VERSIONS).scalars().all() if present.versioned else None, present.filled)
 
 
 def begin_change(conn: Connection) -> None:
-    """Keeps others from changing the schema until this transaction ends. No lock is waited for longer than three seconds."""
+    """Prevents other schema changes until this transaction ends. The transaction waits for no lock longer than 3 seconds."""
     conn.execute(IMPATIENT)
     conn.execute(ALONE)
 
 
 def blockers(conn: Connection, pid: int) -> list[Blocker]:
-    """Whom the session `pid` waits for just now."""
+    """The sessions that block the session `pid` now."""
     return [Blocker(*row) for row in conn.execute(BLOCKERS, {"pid": pid})]

@@ -1,4 +1,4 @@
-"""Statements on what is configured."""
+"""Statements that read the catalog: tenants, sources and endpoints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from pipeline.store.config.endpoint_row import Decrypt, endpoint_of
-from pipeline.store.round_trip import Asked
+from pipeline.store.round_trip import Query
 from schemas.catalog import Catalog
 from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
 
-# One row: read with every batch, so that a change takes effect with the next.
+# One row, read with every batch, so that a change takes effect with the next batch.
 VERSION = text("SELECT version FROM catalog")
 
 TENANTS = text("SELECT name, fingerprint_key, before_origins FROM tenant ORDER BY id")
@@ -19,7 +19,7 @@ SOURCES = text("""
     SELECT tenant.name AS tenant, source.name, kind, secrets, settings
     FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
 
-# Removed endpoints as well: deliveries that were planned for them still have to be settled.
+# Removed endpoints too: deliveries that were planned for them must still be settled.
 ENDPOINTS = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, url, secrets, settings, state, filter
     FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN subscription ON endpoint_id = endpoint.id
@@ -27,19 +27,19 @@ ENDPOINTS = text("""
 
 
 def version(conn: Connection) -> int:
-    """The catalog's version: higher after every change."""
+    """The catalog's version, which every change raises."""
     return int(conn.execute(VERSION).scalar_one())
 
 
-def asking_version() -> Asked:
-    """Asks for the same, together with other things."""
+def version_query() -> Query:
+    """The query of `version`, for one round trip with others."""
     return VERSION, {}
 
 
 def load(conn: Connection, decrypt: Decrypt) -> Catalog:
-    """The whole catalog, secrets in the clear; `decrypt` undoes what encrypted them.
+    """The whole catalog, with its secrets decrypted.
 
-    The version is read first: a change in between makes the next comparison read again, never keep what is old.
+    The version is read first: after a concurrent change it is too low, so the next comparison reloads the catalog.
     """
     current = version(conn)
     tenants = conn.execute(TENANTS).all()

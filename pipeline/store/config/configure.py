@@ -1,4 +1,4 @@
-"""Statements that change what is configured."""
+"""Statements that change tenants, sources and endpoints."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from schemas.endpoint import Endpoint
 from schemas.source import Source
 
-# Any number that nothing else on the database locks: two who configure at once wait for each other.
+# An arbitrary number that nothing else in the database locks: two concurrent changes of the configuration wait for each other.
 LOCK = text("SELECT pg_advisory_xact_lock(24852988478448745)")
 
 ADD_TENANT = text("INSERT INTO tenant (name, fingerprint_key) VALUES (:name, :key)")
@@ -23,7 +23,7 @@ PUT_SOURCE = text("""
 DELETE_SOURCE = text("""
     DELETE FROM source USING tenant WHERE tenant.id = tenant_id AND tenant.name = :tenant AND source.name = :name""")
 
-# The state only moves when it is asked to: a worker may disable the endpoint while this runs.
+# The state changes only if `activate` is set: a worker may disable the endpoint while this runs.
 PUT_ENDPOINT = text("""
     INSERT INTO endpoint (tenant_id, name, transport, url, secrets, settings)
     SELECT id, :name, :transport, nullif(:url, ''), :secrets, CAST(:settings AS jsonb) FROM tenant WHERE name = :tenant
@@ -37,15 +37,15 @@ PUT_SUBSCRIPTION = text("""
     INSERT INTO subscription (endpoint_id, filter) VALUES (:id, CAST(:filter AS jsonb))
     ON CONFLICT (endpoint_id) DO UPDATE SET filter = excluded.filter""")
 
-# Never deleted: deliveries of the past name it, and those that are planned still have to be settled.
+# Never deleted: past deliveries refer to it, and planned ones must still be settled.
 REMOVE_ENDPOINT = text("UPDATE endpoint SET state = 'removed', reason = NULL WHERE id = :id")
 
-# Whose name stands in the ledger, or who still has a source through which it could come to stand there.
+# Tenants whose name is in the ledger, or that have a source through which it could get there.
 TENANTS_IN_USE = text("""
     SELECT name FROM tenant WHERE EXISTS (SELECT FROM chain WHERE chain.tenant = tenant.name)
     OR EXISTS (SELECT FROM source WHERE tenant_id = tenant.id)""")
 
-# Only of tenants that were never in use: nothing else names their endpoints.
+# Only for tenants that were never in use: nothing else refers to their endpoints.
 DELETE_SUBSCRIPTIONS = text("""
     DELETE FROM subscription USING endpoint, tenant
     WHERE endpoint_id = endpoint.id AND tenant_id = tenant.id AND tenant.name = :name""")
@@ -54,32 +54,32 @@ DELETE_TENANT = text("DELETE FROM tenant WHERE name = :name")
 
 
 def lock(conn: Connection) -> None:
-    """Waits until nobody else configures; held until the transaction ends."""
+    """Locks the configuration against other changes until the transaction ends; waits for the lock."""
     conn.execute(LOCK)
 
 
 def add_tenant(conn: Connection, name: str, key: bytes) -> None:
-    """Adds a tenant. `key`, encrypted, makes its fingerprints and may never change."""
+    """Adds a tenant. `key`, encrypted, is the key of its fingerprints and must never change."""
     conn.execute(ADD_TENANT, {"name": name, "key": key})
 
 
 def put_source(conn: Connection, source: Source, secrets: Sequence[bytes], settings: Mapping[str, Any]) -> None:
-    """Makes the source what `source` says, with `secrets` encrypted and `settings` as `catalog.load` reads them."""
+    """Creates the source or replaces it, with `secrets` encrypted and `settings` as `catalog.load` reads them."""
     row = {"tenant": source.tenant, "name": source.name, "kind": source.kind, "secrets": list(secrets)}
     conn.execute(PUT_SOURCE, {**row, "settings": json.dumps(settings)})
 
 
 def delete_source(conn: Connection, tenant: str, name: str) -> None:
-    """Forgets a source; what comes for it from now on is buried as `unknown_source`."""
+    """Deletes a source; messages for it are buried as `unknown_source` from now on."""
     conn.execute(DELETE_SOURCE, {"tenant": tenant, "name": name})
 
 
 def put_endpoint(
     conn: Connection, endpoint: Endpoint, secrets: Sequence[bytes], settings: Mapping[str, Any], *, activate: bool
 ) -> int:
-    """Makes the endpoint and its subscription what `endpoint` says; returns its id. `activate` ends its being disabled.
+    """Creates the endpoint and its subscription, or replaces them; returns its id. `activate` enables a disabled one.
 
-    `secrets` are encrypted, and `settings` what `endpoints.settings_of` gives.
+    `secrets` are encrypted, and `settings` are the result of `endpoint_row.settings_of`.
     """
     row: dict[str, Any] = {"tenant": endpoint.tenant, "name": endpoint.name, "url": endpoint.url}
     row |= {"transport": endpoint.transport, "secrets": list(secrets), "settings": json.dumps(settings), "activate": activate}
@@ -90,16 +90,16 @@ def put_endpoint(
 
 
 def remove_endpoint(conn: Connection, id_: int) -> None:
-    """Plans nothing more for the endpoint; what it is owed, `aside.give_up` ends."""
+    """Removes the endpoint: nothing more is planned for it. `inactive_endpoints.give_up` ends its undelivered deliveries."""
     conn.execute(REMOVE_ENDPOINT, {"id": id_})
 
 
 def tenants_in_use(conn: Connection) -> set[str]:
-    """The tenants that must not be deleted: they have entries, or a source through which one may just be on its way."""
+    """The tenants that must not be deleted: they have entries, or a source through which one may be under way."""
     return set(conn.execute(TENANTS_IN_USE).scalars())
 
 
 def delete_tenant(conn: Connection, name: str) -> None:
-    """Deletes a tenant that is not in use, with its endpoints and its fingerprint key."""
+    """Deletes a tenant, which must not be in use, with its endpoints and its fingerprint key."""
     for statement in (DELETE_SUBSCRIPTIONS, DELETE_ENDPOINTS, DELETE_TENANT):
         conn.execute(statement, {"name": name})

@@ -1,4 +1,4 @@
-"""An endpoint's row: what of it is stored in the clear, what sealed, and how both are read again."""
+"""An endpoint's row: which values are stored in the clear, which encrypted, and how both are read again."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from schemas.config.transport import SEALED_TERMS
 from schemas.config.transports import TRANSPORTS
 from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY, DEFAULT_TIMEOUT, Endpoint
 
-#: The setting that holds all that is secret, encrypted, as text.
+#: The setting that holds all secret values, encrypted, as text.
 SEALED = "sealed"
 
 Decrypt = Callable[[bytes], bytes]
@@ -17,7 +17,7 @@ Encrypt = Callable[[bytes], bytes]
 
 
 def settings_of(endpoint: Endpoint, terms: Mapping[str, Any], encrypt: Encrypt) -> dict[str, Any]:
-    """What is stored as settings: `terms`, which are those that were asked for, the target, and what is secret under a key."""
+    """The settings to store: `terms`, which are those that the file sets; the target; and the secret values under `SEALED`."""
     settings = dict(terms)
     secret = {name: value for name in SEALED_TERMS if (value := getattr(endpoint, name))}
     target = TRANSPORTS[endpoint.transport].target
@@ -31,7 +31,7 @@ def settings_of(endpoint: Endpoint, terms: Mapping[str, Any], encrypt: Encrypt) 
 
 
 def endpoint_of(row: Any, decrypt: Decrypt) -> Endpoint:
-    """The endpoint in a row, its secrets in the clear."""
+    """The endpoint in a row, with its secrets decrypted."""
     settings = row["settings"]
     secret = json.loads(decrypt(settings[SEALED].encode())) if SEALED in settings else {}
     return Endpoint(
@@ -56,7 +56,7 @@ def endpoint_of(row: Any, decrypt: Decrypt) -> Endpoint:
 
 
 def _target(transport: str, settings: Mapping[str, Any], secret: Mapping[str, Any]) -> object:
-    """None also where this version does not know the transport: its endpoints must not keep others from being read."""
+    """The target. None also for a transport that this version does not know: such a row must not prevent loading the others."""
     known = TRANSPORTS.get(transport)
     if known is None or known.target is None or transport not in settings:
         return None

@@ -1,1 +1,1 @@
-"""Statements on dead letters: written, selected, decided about. No policy."""
+"""Statements that write, select and close dead letters. No policy."""

@@ -1,4 +1,4 @@
-"""Statements that show dead letters to people, and count them before anything is done to them. None of them locks or writes."""
+"""Statements that list dead letters, and count them before a replay or discard. None of them locks or writes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from sqlalchemy import RowMapping as Row
 
 from schemas.dead_letter import Stage
 
-_LETTER = """
+_DEAD_LETTER = """
     SELECT dead_letter.id, stage, dead_letter.state, dead_letter.reason, dead_letter.error, detail, dead_letter.tenant, source,
            endpoint.name AS endpoint, delivery_id, event_id, routing_key, dead_letter.attempts, first_at, last_at,
            decided_at, decided_by{more}
     FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id"""
 
-# The conditions that are not asked for are folded away when the statement is planned.
+# The planner removes the conditions whose parameters are null.
 CHOSEN = """
       (:closed OR dead_letter.state = 'open')
       AND (CAST(:ids AS bigint[]) IS NULL OR dead_letter.id = ANY(CAST(:ids AS bigint[])))
@@ -27,16 +27,16 @@ CHOSEN = """
       AND (CAST(:until AS timestamptz) IS NULL OR last_at < :until)"""
 
 # Newest first, in pages by id.
-_LETTERS = _LETTER + " WHERE dead_letter.id < :before AND {chosen} ORDER BY dead_letter.id DESC LIMIT :limit"
-LETTERS = text(_LETTERS.format(more="", chosen=CHOSEN))
+_DEAD_LETTERS = _DEAD_LETTER + " WHERE dead_letter.id < :before AND {chosen} ORDER BY dead_letter.id DESC LIMIT :limit"
+DEAD_LETTERS = text(_DEAD_LETTERS.format(more="", chosen=CHOSEN))
 
-# With the place in the ledger that a delivery's letter refers to, instead of a copy of the content.
-LETTER = text(
-    _LETTER.format(more=", content_type, headers, body, blob, chain_id, seq")
+# With the chain and number that a delivery's dead letter refers to, instead of a copy of the content.
+DEAD_LETTER = text(
+    _DEAD_LETTER.format(more=", content_type, headers, body, blob, chain_id, seq")
     + " LEFT JOIN delivery ON delivery.id = delivery_id WHERE dead_letter.id = :id"
 )
 
-# The ids bound what is then done: what is buried in the meantime, perhaps for the second time, is left for the next time.
+# The ids bound the act that follows: dead letters buried meanwhile, perhaps for the second time, are left for the next act.
 _COUNT = """
     SELECT stage, dead_letter.reason, dead_letter.tenant, endpoint.name AS endpoint, count(*) AS count,
            min(last_at) AS oldest, max(last_at) AS newest, min(dead_letter.id) AS first, max(dead_letter.id) AS last
@@ -45,7 +45,7 @@ _COUNT = """
 COUNT = text(_COUNT.format(chosen=CHOSEN))
 
 
-# Letters outlive what they name, and a message may name a tenant that never was.
+# Queries the dead letters, which outlive the tenants and endpoints that they name, and may name a tenant that never existed.
 NAMED = text("""
     SELECT EXISTS (SELECT FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
                    WHERE (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)
@@ -54,7 +54,7 @@ NAMED = text("""
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters: all that are open, unless something is asked for. Times are of the last thing that happened."""
+    """A selection of dead letters: by default all that are open. Times are those of the last failure (`last_at`)."""
 
     tenant: str | None = None
     endpoint: str | None = None
@@ -66,13 +66,13 @@ class DeadLetterFilter:
     stage: Stage | None = None
 
     def asked(self) -> dict[str, object]:
-        """What was asked for, without what was not; empty when it is all that are open."""
+        """The conditions that are set; empty for all open dead letters."""
         return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Dead letters of one stage, reason, tenant and endpoint, and between which ids they lie."""
+    """The dead letters of one stage, reason, tenant and endpoint, with the range of their ids."""
 
     stage: Stage
     reason: str
@@ -87,19 +87,19 @@ class Group:
 
 def dead_letters(conn: Connection, wanted: DeadLetterFilter, before: int, limit: int) -> Sequence[Row]:
     """The `limit` newest dead letters with ids below `before`, without their bodies."""
-    return conn.execute(LETTERS, {**asdict(wanted), "before": before, "limit": limit}).mappings().all()
+    return conn.execute(DEAD_LETTERS, {**asdict(wanted), "before": before, "limit": limit}).mappings().all()
 
 
 def dead_letter(conn: Connection, id_: int) -> Row | None:
-    """One dead letter with all that was kept; None when there is none."""
-    return conn.execute(LETTER, {"id": id_}).mappings().one_or_none()
+    """One dead letter with all its columns; None when it does not exist."""
+    return conn.execute(DEAD_LETTER, {"id": id_}).mappings().one_or_none()
 
 
 def are_there(conn: Connection, tenant: str | None, endpoint: str | None = None) -> bool:
-    """Whether there ever was a dead letter, not yet pruned, that names these."""
+    """Whether any dead letter, open or not, names this tenant and this endpoint; None matches any."""
     return bool(conn.execute(NAMED, {"tenant": tenant, "endpoint": endpoint}).scalar_one())
 
 
 def count(conn: Connection, wanted: DeadLetterFilter) -> list[Group]:
-    """How many there are of what, the most first."""
+    """The selected dead letters in groups, the largest first."""
     return [Group(*row) for row in conn.execute(COUNT, asdict(wanted))]

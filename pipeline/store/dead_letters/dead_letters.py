@@ -1,4 +1,4 @@
-"""Statements that bury what cannot go on, and take it out again when somebody has decided about it."""
+"""Statements that bury what cannot be processed further, and that take dead letters for replay or discard."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ from pipeline.store.storable_text import storable
 from schemas.dead_letter import DeadLetter, Stage
 from schemas.message import Message
 
-# In the transaction of the batch or settlement it comes from: what is acked is either recorded or buried.
+# In the transaction of the batch or settlement: what is acked is either recorded or buried.
 BURY = text("""
     INSERT INTO dead_letter (stage, reason, detail, error, tenant, source, endpoint_id, delivery_id, event_id, routing_key,
                              content_type, headers, body, blob, attempts, first_at, last_at)
     VALUES (:stage, :reason, :detail, :error, :tenant, :source, :endpoint_id, :delivery_id, :event_id, :routing_key,
             :content_type, CAST(:headers AS json), :body, :blob, :attempts, :first_at, :now)""")
 
-# What nothing could be made of is tried again when its lease ends, so it may come often: one open letter counts the times.
+# A delivery at which an actor failed is tried again when its lease ends, perhaps often: one open dead letter counts the times.
 NOTE_FAILED = text("""
     WITH known AS (
       UPDATE dead_letter SET attempts = attempts + 1, last_at = :now, detail = :detail, error = :error
@@ -33,7 +33,7 @@ NOTE_FAILED = text("""
     FROM delivery LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq
     WHERE delivery.id = :delivery_id AND NOT EXISTS (SELECT FROM known)""")
 
-# Oldest first. What another run has in hand is its own: two at once share the work and do nothing twice.
+# Oldest first. Rows that another run has locked are skipped: two concurrent runs share the work and do nothing twice.
 _TAKE = """
     SELECT dead_letter.id, stage, delivery_id, coalesce(octet_length(body), 0) AS size,
            coalesce(endpoint.state = 'removed', false) AS unreachable
@@ -42,7 +42,7 @@ _TAKE = """
     ORDER BY dead_letter.id LIMIT :limit FOR UPDATE OF dead_letter SKIP LOCKED"""
 TAKE = text(_TAKE.format(chosen=CHOSEN))
 
-# Apart, so that the bodies can be counted before they are read.
+# A statement of its own, so that the size of the bodies is known before they are read.
 MESSAGES = text("SELECT id, routing_key, headers, body FROM dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id")
 
 DECIDE = text("""
@@ -51,7 +51,7 @@ DECIDE = text("""
 
 COUNT_DECIDED = text("SELECT count(*) FROM dead_letter WHERE state <> 'open' AND decided_at < :before")
 
-# By the database's owner: a worker may not delete.
+# Only the database's owner may run this: workers have no DELETE privilege.
 DELETE_DECIDED = text("""
     DELETE FROM dead_letter WHERE id IN (
       SELECT id FROM dead_letter WHERE state <> 'open' AND decided_at < :before
@@ -60,7 +60,7 @@ DELETE_DECIDED = text("""
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An open dead letter that this transaction has to itself. `size` in bytes of its body."""
+    """An open dead letter that this transaction has locked. `size` is its body's, in bytes."""
 
     id: int
     stage: Stage
@@ -70,26 +70,26 @@ class Taken:
 
 
 def bury(conn: Connection, letters: Iterable[DeadLetter], now: datetime) -> None:
-    """Keeps each dead letter, open, with everything that is needed to look at it and to replay it."""
+    """Stores each dead letter as open, with everything needed to inspect and replay it."""
     rows = [_row(letter, now) for letter in letters]
     if rows:
         conn.execute(BURY, rows)
 
 
 def note_failed(conn: Connection, delivery_id: int, error: str, detail: str, now: datetime) -> bool:
-    """Keeps that an actor failed at a delivery for no known reason, once more; whether that is a new dead letter."""
+    """Records that an actor failed at a delivery for an unknown reason; returns whether a row was added."""
     asked = {"delivery_id": delivery_id, "error": error, "detail": storable(detail), "now": now}
     return conn.execute(NOTE_FAILED, asked).rowcount > 0
 
 
 def take(conn: Connection, wanted: DeadLetterFilter, after: int, last: int, limit: int) -> list[Taken]:
-    """At most `limit` open ones with ids above `after` and up to `last`, locked until the transaction ends."""
+    """At most `limit` open dead letters with ids above `after` and up to `last`, locked until the transaction ends."""
     asked = {**asdict(wanted), "after": after, "last": last, "limit": limit}
     return [Taken(*row) for row in conn.execute(TAKE, asked)]
 
 
 def messages(conn: Connection, ids: Sequence[int]) -> dict[int, Message]:
-    """The messages that became the dead letters, as they came; those that cannot be made of what is kept are left out."""
+    """The original messages of these dead letters, by id; those that cannot be restored are left out."""
     found = {}
     for row in conn.execute(MESSAGES, {"ids": list(ids)}):
         with suppress(Unreadable):
@@ -98,12 +98,12 @@ def messages(conn: Connection, ids: Sequence[int]) -> dict[int, Message]:
 
 
 def decide(conn: Connection, ids: Sequence[int], state: Literal["replayed", "discarded"], now: datetime, who: str) -> int:
-    """Closes those that are open; returns how many."""
+    """Closes those of the dead letters that are open; returns how many."""
     return conn.execute(DECIDE, {"ids": list(ids), "state": state, "now": now, "who": who}).rowcount
 
 
 def count_decided(conn: Connection, before: datetime) -> int:
-    """How many were replayed or discarded before then."""
+    """The number of dead letters replayed or discarded before then."""
     return int(conn.execute(COUNT_DECIDED, {"before": before}).scalar_one())
 
 

@@ -1,1 +1,1 @@
-"""Statements on deliveries and on the endpoints they are for. No policy: what is written was decided before."""
+"""Statements on deliveries and their endpoints. No policy: callers decide what is written."""

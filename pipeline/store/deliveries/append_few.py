@@ -1,4 +1,4 @@
-"""A few entries with all that belongs to them, in one round trip; COPY, which is cheaper for many, takes two for each table."""
+"""Inserts a few entries with content and deliveries in one round trip; COPY, cheaper for many, takes two for each table."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -10,15 +10,15 @@ from sqlalchemy import Connection, text
 from pipeline.formats.cloudevents import instant
 from pipeline.store.deliveries import notify
 from pipeline.store.ledger import entries as ledger_entries
-from pipeline.store.round_trip import Asked, together
+from pipeline.store.round_trip import Query, together
 from schemas.delivery import Planned
 from schemas.entry import Entry, ends
 from schemas.event import Event
 
-MOST: Final = 32  # entries; COPY costs less CPU from about there on
-MOST_BYTES: Final = 1 << 20  # of bodies, which are copied as a whole
+MOST: Final = 32  # entries; above about this number, COPY takes less CPU
+MOST_BYTES: Final = 1 << 20  # of bodies, because this copies them all
 
-# As COPY does: the columns and their order are those of `ledger` and `deliveries`.
+# The columns and their order are those of the COPY statements in `entries` and `deliveries`.
 INSERT_ENTRIES = text("""
     INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint)
     SELECT * FROM unnest(CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]), CAST(:prevs AS bytea[]), CAST(:hashes AS bytea[]),
@@ -39,22 +39,22 @@ INSERT_DELIVERIES = text("""
 
 
 def suits(events: Sequence[Event]) -> bool:
-    """Whether the entries of so many events are a few."""
+    """Whether the events are few and small enough for `insert`."""
     return len(events) <= MOST and sum(len(event.body) for event in events if not event.blob) <= MOST_BYTES
 
 
 def insert(conn: Connection, entries: Sequence[Entry], planned: Sequence[Planned], now: datetime) -> None:
-    """Adds entries, their content and their deliveries, moves the heads, and wakes the relay when the transaction commits."""
-    asked = [_entries(entries), _content(entries), ledger_entries.moving(ends(entries))]
+    """Adds entries, their content and their deliveries, and moves the heads; the COMMIT notifies the relays."""
+    asked = [_entries(entries), _content(entries), ledger_entries.move_heads_query(ends(entries))]
     if planned:
         asked.append(_deliveries(planned, now))
     due = {each.endpoint_id for each in planned if each.is_due}
     if due:
-        asked.append(notify.ringing(due))
+        asked.append(notify.notify_query(due))
     together(conn, asked)
 
 
-def _entries(entries: Sequence[Entry]) -> Asked:
+def _entries(entries: Sequence[Entry]) -> Query:
     return INSERT_ENTRIES, {
         **_places(entries),
         "prevs": [each.prev_hash for each in entries],
@@ -65,7 +65,7 @@ def _entries(entries: Sequence[Entry]) -> Asked:
     }
 
 
-def _content(entries: Sequence[Entry]) -> Asked:
+def _content(entries: Sequence[Entry]) -> Query:
     events = [each.event for each in entries]
     attributes = [event.attributes for event in events]
     return INSERT_CONTENT, {
@@ -81,7 +81,7 @@ def _content(entries: Sequence[Entry]) -> Asked:
     }
 
 
-def _deliveries(planned: Sequence[Planned], now: datetime) -> Asked:
+def _deliveries(planned: Sequence[Planned], now: datetime) -> Query:
     return INSERT_DELIVERIES, {
         **_places(planned),
         "endpoints": [each.endpoint_id for each in planned],

@@ -1,4 +1,4 @@
-"""Statements on the partitions of the attempt log: one for each day, made ahead, dropped whole."""
+"""Statements on the partitions of the attempt log: one for each day, created in advance, dropped whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-# By a function that runs as its owner, because a worker may not create tables. Does nothing for days that are there.
+# A function that runs with its owner's rights, because a worker may not create tables. Skips partitions that exist.
 MAKE = text("SELECT make_attempt_partitions(CAST(:first AS date), :days)")
 
-# By name and not by parent, so that one that was detached and not dropped is found too.
+# By name and not by parent, to find also those that were detached and not dropped.
 PARTITIONS = text("""
     SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day, pg_stat_get_live_tuples(pg_class.oid) AS rows,
            pg_total_relation_size(pg_class.oid) AS bytes,
@@ -18,11 +18,11 @@ PARTITIONS = text("""
     WHERE relnamespace = CAST('public' AS regnamespace) AND relkind = 'r' AND relname ~ '^attempt_[0-9]{8}$'
     ORDER BY day""")
 
-# Whoever reads or writes attempts must not wait behind us while we wait.
+# While this waits for a lock, later readers and writers of attempts wait behind it.
 IMPATIENT = text("SET lock_timeout = '3s'")
 
-# Neither blocks who reads or writes attempts, and neither can be rolled back. Cut off between its two halves, the first is
-# finished by the second.
+# Neither blocks readers or writers of attempts, and neither can be rolled back. FINALIZE completes a DETACH that was
+# interrupted between its two transactions.
 DETACH = "ALTER TABLE public.attempt DETACH PARTITION public.{name} CONCURRENTLY"
 FINALIZE = "ALTER TABLE public.attempt DETACH PARTITION public.{name} FINALIZE"
 DROP = "DROP TABLE public.{name}"
@@ -39,37 +39,37 @@ class Partition:
 
     @property
     def end(self) -> date:
-        """The day that it holds nothing of any more."""
+        """The first day after it."""
         return self.day + timedelta(days=1)
 
     @property
     def name(self) -> str:
-        """Of the table."""
+        """The table's name."""
         return f"attempt_{self.day:%Y%m%d}"
 
 
 def ensure(conn: Connection, first: date, days: int) -> int:
-    """Makes the partitions that are missing of so many days (1 to 32) from `first` on; returns how many.
+    """Creates the missing partitions of `days` days (1 to 32) from `first` on; returns how many.
 
-    Gives up after five seconds when it would have to wait for a lock.
+    Waits for a lock for at most five seconds, then raises.
     """
     return int(conn.execute(MAKE, {"first": first, "days": days}).scalar_one())
 
 
 def ensure_for(conn: Connection, moments: Sequence[datetime]) -> int:
-    """Makes the partitions that are missing for attempts that began at these moments."""
+    """Creates the missing partitions for attempts that began at these times; returns how many."""
     return sum(ensure(conn, day, 1) for day in sorted({moment.astimezone(UTC).date() for moment in moments}))
 
 
 def partitions(conn: Connection) -> list[Partition]:
-    """All there are, oldest first."""
+    """All partitions, oldest first."""
     return [Partition(*row) for row in conn.execute(PARTITIONS)]
 
 
 def drop(conn: Connection, partition: Partition) -> None:
-    """Drops a partition with all it holds. `conn` must commit by itself, and belong to the owner.
+    """Drops a partition with its rows. `conn` must be in autocommit, with the owner's login.
 
-    What it began when it raises, because somebody reads the log for long, is finished when it is called again.
+    If it raises, because a long read of the log blocks it, the next call completes what it began.
     """
     conn.execute(IMPATIENT)
     if partition.state != "detached":

@@ -1,4 +1,4 @@
-"""Statements that claim what is due, endpoint by endpoint, and take back what was claimed by who is gone."""
+"""Statements that claim due deliveries, endpoint by endpoint, and reclaim those whose lease has ended."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from schemas.allowance import Allowance, Standing
 from schemas.delivery import Claim
 from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
 
-# A lease that a crash of Postgres forgets is a delivery that is due again: nothing to wait for the disk for.
+# If a crash of Postgres loses a lease, the delivery is due again, so the COMMIT need not wait for the disk.
 FORGETTABLE = text("SET LOCAL synchronous_commit = off")
 
-# A loose index scan: one step for each endpoint and lane in which something is pending, whatever stands behind it and however
-# much has been delivered, and two for the endpoint itself. 20 microseconds an endpoint, so it is asked for in pages; who knows
-# which endpoints to look at asks for those alone. Joins are subqueries with a limit, which never become scans of a whole table.
-# Tells what `room.wanted` would find: that nothing can be claimed before the endpoint's wait, probe or next token.
+# A loose index scan: one step for each endpoint and lane with pending deliveries, however many those or the delivered ones are,
+# and two for the endpoint itself. It takes 20 µs an endpoint, so it runs in pages, and not for endpoints that are known to have
+# something due. Joins are subqueries with a limit, which never become scans of a whole table. `held_until` agrees with
+# `allowance.wanted`: nothing can be claimed before the endpoint's wait, probe or next token.
 SURVEY = text("""
     WITH RECURSIVE waiting AS (
       (SELECT endpoint_id, lane, next_attempt_at, 1 AS number FROM delivery WHERE state = 'pending' AND endpoint_id > :after
@@ -46,8 +46,8 @@ SURVEY = text("""
     LEFT JOIN LATERAL (SELECT * FROM endpoint_health WHERE endpoint_id = waiting.endpoint_id LIMIT 1) AS health ON true
     ORDER BY number""")
 
-# One round trip for three: it makes the transaction forgettable too, and counts all leases up to a bound.
-# Each number from an index that holds only what is leased, or only what is pending, in the order that is asked for.
+# Saves two round trips: it also turns off the transaction's wait for the disk, and counts all leases up to a bound.
+# Each number comes from an index that holds only the leased, or only the pending deliveries, in the order of the query.
 LOOK = text("""
     WITH altogether AS MATERIALIZED (
       SELECT set_config('synchronous_commit', 'off', true), count(*) AS leased
@@ -66,11 +66,11 @@ LOOK = text("""
       ORDER BY next_attempt_at LIMIT 1) AS again ON true
     WHERE endpoint.id = ANY(CAST(:ids AS int[]))""")
 
-# Stops at the bound, and reads the index of leased rows alone, so it costs the same whatever the table holds.
+# Stops at the bound and reads only the index of leased rows, so its cost does not depend on the size of the table.
 COUNT_LEASED = text("SELECT count(*) FROM (SELECT FROM delivery WHERE state = 'leased' LIMIT :at_most) AS leased")
 
-# One statement, and rows that another relay holds are skipped, so that no two relays get the same row. Materialized, because
-# a plan that ran the inner query twice would lock twice as many. Forgettable by itself, for it mostly is a transaction alone.
+# One statement that skips rows locked by another relay, so that no two relays get the same row. Materialized, because a plan
+# that ran the inner query twice would lock twice as many. It sets synchronous_commit itself, as it mostly runs alone.
 CLAIM = text("""
     WITH forgettable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
     due AS MATERIALIZED (
@@ -85,7 +85,7 @@ CLAIM = text("""
     FROM due WHERE delivery.id = due.id
     RETURNING delivery.id, endpoint_id, size""")
 
-# Whatever became of the holder: killed, cut off, or its message lost by the broker.
+# Whatever happened to the holder: killed, disconnected, or its message lost by the broker.
 EXPIRE_LEASES = text("""
     WITH ended AS MATERIALIZED (
       SELECT id FROM delivery WHERE state = 'leased' AND lease_until <= :now
@@ -94,8 +94,8 @@ EXPIRE_LEASES = text("""
     FROM ended WHERE delivery.id = ended.id
     RETURNING endpoint_id""")
 
-# For as long as the holder lives, however slow its endpoint is. Gives back what still is its own: the same delivery may be held
-# under a later lease, by the same process even.
+# Repeated for as long as the holder lives, however slow its endpoint is. Returns the leases that still hold: a delivery may be
+# under a later lease by now, even one of the same process.
 EXTEND_LEASES = text("""
     UPDATE delivery SET lease_until = :until
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (id, lease)
@@ -104,7 +104,7 @@ EXTEND_LEASES = text("""
 
 
 class Due(NamedTuple):
-    """When something of an endpoint can be claimed; `held` when it was planned for an earlier time."""
+    """When a delivery of an endpoint can be claimed; `held` if it was due earlier, but is not allowed before."""
 
     at: datetime
     held: bool = False
@@ -112,7 +112,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What can be claimed when, of each endpoint that is active, up to the endpoint `through`; None when there are no more."""
+    """For each active endpoint up to the id `through`, when it can be claimed; `through` is None on the last page."""
 
     dues: Mapping[int, Due]
     through: int | None
@@ -123,25 +123,25 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def forgettable(conn: Connection) -> None:
-    """Lets this transaction's COMMIT not wait for the disk: for leases, which may be forgotten, and nothing else."""
+    """Makes this transaction's COMMIT not wait for the disk: only for leases, which may be lost."""
     conn.execute(FORGETTABLE)
 
 
 def survey(conn: Connection) -> dict[int, datetime]:
-    """Every endpoint that something is planned for, and when the first of it is due, which may be past."""
+    """Every endpoint with pending deliveries, and the earliest due time, which may be past."""
     rows = conn.execute(SURVEY, {"after": 0, "limit": _ALL})
     return {row.endpoint_id: row.planned for row in rows if row.planned is not None}
 
 
 def survey_page(conn: Connection, after: int, limit: int) -> Page:
-    """The next `limit` endpoints with ids above `after` that something is planned for."""
+    """The next `limit` endpoints with ids above `after` and with pending deliveries."""
     rows = conn.execute(SURVEY, {"after": after, "limit": limit}).all()
     dues = {row.endpoint_id: _due(row) for row in rows if row.planned is not None and row.active}
     return Page(dues, rows[-1].endpoint_id if len(rows) == limit else None)
 
 
 def look(conn: Connection, endpoint_ids: Collection[int], at_most: int = 0) -> tuple[list[Standing], int]:
-    """How those of the endpoints that there are stand now, in no order; and how many leases there are, counted up to `at_most`.
+    """The standings of those endpoints that exist, in no order; and the number of all leases, counted up to `at_most`.
 
     This transaction's COMMIT does not wait for the disk, as with `forgettable`.
     """
@@ -150,16 +150,16 @@ def look(conn: Connection, endpoint_ids: Collection[int], at_most: int = 0) -> t
 
 
 def leased(conn: Connection, at_most: int) -> int:
-    """How many deliveries are leased, counted up to `at_most`."""
+    """The number of leased deliveries, counted up to `at_most`."""
     return int(conn.execute(COUNT_LEASED, {"at_most": at_most}).scalar_one())
 
 
-def claim(conn: Connection, rooms: Mapping[int, Allowance], lease: UUID, now: datetime, until: datetime) -> list[Claim]:
-    """Puts what has been due for longest in each lane under `lease`, as much as there is room, in the order of the ids.
+def claim(conn: Connection, granted: Mapping[int, Allowance], lease: UUID, now: datetime, until: datetime) -> list[Claim]:
+    """Puts the deliveries due for longest in each lane under `lease`, as many as are granted; returns them by id.
 
     The COMMIT does not wait for the disk, as with `forgettable`.
     """
-    lanes = [(each, lane, room) for each, one in rooms.items() for lane, room in ((0, one.first), (1, one.again)) if room]
+    lanes = [(each, lane, most) for each, one in granted.items() for lane, most in ((0, one.first), (1, one.again)) if most]
     if not lanes:
         return []
     ids, numbers, limits = (list(column) for column in zip(*lanes, strict=True))
@@ -168,12 +168,12 @@ def claim(conn: Connection, rooms: Mapping[int, Allowance], lease: UUID, now: da
 
 
 def expire_leases(conn: Connection, now: datetime, limit: int) -> list[int]:
-    """Makes at most `limit` deliveries whose lease has ended due at once; returns the endpoint of each."""
+    """Makes at most `limit` deliveries whose lease has ended due at once; returns their endpoints, one for each."""
     return list(conn.execute(EXPIRE_LEASES, {"now": now, "limit": limit}).scalars())
 
 
 def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) -> set[tuple[int, UUID]]:
-    """Lets the leases that still hold last until `until`; returns them, each with its delivery's id."""
+    """Extends the leases that still hold to `until`; returns them, each after its delivery's id."""
     ids, leases = [id_ for id_, _ in held], [lease for _, lease in held]
     return {(row[0], row[1]) for row in conn.execute(EXTEND_LEASES, {"ids": ids, "leases": leases, "until": until})}
 

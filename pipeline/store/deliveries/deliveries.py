@@ -1,4 +1,4 @@
-"""Statements on deliveries: planned, loaded, settled. All fenced: who no longer holds the lease writes nothing."""
+"""Statements that plan, load and settle deliveries. All are fenced: a worker that lost the lease writes nothing."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ COPY_DELIVERIES = """
     COPY delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, ordered)
     FROM STDIN (FORMAT binary)"""
 
-# The lease is part of the key: a repeated message, or one that outlived its lease, finds nothing.
+# The lease is part of the key: a repeated broker message, or one older than its lease, finds nothing.
 LOAD_LEASED = text("""
     SELECT delivery.id, endpoint_id, delivery.tenant, attempts, delivery.chain_id, delivery.seq, hash, prev_hash, attributes,
            coalesce(body, ''), uuid_send(fingerprint), created_at, schedule_from, ordered, age_from, blob, number
@@ -27,8 +27,8 @@ LOAD_LEASED = text("""
     JOIN entry ON entry.chain_id = delivery.chain_id AND entry.seq = delivery.seq
     LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq""")
 
-# Without a try: handed back to be claimed again, given up because its content was erased, or too old. Gives back those whose
-# lease still held: what they left their turn to must be told.
+# Without a try: handed back to be claimed again, or ended because its content was erased or it is too old. Returns those whose
+# lease still held, because their turns must be passed on.
 MOVE = text("""
     UPDATE delivery SET state = :state, next_attempt_at = :due, settled_at = :settled_at, error = coalesce(:error, error),
                         lease = NULL, lease_until = NULL
@@ -36,7 +36,7 @@ MOVE = text("""
     WHERE delivery.id = held.id AND delivery.lease = held.lease
     RETURNING delivery.id, endpoint_id, chain_id, ordered""")
 
-# After a try. Gives back the ids whose lease still held: only those get an attempt and, when they are dead, a dead letter.
+# After a try. Returns the ids whose lease still held: only those get an attempt and, if dead, a dead letter.
 SETTLE = text("""
     UPDATE delivery SET state = tried.state, attempts = tried.attempts, next_attempt_at = tried.due, error = tried.error,
                         settled_at = CASE WHEN tried.state = 'pending' THEN NULL ELSE CAST(:now AS timestamptz) END,
@@ -51,10 +51,10 @@ COPY_ATTEMPTS = (
     " address, reused, dns, connect, tls, first_byte) FROM STDIN (FORMAT binary)"
 )
 
-# Asked first, because an UPDATE moves the catalog's version even when it changes nothing.
+# Runs before the UPDATE, which raises the catalog's version even when it changes no row.
 STILL_ACTIVE = text("SELECT id FROM endpoint WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' FOR UPDATE")
 
-# What it is still owed is set aside as it comes up, and what is planned from now on is planned as paused.
+# Its pending deliveries are set aside as they come up; new ones are planned as paused.
 DISABLE = text("""
     UPDATE endpoint SET state = 'disabled', reason = :reason WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active'""")
 
@@ -67,14 +67,14 @@ STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What could be loaded of what was asked for: whole deliveries, and the ids of those whose content was erased."""
+    """The deliveries that could be loaded, and the ids of those whose content was erased."""
 
     deliveries: Sequence[Delivery]
     erased: Collection[int]
 
 
 def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) -> None:
-    """Adds deliveries, due at once unless they wait for their turn, and wakes the relay when the transaction commits."""
+    """Adds deliveries, due at once unless paused or waiting for their turn; the COMMIT notifies the relays."""
     if planned:
         stamp = timestamp(now)
         copy_encoded(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
@@ -84,9 +84,9 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
-    """Those of `held` that still are under their lease, with all that is needed to send them, in no order.
+    """Those of `held` that are still under their lease, with everything needed to send them, in no order.
 
-    The body of one with a `blob` is empty here: whoever sends it fetches it then.
+    The body of one with a `blob` is empty here: the sender fetches it.
     """
     rows = conn.execute(LOAD_LEASED, keys_of(held)).all()
     whole = [Delivery(*(*row[:12], held[row[16] - 1][1], *row[12:16])) for row in rows if row[8] is not None]
@@ -94,26 +94,26 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 
 
 def release(conn: Connection, held: Sequence[Held], due: datetime) -> int:
-    """Hands back deliveries that were not tried, to be claimed again at `due`; returns how many were still held."""
+    """Hands back deliveries that were not tried, to be due again at `due`; returns how many were still held."""
     return len(_move(conn, held, "pending", due=due))
 
 
 def end(conn: Connection, held: Sequence[Held], state: Literal["discarded", "dead"], now: datetime, why: str) -> set[int]:
-    """Ends deliveries that are not to be tried any more, and passes their turns on; returns the ids of those still held."""
+    """Ends deliveries without a further try, and passes their turns on; returns the ids of those that were still held."""
     rows = _move(conn, held, state, settled_at=now, error=why)
     pass_on(conn, [(row.endpoint_id, row.chain_id) for row in rows if row.ordered], now)
     return {row.id for row in rows}
 
 
 def pass_on(conn: Connection, left: Collection[ordering.Pair], now: datetime) -> None:
-    """Lets whoever is first in those chains have the turn, and wakes the relay."""
+    """Gives the turn to the first delivery of each pair of endpoint and chain, and notifies the relays."""
     due = ordering.pass_on(conn, left, now)
     if due:
         notify.ring(conn, due)
 
 
 def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:
-    """Writes each settlement whose delivery still is under the lease beside it, and its attempt; returns their ids."""
+    """Writes each settlement whose delivery is still under the given lease, and its attempt; returns their deliveries' ids."""
     settlements = [settlement for _lease, settlement in tried]
     moved = {
         **keys_of([(settlement.delivery_id, lease) for lease, settlement in tried]),
@@ -129,7 +129,7 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
 
 
 def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> list[int]:
-    """Disables those of the endpoints that are active; returns them. Every process hears of it through the catalog."""
+    """Disables those of the endpoints that are active; returns them. Other processes learn of it from the catalog."""
     active = list(conn.execute(STILL_ACTIVE, {"ids": list(endpoint_ids)}).scalars())
     if active:
         conn.execute(DISABLE, {"ids": active, "reason": storable(reason)})
@@ -137,18 +137,18 @@ def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> lis
 
 
 def keys_of(held: Iterable[Held]) -> dict[str, object]:
-    """The parameters `ids` and `leases` of a statement on what is held."""
+    """The parameters `ids` and `leases` of a statement on held deliveries."""
     ids, leases = zip(*held, strict=True)
     return {"ids": _array([str(id_) for id_ in ids]), "leases": _array([lease.hex for lease in leases])}
 
 
 def _array(values: Sequence[str]) -> str:
-    """An array as Postgres reads it, of what needs no quotes: psycopg's way takes longer than the statement."""
+    """An array literal of values that need no quotes: psycopg takes longer to make one than the statement takes to run."""
     return "{" + ",".join(values) + "}"
 
 
 def _sparse(values: list[Any]) -> list[Any] | str:
-    """An array that mostly holds nothing at all."""
+    """An array whose values are mostly all null."""
     return values if any(value is not None for value in values) else _array(["NULL"] * len(values))
 
 
@@ -159,7 +159,7 @@ def _move(conn: Connection, held: Sequence[Held], state: State, **values: object
     return conn.execute(MOVE, moved).all()
 
 
-#: 9 fields: endpoint_id, (the tenant between), chain_id, seq, size; then created_at, next_attempt_at, ordered.
+#: 9 fields: endpoint_id; tenant, as a word; chain_id, seq, size; state, as a word; created_at, next_attempt_at, ordered.
 _PLANNED = Struct(">hii")
 _PLACE = Struct(">i16siqii")
 _DUE, _NOT_DUE = Struct(">i8si8si?"), Struct(">i8sii?")
@@ -178,7 +178,7 @@ def _planned_row(planned: Planned, stamp: bytes) -> bytes:
     )
 
 
-#: 15 fields: delivery_id, n, started_at, seconds; then outcome, and what may be null.
+#: 15 fields: delivery_id, n, started_at, seconds; then outcome, and the nullable ones.
 _ATTEMPT = Struct(">hiqiii8sif")
 _FOUR, _REAL = Struct(">ii"), Struct(">if")
 _BOOLEANS = (field(b"\x00"), field(b"\x01"))

@@ -1,4 +1,4 @@
-"""Statements on how endpoints fare: the breaker, the rate's bucket, and who has to be told."""
+"""Statements on the health of endpoints: the breaker, the rate limit's token bucket, and operator events."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -16,14 +16,14 @@ _NAMES: Final = tuple(field.name for field in fields(Health))
 
 READ = text("SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[]))")
 
-# Sorted, as every lock on these rows: two settlements that fail at the same endpoints wait for each other in one order.
+# Sorted, like every lock on these rows, so that two settlements of the same endpoints cannot deadlock.
 MAKE = text("""
     INSERT INTO endpoint_health (endpoint_id) SELECT id FROM unnest(CAST(:ids AS int[])) AS made (id) ORDER BY id
     ON CONFLICT (endpoint_id) DO NOTHING""")
 LOCK = text("""
     SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[])) ORDER BY endpoint_id FOR UPDATE""")
 
-# A claimant waits for nobody: whose row is held by another is claimed by the other, or in the next round.
+# A claimant never waits: endpoints whose row is locked are claimed by the holder, or in the next round.
 LOCK_FREE = text("""
     SELECT endpoint_id FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[])) FOR UPDATE SKIP LOCKED""")
 
@@ -32,7 +32,7 @@ WRITE = text(
     " WHERE endpoint_id = :endpoint_id"
 )
 
-# A claimant whose clock is behind must not turn the bucket's back, or the time between would fill it twice.
+# A claimant whose clock is behind must not move tokens_at back, or the time in between would fill the bucket twice.
 TAKE_TOKENS = text("""
     UPDATE endpoint_health SET tokens = :tokens, tokens_at = greatest(tokens_at, :now) WHERE endpoint_id = :endpoint_id""")
 
@@ -43,7 +43,7 @@ NOTE = text("""
     SELECT :now, :kind, tenant.name, endpoint.id, :detail FROM endpoint JOIN tenant ON tenant.id = tenant_id
     WHERE endpoint.id = :endpoint_id""")
 
-# Degraded: it takes events, but failed lately, or asked to be left alone for a while.
+# Degraded: it accepts events, but failed recently, or asked to be sent nothing for a while.
 DESTINATIONS = text("""
     SELECT CASE WHEN state = 'disabled' THEN 'paused'
                 WHEN breaker <> 'closed' THEN 'open'
@@ -54,19 +54,19 @@ DESTINATIONS = text("""
 
 
 def health_of(row: Row[Any]) -> Health:
-    """The health in a row of endpoint_health; that of a healthy one if the row is of an endpoint without."""
+    """The health in a row of endpoint_health; the default for an endpoint that has no such row."""
     if row.breaker is None:
         return Health()
     return Health(**{name: getattr(row, name) for name in _NAMES})
 
 
 def read(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
-    """How those of the endpoints fare that ever failed."""
+    """The health of those of the endpoints that have a row; the others never failed."""
     return {row.endpoint_id: health_of(row) for row in conn.execute(READ, {"ids": list(endpoint_ids)})}
 
 
 def lock(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
-    """How the endpoints fare, locked until the transaction ends."""
+    """The health of the endpoints, locked until the transaction ends."""
     ids = sorted(endpoint_ids)
     if not ids:
         return {}
@@ -75,14 +75,14 @@ def lock(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
 
 
 def lock_free(conn: Connection, endpoint_ids: Collection[int]) -> set[int]:
-    """Locks the health of those of the endpoints that nobody else has locked; returns those."""
+    """Locks the health of those of the endpoints that no other transaction has locked; returns their ids."""
     ids = sorted(endpoint_ids)
     conn.execute(MAKE, {"ids": ids})
     return set(conn.execute(LOCK_FREE, {"ids": ids}).scalars())
 
 
 def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> None:
-    """Writes how endpoints fare whose rows this transaction holds."""
+    """Writes the health of endpoints whose rows this transaction has locked."""
     rows = [
         {**asdict(health), "last_error": storable(health.last_error), "endpoint_id": id_, "now": now}
         for id_, health in changed.items()
@@ -92,24 +92,24 @@ def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> Non
 
 
 def enabled(conn: Connection, endpoint_id: int, now: datetime) -> None:
-    """Writes that an endpoint, whose row this transaction holds, was enabled again."""
+    """Records when an endpoint, whose row this transaction has locked, was enabled again."""
     conn.execute(ENABLED, {"endpoint_id": endpoint_id, "now": now})
 
 
 def take_tokens(conn: Connection, left: Mapping[int, float], now: datetime) -> None:
-    """Writes what is left in the buckets of endpoints whose rows this transaction holds."""
+    """Writes the tokens left in the buckets of endpoints whose rows this transaction has locked."""
     rows = [{"endpoint_id": id_, "tokens": tokens, "now": now} for id_, tokens in left.items()]
     if rows:
         conn.execute(TAKE_TOKENS, rows)
 
 
 def note(conn: Connection, events: Sequence[tuple[EventKind, int, str]], now: datetime) -> None:
-    """Adds operator events: kind, endpoint and what happened, in words."""
+    """Adds operator events, each with its kind, endpoint and detail."""
     rows = [{"kind": kind, "endpoint_id": id_, "detail": storable(detail), "now": now} for kind, id_, detail in events]
     if rows:
         conn.execute(NOTE, rows)
 
 
 def destinations(conn: Connection, now: datetime, since: datetime) -> dict[str, int]:
-    """How many endpoints are healthy, degraded, open and paused; a failure before `since` is forgotten."""
+    """The numbers of healthy, degraded, open and paused endpoints; failures before `since` do not count."""
     return {row[0]: row[1] for row in conn.execute(DESTINATIONS, {"now": now, "since": since})}

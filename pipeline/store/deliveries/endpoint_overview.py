@@ -1,12 +1,12 @@
-"""Statements that show how endpoints fare and what they are owed, and that turn them on and off."""
+"""Statements that show endpoints with their health and undelivered deliveries, and that enable and disable them."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
-# What is owed comes from an index that holds nothing else, endpoint by endpoint.
-FARES = text("""
+# The counts come from an index of only the undelivered deliveries, endpoint by endpoint.
+OVERVIEW = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, endpoint.state, endpoint.reason, settings,
            coalesce(breaker, 'closed') AS breaker, coalesce(forced, false) AS forced, opened_at, probe_at,
            coalesce(trips, 0) AS trips, coalesce(successes, 0) AS successes, coalesce(failures, 0) AS failures, window_from,
@@ -24,27 +24,27 @@ FARES = text("""
     AND (CAST(:name AS text) IS NULL OR endpoint.name = :name)
     ORDER BY tenant.name, endpoint.name""")
 
-# Locked, so that two who turn one endpoint on and off do it one after the other.
+# Locked, so that two operators who enable and disable one endpoint do so one after the other.
 STATE = text("SELECT state FROM endpoint WHERE id = :endpoint_id FOR UPDATE")
 TURN_ON = text("UPDATE endpoint SET state = 'active', reason = NULL WHERE id = :endpoint_id")
 TURN_OFF = text("UPDATE endpoint SET state = 'disabled', reason = :reason WHERE id = :endpoint_id")
 
 
 def endpoints(conn: Connection, tenant: str | None, name: str | None = None) -> Sequence[Row]:
-    """How the endpoints fare, removed ones left out."""
-    return conn.execute(FARES, {"tenant": tenant, "name": name}).mappings().all()
+    """The endpoints with their health and counts of undelivered deliveries, without removed ones."""
+    return conn.execute(OVERVIEW, {"tenant": tenant, "name": name}).mappings().all()
 
 
 def state(conn: Connection, endpoint_id: int) -> str:
-    """The endpoint's state, which stays so until the transaction ends."""
+    """The endpoint's state, locked until the transaction ends."""
     return str(conn.execute(STATE, {"endpoint_id": endpoint_id}).scalar_one())
 
 
 def turn_on(conn: Connection, endpoint_id: int) -> None:
-    """Lets the endpoint be sent to."""
+    """Enables the endpoint."""
     conn.execute(TURN_ON, {"endpoint_id": endpoint_id})
 
 
 def turn_off(conn: Connection, endpoint_id: int, reason: str) -> None:
-    """Lets nothing more be sent to the endpoint; what it is owed from now on is kept as paused."""
+    """Disables the endpoint: nothing more is sent to it, and new deliveries are planned as paused."""
     conn.execute(TURN_OFF, {"endpoint_id": endpoint_id, "reason": reason})

@@ -1,6 +1,6 @@
-"""Statements on what cannot be sent because its endpoint is not active: kept as paused, or given up with the endpoint.
+"""Statements on deliveries to endpoints that are not active: kept as paused, or discarded with a removed endpoint.
 
-Only the endpoint's row decides, locked while it does: what a process remembers of it may be older than an operator's act.
+Only the endpoint's row, locked, decides which: a process's catalog may be older than an operator's act.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,15 +13,15 @@ from sqlalchemy import Connection, Row, text
 from pipeline.store.admin import audit
 from pipeline.store.deliveries.deliveries import Held, keys_of
 
-RELAY: Final = "waxseal"  # in the audit, where nobody but a process did it
+RELAY: Final = "waxseal"  # who, in the audit, if a process acted by itself
 REMOVED: Final = "endpoint remove"  # the act in the audit
 
 _GONE = """state = CASE WHEN gone THEN 'discarded' ELSE 'paused' END, next_attempt_at = NULL,
                         settled_at = CASE WHEN gone THEN CAST(:now AS timestamptz) END,
                         error = CASE WHEN gone THEN 'the endpoint was removed' ELSE error END"""
 
-# What a disabled endpoint is owed is kept until somebody decides; what a removed one is owed, nobody is to get any more. An
-# endpoint that somebody is just turning on or off is left for the next time.
+# Deliveries to a disabled endpoint are kept until an operator decides; those to a removed one are discarded. An endpoint that
+# is just being enabled or disabled is left for the next call.
 SET_ASIDE = text(f"""
     WITH standing AS MATERIALIZED (
       SELECT id, tenant_id, name, transport, state = 'removed' AS gone FROM endpoint
@@ -36,8 +36,8 @@ SET_ASIDE = text(f"""
     FROM owed JOIN tenant ON tenant.id = tenant_id WHERE delivery.id = owed.id
     RETURNING gone, tenant.name AS tenant, owed.name AS endpoint, transport""")  # noqa: S608 - put together from constants
 
-# Of what a worker has in hand and does not send, because it believes the endpoint to be disabled or removed. If it is wrong,
-# or somebody is just deciding, the delivery is due again.
+# For deliveries that a worker holds and does not send, because its catalog says that the endpoint is disabled or removed. If
+# that is outdated, or the endpoint's row is locked, the delivery is due again.
 SET_HELD_ASIDE = text("""
     WITH held AS MATERIALIZED (
       SELECT delivery.id, delivery.lease, endpoint_id
@@ -58,12 +58,12 @@ SET_HELD_ASIDE = text("""
     FROM decided WHERE delivery.id = decided.id AND delivery.lease = decided.lease
     RETURNING gone, active, decided.tenant, endpoint, transport""")
 
-COUNT_OWED = text("""
+COUNT_UNDELIVERED = text("""
     SELECT endpoint_id, count(*) FROM delivery
     WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND state IN ('pending', 'leased', 'paused') GROUP BY 1""")
 
-# With the endpoint, in its transaction. What is just being claimed or settled is left to whoever has it locked: removals wait
-# for no worker, and what becomes of it is seen to afterwards.
+# In the transaction that removes the endpoint. Skips deliveries that are just being claimed or settled, so that removals wait
+# for no worker; those are handled afterwards.
 _GIVE_UP = """
     WITH owed AS MATERIALIZED (
       SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ({states})
@@ -73,10 +73,10 @@ _GIVE_UP = """
     FROM owed WHERE delivery.id = owed.id"""
 GIVE_UP = text(_GIVE_UP.format(states="'pending', 'paused'", order="chain_id, seq", wait="SKIP LOCKED"))
 
-# Before the endpoint comes back: what still holds a lease is not to be tried again in its name either.
+# Before a removed endpoint is added again: its leased deliveries must not be retried to the new endpoint either.
 GIVE_UP_ALL = text(_GIVE_UP.format(states="'pending', 'paused', 'leased'", order="id", wait=""))
 
-# Planned as paused by who did not know yet, or kept by a version that did not give it up.
+# Planned as paused by a process with an older catalog, or kept by an earlier version, which did not give them up.
 ABANDONED = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport FROM endpoint JOIN tenant ON tenant.id = tenant_id
     WHERE endpoint.state = 'removed' AND (
@@ -87,28 +87,28 @@ ABANDONED = text("""
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What became of deliveries: how many were paused, and how many discarded, by tenant, endpoint and transport."""
+    """The number of deliveries paused, and the numbers discarded, by tenant, endpoint and transport."""
 
     paused: int = 0
     discarded: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Of both."""
+        """The number of both."""
         return self.paused + sum(self.discarded.values())
 
 
 def set_aside(conn: Connection, now: datetime, limit: int, endpoint_ids: Collection[int] | None = None) -> Aside:
-    """Pauses what is pending for endpoints that are disabled, and discards it for those that are removed.
+    """Pauses the pending deliveries of disabled endpoints, and discards those of removed ones.
 
-    At most `limit` deliveries, of these endpoints or of all; what is discarded is noted in the audit.
+    At most `limit` deliveries, of these endpoints or of all; discards are recorded in the audit.
     """
     asked = {"now": now, "limit": limit, "ids": None if endpoint_ids is None else list(endpoint_ids)}
     return _noted(conn, conn.execute(SET_ASIDE, asked).all(), now)
 
 
 def set_held_aside(conn: Connection, held: Sequence[Held], due: datetime, now: datetime) -> Aside:
-    """As `set_aside`, for deliveries under a lease that still holds; those whose endpoint is active are due again at `due`."""
+    """As `set_aside`, for leased deliveries whose lease still holds; if the endpoint is active, they are due again at `due`."""
     if not held:
         return Aside()
     rows = conn.execute(SET_HELD_ASIDE, {**keys_of(held), "due": due, "now": now}).all()
@@ -116,18 +116,18 @@ def set_held_aside(conn: Connection, held: Sequence[Held], due: datetime, now: d
 
 
 def count_undelivered(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, int]:
-    """How many deliveries the endpoints are owed that are neither delivered nor given up."""
-    return {row[0]: row[1] for row in conn.execute(COUNT_OWED, {"ids": list(endpoint_ids)})}
+    """The number of pending, leased and paused deliveries of each endpoint that has any."""
+    return {row[0]: row[1] for row in conn.execute(COUNT_UNDELIVERED, {"ids": list(endpoint_ids)})}
 
 
 def give_up(conn: Connection, endpoint_id: int, now: datetime, *, leased: bool = False, limit: int | None = None) -> int:
-    """Discards what a removed endpoint is owed; returns how much. With `leased`, also what somebody may be sending."""
+    """Discards a removed endpoint's undelivered deliveries; returns how many. `leased`: also those that may be being sent."""
     asked = {"endpoint_id": endpoint_id, "now": now, "limit": limit}
     return conn.execute(GIVE_UP_ALL if leased else GIVE_UP, asked).rowcount
 
 
 def give_up_abandoned(conn: Connection, now: datetime, limit: int) -> Aside:
-    """Discards what is still kept for one removed endpoint, `limit` deliveries at most, and notes it in the audit."""
+    """Discards at most `limit` deliveries that are still kept for one removed endpoint, and records that in the audit."""
     row = conn.execute(ABANDONED).one_or_none()
     count = 0 if row is None else give_up(conn, row.id, now, limit=limit)
     if row is None or not count:
@@ -137,7 +137,7 @@ def give_up_abandoned(conn: Connection, now: datetime, limit: int) -> Aside:
 
 
 def note_removal(conn: Connection, who: str, tenant: str, endpoint: str, count: int, now: datetime) -> None:
-    """Notes how many deliveries were given up with an endpoint."""
+    """Records in the audit how many deliveries were given up with an endpoint."""
     audit.record(conn, who, REMOVED, {"tenant": tenant, "endpoint": endpoint}, count, now, "done")
 
 

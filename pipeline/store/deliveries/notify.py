@@ -1,42 +1,42 @@
-"""The bell: who makes something due says so, with the COMMIT, and relays look at once, not at their next poll."""
+"""Notifications: a transaction that makes deliveries due notifies the relays at its COMMIT, so they need not wait to poll."""
 
 from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from pipeline.store.round_trip import Asked
+from pipeline.store.round_trip import Query
 
 # With the endpoints' ids, so that a relay need not survey all of them.
 NOTIFY = text("SELECT pg_notify('waxseal_due', said) FROM unnest(CAST(:said AS text[])) AS said")
 
-# On a connection that is kept for it, outside any transaction: what is said there is heard at once.
+# On a dedicated connection, outside any transaction, which receives notifications at once.
 LISTEN = text("LISTEN waxseal_due")
 
-ANY: Final = 0  # in place of an endpoint's id: something is due, somewhere
+ANY: Final = 0  # in place of an endpoint's id: something is due at an unknown endpoint
 MOST_IDS: Final = 700  # in one notice: 7,700 bytes at most; Postgres allows 8,000
-MOST_NOTICES: Final = 10  # of one ringing; to survey all endpoints costs less than to hear more
+MOST_NOTICES: Final = 10  # in one call; beyond that, a survey of all endpoints costs less
 
 
 def ring(conn: Connection, endpoint_ids: Collection[int] = ()) -> None:
-    """Says that something is due at these endpoints, or just anywhere."""
-    conn.execute(*ringing(endpoint_ids))
+    """Notifies the relays, at COMMIT, that deliveries of these endpoints are due; without ids, of unknown ones."""
+    conn.execute(*notify_query(endpoint_ids))
 
 
-def ringing(endpoint_ids: Collection[int]) -> Asked:
-    """What `ring` says."""
+def notify_query(endpoint_ids: Collection[int]) -> Query:
+    """The query of `ring`, for one round trip with others."""
     ids = sorted(endpoint_ids)
     said = [",".join(map(str, ids[at : at + MOST_IDS])) for at in range(0, len(ids), MOST_IDS)]
     return NOTIFY, {"said": said if 0 < len(said) <= MOST_NOTICES else [""]}
 
 
 def listen(conn: Connection) -> None:
-    """Subscribes `conn`, which must commit by itself."""
+    """Subscribes `conn`, which must be in autocommit, to the notifications."""
     conn.execute(LISTEN)
 
 
 def heard(conn: Connection, seconds: float) -> set[int]:
-    """Waits for the bell, `seconds` at most; at which endpoints it rang since the last time, `ANY` if nobody said at which."""
+    """The endpoints notified since the last call, `ANY` for an unknown one. Waits for the first notice, at most `seconds`."""
     driver = conn.connection.driver_connection
     assert driver is not None
     rung = driver.notifies(timeout=seconds, stop_after=1)

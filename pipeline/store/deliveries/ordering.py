@@ -1,8 +1,8 @@
-"""Statements that keep an ordered endpoint's deliveries in turn: of each subject one at a time, the others without a time.
+"""Statements that keep an ordered endpoint's deliveries in order: for each subject, one at a time has the turn.
 
-Who has the turn has a time of its next attempt, or a lease; a unique index refuses a second one. The turn is passed on in the
-transaction in which its holder came to its end. Whoever plans holds the head of the chain, and whoever passes on shares it, so
-that no delivery is planned to wait for one that has just ended.
+The delivery that has the turn has a time of its next attempt, or a lease; a unique index refuses a second one. The others wait
+without a time. The turn is passed on in the transaction that ends its holder. A transaction that plans locks the chain's head,
+and one that passes on takes a shared lock, so that no delivery is planned to wait for one that has just ended.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 Pair = tuple[int, UUID]  # an endpoint, and a chain
 
-# Read after the heads are locked: what was settled before is seen, and what is settled later waits for this transaction.
+# Runs after the heads are locked: it sees earlier settlements, and later ones wait for this transaction.
 BUSY = text("""
     SELECT asked.endpoint_id, asked.chain_id
     FROM unnest(CAST(:endpoints AS int[]), CAST(:chains AS uuid[])) AS asked (endpoint_id, chain_id)
@@ -21,17 +21,17 @@ BUSY = text("""
       SELECT true FROM delivery WHERE delivery.endpoint_id = asked.endpoint_id AND delivery.chain_id = asked.chain_id
       AND ordered AND state IN ('pending', 'leased', 'paused') LIMIT 1)""")
 
-# In the order in which whoever appends locks them.
+# In the order in which appends lock them.
 SHARE_HEADS = text("""
     SELECT FROM chain WHERE chain_id = ANY(CAST(:chains AS uuid[])) ORDER BY key FOR SHARE""")
 
-# A subquery with a limit is never made a join: on a table that was never analysed, that would read every backlog.
+# A subquery with a limit never becomes a join, which on a table that was never analysed would read every backlog.
 _NOBODY_IN_TURN = """(
       SELECT true FROM delivery AS other WHERE other.endpoint_id = following.endpoint_id AND other.chain_id = following.chain_id
       AND other.ordered AND (other.state = 'leased' OR other.next_attempt_at IS NOT NULL) LIMIT 1) IS NULL"""
 
-# To the first of the chain that is not at its end, one step in an index of those: what was replayed comes before what came
-# after it. If the first is paused, nobody's turn comes.
+# To the chain's first unfinished delivery, one step in an index of those: a replayed one precedes those with higher numbers.
+# If the first is paused, none gets the turn.
 PASS_ON = text(f"""
     UPDATE delivery SET next_attempt_at = :now
     FROM (
@@ -45,8 +45,8 @@ PASS_ON = text(f"""
     WHERE delivery.id = next.id AND delivery.state = 'pending' AND delivery.next_attempt_at IS NULL
     RETURNING delivery.endpoint_id""")  # noqa: S608 - put together from constants
 
-# A loose scan of chains in which something waits, a bounded number from a place on. What waits first in its chain, with
-# nothing before it that has to come first, gets the turn.
+# A loose scan of a bounded number of chains with waiting deliveries, from a given position. The first waiting delivery of a
+# chain gets the turn, if no unfinished one precedes it.
 OPEN = text(f"""
     WITH RECURSIVE first AS (
       (SELECT endpoint_id, chain_id, id, seq, 1 AS number FROM delivery
@@ -75,7 +75,7 @@ START: Pair = (0, UUID(int=0))
 
 
 def busy(conn: Connection, pairs: Collection[Pair]) -> set[Pair]:
-    """Those of `pairs` in which something has the turn or waits for it. The heads of the chains must be locked."""
+    """Those of `pairs` in which a delivery has the turn or waits for it. The heads of the chains must be locked."""
     if not pairs:
         return set()
     endpoints, chains = zip(*pairs, strict=True)
@@ -83,9 +83,9 @@ def busy(conn: Connection, pairs: Collection[Pair]) -> set[Pair]:
 
 
 def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
-    """Gives the turn to whoever is first, in the pairs in which this transaction has let it go; returns at which endpoints.
+    """Gives the turn to the first delivery of each pair whose turn this transaction has freed; returns their endpoints.
 
-    Holds the chains' heads, shared, until the transaction ends.
+    Holds a shared lock on the chains' heads until the transaction ends.
     """
     pairs = sorted(set(left))
     if not pairs:
@@ -96,10 +96,10 @@ def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
 
 
 def open_turns(conn: Connection, after: Pair, now: datetime, limit: int) -> tuple[set[int], Pair]:
-    """Gives the turn in `limit` of the chains behind `after` in which something waits and nothing has it.
+    """Gives the turn in up to `limit` chains after `after` that have waiting deliveries and none that has the turn.
 
-    That is so after what was paused is released, or an endpoint was made ordered. Returns at which endpoints, and the last
-    chain that was looked at, to go on behind; `START` when there are no more.
+    Such chains exist after paused deliveries are released, or an endpoint is made ordered. Returns the endpoints, and the last
+    chain examined, from which to continue; `START` when there are no more.
     """
     asked = {"endpoint_id": after[0], "chain": after[1], "limit": limit, "now": now}
     row = conn.execute(OPEN, asked).one_or_none()

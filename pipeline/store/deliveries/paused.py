@@ -1,4 +1,4 @@
-"""Statements on what an endpoint missed while it was disabled: kept as paused, until it is released or discarded."""
+"""Statements on the deliveries that an endpoint missed while it was disabled: paused until they are released or discarded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from pipeline.store.deliveries import deliveries, notify
 COUNT = text("""
     SELECT count(*), min(created_at), max(created_at) FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'""")
 
-# Who plans may not know for a moment that an endpoint is enabled again; what was missed before is for somebody to decide. One
-# step in an index for each endpoint that was ever enabled again.
-LATE: Final = "1 minute"  # by which clocks may differ, and more
+# For a moment, a process that plans may not know that an endpoint is enabled again. Deliveries missed before that await an
+# operator's decision. One step in an index for each endpoint that was ever enabled again.
+LATE: Final = "1 minute"  # more than clocks may differ by
 LEFT = text(f"""
     SELECT endpoint_id, enabled_at - interval '{LATE}' FROM endpoint_health JOIN endpoint ON endpoint.id = endpoint_id
     CROSS JOIN LATERAL (
@@ -31,7 +31,7 @@ _MISSED = """
     UPDATE delivery SET {becomes} FROM missed WHERE delivery.id = missed.id
     RETURNING endpoint_id, chain_id, ordered"""
 
-# Due at once, in its turn where there is an order. The age begins anew: it was not the endpoint's choice to wait.
+# Due at once, at an ordered endpoint in its turn. The age restarts, because the delivery could not have been tried.
 RELEASE = text(
     _MISSED.format(
         becomes="state = 'pending', age_from = :now, next_attempt_at = CASE WHEN NOT ordered THEN CAST(:now AS timestamptz) END"
@@ -44,7 +44,7 @@ DISCARD = text(
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """How many deliveries an endpoint missed, and when the events of the first and the last of them were recorded."""
+    """The number of deliveries that an endpoint missed, and when the first and the last of their events were recorded."""
 
     count: int
     oldest: datetime | None
@@ -52,17 +52,17 @@ class Missed:
 
 
 def count(conn: Connection, endpoint_id: int) -> Missed:
-    """What the endpoint missed."""
+    """The deliveries that the endpoint missed."""
     return Missed(*conn.execute(COUNT, {"endpoint_id": endpoint_id}).one())
 
 
 def left(conn: Connection) -> dict[int, datetime]:
-    """The active endpoints for which something was paused after they were enabled again, and since when that counts."""
+    """The active endpoints with deliveries paused after they were enabled again, and the time since when those count."""
     return {row[0]: row[1] for row in conn.execute(LEFT)}
 
 
 def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None, since: datetime | None = None) -> int:
-    """Makes what the endpoint missed `since` then due, `limit` at most, oldest first; wakes the relay. Returns how many."""
+    """Makes at most `limit` deliveries missed since `since` due, oldest first, and notifies the relays; returns how many."""
     released = _decide(conn, RELEASE, endpoint_id, now, limit, since)
     if released:
         notify.ring(conn, [endpoint_id])
@@ -70,7 +70,7 @@ def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None
 
 
 def discard(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
-    """Ends what the endpoint missed for good, `limit` at most, oldest first; returns how many."""
+    """Discards at most `limit` missed deliveries, oldest first; returns how many."""
     return len(_decide(conn, DISCARD, endpoint_id, now, limit))
 
 

@@ -1,4 +1,4 @@
-"""Statements on what is owed and not delivered: every such pair of event and endpoint, and planned times that are moved up."""
+"""Statements on undelivered deliveries: pages of them for one endpoint, and planned tries that are moved up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping as Row
 
 from pipeline.store.deliveries import notify
 
-_OWED = """
+_UNDELIVERED = """
     SELECT delivery.id, endpoint.name AS endpoint, chain.subject, delivery.chain_id, delivery.seq, attributes, delivery.state,
            delivery.attempts, delivery.created_at, next_attempt_at, settled_at, delivery.error, endpoint.reason AS disabled,
            letter.id AS letter, letter.reason AS buried
@@ -22,16 +22,16 @@ _OWED = """
 _RANGE = """(CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)"""
 
-# Each in pages along an index of one endpoint's deliveries that holds nothing else, whatever else was delivered.
+# Each in pages along an index of only such deliveries of one endpoint, however many others were delivered.
 _ENDED = """
     SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('dead', 'discarded') AND {range}
       AND (created_at, id) > (:after, :after_id) ORDER BY created_at, id LIMIT :limit"""
-ENDED = text(_OWED.format(page=_ENDED.format(range=_RANGE), order="delivery.created_at, delivery.id"))
+ENDED = text(_UNDELIVERED.format(page=_ENDED.format(range=_RANGE), order="delivery.created_at, delivery.id"))
 
 _UNSETTLED = """
     SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('pending', 'leased', 'paused') AND {range}
       AND (chain_id, seq) > (CAST(:chain_id AS uuid), :seq) ORDER BY chain_id, seq LIMIT :limit"""
-UNSETTLED = text(_OWED.format(page=_UNSETTLED.format(range=_RANGE), order="delivery.chain_id, delivery.seq"))
+UNSETTLED = text(_UNDELIVERED.format(page=_UNSETTLED.format(range=_RANGE), order="delivery.chain_id, delivery.seq"))
 
 _PLANNED = """
     endpoint_id = ANY(CAST(:endpoint_ids AS int[])) AND state = 'pending' AND next_attempt_at > :now
@@ -42,7 +42,7 @@ _COUNT_PLANNED = """
     FROM delivery WHERE {planned} GROUP BY 1 ORDER BY 2 DESC, 1"""
 COUNT_PLANNED = text(_COUNT_PLANNED.format(planned=_PLANNED))
 
-# By id, so that what fails in the meantime and is planned again is not moved up for a second time.
+# By id, so that a delivery that fails meanwhile and is planned again is not moved up a second time.
 _MOVE_UP = """
     WITH planned AS MATERIALIZED (
       SELECT id FROM delivery WHERE {planned} AND id > :after AND id <= :last
@@ -53,7 +53,7 @@ MOVE_UP = text(_MOVE_UP.format(planned=_PLANNED))
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """When the event was recorded: from `since` on, before `until`."""
+    """A range of times at which events were recorded: from `since` on, before `until`."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -61,7 +61,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTries:
-    """Tries of one endpoint that are planned for later: their number, from when to when, and between which ids they lie."""
+    """The planned tries of one endpoint: their number, the range of their times, and the range of their ids."""
 
     endpoint_id: int
     count: int
@@ -72,19 +72,19 @@ class PlannedTries:
 
 
 def ended(conn: Connection, endpoint_id: int, when: Range, after: tuple[datetime, int], limit: int) -> Sequence[Row]:
-    """The `limit` dead and discarded ones that follow `after`: the time of the event, and the delivery's id."""
+    """The `limit` dead and discarded deliveries that follow `after`, a recording time and a delivery's id."""
     asked = {"since": when.since, "until": when.until, "after": after[0], "after_id": after[1]}
     return conn.execute(ENDED, {**asked, "endpoint_id": endpoint_id, "limit": limit}).mappings().all()
 
 
 def unsettled(conn: Connection, endpoint_id: int, when: Range, after: tuple[UUID, int], limit: int) -> Sequence[Row]:
-    """The `limit` unsettled ones that follow `after`: chain and number."""
+    """The `limit` unsettled deliveries that follow `after`, a chain's id and an entry's number."""
     asked = {"since": when.since, "until": when.until, "chain_id": after[0].hex, "seq": after[1]}
     return conn.execute(UNSETTLED, {**asked, "endpoint_id": endpoint_id, "limit": limit}).mappings().all()
 
 
 def planned(conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | None, now: datetime) -> list[PlannedTries]:
-    """How many tries of these endpoints are planned for later than `now`."""
+    """The tries of these endpoints that are planned for later than `now`; `ids` restricts them."""
     asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
     return [PlannedTries(*row) for row in conn.execute(COUNT_PLANNED, asked)]
 
@@ -92,9 +92,9 @@ def planned(conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | 
 def move_up(
     conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | None, now: datetime, span: tuple[int, int], limit: int
 ) -> list[int]:
-    """Makes at most `limit` of those due at `now`, with ids in `span`, above the first and up to the second; gives their ids.
+    """Makes at most `limit` of those due at `now`, with ids above `span`'s first and up to its second; returns their ids.
 
-    Wakes the relay when the transaction commits.
+    The COMMIT notifies the relays.
     """
     asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
     moved = list(conn.execute(MOVE_UP, {**asked, "after": span[0], "last": span[1], "limit": limit}).scalars())

@@ -1,1 +1,1 @@
-"""Statements on chains, entries and content. They append and read; nothing here updates an entry."""
+"""Statements on chains, entries and content. They append and read; none updates an entry."""

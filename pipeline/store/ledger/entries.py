@@ -1,4 +1,4 @@
-"""Statements on chains, entries and content."""
+"""Statements that append entries and content to chains, and look them up."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
@@ -9,41 +9,41 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.formats.cloudevents import instant
 from pipeline.store.copy_binary import NULL, copy_encoded, field, microseconds, word
-from pipeline.store.round_trip import Asked, together
+from pipeline.store.round_trip import Query, together
 from schemas.entry import BrokenChain, Entry, Head
 from schemas.event import Content
 
-# One look-up for the whole batch; one key column, so there is only one index to take.
+# One look-up for the whole batch; with one key column, the planner has only one index to choose.
 KNOWN_FINGERPRINTS = text("SELECT uuid_send(fingerprint) FROM entry WHERE fingerprint = ANY(CAST(:keys AS uuid[]))")
 
-# Of duplicates only; their bodies stay here. Erased content is NULL.
+# For duplicates only; their bodies stay in the database. Erased content is NULL.
 RECORDED = text("""
     SELECT uuid_send(fingerprint) AS fingerprint, attributes, blob, digest FROM entry
     LEFT JOIN LATERAL (SELECT attributes, blob, sha256(body) AS digest FROM content
                        WHERE content.chain_id = entry.chain_id AND content.seq = entry.seq LIMIT 1) AS found ON true
     WHERE fingerprint = ANY(CAST(:keys AS uuid[]))""")
 
-# Which chains exist, without locks: new ones must be made before any head is locked, or two batches could deadlock.
+# Without locks: new chains must be created before any head is locked, or two batches could deadlock.
 KNOWN_CHAINS = text("SELECT uuid_send(key) FROM chain WHERE key = ANY(CAST(:keys AS uuid[]))")
 
-# Sorted, so that two batches that make the same chains wait for each other in one order. Whoever is second finds them made.
+# Sorted, so that two batches that create the same chains cannot deadlock. The second one finds them created.
 MAKE_CHAINS = text("""
     INSERT INTO chain (key, tenant, subject, chain_id)
     SELECT * FROM unnest(CAST(:keys AS uuid[]), CAST(:tenants AS text[]), CAST(:subjects AS text[]),
                          CAST(:chain_ids AS uuid[])) AS made (key, tenant, subject, chain_id)
     ORDER BY key ON CONFLICT (key) DO NOTHING""")
 
-# By key and in key order: no second writer reads these heads before this transaction ends, and no two batches deadlock.
+# Locks in key order, so that no two batches deadlock. No second writer reads these heads before this transaction ends.
 LOCK_HEADS = text("""
     SELECT uuid_send(key), chain_id, seq, hash FROM chain WHERE key = ANY(CAST(:keys AS uuid[])) ORDER BY key FOR UPDATE""")
 
-# The heads are held, so this moves each from the entry it was read at.
+# The heads are locked, so each still is as it was read.
 MOVE_HEADS = text("""
     UPDATE chain SET seq = moved.seq, hash = moved.hash
     FROM unnest(CAST(:keys AS uuid[]), CAST(:seqs AS bigint[]), CAST(:hashes AS bytea[])) AS moved (key, seq, hash)
     WHERE chain.key = moved.key""")
 
-# One snapshot, so that what is appended meanwhile is no disagreement. By the index of each chain's entries, from their end.
+# In one snapshot, so that concurrent appends do not look like faults. Reads the index of each chain's entries from its end.
 BROKEN_CHAINS = text("""
     SELECT uuid_send(key) AS key, tenant, subject, chain.chain_id, chain.seq AS head, last.seq AS last
     FROM chain LEFT JOIN LATERAL
@@ -53,7 +53,7 @@ BROKEN_CHAINS = text("""
            OR EXISTS (SELECT FROM content WHERE content.chain_id = chain.chain_id AND content.seq > chain.seq)
            OR EXISTS (SELECT FROM delivery WHERE delivery.chain_id = chain.chain_id AND delivery.seq > chain.seq))""")
 
-# As many as the heads count: one small row a chain, instead of every entry.
+# Reads one small row for each chain, instead of every entry.
 COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
 
 COPY_ENTRIES = "COPY entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint) FROM STDIN (FORMAT binary)"
@@ -62,17 +62,17 @@ COPY_CONTENT = """
 
 
 def uuids(keys: Iterable[bytes]) -> str:
-    """16-byte keys as the text of a uuid[]: ten times faster than as UUID objects."""
+    """16-byte keys as a uuid[] literal: ten times faster than as UUID objects."""
     return "{" + ",".join([key.hex() for key in keys]) + "}"
 
 
 def known_fingerprints(conn: Connection, fingerprints: Collection[bytes]) -> set[bytes]:
-    """Those of `fingerprints` that are in the ledger, as this transaction sees it."""
+    """Those of `fingerprints` that are in the ledger, as visible to this transaction."""
     return set(conn.execute(KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}).scalars())
 
 
 def recorded(conn: Connection, fingerprints: Collection[bytes]) -> dict[bytes, Content | None]:
-    """What is recorded under those of `fingerprints` that are in the ledger; None where it was erased."""
+    """The content recorded under those of `fingerprints` that are in the ledger; None where it was erased."""
     rows = conn.execute(RECORDED, {"keys": uuids(fingerprints)})
     return {row.fingerprint: None if row.attributes is None else _content(row) for row in rows}
 
@@ -84,7 +84,7 @@ def _content(row: Row[Any]) -> Content:
 
 
 def broken_chains(conn: Connection, keys: Collection[bytes]) -> dict[bytes, BrokenChain]:
-    """Those of the chains `keys` whose head is not their last entry, or that have content or deliveries beyond it."""
+    """The chains with these keys whose head is not their last entry, or that have content or deliveries beyond it."""
     rows = conn.execute(BROKEN_CHAINS, {"keys": uuids(keys)})
     return {row.key: BrokenChain(row.tenant, row.subject, row.chain_id, _fault(row.head, row.last)) for row in rows}
 
@@ -98,54 +98,54 @@ def _fault(head: int, last: int | None) -> str:
 def make_chains(conn: Connection, subjects: Mapping[bytes, tuple[str, str]], random: bytes) -> None:
     """Makes sure that a chain exists for every key of `subjects` (key -> tenant, subject).
 
-    `random` holds 16 fresh bytes for each. Must come before any head is locked in a transaction.
+    `random` holds 16 fresh bytes for each. Call it before the transaction locks any head.
     """
     known = set(conn.execute(KNOWN_CHAINS, {"keys": uuids(subjects)}).scalars())
     missing = {key: subject for key, subject in subjects.items() if key not in known}
     if missing:
-        conn.execute(*_making(missing, random))
+        conn.execute(*_make_chains_query(missing, random))
 
 
 def lock_heads(
     conn: Connection, keys: Collection[bytes], missing: Mapping[bytes, tuple[str, str]] | None = None, random: bytes = b""
 ) -> dict[bytes, Head]:
-    """The heads of the chains `keys`, locked until the transaction ends. The chains that are `missing` are made before.
+    """The heads of the chains `keys`, locked until the transaction ends. Creates the `missing` chains first.
 
     `random` holds 16 fresh bytes for each of those.
     """
-    asked = [_making(missing, random)] if missing else []
-    return heads(together(conn, [*asked, locking(keys)])[-1])
+    asked = [_make_chains_query(missing, random)] if missing else []
+    return heads(together(conn, [*asked, heads_query(keys)])[-1])
 
 
-def locking(keys: Collection[bytes]) -> Asked:
-    """Asks for what `heads` reads."""
+def heads_query(keys: Collection[bytes]) -> Query:
+    """The query whose rows `heads` reads; locks the heads."""
     return LOCK_HEADS, {"keys": uuids(keys)}
 
 
 def heads(rows: Iterable[Sequence[Any]]) -> dict[bytes, Head]:
-    """The heads, by the keys of their chains."""
+    """The heads in the rows of `heads_query`, by chain key."""
     return {key: Head(chain_id, seq, hash_) for key, chain_id, seq, hash_ in rows}
 
 
-def knowing(fingerprints: Collection[bytes]) -> Asked:
-    """Asks which of `fingerprints` are in the ledger."""
+def fingerprints_query(fingerprints: Collection[bytes]) -> Query:
+    """The query for those of `fingerprints` that are in the ledger."""
     return KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}
 
 
-def knowing_chains(keys: Collection[bytes]) -> Asked:
-    """Asks which of the chains `keys` there are, without locking them."""
+def chains_query(keys: Collection[bytes]) -> Query:
+    """The query for those of the chains `keys` that exist, without locking them."""
     return KNOWN_CHAINS, {"keys": uuids(keys)}
 
 
-def moving(moved: Mapping[bytes, Head]) -> Asked:
-    """Writes the new ends of chains whose heads this transaction holds."""
+def move_heads_query(moved: Mapping[bytes, Head]) -> Query:
+    """The statement that writes the new heads of chains whose heads this transaction has locked."""
     ends = moved.values()
     hashes = "{" + ",".join([f'"\\\\x{(head.hash or b"").hex()}"' for head in ends]) + "}"
     seqs = "{" + ",".join([str(head.seq) for head in ends]) + "}"
     return MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes}
 
 
-def _making(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Asked:
+def _make_chains_query(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Query:
     return MAKE_CHAINS, {
         "keys": uuids(missing),
         "tenants": [tenant for tenant, _ in missing.values()],
@@ -157,7 +157,7 @@ def _making(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Asked:
 def insert_entries(conn: Connection, entries: Iterable[Entry]) -> list[Entry]:
     """Adds entries and their content; returns them. Postgres checks each hash, link and number, and refuses a fork.
 
-    Entries that are made as they are taken are made while Postgres has those before them in work.
+    If `entries` is a generator, later entries are made while Postgres processes earlier ones.
     """
     inserted: list[Entry] = []
     copy_encoded(conn, COPY_ENTRIES, _entry_rows(entries, inserted))
@@ -171,7 +171,7 @@ def _entry_rows(entries: Iterable[Entry], taken: list[Entry]) -> Iterator[bytes]
         yield _entry_row(entry)
 
 
-# Whole rows at once: this is most of what is computed while heads are locked.
+# Each row is packed in few calls, because this is most of the computation while heads are locked.
 _FIRST_ENTRY = Struct(">hi16siqii32si")  # 7 fields: chain_id, seq, no prev_hash, hash, the length of the envelope
 _NEXT_ENTRY = Struct(">hi16siqi32si32si")
 _CONTENT = Struct(">hi16siqi")  # 10 fields: chain_id, seq, the length of the attributes
@@ -208,5 +208,5 @@ def _content_row(entry: Entry) -> bytes:
 
 
 def count_by_heads(conn: Connection) -> int:
-    """The number of entries, as the heads have it."""
+    """The number of entries according to the heads."""
     return int(conn.execute(COUNT_BY_HEADS).scalar_one())

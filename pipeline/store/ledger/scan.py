@@ -1,4 +1,4 @@
-"""Statements that read the ledger back, for those who verify and export it: whole, in chain order, in bounded memory."""
+"""Statements that read the ledger to verify and export it: all of it, in chain order, in bounded memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from sqlalchemy import Connection, text
 
 from schemas.ledger_rows import StoredChain, StoredEntry
 
-FETCH: Final = 500  # rows held at once
-INLINE: Final = 64 * 1024  # bytes; longer bodies are fetched one by one, so that memory is bounded
+FETCH: Final = 500  # rows in memory at once
+INLINE: Final = 64 * 1024  # bytes; larger bodies are fetched one by one, so that memory is bounded
 
-# In chain order, so that one pass sees each chain whole; the index gives that order and no sort is needed.
+# In chain order, so that one pass sees each chain whole; an index has that order, so no sort is needed.
 ENTRIES = """
     SELECT uuid_send(entry.chain_id), entry.seq, prev_seq, prev_hash, hash, envelope, tenant, uuid_send(fingerprint),
            attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
@@ -24,22 +24,22 @@ BODY = text("SELECT body FROM content WHERE chain_id = CAST(:chain_id AS uuid) A
 CHAINS = """
     SELECT uuid_send(key), tenant, subject, uuid_send(chain_id), seq, hash FROM chain {where} ORDER BY chain_id"""
 
-# What nobody can have erased by deleting an entry: its content would be left behind.
+# Finds entries deleted without their content.
 STRAY_CONTENT = """
     SELECT uuid_send(chain_id), seq, subject FROM content {where} AND NOT EXISTS
       (SELECT FROM entry WHERE entry.chain_id = content.chain_id AND entry.seq = content.seq)
     ORDER BY chain_id, seq"""
 
-# Exact, and small: one row per chain. What the heads say is there.
+# Cheap: one row for each chain. The numbers are those of the heads.
 SIZE = text("SELECT count(*), coalesce(sum(seq + 1), 0) FROM chain")
 
-# A chain belongs to a tenant when its row says so, and also when only an entry does: a row can be deleted or altered.
+# A chain belongs to a tenant if its row, or only one of its entries, names the tenant: a row can be deleted or altered.
 OF_TENANT: Final = """
     {table}.chain_id IN (SELECT chain_id FROM chain WHERE tenant = %(tenant)s UNION SELECT chain_id FROM entry
       WHERE tenant = %(tenant)s AND NOT EXISTS
         (SELECT FROM chain WHERE chain.chain_id = entry.chain_id AND chain.tenant = %(tenant)s))"""
 
-# By the key as well as by the words, because either can be altered.
+# By key and also by tenant and subject, because either can be altered.
 OF_SUBJECT: Final = """
     {table}.chain_id IN (SELECT chain_id FROM chain WHERE key = CAST(%(key)s AS uuid) UNION SELECT chain_id FROM chain
       WHERE tenant = %(tenant)s AND subject = %(subject)s)"""
@@ -47,31 +47,31 @@ OF_SUBJECT: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to read: everything, one tenant, or one subject of a tenant; `key` is that subject's chain key, when known."""
+    """What to read: everything, one tenant, or one subject of a tenant; `key` is that subject's chain key, if known."""
 
     tenant: str | None = None
     subject: str | None = None
     key: bytes | None = None
 
     def where(self, table: str) -> str:
-        """The condition on `table`, of fixed parts only."""
+        """The condition on `table`, made of constants only."""
         clause = "true" if self.tenant is None else OF_TENANT if self.subject is None else OF_SUBJECT
         return "WHERE " + clause.format(table=table)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The values that `where` names."""
+        """The parameters in `where`."""
         return {"tenant": self.tenant, "subject": self.subject, "key": self.key and self.key.hex()}
 
 
 def size(conn: Connection) -> tuple[int, int]:
-    """The number of chains and of entries that the chains' rows say there are."""
+    """The numbers of chains and of entries, according to the chains' rows."""
     chains, entries = conn.execute(SIZE).one()
     return int(chains), int(entries)
 
 
 def entries(conn: Connection, scope: Scope) -> Iterator[StoredEntry]:
-    """Every entry in chain order, with its content as far as it is there."""
+    """Every entry in chain order, with whatever exists of its content."""
     statement = ENTRIES.format(inline=INLINE, where=scope.where("entry"))
     for row in _stream(conn, "entries", statement, scope):
         entry = StoredEntry._make(row[:-1])
@@ -84,12 +84,12 @@ def chains(conn: Connection, scope: Scope) -> Iterator[StoredChain]:
 
 
 def stray_content(conn: Connection, scope: Scope) -> Iterator[tuple[bytes, int, str]]:
-    """The (chain id, number, subject) of content that no entry has."""
+    """The (chain id, number, subject) of content without an entry."""
     return _stream(conn, "strays", STRAY_CONTENT.format(where=scope.where("content")), scope)
 
 
 def _stream(conn: Connection, name: str, statement: str, scope: Scope) -> Iterator[Any]:
-    """Rows through a cursor of the server, which gives them in pieces, and in binary form, which is not parsed."""
+    """Rows from a server-side cursor, fetched in pieces, in binary form, which needs no parsing."""
     driver = conn.connection.driver_connection
     assert driver is not None
     with driver.cursor(name) as cursor:
@@ -99,6 +99,6 @@ def _stream(conn: Connection, name: str, statement: str, scope: Scope) -> Iterat
 
 
 def body(conn: Connection, chain_id: bytes, seq: int) -> bytes | None:
-    """One body, however long; None when it is gone."""
+    """One body, of any size; None when it is missing."""
     found = conn.execute(BODY, {"chain_id": chain_id.hex(), "seq": seq}).scalar()
     return None if found is None else bytes(found)

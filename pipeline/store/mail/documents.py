@@ -1,4 +1,4 @@
-"""Statements on the documents of mails: owed from the entry's own transaction on, made, made again, read."""
+"""Statements on the documents of mails: planned in the entry's own transaction, made, made again, read."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from pipeline.store.ledger.entries import uuids
 from schemas.entry import Entry
 from schemas.mailbox import CONTENT_TYPE
 
-TAKEN: Final = timedelta(minutes=5)  # after which somebody else may make what was taken and not made
+TAKEN: Final = timedelta(minutes=5)  # after which another process may take a document that was taken and not made
 
-COPY_OWED = "COPY mail_document (chain_id, seq) FROM STDIN (FORMAT binary)"
+COPY_PLANNED = "COPY mail_document (chain_id, seq) FROM STDIN (FORMAT binary)"
 
-# In one statement, and what another has taken is skipped. By the index of what is due, however much has been made.
+# One statement that skips rows locked by another process. Reads only the index of due documents, however many were made.
 TAKE = text("""
     WITH due AS MATERIALIZED (
       SELECT chain_id, seq FROM mail_document WHERE due AND (taken_at IS NULL OR taken_at < :before)
@@ -33,7 +33,7 @@ GIVE_BACK = text("""
     FROM unnest(CAST(:chains AS uuid[]), CAST(:seqs AS bigint[])) AS given (chain_id, seq)
     WHERE (mail_document.chain_id, mail_document.seq) = (given.chain_id, given.seq) AND due""")
 
-# Of what was erased meanwhile there is no row, and none is made.
+# If the content was erased meanwhile, the row is gone, and none is added.
 PUT = text("""
     UPDATE mail_document SET document = CAST(made.document AS jsonb), parser = :parser, made_at = :now, due = false,
                              taken_at = NULL
@@ -63,7 +63,7 @@ COUNT = text("""
            count(*) FILTER (WHERE document -> 'flags' ? 'unparsed') AS unparsed
     FROM mail_document""")
 
-# In pieces, so that nobody waits for it.
+# In limited batches, so that no other transaction waits long for it.
 MAKE_AGAIN = text("""
     WITH stale AS MATERIALIZED (
       SELECT chain_id, seq FROM mail_document WHERE NOT due AND (parser < :parser OR (parser = :parser AND made_at < :before))
@@ -87,37 +87,37 @@ class DueDocument:
 
     @property
     def key(self) -> Key:
-        """Which entry it is."""
+        """The key of its entry."""
         return self.chain_id, self.seq
 
 
 @lru_cache(256)
 def is_mail(content_type: str) -> bool:
-    """Whether an event of this datacontenttype is a mail."""
+    """Whether an event with this datacontenttype is a mail."""
     return content_type.partition(";")[0].strip().lower() == CONTENT_TYPE
 
 
 def plan(conn: Connection, entries: Iterable[Entry]) -> None:
-    """Notes, in the transaction that appends them, that those entries that are mails shall have documents."""
+    """Plans a document for each entry that is a mail, in the transaction that appends the entries."""
     mails = [each for each in entries if is_mail(each.event.attributes["datacontenttype"])]
     if mails:
-        copy_rows(conn, COPY_OWED, ((each.chain_id.bytes, int8(each.seq)) for each in mails))
+        copy_rows(conn, COPY_PLANNED, ((each.chain_id.bytes, int8(each.seq)) for each in mails))
 
 
 def take(conn: Connection, now: datetime, limit: int) -> list[DueDocument]:
-    """At most `limit` mails whose document is due; for five minutes nobody else gets them."""
+    """At most `limit` mails whose document is due; no other process gets them for `TAKEN`."""
     rows = conn.execute(TAKE, {"now": now, "before": now - TAKEN, "limit": limit})
     return [DueDocument(*row) for row in rows]
 
 
 def give_back(conn: Connection, keys: Sequence[Key]) -> None:
-    """Lets others take what was taken and not made."""
+    """Releases documents that were taken and not made."""
     if keys:
         conn.execute(GIVE_BACK, _keys(keys))
 
 
 def put(conn: Connection, made: Mapping[Key, str], parser: int, now: datetime) -> int:
-    """Keeps documents, each as JSON; returns how many, which is fewer when content was erased meanwhile."""
+    """Stores documents, each as JSON; returns how many, which is fewer if content was erased meanwhile."""
     if not made:
         return 0
     row = {**_keys(list(made)), "documents": list(made.values()), "parser": parser, "now": now}
@@ -125,18 +125,18 @@ def put(conn: Connection, made: Mapping[Key, str], parser: int, now: datetime) -
 
 
 def get(conn: Connection, chain_id: UUID, seq: int) -> dict[str, Any] | None:
-    """The document of an entry; None when it has none, or none yet."""
+    """The document of an entry; None when it has none, or it is not made yet."""
     found: dict[str, Any] | None = conn.execute(GET, {"chain_id": chain_id, "seq": seq}).scalar()
     return found
 
 
 def find(conn: Connection, fingerprints: Collection[bytes]) -> list[Any]:
-    """The entries with those fingerprints, with their content and document as far as they are there."""
+    """The entries with those fingerprints, with whatever exists of their content and document."""
     return list(conn.execute(FIND, {"keys": uuids(fingerprints)}).mappings())
 
 
 def authservs(conn: Connection) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Whose Authentication-Results are believed, by tenant and source."""
+    """The authserv-ids whose Authentication-Results are trusted, by tenant and source."""
     return {(row.tenant, row.source): tuple(row.authservs) for row in conn.execute(AUTHSERVS)}
 
 
@@ -146,14 +146,14 @@ def sources(conn: Connection, tenant: str) -> list[str]:
 
 
 def count(conn: Connection, parser: int) -> dict[str, int]:
-    """How many documents there are, how many are to be made, are of an earlier version than `parser`, could not be read."""
+    """The numbers of documents that are made, waiting, of a version before `parser` (`outdated`), and `unparsed`."""
     return {name: int(value) for name, value in conn.execute(COUNT, {"parser": parser}).mappings().one().items()}
 
 
 def make_again(conn: Connection, parser: int, before: datetime | None, limit: int) -> int:
-    """Lets documents be made again: of versions before `parser`, and those made before `before`; how many.
+    """Marks at most `limit` documents to be made again: of versions before `parser`, or made before `before`; returns how many.
 
-    At most `limit`. What there is stays until there is something new.
+    The old document stays until the new one replaces it.
     """
     asked = {"parser": parser, "before": before, "limit": limit}
     return conn.execute(MAKE_AGAIN, asked).rowcount

@@ -1,4 +1,4 @@
-"""Statements on how far mailboxes are read, and what is held of them."""
+"""Statements on how far mailboxes are read, and on the mails held, which are those already recorded as durable."""
 
 import json
 from collections.abc import Mapping, Sequence, Set
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from pipeline.store.storable_text import storable
 from schemas.mailbox import Cursor, Lane, MailItem, Print
 
-#: A mail whose Message-ID another one of the mailbox has, with other bytes: neither is dropped, and somebody may want to know.
+#: Flag of a mail with the Message-ID of another mail in the mailbox, but other bytes: both are kept, and the flag is shown.
 CONFLICT: Final = "message_id_conflict"
 
 CURSORS = text("""
@@ -27,7 +27,7 @@ PUT_CURSOR = text("""
 
 DROP_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND (CAST(:folder AS text) IS NULL OR folder = :folder)")
 
-# One statement for a whole batch, as arrays: rows one by one cost more than all else that a pull does.
+# One statement with arrays for a whole batch: row by row would cost more than all the rest of a pull.
 ADD = text(f"""
     WITH fresh AS (
       SELECT *, min(event_id) OVER same <> max(event_id) OVER same AS conflicts
@@ -47,7 +47,7 @@ ADD = text(f"""
 
 KNOWN = text("SELECT source_key FROM mail_item WHERE mailbox_id = :id AND source_key = ANY(CAST(:keys AS text[]))")
 
-# Each mail of an earlier generation of keys is taken once, however many are alike.
+# Each mail of an earlier generation of keys is matched once, however many are alike.
 ALIKE = text("""
     WITH fresh AS (
       SELECT *, row_number() OVER (PARTITION BY message_id, size, internal_date ORDER BY source_key) AS n
@@ -77,7 +77,7 @@ COUNT = text("""
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far one lane of a folder is read. `again`: the folder was read before, and has been begun anew."""
+    """How far one lane of a folder is read. `again`: the folder was read before, and reading has restarted."""
 
     folder: str
     lane: Lane
@@ -95,7 +95,7 @@ def positions(conn: Connection, mailbox_id: int) -> dict[tuple[str, Lane], Posit
 
 
 def put_position(conn: Connection, mailbox_id: int, position: Position, now: datetime, *, finished: bool = False) -> None:
-    """Writes how far a lane is read. The caller has made sure that it still holds the mailbox's lease."""
+    """Writes how far a lane is read. The caller must have checked that it still holds the mailbox's lease."""
     row: dict[str, Any] = {"id": mailbox_id, "folder": position.folder, "lane": position.lane, "now": now}
     row |= {"cursor": json.dumps(position.cursor), "done": position.done, "total": position.total, "again": position.again}
     row["finished"] = finished
@@ -103,12 +103,12 @@ def put_position(conn: Connection, mailbox_id: int, position: Position, now: dat
 
 
 def drop_positions(conn: Connection, mailbox_id: int, folder: str | None = None) -> int:
-    """Forgets how far a folder, or the whole mailbox, is read: it begins anew, and knows what it holds. How many there were."""
+    """Deletes the positions of a folder or a whole mailbox, so that reading restarts; returns how many. Mails stay held."""
     return conn.execute(DROP_CURSORS, {"id": mailbox_id, "folder": folder}).rowcount
 
 
 def add(conn: Connection, mailbox_id: int, items: Sequence[MailItem], now: datetime) -> None:
-    """Remembers what is durable. An item that is there already stays as it is; one with another's Message-ID is flagged."""
+    """Records mails that are durable. An existing item stays unchanged; a new one with another's Message-ID is flagged."""
     if not items:
         return
     columns = {
@@ -129,9 +129,9 @@ def known(conn: Connection, mailbox_id: int, keys: Sequence[str]) -> Set[str]:
 
 
 def alike(conn: Connection, mailbox_id: int, folder: str, fresh: Mapping[str, Print]) -> dict[str, str]:
-    """For new keys whose mail is held under a key of another generation: new key -> old key, each old one once.
+    """The new keys whose mail is held under a key of another generation: new key -> old key, each old one once.
 
-    Keys of one generation share everything up to their second slash.
+    The new keys must be of one generation: they are equal up to the second slash.
     """
     if not fresh:
         return {}
@@ -155,7 +155,7 @@ def older(conn: Connection, mailbox_id: int, folder: str, source_key: str) -> bo
 
 
 def generation(source_key: str) -> str:
-    """What all keys share that mean the same: up to the second slash."""
+    """The generation of a key: the part up to the second slash."""
     return "/".join(source_key.split("/", 2)[:2]) + "/"
 
 
@@ -166,5 +166,5 @@ def rename(conn: Connection, mailbox_id: int, renamed: Mapping[str, str]) -> Non
 
 
 def count(conn: Connection, mailbox_id: int) -> Mapping[str, int]:
-    """How many mails are held, how many of those could not be fetched, and how many share a Message-ID with others."""
+    """The numbers of mails held, of those that could not be fetched, and of those that share a Message-ID with others."""
     return dict(conn.execute(COUNT, {"id": mailbox_id, "conflict": CONFLICT}).mappings().one())

@@ -1,4 +1,4 @@
-"""Statements that show how mailboxes fare."""
+"""Statements that show mailboxes: their states, their progress, and which may be listened to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ STATES = text("""
     FROM mailbox GROUP BY 1""")
 
 
-# What the digest is of changes when a listener has to begin anew; the digest itself is no secret and is shown to nobody.
+# The digest changes when a listener must reconnect. It is not a secret, and is not shown to anyone.
 LISTENED_TO = text("""
     SELECT mailbox.id, md5(mailbox.settings::text || encode(credentials, 'hex')) AS digest,
       mailbox.settings -> 'folders' AS folders,
@@ -49,7 +49,7 @@ LISTENED_TO = text("""
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """A mailbox that may be listened to: a digest of how it is configured, and its folders, those first that matter most."""
+    """A mailbox that may be listened to: a digest of its configuration, and its folders, the most important first."""
 
     id: int
     digest: str
@@ -57,7 +57,7 @@ class Listened:
 
 
 def mailboxes(conn: Connection, tenant: str | None, name: str | None = None) -> Sequence[Row]:
-    """The mailboxes with their progress; one of a name, if that is given."""
+    """The mailboxes with their progress; `tenant` and `name` restrict them."""
     return conn.execute(LIST, {"tenant": tenant, "name": name}).mappings().all()
 
 
@@ -67,12 +67,12 @@ def folders(conn: Connection, mailbox_id: int) -> Sequence[Row]:
 
 
 def states(conn: Connection) -> Mapping[str, int]:
-    """How many mailboxes are active, failing, paused, and in need of somebody who authorises them anew."""
+    """The numbers of mailboxes that are active, failing, paused, and that need reauthorization."""
     return {row[0]: row[1] for row in conn.execute(STATES)}
 
 
 def listened_to(conn: Connection) -> Sequence[Listened]:
-    """The active IMAP mailboxes that did not fail when they were pulled last, and their folders that can be read."""
+    """The active IMAP mailboxes whose last pull succeeded, with their readable folders."""
     return [
         Listened(row.id, row.digest, [each for each in row.every or row.folders if each not in (EVERY_FOLDER, *row.unreadable)])
         for row in conn.execute(LISTENED_TO)

@@ -1,4 +1,4 @@
-"""Statements on what is configured of mailboxes, and on their states. What of a mailbox is stored in the clear, what sealed."""
+"""Statements on the configuration and states of mailboxes, and which of it is stored in the clear, which encrypted."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ EventKind = Literal[
     "mailbox_folder_readable",
 ]
 
-#: What is no secret. The rest of a mailbox is its name, which is in its source, and its credentials.
+#: The fields that are not secret. The others are the name, which is the source's, and the credentials.
 _PLAIN: Final = (
     "username",
     "folders",
@@ -50,8 +50,8 @@ FIND = text("""
     SELECT source.id FROM mailbox JOIN source USING (id) JOIN tenant ON tenant.id = source.tenant_id
     WHERE tenant.name = :tenant AND source.name = :name""")
 
-# New credentials end what the old ones came to: the tokens that they gave, and the need for somebody to authorise anew. A pull
-# that was begun on other terms writes nothing more: neither how far it came elsewhere, nor that those credentials were refused.
+# New credentials make the tokens from the old ones invalid. The new epoch fences a pull under way, which began with the old
+# configuration: it may write neither how far it read elsewhere, nor that the old credentials were refused.
 PUT = text("""
     INSERT INTO mailbox (id, settings, credentials)
     SELECT source.id, CAST(:settings AS jsonb), :credentials FROM source JOIN tenant ON tenant.id = source.tenant_id
@@ -62,14 +62,14 @@ PUT = text("""
       lease_epoch = mailbox.lease_epoch + 1, lease_owner = NULL, lease_until = NULL
     RETURNING id""")
 
-# Where a mailbox is read from elsewhere, no number that was learned there means anything.
+# At another server or login, the stored cursors mean nothing.
 FORGET_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id")
 FORGET_OTHER_FOLDERS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND folder <> ALL(CAST(:folders AS text[]))")
 FORGET_ERRORS = text("""
     DELETE FROM mailbox_folder_error
     WHERE mailbox_id = :id AND (CAST(:folders AS text[]) IS NULL OR folder <> ALL(CAST(:folders AS text[])))""")
-# UIDs of another server may be the same by chance: they become keys of another generation, whose mails are recognised by
-# their headers. What another login reads is another mailbox, however alike the mails are.
+# UIDs at another server may be equal by chance: the old keys move to another generation, so that the mails are recognised by
+# their headers. Another login reads another mailbox, however alike the mails are.
 ANOTHER_SERVER = text("""
     UPDATE mail_item SET source_key = 'moved' || lease_epoch || '/-/' || source_key FROM mailbox
     WHERE mailbox_id = :id AND mailbox.id = :id AND starts_with(source_key, 'imap/')""")
@@ -92,32 +92,32 @@ NOTE = text("""
 
 
 def load(conn: Connection, decrypt: Decrypt) -> dict[tuple[str, str], tuple[Mailbox, MailboxState]]:
-    """Every mailbox by tenant and name, secrets in the clear, with its state."""
+    """Every mailbox by tenant and name, with its secrets decrypted, and its state."""
     found = [(mailbox_of(row, decrypt), row.state) for row in conn.execute(MAILBOXES)]
     return {(mailbox.tenant, mailbox.name): (mailbox, state) for mailbox, state in found}
 
 
 def get(conn: Connection, id_: int, decrypt: Decrypt) -> Mailbox | None:
-    """One mailbox, secrets in the clear; None when there is none."""
+    """One mailbox, with its secrets decrypted; None when it does not exist."""
     row = conn.execute(MAILBOX, {"id": id_}).one_or_none()
     return None if row is None else mailbox_of(row, decrypt)
 
 
 def find(conn: Connection, tenant: str, name: str) -> int | None:
-    """The id of a mailbox by its name; None when there is none."""
+    """The id of the mailbox of that name; None when it does not exist."""
     found: int | None = conn.execute(FIND, {"tenant": tenant, "name": name}).scalar()
     return found
 
 
 def put(conn: Connection, mailbox: Mailbox, encrypt: Encrypt, now: datetime, *, anew: bool) -> int:
-    """Makes the mailbox what `mailbox` says, whose source is there; returns its id. `anew`: its credentials are others."""
+    """Creates the mailbox, whose source must exist, or replaces it; returns its id. `anew`: its credentials have changed."""
     row = {"tenant": mailbox.tenant, "name": mailbox.name, "settings": json.dumps(_settings(mailbox))}
     sealed = encrypt(json.dumps(_secrets(mailbox)).encode())
     return int(conn.execute(PUT, {**row, "credentials": sealed, "anew": anew, "now": now}).scalar_one())
 
 
 def begin_elsewhere(conn: Connection, id_: int, *, same_login: bool) -> None:
-    """Forgets how far it was read. With the same login what is held can be recognised; with another nothing is held of it."""
+    """Forgets how far it was read. With the same login, the held mails can be recognised; with another, they are forgotten."""
     conn.execute(FORGET_CURSORS, {"id": id_})
     conn.execute(FORGET_ERRORS, {"id": id_, "folders": None})
     conn.execute(FORGET_BEGINNING, {"id": id_})
@@ -125,13 +125,13 @@ def begin_elsewhere(conn: Connection, id_: int, *, same_login: bool) -> None:
 
 
 def only_folders(conn: Connection, id_: int, folders: Sequence[str]) -> None:
-    """Forgets how far folders were read that are not read any more. What is held of them stays known."""
+    """Forgets how far all folders except these were read. Their mails stay held."""
     conn.execute(FORGET_OTHER_FOLDERS, {"id": id_, "folders": list(folders)})
     conn.execute(FORGET_ERRORS, {"id": id_, "folders": list(folders)})
 
 
 def move(conn: Connection, id_: int, state: MailboxState, reason: str | None, now: datetime) -> bool:
-    """Whether it was in another state before. `active` takes no reason, and forgets what failed."""
+    """Changes the state; returns whether it was another before. `active` has no reason, and resets the failures."""
     moved = {"id": id_, "state": state, "reason": storable(reason), "now": now, "from_": None}
     return conn.execute(MOVE, moved).rowcount == 1
 
@@ -139,13 +139,13 @@ def move(conn: Connection, id_: int, state: MailboxState, reason: str | None, no
 def move_from(
     conn: Connection, id_: int, from_: MailboxState, state: MailboxState, now: datetime, reason: str | None = None
 ) -> bool:
-    """As `move`, of a mailbox that is in the state `from_`."""
+    """As `move`, but only if the mailbox is in the state `from_`."""
     moved = {"id": id_, "state": state, "reason": storable(reason), "now": now, "from_": from_}
     return conn.execute(MOVE, moved).rowcount == 1
 
 
 def put_tokens(conn: Connection, id_: int, sealed: bytes | None) -> None:
-    """Stores what the provider gave, encrypted."""
+    """Stores the provider's tokens, encrypted; None deletes them."""
     conn.execute(PUT_TOKENS, {"id": id_, "tokens": sealed})
 
 
@@ -155,7 +155,7 @@ def note(conn: Connection, id_: int, kind: EventKind, detail: str, now: datetime
 
 
 def mailbox_of(row: Row[Any], decrypt: Decrypt) -> Mailbox:
-    """The mailbox in a row. Raises `Unreadable` when the credentials in it were sealed for another."""
+    """The mailbox in a row. Raises `Unreadable` when its credentials were encrypted for another mailbox."""
     stored, secret = row.settings, json.loads(decrypt(row.credentials))
     if secret.pop("of") != _seal(row.tenant, row.name):
         raise Unreadable(f"the credentials of {row.tenant}/{row.name} were stored for another mailbox: apply them again")
@@ -179,7 +179,7 @@ def _settings(mailbox: Mailbox) -> Mapping[str, Any]:
 
 
 def _secrets(mailbox: Mailbox) -> Mapping[str, Any]:
-    """Names whose they are: Fernet seals nothing beside what it encrypts, so a row's could be put into another."""
+    """The secrets, with their mailbox's name: Fernet authenticates no other data, so they could be copied to another row."""
     oauth = None if mailbox.oauth is None else asdict(mailbox.oauth)
     return {"of": _seal(mailbox.tenant, mailbox.name), "password": mailbox.password, "oauth": oauth}
 

@@ -1,4 +1,4 @@
-"""Statements on the folders of a mailbox that cannot be read, while others of it can."""
+"""Statements on those folders of a mailbox that cannot be read, while its others can."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ from pipeline.store.storable_text import storable
 
 ERRORS = text("SELECT folder, error, since FROM mailbox_folder_error WHERE mailbox_id = :id ORDER BY folder")
 
-# Since when stays as it was, and a reason that has not changed is not written again.
+# `since` keeps its value, and an unchanged reason is not written again.
 PUT = text("""
     INSERT INTO mailbox_folder_error AS held (mailbox_id, folder, error, since) VALUES (:id, :folder, :error, :now)
     ON CONFLICT (mailbox_id, folder) DO UPDATE SET error = excluded.error WHERE held.error <> excluded.error""")
@@ -18,16 +18,16 @@ DROP = text("DELETE FROM mailbox_folder_error WHERE mailbox_id = :id AND folder 
 
 
 def errors(conn: Connection, mailbox_id: int) -> dict[str, tuple[str, datetime]]:
-    """Why, and since when, folders cannot be read."""
+    """The folders that cannot be read, with the error and since when."""
     return {row.folder: (row.error, row.since) for row in conn.execute(ERRORS, {"id": mailbox_id})}
 
 
 def put(conn: Connection, mailbox_id: int, failed: Mapping[str, str], now: datetime) -> None:
-    """Remembers why folders cannot be read. The caller has made sure that it still holds the mailbox's lease."""
+    """Records why folders cannot be read. The caller must have checked that it still holds the mailbox's lease."""
     for folder, error in failed.items():
         conn.execute(PUT, {"id": mailbox_id, "folder": folder, "error": storable(error), "now": now})
 
 
 def drop(conn: Connection, mailbox_id: int, folders: Collection[str]) -> None:
-    """Forgets that folders could not be read."""
+    """Deletes the records of these folders."""
     conn.execute(DROP, {"id": mailbox_id, "folders": list(folders)})
