@@ -54,7 +54,7 @@ def _claimed(message: Message) -> str:
     """The reference of the body in the blob store. Raises `Rejected` when the header is not from our own receivers."""
     blob = message.blob
     if blob is None or message.body or blob.size <= LARGEST_INLINE:
-        raise Rejected("malformed", f"the header {CLAIM} is for our own receivers, in place of a large body: leave it out")
+        raise Rejected("malformed", f"the header {CLAIM} is reserved for Waxseal's own receivers: leave it out")
     return blob.reference
 
 
@@ -85,7 +85,7 @@ def _check_user(message: Message, source: Source) -> None:
         raise Rejected("wrong_user", f"source {source.name} is bound to users: set the property user_id to the login's name")
     if user not in source.users:
         raise Rejected(
-            "wrong_user", f"source {source.name} takes messages of {', '.join(source.users)}, and not of {user!r:.200}"
+            "wrong_user", f"source {source.name} takes messages of {', '.join(source.users)} only, not of {user!r:.200}"
         )
 
 

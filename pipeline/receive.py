@@ -112,7 +112,7 @@ def _ruled(source: Source, reader: Extractor) -> Iterator[tuple[str, str]]:
         if rule is not None:
             value = reader.read(rule)
             if not value:
-                raise Rejected(_MISSING.get(name, "malformed"), f"nothing is at {rule}, where the rule for {name} points")
+                raise Rejected(_MISSING.get(name, "malformed"), f"the rule for {name} finds nothing at {rule}")
             yield name, value
     if source.time is not None and (at := moment(_optional(reader, source.time))):
         yield "time", at

@@ -43,7 +43,7 @@ def why_no_name(name: str) -> str | None:
             "as extensions: {amount: /amount}, and filter on that"
         )
     lower = "".join(char for char in name.lower() if _NAME.fullmatch(char))
-    instead = f"write {lower}" if lower else "write one of those"
+    instead = f"write {lower}" if lower else "use only those"
     return f"{name!r:.80} can match nothing: names of attributes are lower-case letters and digits; {instead}"
 
 

@@ -232,7 +232,7 @@ def _end(text: str, at: int) -> None:
 
 def _text(name: str, value: Any) -> str:
     if name in _STRINGS and not _is_text(name, value):
-        raise Rejected("malformed", f"attribute {name} must be text, and is a value of type {type(value).__name__.strip('_')}")
+        raise Rejected("malformed", f"attribute {name} must be text, not a value of type {type(value).__name__.strip('_')}")
     try:
         return text_of(value)
     except (ValueError, OverflowError) as error:

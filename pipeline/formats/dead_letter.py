@@ -28,7 +28,7 @@ def tag(value: Any) -> Any:
     for kind, (name, write, _read) in _TAGS.items():
         if isinstance(value, kind):
             return {name: write(value)}
-    raise TypeError(f"no AMQP value: {type(value).__name__}")
+    raise TypeError(f"not a type of AMQP: {type(value).__name__}")
 
 
 def untag(value: Any) -> Any:
@@ -102,4 +102,4 @@ def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes 
             **properties,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Unreadable(f"what is kept of a dead letter is no message: {error!r}") from None
+        raise Unreadable(f"the stored dead letter is not a valid message: {error!r}") from None

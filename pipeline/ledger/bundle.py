@@ -154,7 +154,7 @@ class _Verifier:
             self._chain, self._subject, self._thread = envelope["chain"], None, Thread()
             key = bytes.fromhex(envelope["chain"])
             if key in self._seen:
-                yield "repeated", "entries of this chain stand further up, with others between them"
+                yield "repeated", "this chain has entries further up, with other chains' entries in between"
             self._seen.add(key)
         if envelope["tenant"] != self._tenant:
             yield "column", f"the bundle is of tenant {self._tenant!r}; the envelope says {envelope['tenant']!r}"
@@ -162,7 +162,7 @@ class _Verifier:
 
     def _content(self, pc: str, content: Any, *, first: bool) -> Iterator[Finding]:
         if content is None:
-            yield "content_missing", "nothing authorises that it is gone"
+            yield "content_missing", "it is missing, and no erasure authorises that"
             return
         attributes = _decoded(content["attributes"], "attributes")
         body, salt = _decoded(content["body"], "body"), _salt(content["salt"])
@@ -193,7 +193,7 @@ def _members(line: bytes | None) -> Mapping[str, Any]:
         raise Unreadable("it is neither an entry nor a checkpoint nor a proof")
     content = members.get("content")
     if content is not None and (not isinstance(content, dict) or content.keys() != _CONTENT):
-        raise Unreadable("its content has not exactly the members attributes, salt and body")
+        raise Unreadable("its content does not have exactly the members attributes, salt and body")
     return members
 
 

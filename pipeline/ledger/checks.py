@@ -29,7 +29,7 @@ def read_envelope(raw: bytes) -> Mapping[str, Any]:
     """The members of an envelope. Raises `Unreadable` unless it conforms to LEDGER §1, in RFC 8785 form."""
     members = _json(raw)
     if not isinstance(members, dict) or members.keys() != _KEYS:
-        raise Unreadable("it has not exactly the keys " + " ".join(sorted(_KEYS)))
+        raise Unreadable("it does not have exactly the keys " + " ".join(sorted(_KEYS)))
     if members["v"] != VERSION or members["hash"] != "sha-256" or members["kind"] not in KINDS:
         what = "/".join(str(members[name])[:40] for name in ("v", "hash", "kind"))
         raise Unreadable(f"version, hash or kind is not known to this program: {what}")

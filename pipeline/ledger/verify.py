@@ -100,7 +100,7 @@ class _Verifier:
         thread = Thread()
         for entry in entries:
             if row is None and thread.seq < 0:  # (1)
-                self._found(row, entry, [("chain_row_missing", "the entries are there, but not the row of their chain")])
+                self._found(row, entry, [("chain_row_missing", "the entries exist, but not the row of their chain")])
             self._found(row, entry, self._entry(row, entry, thread))
             self._entries += 1
             if self._entries % STEP == 0:
@@ -152,7 +152,7 @@ class _Verifier:
 
     def _content(self, row: StoredChain | None, entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
         if entry.attributes is None or entry.salt is None or (entry.body is None and entry.blob is None):
-            yield "content_missing", "nothing authorises that it is gone"
+            yield "content_missing", "it is missing, and no erasure authorises that"
             return
         if entry.body is not None and entry.blob is not None:
             yield "content_column", f"blob is {entry.blob:.80}, but the body is here"
@@ -210,7 +210,7 @@ def _copies(entry: StoredEntry, attributes: Mapping[str, str]) -> Iterator[Findi
 def _head(row: StoredChain, thread: Thread) -> Iterator[Finding]:
     """(9) the chain's row names the last entry and its hash."""
     if thread.seq < 0:
-        yield "entries_missing", f"the row of the chain is there, but none of its entries 0 to {row.seq}"
+        yield "entries_missing", f"the chain's row exists, but none of its entries 0 to {row.seq}"
     elif row.seq != thread.seq:
         yield "head", f"the chain's row ends at {row.seq}, its entries at {thread.seq}"
     elif row.hash != thread.hash:

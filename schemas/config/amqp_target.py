@@ -29,7 +29,7 @@ def _exchange(name: str) -> str:
     if not _EXCHANGE.fullmatch(name):
         raise ValueError("must be the name of an exchange: letters, digits, and - _ . :")
     if (name.startswith("waxseal.") and name != DEFAULT_EXCHANGE) or name.startswith("amq.rabbitmq."):
-        raise ValueError(f"is not to be published to: use {DEFAULT_EXCHANGE} or an exchange of your own")
+        raise ValueError(f"must not be published to: use {DEFAULT_EXCHANGE} or an exchange of your own")
     return name
 
 

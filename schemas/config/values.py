@@ -119,7 +119,7 @@ def between(low: float, high: float, unit: str) -> AfterValidator:
 
 def _waits(retry: list[float]) -> list[float]:
     if not retry:
-        raise ValueError("must have a wait in it, as [5s, 5m]; leave it out for the usual ones")
+        raise ValueError("must hold at least one wait, as [5s, 5m]; leave it out for the default schedule")
     return retry
 
 
