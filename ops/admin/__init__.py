@@ -1,1 +1,1 @@
-"""What CLI, console and API all call: looks and acts of operators. Nothing is printed here."""
+"""What operators read and do; called by the CLI, the console and the API. Nothing here prints."""

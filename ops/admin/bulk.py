@@ -1,7 +1,7 @@
-"""Acts of operators on many things: counted first, noted in the audit, done in chunks at a bounded rate.
+"""Acts of operators on many rows: counted first, recorded in the audit, done in chunks at a bounded rate.
 
-Each chunk is one transaction that takes what it is done to out of the running, so the same command again does the rest,
-whenever and however it was cut off.
+Each chunk is one transaction, after which its rows no longer match. So repeating an interrupted command does the rest,
+whenever and however it was interrupted.
 """
 
 import time
@@ -16,17 +16,17 @@ from sqlalchemy import Connection, Engine
 from ops.runtime.db import transaction
 from pipeline.store.admin import audit
 
-RATE: Final = 500.0  # a second, unless somebody asks for another
-MOST: Final = 500  # in one transaction
-_CHUNK_SECONDS: Final = 0.25  # for which a chunk is enough at the rate that was asked for
+RATE: Final = 500.0  # rows per second, by default
+MOST: Final = 500  # rows in one transaction
+_CHUNK_SECONDS: Final = 0.25  # how long a chunk takes at the requested rate
 
 Step = Callable[[Connection, int], int | None]
-"""Does at most so many more, and says how many; None when nothing is left."""
+"""Processes at most that many rows in the transaction; returns how many, or None when none are left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A thing of a tenant as a person names it, and who does something to it."""
+    """A tenant's endpoint or mailbox by its name, and the operator who acts on it."""
 
     tenant: str
     name: str
@@ -35,7 +35,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Who does what to which."""
+    """Who does what, and the filter that selects its rows: as it stands in the audit."""
 
     who: str
     name: str
@@ -43,7 +43,7 @@ class Act:
 
 
 class Pace:
-    """So many a second, from the first on."""
+    """Limits an act to `rate` rows per second, measured from its beginning."""
 
     def __init__(
         self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -55,11 +55,11 @@ class Pace:
 
     @property
     def chunk(self) -> int:
-        """How many to do at once."""
+        """The number of rows in one chunk."""
         return max(1, min(MOST, int(self._rate * _CHUNK_SECONDS)))
 
     def keep(self, done: int) -> None:
-        """Return when so many may have been done since the beginning."""
+        """Sleep until `done` rows since the beginning do not exceed the rate."""
         early = self._began + done / self._rate - self._clock()
         if early > 0:
             self._sleep(early)
@@ -67,14 +67,14 @@ class Pace:
 
 @dataclass(slots=True)
 class Tally:
-    """To how many it was done so far."""
+    """How many rows were processed so far."""
 
     done: int = 0
 
 
 @contextmanager
 def noted(engine: Engine, act: Act, planned: int) -> Iterator[Tally]:
-    """Notes the act before the block, and after it, however it ends, what the tally says."""
+    """Records the act in the audit before the block, and the tally's count when the block ends, even by an error."""
     with transaction(engine) as conn:
         id_ = audit.record(conn, act.who, act.name, act.filter, planned, datetime.now(UTC), "begun")
     tally = Tally()
@@ -86,7 +86,7 @@ def noted(engine: Engine, act: Act, planned: int) -> Iterator[Tally]:
 
 
 def perform(engine: Engine, act: Act, planned: int, step: Step, pace: Pace, show: Callable[[int], None]) -> int:
-    """Do it to all; how many it was done to. When it raises, what is done stays done."""
+    """Run the step until no rows are left; returns how many were processed. When it raises, finished chunks stay committed."""
     with noted(engine, act, planned) as tally:
         while (moved := _chunk(engine, step, pace.chunk)) is not None:
             tally.done += moved

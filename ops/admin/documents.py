@@ -1,4 +1,4 @@
-"""Documents of mails for people: one is found and shown, all are counted, and made again when somebody wants that."""
+"""Documents of mails, for operators: finds and shows one, counts all, and has them made again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ PIECE: Final = 1000  # documents in one transaction
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail in the ledger, with the document that there is of it."""
+    """A mail in the ledger, with its document if one was made."""
 
-    owed: DueDocument
-    event: View  # where it is, and what its event says
+    due: DueDocument  # what a document is made from
+    event: View  # its place in the ledger, and attributes of its event
     document: dict[str, Any] | None
     made_at: str | None
 
@@ -34,9 +34,9 @@ class Mail:
 def find_mail(
     engine: Engine, settings: Settings, tenant: str, event_id: str, source: str | None = None, origin: str | None = None
 ) -> Mail:
-    """The mail with that event id. Raises `OpsError` when there is none, or no mail, or several, or when it was erased.
+    """The mail with that event id. Raises `OpsError` if no event or several have it, or it is not a mail, or it was erased.
 
-    An event that an AMQP or HTTP sender gave a CloudEvents `source` of its own is found with that as `origin` only.
+    An event whose AMQP or HTTP sender set a CloudEvents `source` of its own is found only with that as `origin`.
     """
     with snapshot(engine) as conn:
         keys = tenant_keys(conn, settings)
@@ -46,7 +46,7 @@ def find_mail(
             raise OpsError(f"tenant {tenant} is not configured any more, so its events cannot be found by their ids")
         names = [source] if source else mail_documents.sources(conn, tenant)
         rows = mail_documents.find(conn, [fingerprint(keys[tenant], name, event_id, origin) for name in names])
-        if not rows and origin:  # as earlier versions recorded it
+        if not rows and origin:  # earlier versions computed the fingerprint without the origin
             formers = mail_documents.find(conn, [fingerprint(keys[tenant], name, event_id) for name in names])
             rows = [row for row in formers if row["is_erased"] or orjson.loads(row["attributes"]).get("origin") == origin]
     if not rows:
@@ -65,20 +65,20 @@ def find_mail(
         raise OpsError(f"{event_id!r:.200} is of type {facts['datacontenttype']}, and no mail")
     where = {"tenant": tenant, "source": row["source"], "id": event_id, "subject": row["subject"], "time": facts["time"]}
     where |= {"chain": row["chain_id"].hex, "seq": row["seq"]}
-    owed = DueDocument(row["chain_id"], row["seq"], tenant, row["source"], row["body"], row["blob"])
-    return Mail(owed, where, row["document"], rfc3339(row["made_at"]))
+    due = DueDocument(row["chain_id"], row["seq"], tenant, row["source"], row["body"], row["blob"])
+    return Mail(due, where, row["document"], rfc3339(row["made_at"]))
 
 
 def counted(engine: Engine) -> dict[str, int]:
-    """How many documents there are, wait to be made, are of an earlier version of the parser, and could not be read."""
+    """Counts of documents: made, waiting to be made, made by an earlier version of the parser, and unreadable."""
     with snapshot(engine) as conn:
         return mail_documents.count(conn, PARSER)
 
 
 def make_again(engine: Engine, *, outdated: bool, show: Callable[[int], None]) -> int:
-    """Lets all documents be made again by the relays, or only those of earlier versions of the parser; how many.
+    """Marks all documents, or only those of earlier versions of the parser, to be made again by the relays; returns how many.
 
-    What there is stays until there is something new. May be repeated after it was cut off.
+    A document stays until its successor replaces it. May be repeated after an interruption.
     """
     before = None if outdated else datetime.now(UTC)
     done = 0

@@ -1,4 +1,4 @@
-"""What operators do to one endpoint: turn it on and off, force its breaker. Each act is one transaction, audit and all."""
+"""Acts of operators on one endpoint: enable, disable, force its breaker. Act and audit record are one transaction."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ REMOVED = "it was removed: configure it again with `waxseal apply`"
 
 
 def list_endpoints(engine: Engine, tenant: str | None) -> Iterator[View]:
-    """How the endpoints fare. Raises `OpsError` for a tenant that does not exist."""
+    """State, health and backlog of the endpoints. Raises `OpsError` for a tenant that does not exist."""
     with snapshot(engine) as conn:
         if tenant is not None:
             known_tenant(conn, tenant)
@@ -30,7 +30,7 @@ def list_endpoints(engine: Engine, tenant: str | None) -> Iterator[View]:
 
 
 def show_endpoint(engine: Engine, named: Named) -> View:
-    """How one endpoint fares. Raises `OpsError` for one that does not exist."""
+    """State, health and backlog of one endpoint. Raises `OpsError` for one that does not exist."""
     with snapshot(engine) as conn:
         _known(conn, named)
         for row in endpoint_overview.endpoints(conn, named.tenant, named.name):
@@ -39,64 +39,64 @@ def show_endpoint(engine: Engine, named: Named) -> View:
 
 
 def missed_by(engine: Engine, named: Named) -> Missed:
-    """What the endpoint missed. Raises `OpsError` for one that does not exist, or was removed."""
+    """The paused deliveries, which the endpoint missed. Raises `OpsError` for one that does not exist, or was removed."""
     with transaction(engine) as conn:
         return paused.count(conn, _present(conn, named))
 
 
 def replaying(named: Named) -> Step:
-    """Makes the next of what it missed due. Raises `OpsError` once the endpoint is removed."""
+    """A step that makes the next missed deliveries due. It raises `OpsError` once the endpoint is removed."""
     return lambda conn, size: paused.release(conn, _present(conn, named), datetime.now(UTC), size) or None
 
 
 def discarding(named: Named) -> Step:
-    """Gives up the next of what it missed. Raises `OpsError` once the endpoint is removed."""
+    """A step that discards the next missed deliveries. It raises `OpsError` once the endpoint is removed."""
     return lambda conn, size: paused.discard(conn, _present(conn, named), datetime.now(UTC), size) or None
 
 
 def enable(engine: Engine, named: Named) -> bool:
-    """Turns it on, its health forgotten; whether it was off. What it missed stays as it is."""
+    """Enables the endpoint and resets its health; returns whether it was disabled. Missed deliveries stay paused."""
 
-    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+    def change(conn: Connection, id_: int, now: datetime) -> bool:
         if endpoint_overview.state(conn, id_) != "disabled":
             return False
         endpoint_overview.turn_on(conn, id_)
         begin_anew(conn, id_, now, f"by {named.who}")
         return True
 
-    return _act(engine, named, "endpoint enable", turn)
+    return _act(engine, named, "endpoint enable", change)
 
 
 def disable(engine: Engine, named: Named, reason: str) -> bool:
-    """Turns it off; whether it was on. What it is owed is kept."""
+    """Disables the endpoint; returns whether it was active. Its deliveries are kept."""
 
-    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+    def change(conn: Connection, id_: int, now: datetime) -> bool:
         if endpoint_overview.state(conn, id_) != "active":
             return False
         endpoint_overview.turn_off(conn, id_, reason)
         endpoint_health.note(conn, [("endpoint_disabled", id_, f"by {named.who}: {reason}")], now)
         return True
 
-    return _act(engine, named, "endpoint disable", turn)
+    return _act(engine, named, "endpoint disable", change)
 
 
 def open_breaker(engine: Engine, named: Named) -> bool:
-    """Forces it open; whether it was not before."""
+    """Forces the breaker open; returns whether that changed anything."""
     return _force(engine, named, "endpoint open-breaker", force_open)
 
 
 def close_breaker(engine: Engine, named: Named) -> bool:
-    """Forces it closed, and ends a wait that the endpoint asked for; whether it was not before."""
+    """Forces the breaker closed and ends a wait that the endpoint asked for; returns whether that changed anything."""
     return _force(engine, named, "endpoint close-breaker", lambda before, _now: force_closed(before))
 
 
 def release_breaker(engine: Engine, named: Named) -> bool:
-    """Leaves it to itself again; whether it was forced."""
+    """Ends the forced state; returns whether the breaker was forced."""
     return _force(engine, named, "endpoint release", released)
 
 
 def _force(engine: Engine, named: Named, act: str, move: Callable[[Health, datetime], Health]) -> bool:
-    def turn(conn: Connection, id_: int, now: datetime) -> bool:
+    def change(conn: Connection, id_: int, now: datetime) -> bool:
         before = endpoint_health.lock(conn, [id_])[id_]
         after = move(before, now)
         if before == after:
@@ -108,15 +108,15 @@ def _force(engine: Engine, named: Named, act: str, move: Callable[[Health, datet
         notify.ring(conn, [id_])
         return True
 
-    return _act(engine, named, act, turn)
+    return _act(engine, named, act, change)
 
 
-def _act(engine: Engine, named: Named, act: str, turn: Callable[[Connection, int, datetime], bool]) -> bool:
-    """Does it and notes it; an act that changes nothing is not noted. Raises `OpsError` for an endpoint that there is not."""
+def _act(engine: Engine, named: Named, act: str, change: Callable[[Connection, int, datetime], bool]) -> bool:
+    """Runs and audits the act; one that changes nothing is not audited. Raises `OpsError` if there is no such endpoint."""
     now = datetime.now(UTC)
     with transaction(engine) as conn:
         id_ = _present(conn, named)
-        moved = turn(conn, id_, now)
+        moved = change(conn, id_, now)
         if moved:
             audit.record(conn, named.who, act, {"tenant": named.tenant, "endpoint": named.name}, 1, now, "done")
     return moved

@@ -1,4 +1,4 @@
-"""What operators did and what they should hear of, read in pages, newest first."""
+"""The audit of operators' acts, and operator events; read in pages, newest first."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ _NO_END: Final = 2**62
 
 
 def acts(engine: Engine, since: datetime | None, until: datetime | None, limit: int | None = None) -> Iterator[View]:
-    """The acts of operators."""
+    """The acts of operators, from the audit."""
     rows = _pages(engine, limit, lambda conn, before, size: audit.acts(conn, since, until, before, size))
     return map(act_view, rows)
 

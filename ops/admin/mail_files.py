@@ -1,4 +1,4 @@
-"""Mails in files: mbox, Maildir and .eml, found and read one by one, to the byte, in bounded memory."""
+"""Finds mails in mbox files, Maildirs and .eml files, and reads them one by one, byte for byte, in bounded memory."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,9 +14,9 @@ Form = Literal["mbox", "maildir", "eml"]
 Quoting = Literal["mboxrd", "mboxo", "none"]
 
 MAX_MAIL: Final = 64 * 1024 * 1024  # bytes
-PIECE: Final = 1024 * 1024  # bytes of a line that are read at once
+PIECE: Final = 1024 * 1024  # bytes: the longest part of a line that is read at once
 
-_MARK: Final = b"\xef\xbb\xbf"  # what some put before UTF-8
+_MARK: Final = b"\xef\xbb\xbf"  # the byte order mark that some programs put before UTF-8
 _FROM: Final = b"From "
 _QUOTED: Final[dict[Quoting, re.Pattern[bytes]]] = {
     "mboxrd": re.compile(rb"^>(>*From )", re.MULTILINE),
@@ -27,7 +27,7 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _FROM_DATE: Final = re.compile(
     rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) +(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d{1,2} +\d{1,2}:\d\d.{1,30}"
 )
-#: As RFC 4155 has it: who it is from, then the time. A sentence has more words.
+#: RFC 4155: the sender's address, then the time. In a sentence more words precede a time.
 _FROM_LINE: Final = re.compile(rb'From (?:"[^"\r\n]{0,300}+"|[^\s"]){1,1000}+[ \t]++' + _FROM_DATE.pattern)
 _MBOXES: Final = (".mbox", ".mbx")
 _SUFFIXES: Final = (".eml", *_MBOXES)
@@ -44,19 +44,19 @@ class MailFile:
 
 @dataclass(frozen=True, slots=True)
 class FoundMail:
-    """A mail as it is in its file, and when it came, as far as that is known. `raw` None: it is larger than any mail may be."""
+    """A mail as it is in its file, and when it arrived, as far as that is known. `raw` is None if it exceeds `MAX_MAIL`."""
 
     path: Path
     raw: bytes | None = field(repr=False)
     date: datetime
-    end: int  # bytes of the file that are read by then
+    end: int  # bytes of the file up to its end
 
 
 def find_files(path: Path, form: Form | None = None) -> Iterator[MailFile]:
-    """The files at `path` that hold mails, in a fixed order. Raises OSError for what cannot be looked at.
+    """The files at `path` that hold mails, in a fixed order. Raises OSError for a file or folder that cannot be read.
 
-    A folder with `cur` in it is a Maildir. In other folders counts what ends in .eml, .mbox or .mbx, or begins as an mbox;
-    folders in folders are looked through as well. A file that is named itself is what it is said to be, or looks like.
+    A folder with `cur` in it is a Maildir. Of other folders, files that end in .eml, .mbox or .mbx or begin as an mbox are
+    taken, in subfolders too. If `path` is a file itself, it has the given form, or else the form that it looks like.
     """
     if not path.is_dir():
         yield MailFile(path, form or _looks_like(path), path.stat().st_size)
@@ -68,16 +68,16 @@ def find_files(path: Path, form: Form | None = None) -> Iterator[MailFile]:
     for each in sorted(path.iterdir()):
         if each.is_dir() and not each.is_symlink() and not (is_maildir and each.name in ("cur", "new", "tmp")):
             yield from find_files(each, form)
-        elif not is_maildir and each.is_file() and _counts(each) and form in (None, _looks_like(each)):
+        elif not is_maildir and each.is_file() and _holds_mail(each) and form in (None, _looks_like(each)):
             yield MailFile(each, _looks_like(each), each.stat().st_size)
 
 
 def read_mails(file: MailFile, quoting: Quoting = "mboxrd", *, crlf: bool = False) -> Iterator[FoundMail]:
     """The mails in a file, in their order. Raises OSError.
 
-    The bytes are those of the file. Of an mbox, those between the lines that separate mails, without the empty line that ends
-    each, and without one `>` before `From ` at the beginning of a line, as `quoting` has it. With `crlf` each line ends as on
-    the wire and as IMAP gives it, so that a mail that came that way before has the same identity.
+    The bytes are those of the file. Of an mbox, those between the separator lines, without the empty line that ends each
+    mail, and without one `>` before `From ` at the beginning of a line, as `quoting` says. With `crlf` each line ends in CRLF,
+    as over IMAP, so that a mail that was pulled before has the same identity.
     """
     with file.path.open("rb") as stream:
         mtime = datetime.fromtimestamp(file.path.stat().st_mtime, UTC)
@@ -111,12 +111,12 @@ def _finished(piece: _Piece, mtime: datetime, *, crlf: bool) -> FoundMail:
 def _split(path: Path, stream: IO[bytes], quoting: Quoting) -> Iterator[_Piece]:
     """The mails of an mbox.
 
-    A line separates that begins with `From ` and follows an empty line or nothing, and has a time in it or a header behind it;
-    where it follows something else, it needs both. In an mbox that quotes nothing, a sentence may begin so too.
+    A separator begins with `From `. After an empty line or at the beginning of the file, it must hold a time or precede a
+    header; after any other line, both, because in an mbox without quoting a sentence may begin with `From ` too.
     """
     lines: list[bytes] = []
     size, end, came, begun = 0, 0, None, False
-    held, alone, empty = b"", False, True  # a line that may separate, and whether an empty one is before it, or before the next
+    held, alone, empty = b"", False, True  # a possible separator; is an empty line before it; is one before the next line
     for line, whole in _pieces(stream):
         if held:
             if _separates(held, line, alone=alone):
@@ -140,7 +140,7 @@ def _split(path: Path, stream: IO[bytes], quoting: Quoting) -> Iterator[_Piece]:
 
 
 def _separates(line: bytes, next_line: bytes, *, alone: bool) -> bool:
-    """Whether a line that begins with `From ` begins a mail; `alone`: what is before it is an empty line or nothing."""
+    """Whether a line that begins with `From ` is a separator; `alone`: it follows an empty line or begins the file."""
     header = _HEADER.match(next_line) is not None
     if alone:
         return header or _FROM_DATE.search(line) is not None
@@ -148,7 +148,7 @@ def _separates(line: bytes, next_line: bytes, *, alone: bool) -> bool:
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Lines, long ones in pieces; whether a line begins there."""
+    """Lines, long ones in pieces, each with whether a line begins with it."""
     begins = True
     while line := stream.readline(PIECE):
         yield line, begins
@@ -156,7 +156,7 @@ def _pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def _kept(lines: list[bytes], size: int, line: bytes) -> int:
-    """The size of a mail with that line; of one that is too large no more is kept."""
+    """Adds the line, and returns the size of the mail with it. Nothing is kept of a mail that is too large."""
     if size + len(line) <= MAX_MAIL:
         lines.append(line)
     else:
@@ -177,7 +177,7 @@ def _joined(lines: list[bytes], size: int, quoting: Quoting) -> bytes | None:
 
 
 def _came(line: bytes) -> datetime | None:
-    """The time in a line that begins with `From `: that of asctime, in UTC where no zone is said."""
+    """The time in a separator line, in the form of asctime; UTC if it names no zone."""
     found = _FROM_DATE.search(line)
     if found is None:
         return None
@@ -198,8 +198,8 @@ def _files_in(folder: Path) -> list[Path]:
     )
 
 
-def _counts(path: Path) -> bool:
-    """Whether a file in a folder is taken for mail."""
+def _holds_mail(path: Path) -> bool:
+    """Whether a file found in a folder is read as mail."""
     return path.suffix.lower() in _SUFFIXES or _looks_like(path) == "mbox"
 
 
@@ -211,5 +211,5 @@ def _looks_like(path: Path) -> Form:
 
 
 def total(files: Iterable[MailFile]) -> int:
-    """The bytes in all of them."""
+    """The sizes of all files together, in bytes."""
     return sum(file.size for file in files)

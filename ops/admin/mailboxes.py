@@ -1,4 +1,4 @@
-"""Mailboxes for operators: how they fare, and what is done about them. Every act is noted."""
+"""Mailboxes for operators: their state, and acts on them. Every act is audited."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailbox_overview, mailboxes, unreadable_folders
 from schemas.mailbox import Mailbox
 
-_LOOK: Final = 0.1  # seconds between two looks at a mailbox that is waited for
+_POLL: Final = 0.1  # seconds between two looks while waiting for a pull
 
 _PLAIN: Final = (
     "tenant",
@@ -42,7 +42,7 @@ Asked = tuple[int, str, datetime]
 
 
 def list_mailboxes(engine: Engine, tenant: str | None) -> Iterator[View]:
-    """How the mailboxes fare. Raises `OpsError` for a tenant that does not exist."""
+    """State and progress of the mailboxes. Raises `OpsError` for a tenant that does not exist."""
     with snapshot(engine) as conn:
         if tenant is not None:
             known_tenant(conn, tenant)
@@ -50,7 +50,7 @@ def list_mailboxes(engine: Engine, tenant: str | None) -> Iterator[View]:
 
 
 def show_mailbox(engine: Engine, named: Named) -> View:
-    """How one mailbox fares, folder by folder. Raises `OpsError` for one that does not exist."""
+    """State and progress of one mailbox, folder by folder. Raises `OpsError` for one that does not exist."""
     with snapshot(engine) as conn:
         id_ = _known(conn, named)
         (row,) = mailbox_overview.mailboxes(conn, named.tenant, named.name)
@@ -69,7 +69,7 @@ def show_mailbox(engine: Engine, named: Named) -> View:
 
 
 def pause(engine: Engine, named: Named, reason: str) -> bool:
-    """Pulls it no more, until it is resumed; whether it was active. A pull that is under way writes nothing more."""
+    """Stops pulling the mailbox until it is resumed; returns whether it was active. A pull in progress writes nothing more."""
 
     def act(conn: Connection, id_: int, now: datetime) -> bool:
         moved = mailboxes.move_from(conn, id_, "active", "paused", now, reason)
@@ -81,7 +81,7 @@ def pause(engine: Engine, named: Named, reason: str) -> bool:
 
 
 def resume(engine: Engine, named: Named) -> bool:
-    """Pulls it again, at once; whether it was not active. One whose credentials were refused may be refused again."""
+    """Pulls the mailbox again, at once; returns whether it was not active. Credentials that were refused are tried again."""
 
     def act(conn: Connection, id_: int, now: datetime) -> bool:
         moved = mailboxes.move(conn, id_, "active", None, now)
@@ -93,10 +93,10 @@ def resume(engine: Engine, named: Named) -> bool:
 
 
 def resync(engine: Engine, named: Named, folder: str | None) -> bool:
-    """Compares all that there is with all that is held, and fetches what is missing; nothing that is held is fetched again."""
+    """Has the mailbox compared with the mails that are held, and missing ones fetched. No held mail is fetched again."""
 
     def act(conn: Connection, id_: int, now: datetime) -> bool:
-        mail_leases.revoke(conn, id_)  # or else what is pulled just now would write the old positions again
+        mail_leases.revoke(conn, id_)  # otherwise a pull in progress would write the old positions again
         dropped = mail_items.drop_positions(conn, id_, folder)
         if folder is not None and not dropped:
             read = sorted({each["folder"] for each in mailbox_overview.folders(conn, id_)})
@@ -108,9 +108,9 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
 
 
 def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
-    """Makes mailboxes due at once, failing ones too: id, name, and when they were asked for. Those that are set aside stay so.
+    """Makes active mailboxes due at once, failing ones too; returns id, title and time of the request of each.
 
-    Raises `OpsError` for a mailbox that does not exist, or that is named and set aside.
+    Raises `OpsError` for a mailbox that does not exist, or that is named and not active.
     """
     now = datetime.now(UTC)
     with transaction(engine) as conn:
@@ -125,9 +125,9 @@ def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
 
 
 def wait_synced(engine: Engine, asked: Sequence[Asked], seconds: float, show: Callable[[int], None]) -> list[str]:
-    """Waits until each has been pulled since it was asked for, with nothing left at once; gives the errors of what failed.
+    """Waits until each mailbox was pulled after the request, with nothing left to fetch; returns the errors of failed ones.
 
-    Raises `NotReady` when some were not within `seconds`.
+    Raises `NotReady` if some are not done within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -137,7 +137,7 @@ def wait_synced(engine: Engine, asked: Sequence[Asked], seconds: float, show: Ca
             return errors
         if time.monotonic() > deadline:
             raise NotReady(f"not pulled within {seconds:.0f} s: {', '.join(left[:5])}; is a `waxseal mail-pull` running?")
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
 
 
 def _unsynced(engine: Engine, asked: Sequence[Asked]) -> tuple[list[str], list[str]]:
@@ -153,15 +153,15 @@ def _unsynced(engine: Engine, asked: Sequence[Asked]) -> tuple[list[str], list[s
             errors.append(f"{title}: {row['reason']}")
         elif row["failures"] and row["next_pull_at"] > since and row["lease_until"] is None:
             errors.append(f"{title}: {row['error']}")
-        elif _going_on(row, since):
+        elif _is_pulling(row, since):
             left.append(title)
         else:
             errors += [f"{title}: {folder}: {error}" for folder, (error, _) in unreadable.get(id_, {}).items()]
     return left, errors
 
 
-def _going_on(row: Row, since: datetime) -> bool:
-    """Whether it was not pulled since then, or there is more: what is due already, or under way, goes on."""
+def _is_pulling(row: Row, since: datetime) -> bool:
+    """Whether the pull is not finished: none since then, a backfill to complete, or a pull that is due or in progress."""
     pulled = row["pulled_at"] is not None and row["pulled_at"] >= since
     under_way = row["lease_until"] is not None or row["next_pull_at"] <= datetime.now(UTC)
     return not pulled or bool(row["unfinished"]) or under_way
@@ -179,7 +179,7 @@ def _view(row: Row) -> View:
 
 
 def configured(engine: Engine, settings: Settings, tenant: str, name: str) -> Mailbox:
-    """A mailbox as it is configured, its secrets in the clear. Raises `OpsError` for one that does not exist."""
+    """The mailbox as configured, its secrets decrypted. Raises `OpsError` for one that does not exist."""
     vault = Vault(settings.fernet_keys())
     with snapshot(engine) as conn:
         mailbox = mailboxes.get(conn, _known(conn, Named(tenant, name)), vault.decrypt)
@@ -188,7 +188,7 @@ def configured(engine: Engine, settings: Settings, tenant: str, name: str) -> Ma
 
 
 def _act(engine: Engine, named: Named, name: str, act: Callable[[Connection, int, datetime], bool]) -> bool:
-    """Does it and notes it; an act that changes nothing is not noted."""
+    """Runs and audits the act; one that changes nothing is not audited."""
     now = datetime.now(UTC)
     with transaction(engine) as conn:
         moved = act(conn, _known(conn, named), now)

@@ -1,8 +1,8 @@
-"""Takes blobs away that nobody refers to: what was put for a message that was never published, or content that is gone.
+"""Deletes blobs that nothing refers to: those of messages that were never published, and of content that is gone.
 
-In two steps, each when the blob has lain untouched for an age. First it is set aside, where whoever misses it still finds it,
-and whoever is about to refer to it puts it back (`Blobs.hold`). When it has lain there as long again, it is deleted. So what
-is deleted has been put by nobody for twice the age, and a message must have been under way for longer to miss its body.
+It takes two steps, each after the blob was untouched for the given age. First the blob is set aside, where a reader still
+finds it, and where a process about to refer to it puts it back (`Blobs.hold`). After the same time again it is deleted. So
+nothing stored a deleted blob for twice the age, and a message must have been under way for longer to miss its body.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +17,12 @@ from ops.admin.read_session import snapshot
 from ops.runtime.blobs import Blobs, KeptBlob
 from pipeline.store.admin.blob_references import referred
 
-PAGE = 500  # that Postgres is asked about at once
+PAGE = 500  # blobs that Postgres is asked about at once
 
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """What nobody refers to and nobody has put since `before`: still in its place, or aside for as long as that."""
+    """Blobs that nothing refers to and that were not stored since `before`: those in place, and those set aside before it."""
 
     before: datetime
     fresh: Sequence[KeptBlob]
@@ -33,7 +33,7 @@ class Orphans:
 
 
 def find(engine: Engine, blobs: Blobs, before: datetime) -> Orphans:
-    """Looks at every blob; changes nothing but this: what was set aside and is referred to is put back."""
+    """Looks at every blob. Puts back those set aside that something refers to; changes nothing else."""
     aside = [kept for kept in blobs.stored(aside=True) if kept.put_at < before]
     orphans = list(_unreferred(engine, aside))
     for kept in set(aside) - set(orphans):
@@ -43,7 +43,7 @@ def find(engine: Engine, blobs: Blobs, before: datetime) -> Orphans:
 
 
 def collect(engine: Engine, blobs: Blobs, act: Act, orphans: Orphans, show: Callable[[int], None]) -> int:
-    """Deletes what was aside, sets the others aside, asking again about each; how many."""
+    """Deletes those set aside and sets the others aside, checking each again first; returns how many."""
     with noted(engine, act, len(orphans)) as tally:
         for found, take in ((orphans.aside, blobs.discard), (orphans.fresh, blobs.set_aside)):
             for kept in _unreferred(engine, found):

@@ -1,4 +1,4 @@
-"""Drops what is no longer needed: old attempts, a day at a time, and dead letters that were decided about long ago."""
+"""Drops what is no longer needed: attempts by whole days, and dead letters that were closed long ago."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ from pipeline.store.deliveries.attempt_partitions import Partition
 
 
 def old_partitions(conn: Connection, before: datetime) -> list[Partition]:
-    """The partitions that hold nothing but attempts that began before then, oldest first."""
+    """The partitions whose attempts all began before then, oldest first."""
     return [each for each in attempt_partitions.partitions(conn) if each.end <= before.astimezone(UTC).date()]
 
 
 def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Callable[[int], None]) -> int:
-    """Drops them one by one, without making who reads or writes attempts wait; how many.
+    """Drops partitions one by one; returns how many. Readers and writers of attempts do not wait for it.
 
-    Raises `OpsError` when somebody else keeps one busy; what is dropped by then stays dropped.
+    Raises `OpsError` if another session keeps one locked; those dropped before stay dropped.
     """
     with noted(engine, act, len(old)) as tally:
         for each in old:
@@ -33,7 +33,7 @@ def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Ca
 
 
 def drop_dead_letters(engine: Engine, act: Act, planned: int, before: datetime, pace: Pace, show: Callable[[int], None]) -> int:
-    """Deletes the dead letters that were decided about before then; how many."""
+    """Deletes the dead letters that were replayed or discarded before then; returns how many."""
     return perform(engine, act, planned, partial(_delete, before), pace, show)
 
 
@@ -48,6 +48,6 @@ def _drop(engine: Engine, partition: Partition) -> None:
     except Exception as error:
         if passes(error):
             raise OpsError(
-                f"{partition.name} is in use: somebody reads attempts for long; run the same command again"
+                f"{partition.name} is in use: another session has been reading attempts for a while; run the same command again"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Reads the database for people: snapshots that cannot write, and errors that say what to do."""
+"""Reads the database for operators: read-only snapshots, and errors that say what to do."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _NO_TABLE, _DENIED = "42P01", "42501"
 
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
-    """A pool of one connection, closed when the block ends. Raises `OpsError` when the schema is not the one we know."""
+    """A pool of one connection, closed when the block ends. Raises `OpsError` for a schema of another version."""
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
     try:
         with explained():
@@ -34,7 +34,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what Postgres says about a missing schema or missing rights into an `OpsError` that says what to do."""
+    """Turns Postgres's errors about a missing schema or missing rights into an `OpsError` that says what to do."""
     try:
         yield
     except ProgrammingError as error:
@@ -43,14 +43,14 @@ def explained() -> Iterator[None]:
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees the database as it is now, for as long as the block takes, and cannot write."""
+    """A read-only connection that sees the database as it is now until the block ends."""
     with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
         queries.be_patient(conn)
         yield conn
 
 
 def tenant_keys(conn: Connection, settings: Settings) -> Mapping[str, bytes] | None:
-    """The tenants' keys; None when there is no key to decrypt them with. Raises `OpsError` for a wrong one."""
+    """The tenants' keys by name; None if no key is set to decrypt them. Raises `OpsError` for a wrong key."""
     keys = settings.fernet_keys()
     if not keys:
         return None
@@ -59,7 +59,7 @@ def tenant_keys(conn: Connection, settings: Settings) -> Mapping[str, bytes] | N
 
 
 def known_tenant(conn: Connection, name: str) -> str:
-    """The tenant's name. Raises `OpsError`, with the names there are, for one that is neither configured nor recorded."""
+    """The tenant's name. Raises `OpsError`, which lists the known names, if it is neither configured nor recorded."""
     tenants = queries.tenants(conn)
     if name in tenants or queries.is_recorded(conn, name):
         return name
@@ -67,7 +67,7 @@ def known_tenant(conn: Connection, name: str) -> str:
 
 
 def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
-    """The endpoint's id. Raises `OpsError`, with the names there are."""
+    """The endpoint's id. Raises `OpsError`, which lists the known names, if the tenant has no such endpoint."""
     endpoints = queries.endpoints(conn, tenant)
     if name in endpoints:
         return endpoints[name]
@@ -75,7 +75,7 @@ def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
 
 
 def check_chosen(conn: Connection, wanted: DeadLetterFilter) -> None:
-    """Raises `OpsError` for dead letters of a tenant or endpoint that does not exist, and that no dead letter names."""
+    """Raises `OpsError` if the filter names a tenant or endpoint that neither exists nor has dead letters."""
     if wanted.tenant is not None and not dead_letter_list.are_there(conn, wanted.tenant):
         known_tenant(conn, wanted.tenant)
     if wanted.endpoint is None or dead_letter_list.are_there(conn, wanted.tenant, wanted.endpoint):

@@ -1,7 +1,7 @@
-"""Dead letters, decided about in chunks: replayed by the route they came, or discarded.
+"""Replays dead letters by the route they came, or discards them; in chunks.
 
-Of a message, a replay publishes it again and marks it only when the broker has confirmed it. Cut off in between, it is
-published twice, and the ledger drops the second.
+A replayed message is published again, and marked only when the broker has confirmed it. If the process dies in between, the
+next run publishes it a second time, and the ledger drops the duplicate.
 """
 
 from collections import Counter
@@ -17,20 +17,20 @@ from pipeline.store.dead_letters.dead_letters import Taken
 from schemas.dead_letter import Stage
 from schemas.message import Message
 
-MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless one alone is larger
+MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless a single one is larger
 
 UNREACHABLE: Final = "their endpoint was removed: discard them, or configure it again"
 UNREADABLE: Final = "what is kept of them is no message: discard them"
 UNCONFIRMED: Final = "the broker did not confirm them: run the same command again"
 
 Publish = Callable[[Sequence[Message]], Sequence[bool]]
-"""Says of each message whether the broker has it durably."""
+"""Publishes messages; returns for each whether the broker has confirmed it as durable."""
 
 
 class Decision:
-    """Goes through the dead letters that were counted, oldest first: what is buried in the meantime is not among them.
+    """Goes through the dead letters that were counted, oldest first. Dead letters that are new since then are not touched.
 
-    `left` counts those that stay open, by what is in their way.
+    `left` counts those that stay open, by reason.
     """
 
     def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: str) -> None:
@@ -41,7 +41,7 @@ class Decision:
         self._last = max((group.last for group in counted), default=-1)
 
     def next(self, conn: Connection, size: int) -> list[Taken]:
-        """The next ones, locked; empty when there are no more."""
+        """The next dead letters, locked; empty when there are no more."""
         taken = _bounded(dead_letters.take(conn, self.wanted, self._after, self._last, size))
         if taken:
             self._after = taken[-1].id
@@ -49,7 +49,7 @@ class Decision:
 
 
 def discard(decision: Decision, conn: Connection, size: int) -> int | None:
-    """Discards the next ones, and the deliveries among them; how many, or None when there are no more."""
+    """Discards the next dead letters, and their deliveries; returns how many, or None when there are no more."""
     taken = decision.next(conn, size)
     if not taken:
         return None
@@ -59,7 +59,7 @@ def discard(decision: Decision, conn: Connection, size: int) -> int | None:
 
 
 def replay(decision: Decision, publish: Publish, conn: Connection, size: int) -> int | None:
-    """Replays the next ones; how many, or None when there are no more. What cannot be replayed now stays open."""
+    """Replays the next dead letters; returns how many, or None at the end. Those that cannot be replayed stay open."""
     taken = decision.next(conn, size)
     if not taken:
         return None
@@ -90,7 +90,7 @@ def _deliveries(taken: Sequence[Taken], *stages: Stage) -> list[int]:
 
 
 def _bounded(taken: Sequence[Taken]) -> list[Taken]:
-    """As many as their bodies allow; the others stay for the next chunk."""
+    """As many as `MOST_BYTES` allows, and one at least; the others stay for the next chunk."""
     kept: list[Taken] = []
     size = 0
     for each in taken:

@@ -1,4 +1,4 @@
-"""A message for trying a source out: a sample or a body of one's own, signed as the source's sender would sign it."""
+"""A message to test a source with: a sample or a given body, signed as the source's sender would sign it."""
 
 import secrets
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ from pipeline.store.config import catalog
 from schemas.source import Source
 
 MASK: Final = "***"
-_PRIVATE: Final = "whsk_"  # a sender's private key, which no source holds
-_ANYWHERE: Final = ("0.0.0.0", "::", "")  # noqa: S104 - addresses to listen on, at which one can not be reached
+_PRIVATE: Final = "whsk_"  # prefix of a sender's private key, which no source holds
+_ANYWHERE: Final = ("0.0.0.0", "::", "")  # noqa: S104 - wildcard addresses: one can listen on them, but not connect to them
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What the message is to hold instead of the sample's. `content_type` is that of `body`; None: what it looks like."""
+    """What replaces parts of the sample. `content_type` is that of `body`; if it is None, it is guessed from `body`."""
 
     id: str | None = None
     body: bytes | None = None
@@ -38,7 +38,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A signed message. `shown` are its headers as they may be shown: without what is secret in them."""
+    """A signed message. `shown` are its headers with secrets masked."""
 
     url: str
     headers: Mapping[str, str]
@@ -47,7 +47,7 @@ class Trial:
 
 
 def configured(settings: Settings, tenant: str, name: str) -> Source:
-    """The source as it is configured, secrets in the clear. Raises `OpsError`, with the names there are."""
+    """The source as configured, its secrets decrypted. Raises `OpsError`, which lists the known names, if there is none."""
     with open_engine(settings) as engine, snapshot(engine) as conn:
         sources = catalog.load(conn, Vault(settings.fernet_keys()).decrypt).sources
     found = sources.get((tenant, name))
@@ -60,7 +60,7 @@ def configured(settings: Settings, tenant: str, name: str) -> Source:
 
 
 def by_hand(kind: str, secrets_: tuple[str, ...], options: Mapping[str, str], url: str) -> Source:
-    """A source that is configured nowhere, or elsewhere. Raises `OpsError` with what is wrong with it."""
+    """A source that is not in the database: its kind, secrets and options are given. Raises `OpsError` if they are invalid."""
     if kind not in KINDS:
         raise OpsError(f"nothing can be posted to a source of kind {kind!r:.80}; known are {', '.join(KINDS)}")
     source = Source("by-hand", "sample", kind, secrets_, options=KINDS[kind].posted_to(options, url))
@@ -71,7 +71,7 @@ def by_hand(kind: str, secrets_: tuple[str, ...], options: Mapping[str, str], ur
 
 
 def address(data: Path, settings: Settings, source: Source) -> str:
-    """The URL that takes the source's messages: where the settings have the ingress listen, or that of the system on `data`."""
+    """The URL that takes the source's messages: at the ingress of the settings, or of the private system in `data`."""
     known = read_stack(data) or {}
     said = settings.model_fields_set & {"ingress_host", "ingress_port"}
     host = "127.0.0.1" if settings.ingress_host in _ANYWHERE else settings.ingress_host
@@ -82,7 +82,7 @@ def address(data: Path, settings: Settings, source: Source) -> str:
 
 
 def message(source: Source, url: str, own: Own, now: datetime) -> Trial:
-    """The message, signed with the source's first secret. Raises `OpsError` when it cannot be."""
+    """The message, signed with the source's first secret. Raises `OpsError` if it cannot be signed."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OpsError(f"{url!r:.200} is not an http:// or https:// URL")
@@ -102,7 +102,7 @@ def message(source: Source, url: str, own: Own, now: datetime) -> Trial:
 
 
 def described(trial: Trial) -> str:
-    """The request as it would be sent, with the secret not shown."""
+    """The request as it would be sent, with secrets masked."""
     parts = urlsplit(trial.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     headers = {"host": parts.netloc, **trial.shown, "content-length": str(len(trial.body))}

@@ -1,4 +1,4 @@
-"""What is going on: processes, queues, deliveries, dead letters, the ledger's size."""
+"""The state of the system: processes, queues, deliveries, dead letters, the ledger's size."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ Depths = Callable[[str], Mapping[str, int | None]]
 
 
 def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
-    """All of it as one JSON object. Only the database must answer: what else does not is null, with the reason."""
+    """The state as one JSON object. Only the database must answer; without the broker, `queues` is null, with the reason."""
     with open_engine(settings) as engine, snapshot(engine) as conn:
         chains, entries = scan.size(conn)
         counted = counts.deliveries(conn)
@@ -37,7 +37,7 @@ def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
 
 
 def _processes(data: Path, settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
-    """The processes of the private system that the database belongs to; None when it is not a private one."""
+    """The processes of the private system that the database belongs to; None for any other database."""
     known = read_stack(data)
     if known is None or known["database_url"] != settings.database_url:
         return None
@@ -53,10 +53,10 @@ def _queues(settings: Settings, depths: Depths) -> dict[str, Any]:
         return {"queues": None, "queues_error": "WAXSEAL_AMQP_URL is not set"}
     try:
         return {"queues": dict(depths(settings.amqp_url)), "queues_error": None}
-    except Exception as error:  # noqa: BLE001 - pika is not at home here, and whatever it says is the answer
+    except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that the broker does not answer
         return {"queues": None, "queues_error": f"the broker does not answer: {type(error).__name__} {error}".strip()}
 
 
 def _age(since: datetime | None) -> float | None:
-    """Seconds since then; 0 when it is still to come."""
+    """Seconds since then; 0 for a time in the future."""
     return None if since is None else round(max(0.0, (datetime.now(UTC) - since).total_seconds()), 3)

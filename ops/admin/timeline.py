@@ -1,4 +1,4 @@
-"""Timelines, deliveries and dead letters, read in pages: nothing waits in the database for whoever reads them."""
+"""Timelines, deliveries and dead letters, read in pages: no transaction stays open while the caller consumes them."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -20,7 +20,7 @@ from pipeline.store.ledger import scan
 
 PAGE: Final = 200
 _NO_END: Final = 2**62
-_ACTS: Final = {"replayed": "dead replay", "discarded": "dead discard"}  # by which a dead letter comes into that state
+_ACTS: Final = {"replayed": "dead replay", "discarded": "dead discard"}  # the act that leads to each state
 
 
 def timeline(
@@ -68,7 +68,7 @@ def deliveries(
 
 
 def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None) -> Iterator[View]:
-    """The dead letters that are wanted, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
+    """The dead letters that match, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
     with snapshot(engine) as conn:
         check_chosen(conn, wanted)
     before, left = _NO_END, _NO_END if limit is None else limit
@@ -82,13 +82,13 @@ def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = N
 
 
 def count_dead_letters(engine: Engine, wanted: DeadLetterFilter) -> int:
-    """How many dead letters are wanted."""
+    """How many dead letters match."""
     with snapshot(engine) as conn:
         return sum(group.count for group in dead_letter_list.count(conn, wanted))
 
 
 def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
-    """One dead letter with all that was kept of it, and what was decided about it. Raises `OpsError` when there is none."""
+    """One dead letter with all that is kept of it, and the act that closed it. Raises `OpsError` if there is none."""
     with snapshot(engine) as conn:
         row = dead_letter_list.dead_letter(conn, id_)
         if row is None:
@@ -101,7 +101,7 @@ def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
 
 
 def _fetched(blobs: Blobs, tenant: str, reference: str) -> bytes | None:
-    """The body, or None for one that is lost: `waxseal verify` says how."""
+    """The body, or None if the blob store has lost it; `waxseal verify` reports that."""
     try:
         return blobs.get(tenant, reference)
     except BlobLost:
@@ -109,6 +109,6 @@ def _fetched(blobs: Blobs, tenant: str, reference: str) -> bytes | None:
 
 
 def _decision(conn: Connection, letter: Row) -> Row | None:
-    """The act by which it was replayed or discarded."""
+    """The audited act that replayed or discarded it."""
     act = _ACTS.get(letter["state"])
     return None if act is None else audit.under_way(conn, letter["decided_by"], act, letter["decided_at"])

@@ -1,4 +1,4 @@
-"""What is owed and not delivered, read in pages; and planned tries, moved up."""
+"""Lists undelivered events in pages, and makes planned tries due now."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def endpoints_of(conn: Connection, tenant: str, endpoint: str | None) -> dict[str, int]:
-    """The ids of the tenant's endpoints by name, or of the one. Raises `OpsError` for names that do not exist."""
+    """The ids of the tenant's endpoints by name, or of the named one only. Raises `OpsError` for names that do not exist."""
     known_tenant(conn, tenant)
     if endpoint is not None:
         return {endpoint: known_endpoint(conn, tenant, endpoint)}
@@ -26,9 +26,9 @@ def endpoints_of(conn: Connection, tenant: str, endpoint: str | None) -> dict[st
 
 
 def undelivered(engine: Engine, tenant: str, endpoint: str | None, when: Range) -> Iterator[View]:
-    """Every pair of event and endpoint that is not delivered, endpoint by endpoint: what is still to come, then what ended.
+    """Every undelivered pair of event and endpoint, endpoint by endpoint: first unsettled deliveries, then ended ones.
 
-    Each page is as of its own moment: what is delivered meanwhile does not show, what dies meanwhile may show twice.
+    Each page is a snapshot of its own: a delivery that succeeds meanwhile is left out, one that dies may be listed twice.
     """
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
@@ -60,7 +60,7 @@ def _unsettled(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
 
 
 class MoveUp:
-    """The tries that are planned for later than now, counted; called, it is the step of an act that makes them due."""
+    """Counts the tries that are planned for later than now. An instance is the `Step` that makes them due."""
 
     def __init__(self, conn: Connection, endpoints: Mapping[str, int], ids: Sequence[int] | None) -> None:
         self._endpoints = list(endpoints.values())
@@ -71,7 +71,7 @@ class MoveUp:
         self._last = max((each.last for each in self.counted), default=-1)
 
     def __call__(self, conn: Connection, size: int) -> int | None:
-        """Makes the next ones due; how many, or None when there are no more."""
+        """Makes the next tries due; returns how many, or None when there are no more."""
         moved = deliveries_undelivered.move_up(conn, self._endpoints, self._ids, self._now, (self._after, self._last), size)
         if not moved:
             return None

@@ -1,4 +1,4 @@
-"""Verifies and exports the ledger in a snapshot: what is appended meanwhile is not looked at."""
+"""Verifies and exports the ledger in a snapshot: entries that are appended meanwhile are not included."""
 
 import contextlib
 import os
@@ -37,17 +37,17 @@ class Subject:
 
 
 @contextmanager
-def whole_ledger(settings: Settings, wanted: Subject) -> Iterator["Sight"]:
-    """The ledger as it is at this moment, for as long as the block takes. Raises `OpsError` for an unknown tenant."""
+def whole_ledger(settings: Settings, wanted: Subject) -> Iterator["LedgerSnapshot"]:
+    """A snapshot of the ledger, valid until the block ends. Raises `OpsError` for an unknown tenant."""
     with open_engine(settings) as engine, snapshot(engine) as conn:
         if wanted.tenant is not None:
             known_tenant(conn, wanted.tenant)
-        yield Sight(conn, wanted, tenant_keys(conn, settings), open_blobs(settings))
+        yield LedgerSnapshot(conn, wanted, tenant_keys(conn, settings), open_blobs(settings))
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A sight of the ledger at one moment. `keys` is None when there is nothing to decrypt the tenants' keys with."""
+class LedgerSnapshot:
+    """The ledger as it was at one moment. `keys` is None if no key is set to decrypt the tenants' keys."""
 
     conn: Connection
     wanted: Subject
@@ -56,23 +56,23 @@ class Sight:
 
     @property
     def scope(self) -> Scope:
-        """What is wanted, as the statements have it."""
+        """What is wanted, in the form that the statements take."""
         tenant, subject = self.wanted.tenant, self.wanted.subject
         key = (self.keys or {}).get(tenant or "")
         return Scope(tenant, subject, chain_key(key, subject) if key is not None and subject is not None else None)
 
     def size(self) -> int:
-        """The number of entries in the whole ledger, as the heads have it; 0 when only a part is wanted."""
+        """The number of entries in the whole ledger, according to the heads; 0 when only a part is wanted."""
         return 0 if self.wanted.tenant else scan.size(self.conn)[1]
 
     def verify(self, report: Callable[[Fault], None], progress: Progress) -> Verified:
-        """Checks all that is wanted; see `pipeline.ledger.verify`."""
+        """Checks everything that is wanted; see `pipeline.ledger.verify`."""
         return verify(self.conn, self.scope, self.keys, self.blobs.get, report, progress)
 
     def export(self, out: IO[bytes], progress: Progress, lost: Callable[[str], None]) -> int:
-        """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` when there is none.
+        """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` if a subject has no entry.
 
-        An entry whose body the blob store has lost is written without content, and `lost` is told.
+        An entry whose body the blob store has lost is written without content and reported to `lost`.
         """
         assert self.wanted.tenant is not None
         out.write(header_line(self.wanted.tenant, datetime.now(UTC)))
@@ -99,9 +99,9 @@ class Sight:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends, whole and on disk; when it raises, `path` is as before.
+    """A file that replaces `path` when the block ends, complete and fsynced. If the block raises, `path` is as before.
 
-    Only its owner can read it. What is no regular file (a pipe, /dev/stdout) is written to as it is.
+    Only the owner can read it. A `path` that is not a regular file (a pipe, /dev/stdout) is written to directly.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as out:

@@ -1,4 +1,4 @@
-"""How entries, deliveries and dead letters look to people and their scripts: rows become plain JSON objects."""
+"""Rows of entries, deliveries, dead letters and the like as the plain JSON objects that commands show and print."""
 
 import base64
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ View = dict[str, Any]
 
 
 def entry_view(row: Row, chain: str, body: bytes | None) -> View:
-    """An entry of a timeline. `body_base64` is the exact body; `body` is its text, null when it is not UTF-8 or gone."""
+    """An entry of a timeline. `body_base64` is the exact body; `body` is its text, null if it is gone or not UTF-8."""
     attributes = _object(row["attributes"])
     named = ("id", "type", "source", "subject", "time", "datacontenttype")
     return {
@@ -66,9 +66,9 @@ def dead_letter_view(row: Row) -> View:
 
 
 def whole_dead_letter_view(row: Row, tries: Sequence[Row], act: Row | None, body: bytes | None) -> View:
-    """A dead letter with all that was kept: of a message as it came, of a delivery where it is in the ledger, and its tries.
+    """A dead letter with all that is kept: a message as it arrived; a delivery's place in the ledger, and its tries.
 
-    `act` is what an operator did with it and others, as `waxseal audit` shows it; null while it is open.
+    `act` is the operator's act that closed it, as `waxseal audit` shows it; null while it is open.
     """
     return {
         **dead_letter_view(row),
@@ -85,7 +85,7 @@ def whole_dead_letter_view(row: Row, tries: Sequence[Row], act: Row | None, body
 
 
 def group_view(group: Group) -> View:
-    """How many dead letters there are of one kind."""
+    """The number of dead letters in a group, with its oldest and newest."""
     plain = ("stage", "reason", "tenant", "endpoint", "count")
     return {
         **{name: getattr(group, name) for name in plain},
@@ -95,7 +95,7 @@ def group_view(group: Group) -> View:
 
 
 def undelivered_view(row: Row) -> View:
-    """A pair of event and endpoint that is not delivered, and why."""
+    """An undelivered pair of event and endpoint, with the reason."""
     attributes = _object(row["attributes"])
     plain = ("id", "endpoint", "subject", "seq", "state", "attempts")
     return {
@@ -112,24 +112,24 @@ def undelivered_view(row: Row) -> View:
 
 
 def planned_view(planned: PlannedTries, endpoint: str) -> View:
-    """How many tries of an endpoint are planned for later."""
+    """How many tries of an endpoint are planned for later, and between which times."""
     times = {"earliest": rfc3339(planned.earliest), "latest": rfc3339(planned.latest)}
     return {"endpoint": endpoint, "count": planned.count, **times}
 
 
 def act_view(row: Row) -> View:
-    """An act of an operator; `done` and `ended_at` are null when it was cut off, or has not ended."""
+    """An act of an operator; `done` and `ended_at` are null if it was interrupted or has not ended."""
     plain = ("id", "who", "act", "filter", "planned", "done")
     return {**{name: row[name] for name in plain}, "at": rfc3339(row["at"]), "ended_at": rfc3339(row["ended_at"])}
 
 
 def event_view(row: Row) -> View:
-    """Something that an operator should hear of."""
+    """An operator event."""
     return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "mailbox", "detail")}, "at": rfc3339(row["at"])}
 
 
 def endpoint_view(row: Row) -> View:
-    """How an endpoint fares and what it is owed; `breaker` is that of its health, `forced` if by an operator."""
+    """State, health and backlog of an endpoint. `forced`: an operator forced its `breaker`."""
     settings = row["settings"]
     plain = ("tenant", "name", "transport", "state", "reason", "breaker", "forced", "trips", "failures", "successes")
     times = ("opened_at", "probe_at", "window_from", "not_before", "failing_since", "oldest_due")
@@ -162,7 +162,7 @@ def _try_view(row: Row) -> View:
 
 
 def _reason(row: Row) -> str | None:
-    """Why it is not delivered: what ended it, what holds it, or what went wrong last."""
+    """Why it is not delivered: what ended it, what holds it back, or the last error."""
     if row["state"] == "paused" and row["disabled"]:
         return f"disabled: {row['disabled']}"
     if row["state"] == "pending" and row["next_attempt_at"] is None:
@@ -175,14 +175,14 @@ def _microseconds(at: Any) -> str | None:
     try:
         return rfc3339(_EPOCH + timedelta(microseconds=at))
     except (TypeError, OverflowError):
-        return None  # altered: `waxseal verify` says so
+        return None  # the entry was altered: `waxseal verify` reports it
 
 
 def _object(stored: bytes | None) -> dict[str, Any]:
     try:
         found = orjson.loads(stored or b"{}")
     except orjson.JSONDecodeError:
-        return {}  # altered: `waxseal verify` says so
+        return {}  # the entry was altered: `waxseal verify` reports it
     return found if isinstance(found, dict) else {}
 
 

@@ -39,10 +39,10 @@ def verify(tenant: str | None, subject: str | None, as_json: bool, data: Path) -
 
     if subject is not None and tenant is None:
         raise click.UsageError("--subject needs --tenant", click.get_current_context())
-    with whole_ledger(settings_for(data, "database_url"), Subject(tenant, subject)) as sight:
-        with progress("verifying", sight.size()) as show:
-            verified = sight.verify(_reporter(as_json), show)
-        skipped = [] if sight.keys is not None else ["fingerprint", "chain key"]
+    with whole_ledger(settings_for(data, "database_url"), Subject(tenant, subject)) as ledger:
+        with progress("verifying", ledger.size()) as show:
+            verified = ledger.verify(_reporter(as_json), show)
+        skipped = [] if ledger.keys is not None else ["fingerprint", "chain key"]
     if skipped and not as_json:
         click.echo("Not checked, for want of WAXSEAL_KEYS: fingerprints and the keys of chains.", err=True)
     return _conclude(verified, as_json, skipped, "in the ledger")
@@ -64,12 +64,12 @@ def export(tenant: str, subject: str | None, output: Path, data: Path) -> None:
     from ops.system.stack_file import settings_for
 
     with (
-        whole_ledger(settings_for(data, "database_url"), Subject(tenant, subject)) as sight,
-        progress("exporting", sight.size()) as show,
+        whole_ledger(settings_for(data, "database_url"), Subject(tenant, subject)) as ledger,
+        progress("exporting", ledger.size()) as show,
         replacing(output) as out,
     ):
         lost: list[str] = []
-        count = sight.export(out, show, lost.append)
+        count = ledger.export(out, show, lost.append)
     for each in lost:
         click.echo(printable(f"without content: {each}"), err=True)
     click.echo(f"{counted(count, 'entry', 'entries')} in {output}", err=True)

@@ -89,7 +89,7 @@ def _made(found: "Mail", engine: "Engine", settings: "Settings") -> dict[str, An
 
     with closing(DocumentMaker(engine, open_blobs(settings), MailParser(dns=settings.mail_dns))) as maker:
         try:
-            return maker.make(found.owed)
+            return maker.make(found.due)
         except BlobsAway as error:
             raise OpsError(f"{error}: check WAXSEAL_BLOBS") from error
 
