@@ -1,43 +1,43 @@
-"""The command line. A module here gives its commands as `COMMANDS`; adding one is a line below.
+"""The command line. Each module lists its commands in `COMMANDS`; a new module needs an import and a line below.
 
-Modules import what their commands need inside them, so that `waxseal --help` is there at once.
+Commands import what they need when they run, so that `waxseal --help` is fast.
 """
 
 import click
 
-from ops.cli.audit import COMMANDS as ANSWERING
-from ops.cli.bench import COMMANDS as MEASURING
-from ops.cli.config import COMMANDS as CONFIGURING
+from ops.cli.audit import COMMANDS as AUDIT
+from ops.cli.bench import COMMANDS as BENCH
+from ops.cli.config import COMMANDS as CONFIG
 from ops.cli.dead import COMMANDS as DEAD
-from ops.cli.demo import COMMANDS as SHOWING
-from ops.cli.endpoint import COMMANDS as TENDING
-from ops.cli.mail.mailbox import COMMANDS as COLLECTING
-from ops.cli.mail.mails import COMMANDS as PULLING
-from ops.cli.processes import COMMANDS as RUNNING
-from ops.cli.prune import COMMANDS as PRUNING
-from ops.cli.send import COMMANDS as TRYING
-from ops.cli.status import COMMANDS as LOOKING
+from ops.cli.demo import COMMANDS as DEMO
+from ops.cli.endpoint import COMMANDS as ENDPOINT
+from ops.cli.mail.mailbox import COMMANDS as MAILBOX
+from ops.cli.mail.mails import COMMANDS as MAIL
+from ops.cli.processes import COMMANDS as PROCESSES
+from ops.cli.prune import COMMANDS as PRUNE
+from ops.cli.send import COMMANDS as SEND
+from ops.cli.status import COMMANDS as STATUS
 from ops.cli.terminal.exit_codes import PlainGroup
-from ops.cli.timeline import COMMANDS as READING
-from ops.cli.undelivered import COMMANDS as OWING
-from ops.cli.verify import COMMANDS as PROVING
+from ops.cli.timeline import COMMANDS as TIMELINE
+from ops.cli.undelivered import COMMANDS as UNDELIVERED
+from ops.cli.verify import COMMANDS as VERIFY
 
 COMMANDS: tuple[click.Command, ...] = (
-    *RUNNING,
-    *CONFIGURING,
-    *TRYING,
-    *LOOKING,
-    *READING,
-    *OWING,
+    *PROCESSES,
+    *CONFIG,
+    *SEND,
+    *STATUS,
+    *TIMELINE,
+    *UNDELIVERED,
     *DEAD,
-    *TENDING,
-    *COLLECTING,
-    *PULLING,
-    *ANSWERING,
-    *PRUNING,
-    *PROVING,
-    *SHOWING,
-    *MEASURING,
+    *ENDPOINT,
+    *MAILBOX,
+    *MAIL,
+    *AUDIT,
+    *PRUNE,
+    *VERIFY,
+    *DEMO,
+    *BENCH,
 )
 
 

@@ -1,4 +1,4 @@
-"""Commands that tell what operators did, and what they should hear of."""
+"""Commands that list operators' acts and operator events."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -39,7 +39,7 @@ _EVENT: tuple[Column, ...] = (
 def audit(since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path) -> None:
     """List what operators did, newest first.
 
-    Who did what, when, to what, how many it was meant for, and how many it was done to.
+    Who did what, when, to what, how many were planned, and how many were done.
 
     Example: waxseal audit --since 7d
     """

@@ -27,7 +27,7 @@ _OPTIONS = {
 def bench() -> None:
     """Measure on private servers, and compare with peers in the same run.
 
-    The figures to quote are the ratios: the machine is shared by all of a run. Takes a minute or a few each.
+    Quote the ratios: all parts of a run share the machine. Each takes from one to a few minutes.
 
     Example: waxseal bench ingest --json
     """
@@ -35,7 +35,7 @@ def bench() -> None:
 
 def _command(name: str, summary: str) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
-    @click.option("--quick", is_flag=True, help="A tenth of the work, to see that it runs; quote nothing of it.")
+    @click.option("--quick", is_flag=True, help="A tenth of the work, to see that it runs; do not quote its figures.")
     def run(as_json: bool, quick: bool, **others: Any) -> None:
         try:
             module = importlib.import_module(f"ops.bench.{name}")

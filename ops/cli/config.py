@@ -1,18 +1,14 @@
-"""The command that configures."""
+"""The command that applies a configuration file."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, deciding
+from ops.cli.terminal.confirm import ActTerms, confirmed_act
 from ops.cli.terminal.options import DATA
 from ops.config.summary import show
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove what the file does not name. Tenants with entries always stay.")
 @click.option("--enable", is_flag=True, help="Enable endpoints again that answered 410 Gone.")
-@deciding
+@confirmed_act
 @DATA
 def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: ActTerms, data: Path) -> None:
     """Configure tenants, sources, endpoints and mailboxes as FILE says; - is standard input.
@@ -32,7 +28,7 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: ActTerms,
     Example: waxseal apply waxseal.yaml --dry-run
     """
     from ops.admin.read_session import explained
-    from ops.config.apply import Unagreed, apply_config
+    from ops.config.apply import NeedsConfirmation, apply_config
     from ops.config.read_file import read_config
     from ops.settings import environment
     from ops.system.stack_file import settings_for
@@ -42,8 +38,8 @@ def apply(file: Path, dry_run: bool, prune: bool, enable: bool, terms: ActTerms,
         read = read_config(file, environment())
         try:
             difference = apply_config(read, settings, dry_run, prune, enable, give_up=terms.yes, who=terms.who)
-        except Unagreed as asked:
-            terms.agree(asked.what)
+        except NeedsConfirmation as needed:
+            terms.confirm(needed.what)
             difference = apply_config(read, settings, dry_run, prune, enable, give_up=True, who=terms.who)
         show(difference)
 

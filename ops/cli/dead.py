@@ -1,4 +1,4 @@
-"""Commands on dead letters: what stopped, at every stage, and why; and what is to become of it."""
+"""Commands on dead letters of every stage: list, show, replay, discard."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, acting
+from ops.cli.terminal.confirm import ActTerms, bulk_act
 from ops.cli.terminal.exit_codes import PlainGroup
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
@@ -49,7 +49,7 @@ ALL_OPEN = click.option("--all", "everything", is_flag=True, help="All that are 
 
 
 def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose dead letters, the same for every command on them, as one argument `wanted`."""
+    """Adds the options that choose dead letters; the command gets them as one argument `wanted`."""
 
     @wraps(command)
     def choose(ids: tuple[int, ...], **others: Any) -> Any:
@@ -132,7 +132,7 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 @dead.command("replay")
 @chosen
 @ALL_OPEN
-@acting
+@bulk_act
 @DATA
 def replay_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
     """Replay dead letters by their normal route, under the same id.
@@ -155,7 +155,7 @@ def replay_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms
 @dead.command("discard")
 @chosen
 @ALL_OPEN
-@acting
+@bulk_act
 @DATA
 def discard_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
     """Close dead letters without delivering them.
@@ -179,7 +179,7 @@ def _decide(
     verb: tuple[str, str],
     step: "Callable[[Decision], Step]",
 ) -> None:
-    """Counts, asks, and does it. Raises `OpsError` when some were left open."""
+    """Counts the dead letters, asks, and decides them. Raises `OpsError` if some were left open."""
     from ops.admin.read_session import open_engine
     from ops.admin.replay import Decision
     from ops.errors import OpsError
@@ -191,7 +191,7 @@ def _decide(
         planned = sum(group.count for group in groups)
         if not planned:
             return
-        terms.agree(f"{verb[0]} {counted(planned, 'dead letter', 'dead letters')}")
+        terms.confirm(f"{verb[0]} {counted(planned, 'dead letter', 'dead letters')}")
         decision = Decision(wanted, groups, terms.who)
         done = terms.carry_out(engine, f"dead {verb[0]}", wanted.asked(), planned, step(decision))
     if terms.as_json:
@@ -204,7 +204,7 @@ def _decide(
 
 
 def _count(engine: "Engine", wanted: "DeadLetterFilter", as_json: bool) -> "Sequence[Group]":
-    """Shows how many there are of what."""
+    """Shows and returns the dead letters by group."""
     from ops.admin.read_session import check_chosen, snapshot
     from ops.admin.views import group_view
     from pipeline.store.dead_letters import dead_letter_list

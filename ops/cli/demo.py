@@ -1,4 +1,4 @@
-"""The command that shows it all."""
+"""The command that runs the demo."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -29,7 +29,7 @@ def demo(data: Path) -> None:
     from ops.demo.run import demo as run
     from workers.commands.demo_publisher import Published, publish
 
-    # Told to stop, it stops what it started.
+    # SIGTERM raises KeyboardInterrupt, so that the demo stops the processes that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def send(amqp_url: str, routing_key: str, body: bytes, properties: Mapping[str, Any]) -> None:

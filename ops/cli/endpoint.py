@@ -1,4 +1,4 @@
-"""Commands on endpoints: how they fare, and what an operator does about it."""
+"""Commands on endpoints: their state, enabling and disabling, forcing their breakers."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, acting, on_one
+from ops.cli.terminal.confirm import ActTerms, bulk_act, on_named
 from ops.cli.terminal.exit_codes import PlainGroup
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
@@ -84,7 +84,7 @@ def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
 @endpoint.command()
 @click.option("--replay", "choice", flag_value="replay", help="Deliver what it missed.")
 @click.option("--discard-missed", "choice", flag_value="discard", help="Discard what it missed, for good.")
-@on_one(acting)
+@on_named(bulk_act)
 def enable(engine: "Engine", named: "Named", terms: ActTerms, choice: str | None) -> None:
     """Enable an endpoint again, and decide about what it missed.
 
@@ -99,7 +99,7 @@ def enable(engine: "Engine", named: "Named", terms: ActTerms, choice: str | None
     choice = _chosen(found.count, choice, terms) if found.count else None
     filter_ = {"tenant": named.tenant, "endpoint": named.name}
     done = {"replayed": 0, "discarded": 0}
-    if choice == "discard":  # while it is off: what is still paused when it is on will be delivered
+    if choice == "discard":  # before it is enabled: deliveries still paused after that will be delivered
         step = endpoints.discarding(named)
         done["discarded"] = terms.carry_out(engine, "endpoint discard", filter_, found.count, step)
     moved = endpoints.enable(engine, named)
@@ -109,8 +109,8 @@ def enable(engine: "Engine", named: "Named", terms: ActTerms, choice: str | None
 
 
 @endpoint.command()
-@click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
-@on_one()
+@click.option("--reason", default="by an operator", show_default=True, help="Why; recorded with the event.")
+@on_named()
 def disable(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> None:
     """Disable an endpoint. Its deliveries are kept until it is enabled again.
 
@@ -123,7 +123,7 @@ def disable(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> N
 
 
 @endpoint.command("open-breaker")
-@on_one()
+@on_named()
 def open_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """Force an endpoint's breaker open: nothing is sent and no try is counted, until `release`.
 
@@ -136,7 +136,7 @@ def open_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
 
 
 @endpoint.command("close-breaker")
-@on_one()
+@on_named()
 def close_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """Force an endpoint's breaker closed: everything is sent, whatever fails, until `release`.
 
@@ -149,7 +149,7 @@ def close_breaker(engine: "Engine", named: "Named", terms: ActTerms) -> None:
 
 
 @endpoint.command()
-@on_one()
+@on_named()
 def release(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """End a forced state of a breaker. An open breaker lets one probe through at once.
 
@@ -162,13 +162,13 @@ def release(engine: "Engine", named: "Named", terms: ActTerms) -> None:
 
 
 def _chosen(count: int, choice: str | None, terms: ActTerms) -> str:
-    """What is to become of what was missed, asked for if need be and possible."""
+    """Whether to replay or discard missed deliveries; prompts for it if no option says so and there is a terminal."""
     what = counted(count, "delivery that it missed", "deliveries that it missed")
     if choice is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise click.UsageError(f"there are {what}: add --replay or --discard-missed", click.get_current_context())
         choice = click.prompt(f"{what}: replay or discard", type=click.Choice(["replay", "discard"]), err=True)
-    terms.agree(f"{choice} {what}")
+    terms.confirm(f"{choice} {what}")
     return str(choice)
 
 

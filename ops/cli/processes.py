@@ -1,4 +1,4 @@
-"""Commands that run things: the whole system, its schema, and each process on its own."""
+"""Commands that run the whole system or one process, and those that prepare for it: schema, settings, keys."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -82,13 +82,13 @@ def down(data: Path, delete_data: bool, yes: bool) -> None:
     type=click.FloatRange(0, 86_400),
     default=60,
     show_default=True,
-    help="Seconds to go on trying while other sessions hold locks on the tables.",
+    help="Seconds to keep trying while other sessions hold locks on the tables.",
 )
 def migrate(data: Path, wait: float) -> None:
     """Bring the schema to its newest version.
 
     Needs the login of the database's owner. Changes nothing when the schema is up to date, or when a step fails. Waits three
-    seconds for a lock, because everything that comes later waits behind it, then says who holds it and tries again.
+    seconds for a lock, because all later statements queue behind it, then says who holds it and tries again.
 
     Example: WAXSEAL_DATABASE_URL=postgresql://owner:secret@db/waxseal waxseal migrate
     """
@@ -101,7 +101,7 @@ def migrate(data: Path, wait: float) -> None:
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="The page ops/docs/settings.md.")
+@click.option("--markdown", is_flag=True, help="Print the page ops/docs/settings.md.")
 def settings(markdown: bool) -> None:
     """List the WAXSEAL_ variables.
 

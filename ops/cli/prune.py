@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, acting
+from ops.cli.terminal.confirm import ActTerms, bulk_act
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import Column, counted, progress, show_json, show_list
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ops.settings import Settings
     from pipeline.store.deliveries.attempt_partitions import Partition
 
-_LOOKS, _BETWEEN_LOOKS = 20, 0.25  # seconds
+_LOOKS = 20  # at the queues
+_BETWEEN_LOOKS = 0.25  # seconds
 
 _PARTITION: tuple[Column, ...] = (
     ("day", "day"),
@@ -32,7 +33,7 @@ _PARTITION: tuple[Column, ...] = (
 
 
 class _Age(click.ParamType[timedelta]):
-    """A day at least."""
+    """A duration of a day at least."""
 
     name = "age"
 
@@ -56,17 +57,16 @@ class _Age(click.ParamType[timedelta]):
     "--blobs-older-than", "blobs", type=_Age(), help="Remove blobs that nothing refers to and that were not stored since."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
-@acting
+@bulk_act
 @DATA
 def prune(
     attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: ActTerms, data: Path
 ) -> None:
     """Drop old attempts, closed dead letters and unused blobs. Without --yes it only shows them.
 
-    Attempts are dropped in whole days, and nothing waits meanwhile. A blob that no entry and no dead letter refers to is set
-    aside first, and deleted after the same time again; not while messages wait in the inbox. Nothing else is touched: no
-    entry and no content of the ledger, no delivery with its state, no open dead letter. Needs the login of the database's
-    owner.
+    Attempts are dropped in whole days, and no other session waits for that. A blob that no entry and no dead letter refers to
+    is set aside first, and deleted after the same time again; not while messages wait in the inbox. Nothing else is touched:
+    no entry or content of the ledger, no delivery, no open dead letter. Needs the login of the database's owner.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
     """
@@ -136,7 +136,7 @@ def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms
         show_json({"orphans": len(orphans.fresh), "orphans_aside": len(orphans.aside), "bytes": size})
     else:
         aside = f"{len(orphans.aside)} of them aside for as long" if orphans.aside else "none of them aside yet"
-        click.echo(f"{counted(len(orphans), 'blob', 'blobs')} of nobody, {size / 2**20:.1f} MiB, {aside}")
+        click.echo(f"{counted(len(orphans), 'blob', 'blobs')} that nothing refers to, {size / 2**20:.1f} MiB, {aside}")
     if terms.yes and len(orphans):
         act = Act(terms.who, "prune blobs", {"before": before.isoformat()})
         with progress("taking away", len(orphans)) as show:
@@ -145,7 +145,7 @@ def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms
 
 
 def _need_empty_inbox(settings: "Settings") -> None:
-    """A message that waits may refer to a blob that nothing else refers to yet, and may have waited for long."""
+    """Raises `OpsError` unless the inbox is empty: a waiting message may hold the only reference to a blob."""
     from ops.errors import OpsError
     from ops.settings import require
     from workers.amqp.queue_depths import depths

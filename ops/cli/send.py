@@ -1,4 +1,4 @@
-"""The command that tries a source out."""
+"""The command that tests a source with a signed message."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -48,9 +48,9 @@ def send(
 ) -> int:
     """Sign a sample message as a source's sender would, post it, and print the answer.
 
-    Of any kind of source that comes over HTTP; of standard-webhooks v1 with a whsec_ secret, v1a with a private key, whsk_.
-    TENANT and SOURCE are as configured: kind, options and secret are taken from the database. By hand instead: --url, --kind
-    (an unknown one is answered with those there are), --secret and --option. Exit code 0 for an answer of 2xx, else 1.
+    Works for every kind of source over HTTP. standard-webhooks signs v1 with a whsec_ secret, v1a with a private key, whsk_.
+    Kind, options and secret of TENANT and SOURCE are taken from the database. By hand instead: --url, --kind (an unknown one
+    is answered with the known kinds), --secret and --option. Exit code 0 for an answer of 2xx, else 1.
 
     \b
     Examples:

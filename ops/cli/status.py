@@ -1,4 +1,4 @@
-"""The command that says how it is going."""
+"""The command that shows the state of the system."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 

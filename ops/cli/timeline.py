@@ -1,4 +1,4 @@
-"""Commands that look: timelines, deliveries, dead letters."""
+"""Commands that list the entries of a subject, and deliveries."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -73,11 +73,11 @@ def deliveries(tenant: str, state: str | None, endpoint: str | None, limit: int 
     Example: waxseal deliveries acme --state dead
     """
     from ops.admin.read_session import open_engine
-    from ops.admin.timeline import deliveries as owed
+    from ops.admin.timeline import deliveries as listed
     from ops.system.stack_file import settings_for
 
     with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(owed(engine, tenant, state, endpoint, limit), _DELIVERY, as_json, limited=limit is not None)
+        shown = show_list(listed(engine, tenant, state, endpoint, limit), _DELIVERY, as_json, limited=limit is not None)
     if not shown:
         click.echo("no deliveries", err=True)
 

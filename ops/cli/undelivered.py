@@ -1,4 +1,4 @@
-"""Commands on what is owed: what was not delivered, and tries that need not wait."""
+"""Commands on undelivered events: list them, and make planned tries due now."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, acting
+from ops.cli.terminal.confirm import ActTerms, bulk_act
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, Column, counted, moment, show_json, show_list
 from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
 
-_OWED: tuple[Column, ...] = (
+_UNDELIVERED: tuple[Column, ...] = (
     ("id", "id"),
     ("recorded", moment("created_at")),
     ("endpoint", "endpoint"),
@@ -59,13 +59,13 @@ def undelivered(
     Example: waxseal undelivered acme --endpoint billing --since 1d
     """
     from ops.admin.read_session import open_engine
-    from ops.admin.undelivered import undelivered as owed
+    from ops.admin.undelivered import undelivered as listed
     from ops.system.stack_file import settings_for
     from pipeline.store.deliveries.undelivered import Range
 
     with open_engine(settings_for(data, "database_url")) as engine:
-        found = islice(owed(engine, tenant, endpoint, Range(since, until)), limit)
-        shown = show_list(found, _OWED, as_json, limited=limit is not None)
+        found = islice(listed(engine, tenant, endpoint, Range(since, until)), limit)
+        shown = show_list(found, _UNDELIVERED, as_json, limited=limit is not None)
     if not shown:
         click.echo("everything was delivered", err=True)
 
@@ -74,12 +74,12 @@ def undelivered(
 @click.argument("tenant")
 @ENDPOINT
 @click.option("--id", "ids", type=int, multiple=True, help="Only this delivery; may be given several times.")
-@acting
+@bulk_act
 @DATA
 def retry(tenant: str, endpoint: str | None, ids: tuple[int, ...], terms: ActTerms, data: Path) -> None:
     """Try deliveries now that are planned for later.
 
-    Makes deliveries due now that wait for their next try (`waxseal deliveries` shows it). Their schedule continues from
+    Makes deliveries that wait for their next try (`waxseal deliveries` shows it) due now. Their schedule continues from
     there. An endpoint that is disabled, paused by its breaker or limited in its rate stays so.
 
     Example: waxseal retry acme --endpoint billing --yes
@@ -100,7 +100,7 @@ def retry(tenant: str, endpoint: str | None, ids: tuple[int, ...], terms: ActTer
             return
         names = {id_: name for name, id_ in endpoints.items()}
         show_list((planned_view(each, names[each.endpoint_id]) for each in move_up.counted), _PLANNED, terms.as_json)
-        terms.agree(f"try {counted(planned, 'delivery', 'deliveries')} now")
+        terms.confirm(f"try {counted(planned, 'delivery', 'deliveries')} now")
         done = terms.carry_out(engine, "retry", asked, planned, move_up)
     if terms.as_json:
         show_json({"due": done, "counted": planned})

@@ -1,4 +1,4 @@
-"""Commands that prove: verify, export, verify-bundle."""
+"""Commands that verify and export the ledger."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run; verify-bundle must not need a database's driver
 
@@ -29,8 +29,8 @@ _VKEY = re.compile(r"[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*")
 def verify(tenant: str | None, subject: str | None, as_json: bool, data: Path) -> int:
     """Check that the ledger is as it was written.
 
-    Every hash, link, number, column, content and head; every fault is named. Exit code 0: all intact. 1: something is not, or
-    nothing was there to check. 2: it could not be checked.
+    Checks every hash, link, number, column, content and head, and names every fault. Exit code 0: all intact. 1: a fault, or
+    nothing to check. 2: it could not be checked.
 
     Example: waxseal verify --tenant acme
     """
@@ -82,8 +82,7 @@ def export(tenant: str, subject: str | None, output: Path, data: Path) -> None:
 def verify_bundle(file: Path, vkey: str | None, as_json: bool) -> int:
     """Check an exported file, offline.
 
-    Needs no database and no settings. Exit code 0: all intact. 1: something is not, or nothing was there to check. 2: it could
-    not be checked.
+    Needs no database and no settings. Exit code 0: all intact. 1: a fault, or nothing to check. 2: it could not be checked.
 
     Example: waxseal verify-bundle acme.jsonl
     """

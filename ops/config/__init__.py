@@ -1,1 +1,1 @@
-"""Reads the configuration file, compares it with what is configured, and applies it. No command line."""
+"""Reads the configuration file, compares it with the configuration in the database, and applies it. No command line."""

@@ -1,4 +1,4 @@
-"""Makes tenants, sources, endpoints and mailboxes what a configuration file says."""
+"""Brings tenants, sources, endpoints and mailboxes in line with a configuration file."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ops.config.diff import Change, differences, unnamed, usurped
+from ops.config.diff import Change, differences, taken_names, unnamed
 from ops.config.read_file import ConfigRead, read_config
 from ops.errors import Misconfigured, OpsError
 from ops.runtime.db import make_engine, transaction
@@ -35,22 +35,22 @@ _KEY_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Difference:
-    """What was changed, or would be. `generated` holds the secrets that were made, by endpoint: to be shown once."""
+    """What was changed, or would be. `generated` holds the new secrets by endpoint; they can be shown only this once."""
 
     changes: Sequence[Change]
     generated: dict[str, str] = field(default_factory=dict, repr=False)
     dry_run: bool = False
-    gives_up: int = 0  # deliveries that removed endpoints are owed
-    doubts: Sequence[str] = ()  # what the file says that may be a mistake
+    gives_up: int = 0  # undelivered deliveries of removed endpoints
+    warnings: Sequence[str] = ()  # likely mistakes in the file, one line each
 
     @property
     def changed(self) -> list[Change]:
-        """What is not as it was."""
+        """The changes that alter something."""
         return [change for change in self.changes if change.action in ("created", "changed", "removed")]
 
 
-class Unagreed(OpsError):
-    """Nothing was written: endpoints that are owed something would be removed, and nobody has agreed to that."""
+class NeedsConfirmation(OpsError):
+    """Nothing was written: endpoints with undelivered deliveries would be removed, which needs a confirmation."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"to {what}, add --yes; --dry-run shows which")
@@ -58,7 +58,7 @@ class Unagreed(OpsError):
 
 
 def apply_file(path: Path, settings: Settings, **options: Any) -> Difference:
-    """Reads the file and makes everything what it says, with the options of `apply_config`. Raises `BadConfig` as well."""
+    """Reads and applies the file, with the options of `apply_config`. Raises `BadConfig` as well."""
     return apply_config(read_config(path, environment()), settings, **options)
 
 
@@ -72,11 +72,11 @@ def apply_config(
     give_up: bool = False,
     who: str = "waxseal apply",
 ) -> Difference:
-    """Makes everything what the file says, in one transaction, and nothing at all when anything is wrong with it.
+    """Applies the file in one transaction; changes nothing if any of it is invalid.
 
-    Idempotent: what is so already is not written again, and a process that watches the catalog sees no change. What the file
-    does not name stays, unless `prune`. Raises `Unagreed` when an endpoint is to be removed that is owed something, unless that
-    is to `give_up`: then it is discarded, and the audit says that `who` did it.
+    Idempotent: what already matches is not written again, and processes that watch the catalog see no change. What the file
+    does not name stays, unless `prune`. Raises `NeedsConfirmation` if an endpoint with undelivered deliveries is to be
+    removed, unless `give_up`: then they are discarded, and the audit names `who`.
     """
     require(settings, "database_url", "keys")
     config = read.config
@@ -88,34 +88,34 @@ def apply_config(
             configure.lock(conn)
             now = catalog.load(conn, vault.decrypt)
             pulled = mailboxes.load(conn, vault.decrypt)
-            if faults := list(usurped(config, now)):
+            if faults := list(taken_names(config, now)):
                 raise Misconfigured("\n".join(faults))
             changes = list(differences(config, now, pulled, enable=enable))
             if prune:
                 changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
-            owed = _tell_owed(conn, changes)
+            given_up = _add_given_up(conn, changes)
             generated: dict[str, str] = {}
             if not dry_run:
-                if owed and not give_up:
-                    raise Unagreed(f"give up {_counted(owed)} that removed endpoints are owed")
+                if given_up and not give_up:
+                    raise NeedsConfirmation(f"give up {_counted(given_up)} that removed endpoints are owed")
                 changes, generated = _with_secrets(changes)
                 _write(conn, vault, changes, who)
     finally:
         engine.dispose()
-    doubts = read.doubts(networks(settings.allow_networks), by_proxy=bool(settings.proxy))
-    return Difference(changes, generated, dry_run, owed, doubts)
+    warnings = read.warnings(networks(settings.allow_networks), by_proxy=bool(settings.proxy))
+    return Difference(changes, generated, dry_run, given_up, warnings)
 
 
-def _tell_owed(conn: Connection, changes: list[Change]) -> int:
-    """Says at each endpoint that is to be removed what is given up with it; returns how many deliveries that are."""
+def _add_given_up(conn: Connection, changes: list[Change]) -> int:
+    """Adds to each removal of an endpoint how many deliveries it gives up; returns their sum."""
     removed = {
         each.before.id: at for at, each in enumerate(changes) if each.action == "removed" and isinstance(each.before, Endpoint)
     }
-    owed = inactive_endpoints.count_undelivered(conn, removed) if removed else {}
-    for id_, count in owed.items():
+    undelivered = inactive_endpoints.count_undelivered(conn, removed) if removed else {}
+    for id_, count in undelivered.items():
         at = removed[id_]
         changes[at] = replace(changes[at], details=(*changes[at].details, f"gives up {_counted(count)}"))
-    return sum(owed.values())
+    return sum(undelivered.values())
 
 
 def _counted(count: int) -> str:
@@ -123,7 +123,7 @@ def _counted(count: int) -> str:
 
 
 def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
-    """Gives every endpoint whose deliveries are signed, and that has no secret, one of its own."""
+    """Gives a fresh secret to every endpoint that has none and whose deliveries are signed."""
     generated = {}
     for index, change in enumerate(changes):
         if isinstance(change.after, Endpoint) and not change.after.secrets and TRANSPORTS[change.after.transport].signed:
@@ -161,14 +161,14 @@ def _put(conn: Connection, vault: Vault, change: Change, who: str) -> None:
 
 
 def _bury_former(conn: Connection, endpoint: Endpoint, who: str) -> None:
-    """What is left of what an endpoint was owed when it was removed does not go to whatever takes its name."""
+    """Gives up what is left of a removed endpoint's deliveries, so that they do not go to its successor of the same name."""
     now = datetime.now(UTC)
     if count := inactive_endpoints.give_up(conn, endpoint.id, now, leased=True):
         inactive_endpoints.note_removal(conn, who, endpoint.tenant, endpoint.name, count, now)
 
 
 def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
-    """A mailbox is a source whose events come from a pull. What muting needs is in the source, where fan-out finds it."""
+    """Writes the mailbox and its source. The source holds whether backfill is delivered, because fan-out reads it there."""
     now = datetime.now(UTC)
     settings: dict[str, Any] = {"max_body": LARGEST}
     if not mailbox.deliver_backfill:
@@ -181,7 +181,7 @@ def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbo
             same_login = (before.kind, before.username) == (mailbox.kind, mailbox.username)
             mailboxes.begin_elsewhere(conn, id_, same_login=same_login)
         elif _older(before.sync_from, mailbox.sync_from):
-            mail_items.drop_positions(conn, id_)  # what was passed by is compared again, and nothing fetched twice
+            mail_items.drop_positions(conn, id_)  # mails that were skipped as too old are compared again; none is fetched twice
         if EVERY_FOLDER not in mailbox.folders:
             mailboxes.only_folders(conn, id_, mailbox.folders)
     if change.activate and mailboxes.move_from(conn, id_, "needs_reauthorization", "active", now):
@@ -189,7 +189,7 @@ def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbo
 
 
 def _older(before: datetime | None, after: datetime | None) -> bool:
-    """Whether mails are wanted that were not before."""
+    """Whether `after` includes older mails than `before` did; None includes all."""
     return before is not None and (after is None or after < before)
 
 

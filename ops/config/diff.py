@@ -1,4 +1,4 @@
-"""What applying a configuration file changes, worked out before anything is changed."""
+"""Compares a configuration file with the database: what applying it will change."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -26,7 +26,7 @@ _NO_MAILBOXES: Mailboxes = {}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one thing. `before` and `after` hold secrets in the clear and never show in a repr."""
+    """What happens to one tenant, source, endpoint or mailbox. `before` and `after` hold decrypted secrets: not in the repr."""
 
     action: Action
     item: Item
@@ -36,22 +36,22 @@ class Change:
     before: Source | Endpoint | Mailbox | None = field(default=None, repr=False)
     after: Source | Endpoint | Mailbox | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    activate: bool = False  # of an endpoint: end its being disabled; of a mailbox: its need for somebody to authorise anew
-    elsewhere: bool = False  # of a mailbox: what is known of how far it was read means nothing there
+    activate: bool = False  # enables a disabled endpoint; ends `needs_reauthorization` of a mailbox
+    elsewhere: bool = False  # a mailbox at another place: the positions up to which it was read do not hold there
 
     @property
     def title(self) -> str:
-        """What it is called: `acme` or `acme/billing`."""
+        """Its full name: `acme` or `acme/billing`."""
         return self.tenant if self.item == "tenant" else f"{self.tenant}/{self.name}"
 
 
 def differences(
     config: ConfigFile, now: Catalog, mailboxes: Mailboxes = _NO_MAILBOXES, *, enable: bool = False
 ) -> Iterator[Change]:
-    """Every thing that the file names, with what has to happen to it.
+    """A change for everything that the file names, unchanged things included.
 
-    A disabled endpoint is active again when its URL or other target changes, or with `enable`; a mailbox that somebody has to
-    authorise anew, when its credentials change.
+    A disabled endpoint becomes active when its URL or other target changes, or with `enable`; a mailbox that needs
+    reauthorization, when its credentials change.
     """
     for tenant in config.tenants:
         yield Change("unchanged" if tenant.name in now.tenants else "created", "tenant", tenant.name, tenant.name)
@@ -64,17 +64,17 @@ def differences(
         yield _mailbox(mailbox, mailboxes.get((mailbox.tenant, mailbox.name)))
 
 
-def usurped(config: ConfigFile, now: Catalog) -> Iterator[str]:
-    """Names of mailboxes that the file has as other sources, or the other way round: neither becomes the other."""
-    wanted = [(source, False) for source in config.sources] + [(mailbox, True) for mailbox in config.mailboxes]
-    for spec, as_mailbox in wanted:
+def taken_names(config: ConfigFile, now: Catalog) -> Iterator[str]:
+    """An error for each mailbox of the file that exists as another source, or the reverse: neither can become the other."""
+    specs = [(source, False) for source in config.sources] + [(mailbox, True) for mailbox in config.mailboxes]
+    for spec, as_mailbox in specs:
         there = now.sources.get((spec.tenant, spec.name))
         if there is not None and (there.kind in MAIL_KINDS) is not as_mailbox:
             yield f"{spec.tenant}/{spec.name} is a {'source' if as_mailbox else 'mailbox'} already: choose another name"
 
 
 def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str], mailboxes: Mailboxes = _NO_MAILBOXES) -> Iterator[Change]:
-    """Everything that the file does not name, with what pruning does to it."""
+    """A change for everything that the file does not name: what pruning does to it."""
     tenants = {tenant.name for tenant in config.tenants}
     sources = {(source.tenant, source.name) for source in config.sources}
     endpoints = {(endpoint.tenant, endpoint.name) for endpoint in config.endpoints}
@@ -149,7 +149,7 @@ def _place(endpoint: Endpoint) -> tuple[Any, ...]:
 
 
 def _changes(before: Any, after: Any, of: str = "") -> Iterator[str]:
-    """What is different, field by field; of what may be secret only that it is."""
+    """The fields that differ; of fields that may hold a secret, only their names."""
     for each in fields(after):
         old, new = getattr(before, each.name), getattr(after, each.name)
         if each.name in _NOT_COMPARED or old == new:
@@ -157,9 +157,11 @@ def _changes(before: Any, after: Any, of: str = "") -> Iterator[str]:
         if not each.repr:
             yield f"{of}{each.name} changed"
         elif is_dataclass(old) and type(old) is type(new):
-            part = after.transport if isinstance(after, Endpoint) else each.name  # a target is called as in the file
+            part = (
+                after.transport if isinstance(after, Endpoint) else each.name
+            )  # a target has the transport's name, as in the file
             yield from _changes(old, new, f"{part}.")
-        elif not is_dataclass(old) and not is_dataclass(new):  # or else the transport says it
+        elif not is_dataclass(old) and not is_dataclass(new):  # otherwise the transport differs, which is a change of its own
             yield f"{of}{each.name}: {_shown(old)} -> {_shown(new)}"
 
 

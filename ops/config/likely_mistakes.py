@@ -1,4 +1,4 @@
-"""What a configuration file says that may well be a mistake: it is applied, and told with its line."""
+"""Likely mistakes in a configuration file: it is applied, and each is a warning with its line."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from schemas.config.file import ConfigFile
 from schemas.event import REQUIRED
 from schemas.mailbox import BACKFILL
 
-#: Attributes that events may have beside those that all have: CloudEvents', and those that our receivers set.
+#: Attributes that an event may have whatever its source is configured to set: CloudEvents' own, and those that receivers set.
 _KNOWN: Final = (
     *(*REQUIRED, "dataschema", "origin", "traceparent", "tracestate", "contentencoding", BACKFILL),
     *(name for kind in KINDS.values() for name in kind.extensions),
@@ -22,15 +22,15 @@ _KNOWN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
-    """Where in the file something stands, and what is doubtful about it."""
+class LikelyMistake:
+    """A place in the file, and what is likely wrong there."""
 
     at: Location
     what: str
 
 
-def doubts(config: ConfigFile, allowed: Sequence[Network], *, by_proxy: bool = False) -> Iterator[Doubt]:
-    """Filters on attributes that nothing sets, and addresses that nothing may be sent to. `by_proxy`: a proxy judges those."""
+def likely_mistakes(config: ConfigFile, allowed: Sequence[Network], *, by_proxy: bool = False) -> Iterator[LikelyMistake]:
+    """Filters on attributes that no source sets, and forbidden addresses. `by_proxy`: a proxy decides about addresses."""
     for index, endpoint in enumerate(config.endpoints):
         yield from _of_filter(index, endpoint, _set_by(config, endpoint.tenant))
         transport = endpoint.reached_by
@@ -45,16 +45,16 @@ def _set_by(config: ConfigFile, tenant: str) -> list[str]:
     return [*_KNOWN, *extensions]
 
 
-def _of_filter(index: int, endpoint: EndpointSpec, known: Sequence[str]) -> Iterator[Doubt]:
+def _of_filter(index: int, endpoint: EndpointSpec, known: Sequence[str]) -> Iterator[LikelyMistake]:
     for at, name in names_in(endpoint.filter, ("endpoints", index, "filter")):
         if name not in known:
             close = get_close_matches(name, known, 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             what = f"no source of {endpoint.tenant} sets the attribute {name!r:.80}: only events that bring it match{meant}"
-            yield Doubt(at, what)
+            yield LikelyMistake(at, what)
 
 
-def _of_host(at: Location, host: str, allowed: Sequence[Network]) -> Iterator[Doubt]:
+def _of_host(at: Location, host: str, allowed: Sequence[Network]) -> Iterator[LikelyMistake]:
     why = refused_host(host, allowed)
     if why is not None:
-        yield Doubt(at, f"nothing is sent to {host} ({why}) unless WAXSEAL_ALLOW_NETWORKS has its network")
+        yield LikelyMistake(at, f"nothing is sent to {host} ({why}) unless WAXSEAL_ALLOW_NETWORKS has its network")

@@ -1,4 +1,4 @@
-"""Reads the configuration file: everything that is wrong with it at once, each with its line."""
+"""Reads the configuration file, and reports all of its faults at once, each with its line."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from ops.config.likely_mistakes import doubts
+from ops.config.likely_mistakes import likely_mistakes
 from ops.config.yaml import Document, Location
 from ops.errors import Misconfigured
 from ops.runtime.tls import client_context
@@ -48,19 +48,19 @@ _EXPECTED: Final = {
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """Something wrong with the file."""
+    """A fault in the file, at a line; `where` is its location as `_path` writes it."""
 
     line: int
     where: str
     what: str
 
     def told(self, path: Path) -> str:
-        """One line about it."""
+        """The fault in one line."""
         return f"{path}:{self.line}: {self.where + ': ' if self.where else ''}{self.what}"
 
 
 class BadConfig(Misconfigured):
-    """The file cannot be used; one line of text per fault."""
+    """The file is invalid; its text has one line for each fault."""
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self.faults = sorted(set(faults))
@@ -69,23 +69,24 @@ class BadConfig(Misconfigured):
 
 @dataclass(frozen=True)
 class ConfigRead:
-    """What a file says, and where."""
+    """A valid configuration file, with the lines of its parts."""
 
     path: Path
     config: ConfigFile
     document: Document = field(repr=False)
 
-    def doubts(self, allowed: Sequence[Network], *, by_proxy: bool) -> list[str]:
-        """What may be a mistake, each with its line; `allowed` and `by_proxy` as in `ops.config.likely_mistakes`."""
-        found = doubts(self.config, allowed, by_proxy=by_proxy)
+    def warnings(self, allowed: Sequence[Network], *, by_proxy: bool) -> list[str]:
+        """Likely mistakes, each with its line; `allowed` and `by_proxy` as in `ops.config.likely_mistakes`."""
+        found = likely_mistakes(self.config, allowed, by_proxy=by_proxy)
         faults = sorted({Fault(self.document.line(each.at), _path(each.at), each.what) for each in found})
         return [fault.told(self.path) for fault in faults]
 
 
 def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
-    """What the file says, every secret resolved: `env:` from `environment`, `file:` from the file's own folder.
+    """The configuration, every secret resolved: `env:` from `environment`, `file:` relative to the file's folder.
 
-    `-` is standard input, whose folder is the current one. Raises `BadConfig` with every fault that there is.
+    `-` is standard input; its folder is the current one. Raises `Misconfigured` if the file cannot be read, and `BadConfig`
+    with all faults of its content.
     """
     standard_input = path == Path("-")
     path = Path("standard input") if standard_input else path
@@ -119,9 +120,9 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
 
 
 def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Names that occur twice, and tenants that are named but not there; in the raw content, whatever else is wrong."""
+    """Names that occur twice, and references to missing tenants. Reads the raw content, so it works beside other faults."""
     tenants = {name for _, item in _items(content, "tenants") if isinstance(name := item.get("name"), str)}
-    sources: set[tuple[str, str]] = set()  # a mailbox is one
+    sources: set[tuple[str, str]] = set()  # shared with mailboxes, which are sources
     for section in ("tenants", "sources", "endpoints", "mailboxes"):
         seen: set[tuple[str, str]] = sources if section in ("sources", "mailboxes") else set()
         for index, item in _items(content, section):
@@ -135,7 +136,7 @@ def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
 
 
 def _filters(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Attributes in filters that no event can have."""
+    """Filters on attributes that no event can have."""
     for index, item in _items(content, "endpoints"):
         for at, name in names_in(item.get("filter"), ("endpoints", index, "filter")):
             if what := why_no_name(name):
@@ -150,7 +151,7 @@ def _items(content: dict[str, Any], section: str) -> Iterator[tuple[int, dict[st
 
 
 def resolved(environment: Mapping[str, str], folder: Path, text: str) -> str:
-    """What `env:NAME`, `file:PATH` or the text itself holds."""
+    """The secret: the content of `env:NAME` or `file:PATH`, or else the text itself. Raises ValueError."""
     if text.startswith("env:"):
         name = text.removeprefix("env:")
         secret = environment.get(name, "")
@@ -180,7 +181,7 @@ def _from_file(path: Path) -> tuple[str, str]:
 
 
 def _told(error: Any) -> tuple[str, str]:
-    """Where and what, in the words of someone who writes such a file."""
+    """Where and what, in terms of the file and not of pydantic."""
     loc, kind = error["loc"], error["type"]
     if kind == "missing":
         return _path(loc[:-1]), f"needs {loc[-1]}"
@@ -192,7 +193,7 @@ def _told(error: Any) -> tuple[str, str]:
 
 
 def _meant(loc: Location) -> str:
-    """What may be written where the unknown key stands: the key that is nearly it, or all."""
+    """What is allowed in place of the unknown key: the key most like it, or all of them."""
     known = _keys_at([step for step in loc[:-1] if isinstance(step, str)])
     close = get_close_matches(str(loc[-1]), known, 1)
     meant = f"; did you mean {close[0]}?" if close else ""
@@ -200,7 +201,7 @@ def _meant(loc: Location) -> str:
 
 
 def _keys_at(steps: Sequence[str]) -> list[str]:
-    """The keys of the part of the file that the steps lead to."""
+    """The keys allowed in the part of the file that the steps lead to."""
     model: type[BaseModel] | None = ConfigFile
     for step in steps:
         model = _PARTS.get(step) if model is not None else None
@@ -208,6 +209,6 @@ def _keys_at(steps: Sequence[str]) -> list[str]:
 
 
 def _path(loc: Location) -> str:
-    """A location as it is read: `endpoints[2].retry[0]`."""
+    """A location as text: `endpoints[2].retry[0]`."""
     parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step != "[key]"]
     return "".join(parts).removeprefix(".")

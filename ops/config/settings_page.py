@@ -1,4 +1,4 @@
-"""The page ops/docs/settings.md, written from the settings themselves."""
+"""The page ops/docs/settings.md, generated from the settings themselves."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ This page is generated: `waxseal settings --markdown`.
 
 
 def settings_page() -> str:
-    """Give the page: every variable with its default and its meaning."""
+    """Return the page: every variable with its default and its meaning."""
     return _TOP + "".join(_row(*each) for each in described())
 
 

@@ -1,4 +1,4 @@
-"""What applying a configuration file changed, in lines for a terminal."""
+"""Prints what applying a configuration file changed."""
 
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def show(difference: "Difference") -> None:
-    """Prints what changed, and the secrets that were made: the only time that they can be seen."""
-    for doubt in difference.doubts:
-        click.echo(f"Warning: {doubt}", err=True)
+    """Prints warnings, changes, and the new secrets, which are shown only this once."""
+    for warning in difference.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     for change in difference.changes:
         if change.action != "unchanged":
             details = "; ".join(change.details)

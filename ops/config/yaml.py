@@ -34,7 +34,7 @@ class Document:
             self.error = (1, "", "must be a mapping with tenants, sources and endpoints")
 
     def line(self, location: Location) -> int:
-        """The line, from 1, of what `location` leads to, or of the last step that exists on the way."""
+        """The line, from 1, of `location`, or of its longest part that exists."""
         node, line = self._tree, 1
         for step in location:
             found = _line(node, step)
@@ -46,7 +46,7 @@ class Document:
 
 def _line(node: Any, step: str | int) -> int | None:
     if isinstance(node, CommentedMap) and step in node:
-        # What a merge key (<<) brought in has no line here; the mapping itself has.
+        # A key that a merge key (<<) brought in has no line here; use the line of the mapping.
         return int((node.lc.data or {}).get(step, (node.lc.line,))[0])
     if isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
         return int((node.lc.data or {}).get(step, (node.lc.line,))[0])
@@ -75,7 +75,7 @@ def _check_storable(text: str) -> None:
 
 
 def _scalar(value: Any) -> Any:
-    """The value without what the parser attached to it: how it was written."""
+    """The value as a plain type: the parser's types also carry how it was written."""
     for kind in (bool, str, int, float):
         if isinstance(value, kind):
             return kind(value)
@@ -87,10 +87,10 @@ def _syntax(error: YAMLError) -> tuple[int, str, str]:
         return 1, "", _of_characters(error)
     # A duplicate key's message shows both values, and either may be a secret.
     problem = (error.problem or error.context or "cannot be read").splitlines()[0].partition(" with value ")[0]
-    for told, of, words, where in _IN_PLAIN_WORDS:
-        if told in problem and of in (error.context or ""):
+    for problem_part, context, advice, where in _ADVICE:
+        if problem_part in problem and context in (error.context or ""):
             mark = (error.context_mark if where == "begins" else error.problem_mark) or error.problem_mark or error.context_mark
-            return _number(mark), "", f"is not YAML: {words} ({problem})"
+            return _number(mark), "", f"is not YAML: {advice} ({problem})"
     return _number(error.problem_mark or error.context_mark), "", f"is not YAML: {problem}"
 
 
@@ -99,12 +99,12 @@ def _number(mark: Any) -> int:
 
 
 def _of_characters(error: YAMLError) -> str:
-    """A character that no YAML file may hold."""
+    """The error for a character that YAML forbids."""
     return f"is not YAML: {str(error).splitlines()[0]}: remove it, or write it as an escape in double quotes"
 
 
-#: What the parser says and while it does what; what to do about it; the line that counts: where that begins, or where it ends.
-_IN_PLAIN_WORDS: Final = (
+#: The parser's problem and its context; what to do about it; the line to report: where the context begins, or where it ends.
+_ADVICE: Final = (
     ("found character '\\t'", "", "indent with spaces, not with a tab", "ends"),
     ("that cannot start any token", "", "put the value in quotes, because it begins with a special character", "ends"),
     ("found undefined alias", "", "put a value that begins with * in quotes", "ends"),

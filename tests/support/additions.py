@@ -96,8 +96,8 @@ def _paper_is_configured() -> None:
     spec = found.config.endpoints[0]
     assert ("paper", {}) == (spec.transport, spec.terms())
     assert "4711" not in repr(spec.endpoint(7, ()))
-    [doubt] = found.doubts([], by_proxy=False)
-    assert "waxseal.yaml:3: endpoints[0].paper.host: nothing is sent to 10.0.0.9 (private)" in doubt
+    [warning] = found.warnings([], by_proxy=False)
+    assert "waxseal.yaml:3: endpoints[0].paper.host: nothing is sent to 10.0.0.9 (private)" in warning
     assert "needs url, amqp, smtp or paper, and one of them only" in refusal(LETTERS.replace(PAPER, f"amqp: {{}}, {PAPER}"))
     assert "unknown key 'tray'; did you mean trays?" in refusal(LETTERS.replace("trays", "tray"))
     secrets = f"secrets: [whsec_{'A' * 32}]"
@@ -186,7 +186,7 @@ def a_kind_of_source() -> None:
     file = "tenants: [{name: acme}]\nsources:\n  - {tenant: acme, name: parcels, kind: courier, secrets: [s3cret]}\n"
     filtered = file + "endpoints:\n  - {tenant: acme, name: a, url: 'https://a.example', filter: {exact: {parcel: '7'}}}\n"
     found = read(filtered)
-    assert [] == found.doubts([], by_proxy=False)
+    assert [] == found.warnings([], by_proxy=False)
     source = found.config.sources[0].source()
     assert "kind courier needs at least one secret" in refusal(file.replace("[s3cret]", "[]"))
     assert "known are: standard-webhooks" in refusal(file.replace("courier", "curier"))
@@ -226,7 +226,7 @@ def a_kind_of_mailbox() -> None:
     mailbox_kinds.MAIL_KINDS = tuple(mailbox_kinds.MAILBOX_KINDS)  # type: ignore[misc]
 
     # The configuration file, and the difference.
-    from ops.config.diff import differences, usurped
+    from ops.config.diff import differences, taken_names
     from schemas.catalog import Catalog
     from schemas.source import Source
 
@@ -241,7 +241,7 @@ def a_kind_of_mailbox() -> None:
     there = Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): source}, {})
     changes = list(differences(found.config, there, {("acme", "support"): (mailbox, "active")}))
     assert ["unchanged", "unchanged"] == [each.action for each in changes]
-    assert [] == list(usurped(found.config, there))
+    assert [] == list(taken_names(found.config, there))
 
     # Pulling, what is not delivered of it, and the metrics.
     from ops.telemetry import mail_metrics, metrics

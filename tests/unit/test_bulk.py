@@ -65,9 +65,9 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 
 
 def test_without_a_terminal_nothing_is_agreed_to_but_by_yes() -> None:
-    ActTerms(yes=True, rate=1, who="ada", as_json=False).agree("do it")
+    ActTerms(yes=True, rate=1, who="ada", as_json=False).confirm("do it")
     with click.Context(click.Command("x")), pytest.raises(click.UsageError, match="to do it, add --yes"):
-        ActTerms(yes=False, rate=1, who="ada", as_json=False).agree("do it")
+        ActTerms(yes=False, rate=1, who="ada", as_json=False).confirm("do it")
 
 
 def test_who_acts_is_the_login_or_else_the_account_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

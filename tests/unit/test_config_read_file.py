@@ -433,7 +433,7 @@ mailboxes:
 
 def told(folder: Path, allowed: str, *, by_proxy: bool = False) -> list[tuple[int, str]]:
     (folder / "waxseal.yaml").write_text(DOUBTFUL)
-    lines = read_config(folder / "waxseal.yaml", {}).doubts(networks(allowed), by_proxy=by_proxy)
+    lines = read_config(folder / "waxseal.yaml", {}).warnings(networks(allowed), by_proxy=by_proxy)
     return [(int(line.split(":")[1]), line.split(": ", 1)[1]) for line in lines]
 
 

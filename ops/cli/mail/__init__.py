@@ -1,1 +1,1 @@
-"""Commands on mails and mailboxes. What they do is in `ops.admin` and in the workers."""
+"""Commands on mails and mailboxes: options and output only. The acts are in `ops.admin` and in the workers."""

@@ -1,4 +1,4 @@
-"""Commands on the documents of mails. They are among those of `waxseal mail`."""
+"""Commands on the documents of mails; part of the group `waxseal mail`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -47,14 +47,14 @@ def show(tenant: str, id_: str, source: str | None, origin: str | None, again: b
 
 
 @click.command()
-@click.option("--rebuild", is_flag=True, help="Let all of them be made again.")
-@click.option("--outdated", is_flag=True, help="Let those be made again that an earlier version made.")
+@click.option("--rebuild", is_flag=True, help="Have all of them made again.")
+@click.option("--outdated", is_flag=True, help="Have those made again that an earlier version made.")
 @JSON
 @DATA
 def documents(rebuild: bool, outdated: bool, as_json: bool, data: Path) -> None:
     """Count the documents of mails, or have them made again.
 
-    The relays make them, one after the other; until then the old ones are there.
+    The relays make them, one after the other; each old one stays until then.
 
     Example: waxseal mail documents --outdated
     """
@@ -95,7 +95,7 @@ def _made(found: "Mail", engine: "Engine", settings: "Settings") -> dict[str, An
 
 
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    """What people look at first, a line each."""
+    """The parts of a document that people look at first."""
     shown = {f"{name}": _addresses(document[name]) for name in ("from", "to", "cc", "reply_to") if document[name]}
     names = (
         "date",

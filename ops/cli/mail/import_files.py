@@ -1,4 +1,4 @@
-"""The command that imports mails from files. It is among those of `waxseal mail`."""
+"""The command that imports mails from files; part of the group `waxseal mail`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ops.settings import Settings
     from workers.mail.pull.publish import MailIntake
 
-_TOLD = 5  # faults in an error's line
+_TOLD = 5  # faults named in the error line
 
 
 @click.command("import")
 @click.argument("tenant")
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--format", "form", type=click.Choice(["mbox", "maildir", "eml"]), help="What they are; else it is seen.")
+@click.option("--format", "form", type=click.Choice(["mbox", "maildir", "eml"]), help="Form of the files.  [default: detected]")
 @click.option(
     "--quoting",
     type=click.Choice(["mboxrd", "mboxo", "none"]),
@@ -32,7 +32,7 @@ _TOLD = 5  # faults in an error's line
     show_default=True,
     help="How lines that begin with `From ` are quoted in an mbox.",
 )
-@click.option("--crlf", is_flag=True, help="End lines as IMAP does, so that mails that were pulled are known again.")
+@click.option("--crlf", is_flag=True, help="End lines as IMAP does, so that mails that were pulled before are recognised.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be imported.")
 @JSON
 @DATA
@@ -49,8 +49,8 @@ def import_mails(
 ) -> None:
     """Import mails from mbox files, Maildirs and .eml files, or folders of them, into a mailbox.
 
-    Each is recorded to the byte, once; what is there already is passed over, so that the same command goes on where it was
-    cut off. Their events say backfill, and are delivered as those of the mailbox that were there before it was first read.
+    Each mail is recorded once, byte for byte. Mails that are recorded already are skipped, so repeating an interrupted
+    command does the rest. Their events are marked as backfill, and delivered like other backfill of the mailbox.
 
     Example: waxseal mail import acme support ~/archive.mbox ~/Maildir
     """
@@ -95,7 +95,7 @@ def _intake(settings: "Settings", *, dry_run: bool) -> "Iterator[MailIntake | No
     from workers.mail.pull.publish import MailIntake
 
     require(settings, "amqp_url")
-    logs.configure(settings.log, "error", "import")  # the connection's steps are nothing to the person who waits
+    logs.configure(settings.log, "error", "import")  # the steps of connecting do not concern the person who waits
     with closing(PublisherThread(settings.amqp_url, "import")) as publisher:
         yield MailIntake(publisher, open_blobs(settings))
 

@@ -1,4 +1,4 @@
-"""Commands on mailboxes: how they fare, and what an operator does about it."""
+"""Commands on mailboxes: their state, pausing and resuming, resync."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cli.mail.reauthorize import reauthorize
-from ops.cli.terminal.confirm import ActTerms, on_one
+from ops.cli.terminal.confirm import ActTerms, on_named
 from ops.cli.terminal.exit_codes import PlainGroup
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
@@ -95,8 +95,8 @@ def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
 
 
 @mailbox.command()
-@click.option("--reason", default="by an operator", show_default=True, help="Why, for whoever asks later.")
-@on_one()
+@click.option("--reason", default="by an operator", show_default=True, help="Why; recorded with the event.")
+@on_named()
 def pause(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> None:
     """Stop pulling a mailbox until it is resumed. Nothing is lost: mail that arrives meanwhile is read then.
 
@@ -109,7 +109,7 @@ def pause(engine: "Engine", named: "Named", terms: ActTerms, reason: str) -> Non
 
 
 @mailbox.command()
-@on_one()
+@on_named()
 def resume(engine: "Engine", named: "Named", terms: ActTerms) -> None:
     """Pull a mailbox again that is paused or whose credentials were refused.
 
@@ -123,11 +123,11 @@ def resume(engine: "Engine", named: "Named", terms: ActTerms) -> None:
 
 @mailbox.command()
 @click.option("--folder", help="Only this one.  [default: all]")
-@on_one()
+@on_named()
 def resync(engine: "Engine", named: "Named", terms: ActTerms, folder: str | None) -> None:
-    """Compare everything in a mailbox with everything that is held, and fetch what is missing.
+    """Compare a mailbox with the mails that were fetched from it, and fetch those that are missing.
 
-    What is held is not fetched again, and nothing is recorded twice.
+    No mail is fetched again, and nothing is recorded twice.
 
     Example: waxseal mailbox resync acme support --folder INBOX
     """

@@ -26,13 +26,13 @@ def mail() -> None:
 @mail.command()
 @click.argument("tenant", required=False)
 @click.argument("name", required=False)
-@click.option("--wait", type=click.IntRange(1, _LONGEST_WAIT), help="Wait so many seconds for it to be done, at most.")
+@click.option("--wait", type=click.IntRange(1, _LONGEST_WAIT), help="Wait at most this many seconds until it is done.")
 @JSON
 @DATA
 def sync(tenant: str | None, name: str | None, wait: int | None, as_json: bool, data: Path) -> None:
     """Pull mailboxes now instead of when they are due: one, those of a tenant, or all.
 
-    Those that are paused or refused stay so.
+    Mailboxes that are paused or were refused stay so.
 
     Example: waxseal mail sync acme support --wait 60
     """

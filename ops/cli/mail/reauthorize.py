@@ -1,4 +1,4 @@
-"""The command that gives a mailbox new consent. It belongs to the group `waxseal mailbox`."""
+"""The command that gives a mailbox new consent; part of the group `waxseal mailbox`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ops.cli.terminal.confirm import ActTerms, naming
+from ops.cli.terminal.confirm import ActTerms, single_act
 from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import show_json
 
@@ -19,12 +19,12 @@ _LONGEST = 16_384  # characters of a token
 @click.argument("name")
 @click.option("--refresh-token", "given", help="env:NAME, file:PATH or - for standard input.  [default: -]")
 @click.option("--device", is_flag=True, help="Show a code to enter in a browser instead; Microsoft only.")
-@naming
+@single_act
 @DATA
 def reauthorize(tenant: str, name: str, given: str | None, device: bool, terms: ActTerms, data: Path) -> None:
     """Give a mailbox new consent, after the old was revoked or has expired.
 
-    The new refresh token is tried at once; only one that works is stored, encrypted, and the mailbox is pulled again. It holds
+    The new refresh token is tried at once. If it works, it is stored, encrypted, and the mailbox is pulled again. It is used
     until the configuration names another.
 
     \b
@@ -65,7 +65,7 @@ def _show(what_to_do: str) -> None:
 
 
 def _token(given: str) -> str:
-    """The token itself; never on the command line, where others could read it."""
+    """The token itself. It is refused on the command line, where other users could read it."""
     from ops.config.read_file import resolved
     from ops.settings import environment
 

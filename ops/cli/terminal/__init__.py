@@ -1,1 +1,1 @@
-"""What commands share: options, questions, tables, time ranges, exit codes. No command."""
+"""What commands share: options, confirmations, tables, time ranges, exit codes. No command."""

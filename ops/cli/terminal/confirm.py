@@ -1,4 +1,4 @@
-"""Acts on many things: what they have in common on the command line. Counted first, agreed to, done at a rate, noted."""
+"""Options and steps that acts share: they are counted, confirmed, done at a rate, and audited."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
@@ -27,7 +27,7 @@ _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
 class _Rate(click.ParamType[float]):
-    """So many per second, minute or hour; a plain number is per second."""
+    """A rate per second, minute or hour; a plain number is per second."""
 
     name = "rate"
 
@@ -37,21 +37,21 @@ class _Rate(click.ParamType[float]):
             return value
         match = _RATE.fullmatch(value)
         if match is None or not float(match[1]):
-            self.fail(f"{value!r} is no rate, as 500/s or 20/m", param, ctx)
+            self.fail(f"{value!r} is no rate; write it as 500/s or 20/m", param, ctx)
         return float(match[1]) / _SECONDS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
 class ActTerms:
-    """How an act is to be done: without being asked, at which rate per second, in whose name, and told as JSON."""
+    """How an act is done: confirmed by `yes`, at a rate per second, in whose name, and whether its output is JSON."""
 
     yes: bool
     rate: float
     who: str
     as_json: bool
 
-    def agree(self, what: str) -> None:
-        """Returns when it is agreed to: by `--yes`, or by whoever sits at the terminal. Raises `UsageError` or `Abort`."""
+    def confirm(self, what: str) -> None:
+        """Returns if the act is confirmed, by `--yes` or at the terminal. Raises `UsageError` or `Abort` otherwise."""
         if self.yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -59,15 +59,15 @@ class ActTerms:
         click.confirm(f"{what[:1].upper()}{what[1:]}?", abort=True, err=True)
 
     def carry_out(self, engine: "Engine", name: str, filter_: Mapping[str, Any], planned: int, step: "Step") -> int:
-        """Does it, with a bar on a terminal; gives how many it was done to."""
+        """Performs the act, with a progress bar on a terminal; returns how many rows were processed."""
         from ops.admin.bulk import Act, Pace, perform
 
         with progress(name, planned) as show:
             return perform(engine, Act(self.who, name, filter_), planned, step, Pace(self.rate), show)
 
 
-def naming(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of an act on a single thing, as one argument `terms`."""
+def single_act(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of an act that needs no confirmation; the command gets them as one argument `terms`."""
 
     @wraps(command)
     def act(who: str | None, as_json: bool, **others: Any) -> Any:
@@ -76,8 +76,8 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     return JSON(_BY(act))
 
 
-def deciding(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a single act that may have to be agreed to, as one argument `terms`."""
+def confirmed_act(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a single act that may need confirmation; the command gets them as one argument `terms`."""
 
     @wraps(command)
     def act(yes: bool, who: str | None, **others: Any) -> Any:
@@ -86,8 +86,8 @@ def deciding(command: Callable[..., Any]) -> Callable[..., Any]:
     return _BY(_YES(act))
 
 
-def acting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every act on many things, as one argument `terms`."""
+def bulk_act(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of an act on many rows; the command gets them as one argument `terms`."""
 
     @wraps(command)
     def act(yes: bool, rate: float, who: str | None, as_json: bool, **others: Any) -> Any:
@@ -97,15 +97,15 @@ def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         JSON,
         _BY,
-        click.option("--rate", type=_Rate(), default="500/s", show_default=True, help="At most so many per s, m or h."),
+        click.option("--rate", type=_Rate(), default="500/s", show_default=True, help="At most this many per s, m or h."),
         _YES,
     ):
         chosen = option(chosen)
     return chosen
 
 
-def on_one(options: Callable[[Callable[..., Any]], Callable[..., Any]] = naming) -> Callable[..., Callable[..., Any]]:
-    """What an act on one thing of a tenant takes, as `engine`, `named` and `terms`."""
+def on_named(options: Callable[[Callable[..., Any]], Callable[..., Any]] = single_act) -> Callable[..., Callable[..., Any]]:
+    """Adds TENANT, NAME and options; the command gets `engine`, `named` and `terms`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @click.argument("tenant")

@@ -1,4 +1,4 @@
-"""Plain answers: an exit code from what a command returns, and one line for whatever went wrong."""
+"""Exit codes from what commands return, and one line for every error."""
 
 import os
 import sys
@@ -31,19 +31,19 @@ class PlainGroup(click.Group):
             code = super().main(*args, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader of our output has seen enough; Python would complain when it flushes at exit.
+            # The reader has closed the pipe; without this, Python would report an error when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             sys.exit(INTERRUPTED)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the person gets a line, not a traceback
+        except Exception as error:  # noqa: BLE001 - every error becomes one line, not a traceback
             _show(error)
             sys.exit(FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help, and succeed, when nothing was asked for."""
+        """Show the help, with exit code 0, if there are no arguments."""
         return super().parse_args(ctx, args or ["--help"])
 
 
@@ -75,7 +75,7 @@ def explain(error: Exception) -> str:
 
 
 def _is_from(module: str, name: str, error: Exception) -> bool:
-    """Whether `error` is of a class of a library that need not be loaded to ask."""
+    """Whether `error` is of that class. Does not import the module: if it is not loaded, the error is not from it."""
     loaded: Mapping[str, Any] = sys.modules
     return module in loaded and isinstance(error, getattr(loaded[module], name))
 

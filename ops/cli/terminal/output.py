@@ -1,4 +1,4 @@
-"""How lists are shown: a table on a terminal, JSON lines with `--json`, tab-separated lines elsewhere."""
+"""Shows lists: as a table on a terminal, as JSON lines with `--json`, as tab-separated lines elsewhere."""
 
 # ruff: noqa: PLC0415 - rich is loaded only when there is a terminal to draw on
 
@@ -14,8 +14,8 @@ import orjson
 
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
 
-_AWKWARD: Final = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON leaves as it is, and others take for a line's end
-_ROWS: Final = 200  # of a list that nobody has limited
+_AWKWARD: Final = re.compile("[\x7f-\x9f\u2028\u2029]")  # unescaped in JSON, but a line's end to some programs
+_ROWS: Final = 200  # of a list without --limit
 _WIDEST: Final = 60  # characters of one cell
 
 Row = Mapping[str, Any]
@@ -30,14 +30,14 @@ def show_list(
     limited: bool = False,
     total: Callable[[], int] | None = None,
 ) -> int:
-    """Shows `rows` as they come; returns how many. The first 200, unless `limited` by who asked; as JSON, for programs, all.
+    """Shows `rows` as they arrive; returns how many. Shows the first 200, unless the caller `limited` them; as JSON, all.
 
-    That there are more is said on stderr; how many, when `total` can tell.
+    If there are more, stderr says so, and how many if `total` is given.
     """
     if as_json:
         return sum(show_json(row) for row in rows)
     cells = ([_cell(row, value) for _, value in columns] for row in rows)
-    begun = [*islice(cells, 1)]  # what goes wrong does so before there is a title
+    begun = [*islice(cells, 1)]  # an error is raised before the titles are printed
     bounded = chain(begun, cells if limited else islice(cells, _ROWS - 1))
     titles = [title for title, _ in columns]
     if sys.stdout.isatty():
@@ -53,7 +53,7 @@ def show_list(
 
 
 def show_fields(row: Row, as_json: bool) -> None:
-    """Shows one thing, a field a line."""
+    """Shows one row, a field per line."""
     if as_json:
         show_json(row)
         return
@@ -64,12 +64,12 @@ def show_fields(row: Row, as_json: bool) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that a terminal might obey, or that would break a line."""
+    """The text with control characters and line breaks escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def moment(name: str) -> Callable[[Row], object]:
-    """A time as a list shows it: to the second."""
+    """A column's value: the time `name`, to the second."""
     return lambda row: (row[name] or "")[:19].replace("T", " ")
 
 
@@ -80,7 +80,7 @@ def counted(number: int, one: str, many: str) -> str:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; what it gives is called with how much is done."""
+    """A progress bar on a terminal, nothing elsewhere. Call the yielded function with how much is done."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
@@ -93,7 +93,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def show_json(row: Row) -> int:
-    """Shows one object as one line, whatever its strings hold: nothing in it ends a line, or is obeyed by a terminal."""
+    """Shows one object as one line; control characters and line breaks in its strings are escaped."""
     click.echo(_AWKWARD.sub(lambda match: f"\\u{ord(match[0]):04x}", orjson.dumps(row).decode()))
     return 1
 

@@ -9,7 +9,7 @@ import click
 
 
 class Moment(click.ParamType[datetime]):
-    """An RFC 3339 time or date, or how long ago, as 2h."""
+    """An RFC 3339 time or date, or a duration before now, such as 2h."""
 
     name = "time"
 
@@ -31,7 +31,7 @@ class Moment(click.ParamType[datetime]):
 
 
 def _in_order(context: click.Context, parameter: click.Parameter, value: datetime | None) -> datetime | None:
-    """Refuses a time range that ends before it begins; asked of both ends, whichever is read last."""
+    """Refuses an empty time range. Both options call it, because click may read either of them last."""
     ends = {**context.params, parameter.name: value}
     since, until = ends.get("since"), ends.get("until")
     if since is not None and until is not None and since >= until:
@@ -43,6 +43,4 @@ SINCE = click.option(
     "--since", type=Moment(), callback=_in_order, help="Only from this time on: RFC 3339 in UTC, or 2h for two hours ago."
 )
 UNTIL = click.option("--until", type=Moment(), callback=_in_order, help="Only before this time.")
-LIMIT = click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many; 200 where nothing is said, but all with --json."
-)
+LIMIT = click.option("--limit", type=click.IntRange(min=1), help="At most this many.  [default: 200, or all with --json]")
