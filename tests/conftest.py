@@ -1,4 +1,4 @@
-"""What every test may ask for: private servers, started once, and folders that they can enter."""
+"""Fixtures for every test: private servers, started once, and folders that the servers' accounts can enter."""
 
 import shutil
 import signal
@@ -15,7 +15,7 @@ from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
 from support.waiting import lateness_measured, wait_for
 
-# Whether an example is done in 200 ms says how busy the machine is, not whether the property holds.
+# Whether an example takes less than 200 ms depends on how busy the machine is, not on whether the property holds.
 property_tests.register_profile("unhurried", deadline=None)
 property_tests.load_profile("unhurried")
 
@@ -24,14 +24,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that none is the last to begin when files run side by side."""
+    """Runs files with slow tests first, so that none of them starts last when files run side by side."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[PrivateServers]:
-    """One PostgreSQL and one RabbitMQ for the whole session; share them, and keep to databases and names of your own."""
+    """One PostgreSQL and one RabbitMQ for the whole session; share them, and use databases and names of your own."""
     folder = enterable_folder()
     try:
         with private_servers(folder) as running:
@@ -44,16 +44,16 @@ def servers() -> Iterator[PrivateServers]:
 
 @pytest.fixture(scope="module")
 def durable(servers: PrivateServers) -> Iterator[None]:
-    """PostgreSQL as the product configures it, for tests that kill, freeze or restart it, or ask what it promises."""
+    """PostgreSQL as the product configures it, for tests that kill, freeze or restart it, or check what it promises."""
     sync_files(servers, on=True)
     yield
     sync_files(servers, on=False)
 
 
 def sync_files(servers: PrivateServers, *, on: bool) -> None:
-    """Makes PostgreSQL wait for the disk, or leave its files to the kernel: no test ends the machine.
+    """Makes PostgreSQL wait for the disk, or leave its files to the kernel: no test crashes the machine.
 
-    Off, a commit still waits until the kernel has its log. Servers that a test starts itself are never changed.
+    When off, a commit still waits until the kernel has its log. Servers that a test starts itself are never changed.
     """
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         for setting in ("fsync", "full_page_writes"):
@@ -71,14 +71,14 @@ def syncs_files(servers: PrivateServers) -> bool:
 
 @pytest.fixture
 def lateness() -> Iterator[Callable[[], float]]:
-    """By how many seconds more than promised whatever has a deadline may end, for how busy the machine is during the test."""
+    """How many seconds later than promised something with a deadline may end, given how busy the machine is."""
     with lateness_measured() as lateness:
         yield lateness
 
 
 @pytest.fixture
 def data_folder() -> Iterator[Path]:
-    """An empty data folder that the servers' accounts can enter, unlike pytest's own under root."""
+    """An empty data folder that the servers' accounts can enter; they cannot enter pytest's own under root."""
     folder = enterable_folder()
     yield folder
     erase(folder)

@@ -1,4 +1,4 @@
-"""A migrated database of its own for each test, and ways to put a catalog into it."""
+"""A migrated database for each test, ways to put a catalog into it, and the fixtures that integration tests share."""
 
 import itertools
 import subprocess
@@ -27,7 +27,7 @@ from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"
 
-Start = Callable[..., subprocess.Popen]  # of a command of ours, with settings by name
+Start = Callable[..., subprocess.Popen]  # starts a waxseal command with settings by name
 _numbers = itertools.count()
 
 
@@ -37,7 +37,7 @@ class Database:
 
     url: str
     worker_url: str
-    key: str  # of its secrets
+    key: str  # that encrypts its secrets
 
     @property
     def vault(self) -> Vault:
@@ -81,14 +81,14 @@ class Database:
 
 @pytest.fixture(scope="session")
 def template(servers: PrivateServers) -> str:
-    """The name of a migrated, empty database, to be copied."""
+    """The name of a migrated, empty database that tests copy."""
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {TEMPLATE}")
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
-        conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days on which the tests' clocks stand
+        conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE
 
 
@@ -96,7 +96,7 @@ def template(servers: PrivateServers) -> str:
 def fresh_database(servers: PrivateServers, template: str) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        # Copied as files: by way of the write-ahead log, the default, it takes three times the CPU where fsync is off.
+        # Copied as files: the default, by way of the write-ahead log, takes three times the CPU when fsync is off.
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = _on(servers.database_url, name)
     worker = make_url(url).set(username="test_worker", password="worker").render_as_string(hide_password=False)
@@ -121,7 +121,7 @@ def shared_database(servers: PrivateServers, template: str) -> Iterator[Database
 
 @pytest.fixture(scope="module")
 def untraced() -> Iterator[None]:
-    """Processes that are started meanwhile are not measured for coverage: it takes a multiple of the time that is raced for."""
+    """Starts processes without coverage while the module runs: tracing takes a multiple of the time that is compared."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
             patch.delenv(name, raising=False)
@@ -130,7 +130,7 @@ def untraced() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """The address of a private S3."""
+    """The address of a private S3 server."""
     with s3_server() as address:
         yield address
 
@@ -146,7 +146,7 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process may call servers on this machine, as the processes that `start` starts may."""
+    """Lets this process call servers on this machine, as those that `start` starts may."""
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
 
 
@@ -160,7 +160,7 @@ def engine(database: Database) -> Iterator[Engine]:
 
 @pytest.fixture
 def channel(servers) -> Iterator[BlockingChannel]:
-    """The broker with everything declared as the relay does, and an empty queue."""
+    """A channel to the broker, with the topology that the relay declares and an empty queue."""
     connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
     channel = connection.channel()
     for method, arguments in DELIVER_TOPOLOGY:

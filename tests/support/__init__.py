@@ -1,1 +1,1 @@
-"""What tests share and is no fixture: one module for each thing that it stands in for or does."""
+"""Helpers of tests other than fixtures: one module for each thing that it fakes or does."""

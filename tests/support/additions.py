@@ -1,7 +1,7 @@
-"""A transport, a kind of source and a kind of mailbox that nobody has, added through their registries alone.
+"""A transport, a kind of source and a kind of mailbox that do not exist, added through their registries alone.
 
-Each function runs in an interpreter of its own, before anything was derived from the registries: what one adds, no other test
-meets. `run` starts it.
+`run` runs each function in an interpreter of its own: before anything is derived from the registries, and so that no other
+test sees the addition.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ def run(addition: Callable[[], None]) -> None:
 
 
 def read(text: str, **environment: str) -> Any:
-    """The configuration that a file with `text` says."""
+    """Reads a configuration file with `text`."""
     from ops.config.read_file import read_config
 
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A real HTTP server that stands for a mail provider's API, remembers what it was asked, and can be told to misbehave."""
+"""A real HTTP server in place of a mail provider's API. It records requests, and can be told to misbehave."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from aiohttp import web
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, as it came."""
+    """One request, as received."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Asked:
     form: Mapping[str, str] = field(default_factory=dict)
 
     def one(self, name: str) -> str | None:
-        """The only value of a query's parameter."""
+        """The only value of a query parameter, or None."""
         values = self.query.get(name, [])
         assert len(values) < 2, f"{name} came {len(values)} times"
         return values[0] if values else None
@@ -57,10 +57,10 @@ class Tokens:
     refresh: set[str] = field(default_factory=lambda: {"refresh-0"})
     access: set[str] = field(default_factory=set)
     rotates: bool = True
-    strict: bool = False  # a refresh token that was used is dead
+    strict: bool = False  # a refresh token is valid once
     seconds: int = 3599
     granted: int = 0
-    pending: list[str] = field(default_factory=list)  # what is answered before the code was entered
+    pending: list[str] = field(default_factory=list)  # errors that are answered before the user enters the code
     refusal: Callable[[str], dict[str, Any]] = lambda error: {"error": error}
 
     def answer(self, form: Mapping[str, str]) -> Said:
@@ -95,7 +95,7 @@ class Tokens:
 
 
 class Fake:
-    """Serves from a thread of its own, from `start` to `stop`. What it knows is changed by the test between requests."""
+    """Serves from its own thread, from `start` to `stop`. The test changes its state between requests."""
 
     token_path = "/token"
 
@@ -104,7 +104,7 @@ class Fake:
         self.asked: list[Asked] = []
         self.port = 0
         self.most_at_once = 0
-        self.takes = 0.0  # seconds for an answer
+        self.takes = 0.0  # seconds before each answer
         self._at_once = 0
         self._instead: dict[str, deque[Answer]] = defaultdict(deque)
         self._before: dict[str, deque[Meanwhile]] = defaultdict(deque)
@@ -118,22 +118,22 @@ class Fake:
         return f"{self.url}{self.token_path}"
 
     def answer(self, asked: Asked) -> Said:
-        """What the provider would say; whoever is here has shown a token that holds."""
+        """The provider's answer to a request with a valid token."""
         raise NotImplementedError
 
     def unauthorized(self) -> Said:
         raise NotImplementedError
 
     def instead(self, part: str, *answers: Answer) -> None:
-        """The next requests whose path holds `part` are answered so, and not as they would be."""
+        """Gives these answers to the next requests whose path contains `part`, instead of the usual ones."""
         self._instead[part].extend(answers)
 
     def calm(self) -> None:
-        """Everything is answered as it would be."""
+        """Drops the answers given to `instead`."""
         self._instead.clear()
 
     def before(self, part: str, what: Meanwhile) -> None:
-        """Something happens at the provider just before the next request whose path holds `part` is answered."""
+        """Calls `what` just before the next request whose path contains `part` is answered."""
         self._before[part].append(what)
 
     def paths(self, part: str = "") -> list[str]:
@@ -209,7 +209,7 @@ async def garbage(_fake: Fake, _request: web.Request) -> web.StreamResponse:
 
 
 async def trickle(fake: Fake, request: web.Request) -> web.StreamResponse:
-    """The beginning of an answer, and then a byte now and then, for ever."""
+    """Begins an answer, and then sends a byte every 50 ms, for ever."""
     response = web.StreamResponse()
     await response.prepare(request)
     while not fake._released.is_set():

@@ -1,4 +1,4 @@
-"""Ways to be unkind to the broker, and to make up for it."""
+"""Stops and blocks the broker, and restores it."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from workers.amqp.topology import INBOX
 
 @contextmanager
 def broker_stopped(servers: PrivateServers) -> Iterator[None]:
-    """Kills the broker for the time of the block; it has its data again afterwards."""
+    """Kills the broker for the time of the block, and restarts it with its data afterwards."""
     if servers.child("rabbitmq").running:
         os.kill(servers.rabbitmq_pid, signal.SIGKILL)
     servers.child("rabbitmq").process.wait(10)  # type: ignore[union-attr]
@@ -29,7 +29,7 @@ def broker_stopped(servers: PrivateServers) -> Iterator[None]:
 
 
 def works(servers: PrivateServers) -> bool:
-    """Whether the broker does what it is asked: it takes connections a little before that."""
+    """Whether the broker serves requests; it accepts connections a little earlier."""
     try:
         with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
             connection.channel().queue_declare(INBOX, passive=True)

@@ -1,4 +1,4 @@
-"""The command line as people use it, against a test's database."""
+"""The command line against a test's database."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from ops.settings import environment
 
 
 class Cli:
-    """Commands under the rights of a worker, unless `owner`."""
+    """Runs commands with the rights of a worker, or of the database's owner."""
 
     def __init__(self, database: Any, amqp_url: str = "", *, owner: bool = False) -> None:
         url = database.url if owner else database.worker_url
@@ -30,7 +30,7 @@ class Cli:
 
     @contextmanager
     def process(self, *arguments: object, **more: str) -> Iterator[subprocess.Popen[str]]:
-        """A process of its own, killed when the block ends."""
+        """The command in a process of its own, killed when the block ends."""
         command = [sys.executable, "-m", "ops.cli", *(str(each) for each in arguments)]
         env = environment() | self.environment | more
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -29,7 +29,7 @@ def event(id: str, subject: str = "order-1", body: bytes = b"{}") -> Event:
 def owe(
     engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None, **terms: object
 ) -> None:
-    """Records `events`, and plans each for each of the endpoints, due at `now`. `terms` are the endpoints'."""
+    """Records `events`, and plans a delivery of each to each endpoint, due at `now`. `terms` are the endpoints'."""
     subscribed = tuple(
         (Endpoint(id, "acme", f"e{id}", "http://127.0.0.1/", **terms), lambda _attributes: True)  # type: ignore[arg-type]
         for id in endpoint_ids
@@ -41,12 +41,12 @@ def owe(
 def claimed(
     engine: Engine, limit: int = 100, now: datetime | None = None, lease_for: timedelta = LEASE
 ) -> tuple[UUID, list[Claim]]:
-    """What one claim at `now` gets, and its lease."""
+    """Makes one claim at `now`; returns its lease and the claimed deliveries."""
     lease, now = uuid4(), now or datetime.now(UTC)
     with transaction(engine) as conn:
         return lease, list(claim_anything(conn, Lease(lease, now, now + lease_for), limit))
 
 
 def in_message(claims: Sequence[Claim]) -> list[tuple[int, int, int]]:
-    """As the relay hands them to the actor."""
+    """The claims in the form in which the relay hands them to the actor."""
     return [(claim.endpoint_id, claim.id, claim.size) for claim in claims]

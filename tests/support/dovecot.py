@@ -1,4 +1,4 @@
-"""What tests do to a private Dovecot."""
+"""A private Dovecot for tests, and mailboxes on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ __all__ = ["PASSWORD", "Dovecot", "change_validity", "mail", "mailbox_on", "priv
 
 @contextmanager
 def private_dovecot(**options: object) -> Iterator[Dovecot]:
-    """A server of this test's own. That there is none to be had is a failure, never a skip."""
+    """A server for this test. If Dovecot is not installed, the test fails and is never skipped."""
     try:
         with dovecot(**options) as server:
             yield server
@@ -23,7 +23,7 @@ def private_dovecot(**options: object) -> Iterator[Dovecot]:
 
 
 def change_validity(server: Dovecot, user: str, folder: str = "INBOX") -> None:
-    """Gives every UID another meaning, as a restored backup does. Nobody may be logged in."""
+    """Changes UIDVALIDITY, as restoring a backup does: UIDs no longer name the same mails. No client may be logged in."""
     box = server.maildir(user, folder)
     listed = box / "dovecot-uidlist"
     first, _, rest = listed.read_text().partition("\n")
@@ -34,7 +34,7 @@ def change_validity(server: Dovecot, user: str, folder: str = "INBOX") -> None:
 
 
 def mailbox_on(server: Dovecot, user: str = "us", **more: object) -> Mailbox:
-    """A mailbox on the server, as it would be read from Postgres."""
+    """A mailbox on the server, as read from Postgres."""
     told = {"host": "127.0.0.1", "port": server.port, "tls": False, "password": PASSWORD, **more}
     return Mailbox(1, "acme", "support", "imap", user, **told)
 

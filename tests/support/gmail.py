@@ -43,21 +43,21 @@ class Mail:
 
 
 class Gmail(Fake):
-    """A mailbox with its history. Numbers are strings, as the API has them."""
+    """A mailbox with its history. Numbers are strings, as in the API."""
 
     def __init__(self, **tokens: Any) -> None:
         super().__init__(Tokens(rotates=False, refusal=_refusal, **tokens))
         self.mails: dict[str, Mail] = {}
         self.history: list[dict[str, Any]] = []
         self.at = 1000
-        self.oldest = 0  # history before this is forgotten
+        self.oldest = 0  # history before this has expired
         self.page = 500  # most entries in one page
-        self.hollow = False  # the first page of a history may come without the key "history"
+        self.hollow = False  # the first page of a history lacks the key "history", which the API allows
         self._ids, self._hours = itertools.count(1), itertools.count(1)
 
     def put(self, raw: bytes, *labels: str, at: int | None = None, silent: bool = False, times: int = 1) -> str:
-        """A mail comes in; its id. `times` is how often the history tells of it; `silent`: it was always there."""
-        self.at += 3  # increases, but is not contiguous
+        """Adds a mail; returns its id. The history reports it `times` times; not at all if `silent`."""
+        self.at += 3  # history ids increase, but are not contiguous
         id = f"18c{next(self._ids):x}"
         when = 1_730_000_000_000 + next(self._hours) * 3_600_000 if at is None else at
         self.mails[id] = Mail(id, raw, labels or ("INBOX", "UNREAD"), when, self.at)
@@ -80,7 +80,7 @@ class Gmail(Fake):
         self.history.append({"id": str(self.at), "messages": [mail.brief], **record})
 
     def forget_history(self) -> None:
-        """What came before is no longer told; "typically valid for at least a week", but not always."""
+        """Expires the history so far. The API documents ids as "typically valid for at least a week", so not always."""
         self.at += 3
         self.oldest = self.at
 
@@ -108,7 +108,7 @@ class Gmail(Fake):
         return Said(401, {"error": {"errors": errors, "code": 401, "message": "Invalid Credentials"}})
 
     def units(self) -> int:
-        """What was asked, in Google's units."""
+        """The cost of all requests, in Google's quota units."""
         return sum(_units(asked.path.removeprefix(BASE)) for asked in self.asked if asked.path.startswith(BASE))
 
     def _note(self, key: str, id: str, times: int = 1, **more: Any) -> None:
@@ -147,7 +147,7 @@ class Gmail(Fake):
         if token := asked.one("pageToken"):
             given, _, position = token.partition("-")
             if given != str(start):
-                return BAD_PAGE  # another walk's token
+                return BAD_PAGE  # the token belongs to another startHistoryId
             first = int(position)
         size = min(int(asked.one("maxResults") or 100), self.page, 500)
         said: dict[str, Any] = {"historyId": str(self.at)}

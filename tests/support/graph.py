@@ -62,13 +62,13 @@ class Graph(Fake):
         self.folders = TOP | BELOW["AQMk-shop"]
         self.oldest = 0  # delta tokens before this have expired
         self.page = 1000  # most entries in one page
-        self.hollow = False  # the first page of a delta may be empty and have a nextLink
-        self.brief = False  # a delta says no more of a mail than its id
-        self.foreign = ""  # another host that links are given for
+        self.hollow = False  # the first page of a delta is empty and has a nextLink, which the API allows
+        self.brief = False  # a delta gives only the ids of mails
+        self.foreign = ""  # the host in links, if not this one
         self._ids, self._hours = itertools.count(1), itertools.count(1)
 
     def put(self, raw: bytes, folder: str = "inbox", *, at: datetime | None = None, draft: bool = False) -> str:
-        """A mail comes in; its immutable id."""
+        """Adds a mail; returns its immutable id."""
         id = f"AAMkADNk{next(self._ids)}=="
         when = at or datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=next(self._hours))
         self.mails[id] = Mail(id, raw, f"AQMk-{folder}", when, when, draft=draft)
@@ -89,7 +89,7 @@ class Graph(Fake):
         del self.mails[id]
 
     def expire(self) -> None:
-        """The service forgets the state of every delta so far."""
+        """Expires every delta token so far."""
         self.oldest = len(self.changes) + 1
         self.changes.append(("", ""))
 
@@ -158,7 +158,7 @@ class Graph(Fake):
         return Said(200, said)
 
     def _delta(self, name: str, asked: Asked) -> Said:
-        """A token is `from.until.offset`: a round tells of all changes in between, one entry for each mail."""
+        """A token is `from.until.offset`: a round lists all changes in between, one entry per mail."""
         folder = self._folder(name)
         if folder is None:
             return NOT_FOUND
@@ -200,7 +200,7 @@ def _shown(mail: Mail) -> dict[str, Any]:
 
 
 def _prefer(asked: Asked) -> str:
-    """All that was preferred. Ids are immutable only for who asks for it, so who does not is told something else."""
+    """The Prefer header, and a page size if none was preferred. Fails without ImmutableId: other ids change when mails move."""
     given = asked.headers.get("Prefer", "")
     assert 'IdType="ImmutableId"' in given
     return given if "odata.maxpagesize" in given else "odata.maxpagesize=10"

@@ -1,4 +1,4 @@
-"""How the time of a scanner grows with its input: CPU time of this thread, so that a busy machine does not count."""
+"""How the time of a scanner grows with its input. It is the CPU time of this thread, so a busy machine does not matter."""
 
 import gc
 from collections.abc import Callable
@@ -6,24 +6,24 @@ from math import inf
 from time import thread_time
 from typing import Any
 
-PROBE = 1024  # characters; what takes long for them is worse than the square
-LOOK = 32 * 1024  # characters that take nothing when the time is linear
+PROBE = 1024  # characters; a scanner that takes long for these is worse than quadratic
+LOOK = 32 * 1024  # characters that take next to no time if it is linear
 MOST = 512 * 1024
-NOTHING = 0.0015  # seconds: the square of that many steps takes longer, were each but a fraction of a nanosecond
-ENOUGH = 0.004  # seconds of a measurement that is worth comparing
-PER_DOUBLING = 2.6  # twice the input takes about twice as long; the square would be four times
+NOTHING = 0.0015  # seconds: LOOK squared steps take longer, even at a fraction of a nanosecond each
+ENOUGH = 0.004  # seconds: shorter measurements are too noisy to compare
+PER_DOUBLING = 2.6  # linear time grows about 2 times per doubling, quadratic time 4 times
 LARGEST = 4 * 1024 * 1024
-LONG = 0.25  # seconds: what takes that is not measured with more
+LONG = 0.25  # seconds: after a run this long the input is not enlarged further
 
 Run = Callable[[Any], object]
 Attack = Callable[[int], Any]
 
 
 def growth(run: Run, attack: Attack) -> float:
-    """By how much the time grows when the input doubles: 2 is linear, 4 the square; 0 where it is too short to tell.
+    """The factor by which the time grows when the input doubles: 2 is linear, 4 quadratic; 0 if it is too short to tell.
 
-    The mean over two doublings. What looks steep is measured again with more, and the least counts: that a cache is too small,
-    or memory has to be asked for, shows at one size, the square at all.
+    It is the mean over two doublings. If it is high, larger inputs are measured too and the least factor counts: a full cache
+    or an allocation shows at one size, quadratic time at every size.
     """
     if any(seconds(run, attack(size), 1) > 0.1 for size in (16, 24, 30, PROBE)):
         return inf
@@ -42,13 +42,13 @@ def growth(run: Run, attack: Attack) -> float:
 
 
 def _between(run: Run, attack: Attack, size: int, measured: float) -> float:
-    """`measured` is what one run with that size took; another one is made."""
+    """The factor per doubling between size / 4 and size. `measured` is the time of one run at `size`; another one is made."""
     quarter, whole = seconds(run, attack(size // 4), 4), min(measured, seconds(run, attack(size), 1))
     return float((whole / max(quarter, 1e-6)) ** 0.5)
 
 
 def seconds(run: Run, given: Any, times: int) -> float:
-    """The least CPU seconds of several runs, without those of the garbage collector."""
+    """The least CPU seconds of several runs, with the garbage collector off."""
     taken = []
     collects = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""A server that answers IMAP as it is told: what a real one does right, done wrong."""
+"""An IMAP server that answers as a script says: what a real one does right, done wrong."""
 
 import re
 import socket
@@ -39,7 +39,7 @@ def uids(line: bytes) -> list[int]:
 
 
 class Script:
-    """What the server answers, by the beginning of a command; the first that fits. OK is said behind it, unless it says NO."""
+    """Answers by the beginning of a command; the first match counts. A tagged OK follows, unless the answer holds the tag."""
 
     def __init__(self, answers: Mapping[bytes, Answer]) -> None:
         self.answers = {**answers, **{name: answer for name, answer in WELL.items() if name not in answers}}

@@ -1,4 +1,4 @@
-"""A real ingress in a thread of the test, and a client that shows what comes over the wire."""
+"""A real ingress in a thread of the test, and a client that returns raw answers."""
 
 import base64
 import hmac
@@ -62,7 +62,7 @@ class Ingress:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def raw(self, *pieces: bytes) -> bytes:
-        """Sends the pieces and gives all that comes back until the ingress hangs up or we have waited long enough."""
+        """Sends the pieces; returns everything received until the ingress closes or 30 s pass in silence."""
         with self.connect() as connection:
             for piece in pieces:
                 connection.sendall(piece)
@@ -108,7 +108,7 @@ def running(
     per_address: int = 2000,
     blobs: str | None = None,
 ) -> Iterator[Ingress]:
-    """An ingress; it may not be ready yet when the block begins. Its blob store is gone after it, unless one is given."""
+    """An ingress, possibly not ready yet when the block begins. Its blob store is deleted afterwards, unless one is given."""
     temporary = TemporaryDirectory()
     engine = make_engine(database_url, pool_size=1)
     catalog = CatalogWatch(engine, vault)
@@ -142,7 +142,7 @@ def empty_inbox(amqp_url: str) -> None:
 
 
 def drain(amqp_url: str) -> list[tuple[pika.BasicProperties, Message]]:
-    """Takes everything out of the inbox: properties, and the message as the ingest worker sees it."""
+    """Empties the inbox; returns the properties of each message, and the message as the ingest worker reads it."""
     taken = []
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
         channel = connection.channel()

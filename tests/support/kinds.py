@@ -1,4 +1,4 @@
-"""What tests of the kinds share: a source, a moment, and what a kind says of a message."""
+"""What tests of the source kinds share: a source, a time, and the verdict of a kind on a message."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""A mailbox behind an API, and what is held of it, without the database."""
+"""A mailbox behind an API, and the state that is kept of it, without the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -29,7 +29,7 @@ def mailbox_of(fake: Fake, id: int = 1, name: str = "support", **terms: Any) -> 
 
 
 def added(database: Any, mailbox: Mailbox) -> Mailbox:
-    """The mailbox as it is when it is configured, under the id that it has there."""
+    """Configures the mailbox in the database; returns it with its id there."""
     if not database.rows("SELECT FROM tenant"):
         database.add_tenant()
     database.add_source(mailbox.name, mailbox.kind)
@@ -42,7 +42,7 @@ def added(database: Any, mailbox: Mailbox) -> Mailbox:
 
 @dataclass
 class Asking:
-    """Gives tokens that the fake accepts, and counts how often a new one was asked for."""
+    """Gives tokens that the fake accepts, and counts requests for fresh ones."""
 
     fake: Fake
     fresh: int = 0
@@ -58,7 +58,7 @@ class Asking:
 
 @dataclass
 class Puller:
-    """Pulls as the worker does: what came is kept first, and the cursor after it."""
+    """Pulls as the worker does: stores the mails first, then the cursor."""
 
     session: MailboxSession
     folder: str
@@ -92,7 +92,7 @@ class Puller:
         return pulled
 
     def drain(self, lane: Lane, **bounds: int) -> list[RawMail]:
-        """Everything of the lane that there is now, in the order in which it came."""
+        """Pulls until the lane has no more; returns its mails in the order in which they arrived."""
         came: list[RawMail] = []
         for _ in range(200):
             pulled = self.pull(lane, PullBounds(**bounds))

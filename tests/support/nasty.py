@@ -1,4 +1,4 @@
-"""Mails as nobody should write them, each to the exact byte. What they have in common: they arrive."""
+"""Malformed and hostile mails of the kinds that real mailboxes receive, each to the exact byte."""
 
 import base64
 import binascii
@@ -110,7 +110,7 @@ ARF = b"Feedback-Type: abuse\r\nUser-Agent: Complainer/1.0\r\nVersion: 1\r\nOrig
 MDN = b"Final-Recipient: rfc822;b@y.example\r\nOriginal-Message-ID: <0@x.example>\r\nDisposition: manual-action; displayed\r\n"
 
 NASTY: dict[str, bytes] = {
-    # what is hardly a mail
+    # hardly a mail
     "nothing": b"",
     "one NUL": b"\0",
     "one line end": b"\r\n",
@@ -220,7 +220,7 @@ NASTY: dict[str, bytes] = {
     "a partial mail": headed(b'Content-Type: message/partial; id="x"; number=1; total=99999999999999999999'),
     "an external body": headed(b'Content-Type: message/external-body; access-type=local-file; name="/etc/passwd"'),
     "a quote that is never closed": headed(b'Content-Type: text/plain; charset="utf-8'),
-    # words and parameters
+    # encoded words and parameters
     "8-bit header": headed("Subject: Grüße".encode("latin-1")),
     "UTF-8 header": headed("Subject: Grüße 🎉".encode()),
     "8-bit address": headed("To: Jörg <jörg@bücher.example>".encode()),

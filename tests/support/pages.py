@@ -1,4 +1,4 @@
-"""The pages of documentation, taken apart: their fenced blocks, the commands in them, what stands in backticks."""
+"""The pages of documentation, parsed: their fenced blocks, the commands in them, and text in backticks."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from ops.cli import main
 from support.paths import ROOT
 
 README = "README.md"
-#: Every page, by its path, in the order in which its commands are run: what changes most for others comes last.
+#: Every page by its path, in the order in which their commands are run: those that change most for the others come last.
 PATHS = (
     README,
     *(f"ops/docs/{name}.md" for name in ("sources", "delivery", "mailboxes", "dead-letters", "ledger", "scaling", "settings")),
@@ -52,7 +52,7 @@ def commands(program: str) -> list[list[str]]:
 
 
 def quoted(page: str) -> list[str]:
-    """What stands in backticks on a page, outside its blocks."""
+    """The texts in backticks on a page, outside its blocks."""
     return re.findall(r"`([^`\n]+)`", _FENCE.sub("", PAGES[page]))
 
 
@@ -64,7 +64,7 @@ def section(page: str, heading: str) -> str:
 
 
 def unknown_words(words: list[str]) -> list[str]:
-    """Of the arguments of `waxseal`, those that name no command and no option of it."""
+    """The arguments of `waxseal` that are neither a command nor one of its options."""
     command: click.Command = main
     unknown = []
     for word in words:

@@ -1,4 +1,4 @@
-"""Every regular expression in the packages, how it is used, and texts that make one take the square of its input."""
+"""Every regular expression in the packages, how it is used, and texts on which a bad one takes quadratic time."""
 
 import ast
 import importlib
@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "pipeline", "ops", "workers")
 METHODS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer")
-MANY = 30  # a repetition of fewer is no loop to speak of
+MANY = 30  # repetitions of fewer do not count as loops
 
 
 class Attack(NamedTuple):
-    """A text with a long run of something in it."""
+    """A text with a long run of `repeated`."""
 
     before: str
     repeated: str
     behind: str = ""
 
     def text(self, size: int) -> str:
-        """The text, about as long as that."""
+        """The text, about `size` characters long."""
         return self.before + self.repeated * max(1, size // len(self.repeated)) + self.behind
 
 
@@ -38,7 +38,7 @@ class Expression:
     methods: tuple[str, ...]
 
     def runs(self) -> "Iterator[tuple[str, Any]]":
-        """What the code does with it, each as a function of the text."""
+        """The methods that the code calls, each as a function of the text."""
         for method in self.methods:
             bound = getattr(self.pattern, method)
             empty = "" if isinstance(self.pattern.pattern, str) else b""
@@ -52,7 +52,7 @@ class Expression:
 
 @cache
 def expressions() -> tuple[Expression, ...]:
-    """All of them, also those inside of tuples and mappings, and those written where they are used."""
+    """All expressions, also those in tuples and mappings, and literals in calls."""
     found: list[Expression] = []
     for name in _modules():
         module = importlib.import_module(name)
@@ -90,7 +90,7 @@ def _within(value: Any) -> Iterator["re.Pattern[Any]"]:
 
 
 def _methods(tree: ast.Module, names: set[str] | None, but: set[str] = frozenset()) -> tuple[str, ...]:  # type: ignore[assignment]
-    """The methods that are called of these names; of any but some, where it goes by another name."""
+    """The methods that the module calls on these names; without names, on any name except those in `but`."""
     called = [
         node
         for node in ast.walk(tree)
@@ -124,7 +124,7 @@ def _literal(text: ast.expr) -> str:
 
 
 def attacks(pattern: "re.Pattern[Any]") -> Iterator[Attack]:
-    """Texts of which a long run nearly matches."""
+    """Texts with a long run that nearly matches."""
     tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
     letters = list(dict.fromkeys([*_letters(tree), " ", "a"]))[:9]
     whole = _sample(tree)
@@ -138,12 +138,12 @@ def attacks(pattern: "re.Pattern[Any]") -> Iterator[Attack]:
 
 
 def given(pattern: "re.Pattern[Any]", text: str) -> Any:
-    """The text as what the pattern reads."""
+    """The text in the type that the pattern reads."""
     return text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
 
 
 def _loops(tree: Any, before: str) -> Iterator[tuple[str, str]]:
-    """Each repetition without end, as what leads to it and what it repeats."""
+    """Each long repetition: a text that leads to it, and the text that it repeats."""
     for op, of in tree:
         if op in (code.MAX_REPEAT, code.MIN_REPEAT, code.POSSESSIVE_REPEAT):
             _, most, inner = of
@@ -163,7 +163,7 @@ def _loops(tree: Any, before: str) -> Iterator[tuple[str, str]]:
 
 
 def _sample(tree: Any) -> str:
-    """A short text that it matches, more or less."""
+    """A short text that the tree roughly matches."""
     return "".join(_one(op, of) for op, of in tree)
 
 
@@ -171,7 +171,7 @@ def _samples(tree: Any) -> list[str]:
     return [_sample(each) for op, of in tree if op is code.BRANCH for each in of[1]]
 
 
-def _one(op: Any, of: Any) -> str:  # noqa: PLR0911 - one line for each thing that a pattern is made of
+def _one(op: Any, of: Any) -> str:  # noqa: PLR0911 - one line for each part of a pattern
     if op is code.LITERAL:
         return chr(of)
     if op is code.NOT_LITERAL:
@@ -217,7 +217,7 @@ _CATEGORIES = {
 
 
 def _letters(tree: Any) -> Iterator[str]:
-    """The letters that it knows by name, and one of each class."""
+    """The literal characters in the tree, and one of each class."""
     for op, of in tree:
         if op in (code.LITERAL, code.NOT_LITERAL):
             yield chr(of)

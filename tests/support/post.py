@@ -1,4 +1,4 @@
-"""A real SMTP server (aiosmtpd) that answers as its handler is told, and keeps what it took."""
+"""A real SMTP server (aiosmtpd) with scripted answers that keeps what it accepted."""
 
 import asyncio
 import ssl
@@ -14,7 +14,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 
 class Post:
-    """Takes mails. A recipient `550@…` is answered with that code; `answers` are for DATA, one after the other."""
+    """Accepts mails. A recipient `550@…` is answered with that code; `answers` are for DATA, one after the other."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""A private S3, by moto: it answers what Amazon's does, and keeps what it is given in its memory."""
+"""A private S3 server (moto), which keeps its objects in memory."""
 
 import socket
 import subprocess
@@ -15,7 +15,7 @@ _numbers = count()
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Its address, for as long as the block takes."""
+    """Runs a server until the block ends; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
@@ -30,13 +30,13 @@ def s3_server() -> Iterator[str]:
 
 
 def variables(address: str) -> dict[str, str]:
-    """What a process that is to find it needs in its environment."""
+    """The environment variables with which a process finds it."""
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     return {**keys, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": address}
 
 
 def make_bucket(address: str) -> str:
-    """A fresh place for blobs in it."""
+    """Makes a bucket; returns a blob store's URL in it."""
     bucket = f"bucket-{next(_numbers)}"
     urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=5)
     return f"s3://{bucket}/a/prefix"

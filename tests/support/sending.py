@@ -1,4 +1,4 @@
-"""What tests of the transports share: a delivery, terms, and a try on the event loop that production uses."""
+"""What tests of the transports share: a delivery, terms, and tries on the event loop that production uses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,7 +44,7 @@ def to(url: str, **terms: object) -> Endpoint:
 
 
 def run(make: Callable[[Terms], Sender], work: Callable[[Sender], Awaitable[Result]], terms: Terms = LOCAL) -> Result:
-    """What `work` gives with a sender that is open, and closed afterwards."""
+    """Runs `work` with an open sender, and closes the sender afterwards."""
 
     async def main() -> Result:
         sender = make(terms)
@@ -64,6 +64,6 @@ def receipts(
     delivery: Delivery | None = None,
     seconds: float = 2.0,
 ) -> list[Receipt]:
-    """What comes of sending to all at once."""
+    """Sends to all endpoints at once; returns the receipts."""
     sent = delivery or owed()
     return run(make, lambda sender: asyncio.gather(*(sender.send(each, sent, seconds) for each in endpoints)), terms)

@@ -1,4 +1,4 @@
-"""An endpoint whose path says how it behaves, and which remembers what it was sent."""
+"""An HTTP endpoint that behaves as the path says, and records its requests."""
 
 import asyncio
 import ssl
@@ -15,13 +15,13 @@ KEEP_ALIVE = b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b"
 
 @dataclass
 class Request:
-    """One request, as it came."""
+    """One request, as received."""
 
     path: str
     headers: dict[str, str]
     body: bytes
-    connection: int  # which of the sink's connections it came over
-    at: float = field(default_factory=time.monotonic)  # when it was whole
+    connection: int  # the number of the sink's connection that it came over
+    at: float = field(default_factory=time.monotonic)  # when it was complete
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Sink:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def ids(self) -> Counter[str]:
-        """How often each webhook-id came."""
+        """How often each webhook-id was received."""
         return Counter(request.headers["webhook-id"] for request in self.requests)
 
     def start(self, tls: ssl.SSLContext | None = None) -> None:
@@ -49,7 +49,7 @@ class Sink:
         self.port = self.server.sockets[0].getsockname()[1]
 
     def release(self) -> None:
-        """Let what hangs be answered."""
+        """Answers the requests that hang."""
         self.loop.call_soon_threadsafe(self.released.set)
 
     def stop(self) -> None:
@@ -151,7 +151,7 @@ async def cookie(_sink: Sink, writer: asyncio.StreamWriter) -> None:
 
 
 async def once_closed(sink: Sink, writer: asyncio.StreamWriter) -> None:
-    """Answers, and closes the connection that it promised to keep."""
+    """Answers, and closes the connection although it promised to keep it."""
     say(writer, 200)
     await writer.drain()
     writer.close()

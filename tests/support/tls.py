@@ -1,4 +1,4 @@
-"""An authority of our own, and what it signs."""
+"""A private certificate authority, and certificates that it signs."""
 
 import ssl
 import tempfile
@@ -15,7 +15,7 @@ _PEM = serialization.Encoding.PEM
 
 
 class Authority:
-    """Signs certificates. `ca` is its own, `issue` gives a certificate with its key; all PEM."""
+    """Signs certificates. `ca` is its own certificate; `issue` returns a certificate with its key. All are PEM."""
 
     def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -34,7 +34,7 @@ class Authority:
         return (signed + _private(key)).decode()
 
     def server(self, *names: str, clients: bool = False, days: float = 1) -> ssl.SSLContext:
-        """The context of a server of these names; with `clients`, of one that wants a certificate of this authority's."""
+        """A context for a server of these names; with `clients`, it requires client certificates of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "server.pem")
@@ -53,7 +53,7 @@ def _builder(
     signer: ec.EllipticCurvePrivateKey,
     days: float = 1,
 ) -> x509.CertificateBuilder:
-    """Names both keys (RFC 5280 §4.2.1.1 and 2), which Python insists on since 3.13."""
+    """A certificate with both key identifiers (RFC 5280 §4.2.1.1 and 2), which Python requires since 3.13."""
     until = datetime.now(UTC) + timedelta(days=days)
     made = x509.CertificateBuilder(
         issuer, subject, key.public_key(), x509.random_serial_number(), until - timedelta(days=30), until

@@ -14,15 +14,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-STEPS = 10  # wake-ups in a row of what has a deadline; each comes late on a busy machine
+STEPS = 10  # consecutive wake-ups before a deadline ends something; each is late on a busy machine
 NAP = 0.01  # seconds
 
 
 @contextmanager
 def lateness_measured() -> Iterator[Callable[[], float]]:
-    """Gives what to add to a bound: how late, in seconds, somebody was who only slept beside, and `STEPS` times that.
+    """Yields a function for the seconds to add to a bound: `STEPS` times the worst lateness of a thread that only sleeps.
 
-    Next to nothing on an idle machine, where the bound is as strict as it reads.
+    On an idle machine that is next to nothing, so the bound is as strict as written.
     """
     latest, over = 0.0, threading.Event()
 

@@ -1,4 +1,4 @@
-"""A server that does on each connection what a script says, byte by byte."""
+"""A server that runs a script on each connection, byte by byte."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ Script = Callable[["Wire", asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 
 @dataclass
 class Wire:
-    """Where the server is, and what came: the head of each request, and how many connections there were."""
+    """Where the server is, and what it received: heads and bodies of requests, and the number of connections."""
 
     script: Script
     port: int = 0
@@ -25,7 +25,7 @@ class Wire:
         return f"{scheme}://127.0.0.1:{self.port}/hooks"
 
     async def request(self, reader: asyncio.StreamReader) -> str:
-        """Reads one request; gives its head."""
+        """Reads one request; returns its head."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
         lines = head.lower().split("\r\n")
@@ -42,7 +42,7 @@ class Wire:
 
 @contextmanager
 def wire(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
-    """The server, on a port of the loopback address, in a thread of its own, while the block runs."""
+    """Runs the server on a port of the loopback address, in its own thread, until the block ends."""
     made = Wire(script)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
