@@ -1,4 +1,4 @@
-"""Which addresses may be sent to."""
+"""The addresses to which deliveries may be sent."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 

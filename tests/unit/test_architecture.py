@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.no_cover  # nothing of ours runs here
+pytestmark = pytest.mark.no_cover  # it only parses the packages
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("schemas", "pipeline", "ops", "workers")  # each imports itself and those before it
 
-# The route of a message: `pipeline/` itself holds nothing else, so that its listing is the system.
+# The steps of a message's route: `pipeline/` itself holds nothing else, so that its listing shows the system.
 ROUTE = {"receive", "admit", "dedupe", "chain", "fanout", "append", "claim", "deliver", "settle", "bury", "errors"}
 
-# Inside each package, in one order: what stands here imports itself and what stands before it in its package. A file that is
-# named counts by itself, not as part of its folder.
+# The order of folders inside each package: each imports itself and those before it in its package. A file that is listed
+# has a place of its own, apart from its folder.
 ORDER = (
     "schemas",
     "schemas/config",
@@ -71,13 +71,13 @@ ORDER = (
     "workers/commands",
 )
 
-# Folders whose files are named by what they are about: an endpoint has a shape, statements, acts and commands. Outside of them
-# a file's name is given once; of these two each package has one.
+# Folders whose files are named after a noun: an endpoint has a schema, statements, acts and commands. Other file names are
+# unique, except those in OF_EVERY_PACKAGE.
 BY_NOUN = ("schemas", "schemas/config", "pipeline/store/", "ops/admin", "ops/bench", "ops/cli", "ops/cli/mail")
 OF_EVERY_PACKAGE = {"errors"}
 MOST_FILES = 20
 
-# library: where it may be imported; a benchmark runs its peers, so it may import what they are made of
+# library: where it may be imported; benchmarks may import the libraries of the peers that they run
 HOMES = {
     "pika": ("workers/",),
     "dramatiq": ("workers/",),
@@ -93,14 +93,14 @@ HOMES = {
     "prometheus_client": ("ops/",),
     "obstore": ("ops/runtime/blobs.py",),
 }
-# A worker is handed connections and must know their failures; statements are the pipeline's.
+# Workers pass connections on and catch their errors; only the pipeline makes statements.
 HANDLES = ("sqlalchemy.Connection", "sqlalchemy.Engine", "sqlalchemy.exc.")
 BENCH = "ops/bench"
-LAZY = ("ops/cli", BENCH)  # may start a worker, from inside a function
+LAZY = ("ops/cli", BENCH)  # may import a worker, inside a function
 
-# What makes a statement; a connection may be handed on by anybody.
+# What makes a statement; any module may pass a connection on.
 STATEMENTS = {f"sqlalchemy.{name}" for name in ("text", "select", "insert", "update", "delete", "Table", "MetaData")}
-# Of servers that are private, and before there is a schema: the database, the workers' login. Alembic runs the files beside it.
+# Statements of private servers before there is a schema: the database, the workers' login. Alembic runs the migrations.
 BEFORE_THE_SCHEMA = ("ops/servers/postgres.py", "ops/system/prepare.py", "ops/migrations/")
 
 ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.putenv"}
@@ -128,7 +128,7 @@ class Module:
 
     @property
     def place(self) -> str:
-        """Where the module stands in ORDER."""
+        """The module's place in ORDER."""
         return self.path if self.path in ORDER else self.folder
 
 
@@ -153,7 +153,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def for_types(tree: ast.AST) -> Iterator[ast.If]:
-    """The blocks that only a checker of types reads: nothing in them is imported when the module is."""
+    """The blocks under TYPE_CHECKING, whose imports do not happen at run time."""
     return (node for node in ast.walk(tree) if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING")
 
 
@@ -192,7 +192,7 @@ def uses(module: Module, names: set[str]) -> list[str]:
 
 
 def calls(module: Module, *methods: str, of_others: tuple[str, ...] = ()) -> list[str]:
-    """Calls of methods of these names, but for those of things that are known to mean something else by them."""
+    """Calls of methods with these names, except on `of_others`, whose methods mean something else."""
     return [
         f"{module.path}:{node.lineno}: .{node.func.attr}()"
         for node in ast.walk(module.tree)
@@ -205,12 +205,12 @@ def calls(module: Module, *methods: str, of_others: tuple[str, ...] = ()) -> lis
 
 @cache
 def by_name() -> dict[str, Module]:
-    """Modules and packages by the names that they are imported by."""
+    """Modules and packages by their import names."""
     return {module.path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module for module in modules()}
 
 
 def arrows() -> Iterator[tuple[Module, Module]]:
-    """Who imports whom in the same package, from inside functions and for types as well."""
+    """Imports inside a package as (importer, imported), including those in functions and under TYPE_CHECKING."""
     for one in imports():
         target = by_name().get(one.name) or by_name().get(one.name.rpartition(".")[0])
         if target is not None and target.layer == one.module.layer:
@@ -345,7 +345,7 @@ def test_the_pipeline_reads_no_clock_and_prints_nothing() -> None:
 
 
 def test_the_processes_of_the_route_do_not_load_what_only_others_use() -> None:
-    """What reads mails has a process of its own; each library costs every start its time, and every process its memory."""
+    """Mails are read in a process of their own. Each library costs time at every start, and memory in every process."""
     program = """
 import sys
 import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker

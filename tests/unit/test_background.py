@@ -1,4 +1,4 @@
-"""What a process does beside its work."""
+"""Background work of a process."""
 
 import threading
 import time

@@ -19,7 +19,7 @@ from schemas.source import Source
 MIB = 1024 * 1024
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-#: What a document begins with, what is repeated until it has its size, and what it ends with.
+#: The beginning of a document, the part that is repeated to its size, and its end.
 BOMBS = {
     "arrays": (b"[", b"[],", b"0]"),
     "objects": (b'{"id":[', b"{},", b"0]}"),
@@ -39,14 +39,14 @@ def filled(name: str, size: int) -> bytes:
 
 
 def received(body: bytes, content_type: str | None, **options: Any) -> None:
-    """As the ingress takes it."""
+    """Receives a body as the ingress does."""
     source = Source("acme", "shop", options.pop("kind", "none"), **options)
     headers = {"x-github-event": "push"} | ({"content-type": content_type} if content_type else {})
     receive(source, headers, body, NOW, lambda: "fresh")
 
 
 def admitted(body: bytes, content_type: str | None, **options: Any) -> None:
-    """As the ingest worker takes it from an upstream system."""
+    """Admits a body from an upstream system as the ingest worker does."""
     source = Source("acme", "shop", "amqp", max_body=len(body), **options)
     catalog = Catalog(1, {"acme": b"k" * 32}, {("acme", "shop"): source}, {})
     admit(Message("acme.shop", body, content_type, message_id="m", headers={"subject": "s"}), catalog, NOW)

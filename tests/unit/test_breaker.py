@@ -40,7 +40,7 @@ def seens(draw: st.DrawFn) -> Seen:
     return Seen(draw(COUNTS), failures, busy, throttled, hint, "why" if failures else None)
 
 
-#: What may happen to an endpoint one thing after the other: seconds that pass, and what happens then.
+#: A sequence of events at an endpoint: the seconds that pass before each, and the event.
 EVENTS = st.lists(
     st.tuples(
         st.floats(0.0, 1000.0),
@@ -59,7 +59,7 @@ def happened(health: Health, what: Seen | str, now: datetime, random: float) -> 
 
 
 def lives(events) -> list[tuple[Health, Seen | str, datetime, Health]]:
-    """Each step of what happened: how it was, what happened, when, and how it was then."""
+    """The steps of a sequence: health before, event, time, and health after."""
     health, now, steps = Health(), NOW, []
     for seconds, what, random in events:
         now += timedelta(seconds=seconds)
@@ -222,7 +222,7 @@ def test_waits_without_a_hint_grow_with_each_repeat_and_begin_anew_after_a_succe
     health, now, waits = Health(), NOW, []
     for _ in range(8):
         health = after(health, refused, now, POLICY, 0.0)
-        late = after(health, refused, now, POLICY, 0.0)  # sent before the wait began: it is not one more
+        late = after(health, refused, now, POLICY, 0.0)  # sent before the wait began, so it does not count as a repeat
         assert (health.not_before, health.throttles) == (late.not_before, late.throttles)
         assert health.not_before is not None
         waits.append((health.not_before - now).total_seconds())

@@ -1,4 +1,4 @@
-"""Acts on many things: their pace, and what is asked for on the command line."""
+"""Acts on many rows: their rate, and their options on the command line."""
 
 import os
 

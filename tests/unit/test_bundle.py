@@ -1,4 +1,4 @@
-"""Bundles: what is exported verifies without us; what was changed in any way does not."""
+"""Bundles: an exported one verifies offline; one that was changed in any way does not."""
 
 import base64
 import io
@@ -248,7 +248,7 @@ WHOLE = b"".join(lines())
 
 @pytest.mark.parametrize("flip", [0x01, 0x20, 0x80], ids=["to its neighbour", "its case", "out of ASCII"])
 def test_no_byte_of_an_entry_can_be_changed_unseen(flip) -> None:
-    """Every byte in turn, but for the line end of the last line."""
+    """Changes every byte in turn, except the line end of the last line."""
     unseen = []
     for position in range(len(lines()[0]), len(WHOLE) - 1):
         raw = bytearray(WHOLE)

@@ -1,4 +1,4 @@
-"""A message that becomes a dead letter, and a message again."""
+"""A message becomes a dead letter, and the same message again."""
 
 import json
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ messages = st.builds(
 
 
 def stored(text: str) -> str:
-    """What a column of text makes of it."""
+    """The text as a text column stores it."""
     return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 

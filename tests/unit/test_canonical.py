@@ -1,4 +1,4 @@
-"""orjson writes the hashed bytes; rfc8785 is what they must be. For everything that can stand in an entry the two are equal."""
+"""orjson writes the hashed bytes; rfc8785 defines them. For everything that an entry can hold, the two are equal."""
 
 import json
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The ledger's bytes, held against its published vectors byte for byte."""
+"""The ledger's bytes, compared with its published vectors."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""Who is let in, and who has to go for the next."""
+"""Which connections are accepted, and which are closed to make room for new ones."""
 
 import pytest
 
@@ -22,7 +22,7 @@ class Someone:
 
 
 class Door:
-    """A clock, and people who come one after the other, one a second."""
+    """A clock, and clients that connect one after the other, one a second."""
 
     def __init__(self, most: int = 3, per_address: int = 3) -> None:
         self.now = 100.0

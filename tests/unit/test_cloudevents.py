@@ -10,7 +10,7 @@ from pipeline.formats.cloudevents import batch, check, events, instant, structur
 
 
 def document(**members: str) -> bytes:
-    """A structured event whose members stand in it exactly as given."""
+    """A structured event with the members exactly as given."""
     return ("{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}").encode()
 
 

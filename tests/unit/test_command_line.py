@@ -1,4 +1,4 @@
-"""The command line: help that teaches, exit codes that tell, and errors that are one line."""
+"""The command line: help with examples, exit codes, and errors of one line."""
 
 import os
 import re
@@ -100,7 +100,7 @@ def test_nothing_asked_for_is_the_help() -> None:
 
 
 def within(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
-    """The words of a command, and of all that are in its group."""
+    """The words of a command, and of all commands in its group."""
     yield path
     if isinstance(command, click.Group):
         for name, one in command.commands.items():

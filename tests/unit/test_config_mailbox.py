@@ -10,7 +10,7 @@ OAUTH = "{client_id: app, client_secret: shh, refresh_token: long}"
 
 
 def mailbox(**more: object) -> str:
-    """A file whose only mailbox, on line 3, says `more` as well."""
+    """A file whose only mailbox, on line 3, has the keys `more` too."""
     said = {"tenant": "acme", "name": "support", "kind": "imap", "host": "mx.example", "username": "us@acme.example", **more}
     if said["kind"] != "imap":
         del said["host"]

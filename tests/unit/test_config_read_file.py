@@ -1,4 +1,4 @@
-"""The configuration file: everything that is wrong is said at once, each with its line, and never a secret."""
+"""The configuration file: all faults are reported at once, each with its line, and never a secret."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def faults(folder: Path, text: str) -> list[Fault]:
 
 
 def source(**more: object) -> str:
-    """A file whose only source, on line 3, says `more` as well."""
+    """A file whose only source, on line 3, has the keys `more` too."""
     said = {"tenant": "acme", "name": "shop", "kind": "github", "secrets": '["s"]', **more}
     return f"tenants: [{{name: acme}}]\nsources:\n  - {{{', '.join(f'{k}: {v}' for k, v in said.items() if v is not None)}}}\n"
 

@@ -16,7 +16,7 @@ def slot(log: Log, name: str, *, deadline: float = 10.0, size: int = 1, mandator
 
 
 def pump(window: Window) -> list[int]:
-    """Sends what there is room for, as the publisher does; gives the sizes."""
+    """Sends what the window admits, as the publisher does; returns the sizes."""
     sent = []
     for one in window.admitted():
         window.sent(one)
@@ -114,7 +114,7 @@ def test_a_message_is_taken_at_once_only_when_there_is_room_and_none_waits_befor
     window = Window(count=2, size=10, backlog=100)
     small, large = slot(log, "s", size=3), slot(log, "l", size=20)
 
-    assert window.takes(large)  # nothing else is on its way
+    assert window.takes(large)  # nothing else is in flight
     window.sent(small)
     assert (True, False) == (window.takes(small), window.takes(large))
     window.enter(small)

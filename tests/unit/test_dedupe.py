@@ -1,4 +1,4 @@
-"""Fingerprints and chain keys: the same for the same, different for everything else, and mute without the key."""
+"""Fingerprints and chain keys: equal for equal inputs only, and meaningless without the key."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ def content(body: bytes = b"", **attributes: str) -> Content:
 
 
 def test_a_fingerprint_never_changes() -> None:
-    """What is stored was made by this function: another result would accept every event of the past once more."""
+    """The stored fingerprints were made by this function: with another result, every past event would be recorded again."""
     assert fingerprint(KEY, "shop", "evt-1").hex() == "8ba2aad2f4e7004c2399f44e3b47134b"
     assert chain_key(KEY, "order-1").hex() == "7a5751f2ff4e98bc3c19cc22e610d45f"
 
@@ -54,7 +54,7 @@ def test_it_depends_on_the_tenants_key_and_the_purpose() -> None:
 
 
 def test_an_origin_is_part_of_the_identity_and_its_absence_changes_nothing() -> None:
-    """The second was made by this function too; the first is that of every event that was recorded without an origin."""
+    """Stored fingerprints have both forms; the first is that of every event that was recorded without an origin."""
     assert fingerprint(KEY, "shop", "evt-1", None).hex() == "8ba2aad2f4e7004c2399f44e3b47134b"
     assert fingerprint(KEY, "shop", "evt-1", "/up").hex() == "07c40280773f729c8fb2e87d87352641"
     assert fingerprint(KEY, "shop", "evt-1", "/up") == identity(KEY, {"source": "shop", "id": "evt-1", "origin": "/up"})
@@ -93,7 +93,7 @@ def test_the_first_of_each_stays_in_its_place() -> None:
 def sifted(
     batch: Sequence[Event], recorded: Mapping[bytes, Content | None]
 ) -> tuple[list[bytes], list[tuple[bytes, list[str]]]]:
-    """The bodies of what is recorded, and those of conflicts with what differs."""
+    """The bodies to record, and the bodies of conflicts with what differs in each."""
     found = sift(batch, first_of_each(batch), recorded)
     return [each.body for each in found.fresh], [(each.event.body, list(each.differs)) for each in found.conflicts]
 

@@ -18,7 +18,7 @@ ENDPOINT = Endpoint(1, "acme", "billing", "http://127.0.0.1/", retry=(5.0, 60.0)
 
 
 def judged(attempts: int = 0, **receipt: object) -> Settlement:
-    """The verdict on a try after `attempts` others."""
+    """The verdict on a try after `attempts` earlier ones."""
     owed = Delivery(7, 1, "acme", attempts, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
     return judge(owed, ENDPOINT, Receipt(NOW, 0.1, **receipt), NOW, 0.0)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Messages that are read off the wire are those that pika would have read, however the stream is cut."""
+"""Messages read from the wire equal those that pika reads, however the stream is split."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

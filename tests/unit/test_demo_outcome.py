@@ -1,4 +1,4 @@
-"""The demo fails when anything comes out wrong, and says what."""
+"""The demo fails if any result is wrong, and names it."""
 
 from ops.demo.outcome import Outcome
 from ops.demo.traffic import Sent

@@ -16,7 +16,7 @@ KEY = "s1._domainkey.x.example"
 
 
 class NameServer:
-    """Answers on loopback: `records` by name; it says nothing to names that begin with `silent`."""
+    """Answers on loopback: `records` by name; nothing for names that begin with `silent`."""
 
     def __init__(self) -> None:
         self.records = {KEY: '"v=DKIM1; " "p=AAAA"', "empty.example": None}

@@ -1,4 +1,4 @@
-"""A message that is examined in a process of its own becomes what it would have become here."""
+"""Examining a message in a process of its own has the same result as examining it here."""
 
 import sys
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def here(message: Message) -> Judged:
 
 
 def timeless(judged: Judged) -> tuple[list[Event] | None, object]:
-    """Without the times that were put in the place of missing ones."""
+    """The result without times, because missing ones are filled in with the current time."""
     if judged.events is None:
         return None, judged.refusal
     return [replace(each, attributes={**each.attributes, "time": ""}) for each in judged.events], None

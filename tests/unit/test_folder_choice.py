@@ -1,4 +1,4 @@
-"""Which folders are listened to."""
+"""The choice of folders to listen to."""
 
 from pipeline.store.mail.mailbox_overview import Listened
 from workers.mail.idle.folder_choice import FEWER_SECONDS, Choice

@@ -18,7 +18,7 @@ header_tables.install()
 names = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 seconds = st.integers(0, 253402300799).map(lambda at: datetime.fromtimestamp(at, UTC))
 decimals = st.builds(lambda raw, places: Decimal(raw).scaleb(-places), st.integers(-(2**31), 2**31 - 1), st.integers(0, 255))
-# A long string that is UTF-8 is text; bytes of the type of bytes stay bytes.
+# A long string in UTF-8 is read as text; a value of the type byte array stays bytes.
 scalars = (
     st.none()
     | st.booleans()
@@ -41,7 +41,7 @@ def written(table: dict) -> bytes:
 
 
 def field(value: bytes) -> bytes:
-    """A table with one field, whose type and value are `value`."""
+    """A table with one field; `value` holds its type and value."""
     inner = b"\x01h" + value
     return struct.pack(">I", len(inner)) + inner
 

@@ -22,7 +22,7 @@ def test_rows_with_bodies_are_read_wherever_the_uid_stands() -> None:
 
 
 def test_a_section_without_a_space_before_its_literal_is_read() -> None:
-    """GreenMail 2.1 writes so where a part of a mail was asked for."""
+    """GreenMail 2.1 writes it this way when a part of a mail was requested."""
     answer = [(b"7 (UID 7 BODY[]<0>{2}", b"xy"), b")", b"8 (UID 8)"]
 
     assert [{b"UID": 7, b"BODY[]<0>": b"xy"}, {b"UID": 8}] == list(rows(answer))

@@ -1,4 +1,4 @@
-"""Folders as servers list them, rightly or not."""
+"""Folders as servers list them, correctly or not."""
 
 import pytest
 from hypothesis import given

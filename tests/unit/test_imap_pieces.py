@@ -1,4 +1,4 @@
-"""A large mail comes in pieces that fit together, or not at all."""
+"""A large mail is fetched in pieces that fit together, or not at all."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ MAIL = HEAD + b"".join(b"%09d\r\n" % number for number in range(3 * PIECE // 11)
 
 
 def server(shift: Callable[[str, int], int], most: int = PIECE) -> Callable[[str], Row]:
-    """Gives pieces of `MAIL`, from as far beside the place that was asked for as `shift` says of a section and an offset."""
+    """Serves pieces of `MAIL`. `shift` says by how much each begins beside the requested offset of a section."""
 
     def ask(item: str) -> Row:
         match = re.fullmatch(r"BODY\.PEEK\[(\w*)\](?:<(\d+)\.(\d+)>)?", item)

@@ -46,7 +46,7 @@ def limits(*sources: Source, processes: int = 1) -> tuple[Limits, Watch, Clock]:
 
 
 def taken(some: Limits, source: Source, tries: int = 100) -> int:
-    """How many of `tries` at once are let through."""
+    """How many of `tries` immediate requests are let through."""
     count = 0
     for _ in range(tries):
         try:

@@ -7,7 +7,7 @@ from workers.ingress.request_parser import MAX_HEAD, MAX_HEADERS, RequestHead, R
 
 
 class Found:
-    """Keeps what the parser finds."""
+    """Records what the parser reports."""
 
     def __init__(self) -> None:
         self.heads: list[RequestHead] = []
@@ -28,7 +28,7 @@ class Found:
 
 
 def found(raw: bytes, size: int | None = None) -> Found:
-    """What is in `raw`, given to the parser in pieces of that size."""
+    """Parses `raw` in pieces of that size; returns what the parser reported."""
     side = Found()
     requests = Requests(side)
     for at in range(0, len(raw), size or len(raw)):

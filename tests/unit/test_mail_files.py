@@ -18,7 +18,7 @@ ONE, TWO = b"Subject: one\n\nhello\n", b"Subject: two\n\nworld\n"
 
 
 def mbox(*raws: bytes, quoting: str = "mboxrd", line_end: bytes = b"\n") -> bytes:
-    """As the format has it: a line that separates, the mail with its lines quoted, an empty line."""
+    """An mbox as the format says: a separator line, the mail with its lines quoted, an empty line."""
     out = bytearray()
     for raw in raws:
         out += SEPARATOR.replace(b"\n", line_end)

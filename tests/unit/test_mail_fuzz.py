@@ -46,7 +46,7 @@ MAILS = st.one_of(
 
 @st.composite
 def bent(draw: st.DrawFn) -> bytes:
-    """A nasty mail with a piece of another in it, or without a piece of its own."""
+    """A nasty mail with a piece replaced by one of another mail, or removed."""
     small = [raw for raw in NASTY.values() if len(raw) < 20_000]
     one, other = draw(st.sampled_from(small)), draw(st.sampled_from(small))
     at, to = draw(st.integers(0, len(one))), draw(st.integers(0, len(one)))
@@ -55,7 +55,7 @@ def bent(draw: st.DrawFn) -> bytes:
 
 
 def bare(raw: bytes) -> None:
-    """What has to hold for a document of any bytes."""
+    """Checks what must hold for a document of any bytes."""
     began = time.monotonic()
     document = mail_document(raw, TERMS, time.monotonic)
     written = orjson.dumps(view(document), option=orjson.OPT_SORT_KEYS)

@@ -1,4 +1,4 @@
-"""An event as a mail: whatever it holds, it is one mail, to whom it is meant for, with the headers that are meant."""
+"""An event as a mail: whatever the event holds, it is one mail, with the intended recipients and headers."""
 
 import io
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ def written(subject: str = "s", text: str = "t", **terms: object) -> tuple[bytes
 def test_no_subject_and_no_text_add_a_header_or_go_beyond_seven_bits_and_short_lines(subject, text) -> None:
     raw, message = written(subject, text)
 
-    assert HEADERS == [name for name in message.keys() if name not in CONTENT]  # noqa: SIM118 - a message is no mapping
+    assert HEADERS == [name for name in message.keys() if name not in CONTENT]  # noqa: SIM118 - a message is not a mapping
     assert max(raw) < 128
     assert all(len(line) <= 998 and b"\r" not in line and b"\n" not in line for line in raw.split(b"\r\n"))
 

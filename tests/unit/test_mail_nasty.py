@@ -10,7 +10,7 @@ from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
 from support.nasty import NASTY
 
-SECONDS = 10.0  # for the worst of them, on a machine that others use; alone it takes a tenth of that
+SECONDS = 10.0  # for the slowest mail on a busy machine; on an idle one it takes a tenth of that
 RULES_OF_ALL_KINDS = ("address", "thread", "plus-address", "header:Subject", "header:To", "support")
 TERMS = ParsingTerms(trusted=["mx.y.example"], dns=lambda _: None)
 

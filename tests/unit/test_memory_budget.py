@@ -22,7 +22,7 @@ def test_only_so_many_bytes_are_in_hand() -> None:
 
 def test_a_mail_larger_than_a_batch_is_in_the_way_of_others_like_it_alone() -> None:
     room = MemoryBudget(10, batch=5)
-    assert room.take(3, soon()) == 3  # by no means all of it has to be given back before
+    assert room.take(3, soon()) == 3  # still held when the large one is taken
     assert room.take(100, soon()) == 100
     with pytest.raises(TimeoutError):
         room.take(6, soon())

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.telemetry import ingest_metrics, mail_metrics, metric_kinds, metrics
 
-# name: (type, labels), as dashboards and alerts know them
+# name: (type, labels), on which dashboards and alerts rely
 DOCUMENTED = {
     "ingest_messages_total": ("counter", {"source", "outcome"}),
     "ingest_rejections_total": ("counter", {"source", "reason"}),

@@ -1,4 +1,4 @@
-"""What we sign the providers' own libraries verify, and what they sign we verify."""
+"""The providers' own libraries verify what Waxseal signs, and Waxseal verifies what they sign."""
 
 import base64
 import json
@@ -76,7 +76,7 @@ def test_slacks_library_verifies_what_we_sign_and_we_what_it_signs(secret: str, 
 
 
 class Fields(dict[str, list[str]]):
-    """A form as web frameworks hand it to Twilio's library."""
+    """A form as web frameworks pass it to Twilio's library."""
 
     @classmethod
     def of(cls, body: bytes) -> "Fields":

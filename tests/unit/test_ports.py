@@ -1,4 +1,4 @@
-"""Ports that are chosen: free, and kept for their owner while it runs."""
+"""The chosen ports: free, and reserved for their owner while it runs."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def claims() -> Iterator[Claims]:
 
 
 def test_the_port_of_a_server_that_is_down_for_a_moment_is_no_other_systems(claims: Claims, tmp_path: Path) -> None:
-    """An ingress that was killed is started again after up to 30 s: whoever has its port by then gets its messages."""
+    """A killed ingress is restarted after up to 30 s. Another system with its port would get its messages until then."""
     default = choose_ports(["ingress"], {})
     one, other = [Memory(_made(tmp_path / name)) for name in ("one", "other")]
     one.take_ports(["ingress"], claims, default)
@@ -44,7 +44,7 @@ def test_the_port_of_a_server_that_is_down_for_a_moment_is_no_other_systems(clai
     again = dict(one.ports)
     one.take_ports(["ingress"], claims, default)
 
-    assert is_free(default["ingress"])  # nothing listens there
+    assert is_free(default["ingress"])  # no process listens there
     assert default == one.ports == again
     assert default["ingress"] != other.ports["ingress"]
     others_claims.release()

@@ -22,7 +22,7 @@ class Thing:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave the signals, the logs and the garbage of the tests' own process as they are."""
+    """Leaves signals, logging and garbage collection of the test process unchanged."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(log, "configure", lambda *_: None)
     monkeypatch.setattr(gc_tuning, "calm", lambda: None)

@@ -30,7 +30,7 @@ def told(attributes: Headers) -> tuple[str, str, str, str]:
 
 ARRIVAL = "2027-01-15T08:00:00.000000Z"
 
-# Stripe publishes no vector: these are made with the constants of its Python library's own tests.
+# Stripe publishes no vectors: these are computed from the constants of its Python library's own tests.
 
 STRIPE = source("stripe", "whsec_test_secret")
 STRIPE_BODY = (
@@ -206,7 +206,7 @@ def test_slack_is_answered_with_its_challenge(body: bytes, expected: bytes | Non
     assert reply is None or (200, b"text/plain") == (reply.status, reply.content_type)
 
 
-# Shopify publishes no vector: these are of projects that verify its webhooks.
+# Shopify publishes no vectors: these are from projects that verify its webhooks.
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_other_callbacks_of_twilio_say_what_they_are() -> None:
     assert described(TWILIO, json_, b"<x/>")["id"] == described(TWILIO, json_, b"<x/>")["id"]
 
 
-# All four.
+# All four providers.
 
 RULED = {"id": "digest:body", "type": "header:X-Kind", "subject": "form:From", "time": "form:At"}
 

@@ -1,4 +1,4 @@
-"""Our frames beside pika's."""
+"""Publish frames, compared with pika's."""
 
 from typing import Any
 

@@ -155,7 +155,7 @@ def test_an_extension_that_is_not_there_is_left_out() -> None:
     assert "region" not in attributes(replace(OPEN, extensions={"region": "/r"}), b"<xml/>")
 
 
-# Kinds with a form of their own.
+# Kinds with a format of their own.
 
 
 def test_github_says_its_delivery_its_event_and_the_repository() -> None:
@@ -299,7 +299,7 @@ def test_one_bad_event_rejects_its_batch() -> None:
     assert "malformed" == refusal(OPEN, body, content_type="application/cloudevents-batch+json").reason
 
 
-# Bounds and odds.
+# Bounds and odd cases.
 
 
 def test_trace_context_is_kept_when_it_is_in_order() -> None:
@@ -349,7 +349,7 @@ def test_what_postgres_cannot_hold_is_malformed(body: bytes) -> None:
     assert "malformed" == refusal(OPEN, body).reason
 
 
-# What goes to the inbox comes out of it.
+# A message survives the inbox unchanged.
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=50)
 TYPES = st.sampled_from(

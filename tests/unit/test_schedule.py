@@ -1,4 +1,4 @@
-"""When a relay looks again: together where it can, soon where it must, and never at no time at all."""
+"""When a relay looks at endpoints again: together if possible, soon if necessary, and always some time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,12 +13,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def full(leased: int, excess: int) -> Looked:
-    """An endpoint that was granted nothing."""
+    """The result of looking at an endpoint whose window is full: nothing was granted."""
     return Looked(leased=leased, granted=0, claimed=0, more=False, excess=excess, look_at=None, held=True)
 
 
 def page(*endpoint_ids: int) -> Page:
-    """All that there is: these endpoints, something due at each."""
+    """A complete page: these endpoints, each with something due."""
     return Page({each: Due(NOW) for each in endpoint_ids}, None)
 
 
@@ -28,7 +28,7 @@ def test_an_endpoint_that_got_nothing_is_looked_at_again_soon_however_slow_it_wa
     agenda = Agenda()
     agenda.surveyed(page(1), NOW, 0.0)
     agenda.looked({1: full(100, excess)}, (), NOW)
-    agenda.looked({1: full(99, excess)}, (), NOW + timedelta(seconds=1))  # one was settled
+    agenda.looked({1: full(99, excess)}, (), NOW + timedelta(seconds=1))  # one delivery was settled
     later = NOW + timedelta(seconds=1 + silence)
 
     agenda.looked({1: full(99, excess)}, (), later)
@@ -42,7 +42,7 @@ def test_endpoints_whose_windows_are_full_are_looked_at_together() -> None:
     agenda.surveyed(page(*range(20)), NOW, 0.0)
     for each in range(20):
         agenda.looked({each: full(100, 25)}, (), NOW + timedelta(milliseconds=each))
-    for each in range(20):  # all settle fast, each at a moment of its own
+    for each in range(20):  # all settle fast, each at a different time
         agenda.looked({each: full(0, 5)}, (), NOW + timedelta(milliseconds=20 + each))
 
     moments = {due.timestamp() for due in agenda._held._due.values()}
@@ -57,7 +57,7 @@ ROUND = timedelta(milliseconds=200)
 
 @pytest.mark.parametrize("hold", [None, timedelta(seconds=30)], ids=["windows are full", "breakers are open"])
 def test_any_number_of_endpoints_that_are_held_keep_nobody_else_waiting(hold) -> None:
-    """A relay whose rounds take 200 ms and that has looked at all once; the bell rings at each of them every ten seconds."""
+    """A relay whose rounds take 200 ms has looked at all endpoints once; each of them is notified every ten seconds."""
     agenda, now, waiting, waited = Agenda(), NOW, {}, []
     overdue = Due(NOW - timedelta(hours=1))
     agenda.surveyed(Page(dict.fromkeys(HELD, overdue), None), NOW, 0.2)
@@ -79,7 +79,7 @@ def test_any_number_of_endpoints_that_are_held_keep_nobody_else_waiting(hold) ->
 
 
 def waits(now: datetime, hold: timedelta | None) -> Looked:
-    """An endpoint at which something is due that may not be claimed yet."""
+    """The result of looking at an endpoint where something is due that may not be claimed yet."""
     return Looked(leased=100, granted=0, claimed=0, more=False, excess=25, look_at=hold and now + hold, held=True)
 
 

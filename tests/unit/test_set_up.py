@@ -1,4 +1,4 @@
-"""The way from a bare clone: what `make` and `.ci/run` rest on."""
+"""Setting up a bare clone, as `make` and `.ci/run` do."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ NEEDED = ("ops/__init__.py", "ops/bootstrap.py", "ops/errors.py", "ops/servers/_
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone with nothing to install, whose project cannot be built."""
+    """A clone with no dependencies, whose project cannot be built."""
     (tmp_path / "ops" / "servers").mkdir(parents=True)
     for name in NEEDED:
         shutil.copy(ROOT / name, tmp_path / name)
@@ -25,7 +25,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def bootstrap(folder: Path) -> subprocess.CompletedProcess:
-    # Isolated from this session's project: the clone's own `ops` is the one to run.
+    # The clone's own `ops` is imported, not that of the project under test.
     command = [sys.executable, "-c", "import sys; sys.path[0] = '.'; import ops.bootstrap as it; it.main()"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 

@@ -1,4 +1,4 @@
-"""Settings: read once, checked at the start, and never telling a secret."""
+"""Settings: read once, checked at the start, and never revealing a secret."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit

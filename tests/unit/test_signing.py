@@ -109,7 +109,7 @@ def test_any_body_under_any_key_is_signed_as_the_official_library_signs_it(body,
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        return  # the official library takes text only
+        return  # the official library accepts text only
 
     assert Webhook(secret).sign("msg_1", now, text) == sign([key], "msg_1", int(now.timestamp()), body)
 

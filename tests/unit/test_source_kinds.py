@@ -29,7 +29,7 @@ def test_the_page_on_sources_has_a_row_for_every_kind() -> None:
     assert list(NAMES) == rows
 
 
-# Standard Webhooks: vectors of the libraries for Python and Rust and of Svix's worker.
+# Standard Webhooks: vectors of the Python and Rust libraries, and of Svix's worker.
 
 SYMMETRIC = source("standard-webhooks", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 ASYMMETRIC = source("standard-webhooks", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=")
@@ -60,7 +60,7 @@ def webhook(signature: str = V1, *, name: str = "msg_p5jXN8AQM9LWM0D4loKWxJek", 
         (SYMMETRIC, "v1,", "signature"),
         (SYMMETRIC, "v1", "signature"),
         (SYMMETRIC, "v1,***", "signature"),
-        (SYMMETRIC, f"{V1}, {V1}", "verified"),  # the header came twice
+        (SYMMETRIC, f"{V1}, {V1}", "verified"),  # the header was sent twice
         (SYMMETRIC, " ".join([WRONG] * 21), "malformed"),
         (SYMMETRIC, "", "malformed"),
     ],
@@ -221,7 +221,7 @@ def test_an_hmac_can_be_of_each_algorithm_in_each_encoding(
     assert "signature" == verdict(configured, {"x-signature": signature}, b"bodY", at(0))
 
 
-# Tokens.
+# Bearer tokens.
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_empty_secret_verifies_nothing(kind: str) -> None:
     assert "signature" == verdict(source(kind, ""), headers, b"body", at(0))
 
 
-# What is said when a source is applied.
+# Errors when a source is applied.
 
 PUBLIC = "whpk_" + base64.b64encode(Ed25519PrivateKey.from_private_bytes(b"k" * 32).public_key().public_bytes_raw()).decode()
 

@@ -117,7 +117,7 @@ Expected = TypeVar("Expected", bound=Exception)
 
 
 def raised(expected: type[Expected], call: Callable[[], object]) -> Expected | None:
-    """The error of `call`, if it is the expected one; any other goes on."""
+    """The error of `call` if it is of the expected class; any other propagates."""
     try:
         call()
     except expected as error:
@@ -134,7 +134,7 @@ def test_whatever_comes_a_message_is_verified_or_unverified(
 
     error = raised(Unverified, lambda: KINDS[kind].verify(source, headers, body, NOW))
 
-    assert (kind == "none") == (error is None)  # nothing here is signed
+    assert (kind == "none") == (error is None)  # no generated message is signed
     if error is not None:
         assert error.reason in ("signature", "timestamp", "malformed")
         assert error.detail

@@ -1,4 +1,4 @@
-"""The supervisor restarts what dies, patiently."""
+"""The supervisor restarts processes that die, with growing delays."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Times and forms, as senders write them."""
+"""Timestamps and forms as senders write them."""
 
 from datetime import datetime
 from urllib.parse import parse_qsl

@@ -1,4 +1,4 @@
-"""Random bytes that are read ahead."""
+"""Random bytes that a transport reads ahead."""
 
 from workers.transports.transport import Fresh
 

@@ -1,4 +1,4 @@
-"""The watch over the thread that admits messages, in processes of their own."""
+"""The watchdog of the thread that admits messages; each test runs it in a process of its own."""
 
 import signal
 import subprocess
