@@ -45,7 +45,7 @@ else:
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUPPORT = SOURCES.Source("acme", "support", "imap", max_body=64 << 20)
 CATALOG = CATALOGS.Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): SUPPORT}, {})
-TERMS = DOCUMENT.Terms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
+TERMS = DOCUMENT.ParsingTerms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)
 RULES = ("address", "thread", "plus-address", "header:Subject")
 
 

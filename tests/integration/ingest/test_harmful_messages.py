@@ -24,8 +24,8 @@ from pipeline import admit
 drafts = admit._drafts
 examined = "workers.ingest.admit_child" in sys.orig_argv
 if not examined:
-    from workers import examiner, watch
-    examiner.LIFE, watch.Watch.__init__.__defaults__ = 0.8, (0.5, 3.0)
+    from workers.ingest import examiner, watchdog
+    examiner.LIFE, watchdog.Watch.__init__.__defaults__ = 0.8, (0.5, 3.0)
 
 def harmed(message, source):
     if message.body == b"slow":

@@ -60,9 +60,9 @@ WINMAIL = NASTY["winmail.dat"]
 HANGING = """
 import time
 from pipeline.mail import content
-from workers import mail_child
+from workers.documents import mail_parser_child
 content.open_tnef = lambda *_: time.sleep(600)
-mail_child.main()
+mail_parser_child.main()
 """
 
 

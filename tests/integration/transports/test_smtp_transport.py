@@ -270,10 +270,10 @@ def test_the_process_that_renders_is_ended_by_its_cpu_and_not_by_the_clock() -> 
     """On a busy machine a moment of CPU takes seconds: here it sleeps as long."""
     slow = """
 import time
-from workers import rendering
-rendering.SECONDS = 1
-rendering.render = lambda order: time.sleep(1.5) or {"text": "done"}
-rendering.main()
+from workers.transports import template_child
+template_child.SECONDS = 1
+template_child.render = lambda order: time.sleep(1.5) or {"text": "done"}
+template_child.main()
 """
     answered = subprocess.run([sys.executable, "-c", slow], input=b"{}\n", capture_output=True, timeout=60, check=False)
 
