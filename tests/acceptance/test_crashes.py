@@ -1,4 +1,4 @@
-"""Every process is killed, several times and at random, while 5,000 events go through; then every single one is looked for."""
+"""Every process is killed several times, at random, while 5,000 events pass through; then every event is checked."""
 
 import itertools
 import json
@@ -31,12 +31,12 @@ from ops.servers.ports import listens
 from ops.settings import environment
 from support.waiting import wait_for
 
-EVENTS = 5000  # sent, of which a tenth are repeats
+EVENTS = 5000  # sent; a tenth of them are repeats
 SUBJECTS = 40
 VICTIMS = ("ingest", "relay", "deliver", "ingress", "rabbitmq")
 KILLS_OF_EACH = 3
 PAUSE = 0.1  # seconds between two events of a sender while processes are killed
-HELD_BACK = 25  # events of each sender, which it sends when the last process was killed
+HELD_BACK = 25  # events of each sender, sent after the last kill
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 CONFIG = """
@@ -51,7 +51,7 @@ endpoints:
 
 @pytest.fixture
 def sink() -> Iterator[tuple[str, Counter[str]]]:
-    """An endpoint that counts what it is sent, by webhook-id."""
+    """An endpoint that counts requests by webhook-id."""
     seen: Counter[str] = Counter()
 
     class Sink(BaseHTTPRequestHandler):
@@ -69,7 +69,7 @@ def sink() -> Iterator[tuple[str, Counter[str]]]:
             pass
 
     class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # connections that wait for a busy machine; of five, most would time out
+        request_queue_size = 128  # waiting connections; with the default of five, most would time out on a busy machine
 
     server = Server(("127.0.0.1", 0), Sink)
     server.daemon_threads = True
@@ -86,7 +86,7 @@ def waxseal(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
 
 
 class System:
-    """The running system, as its stack.json has it."""
+    """The running system, as described by its stack.json."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -96,7 +96,7 @@ class System:
         return json.loads((self.data / "stack.json").read_text())
 
     def kill(self, name: str) -> None:
-        """Kills a process that is at work: one that has got as far as to listen."""
+        """Kills a process once it is working, which means that it listens."""
         wait_for(lambda: self._works(name), 120)
         time.sleep(random.uniform(0.0, 1.5))
         for pid in self.stack()["pids"][name]:
@@ -128,14 +128,14 @@ def system(data_folder: Path, sink) -> Iterator[System]:
 
 
 def planned(channel: int) -> list[tuple[str, str]]:
-    """What sender `channel` (0 to 7) sends, in order: (id, subject); every tenth twice."""
+    """The (id, subject) pairs that sender `channel` (0 to 7) sends, in order; a tenth of them are repeats."""
     numbers = range(channel, EVENTS * 9 // 10, 8)
     once = [(f"evt-{n}", f"subject-{channel}-{n % (SUBJECTS // 8)}") for n in numbers]
     return [pair for n, pair in enumerate(once) for pair in ([pair, pair] if n % 9 == 0 else [pair])]
 
 
 def sendings(channel: int, killed: threading.Event) -> Iterator[tuple[str, str]]:
-    """What sender `channel` is to send next, evenly while processes are killed: there is always more when one is."""
+    """Yields what sender `channel` sends next, at an even rate while processes are killed, so that each kill meets traffic."""
     pairs = planned(channel)
     for left, pair in zip(range(len(pairs), 0, -1), pairs, strict=True):
         killed.wait(None if left <= HELD_BACK else PAUSE)
@@ -151,7 +151,7 @@ def send_webhooks(system: System, channel: int, killed: threading.Event) -> None
 
 
 def post(system: System, id: str, body: str) -> int | None:
-    """The ingress' answer, None when it did not give one."""
+    """The status of the ingress' answer; None without an answer."""
     now = datetime.now(UTC).replace(microsecond=0)
     headers = {
         "webhook-id": id,
@@ -176,7 +176,7 @@ def publish_events(system: System, channel: int, killed: threading.Event) -> Non
         with suppress(AMQPError, OSError):
             parameters = pika.URLParameters(system.stack()["amqp_url"])
             parameters.socket_timeout = parameters.stack_timeout = 5
-            parameters.heartbeat = 0  # nobody reads them while a sender waits
+            parameters.heartbeat = 0  # no thread reads heartbeats while a sender waits
             with pika.BlockingConnection(parameters) as connection:
                 broker = connection.channel()
                 broker.confirm_delivery()
@@ -193,7 +193,7 @@ def publish_events(system: System, channel: int, killed: threading.Event) -> Non
 
 
 def kill_all(system: System) -> None:
-    """Kills each victim `KILLS_OF_EACH` times, in random order, whatever the others do just then."""
+    """Kills each victim `KILLS_OF_EACH` times, in random order, whatever state the others are in."""
     order = [name for name in VICTIMS for _ in range(KILLS_OF_EACH)]
     random.shuffle(order)
     for name in order:
@@ -209,7 +209,7 @@ def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System
         senders = [pool.submit(send_webhooks if n < 4 else publish_events, system, n, killed) for n in range(8)]
         try:
             kill_all(system)
-            assert [] == [sender.result() for sender in senders if sender.done()]  # each was killed while events came
+            assert [] == [sender.result() for sender in senders if sender.done()]  # none had finished before a kill
         finally:
             killed.set()
         for sender in senders:

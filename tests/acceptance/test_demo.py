@@ -1,4 +1,4 @@
-"""The demo as somebody sees it who never saw Waxseal."""
+"""The demo, as a newcomer runs it."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    """The demo, in an environment that would lead it astray if it listened."""
+    """Starts the demo in an environment whose variables it must ignore."""
     misleading = {"WAXSEAL_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "WAXSEAL_AMQP_URL": "amqp://127.0.0.1:1/"}
     command = [sys.executable, "-m", "ops.cli", "demo", "--data", str(folder)]
     return subprocess.Popen(
@@ -35,7 +35,7 @@ def left_running(folder: Path) -> list[str]:
 
 
 def one_spaced(row: str) -> str:
-    """A row of a table whatever the widths of its columns, and the number of its dead letter."""
+    """A row of a table, without column widths and the number of a dead letter."""
     return re.sub(r"dead letter \d+", "dead letter N", " ".join(row.split()))
 
 
@@ -52,7 +52,7 @@ def test_the_demo_shows_what_became_of_everything_and_leaves_nothing_running_how
     assert [] == left_running(data_folder)
 
     began = time.monotonic()
-    again = start(data_folder)  # on what the first one left
+    again = start(data_folder)  # on the data folder that the first one left
     output, _ = again.communicate(timeout=100)
     took = time.monotonic() - began
 

@@ -1,7 +1,7 @@
-"""The pages of documentation, held to what they say: every command is run, on one system for all of them.
+"""Every command on the pages of documentation is run, on one system for all pages.
 
-A few cannot be run here and are tested in their place: `rabbitmqctl` and the publisher in test_broker_users.py, what the whole
-suite is started with (`make`), Docker's commands against the Compose file, and what starts servers of its own by its arguments.
+A few cannot be run here and are checked in another way: `rabbitmqctl` and the publisher in test_broker_users.py; targets of
+`make` against the Makefile; Docker's commands against the Compose file; commands that start servers by their arguments.
 """
 
 import json
@@ -27,13 +27,13 @@ from ruamel.yaml import YAML
 from ops.cli import main
 from ops.servers.binaries import find_postgres
 from ops.settings import PREFIX, described, environment
-from ops.telemetry import ingest_metrics, mail_metrics, metrics  # noqa: F401 - they are in the registry once they are imported
+from ops.telemetry import ingest_metrics, mail_metrics, metrics  # noqa: F401 - importing them registers their metrics
 from support.pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
 from support.paths import ROOT
 from support.waiting import wait_for
 
 MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
-#: Commands of ours that start servers of their own, or ask a provider; each with the tests that run it.
+#: waxseal commands that start servers of their own or call a provider, each with the tests that run it.
 ELSEWHERE = {
     "up": "acceptance/test_stack.py",
     "bench ingest": "integration/bench/test_bench_races.py",
@@ -48,15 +48,15 @@ SHELL = re.compile(r"[|&;<>$`*()\n]|^\w+=")
 
 @dataclass
 class System:
-    """The one that all pages work on, and the folder that their commands are run in."""
+    """The system that all pages use, and the folder in which their commands run."""
 
     folder: Path
     env: dict[str, str]
-    said: dict[str, str] = field(default_factory=dict)  # by the README's commands, by their names
-    swaps: dict[str, str] = field(default_factory=dict)  # what stands on a page for what is only known here
+    said: dict[str, str] = field(default_factory=dict)  # output of the README's commands, by their names
+    swaps: dict[str, str] = field(default_factory=dict)  # text on a page -> the value in this run
 
     def run(self, command: str) -> str:
-        """What it says on its standard output. Fails when the command does."""
+        """Runs a command; returns its standard output. Fails when the command does."""
         for written, real in self.swaps.items():
             command = command.replace(written, real)
         ours = command.startswith("waxseal ") and not SHELL.search(command)
@@ -65,7 +65,7 @@ class System:
         return said
 
     def shell(self, command: str) -> tuple[int, str, str]:
-        """Its exit code, and what it says, by a shell."""
+        """Runs a command in a shell; returns exit code, standard output and standard error."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=ROOT if "-m pytest" in command else self.folder,
@@ -79,7 +79,7 @@ class System:
         return done.returncode, done.stdout, done.stderr
 
     def _ours(self, command: str) -> tuple[int, str, str]:
-        """Without a process of its own, which takes longer to begin than most commands take."""
+        """Runs a waxseal command in this process: starting another takes longer than most commands."""
         with chdir(self.folder):
             words = shlex.split(command.replace(" ~/", f" {self.folder}/"), comments=True)
             done = CliRunner(env=self.env).invoke(main, words[1:], prog_name="waxseal")
@@ -105,7 +105,7 @@ def the_readmes_walk() -> list[str]:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """As the README has one start it, walked through to its last line, which is run when all pages were."""
+    """A system started by the README's commands; the last of them, `waxseal down`, runs after all pages."""
     folder = tmp_path_factory.mktemp("pages")
     path = os.pathsep.join([str(Path(sys.executable).parent), str(find_postgres().parent), environment()["PATH"]])
     system = System(folder, environment() | {"PATH": path, "HOME": str(folder), "SUPPORT_PASSWORD": "p"})
@@ -114,7 +114,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     assert "waxseal down" == last
     try:
         for command in walk:
-            if command.startswith("sleep "):  # long enough for whoever reads along, not for a machine that runs other tests too
+            if command.startswith("sleep "):  # long enough for a reader, not for a machine that runs other tests too
                 wait_for(lambda: system.recorded("order-7") and "evt-1" in system.run("waxseal deliveries acme"), 60)
                 continue
             system.said[command.split()[1]] = system.run(command)
@@ -127,7 +127,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def furnish(system: System) -> None:
-    """Make what the pages' commands are about: a mailbox, files of mails, a dead letter; and the variables of an operator."""
+    """Creates what the pages' commands refer to: a mailbox, mail files, a dead letter, an operator's variables."""
     system.env |= {f"{PREFIX}DATABASE_URL": system.stack["database_url"], f"{PREFIX}BLOBS": system.stack["blobs"]}
     with (system.folder / "waxseal.yaml").open("a", encoding="utf-8") as config:
         config.write(first("yaml", "ops/docs/mailboxes.md"))
@@ -160,7 +160,7 @@ def run_block(system: System, block: Block) -> None:
 
 
 def checks_of(command: str) -> Callable[[str], None] | None:
-    """What holds of a command that is not run here; None for one that is."""
+    """The check for a command that is not run here; None for one that is."""
     words = [word for word in command.split() if "=" not in word.partition("'")[0]]
     return {"make": is_a_target, "docker": suits_the_compose_file, "rabbitmqctl": is_run_elsewhere}.get(
         words[0] if words else ""
@@ -174,12 +174,12 @@ def is_a_target(command: str) -> None:
 
 
 def is_run_elsewhere(command: str) -> None:
-    """Test_broker_users.py runs what `commands` finds."""
+    """The command is among those that `commands` finds, and test_broker_users.py runs them."""
     assert shlex.split(command)[1:] in commands("rabbitmqctl")
 
 
 def suits_the_compose_file(command: str) -> None:
-    """Its variables are the file's, its services are there, and what it runs in one of them is a command of ours."""
+    """Its variables and services are in the Compose file, and it runs a valid waxseal command in a service."""
     services: Mapping[str, object] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
     words = shlex.split(command)
     while "=" in words[0]:

@@ -1,4 +1,4 @@
-"""`waxseal up` and `waxseal down`: one supervised system per data folder, that resumes, heals and leaves nothing."""
+"""`waxseal up` and `waxseal down`: one supervised system per data folder that resumes, heals, and stops completely."""
 
 import json
 import os
@@ -23,7 +23,7 @@ WAXSEAL = [sys.executable, "-m", "ops.cli"]
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
 ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "postgres", "rabbitmq", "supervisor"}
 
-#: A system whose only worker answers nothing and ends at once.
+#: A system whose only worker exits at once.
 STILLBORN = """
 import sys
 from pathlib import Path
@@ -188,7 +188,7 @@ def test_down_ends_what_a_killed_supervisor_left(data_folder: Path) -> None:
     waxseal("up", "--detach", "--data", str(data_folder))
     stack = stack_of(data_folder)
     for pid in stack["pids"]["ingest"]:
-        os.kill(pid, signal.SIGSTOP)  # it cannot hear that its supervisor died
+        os.kill(pid, signal.SIGSTOP)  # a stopped process does not react to the death of its supervisor
     os.kill(stack["pids"]["supervisor"][0], signal.SIGKILL)
     begun = time.monotonic()
     done = waxseal("down", "--data", str(data_folder))

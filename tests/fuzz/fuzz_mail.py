@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of what a mail meets: its header, its subject, admission, its document. `make fuzz` runs it.
+"""Coverage-guided fuzzing of reading a mail: its header, subject, admission and document. `make fuzz` runs it.
 
-Needs atheris, which is in no lock file: `pip install atheris`. Begins with the nasty mails of the tests. What it finds it
-leaves as a file, which `python tests/fuzz/fuzz_mail.py FILE` tries again, with atheris or without.
+Needs atheris, which is in no lock file: `pip install atheris`. Starts from the nasty mails of the tests. It writes each
+failing mail to a file, which `python tests/fuzz/fuzz_mail.py FILE` tries again, with or without atheris.
 """
 
 import signal
@@ -19,7 +19,7 @@ try:
 except ImportError:
     atheris = None
 
-SECONDS = 10  # for one mail, after which it counts as a find
+SECONDS = 10  # for one mail; a slower one counts as a failure
 LONGEST = 64 * 1024  # bytes of a mail
 
 
@@ -50,7 +50,7 @@ RULES = ("address", "thread", "plus-address", "header:Subject")
 
 
 def try_one(raw: bytes) -> None:
-    """Raises unless everything that is promised of a mail holds for these bytes."""
+    """Raises unless every promise about mails holds for these bytes."""
     for rule in RULES:
         head = HEAD.read_head(raw, rule, "support@y.example", "support")
         attributes = {"specversion": "1.0", "id": HEAD.event_id(raw), "source": "support", "subject": head.subject}
@@ -65,7 +65,7 @@ def try_one(raw: bytes) -> None:
 
 
 def main() -> None:
-    """Try the files that are named; or fuzz, with libFuzzer's own options."""
+    """Try the given files, or fuzz with libFuzzer's own options."""
     files = [Path(each) for each in sys.argv[1:] if Path(each).is_file()]
     if files:
         for each in files:

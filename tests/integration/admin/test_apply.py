@@ -1,4 +1,4 @@
-"""Applying a configuration file: all or nothing, idempotent, and never a secret in what is shown."""
+"""Applying a configuration file: all or nothing, idempotent, and never showing a secret."""
 
 import threading
 from collections.abc import Callable
@@ -272,7 +272,7 @@ def test_a_tenant_goes_when_its_sources_have_gone_before_and_nothing_is_recorded
     apply()
     short = "tenants: [{name: acme}]\n"
 
-    assert "kept" == actions(apply(short, prune=True))["other"]  # something may just be on its way through its source
+    assert "kept" == actions(apply(short, prune=True))["other"]  # a message may still be on its way through its source
     assert "removed" == actions(apply(short, prune=True))["other"]
     assert {"acme"} == set(stored(database).tenants)
 
@@ -304,7 +304,7 @@ def test_an_endpoint_that_comes_back_is_the_same_one(apply, database) -> None:
 
 
 def disable(database) -> None:
-    """What a 410 does, with a delivery that was set aside."""
+    """Disables an endpoint as an answer of 410 does, with one paused delivery."""
     with database.connect() as conn:
         conn.execute("UPDATE endpoint SET state = 'disabled', reason = 'it answered 410' WHERE name = 'billing'")
         conn.execute(
@@ -381,7 +381,7 @@ def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(ap
 def test_an_endpoint_that_comes_back_gets_nothing_that_was_owed_to_the_one_before(apply, database) -> None:
     apply()
     apply(SHORT, prune=True)
-    owe_billing(database, *OWED)  # by who did not know yet, or by a version that kept it
+    owe_billing(database, *OWED)  # by a process that had the old catalog, or by an earlier version
 
     apply()
     owe_billing(database, ("pending", 1))
@@ -391,7 +391,7 @@ def test_an_endpoint_that_comes_back_gets_nothing_that_was_owed_to_the_one_befor
 
 
 def transports(**more: str) -> str:
-    """A file with an endpoint of every transport, with everything that it may say."""
+    """A file with an endpoint of every transport, each with all of its keys."""
     said = {
         "password": "s3cret",
         "token": "Bearer hidden",
@@ -443,7 +443,7 @@ def test_every_transport_is_read_as_it_was_said(apply, database, certificates) -
     assert ("amqp", "", (), AmqpTarget("their.events")) == (bus.transport, bus.url, bus.secrets, bus.target)
     target = SmtpTarget(("ops@acme.example",), "shop@acme.example", "mx.example", username="us", password="s3cret")
     assert ("smtp", (), target) == (mail.transport, mail.secrets, mail.target)
-    assert ["acme/web"] == list(difference.generated)  # only what is signed needs a secret
+    assert ["acme/web"] == list(difference.generated)  # only signed transports need a secret
 
 
 def test_nothing_that_an_endpoint_shows_others_is_stored_in_the_clear(apply, database, certificates) -> None:

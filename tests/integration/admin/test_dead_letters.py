@@ -1,4 +1,4 @@
-"""Dead letters and what is owed: counted, decided about, moved up, and who did it."""
+"""Dead letters and undelivered events: listed, replayed, discarded, retried, and audited."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def closed(database, state: str) -> list[int]:
 
 
 def die(engine: Engine, count: int, endpoint: int, subject: str = "order-1") -> list[Delivery]:
-    """So many deliveries whose only try failed."""
+    """Records deliveries whose only try failed, and returns them."""
     owe(engine, [event(f"e-{endpoint}-{n}", subject, b"body") for n in range(count)], [endpoint])
     lease, claims = claimed(engine, count)
     with transaction(engine) as conn:
@@ -482,7 +482,7 @@ def test_what_an_actor_failed_at_is_due_again(cli, engine, billing, database) ->
 
 @pytest.fixture
 def owed(cli, engine, billing, audit, database) -> Cli:
-    """Seven events for billing, in every state there is; one of them for audit, delivered."""
+    """Seven events for billing, in every state; one of them delivered to audit, too."""
     at = NOW - timedelta(days=2)
     owe(engine, [event(f"e-{n}", f"order-{n}") for n in range(7)], [billing], at)
     owe(engine, [event("late", "order-9")], [audit], NOW - timedelta(minutes=1))

@@ -1,4 +1,4 @@
-"""`waxseal endpoint`: how endpoints fare, and what an operator does about it."""
+"""`waxseal endpoint`: the state of endpoints, and operators' acts on them."""
 
 from datetime import UTC, datetime, timedelta
 

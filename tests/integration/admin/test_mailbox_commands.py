@@ -1,4 +1,4 @@
-"""What operators do with mailboxes: list, status, pause, resume, resync, sync."""
+"""Operators' commands on mailboxes: list, status, pause, resume, resync, sync."""
 
 import json
 from collections.abc import Callable

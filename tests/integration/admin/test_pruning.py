@@ -1,4 +1,4 @@
-"""The attempt log: a partition for each day, made ahead, dropped whole; and dead letters that were decided about long ago."""
+"""Pruning: attempts in daily partitions, made ahead and dropped whole; and dead letters that were closed long ago."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ ENDPOINT = Endpoint(1, "acme", "billing", "http://127.0.0.1:1/")
 
 @pytest.fixture
 def cli(database) -> Cli:
-    """As the owner of the database; the template's partitions of other years are gone."""
+    """Commands as the owner of the database, without the template's partitions of other years."""
     with database.connect() as conn:
         conn.execute(
             "DO $$ DECLARE name text; BEGIN FOR name IN SELECT inhrelid::regclass FROM pg_inherits"
@@ -54,7 +54,7 @@ def attempt(database, day: date, count: int = 1) -> None:
 
 
 def days(database) -> list[date]:
-    """Of the partitions that are attached."""
+    """The days of the attached partitions."""
     rows = database.rows("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempt'::regclass ORDER BY 1")
     return [datetime.strptime(name, "attempt_%Y%m%d").replace(tzinfo=UTC).date() for (name,) in rows]
 
@@ -145,7 +145,7 @@ def old(cli, database) -> Cli:
 
 
 def prune(cli: Cli, database, keep: date, *options: str) -> list[dict]:
-    """Drops what is older than `keep`."""
+    """Drops attempts older than `keep`."""
     age = (datetime.now(UTC) - datetime(keep.year, keep.month, keep.day, tzinfo=UTC)).total_seconds()
     return cli.json("prune", "--attempts-older-than", f"{int(age)}s", *options)
 

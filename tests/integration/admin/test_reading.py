@@ -1,4 +1,4 @@
-"""What people and their scripts ask for: timelines, deliveries, dead letters, status, exports."""
+"""What operators and scripts read: timelines, deliveries, dead letters, status, exports."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ from schemas.event import Event
 
 KEY = b"k" * 32
 NOW = datetime(2026, 1, 1, 12, 30, 0, 123456, tzinfo=UTC)
-TODAY = datetime.now(UTC).replace(microsecond=123456)  # attempts are kept by day, and there is no day for the past
+TODAY = datetime.now(UTC).replace(microsecond=123456)  # attempts are partitioned by day, and past days have no partition
 
 
 def event(id_: str, subject: str, body: bytes = b"{}", type_: str = "order.paid", tenant: str = "acme") -> Event:

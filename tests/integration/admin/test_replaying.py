@@ -1,4 +1,4 @@
-"""Replays through real processes: every stage to its end under the same id, whatever happens on the way."""
+"""Replays through real processes: dead letters of every stage are delivered under their old id, whatever fails on the way."""
 
 import json
 import signal
@@ -62,7 +62,7 @@ def cli(servers, database) -> Cli:
 
 @pytest.fixture
 def start(cli) -> Iterator[Start]:
-    """Starts a worker. They are ended together, when the test ends or before."""
+    """Starts workers; `start.end()`, or the end of the test, ends all of them."""
     with ExitStack() as running:
 
         def start(worker: str, **settings: str) -> None:
@@ -99,7 +99,7 @@ def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cl
         owner.execute("DROP TRIGGER poison ON content")
         owner.execute("UPDATE endpoint SET url = %s WHERE id = %s", (sink.url("/200"), endpoint))
     database.add_source("later", "amqp")
-    time.sleep(1.0)  # the processes look again for what is configured
+    time.sleep(1.0)  # the processes reload the catalog
 
     told = cli.json("dead", "replay", "--all", "--yes", "--by", "ada")
     wait_for(lambda: count(database, "delivery WHERE state = 'delivered'") == 3)
@@ -171,7 +171,7 @@ def test_a_replay_that_was_killed_is_resumed_by_the_same_command(cli, start, cha
     assert 10 <= before < 60
     assert {"replayed": 60 - before, "counted": 60 - before} == told
     assert 0 == count(database, "dead_letter WHERE state = 'open'")
-    assert 60 <= waiting(channel) <= 70  # the chunk in hand may have been published twice
+    assert 60 <= waiting(channel) <= 70  # the chunk in progress may have been published twice
     last, first = cli.json("audit")
     assert (60, None, 60 - before) == (first["planned"], first["done"], last["done"])
 
@@ -257,7 +257,7 @@ def test_a_replayed_message_is_of_the_user_who_published_it(cli, start, publish,
     start("ingest")
     wait_for(lambda: count(database, "dead_letter") == 2)
     database.add_source("bound", "amqp", users=[ours])
-    time.sleep(1.0)  # the processes look again for what is configured
+    time.sleep(1.0)  # the processes reload the catalog
 
     cli.json("dead", "replay", "--all", "--yes")
     wait_for(lambda: count(database, "dead_letter") == 3)
@@ -297,7 +297,7 @@ def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hind
 
 
 def nested(depth: int) -> bytes:
-    """A table in a table in a table."""
+    """AMQP tables nested `depth` deep."""
     table = b"V"
     for _ in range(depth):
         inner = b"\x01n" + table
@@ -306,7 +306,7 @@ def nested(depth: int) -> bytes:
 
 
 def read(headers: dict[str, Any]) -> dict[str, Any]:
-    """As they are read: down to a depth, what was nested too deep is a table."""
+    """The headers as they are read: from the deepest readable level on, a table stays opaque."""
     value: Any = Opaque(nested(100 - header_tables.DEEPEST))
     for _ in range(header_tables.DEEPEST):
         value = {"n": value}

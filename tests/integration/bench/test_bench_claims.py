@@ -1,4 +1,4 @@
-"""The benchmark of claims: what it reports, and that its plans are those of the statements of a claim."""
+"""The benchmark of claims: its report, and that it shows the plans of a claim's statements."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def test_it_gives_the_plan_of_every_statement_of_a_claim_and_none_reads_what_was
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, report: dict[str, Any], *options: str) -> tuple[Result, dict[str, Any]]:
-    """What the command prints of a report, and what it asked for."""
+    """The command's output for a report, and the arguments that it passed on."""
     asked: dict[str, Any] = {}
 
     def run(**wanted: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`bench mail` in small: that it measures what it says, on servers that are there already."""
+"""A small `bench mail`, on servers that run already: it measures what it claims to."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The benchmarks that race with peers: what they report, and that the race is fair."""
+"""The benchmarks that race with peers: their reports, and that the race is fair."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_a_peers_pool_has_none_of_the_costs_of_ours(servers) -> None:
         with ours.connect() as conn:
             assert "force_custom_plan" == conn.exec_driver_sql("SHOW plan_cache_mode").scalar_one()
         assert not plain.pool._pre_ping
-        assert not plain.pool.dispatch.checkout  # no look at a connection when it is taken
+        assert not plain.pool.dispatch.checkout  # no check of a connection when it is checked out
         assert ours.pool.dispatch.checkout
     finally:
         plain.dispose()

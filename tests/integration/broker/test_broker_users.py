@@ -1,4 +1,4 @@
-"""The pages' commands for the broker and its users, their roles of the database, and their publisher, word by word."""
+"""The pages' commands for broker users, their database roles, and their publisher, exactly as written."""
 
 import json
 import re
@@ -25,11 +25,11 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @pytest.fixture(scope="module")
 def users(servers: PrivateServers) -> Iterator[None]:
-    """What the pages have an operator do on the broker: users, then their rights, and in the end who is to be removed."""
+    """Runs the pages' broker commands: adds users, then their rights; deletes users at the end."""
     asked = commands("rabbitmqctl")
     assert 10 == len(asked)
     first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
-    with ThreadPoolExecutor() as pool:  # each begins an Erlang of its own
+    with ThreadPoolExecutor() as pool:  # each call starts an Erlang VM
         for some in (first, [one for one in asked if one not in first + last]):
             list(pool.map(lambda one: rabbitmqctl(servers, *one), some))
     yield
@@ -42,7 +42,7 @@ def url(servers: PrivateServers, user: str) -> str:
 
 
 def publisher(servers: PrivateServers) -> str:
-    """The ten lines of the page on sources, at our broker."""
+    """The ten-line publisher of the page on sources, with the test broker's address."""
     (found,) = blocks("python")
     return re.sub(r'"amqp://[^"]*"', lambda _: repr(url(servers, "acme-shop")), found.text)
 

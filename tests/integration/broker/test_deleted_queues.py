@@ -25,7 +25,7 @@ from workers.amqp.topology import BEFORE_INBOX, EVENTS, IN, INBOX, INBOX_ARGUMEN
 
 @pytest.fixture
 def channel(servers: PrivateServers, channel: BlockingChannel) -> Iterator[BlockingChannel]:
-    """That of all tests, with empty inboxes; what is deleted through it is there again for the next test."""
+    """The shared fixture with empty inboxes; declares everything again afterwards, for the next test."""
     channel.queue_purge(INBOX)
     channel.queue_purge(UNROUTED)
     channel.confirm_delivery()
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def publish(channel: BlockingChannel, *names: str) -> None:
-    """Confirmed by the broker, and without `mandatory`, as upstream systems do it."""
+    """Publishes with confirms and without `mandatory`, as upstream systems do."""
     for name in names:
         properties = pika.BasicProperties(message_id=name, type="t", headers={"subject": "s"}, delivery_mode=2)
         channel.basic_publish(IN, "acme.orders", b"{}", properties)
@@ -58,7 +58,7 @@ def recorded(database) -> list[str]:
 
 
 def not_ready(port: int) -> dict[str, str] | None:
-    """What is wrong with a process, none while it is ready."""
+    """The failed checks of a process; None while it is ready."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
             return None if answer.status == 200 else {}
@@ -219,12 +219,12 @@ def test_a_message_that_comes_back_has_everything_declared_again_at_once(servers
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - it is what a probe does
+        while not condition():  # noqa: ASYNC110 - it polls, as a probe does
             await asyncio.sleep(0.02)
 
 
 def test_a_broker_of_an_older_version_is_upgraded_without_losing_a_message(servers, database, channel) -> None:
-    """Its exchanges have no alternate exchange, and cannot be declared again with one."""
+    """The older version's exchanges have no alternate exchange, and cannot be declared again with one."""
     for queue in (INBOX, UNROUTED):
         channel.queue_delete(queue)
     for exchange in (IN, RECEIVED, BEFORE_INBOX, UNROUTED):

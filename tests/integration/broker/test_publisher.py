@@ -24,12 +24,12 @@ from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
 Lateness = Callable[[], float]
 
 DURABLE = pika.BasicProperties(delivery_mode=2)
-RECOVERY = 20.0  # seconds that a publisher may take to be back
+RECOVERY = 20.0  # seconds within which a publisher must be ready again
 
 
 @pytest.fixture
 def inbox(servers: PrivateServers) -> Iterator[Callable[[], int]]:
-    """An empty inbox; call it for the number of messages that are in it."""
+    """Empties the inbox; call the result for the number of messages in it."""
     empty_inbox(servers.amqp_url)
 
     def depth() -> int:
@@ -53,7 +53,7 @@ async def publishing(servers: PrivateServers, seconds: float = 5.0, **options: i
 
 async def until_ready(publisher: Publisher, seconds: float = RECOVERY) -> None:
     async with asyncio.timeout(seconds):
-        while publisher.ready() is not None:  # noqa: ASYNC110 - it is what a probe does
+        while publisher.ready() is not None:  # noqa: ASYNC110 - it polls, as a probe does
             await asyncio.sleep(0.02)
 
 
@@ -69,7 +69,7 @@ def post(publisher: Publisher, body: bytes = b"{}") -> asyncio.Future[None]:
 
 
 async def fault(publishing: Awaitable[None]) -> tuple[str | None, float]:
-    """Why it was not confirmed, None if it was, and how long that took."""
+    """Why a message was not confirmed, or None if it was; and the seconds until then."""
     began = time.monotonic()
     try:
         await publishing
@@ -231,7 +231,7 @@ def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(
     load = threading.Thread(target=lambda: asyncio.run(main()))
     load.start()
     wait_for(lambda: confirmed > 1000)
-    with broker_stopped(servers):  # from this thread: the broker ends with the one that starts it
+    with broker_stopped(servers):  # in this thread: the broker ends with the thread that starts it
         before = confirmed
     wait_for(lambda: confirmed > before + 1000)
     done.set()

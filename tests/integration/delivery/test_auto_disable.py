@@ -1,4 +1,4 @@
-"""An endpoint that does nothing but fail is given up, aloud; what it is owed is kept until somebody decides."""
+"""An endpoint that only fails is disabled, with an event; its deliveries are kept until an operator decides."""
 
 import json
 import time
@@ -46,7 +46,7 @@ def cli(database) -> Cli:
 
 
 def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> Settled:
-    """Plans, claims and settles so many, whatever the breaker says."""
+    """Plans, claims and settles `count` deliveries, whatever the breaker's state."""
     with transaction(engine) as conn:
         conn.exec_driver_sql("UPDATE endpoint_health SET breaker = 'closed', opened_at = NULL, probe_at = NULL")
     owe(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
@@ -58,7 +58,7 @@ def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> Settle
 
 
 def disabled(count: int, engine: Engine) -> None:
-    """Lets the endpoint be disabled, and miss so many."""
+    """Disables the endpoint, and plans `count` deliveries that it misses."""
     with transaction(engine) as conn:
         deliveries.disable(conn, [1], "why not")
     owe(engine, [event(f"missed-{n}", f"s-{n}") for n in range(count)], now=NOW, state="disabled")
@@ -156,7 +156,7 @@ def test_enabling_it_can_discard_what_it_missed(database, engine, cli) -> None:
 
 
 def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up(database, engine, cli) -> None:
-    disabled(2, engine)  # long ago, and nobody has decided about it
+    disabled(2, engine)  # long ago; no operator has decided yet
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'active', reason = NULL")
         owner.execute("INSERT INTO endpoint_health (endpoint_id, enabled_at) VALUES (1, now())")
@@ -213,7 +213,7 @@ def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, star
     start("deliver", disable_after=1, breaker_failures=4, breaker_ratio=1, breaker_wait=0.2, breaker_longest_wait=0.2)
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)])
     wait_for(lambda: [("disabled",)] == database.rows("SELECT state FROM endpoint"))
-    time.sleep(1.2)  # a relay has set aside what was still pending
+    time.sleep(1.2)  # by then the relay has set aside the pending deliveries
     owe(engine, [event("late", "late")], state="disabled")
     assert [("paused", 11)] == database.rows(STATES)
 

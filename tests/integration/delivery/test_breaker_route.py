@@ -1,4 +1,4 @@
-"""Breakers and waits on the route: written where tries are settled, obeyed where deliveries are claimed."""
+"""Breakers and waits on the route: written when tries are settled, obeyed when deliveries are claimed."""
 
 import random
 import threading
@@ -43,7 +43,7 @@ def seconds(number: float) -> timedelta:
 
 
 def claimed(engine: Engine, now: datetime, window: int = 100) -> tuple[UUID, Round]:
-    """One round of a relay over all endpoints."""
+    """The result of one round of a relay over all endpoints."""
     lease = uuid4()
     with transaction(engine) as conn:
         found = claim(
@@ -68,7 +68,7 @@ def settled(
 
 
 def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> None:
-    """Plans, claims and settles so many."""
+    """Plans, claims and settles `count` deliveries."""
     owe(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
     lease, found = claimed(engine, now)
     assert count == len(found.claims)

@@ -1,4 +1,4 @@
-"""How Postgres goes about it: what is delivered is never read again, however much that is, and backlogs are stepped over."""
+"""Postgres' plans: delivered rows are never read again, however many there are, and backlogs are skipped."""
 
 import json
 import re
@@ -24,13 +24,13 @@ INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, attempts,
 SELECT 1 + n % 20, 'acme', gen_random_uuid(), n, 500, 'delivered', 1, now(), now() FROM generate_series(1, {MANY}) AS n
 """
 BACKLOG = 4000  # deliveries of one subject, of one ordered endpoint
-DUE = 2000  # of each of three other endpoints
+DUE = 2000  # deliveries due at each of three other endpoints
 HELD = {"ids": list(range(500)), "leases": [UUID(int=n) for n in range(500)]}
 
 
 @pytest.fixture(scope="module")
 def big(shared_database) -> Iterator[Engine]:
-    """300,000 delivered, and beside them a backlog of each sort. Nobody vacuums."""
+    """300,000 delivered rows, and a backlog of each kind. There is no vacuum."""
     shared_database.add_tenant()
     for n in range(20):
         shared_database.add_endpoint(f"e{n}", "http://127.0.0.1/", rate_limit=1000.0 if n == 2 else None)
@@ -55,7 +55,7 @@ def chain(engine: Engine) -> UUID:
 
 
 def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], int]]:
-    """Each statement of the hot path, its parameters, and the most rows of `delivery` that it may look at."""
+    """Each statement of the hot path, its parameters, and the most rows of `delivery` that it may read."""
     pair = {"endpoints": [4], "chains": [chain(engine)], "now": LATER}
     lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "rooms": [100, 100, 100, 100]}
     settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
@@ -80,7 +80,7 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
 
 
 def plan_of(conn: Connection, statement: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The nodes of the plan, as it went."""
+    """The nodes of the executed plan."""
     compiled = statement.compile(dialect=conn.dialect)
     return plan_nodes(conn.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", parameters).scalar_one())
 
@@ -94,7 +94,7 @@ def plan_nodes(found: Any) -> list[dict[str, Any]]:
 
 
 def kept_plan_of(conn: Connection, statement: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The nodes of the plan that is kept for any parameters, as it went with these."""
+    """The nodes of the generic plan, executed with these parameters."""
     names = list(parameters)
     numbered = re.sub(r"(?<!:):(\w+)", lambda match: f"${1 + names.index(match[1])}", statement.text)
     given = ", ".join(sql.Literal(value).as_string() for value in parameters.values())
@@ -107,7 +107,7 @@ def kept_plan_of(conn: Connection, statement: TextClause, parameters: dict[str, 
 
 
 def looked_at(node: dict[str, Any]) -> float:
-    """Rows that a node went through, for all its loops."""
+    """The rows that a node read in all of its loops."""
     return node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
 
 
@@ -153,9 +153,9 @@ def test_the_turn_of_a_long_backlog_costs_no_more_at_its_end_than_at_its_beginni
         owner.execute(f"UPDATE delivery SET {shared} WHERE endpoint_id = 4 AND seq = 0")
         first = blocks()
         owner.execute(f"UPDATE delivery SET {shared} WHERE endpoint_id = 4 AND seq < {BACKLOG - 100}")
-    blocks()  # which finds the dead rows of the index, and marks them
+    blocks()  # marks the dead entries of the index that it finds
 
-    assert blocks() <= first + BACKLOG / 50  # pages of the index that hold nothing else any more
+    assert blocks() <= first + BACKLOG / 50  # it still reads index pages that hold only dead entries
 
 
 def test_a_claim_takes_its_rows_from_the_front_of_each_lane(big) -> None:

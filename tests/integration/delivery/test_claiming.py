@@ -1,4 +1,4 @@
-"""Leases: who may work on a delivery, and until when."""
+"""Leases: which process may work on a delivery, and until when."""
 
 import threading
 from collections import Counter
@@ -14,12 +14,12 @@ from pipeline.store.deliveries.inactive_endpoints import Aside
 from support.deliveries import LEASE, claimed, event, owe
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-E2 = ("acme", "e1", "http")  # the endpoint with the id 2, as the audit names it
+E2 = ("acme", "e1", "http")  # tenant, name and transport of the endpoint with the id 2
 
 
 @pytest.fixture
 def endpoints(database) -> None:
-    """Three, which must be there for anything of them to be claimed."""
+    """Three endpoints, without which their deliveries cannot be claimed."""
     database.add_tenant()
     for n in range(3):
         database.add_endpoint(f"e{n}", "http://127.0.0.1/")

@@ -1,4 +1,4 @@
-"""What comes of a delivery, with a real endpoint at the other end: each path of the sink is one way to answer."""
+"""The results of deliveries to a real endpoint: each path of the sink is one way to answer."""
 
 import ssl
 import threading
@@ -41,7 +41,7 @@ Deliver = Callable[..., None]
 
 @pytest.fixture
 def endpoint(database, sink) -> Callable[..., int]:
-    """Adds an endpoint on a path of the sink; gives its id."""
+    """Adds an endpoint on a path of the sink; returns its id."""
     database.add_tenant()
 
     def add(path: str, **settings: object) -> int:
@@ -65,7 +65,7 @@ def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
 
 @pytest.fixture
 def deliver(engine, delivery_loop) -> Deliver:
-    """Claims all that is due and hands it to the actor in one message; returns when it returns."""
+    """Claims everything due and hands it over in one message; returns when it is settled, unless told not to wait."""
 
     def deliver(lease_for: float = 90.0, now: datetime | None = None, wait: bool = True) -> None:
         now = now or datetime.now(UTC)
@@ -79,19 +79,19 @@ def deliver(engine, delivery_loop) -> Deliver:
 
 
 def held(engine, lease: UUID) -> int:
-    """How many deliveries still are under `lease`: the loop may not even have taken them up."""
+    """How many deliveries are still under `lease`; the loop may not have started on them yet."""
     with transaction(engine) as conn:
         return conn.execute(text("SELECT count(*) FROM delivery WHERE lease = :lease"), {"lease": lease}).scalar_one()
 
 
 def state(database) -> tuple:
-    """Of the only delivery."""
+    """State, attempts and error of the only delivery."""
     (row,) = database.rows("SELECT state, attempts, error FROM delivery")
     return row
 
 
 def outcome(database) -> tuple:
-    """Of the only attempt."""
+    """The outcome of the only attempt."""
     (row,) = database.rows("SELECT outcome, status, error FROM attempt")
     return row
 
@@ -157,7 +157,7 @@ def test_an_endpoint_that_cannot_be_reached_is_named_for_what_it_is(database, en
 
 @pytest.fixture
 def certificate(tmp_path) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed but itself, with its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sink")])
     now = datetime.now(UTC)
@@ -480,7 +480,7 @@ def test_small_bodies_do_not_wait_for_room_that_endpoints_that_hang_hold_with_la
     well = endpoint("/200")
     owe(engine, [event(f"e-{n}", f"s-{n}", b"x" * 100_000) for n in range(20)], hanging)
     deliver(wait=False)
-    wait_for(lambda: len(sink.requests) == 10)  # as many as there is room for
+    wait_for(lambda: len(sink.requests) == 10)  # as many as MAX_BYTES allows
 
     owe(engine, [event("small")], [well])
     deliver(wait=False)

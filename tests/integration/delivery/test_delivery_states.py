@@ -1,4 +1,4 @@
-"""What Postgres itself refuses: a delivery whose columns say something else than its state."""
+"""Postgres refuses a delivery whose columns contradict its state."""
 
 from itertools import product
 
@@ -9,7 +9,7 @@ from support.deliveries import event, owe
 
 STATES = ("pending", "leased", "delivered", "dead", "paused", "discarded")
 
-#: What each state has of: a time of its next attempt, a lease, the end of that, the time it was settled.
+#: Which columns each state fills: next attempt, lease, end of the lease, time of settling.
 HAS = {
     "pending": (True, False, False, False),
     "leased": (False, True, True, False),
@@ -18,7 +18,7 @@ HAS = {
     "paused": (False, False, False, False),
     "discarded": (False, False, False, True),
 }
-WAITS = ("pending", False, False, False, False)  # for its turn, at an endpoint with an order
+WAITS = ("pending", False, False, False, False)  # for its turn, at an ordered endpoint
 
 WRITE = """
     UPDATE delivery SET state = %s, ordered = %s, next_attempt_at = CASE WHEN %s THEN now() END,

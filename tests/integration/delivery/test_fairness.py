@@ -1,4 +1,4 @@
-"""Whose deliveries wait for whose: not for an endpoint that hangs or fails, nor for retries of their own endpoint."""
+"""Deliveries do not wait for an endpoint that hangs or fails, nor behind retries of their own endpoint."""
 
 import time
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from support.waiting import wait_for
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 WELL = 18  # endpoints that answer at once
-ROUNDS = 60  # of one event for each of them
+ROUNDS = 60  # each plans one event for each of them
 PAUSE = 0.04  # seconds between two rounds: 450 deliveries a second
-BACKLOG = 300  # deliveries that each of the two others is owed when it goes wrong
-LEASED = 100  # deliveries at most: as many as would be leased of the hanging one alone
-DEADLINE = 4.0  # seconds that the hanging one is waited for, longer than all rounds take
-STALL = 1.0  # seconds for which a machine that is shared may stand still
+BACKLOG = 300  # deliveries to each of the two failing endpoints
+LEASED = 100  # most leased deliveries; the hanging endpoint alone could take them all
+DEADLINE = 4.0  # seconds: the hanging endpoint's timeout, longer than all rounds take
+STALL = 1.0  # seconds for which a shared machine may stall
 
-RETRIES = 1500  # that are overdue
-IN_BETWEEN = 300  # of them that may come between a new delivery's planning and its arrival: what was claimed before it
+RETRIES = 1500  # overdue
+IN_BETWEEN = 300  # retries, claimed earlier, that may arrive between a new delivery's planning and its arrival
 
 
 def paced(engine: Engine, sink: Sink, name: str, endpoints: Sequence[int], ill: Sequence[int] = ()) -> list[float]:
-    """Plans rounds of deliveries for all the endpoints; gives the seconds until each was received, without the `ill` ones'."""
+    """Plans rounds of deliveries for all the endpoints; returns the seconds until each was received, except by the `ill`."""
     planned = {}
     began = time.monotonic()
     for number in range(ROUNDS):
@@ -52,7 +52,7 @@ def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(da
     well = [database.add_endpoint(f"well-{n}", sink.url(f"/200/{n}"), SECRET) for n in range(WELL)]
     terms = {"timeout": DEADLINE, "retry": [1.0] * 50}
     ill = [database.add_endpoint(path, sink.url(f"/{path}"), SECRET, **terms) for path in ("hang", "500")]
-    with database.connect() as conn:  # nor is it their breakers that protect the others
+    with database.connect() as conn:  # their breakers are forced closed, so they do not protect the others
         conn.execute("INSERT INTO endpoint_health (endpoint_id, forced) SELECT unnest(%s::int[]), true", (ill,))
     start("relay", max_leased=LEASED)
     start("deliver")

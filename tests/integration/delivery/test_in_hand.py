@@ -1,4 +1,4 @@
-"""What a deliver process has in hand: for how long it is its own, and what it does not send at all."""
+"""Deliveries that a deliver process holds: for how long their leases last, and which it does not send."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Hand = Callable[[], None]
 
 @pytest.fixture
 def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
-    """With leases of a second and a half."""
+    """A delivery loop with leases of 1.5 s."""
     watch = CatalogWatch(engine, database.vault)
     watch.start()
     delivery_loop = DeliveryLoop(DeliveryStore(engine, LEASE), watch, Terms("waxseal/test", networks("127.0.0.0/8")), NO_BLOBS)
@@ -37,7 +37,7 @@ def delivery_loop(database, engine) -> Iterator[DeliveryLoop]:
 
 @pytest.fixture
 def hand(engine, delivery_loop) -> Hand:
-    """Claims all that is due and hands it over."""
+    """Claims everything due and hands it over."""
 
     def hand() -> None:
         lease, found = claimed(engine, 1000, None, timedelta(seconds=LEASE))
@@ -103,7 +103,7 @@ def test_what_is_too_old_is_buried_unsent(database, engine, sink, hand) -> None:
 def test_nobody_waits_for_the_batches_of_an_endpoint_that_hangs(database, engine, sink, hand, monkeypatch) -> None:
     database.add_tenant()
     database.add_endpoint("slow", sink.url("/hang"), timeout=20)
-    monkeypatch.setattr("workers.delivery.worker.PATIENCE", 2.0)  # which no busy machine takes for the rest
+    monkeypatch.setattr("workers.delivery.worker.PATIENCE", 2.0)  # longer than everything else takes, even on a busy machine
     took = []
     for n in range(3):
         owe(engine, [event(f"e-{n}", f"s-{n}")])

@@ -1,4 +1,4 @@
-"""Thousands of endpoints of which nothing can be claimed keep nobody else waiting, and cost little."""
+"""Thousands of endpoints with nothing to claim do not delay others, and cost little."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from workers.relay.worker import PAGE, Relay
 
 MANY, HELD = 20_000, 19_000
 PAUSED = 20_000  # deliveries of one endpoint that is disabled
-ROUNDS = 5  # in a second, if each takes 200 ms
+ROUNDS = 5  # per second, if each takes 200 ms
 ENDPOINTS = f"""
     INSERT INTO endpoint (tenant_id, name, url, settings)
     SELECT tenant.id, 'e-' || n, 'http://127.0.0.1/',
@@ -38,7 +38,7 @@ KEPT = f"""
 
 
 class Taken:
-    """A broker that takes everything at once."""
+    """A broker that confirms everything at once."""
 
     def ready(self) -> str | None:
         return None
@@ -49,7 +49,7 @@ class Taken:
 
 @pytest.fixture(scope="module")
 def crowd(shared_database) -> Iterator[Engine]:
-    """20,000 endpoints; of 19,000 something has been due for an hour and cannot be claimed for another. Never analysed."""
+    """20,000 endpoints. 19,000 have a delivery that is overdue by an hour and held for another. Never analysed."""
     shared_database.add_tenant()
     with shared_database.connect() as owner:
         owner.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
@@ -84,13 +84,13 @@ def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> No
     assert is_leased(free)
 
     owe(crowd, [event("rung", "s-2")], [rung])
-    relay.turn(range(1, rung + 1))  # everybody's rang
+    relay.turn(range(1, rung + 1))  # every endpoint is notified
     relay.turn()
     assert is_leased(rung)
 
     owe(crowd, [event("asked", "s-3")], [asked])
     relay.turn([notify.ANY])
-    for _ in range(2 * ROUNDS):  # it rests for as long as the survey before took
+    for _ in range(2 * ROUNDS):  # a survey is followed by a rest of the same length
         time.sleep(min(1.0, relay.turn()))
     assert is_leased(asked), "found by another survey"
 

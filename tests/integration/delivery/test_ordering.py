@@ -1,4 +1,4 @@
-"""Ordered endpoints: each subject's events one after the other, subjects beside each other, whatever is killed or races."""
+"""Ordered endpoints: each subject's events one by one, subjects in parallel, whatever is killed or races."""
 
 import threading
 import time
@@ -39,14 +39,14 @@ def _endpoint(database) -> None:
 
 
 def owe_in_order(engine: Engine, *subjects: str, now: datetime = NOW) -> None:
-    """One event after the other, of these subjects."""
+    """Plans one event of each of these subjects, in order."""
     count = sum(1 for _ in subjects)
     start = time.monotonic_ns()
     owe(engine, [event(f"e-{start}-{n}", subjects[n]) for n in range(count)], now=now, ordered=True)
 
 
 def take(engine: Engine, now: datetime = NOW) -> list[Delivery]:
-    """All that may be sent now."""
+    """Claims and loads everything that may be sent now."""
     lease, claims = claimed(engine, 1000, now)
     if not claims:
         return []
@@ -80,7 +80,7 @@ def test_the_next_is_due_at_once_when_the_one_before_came_to_its_end(database, e
     assert [] == take(engine)
 
     settled(engine, first, end)
-    if end is GONE:  # which disables the endpoint
+    if end is GONE:  # it has disabled the endpoint
         with database.connect() as owner:
             owner.execute("UPDATE endpoint SET state = 'active', reason = NULL")
 
@@ -163,7 +163,7 @@ def test_postgres_refuses_a_second_of_a_subject_in_turn(database, engine) -> Non
 
 def test_a_turn_that_was_never_passed_on_is_found_by_the_sweep(database, engine) -> None:
     owe_in_order(engine, "a", "a", "b", "b", "c", "c")
-    with database.connect() as owner:  # as nothing of ours does
+    with database.connect() as owner:  # no process of Waxseal does this
         owner.execute("UPDATE delivery SET state = 'delivered', next_attempt_at = NULL, settled_at = now() WHERE id IN (1, 5)")
 
     Sweeps(engine).turn()

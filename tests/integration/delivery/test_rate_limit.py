@@ -1,4 +1,4 @@
-"""The rate of an endpoint: a bucket of tokens in Postgres, shared by whoever claims."""
+"""The rate limit of an endpoint: a token bucket in Postgres, shared by all relays."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ def seconds(number: float) -> timedelta:
 
 @pytest.fixture
 def limited(database, engine) -> None:
-    """An endpoint of ten a second that is owed two hundred, and one without a limit that is owed as many."""
+    """An endpoint limited to 10/s and one without a limit, each with 200 deliveries due."""
     database.add_tenant()
     database.add_endpoint("limited", "http://127.0.0.1/", rate_limit=10.0)
     database.add_endpoint("free", "http://127.0.0.1/")
@@ -74,7 +74,7 @@ def test_many_who_claim_at_once_take_from_one_bucket(database, engine, limited) 
     for thread in threads:
         thread.join(30)
 
-    left = counts(claimed(engine, NOW + seconds(1.0))).get(1, 0)  # what each left to another that held the bucket
+    left = counts(claimed(engine, NOW + seconds(1.0))).get(1, 0)  # what each left because another held the bucket
     assert 20 == sum(taken) + left
 
 
@@ -95,7 +95,7 @@ def test_requests_arrive_at_the_rate_and_no_faster(database, engine, start, rate
     sink.stop()
 
     starts = [at for (at,) in database.rows("SELECT started_at FROM attempt ORDER BY 1")]
-    slack = 0.3  # seconds by which one that was claimed may have been held up before it was sent
+    slack = 0.3  # seconds by which sending may lag behind the claim
     for first, last in combinations(range(count), 2):
         span = (starts[last] - starts[first]).total_seconds() + slack
         assert last - first + 1 <= burst + 1 + rate * span, f"{last - first + 1} within {span:.2f} s"

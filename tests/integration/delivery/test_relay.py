@@ -1,4 +1,4 @@
-"""Relay and deliver as processes of their own, between a real broker and a real database: what survives what."""
+"""Relay and deliver as processes, between a real broker and a real database: which failures they survive."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def ready(port: int) -> bool:
 
 
 def queued(channel: BlockingChannel) -> list[dict]:
-    """Takes what is in the queue; gives the messages' arguments."""
+    """Empties the queue; returns the messages' arguments."""
     messages = []
     while True:
         method, _properties, body = channel.basic_get(QUEUE, auto_ack=True)
@@ -65,7 +65,7 @@ def test_what_is_planned_is_sent_at_once_and_both_processes_end_when_they_are_to
     ports = choose_ports(["relay", "deliver"], {})
     processes = [start(name, metrics_port=port) for name, port in ports.items()]
     wait_for(lambda: all(ready(port) for port in ports.values()))
-    time.sleep(1.1)  # no poll is due soon after a poll
+    time.sleep(1.1)  # right after a poll, so that none is due soon
 
     delays = []
     for n in range(5):
@@ -111,7 +111,7 @@ def test_a_worker_killed_long_after_it_left_the_message_repeats_when_the_lease_e
     start("relay", lease=4)
     first = start("deliver", lease=4)
     wait_for(lambda: sink.requests)
-    time.sleep(1)  # more than a thread waits
+    time.sleep(1)  # longer than a thread waits
 
     first.kill()
     first.wait()
@@ -185,7 +185,7 @@ def test_no_more_is_leased_than_allowed(database, engine, endpoint, start, chann
     start("relay", max_leased=120)
     wait_for(lambda: counts(database).get("leased", 0) >= 120)
     time.sleep(0.5)
-    start("relay", max_leased=120)  # a second one counts what the first has claimed
+    start("relay", max_leased=120)  # the second counts the first one's leases, too
     time.sleep(1.5)
 
     assert {"leased": 120, "pending": 180} == counts(database)
@@ -247,7 +247,7 @@ def test_relay_and_dramatiq_declare_the_same_queues(servers, channel) -> None:
     broker = make_broker(Settings(database_url="", amqp_url=servers.amqp_url))
     broker.declare_queue(QUEUE)
 
-    broker.consume(QUEUE).close()  # raises when the broker finds them different
+    broker.consume(QUEUE).close()  # raises if the declarations differ
     channel.queue_delete(QUEUE)
     broker.queues_pending.add(QUEUE)
     broker.consume(QUEUE).close()

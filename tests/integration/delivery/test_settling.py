@@ -1,4 +1,4 @@
-"""Settlements: what a try leaves behind, and who may write it."""
+"""Settlements: what is written after a try, and which process may write it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ GONE = {"status": 410, "error": "status", "detail": "answered 410"}
 
 
 def held(engine: Engine, count: int = 1) -> list[Delivery]:
-    """Deliveries under a fresh lease, loaded."""
+    """Claims deliveries, and loads them under their lease."""
     lease, claims = claimed(engine, count, NOW)
     with transaction(engine) as conn:
         loaded = deliveries.load_leased(conn, [(claim.id, lease) for claim in claims])

@@ -1,4 +1,4 @@
-"""A process that stood still, stopped or in a machine that was paused, does not go on where its lease has ended."""
+"""A process that was stopped, or whose machine was paused, does not continue a delivery whose lease has ended."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Slow:
-    """A server with TLS that answers; the handshake of the first connection waits until `go_on` is set."""
+    """A TLS server that answers; the handshake of its first connection waits until `go_on` is set."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
@@ -99,7 +99,7 @@ def test_a_process_that_was_stopped_sends_nothing_under_a_lease_that_has_ended(d
 
 
 def ending(at: int) -> Check:
-    """The check of a lease that has ended when it is asked for the `at`-th time."""
+    """A lease check that passes until the `at`-th call, which finds the lease ended."""
     asked = iter(range(1, 100))
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""Rooms 4 to 6 on a real Postgres, with the rights of a worker."""
+"""Dedupe, chain and append on a real Postgres, with the rights of a worker."""
 
 import itertools
 import multiprocessing
@@ -58,7 +58,7 @@ def record(engine: Engine, *events: Event) -> Appended:
 
 
 def race(url: str, worker: int, count: int, subject: str, failures: "multiprocessing.Queue[str]") -> None:
-    """What each of the racing processes does: small batches on one chain, tried again when a race is lost."""
+    """Run by each racing process: appends small batches to one chain, and tries again when it loses a race."""
     engine = make_engine(url, pool_size=1)
     pending = [event(f"{worker}-{n}", subject) for n in range(count)]
     while pending:
@@ -339,7 +339,7 @@ def test_a_body_comes_back_to_the_byte(database, engine, body) -> None:
 
 
 def forge(conn: psycopg.Connection, seq: int, prev_hash: bytes | None, hash: bytes | None = None) -> None:
-    """Inserts an entry behind the only one there is, the way a second writer with a bug would."""
+    """Inserts an entry after the only one, as a second writer with a bug would."""
     envelope = f"forged {seq}".encode()
     conn.execute(
         "INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant)"

@@ -1,4 +1,4 @@
-"""A chain whose head and entries disagree: its messages are set aside, and nobody else's wait."""
+"""A chain whose head and entries disagree: its messages are set aside, and those of other chains do not wait."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from workers.ingest.writer import Writer
 SILENT = "ALTER TABLE entry DISABLE TRIGGER append_only; {}; ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only"
 OF_CHAIN = "chain_id = (SELECT chain_id FROM chain WHERE subject = 'damaged') AND seq = 2"
 
-#: What a superuser, a bug or a half restored backup may do to the chain of three entries.
+#: What a superuser, a bug or a partly restored backup may do to the chain of three entries.
 DAMAGES = {
     "its head moved back": "UPDATE chain SET seq = 1, hash = (SELECT hash FROM entry WHERE entry.chain_id = chain.chain_id"
     " AND entry.seq = 1) WHERE subject = 'damaged'",
@@ -67,7 +67,7 @@ def configured(database: Any) -> Any:
 
 @pytest.fixture
 def tries() -> list[int]:
-    """The sizes of the batches that were tried to commit."""
+    """The sizes of the batches that the writer tried to commit."""
     return []
 
 

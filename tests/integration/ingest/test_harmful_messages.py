@@ -1,4 +1,4 @@
-"""Messages that hang, crash or starve whoever admits them: a real process is ended by them, and finds out which they were."""
+"""Messages that hang, crash or starve the process that admits them: it ends, and its successor finds out which they were."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from ops.settings import environment
 from support.waiting import wait_for
 from workers.amqp.topology import IN, declare
 
-#: In every process that the test starts: what is done to a message by its body, and shorter limits.
+#: Runs in every process that the test starts: harm according to a message's body, and shorter limits.
 HARM = """
 import collections, itertools, os, signal, sys, time
 from pipeline import admit
@@ -33,10 +33,10 @@ def harmed(message, source):
         while time.process_time() < until:
             sum(range(100_000))
     elif message.body == b"hang":
-        collections.deque(itertools.count(), maxlen=0)  # never leaves C, and holds the interpreter's lock
+        collections.deque(itertools.count(), maxlen=0)  # never leaves C code, and holds the GIL
     elif message.body == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
-    elif message.body == b"eat":  # the kernel ends one of us, and the limit another
+    elif message.body == b"eat":  # the kernel kills the ingest process; the memory limit ends the examining child
         bytearray(4 << 30) if examined else os.kill(os.getpid(), signal.SIGKILL)
     elif message.body == b"fail":
         raise LookupError("nothing there")
@@ -47,7 +47,7 @@ admit._drafts = harmed
 
 
 class Supervised:
-    """An ingest process, and the next when it dies."""
+    """An ingest process, restarted when it dies."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self._env = env
@@ -128,7 +128,7 @@ def test_a_harmful_message_is_buried_under_its_own_cause_and_nobody_elses_waits(
 
 
 def test_what_is_redelivered_is_examined_and_recorded_as_it_would_have_been(supervised, database, servers) -> None:
-    """One harmful message ends the process; the harmless ones beside it, of every form, come again with it."""
+    """One harmful message ends the process; harmless ones of every form are redelivered together with it."""
     structured = b'{"specversion":"1.0","id":"ce","source":"/up","type":"t","subject":"s","data":{"n" :1.10}}'
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
         channel = connection.channel()

@@ -1,4 +1,4 @@
-"""The ingest worker as a process of its own, between a real broker and a real database."""
+"""The ingest worker as a process, between a real broker and a real database."""
 
 import json
 import re

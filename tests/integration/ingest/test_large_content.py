@@ -1,4 +1,4 @@
-"""Large content: a body over 256 KiB goes by the blob store from its sender to its subscriber, and is proved like any other."""
+"""Large content: a body over 256 KiB passes through the blob store to its subscriber, and is verified like any other."""
 
 import base64
 import json
@@ -47,7 +47,7 @@ DAY = 86_400
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where `start` has its processes keep blobs."""
+    """The folder where processes of `start` keep blobs."""
     return tmp_path / "blobs"
 
 
@@ -74,7 +74,7 @@ def cli(configured: Any, servers: PrivateServers, place: Path) -> Cli:
 
 @pytest.fixture
 def publish(configured: Any, servers: PrivateServers) -> Iterator[Callable[..., None]]:
-    """To the inbox, as an upstream system or, by another exchange, as our own receivers."""
+    """Publishes to the inbox as an upstream system, or as Waxseal's receivers through their exchange."""
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
         channel: BlockingChannel = connection.channel()
         declare(channel)
@@ -108,7 +108,7 @@ def letters(database: Any) -> list[tuple]:
 
 
 def peak(process: subprocess.Popen) -> int:
-    """MiB that the process has ever had in memory."""
+    """The peak resident memory of the process in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
     assert found is not None
     return int(found[1]) // 1024
@@ -127,7 +127,7 @@ def is_ready(port: int) -> bool:
 
 
 def record(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BODY, id: str = "e-1") -> None:
-    """An entry whose body is in the store, owed to the endpoints."""
+    """Records an entry with its body in the blob store, and plans its deliveries."""
     made = event(id, body=body[:0])
     kept = blobs.put("acme", body)
     whole = type(made)(made.tenant, made.attributes, body, made.fingerprint, made.chain_key, kept.reference)
@@ -135,7 +135,7 @@ def record(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BODY, id
 
 
 def sealed(database: Any) -> list[dict[str, Any]]:
-    """What each envelope commits to, beside salt and attributes."""
+    """The commitment of each envelope, with salt and attributes."""
     rows = database.rows("SELECT envelope, salt, attributes FROM entry JOIN content USING (chain_id, seq)")
     return [{"pc": json.loads(envelope)["pc"], "content": (bytes(salt), bytes(said))} for envelope, salt, said in rows]
 
@@ -213,7 +213,7 @@ def test_many_large_messages_at_once_are_taken_in_bounded_memory(configured, sta
     assert peak(ingest) < MEMORY
 
 
-# The claim on the message.
+# The claim check on the message.
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_a_claim_that_an_upstream_system_forges_reads_nothing(configured, start,
 @pytest.mark.parametrize(
     "claim",
     ["", "sha256:00/1", f"{name(BODY).reference}/{len(BODY)}x", f"sha256:{'0' * 64}"],
-    ids=["empty", "short", "no size", "without a size"],  # a digest of random bytes would name the test anew in each process
+    ids=["empty", "short", "no size", "without a size"],  # a random digest would be named differently in each process
 )
 def test_a_claim_that_cannot_be_read_is_a_dead_letter(configured, start, publish, claim) -> None:
     publish(b"", "acme.open", RECEIVED, claim or "/")
@@ -328,7 +328,7 @@ def test_a_claim_is_not_recorded_unfetched_when_the_catalog_moves_in_between(con
     assert [True] == [each["pc"] == commitment(*each["content"], BODY) for each in sealed(configured)]
 
 
-# The store is away, or has lost something.
+# The store is unreachable, or has lost a blob.
 
 
 def test_ingest_waits_for_a_blob_store_that_is_away(configured, start, publish, blobs, place) -> None:
@@ -433,7 +433,7 @@ def test_while_the_blob_store_is_away_nothing_is_called_missing(configured, engi
 
 @pytest.fixture
 def deliver(configured: Any, engine: Engine, blobs: Blobs) -> Iterator[Callable[..., None]]:
-    """Claims all that is due by then and waits until it is settled."""
+    """Claims everything due by then, and waits until it is settled."""
     watch = CatalogWatch(engine, configured.vault)
     watch.start()
     delivery_loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test", networks(LOOPBACK)), blobs)
@@ -451,7 +451,7 @@ def deliver(configured: Any, engine: Engine, blobs: Blobs) -> Iterator[Callable[
 
 
 def standing(database: Any) -> list[tuple]:
-    """Of each delivery: its state, its tries, and the seconds until it is due."""
+    """The state, attempts and seconds until the next try of each delivery."""
     rows = database.rows("SELECT state, attempts, next_attempt_at FROM delivery ORDER BY id")
     return [(state, tries, due and round((due - datetime.now(UTC)).total_seconds(), -1)) for state, tries, due in rows]
 
@@ -491,7 +491,7 @@ def test_small_deliveries_pass_those_that_wait_for_the_blob_store(configured, en
     record(engine, blobs, billing)
     owe(engine, [event(f"small-{n}", subject=f"small-{n}", body=b"small") for n in range(5)], [billing])
     file_of(place).unlink()
-    os.mkfifo(file_of(place))  # whoever opens it waits
+    os.mkfifo(file_of(place))  # opening it blocks
     blobs._seconds = 1.0
 
     deliver()
@@ -524,7 +524,7 @@ def test_what_was_put_for_a_message_that_was_never_published_is_taken_away_in_tw
     finally:
         os.kill(servers.rabbitmq_pid, signal.SIGCONT)
     wait_for(lambda: not cli.json("status")[0].get("error"))
-    empty_inbox(servers.amqp_url)  # it may have got that far all the same
+    empty_inbox(servers.amqp_url)  # the message may have been published before the kill
 
     assert [{"orphans": 0, "orphans_aside": 0, "bytes": 0}] == prune(cli, "--yes")
     make_old(file_of(place))

@@ -1,4 +1,4 @@
-"""Who computes for the database goes first, and the other works while that waits: measured by a real statement."""
+"""The thread that computes for the database has priority; the other runs while that one waits for Postgres."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ PATIENCE = 1.0
 
 @pytest.fixture
 def give_way(monkeypatch) -> GiveWay:
-    """With a patience that nobody who is not held up takes, on a machine that is busy."""
+    """Its patience is longer than an unblocked call takes, even on a busy machine."""
     monkeypatch.setattr(giving_way, "_PATIENCE", PATIENCE)
     return GiveWay()
 
@@ -62,7 +62,7 @@ def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_
 
 
 def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, monkeypatch, lateness) -> None:
-    """The reader is called for each of thousands of messages before it can say to the broker that it is there."""
+    """The reader is delayed once per message, for thousands of messages between two heartbeats."""
     monkeypatch.setattr(giving_way, "_PATIENCE", _PATIENCE)
     monkeypatch.setattr(giving_way, "_LONGEST", 0.1, raising=False)
     engine = make_engine(database.url, pool_size=1, connections=give_way.connections)

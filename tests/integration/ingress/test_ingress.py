@@ -44,7 +44,7 @@ def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
 
 
 def events(ingress: Ingress, servers: PrivateServers) -> list[Event]:
-    """What the ingest worker makes of what is in the inbox."""
+    """The events that the ingest worker makes of the messages in the inbox."""
     now = datetime.now(UTC)
     return [event for _, message in drain(servers.amqp_url) for event in admit(message, ingress.catalog.current, now)]
 

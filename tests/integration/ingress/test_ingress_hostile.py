@@ -30,7 +30,7 @@ def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
 
 @pytest.fixture(autouse=True)
 def _unharmed(ingress: Ingress, servers: PrivateServers) -> Iterator[None]:
-    """Whatever a test did, the next message is taken, and nothing is left behind."""
+    """After each test the next message is accepted, and no connection is left."""
     yield
     assert 202 == ingress.post("open", b"still there").status
     assert b"still there" == drain(servers.amqp_url)[-1][1].body
@@ -46,7 +46,7 @@ def problem(raw: bytes) -> tuple[int, str]:
 
 
 def bodies(servers: PrivateServers) -> list[bytes]:
-    """What was recorded."""
+    """Empties the inbox; returns the bodies."""
     return [message.body for _, message in drain(servers.amqp_url)]
 
 
@@ -195,7 +195,7 @@ def test_an_endless_body_is_answered_early_and_cut_off(ingress: Ingress) -> None
         first = connection.recv(4096) if sent < 2**30 else b""
 
     assert psutil.Process().memory_info().rss - before < 20 * 2**20
-    assert [413] == statuses(first) or first == b""  # the answer may be lost when we are cut off while we send
+    assert [413] == statuses(first) or first == b""  # the answer may be lost if the connection is reset while the client sends
 
 
 def test_a_large_body_is_refused_before_it_is_sent(ingress: Ingress) -> None:
@@ -418,7 +418,7 @@ def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(ingress:
 
 @pytest.fixture(scope="module")
 def small(shared_database: Any, servers: PrivateServers, ingress: Ingress) -> Iterator[Ingress]:
-    """An ingress that takes 40 connections, 30 of them from one address, and waits long for each."""
+    """An ingress that accepts 40 connections, 30 of them from one address, with long timeouts."""
     with running(shared_database.worker_url, shared_database.vault, servers.amqp_url, most=40, per_address=30) as one:
         wait_for(lambda: one.ready)
         wait_for(lambda: not len(one.server.clients))
@@ -434,7 +434,7 @@ def crowd(ingress: Ingress, count: int, said: bytes, address: str) -> list[socke
 
 
 def taken(ingress: Ingress, body: bytes) -> bool:
-    """Whether there was room for one more; who is sent away while he sends may not get to read why."""
+    """Whether one more connection was accepted. A client that is closed while it sends may not receive the reason."""
     try:
         return 202 == ingress.post("open", body).status
     except OSError:
@@ -442,7 +442,7 @@ def taken(ingress: Ingress, body: bytes) -> bool:
 
 
 def gone(connection: socket.socket) -> bool:
-    """Whether the ingress has hung up, or has said something."""
+    """Whether the ingress has closed the connection, or sent something."""
     connection.setblocking(False)
     try:
         connection.recv(1, socket.MSG_PEEK)
@@ -513,7 +513,7 @@ PIECES = st.lists(
     | st.binary(max_size=8),
     max_size=12,
 )
-#: What bad input may be answered with: never 5xx.
+#: The status codes that bad input may get: never 5xx.
 ALLOWED = {100, 200, 202, 400, 401, 404, 405, 408, 411, 413, 415, 431}
 
 
@@ -527,7 +527,7 @@ def test_whatever_is_sent_the_answer_is_never_a_fault_of_ours(
             connection.sendall(b"".join(pieces))
             connection.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # cut off already
+            pass  # the connection is closed already
         raw = read_all(connection)
 
     assert set(statuses(raw)) <= ALLOWED

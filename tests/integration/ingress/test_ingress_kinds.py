@@ -1,4 +1,4 @@
-"""Every kind of source through an ingress process, as `waxseal send` and as the providers' own libraries sign."""
+"""Every kind of source through an ingress process, signed by `waxseal send` and by the providers' own libraries."""
 
 import json
 import socket
@@ -66,7 +66,7 @@ sources:
 
 @dataclass
 class Stage:
-    """A database, an ingress process, and the command line on both."""
+    """A database, an ingress process, and the command line for both."""
 
     database: Any
     servers: PrivateServers
@@ -93,7 +93,7 @@ class Stage:
         return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(sample))
 
     def events(self) -> list[Event]:
-        """What the ingest worker makes of what is in the inbox."""
+        """The events that the ingest worker makes of the messages in the inbox."""
         engine = make_engine(self.database.url, pool_size=1)
         with transaction(engine) as conn:
             known = catalog.load(conn, self.database.vault.decrypt)
@@ -220,7 +220,7 @@ def test_the_answer_is_shown_to_a_person(stage: Stage) -> None:
     assert ended.stdout.endswith('\n\n{"id":"eight"}\n')
 
 
-# As the providers' own libraries sign.
+# Signed by the providers' own libraries.
 
 
 def test_what_stripes_library_signs_is_taken_under_each_secret(stage: Stage) -> None:
@@ -377,7 +377,7 @@ def test_a_source_beyond_its_rate_is_answered_429_and_others_are_not(stage: Stag
     assert ([401] * 3, 202, 429, 429, 202) == (forged, first.status, second.status, waiting.status, other.status)
     assert "urn:waxseal:problem:rate-limited" == second.json["type"]
     assert "application/problem+json" == second.headers["content-type"]
-    assert 1700 < int(second.headers["retry-after"]) <= 1800  # half of four an hour: it is one of two processes
+    assert 1700 < int(second.headers["retry-after"]) <= 1800  # half of 4/h, because the process is one of two
     assert "close" == waiting.headers["connection"]
     assert before + 2 == stage.metric(counted)
     assert 2 == stage.metric('waxseal_ingress_responses_total{status="429"}')

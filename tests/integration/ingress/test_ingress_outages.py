@@ -168,7 +168,7 @@ def test_before_the_configuration_was_read_messages_are_refused_as_unavailable(
 
 @contextmanager
 def frozen_postgres(servers: PrivateServers) -> Iterator[None]:
-    """Only the postmaster stands still: nobody can log in."""
+    """Stops only the postmaster: logging in hangs."""
     with frozen(servers.postgres_pid):
         yield
 

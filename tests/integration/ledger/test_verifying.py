@@ -1,4 +1,4 @@
-"""Whoever can do everything to the database, superuser or not, does not do it unseen."""
+"""No change of the ledger goes unnoticed, whatever rights in the database it was made with."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = Fernet.generate_key().decode()
 
-#: Everything that Postgres itself holds against an edit, taken away; what is left is the verifier.
+#: Removes all of Postgres' own protection against edits, so that only the verifier is left.
 UNPROTECTED = """
     SET LOCAL session_replication_role = replica;
     ALTER TABLE entry DISABLE TRIGGER ALL;
@@ -89,7 +89,7 @@ class Ledger:
 
 
 def run(conn: Connection, statement: str) -> int:
-    """As it is, with nothing between us and Postgres; how many rows it changed."""
+    """Runs a statement as it is, directly on psycopg; returns how many rows it changed."""
     driver = conn.connection.driver_connection
     assert driver is not None
     return driver.execute(statement).rowcount
@@ -121,7 +121,7 @@ def ledger(servers, template: str) -> Iterator[Ledger]:
 
 
 def of(subject: str = "order-1", tenant: str = "acme", seq: int | None = 1) -> str:
-    """The condition for one entry, in any of the tables."""
+    """The condition for one entry, valid in each of the tables."""
     chain = f"chain_id = (SELECT chain_id FROM chain WHERE tenant = '{tenant}' AND subject = '{subject}')"
     return chain if seq is None else f"{chain} AND seq = {seq}"
 
@@ -137,7 +137,7 @@ def test_what_nobody_touched_is_intact(ledger) -> None:
 
 ENVELOPE = "convert_to(replace(convert_from(envelope, 'UTF8'), '{}', '{}'), 'UTF8')"
 
-#: Table, column, what is written into it, and the faults that must be named for it, among others.
+#: Table, column, the value written there, and the faults that must be among those reported.
 EDITS: list[tuple[str, str, str, set[str]]] = [
     (
         "entry",
@@ -348,7 +348,7 @@ def test_rows_that_are_exchanged_are_named(ledger, expected, edit) -> None:
 
 
 def rewrite(seq: int, *, with_head: bool = False) -> Callable[[Connection], None]:
-    """What someone does who knows how it works: a new body with a commitment, an envelope and a hash that fit it."""
+    """An informed forgery: a new body, with a commitment, an envelope and a hash that match it."""
 
     def edit(conn: Connection) -> None:
         row = conn.exec_driver_sql(

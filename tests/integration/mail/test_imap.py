@@ -1,4 +1,4 @@
-"""IMAP sessions on a real server: what is read, in which order, and that nothing is changed by it."""
+"""IMAP sessions on a real server: what is read, in which order, and that reading changes nothing."""
 
 import signal
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("loopback")
 
 
 class Held:
-    """What Postgres knows, in memory."""
+    """The state that Postgres would hold, in memory."""
 
     def __init__(self) -> None:
         self.mails: dict[str, tuple[str, Print]] = {}
@@ -191,7 +191,7 @@ def test_a_changed_uidvalidity_recognises_what_is_held_and_fetches_the_rest(serv
     drain(session, held, "backfill", again.backfill)
 
     assert {8, 9} == set(held.subjects())
-    assert len(held.mails) == 8 + 2 + 1  # the one without a Message-ID under both keys: the ledger knows it by its bytes
+    assert len(held.mails) == 8 + 2 + 1  # the mail without a Message-ID under both keys; the ledger recognises it by its bytes
 
 
 def test_an_expunged_tail_is_no_new_mail(server, user, opened) -> None:
@@ -316,7 +316,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(server, user, 
     real = socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(3)]
-        for each in waiting:  # a queue that is full takes no other: as an address where nobody is
+        for each in waiting:  # a full accept queue does not answer, like an unused address
             each.setblocking(False)
             each.connect_ex(full.getsockname())
         silent = [(*real[0][:4], full.getsockname())] * 2

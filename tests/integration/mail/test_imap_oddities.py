@@ -1,4 +1,4 @@
-"""What servers do wrong, and what becomes of it: no mail lost, none taken for another, no folder stuck."""
+"""Faults of servers: no mail is lost or taken for another, and no folder is stuck."""
 
 import time
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def numbers(pulled: Pulled) -> list[int]:
 
 
 def well(line: bytes) -> bytes:
-    """What a good server answers to FETCH."""
+    """A correct answer to FETCH."""
     if b"BODY" in line:
         return b"".join(body(uid, RAW[uid]) for uid in uids(line))
     return b"".join(facts(uid, len(RAW[uid])) for uid in uids(line))
@@ -135,7 +135,7 @@ def test_one_mail_at_which_the_server_hangs_up_hides_no_other(lane) -> None:
     pulled, asked = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": dying}, lane, cursor)
 
     assert ({1, 3}, 1) == (set(numbers(pulled)), pulled.missing)
-    assert asked.count(b"AUTHENTICATE PLAIN") == 1 + 3  # for the first answer, and twice for that mail by itself
+    assert asked.count(b"AUTHENTICATE PLAIN") == 1 + 3  # at the beginning, and twice for fetching that mail alone
     assert not pulled.more
 
 
@@ -171,12 +171,12 @@ def test_a_mail_that_is_much_larger_than_the_server_says_hides_no_other() -> Non
     ("hangs", "lane", "came", "cursor"),
     [
         (2, "new", [1], {"uid": 1}),
-        (1, "new", [2, 3], {"uid": 0}),  # what was not answered is not passed, and what was is not thrown away
+        (1, "new", [2, 3], {"uid": 0}),  # the cursor stays before the unanswered mail, and answered mails are kept
         (2, "backfill", [3], {"below": 3}),
     ],
 )
 def test_what_came_before_the_time_was_over_is_kept(hangs, lane, came, cursor, monkeypatch) -> None:
-    monkeypatch.setattr(fetch, "_SLOWEST", 1 << 30)  # so that nothing is given more time than the batch has
+    monkeypatch.setattr(fetch, "_SLOWEST", 1 << 30)  # so that no mail gets more time than the batch has
     sizes = {1: 2560 if hangs == 1 else 1536, 2: 1536, 3: 1536}  # the largest are fetched last
     large = {uid: b"Subject: n %d\r\n\r\n" % uid + b"x" * (size * 1024) for uid, size in sizes.items()}
 
@@ -290,7 +290,7 @@ def test_a_large_mail_whose_pieces_are_short_is_whole() -> None:
         if b"BODY" not in line:
             return facts(1, len(whole))
         offset = int(line.split(b"<")[1].split(b".")[0])
-        piece = whole[offset : offset + 700_000]  # less than was asked for
+        piece = whole[offset : offset + 700_000]  # shorter than requested
         return b"* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)\r\n" % (offset, len(piece), piece)
 
     pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1\r\n", rb"UID FETCH": in_small_pieces})
@@ -379,7 +379,7 @@ def test_a_server_that_does_not_idle_after_all_says_so(said, error) -> None:
 
 
 def sized(size: int, given: bytes) -> Mapping[bytes, Answer]:
-    """A folder of one mail, of which the server says that it has `size` bytes, and gives `given`."""
+    """A folder with one mail. The server states `size` bytes, and answers `given`."""
 
     def answer(line: bytes) -> bytes:
         return b"* 1 FETCH (UID 1 BODY[] %s)\r\n" % given if b"BODY" in line else facts(1, size)

@@ -1,4 +1,4 @@
-"""Consent given anew: tried first, stored sealed, and then the mailbox is pulled again."""
+"""New consent: it is tried first and stored encrypted, and then the mailbox is pulled again."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 
 @pytest.fixture
 def mailbox(database, engine, graph) -> Mailbox:
-    """Its consent was revoked."""
+    """A mailbox whose consent was revoked."""
     mailbox = added(database, mailbox_of(graph))
     graph.tokens.revoke()
     graph.tokens.refresh.add("new-consent")
@@ -109,7 +109,7 @@ def test_a_mailbox_with_a_password_is_configured_anew(database, command) -> None
 
 def test_a_code_is_shown_and_waited_for(database, engine, graph, mailbox) -> None:
     graph.tokens.pending = ["authorization_pending", "slow_down", "authorization_pending"]
-    graph.instead("/token", "drop")  # for a moment
+    graph.instead("/token", "drop")  # one failure
     shown: list[str] = []
     slept: list[float] = []
 

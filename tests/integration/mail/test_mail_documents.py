@@ -1,4 +1,4 @@
-"""Documents of mails: owed with the entry, made beside it, delivered, shown, made again, and gone with the content."""
+"""Documents of mails: planned with the entry, made apart from it, delivered, shown, rebuilt, deleted with the content."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ CATALOG = Catalog(
     {},
 )
 WINMAIL = NASTY["winmail.dat"]
-#: The process that reads mails, with a library in it that does not come back.
+#: The process that parses mails, with a library that never returns.
 HANGING = """
 import time
 from pipeline.mail import content

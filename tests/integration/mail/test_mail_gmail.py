@@ -57,7 +57,7 @@ def test_what_arrives_comes_once_and_is_no_backfill(gmail) -> None:
         gmail.put(mail(1), at=now)
 
         assert [mail(0)] == [each.raw for each in puller.drain("backfill") if each.backfill]
-        assert [] == puller.drain("new")  # the list had it, which came later than the mailbox was first read
+        assert [] == puller.drain("new")  # the backfill's list had it already, made after `begin`
         gmail.put(mail(2), at=now + 1, times=2)
         assert [(mail(2), False)] == [(each.raw, each.backfill) for each in puller.drain("new")]
         assert [] == puller.drain("new")
@@ -250,7 +250,7 @@ def test_too_many_requests_are_waited_for_longer_each_time(gmail, answer: Said) 
             puller.begin()
         asked = len(gmail.asked)
         with pytest.raises(Throttled) as second:
-            puller.begin()  # is not even asked
+            puller.begin()  # sends no request
 
     assert 5 <= first.value.seconds <= 6
     assert 0 < second.value.seconds <= first.value.seconds
@@ -288,7 +288,7 @@ def test_throttling_in_the_middle_of_a_batch_keeps_what_has_come(gmail) -> None:
 
 @pytest.mark.parametrize("fault", [BACKEND_ERROR, UNAVAILABLE, "drop", "garbage", "elsewhere"])
 def test_trouble_at_the_provider_is_no_reason_to_ask_for_consent(gmail, fault) -> None:
-    gmail.instead("/profile", fault, fault)  # a dropped connection is tried once more
+    gmail.instead("/profile", fault, fault)  # a dropped connection is retried once
     with opened(gmail) as puller, pytest.raises(Away):
         puller.begin()
 
@@ -332,7 +332,7 @@ def test_a_mail_that_the_api_does_not_give_holds_up_no_other(gmail) -> None:
         assert [mail(2), mail(0)] == [each.raw for each in puller.drain("backfill")]
         assert 1 == sum(each.missing for each in puller.pulls)
         puller.begin()
-        assert [mail(1)] == [each.raw for each in puller.drain("backfill")]  # asked for again when all is compared
+        assert [mail(1)] == [each.raw for each in puller.drain("backfill")]  # fetched when everything is compared again
 
 
 def test_when_hardly_a_mail_can_be_had_the_api_is_away(gmail) -> None:

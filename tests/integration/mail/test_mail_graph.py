@@ -388,7 +388,7 @@ def test_more_than_a_thousand_folders_are_listed(graph, monkeypatch) -> None:
         puller.begin()
         assert [mail(0)] == [each.raw for each in puller.drain("backfill")]
         lists = [each for each in graph.asked[asked:] if "childFolders" in each.path or each.path.endswith("/mailFolders")]
-        assert len(lists) == 14  # twelve of them in "Shop", and none of what leads elsewhere
+        assert len(lists) == 14  # twelve of them in "Shop"; no folder off the path is listed
 
 
 @pytest.mark.parametrize(("name", "most"), [("MAX_FOLDERS", 5), ("MAX_LISTS", 1)])
@@ -420,7 +420,7 @@ def test_a_folder_that_is_removed_is_looked_for_anew(graph, lane) -> None:
         title = graph.folders.pop("AQMk-inbox")
         with pytest.raises(Gone):
             puller.pull(lane)
-        with pytest.raises(NoFolder):  # which is in no other folder's way
+        with pytest.raises(NoFolder):  # which does not stop other folders
             puller.begin()
         graph.folders["AQMk-inbox"] = title
         puller.begin()

@@ -1,4 +1,4 @@
-"""Listening to mailboxes: who rings, when, and what becomes of a listener whose server goes away."""
+"""Listening to mailboxes: when a mailbox is made due, and what happens when its server fails."""
 
 import signal
 import time
@@ -81,7 +81,7 @@ def listening(idler: Idler) -> int:
 
 def test_a_mail_rings_and_only_once(idler, database, server, user) -> None:
     assert until(idler, lambda: listening(idler) == 1)
-    assert until(idler, lambda: rang(database))  # what arrived before anybody listened
+    assert until(idler, lambda: rang(database))  # mails that arrived before the listener connected
     for number in range(1, 4):
         later(database)
         server.deliver(user, mail(number))

@@ -1,4 +1,4 @@
-"""Mails imported from files: once, to the byte, however often the import is cut off and begun again."""
+"""Mails imported from files: each once, byte for byte, however often the import is interrupted and repeated."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -170,7 +170,7 @@ def test_what_was_published_and_not_remembered_is_recorded_once(
 
 
 class Taking(MailIntake):
-    """Takes mails and keeps none, to see how many are handed over at once."""
+    """Accepts mails without keeping them, and records the size of each batch."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, int]] = []

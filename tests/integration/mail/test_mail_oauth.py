@@ -1,4 +1,4 @@
-"""Access tokens: refreshed by one at a time, stored before they are used, ended only by those who can end them."""
+"""Access tokens: refreshed by one process at a time, stored before use, and ended only by a definite refusal."""
 
 import itertools
 import json
@@ -52,7 +52,7 @@ def mailbox(database, graph) -> Mailbox:
 
 @pytest.fixture
 def ask(database, engine, mailbox) -> Callable[[], Token]:
-    """A token of a process of its own."""
+    """Makes a token source, as another process would."""
 
     def ask() -> Token:
         token = MailTokens(engine, database.vault).of(mailbox)
@@ -82,7 +82,7 @@ def test_a_token_is_got_once_and_used_by_every_process(graph, ask) -> None:
 
 
 def test_a_rotated_refresh_token_is_stored_sealed_and_used_the_next_time(database, graph, mailbox, ask) -> None:
-    graph.tokens.strict = True  # what was used is dead
+    graph.tokens.strict = True  # a used refresh token is invalid
     counted = refreshes("refreshed")
     token = ask()
 
@@ -117,7 +117,7 @@ def test_a_tokens_life_may_be_told_in_any_way(graph, ask, life) -> None:
 
 
 def test_a_token_is_not_used_before_it_is_stored(database, graph, mailbox, ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process dies between the provider's answer and COMMIT: nobody has seen the token, and the old one is tried again."""
+    """The process dies between the provider's answer and COMMIT: the token was not used, and the old one is tried again."""
 
     def dies(*_: object) -> bool:
         raise KeyboardInterrupt
@@ -356,7 +356,7 @@ def test_a_mailbox_with_a_password_has_no_token(database, engine, mailbox) -> No
 
 @pytest.fixture
 def logged(monkeypatch) -> Iterator[None]:
-    """Whatever an earlier test made of the logs, everything is written now."""
+    """Configures logging to write everything, whatever an earlier test did."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     configure("json", "debug", "test")

@@ -1,4 +1,4 @@
-"""Mailboxes of Gmail and Microsoft 365, as they are configured and pulled: what comes, what is kept, who is told."""
+"""Mailboxes of Gmail and Microsoft 365, configured and pulled: published mails, stored state, operator events."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ mailboxes:
 
 
 class Inbox(MailIntake):
-    """The broker's side of an intake."""
+    """An intake that records the mails instead of publishing them."""
 
     def __init__(self) -> None:
         self.mails: list[tuple[str, RawMail]] = []
@@ -113,7 +113,7 @@ def drain(puller: Puller, id: int) -> list[Outcome]:
 
 
 def put(fake: Fake, n: int) -> str:
-    """A mail that comes in now."""
+    """Adds a mail that arrives now."""
     now = datetime.now(UTC)
     return fake.put(mail(n), at=int(now.timestamp() * 1000)) if isinstance(fake, Gmail) else fake.put(mail(n), at=now)
 
@@ -154,7 +154,7 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(
         puller.pull(id)
     assert 30 == len(inbox.mails)
     with database.connect() as conn:
-        conn.execute("UPDATE mailbox SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL")  # as time does
+        conn.execute("UPDATE mailbox SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL")  # it expires
     drain(puller, id)
 
     assert 60 == len(inbox.mails)
@@ -191,7 +191,7 @@ def test_ended_consent_needs_somebody_and_disturbs_no_other_mailbox(apply, pulle
         put(fake, 1)
 
     assert (["refused"], ["done"]) == (drain(puller, ids["microsoft"]), drain(puller, ids["google"]))
-    assert ["busy"] == drain(puller, ids["microsoft"])  # is not pulled any more
+    assert ["busy"] == drain(puller, ids["microsoft"])  # it is no longer pulled
     assert ([mail(1)], []) == (inbox.raws("google"), inbox.raws("microsoft"))
     assert [("active", False), ("needs_reauthorization", True)] == database.rows(
         "SELECT state, coalesce(reason ~ 'AADSTS50173', false) FROM mailbox JOIN source USING (id) ORDER BY name"

@@ -1,4 +1,4 @@
-"""Mailboxes pulled into the inbox: batches, cursors, leases, and what becomes of a mailbox that fails."""
+"""Mailboxes pulled into the inbox: batches, cursors, leases, and mailboxes that fail."""
 
 import os
 import re
@@ -48,7 +48,7 @@ mailboxes:
 
 
 class Inbox(MailIntake):
-    """The broker's side of an intake: what it has durably, in order."""
+    """An intake that records in order what the broker would have durably."""
 
     def __init__(self) -> None:
         self.mails: list[RawMail] = []
@@ -148,7 +148,7 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(apply, puller, se
     put = mail_items.add
 
     def die(*_arguments: object) -> None:
-        raise KeyboardInterrupt  # nothing of ours catches it, as nothing catches SIGKILL
+        raise KeyboardInterrupt  # no code of the puller catches it, as with SIGKILL
 
     monkeypatch.setattr(mail_items, "add", die)
     with pytest.raises(KeyboardInterrupt):
@@ -194,7 +194,7 @@ def test_who_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, e
 
     def slowly(mailbox, token) -> MailboxSession:
         session = imap_mailbox.open_session(mailbox, token)
-        with transaction(engine) as conn:  # it took too long: another took over
+        with transaction(engine) as conn:  # the lease ended, and another process took over
             conn.exec_driver_sql("UPDATE mailbox SET lease_epoch = lease_epoch + 1, lease_owner = 'another'")
         return session
 
@@ -215,7 +215,7 @@ def test_a_changed_uidvalidity_publishes_nothing_twice(apply, puller, server, us
     while pull.pull(id_) == "more":
         pass
     assert [*range(299, -1, -1), 300] == inbox.numbers()
-    assert not inbox.mails[-1].backfill  # it came after the mailbox was first read
+    assert not inbox.mails[-1].backfill  # it arrived after the first pull
     assert [(301,)] == database.rows("SELECT count(*) FROM mail_item")
     server.deliver(user, mail(301))
     drain(pull, id_)
@@ -229,7 +229,7 @@ def test_a_mail_that_the_server_left_out_is_found_when_all_is_compared(apply, pu
     drain(pull, id_)
     server.deliver(user, mail(5))
     drain(pull, id_)
-    with database.connect() as conn:  # as if it had not been given when it was listed
+    with database.connect() as conn:  # as if the server had left it out of the list
         conn.execute("DELETE FROM mail_item WHERE split_part(source_key, '/', 3) = '6'")
     inbox.mails.clear()
     drain(pull, id_)
@@ -254,7 +254,7 @@ def test_mails_with_one_message_id_are_both_kept_and_flagged(apply, puller, serv
 
     assert [2, 1, 3, 1] == inbox.numbers()
     flagged = "SELECT count(*) FROM mail_item WHERE 'message_id_conflict' = ANY(flags)"
-    assert [(2,)] == database.rows(flagged)  # the other, and the copy of the first that came after it
+    assert [(2,)] == database.rows(flagged)  # the different mail, and the copy of the first after it
 
 
 def test_folders_are_read_each_and_one_that_is_gone_is_in_nobodys_way(apply, puller, server, user, inbox, database) -> None:
@@ -306,7 +306,7 @@ def test_a_folder_that_is_not_configured_any_more_or_was_deleted_is_forgotten(ap
     assert [("Nowhere",)] == database.rows("SELECT folder FROM mailbox_folder_error")
     apply("folders: [INBOX, Old]")
     assert [] == database.rows("SELECT folder FROM mailbox_folder_error")
-    with database.connect() as conn:  # under "*" one could not be opened, and is not there any more
+    with database.connect() as conn:  # an unreadable folder found under "*" that was deleted since
         conn.execute("INSERT INTO mailbox_folder_error SELECT id, 'Gone', 'x', now() FROM mailbox")
     apply("folders: ['*']")
     assert drain(pull, id_)[-1] == "done"
@@ -529,7 +529,7 @@ def test_a_mailbox_that_is_begun_anew_in_the_middle_of_a_pull_is_begun_anew(
 
     assert pull.pull(id_, going_on=True) == "fenced"
     assert [(0,)] == database.rows("SELECT count(*) FROM mailbox_cursor")
-    assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")  # nobody waits for who may write no more
+    assert [(None,)] == database.rows("SELECT lease_until FROM mailbox")  # no process waits for a fenced one
 
 
 def test_a_refusal_that_comes_after_new_credentials_is_not_about_them(apply, puller, server, user, inbox, database) -> None:
@@ -597,7 +597,7 @@ def test_what_arrives_in_a_folder_that_is_new_is_no_less_new(apply, puller, serv
     server.deliver(user, mail(1))
     id_, pull = apply("folders: ['*']"), puller()
     drain(pull, id_)
-    server.deliver(user, mail(2), "Filtered", at=time.time() + 1)  # a rule on the server makes the folder
+    server.deliver(user, mail(2), "Filtered", at=time.time() + 1)  # a rule on the server creates the folder
     server.deliver(user, mail(3), "Filtered", at=time.time() - 3600)
     drain(pull, id_)
 

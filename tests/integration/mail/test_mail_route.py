@@ -1,4 +1,4 @@
-"""Mailboxes through the processes that run: from the server to the ledger and the subscribers, whatever dies or hangs."""
+"""Mailboxes through real processes: from the server to the ledger and the subscribers, whatever dies or hangs."""
 
 import signal
 import socket
@@ -55,7 +55,7 @@ def test_a_puller_that_is_killed_loses_and_repeats_nothing(apply, start, server,
         assert until(lambda enough=enough: entries(database) >= enough)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with database.connect() as conn:  # what would take half a minute
+        with database.connect() as conn:  # otherwise it takes half a minute
             conn.execute("UPDATE mailbox SET lease_until = now() WHERE lease_until IS NOT NULL")
             conn.execute("UPDATE mailbox SET enqueued_at = NULL")
     server.deliver("killed", mail(5000))
@@ -102,7 +102,7 @@ def test_mailboxes_that_hang_do_not_slow_the_others(apply, start, server, databa
         began = time.monotonic()
         assert until(lambda: entries(database) >= 150, 12), entries(database)
 
-    assert time.monotonic() - began < 12  # a single server that hangs takes 15 seconds to give up
+    assert time.monotonic() - began < 12  # a single hanging server times out after 15 s
 
 
 def test_a_mail_that_arrives_is_recorded_long_before_it_is_due(apply, start, server, database) -> None:
@@ -123,7 +123,7 @@ def test_a_mail_of_no_bytes_is_recorded_and_stops_nothing(apply, start, server, 
     start("ingest")
     start("mail-pull")
 
-    assert until(lambda: entries(database) == 3), entries(database)  # two of no bytes are one
+    assert until(lambda: entries(database) == 3), entries(database)  # the two empty mails are one event
     assert [(0, 1), (1, 2)] == database.rows("SELECT least(length(body), 1), count(*) FROM content GROUP BY 1 ORDER BY 1")
     assert [(4, 4)] == database.rows("SELECT count(*), count(event_id) FROM mail_item")
     server.deliver("empty", b"")
@@ -152,7 +152,7 @@ def test_a_database_that_goes_away_and_comes_back_loses_nothing(apply, start, se
     start("ingest")
     start("mail-pull")
     assert until(lambda: entries(database) > 100)
-    with psycopg.connect(servers.database_url, autocommit=True) as conn:  # every connection of the test's database is cut
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:  # closes every connection to the test's database
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
             [database.rows("SELECT current_database()")[0][0]],

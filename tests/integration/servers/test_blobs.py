@@ -1,4 +1,4 @@
-"""The blob store: in a folder and in S3 alike, and what each of them needs."""
+"""The blob store: what a folder and S3 have in common, and what is special to each."""
 
 import os
 import socket
@@ -144,7 +144,7 @@ def test_a_server_that_does_not_answer_is_away_in_time(monkeypatch: pytest.Monke
 def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path) -> None:
     path = file_of(folder)
     path.parent.mkdir(parents=True)
-    os.mkfifo(path)  # whoever opens it waits for a writer
+    os.mkfifo(path)  # opening it blocks until there is a writer
     blobs = Blobs(str(folder), 0.3)
     ended: list[BaseException] = []
 
@@ -164,7 +164,7 @@ def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path) -> None:
     assert AT_ONCE + 4 == len(ended)
     assert any("busy" in str(error) for error in ended)
     assert time.monotonic() - began < 3
-    os.close(os.open(path, os.O_RDWR))  # lets them go
+    os.close(os.open(path, os.O_RDWR))  # unblocks the threads
 
 
 def test_a_body_and_the_folders_to_it_are_on_the_disk_before_anybody_relies_on_it(

@@ -1,4 +1,4 @@
-"""The figures of the whole system, in the gauges of the one process that was elected to read them."""
+"""The metrics of the whole system: one elected process reads and exposes them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def test_one_is_elected_and_the_others_show_nothing_until_it_ends(collector) -> 
     first, second = collector(), collector()
     first.turn()
     first.turn()
-    second.turn()  # in the same process, so it clears what the first has set
+    second.turn()  # in the same process, so it clears the first one's gauges
 
     assert None is value("retries_due", when="overdue")
     assert None is value("dead_letters", queue="admit")

@@ -1,4 +1,4 @@
-"""Connections to Postgres: what died while nobody looked is replaced, and who works all the time is asked nothing."""
+"""Connections to Postgres: one that died while idle is replaced, and busy ones are not checked."""
 
 import time
 from collections.abc import Iterator

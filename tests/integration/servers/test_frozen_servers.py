@@ -1,4 +1,4 @@
-"""Servers that stand still: their kernel goes on answering for them, so nobody notices who has no deadline of its own."""
+"""Frozen servers: their kernel still answers for them, so only a client with a deadline of its own notices."""
 
 import json
 import signal
@@ -35,13 +35,13 @@ pytestmark = pytest.mark.usefixtures("durable")
 
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
-LEASE = 10.0  # seconds; what was loaded in vain during a freeze is delivered when it ends
-DEADLINE = 25.0  # seconds within which a statement that was under way has ended; eight without any load
+LEASE = 10.0  # seconds; a delivery loaded in vain during a freeze is delivered when its lease ends
+DEADLINE = 25.0  # seconds within which a running statement has failed; 8 s on an idle machine
 
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stops the process and all that it started."""
+    """Stops the process and its children until the block ends."""
     postmaster = psutil.Process(pid)
     family = [postmaster, *postmaster.children(recursive=True)]
     for one in family:
@@ -57,7 +57,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 @dataclass
 class System:
-    """All processes, each on a port of its own."""
+    """All processes, each on its own port."""
 
     database: Any
     amqp_url: str
@@ -98,20 +98,20 @@ class System:
 
 @dataclass
 class Freeze:
-    """What was seen of one."""
+    """The observations during one freeze."""
 
-    unready: dict[str, dict[str, str]] = field(default_factory=dict)  # role -> its checks, once it was not ready
+    unready: dict[str, dict[str, str]] = field(default_factory=dict)  # role -> its checks when it was first not ready
     after: dict[str, float] = field(default_factory=dict)  # role -> seconds until then
-    ready_body: str = ""  # of the ingress, at the end
+    ready_body: str = ""  # the ingress' readiness, at the end
     alive: dict[str, int] = field(default_factory=dict)
     posted: list[int] = field(default_factory=list)
-    ended: dict[str, tuple[Exception | None, float]] = field(default_factory=dict)  # work -> how, and after how long
+    ended: dict[str, tuple[Exception | None, float]] = field(default_factory=dict)  # work -> its error, and its seconds
     status: tuple[int, str] = (0, "")
     back: float = 0.0  # seconds until all were ready again
 
 
 class Silent:
-    """Takes connections and says nothing."""
+    """A server that accepts connections and sends nothing."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes]
@@ -168,7 +168,7 @@ def start(system: System, role: str, blobs: Path) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def silent(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silent]:
-    """An ingest process beside the others, whose broker lets it connect and says nothing."""
+    """An additional ingest process, whose broker accepts connections and sends nothing."""
     one = Silent()
     elsewhere = replace(system, amqp_url=f"amqp://127.0.0.1:{one.port}/", ports=choose_ports(["ingest"], {}))
     one.process = start(elsewhere, "ingest", tmp_path_factory.mktemp("blobs"))
@@ -180,7 +180,7 @@ def silent(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @contextmanager
 def traffic(amqp_url: str) -> Iterator[list[str]]:
-    """Publishes with confirms for as long as the block runs; gives the ids of what the broker has confirmed."""
+    """Publishes with confirms until the block ends; yields the ids of confirmed messages."""
     confirmed: list[str] = []
     stop = threading.Event()
 
@@ -210,7 +210,7 @@ def begin(pool: ThreadPoolExecutor, work: Callable[[], object]) -> Future[tuple[
         began = time.monotonic()
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, a test looks at it
+        except Exception as error:  # noqa: BLE001 - tests check which error it is
             return error, time.monotonic() - began
         return None, time.monotonic() - began
 
@@ -218,7 +218,7 @@ def begin(pool: ThreadPoolExecutor, work: Callable[[], object]) -> Future[tuple[
 
 
 def watch(system: System, roles: tuple[str, ...], seen: Freeze, seconds: float) -> None:
-    """Until all of `roles` were seen not to be ready."""
+    """Records when each of `roles` becomes not ready, until all of them are."""
     began = time.monotonic()
     while seen.unready.keys() < set(roles) and time.monotonic() - began < seconds:
         for role in roles:
@@ -245,7 +245,7 @@ def whole_status(system: System) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def without_postgres(servers: PrivateServers, system: System) -> Freeze:
-    """What was seen while Postgres stood still, with statements under way, and messages coming."""
+    """The observations while Postgres is frozen, with statements running and messages arriving."""
     seen = Freeze()
     engine = make_engine(system.database.url, pool_size=3, statement_timeout=600.0)
     under_way = threading.Barrier(3)
@@ -281,7 +281,7 @@ def without_postgres(servers: PrivateServers, system: System) -> Freeze:
 
 @pytest.fixture(scope="module")
 def without_rabbitmq(servers: PrivateServers, system: System, without_postgres: Freeze) -> Freeze:
-    """What was seen while RabbitMQ stood still, with messages coming, and a long statement that Postgres works on."""
+    """The observations while RabbitMQ is frozen, with messages arriving and a long statement in Postgres."""
     seen = Freeze()
     engine = make_engine(system.database.url, pool_size=1, statement_timeout=600.0)
 
@@ -372,6 +372,6 @@ def test_a_statement_may_take_its_time_while_the_server_works(without_rabbitmq: 
 
 
 def test_a_broker_that_does_not_greet_is_asked_again(silent: Silent, without_rabbitmq: Freeze) -> None:
-    wait_for(lambda: len(silent.connections) > 6)  # two of the consumer, the others of the process's questions
+    wait_for(lambda: len(silent.connections) > 6)  # two of the consumer, the others of the process' queries
 
     assert silent.process.poll() is None

@@ -1,4 +1,4 @@
-"""`waxseal migrate`, and that nothing begins on a schema it was not written for."""
+"""`waxseal migrate`, and that no process starts on a schema of another version."""
 
 import os
 import signal
@@ -134,7 +134,7 @@ def test_migrate_gives_way_and_says_to_whom(behind: str) -> None:
         pid = reader.info.backend_pid
         migrating = pool.submit(migrate, behind, told.append)
         waited = 0.0
-        while not told:  # others come by meanwhile
+        while not told:  # other sessions read meanwhile
             began = time.monotonic()
             with psycopg.connect(behind) as other:
                 other.execute("SELECT count(*) FROM dead_letter")

@@ -1,4 +1,4 @@
-"""Private servers: they resume whatever happened, run as nobody important, and leave nothing behind."""
+"""Private servers: they resume after any failure, run as unprivileged accounts, and leave nothing behind."""
 
 import os
 import signal
@@ -108,7 +108,7 @@ def test_data_survives_a_clean_stop_a_taken_port_and_the_death_of_everything(dat
     assert end_leftovers(*peek(data_folder).workplaces) == 0
 
     with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections to the server that was there linger
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections to the former server linger
         taken.bind(("127.0.0.1", ports["postgres"]))
         taken.listen()
         holder, pids = hold_in_another_process(data_folder)

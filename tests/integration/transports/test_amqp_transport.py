@@ -1,4 +1,4 @@
-"""Delivery to an exchange of a real broker: confirmed, routed, and nobody disturbed by somebody else's mistake."""
+"""Delivery to an exchange of a real broker: confirmed, routed, and not affected by other endpoints' mistakes."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def to(exchange: str, routing_key: str = "{tenant}.{type}") -> Endpoint:
 
 @pytest.fixture
 def channel(servers: PrivateServers) -> Iterator[BlockingChannel]:
-    """A channel, with the durable topic exchange `bus` whose queue `taken` takes everything of acme."""
+    """A channel, with the durable topic exchange `bus`, and the queue `taken` bound to it for all of acme."""
     connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
     channel = connection.channel()
     channel.exchange_declare("bus", "topic", durable=True)
@@ -52,7 +52,7 @@ def channel(servers: PrivateServers) -> Iterator[BlockingChannel]:
 
 @pytest.fixture
 def tried(servers: PrivateServers) -> Callable[..., Receipt]:
-    """Makes one try; gives what came of it."""
+    """Makes one try; returns its receipt."""
 
     def tried(endpoint: Endpoint, delivery: Delivery | None = None, seconds: float = 10.0) -> Receipt:
         return within(servers, lambda sender: sender.send(endpoint, delivery or owed(), seconds))
@@ -65,7 +65,7 @@ def within(servers: PrivateServers, work: Callable[[AmqpSender], Awaitable]) -> 
 
 
 async def sent(sender: AmqpSender, *endpoints: Endpoint, seconds: float = 10.0) -> list[str | None]:
-    """The errors of sending to all at once."""
+    """Sends to all endpoints at once; returns the errors."""
     found = await asyncio.gather(*(sender.send(each, owed(number=n), seconds) for n, each in enumerate(endpoints)))
     return [receipt.error for receipt in found]
 
@@ -157,7 +157,7 @@ def test_an_exchange_that_is_not_there_is_said_to_be_missing_and_disturbs_nobody
     errors, ending = within(servers, main)  # type: ignore[misc]
 
     assert [None, "connect"] * 50 == errors
-    assert ending is None  # the channel that all share was never closed
+    assert ending is None  # the shared channel was never closed
     assert 50 == depth(channel)
 
 
@@ -174,7 +174,7 @@ def test_an_exchange_that_comes_later_is_found(servers, channel) -> None:
 
 
 def test_an_exchange_that_goes_costs_nobody_else_a_delivery(servers, channel) -> None:
-    """It was there a moment ago, so it is published to: the broker closes the channel over it, with all that is in flight."""
+    """The sender has seen it, so it publishes: the broker closes the channel, with everything in flight."""
     channel.exchange_declare("going", "fanout")
     channel.queue_bind("taken", "going")
 
@@ -191,7 +191,7 @@ def test_an_exchange_that_goes_costs_nobody_else_a_delivery(servers, channel) ->
     assert [None] * 20 + ["connect"] + [None] * 20 == second
     assert ["connect", None] == third
     assert "no exchange 'going'" in ending
-    assert depth(channel) >= 42  # what was in flight may be there twice, under one id
+    assert depth(channel) >= 42  # messages in flight may have been published twice, under one id
 
 
 def test_an_exchange_that_nobody_may_publish_to_costs_nobody_else_a_delivery(servers, channel, lateness) -> None:
@@ -207,7 +207,7 @@ def test_an_exchange_that_nobody_may_publish_to_costs_nobody_else_a_delivery(ser
     assert [None] * 20 + ["connect"] + [None] * 20 == first
     assert ["connect"] * 3 == [receipt.error for receipt in barred]
     assert "ACCESS_REFUSED" in (barred[0].detail or "")
-    assert all(receipt.duration < 0.1 + lateness() for receipt in barred)  # the channel is not risked again
+    assert all(receipt.duration < 0.1 + lateness() for receipt in barred)  # they fail without using the channel
 
 
 def test_what_fits_into_no_frame_is_unsendable_and_disturbs_nobody(servers, channel) -> None:
@@ -223,7 +223,7 @@ def test_what_fits_into_no_frame_is_unsendable_and_disturbs_nobody(servers, chan
 
 
 def test_what_no_broker_takes_is_unsendable_and_disturbs_nobody(servers, channel) -> None:
-    """A broker closes the channel over a body that is too large, and fails with it what others have in flight."""
+    """A broker closes the channel because of a body that is too large, and everything in flight fails."""
 
     async def main(sender: AmqpSender) -> tuple[Receipt, list]:
         return await sender.send(to("bus"), replace(owed(), body=bytes(LONGEST + 1)), 5.0), await sent(sender, to("bus"))
@@ -249,7 +249,7 @@ def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, chan
     sending = threading.Thread(target=lambda: within(servers, main))
     sending.start()
     assert tried(10.0)[0] is None
-    with broker_stopped(servers):  # from this thread: the broker ends with the one that starts it
+    with broker_stopped(servers):  # in this thread: the broker ends with the thread that starts it
         hurried, patient = tried(1.0), tried(20.0)
     again = tried(20.0)
     turn.put(None)
@@ -257,11 +257,11 @@ def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, chan
 
     assert ("broker", "broker", None) == (hurried[0], patient[0], again[0])
     assert 0.9 < hurried[1] < 1.5 + lateness()  # by its own deadline
-    assert patient[1] < 4 + lateness()  # by the 3 s for which a broker is waited for
+    assert patient[1] < 4 + lateness()  # by the limit of 3 s for waiting for a broker
 
 
 def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(servers, channel, monkeypatch) -> None:
-    """Whatever wait has begun by then: here one of half a minute, of which the delivery has 20 s."""
+    """A reconnection wait that has begun is cut short: here it is at least half a minute, and the delivery has 20 s."""
     monkeypatch.setattr(link, "_FIRST_WAIT", 60.0)
     monkeypatch.setattr(link, "_LONGEST_WAIT", 60.0)
     monkeypatch.setattr(amqp, "READY_SECONDS", 20.0)
@@ -279,7 +279,7 @@ def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(serve
 
     async def main(sender: AmqpSender) -> Receipt:
         sending = asyncio.create_task(sender.send(to("bus"), owed(), 30.0))
-        await asyncio.sleep(0.3)  # by then it was refused once
+        await asyncio.sleep(0.3)  # by then one connection was refused
         async with await asyncio.start_server(accept, LOOPBACK, port):
             receipt = await sending
             await sender.close()

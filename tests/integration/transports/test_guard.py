@@ -1,4 +1,4 @@
-"""Nothing private is reached, however it is spelled and whatever a name leads to: each tried with a real listener behind it."""
+"""No private address is reached, however it is spelled or resolved: a real listener would notice."""
 
 import asyncio
 import socket
@@ -25,14 +25,14 @@ from workers.transports.smtp import SmtpSender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
-#: Each of these reaches the listener below when nobody stands guard, as far as this machine has the address.
+#: Without the guard each of these reaches the listener below, if this machine has the address.
 LOOPBACK = (
     *("127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0x7f.0.0.1", "0177.0.0.1", "017700000001"),
     *("127.0.0.1.", "127.000.000.001", "127.127.127.127", "localhost", "localhost.", "LOCALHOST", "LocalHost.", "0", "0.0.0.0"),
     *("0x0", "[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[::1%25lo]"),
 )
 
-#: These are private to somebody, or lead to what is.
+#: These are private or reserved, or embed such an address.
 ELSEWHERE = (
     *("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.0.1", "169.254.169.254", "168.63.129.16", "192.0.0.192"),
     *("224.0.0.1", "240.0.0.1", "255.255.255.255", "198.18.0.1", "192.0.2.1", "203.0.113.1", "0.1.2.3", "192.88.99.1"),
@@ -47,7 +47,7 @@ SIXTH = ("[::1]",) if socket.has_dualstack_ipv6() else ()
 
 
 class Listener:
-    """Answers 200 to anybody on every address of the machine, and counts who came."""
+    """Answers 200 on every address of the machine, and counts connections."""
 
     def __init__(self) -> None:
         self.came = 0
@@ -110,7 +110,7 @@ def test_tls_does_not_help(listener) -> None:
 
 
 def test_the_same_spellings_reach_the_listener_where_that_is_allowed(listener) -> None:
-    """So that it is the guard that kept them out, and nothing else. The others are spellings that no URL may have."""
+    """Proves that only the guard kept them out. The other spellings are not valid in a URL."""
     allowed = Terms("waxseal/test", networks("127.0.0.0/8,::1,0.0.0.0/8,::/96"))
     found = receipts(HttpSender, [to(f"http://{host}:{listener.port}/") for host in LOOPBACK], allowed)
 
@@ -129,7 +129,7 @@ def test_only_what_is_listed_is_allowed(listener) -> None:
 
 
 def scripted(*answers: Sequence[str]) -> Callable[..., list[tuple]]:
-    """A name server that answers with these addresses, one list after the other, the last for ever."""
+    """A name lookup that returns these lists of addresses in turn, and then the last one for ever."""
     left = list(answers)
 
     def look_up(_host: str, port: int, *_options: object) -> list[tuple]:
@@ -175,12 +175,12 @@ def test_of_several_addresses_only_those_that_are_allowed_are_called(listener) -
 
 
 def test_a_name_that_changes_its_mind_gains_nothing(listener) -> None:
-    """Rebinding: the first look-up leads to an allowed address, and every one after that to a forbidden one."""
+    """DNS rebinding: the first look-up returns an allowed address, every later one a forbidden one."""
     url = f"http://innocent.example:{listener.port}/"
 
     async def main(sender: HttpSender) -> list[Receipt]:
         first = await sent(sender, url, scripted(["127.0.0.1"], ["127.0.0.2"]))
-        await asyncio.sleep(0.05)  # the listener closes: the second try needs a connection of its own
+        await asyncio.sleep(0.05)  # the listener closes the connection, so the second try needs a new one
         sender._connections.forget_names()
         return [first, await sent(sender, url)]
 
@@ -251,7 +251,7 @@ def test_a_mailboxs_server_is_guarded_against_as_well(listener, host, allowed, m
     ("first", "second"), [(["127.0.0.2"], ["127.0.0.1"]), (["10.0.0.1", "::1", "127.0.0.2"], ["127.0.0.1"])]
 )
 def test_a_mailboxs_server_is_called_where_it_was_checked(listener, first, second, monkeypatch) -> None:
-    """Rebinding: who asks a second time is given another address, which is the one that may not be called."""
+    """DNS rebinding: a second look-up returns another address, which must not be called."""
     monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.2")
     monkeypatch.setattr(wire, "dial_blocking", partial(dial_blocking, look_up=scripted(first, second)))
     calls: list[object] = []

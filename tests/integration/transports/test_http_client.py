@@ -1,4 +1,4 @@
-"""The HTTP client against servers that mean ill, and against those that only are old."""
+"""The HTTP client against malicious servers, and against old ones."""
 
 import asyncio
 import socket
@@ -37,11 +37,11 @@ def once(raw: bytes) -> Script:
 
 
 def floods(raw: bytes, drop: bytes) -> Script:
-    """Answers with these bytes, and then with drops for as long as they are taken."""
+    """Answers with `raw`, and then with `drop` for as long as the client reads."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
-        # The kernel would take megabytes on its own while a busy machine keeps the client from reading.
+        # The kernel would buffer megabytes while a busy machine keeps the client from reading.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         writer.write(raw)
         while not writer.is_closing():
@@ -72,7 +72,7 @@ def test_of_what_is_no_body_only_so_much_is_taken(raw, drop) -> None:
 
     assert "protocol" == receipt.error
     assert receipt.duration < 5
-    assert sum(server.notes) < 64 * http1.HEAD_BYTES  # what the kernel's buffers took as well
+    assert sum(server.notes) < 64 * http1.HEAD_BYTES  # includes what the kernel's buffers hold
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_retry_after_beyond_measure_is_an_answer_all_the_same(hint) -> None:
 
 
 def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monkeypatch) -> None:
-    """The transport tells the end first, and some callbacks later that the connection is lost."""
+    """The transport reports EOF first, and the lost connection some callbacks later."""
 
     def later(self: http1.HttpConnection, error: Exception | None) -> None:
         self._loop.call_later(0.5, lost, self, error)
@@ -132,7 +132,7 @@ def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monke
 
 
 def only_first(second: bytes) -> Script:
-    """Answers the first request of each connection, and the second one with these bytes and the end."""
+    """Answers the first request of each connection; answers the second with these bytes and closes."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for raw in (OK, second):
@@ -148,7 +148,7 @@ async def twice(sender: HttpSender, url: str) -> list[Receipt]:
 
 
 def test_what_a_kept_connection_does_not_answer_at_all_is_sent_over_a_new_one() -> None:
-    """A server that closes what was idle for too long cannot tell whether a request is on its way."""
+    """A server that closes an idle connection cannot know whether a request is on its way."""
     with wire(only_first(b"")) as server:
         found = run(HttpSender, lambda sender: twice(sender, server.url()))
 
@@ -167,7 +167,7 @@ def test_what_a_kept_connection_has_begun_to_answer_is_not_sent_again(beginning)
 
 @pytest.mark.parametrize(("first", "second"), [(30.0, 0.3), (0.4, 0.6)])
 def test_each_request_on_a_kept_connection_has_its_own_deadline(first, second) -> None:
-    """The connection's timer is set once, for the first of them."""
+    """The connection's timer is set only once, for the first request."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
@@ -200,7 +200,7 @@ def test_a_connection_that_is_reset_before_it_is_looked_at_is_a_failure_of_the_e
 
     async def slowly(*addresses: object, **options: object) -> socket.socket:
         made = await start(*addresses, **options)  # type: ignore[arg-type]
-        time.sleep(0.15)  # noqa: ASYNC251 - the reset arrives while the loop does something else
+        time.sleep(0.15)  # noqa: ASYNC251 - the reset arrives while the loop is blocked
         return made
 
     async def main(sender: HttpSender) -> Receipt:
@@ -257,7 +257,7 @@ def test_zones_hide_no_address_from_a_proxys_guard() -> None:
 
 
 def test_tries_that_are_given_up_leave_no_socket_and_no_complaint() -> None:
-    """In a handshake, waiting for an answer, in the middle of a large body, in a proxy's tunnel."""
+    """They end in a handshake, while waiting for an answer, amid a large body, and in a proxy's tunnel."""
     complaints: list[object] = []
 
     async def silent(wire: Wire, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:

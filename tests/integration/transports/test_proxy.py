@@ -1,4 +1,4 @@
-"""Deliveries through a proxy: what the proxy does wrong is not the endpoint's fault."""
+"""Deliveries through a proxy: the proxy's faults do not count against the endpoint."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ Through = Callable[..., Receipt]
 
 
 def forwards(target: Wire) -> Script:
-    """A proxy that connects to the target, whatever it is asked for, and splices."""
+    """A proxy that connects to `target`, whatever address is requested, and forwards bytes."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await wire.request(reader)
@@ -105,13 +105,13 @@ def test_a_tunnel_is_kept_for_the_next_delivery(secure, authority) -> None:
 
 
 def test_a_proxy_over_tls_sees_nothing_of_what_an_endpoint_shows(target, secure, authority, monkeypatch, tmp_path) -> None:
-    """It is verified with the system's authorities and gets no client certificate, whatever the endpoint's terms are."""
+    """It is verified with the system's authorities and gets no client certificate, whatever the endpoint's terms."""
     house = Authority("house")
     (tmp_path / "house.pem").write_text(house.ca)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "house.pem"))
     context = house.server("127.0.0.1")
     context.load_verify_locations(cadata=house.ca)
-    context.verify_mode = 1  # it asks for a certificate, and takes none
+    context.verify_mode = 1  # ssl.CERT_OPTIONAL: it requests a client certificate, and accepts none
     shown = []
 
     async def nosy(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP sender against servers that behave in every way that servers do; each try ends in time, named for what it was."""
+"""The HTTP sender against all kinds of server behaviour: each try ends in time, with the right error."""
 
 import asyncio
 import base64
@@ -31,13 +31,13 @@ def sent(endpoint: Endpoint, seconds: float = SECONDS, **options: object) -> Rec
 
 
 async def silent(_wire: Wire, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Takes whatever comes and says nothing."""
+    """Reads everything and sends nothing."""
     while await reader.read(65536):
         pass
 
 
 def begins(raw: bytes) -> Script:
-    """Answers with these bytes and then says nothing more."""
+    """Answers with these bytes, and then sends nothing more."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
@@ -48,7 +48,7 @@ def begins(raw: bytes) -> Script:
 
 
 def drips(raw: bytes, drop: bytes) -> Script:
-    """Answers with these bytes and then with one drop after the other."""
+    """Answers with these bytes, and then with a few bytes at a time."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
@@ -62,7 +62,7 @@ def drips(raw: bytes, drop: bytes) -> Script:
 
 
 def cuts(raw: bytes) -> Script:
-    """Answers with these bytes and then cuts the connection with a reset."""
+    """Answers with these bytes, and then resets the connection."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await wire.request(reader)
@@ -107,7 +107,7 @@ def test_whatever_does_not_end_ends_at_the_deadline(script, status, lateness) ->
 
 @contextmanager
 def deaf() -> Iterator[int]:
-    """A port whose queue of connections is full, so that nobody else is let in and nobody is told."""
+    """A port whose accept queue is full: further connections are neither accepted nor refused."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -216,7 +216,7 @@ def test_what_is_no_http_is_a_failure_of_the_protocol(raw) -> None:
     with wire(begins(raw)) as server:
         receipt = sent(to(server.url()), seconds=5)
 
-    assert receipt.error in ("protocol", "reset")  # the latter when it is found in the body
+    assert receipt.error in ("protocol", "reset")  # "reset" if it happens in the body
     assert receipt.duration < 5
 
 
@@ -269,7 +269,7 @@ def test_of_an_endless_answer_a_little_is_read_and_less_is_kept() -> None:
 
     assert (None, 200, b"x" * KEPT) == (receipt.error, receipt.status, receipt.response)
     assert receipt.duration < 2
-    assert READ <= written < 64 * READ  # what the kernel's buffers took as well
+    assert READ <= written < 64 * READ  # includes what the kernel's buffers hold
 
 
 def test_a_body_that_unpacks_to_a_huge_one_is_not_unpacked() -> None:

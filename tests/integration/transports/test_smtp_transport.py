@@ -1,4 +1,4 @@
-"""Delivery by mail to a real SMTP server: what it says of the mail decides, and everything else is tried again."""
+"""Delivery by mail to a real SMTP server: its answer about the mail decides; any other failure is retried."""
 
 import asyncio
 import resource
@@ -24,7 +24,7 @@ SECONDS = 10.0
 
 
 def mail(port: int, *to: str, security: str = "none", host: str = "127.0.0.1", **target: object) -> Endpoint:
-    """An endpoint that writes to these, by a server of this machine."""
+    """An endpoint with these recipients, through a server on this machine."""
     smtp = SmtpTarget(to or ("ops@acme.example",), "Shop <shop@acme.example>", host, port, security, **target)  # type: ignore[arg-type]
     return Endpoint(1, "acme", "mail", "", transport="smtp", target=smtp)
 
@@ -147,7 +147,7 @@ async def silent(_wire: Wire, reader: asyncio.StreamReader, _writer: asyncio.Str
 
 
 def until(command: str) -> object:
-    """A server that says yes to everything before this command, and nothing to it."""
+    """A server that accepts every command before this one, and does not answer this one."""
 
     async def script(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 here\r\n")
@@ -260,14 +260,14 @@ def test_a_template_that_wants_too_much_makes_no_mail(text) -> None:
     with post_office(Post()) as post:
         receipt = sent(mail(post.port, text=text))
 
-    if receipt.error is None:  # the sandbox gives nothing instead of what must not be seen
+    if receipt.error is None:  # the sandbox renders nothing in place of forbidden attributes
         assert "" == post.mails[0].get_content().strip()
     else:
         assert ("template", []) == (receipt.error, post.taken)
 
 
 def test_the_process_that_renders_is_ended_by_its_cpu_and_not_by_the_clock() -> None:
-    """On a busy machine a moment of CPU takes seconds: here it sleeps as long."""
+    """On a busy machine little CPU time takes seconds; here the process sleeps for as long."""
     slow = """
 import time
 from workers.transports import template_child
@@ -303,7 +303,7 @@ def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer(late
 
     assert ("template", None, "template", None) == (first[0], second[0], third[0], fourth[0])
     assert first[2] < 4
-    assert first[2] > 2.5 or first[1] > template_renderer.PATIENCE  # which is for a machine with so much else to do
+    assert first[2] > 2.5 or first[1] > template_renderer.PATIENCE  # the limit by the clock, on a busy machine
     assert third[1] < 0.1 + lateness()
     assert 2 == len(post.taken)
 
@@ -313,7 +313,7 @@ def test_a_try_that_is_given_up_leaves_no_answer_for_the_next() -> None:
     with post_office(Post()) as post:
 
         async def main(sender: SmtpSender) -> list[str | None]:
-            await sender.send(mail(post.port), owed(), SECONDS)  # the process that renders is there
+            await sender.send(mail(post.port), owed(), SECONDS)  # the rendering process has started
             hurried = await sender.send(mail(post.port, subject="slow", text=slow), owed(), 0.02)
             after = await sender.send(mail(post.port, subject="after", text="{{ event.id }}"), owed(id="e-2"), SECONDS)
             return [hurried.error, after.error]

@@ -1,4 +1,4 @@
-"""One event, configured to go out over every transport, through the processes that do it."""
+"""One event, delivered over every transport by real processes."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from support.wire import answers, wire
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 DISABLE = b"HTTP/1.1 400 x\r\nwebhook-delivery: disable\r\nContent-Length: 0\r\n\r\n"
 
-CHECKS = {"form": "endpoint_transport_check", "target": "endpoint_target"}  # the second: http alone has a URL
+CHECKS = {"form": "endpoint_transport_check", "target": "endpoint_target"}  # the second: only http has a URL
 
 Start = Callable[..., None]
 
@@ -43,7 +43,7 @@ def start(servers, database) -> Iterator[Start]:
 
 @pytest.fixture
 def configure(database, tmp_path) -> Callable[[str], dict[str, int]]:
-    """Applies a file with these endpoints; gives their ids by name."""
+    """Applies a file with these endpoints; returns their ids by name."""
 
     def configure(endpoints: str) -> dict[str, int]:
         (tmp_path / "waxseal.yaml").write_text(f"tenants: [{{name: acme}}]\nendpoints:\n{endpoints}")
