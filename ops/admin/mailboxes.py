@@ -201,5 +201,5 @@ def _act(engine: Engine, named: Named, name: str, act: Callable[[Connection, int
 def _known(conn: Connection, named: Named) -> int:
     id_ = mailboxes.find(conn, named.tenant, named.name)
     if id_ is None:
-        raise OpsError(f"there is no mailbox {named.tenant}/{named.name}: `waxseal mailbox list` shows those that there are")
+        raise OpsError(f"there is no mailbox {named.tenant}/{named.name}: `waxseal mailbox list` lists them")
     return id_

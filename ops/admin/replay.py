@@ -20,7 +20,7 @@ from schemas.message import Message
 MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless a single one is larger
 
 UNREACHABLE: Final = "their endpoint was removed: discard them, or configure it again"
-UNREADABLE: Final = "what is kept of them is no message: discard them"
+UNREADABLE: Final = "their stored content is not a message: discard them"
 UNCONFIRMED: Final = "the broker did not confirm them: run the same command again"
 
 Publish = Callable[[Sequence[Message]], Sequence[bool]]

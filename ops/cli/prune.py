@@ -114,7 +114,7 @@ def _prune_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
 
     with snapshot(engine) as conn:
         planned = dead_letters.count_decided(conn, before)
-    _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} decided about before that")
+    _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} replayed or discarded before that")
     if terms.yes and planned:
         act = Act(terms.who, "prune dead letters", {"before": before.isoformat()})
         with progress("deleting", planned) as show:
@@ -135,13 +135,13 @@ def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms
     if terms.as_json:
         show_json({"orphans": len(orphans.fresh), "orphans_aside": len(orphans.aside), "bytes": size})
     else:
-        aside = f"{len(orphans.aside)} of them aside for as long" if orphans.aside else "none of them aside yet"
+        aside = f"{len(orphans.aside)} of them set aside for as long" if orphans.aside else "none of them set aside yet"
         click.echo(f"{counted(len(orphans), 'blob', 'blobs')} that nothing refers to, {size / 2**20:.1f} MiB, {aside}")
     if terms.yes and len(orphans):
         act = Act(terms.who, "prune blobs", {"before": before.isoformat()})
-        with progress("taking away", len(orphans)) as show:
+        with progress("removing", len(orphans)) as show:
             done = collect(engine, blobs, act, orphans, show)
-        _tell(terms, "taken_blobs", done, f"{counted(done, 'blob', 'blobs')} set aside, or deleted that were")
+        _tell(terms, "taken_blobs", done, f"{counted(done, 'blob', 'blobs')} set aside or deleted")
 
 
 def _need_empty_inbox(settings: "Settings") -> None:

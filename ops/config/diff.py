@@ -90,7 +90,7 @@ def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str], mailboxes: Mailb
             yield Change("removed", "endpoint", endpoint.tenant, endpoint.name, before=endpoint)
     for name in now.tenants:
         if name in in_use and name not in tenants:
-            why = "it has entries in the ledger, which is for ever, or had sources until now"
+            why = "it has entries in the ledger, which are kept for ever, or had sources until now"
             yield Change("kept", "tenant", name, name, (why,))
         elif name not in tenants:
             yield Change("removed", "tenant", name, name)

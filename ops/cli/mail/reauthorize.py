@@ -49,7 +49,7 @@ def reauthorize(tenant: str, name: str, given: str | None, device: bool, terms: 
             id_ = mailboxes.find(conn, tenant, name)
             mailbox = None if id_ is None else mailboxes.get(conn, id_, vault.decrypt)
         if mailbox is None:
-            raise OpsError(f"there is no mailbox {tenant}/{name}: `waxseal mailbox list` shows those that there are")
+            raise OpsError(f"there is no mailbox {tenant}/{name}: `waxseal mailbox list` lists them")
         if device:
             needed = with_code(engine, vault, mailbox, _show, terms.who)
         else:
