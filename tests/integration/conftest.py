@@ -190,7 +190,12 @@ def start(servers, database, channel, tmp_path) -> Iterator[Start]:
     yield start
     for process in processes:
         process.terminate()
-        process.wait(30)
+    try:
+        for process in processes:
+            process.wait(30)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def _on(url: str, database: str) -> str:

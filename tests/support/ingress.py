@@ -118,14 +118,16 @@ def running(
     thread = threading.Thread(target=server.run, args=(publisher.start, publisher.close), name="ingress")
     catalog.start()
     thread.start()
-    wait_for(lambda: server.port is not None)
-    assert server.port is not None
-    yield Ingress(server.port, server, publisher, catalog)
-    server.stop()
-    thread.join()
-    catalog.stop()
-    engine.dispose()
-    temporary.cleanup()
+    try:
+        wait_for(lambda: server.port is not None)
+        assert server.port is not None
+        yield Ingress(server.port, server, publisher, catalog)
+    finally:
+        server.stop()
+        thread.join()
+        catalog.stop()
+        engine.dispose()
+        temporary.cleanup()
 
 
 def signed(body: bytes, *, name: str = "msg_1", sent: int | None = None, key: bytes = KEY) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 PREAMBLE = """
-import collections, itertools, time
+import atexit, collections, itertools, time
 from workers.ingest.watchdog import TooSlow, Watch
 
 def burn(seconds):
@@ -17,6 +17,7 @@ def burn(seconds):
 
 watch = Watch(soft=0.25, hard=1.0)
 watch.install()
+atexit.register(watch.close)
 """
 
 
@@ -55,6 +56,16 @@ for _ in range(8):
     watch._next = 0.0  # as if half a second had passed
     watch.progress()
 time.sleep(1.5)
+print("ended")
+"""
+    assert (0, "ended\n", "") == run(program)
+
+
+def test_a_process_that_has_closed_its_watchdog_is_ended_by_no_timer() -> None:
+    program = """
+watch.close()
+watch.progress()
+burn(1.5)
 print("ended")
 """
     assert (0, "ended\n", "") == run(program)

@@ -43,6 +43,12 @@ class Watch:
         self._next = 0.0
         self.progress()
 
+    def close(self) -> None:
+        """Stop both timers: Python resets signal handlers before it has exited, and the next tick would kill the process."""
+        self._next = float("inf")
+        for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+
     def progress(self) -> None:
         """Note that the thread makes progress; cheap enough to call between any two messages."""
         now = time.monotonic()

@@ -237,5 +237,6 @@ def run(settings: Settings) -> int:
         writer.load()
         give_way.done()
         watch.install()
+        process.at_end(watch.close)
         ingest.run(beat)
     return process.status
