@@ -15,7 +15,7 @@ def burn(seconds):
     while time.thread_time() < until:
         sum(range(10_000))
 
-watch = Watch(soft=0.25, hard=1.0)
+watch = Watch(soft=0.25, hard=2.0)  # a message is put aside within 0.75 s, and 0.2 s may have passed before it
 watch.install()
 atexit.register(watch.close)
 """
@@ -65,7 +65,7 @@ def test_a_process_that_has_closed_its_watchdog_is_ended_by_no_timer() -> None:
     program = """
 watch.close()
 watch.progress()
-burn(1.5)
+burn(2.5)
 print("ended")
 """
     assert (0, "ended\n", "") == run(program)
