@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
+from ops.runtime.durable_files import replace_durably
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
@@ -111,9 +112,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(handle, "wb") as out:
             yield out
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).replace(path)
+        replace_durably(Path(name), path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()

@@ -4,7 +4,6 @@ The order of writes makes it safe. A body is durable here before a message, an e
 that dies in between leaves a blob without a reference, which `ops.admin.orphan_blobs` deletes much later.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,6 +17,7 @@ from typing import Final, TypeVar
 import obstore
 from obstore.store import LocalStore, S3Store
 
+from ops.runtime.durable_files import flush, make_folders
 from ops.settings import Settings
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.blob import LARGEST, LARGEST_INLINE, Blob, is_reference, name
@@ -157,7 +157,7 @@ class Blobs:
 
     def _write(self, key: str, body: bytes) -> None:
         if self._root is not None:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self._root, 0o700)
         obstore.put(self._opened(), key, body, use_multipart=False)
         if self._root is not None:
             _sync(self._root, key)
@@ -231,11 +231,7 @@ def _sync(root: Path, key: str) -> None:
     """Flush the file and every folder up to the root to disk, because obstore does not."""
     path = root / key
     while path != root.parent:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(path)
         path = path.parent
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from ops.runtime.durable_files import make_folders, replace_durably
+
 
 @dataclass(frozen=True)
 class Account:
@@ -69,13 +71,13 @@ def can_enter(account: Account | None, folder: Path) -> bool:
 def make_folder(folder: Path) -> None:
     """Make a folder that others can pass through but not list; one that exists is left as it is."""
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        make_folders(folder)
         folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def own_folder(folder: Path, account: Account | None) -> Path:
     """Make `folder` unless it exists, and let only the account enter it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     folder.chmod(0o700)
     if account is not None:
         os.chown(folder, account.uid, account.gid)
@@ -83,11 +85,11 @@ def own_folder(folder: Path, account: Account | None) -> Path:
 
 
 def own_file(path: Path, text: str, account: Account | None, mode: int = 0o600) -> None:
-    """Write a file that only the account can read, atomically."""
+    """Write a file that only the account can read, atomically; it is on disk when this returns."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
         if account is not None:
             os.fchown(file.fileno(), account.uid, account.gid)
-    fresh.replace(path)
+    replace_durably(fresh, path)

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ops.errors import NotReady
+from ops.runtime.durable_files import replace_durably
 from ops.servers.accounts import Account, own_file, own_folder, switch_to
 from ops.servers.binaries import find_postgres
 from ops.servers.child import Child
@@ -112,7 +113,9 @@ def _initdb(programs: Path, home: Path, password: str, account: Account | None) 
     secret.unlink()
     if made.returncode != 0:
         raise NotReady(f"initdb failed: {' '.join(made.stderr.split())}")
-    fresh.rename(home / "data")
+    replace_durably(
+        fresh, home / "data"
+    )  # a name that is not on disk would be lost, and initdb repeated, after a power failure
 
 
 def _clear(data: Path) -> None:

@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from psycopg import sql
 
 from ops.migrate import migrate
+from ops.runtime.durable_files import make_folders
 from ops.servers.accounts import own_file
 from ops.servers.private import PrivateServers
 from ops.settings import Settings
@@ -57,7 +58,7 @@ def _blobs(data: Path, settings: Settings) -> str:
     if place.startswith("s3://"):
         return place
     folder = Path(place).absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(folder, 0o700)
     return str(folder)
 
 

@@ -181,7 +181,7 @@ def test_a_body_and_the_folders_to_it_are_on_the_disk_before_anybody_relies_on_i
     Blobs(str(folder)).put("acme", BODY)
 
     path = file_of(folder)
-    assert [path, *path.parents[:4]] == synced
+    assert [folder.parent, path, *path.parents[:4]] == synced
     assert folder == synced[-1]
     assert 0o700 == folder.stat().st_mode & 0o777
 
