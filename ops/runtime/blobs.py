@@ -187,7 +187,11 @@ class Blobs:
         answer: Future[_Result] = Future()
         if not self._calls.acquire(timeout=self._seconds):
             raise BlobsAway(f"the blob store is busy: {AT_ONCE} calls wait for it")
-        threading.Thread(target=self._run, args=(work, answer), name="blobs", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(work, answer), name="blobs", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:  # too many threads, or no memory for one: `_run` will not free the slot
+            self._calls.release()
+            raise BlobsAway(f"the blob store cannot {what}: {_one_line(error)}") from error
         try:
             return answer.result(self._seconds)
         except TimeoutError:

@@ -167,6 +167,22 @@ def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path) -> None:
     os.close(os.open(path, os.O_RDWR))  # unblocks the threads
 
 
+def test_calls_that_get_no_thread_leave_the_store_usable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = Blobs(str(folder), 0.5)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(AT_ONCE + 1):
+            with pytest.raises(BlobsAway, match="cannot put: can't start new thread"):
+                blobs.put("acme", BODY)
+
+    blobs.put("acme", BODY)
+    assert BODY == blobs.get("acme", REFERENCE)
+
+
 def test_a_body_and_the_folders_to_it_are_on_the_disk_before_anybody_relies_on_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
