@@ -243,9 +243,10 @@ def _clear(root: Path, before: datetime) -> int:
     """Delete files named like `name#1`: obstore renames a file when it is complete."""
     cleared = 0
     for path in root.rglob("*#*"):
-        if path.is_file() and path.stat().st_mtime < before.timestamp():
-            path.unlink(missing_ok=True)
-            cleared += 1
+        with suppress(FileNotFoundError):  # its writer has renamed it meanwhile
+            if path.is_file() and path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                cleared += 1
     return cleared
 
 

@@ -250,6 +250,25 @@ def test_what_a_dead_writer_left_half_written_is_no_blob_and_is_cleared_when_it_
     assert (False, True) == (debris.exists(), file_of(folder).exists())
 
 
+def test_a_file_that_its_writer_renames_while_debris_is_cleared_is_no_debris(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "acme").mkdir(parents=True)
+    unfinished = folder / "acme" / "name#1"
+    unfinished.write_bytes(BODY)
+    is_file = Path.is_file
+
+    def then_renamed(path: Path) -> bool:
+        found = is_file(path)
+        path.replace(folder / "acme" / "name")
+        return found
+
+    monkeypatch.setattr(Path, "is_file", then_renamed)
+
+    assert 0 == Blobs(str(folder)).clear_debris(datetime.now(UTC) + timedelta(days=1))
+    assert (folder / "acme" / "name").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_away() -> None:
     with pytest.raises(BlobsAway, match="cannot put"):
         Blobs("/dev/null/blobs").put("acme", BODY)
