@@ -64,6 +64,44 @@ def test_a_command_that_leaves_a_process_behind_fails_and_the_process_is_ended(s
             os.kill(int(line.split()[2]), 0)
 
 
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine whose apt notes the two files that the script changes, and kills the script if told to."""
+    (tmp_path / "bin").mkdir()
+    apt = tmp_path / "bin" / "apt-get"
+    apt.write_text(
+        f"#!/bin/sh\ncat {tmp_path}/policy {tmp_path}/clusters > {tmp_path}/seen 2>&1\n"
+        f'case "$*:$KILLED_AT" in *" $KILLED_AT:$KILLED_AT") kill -9 $PPID;; esac\n'
+    )
+    apt.chmod(0o755)
+    return tmp_path
+
+
+def install_servers(machine: Path, killed_at: str = "nowhere") -> int:
+    script = (ROOT / "ops" / "install-servers.sh").read_text()
+    script = script.replace("/usr/sbin/policy-rc.d", f"{machine}/policy")
+    script = script.replace("/etc/postgresql-common/createcluster.conf", f"{machine}/clusters")
+    environment = {"PATH": f"{machine}/bin:{os.environ['PATH']}", "KILLED_AT": killed_at}
+    command = ["sh", "-c", script, "sh", "postgresql"]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False).returncode
+
+
+@pytest.mark.parametrize("killed_at", ["update", "postgresql-common", "postgresql"])
+@pytest.mark.parametrize("files", [{}, {"policy": "#!/bin/sh\nexit 101\n", "clusters": "data_directory = '/d'\n"}])
+def test_the_machines_files_are_as_before_once_a_run_follows_one_that_was_killed(
+    machine: Path, files: dict[str, str], killed_at: str
+) -> None:
+    for name, text in files.items():
+        (machine / name).write_text(text)
+
+    assert -9 == install_servers(machine, killed_at)
+    assert -9 == install_servers(machine, killed_at)
+    assert 0 == install_servers(machine)
+    assert "exit 101\n" in (machine / "seen").read_text()
+    assert "\ncreate_main_cluster = false\n" in (machine / "seen").read_text()
+    assert files == {path.name: path.read_text() for path in machine.iterdir() if path.name not in {"bin", "seen"}}
+
+
 def test_ci_is_one_command() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
