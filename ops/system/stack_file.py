@@ -84,7 +84,7 @@ def settings_for(data: Path, *needed: str) -> Settings:
     settings = load_settings()
     known = read_stack(data) or {}
     given: dict[str, Any] = {name: known[name] for name in ("database_url", "amqp_url") if name in known}
-    if "keys_file" in known and not settings.keys:
+    if known.get("keys_file") and not settings.keys:  # empty when the system got its keys from WAXSEAL_KEYS
         given["keys_file"] = Path(known["keys_file"])
     given |= {name: known[name] for name in ("blobs", "allow_networks") if name in known}
     missing = {name: value for name, value in given.items() if name not in settings.model_fields_set}

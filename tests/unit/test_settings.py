@@ -173,6 +173,18 @@ def test_a_running_system_fills_in_what_the_environment_leaves_out(monkeypatch: 
     assert 1 == len(settings.fernet_keys())
 
 
+def test_a_system_that_was_given_its_keys_in_the_environment_has_no_file_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own_file(tmp_path / FILE, '{"database_url": "postgresql://d", "amqp_url": "amqp://s", "keys_file": ""}', None)
+
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_KEYS: not set"):
+        settings_for(tmp_path, "database_url", "keys")
+    monkeypatch.setenv("WAXSEAL_KEYS_FILE", str(tmp_path / "none"))
+    with pytest.raises(Misconfigured, match=r"^WAXSEAL_KEYS_FILE: .*No such file"):
+        settings_for(tmp_path, "database_url", "keys")
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().batch_size = 1
