@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from ops.bench.load import body, new_run
+from ops.bench.results import percentiles
 
 _LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 _END = b"\r\n\r\n"
@@ -143,12 +144,11 @@ async def _run(url: str, requests: Sequence[bytes], connections: int, rate: floa
     elapsed = time.perf_counter() - began
     for transport, _ in opened:
         transport.close()
-    load.seconds.sort()
     return {
         "per_s": len(requests) / elapsed,
         "statuses": load.statuses,
         "driver_cpu_us": (time.process_time() - used) / len(requests) * 1e6,
-        **{f"p{p}_ms": load.seconds[min(len(requests) - 1, len(requests) * p // 100)] * 1e3 for p in (50, 95, 99)},
+        **percentiles(load.seconds),
     }
 
 

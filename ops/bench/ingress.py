@@ -102,7 +102,7 @@ def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[
 
 
 def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
-    return {f"p{p}_{at}_ms": round(figures[f"p{p}_ms"], 2) for p in (50, 95, 99)}
+    return {f"p{p}_{at}_ms": figures[f"p{p}_ms"] for p in (50, 95, 99)}
 
 
 def _load(url: str, count: int, rate: int) -> dict[str, Any]:

@@ -46,9 +46,8 @@ def versions(database_url: str, broker: str) -> dict[str, str]:
 def percentiles(latencies: Sequence[float]) -> dict[str, float]:
     """p50, p95 and p99 in milliseconds, of latencies in seconds; by nearest rank."""
     ordered = sorted(latencies)
-    return {
-        f"p{p}_ms": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)] * 1000, 2) for p in (50, 95, 99) if ordered
-    }
+    ranks = {p: -(-len(ordered) * p // 100) for p in (50, 95, 99)}  # rounded up, counted from 1
+    return {f"p{p}_ms": round(ordered[rank - 1] * 1000, 2) for p, rank in ranks.items() if ordered}
 
 
 def ratio(ours: float, theirs: float) -> float:
