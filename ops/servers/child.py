@@ -88,10 +88,13 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def last_error(path: Path, since: int = 0) -> str:
-    """Give the last error that a `waxseal` process, or PostgreSQL, wrote to its log; empty if there is none."""
-    with path.open("rb") as log:
-        log.seek(max(since, path.stat().st_size - 20_000))
-        told = _TOLD.findall(log.read().decode(errors="replace"))
+    """Give the last error that a `waxseal` process, or PostgreSQL, wrote to its log; empty if there is none, or no log."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(since, path.stat().st_size - 20_000))
+            told = _TOLD.findall(log.read().decode(errors="replace"))
+    except OSError:  # an operator has moved or removed it
+        return ""
     return str(told[-1]) if told else ""
 
 

@@ -41,12 +41,24 @@ class _Watch:
     due: float | None = None
 
 
+@dataclass
+class _Telling:
+    """When `changed` is to be called; None when it knows of every restart."""
+
+    backoff: Backoff
+    due: float | None = None
+
+
 class Supervisor:
-    """Restarts the children that die, each after its own backoff; calls `changed` after each restart."""
+    """Restarts the children that die, each after its own backoff; calls `changed` after each restart.
+
+    Whatever fails meanwhile is logged and tried again later: an error here would end the whole system.
+    """
 
     def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
         self._watches = [_Watch(child, Backoff()) for child in children]
         self._changed = changed
+        self._telling = _Telling(Backoff())
 
     def run(self, interrupted: Callable[[], None]) -> None:
         """Watch until `interrupted`, called on every round, raises; the children are left as they are."""
@@ -54,6 +66,7 @@ class Supervisor:
             interrupted()
             for watch in self._watches:
                 self._look(watch, time.monotonic())
+            self._tell(time.monotonic())
             time.sleep(_LOOK_EVERY)
 
     def _look(self, watch: _Watch, now: float) -> None:
@@ -69,16 +82,36 @@ class Supervisor:
         wait = watch.backoff.next(lived)
         watch.due = now + wait
         _log.warning("process_died", name=child.name, how=child.failure(), after=round(lived, 1), restart_in=wait)
-        stop_children([child], 5)  # and with it the processes that it had started
+        try:
+            stop_children([child], 5)  # and with it the processes that it had started
+        except Exception as error:  # noqa: BLE001 - see the class
+            _log.error("process_not_cleared", name=child.name, reason=_reason(error))
 
     def _restart(self, watch: _Watch, now: float) -> None:
         try:
             watch.child.start()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - see the class
             wait = watch.backoff.next(0)
             watch.due = now + wait
-            _log.error("process_not_restarted", name=watch.child.name, reason=str(error), restart_in=wait)
+            _log.error("process_not_restarted", name=watch.child.name, reason=_reason(error), restart_in=wait)
             return
         watch.due = None
         _log.info("process_restarted", name=watch.child.name, new_pid=watch.child.pid)
-        self._changed()
+        self._telling = _Telling(Backoff(), due=now)
+
+    def _tell(self, now: float) -> None:
+        telling = self._telling
+        if telling.due is None or now < telling.due:
+            return
+        try:
+            self._changed()
+        except Exception as error:  # noqa: BLE001 - see the class; a disk may be full
+            wait = telling.backoff.next(0)
+            telling.due = now + wait
+            _log.error("change_not_told", reason=_reason(error), again_in=wait)
+            return
+        telling.due = None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

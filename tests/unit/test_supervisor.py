@@ -1,11 +1,14 @@
 """The supervisor restarts processes that die, with growing delays."""
 
+import errno
 import os
 import signal
 import sys
 import time
 from pathlib import Path
+from subprocess import SubprocessError
 
+import psutil
 import pytest
 
 from ops.errors import NotReady
@@ -71,6 +74,59 @@ def test_a_program_that_is_gone_is_tried_again_later(tmp_path: Path) -> None:
     watch(Supervisor([worker], lambda: None), lambda: False, seconds=1.2)
 
     assert not worker.running
+
+
+@pytest.mark.parametrize(
+    "error", [SubprocessError("Exception occurred in preexec_fn."), psutil.AccessDenied(1), RuntimeError()]
+)
+def test_a_process_that_cannot_be_started_for_any_reason_is_tried_again(tmp_path: Path, error: Exception) -> None:
+    worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker.start()
+    failures = [error]
+
+    def clear() -> None:
+        if failures:
+            raise failures.pop()
+
+    worker.clear = clear
+    os.kill(worker.pid, signal.SIGKILL)
+    try:
+        watch(Supervisor([worker], lambda: changes.append(worker.pid)), lambda: changes)
+
+        assert worker.running
+    finally:
+        stop([worker], 5)
+
+
+def test_a_restart_that_cannot_be_told_of_is_told_of_later(tmp_path: Path) -> None:
+    worker, told = child(tmp_path, "import time; time.sleep(60)"), []
+
+    def changed() -> None:
+        told.append(worker.pid)
+        if len(told) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    worker.start()
+    os.kill(worker.pid, signal.SIGKILL)
+    try:
+        watch(Supervisor([worker], changed), lambda: len(told) > 1)
+
+        assert [worker.pid] * 2 == told
+    finally:
+        stop([worker], 5)
+
+
+def test_a_process_whose_log_was_removed_is_restarted(tmp_path: Path) -> None:
+    worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker.start()
+    worker.log.unlink()
+    os.kill(worker.pid, signal.SIGKILL)
+    try:
+        watch(Supervisor([worker], lambda: changes.append(worker.pid)), lambda: changes)
+
+        assert worker.running
+    finally:
+        stop([worker], 5)
 
 
 def test_stop_kills_what_does_not_listen_and_all_it_started(tmp_path: Path) -> None:
