@@ -5,7 +5,6 @@ to be published, so that a system that falls behind cannot hide it. Our relay an
 of the peer, with the same number of deliveries on fresh tables; the order alternates from round to round.
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import psutil
 from ops.bench.cpu import Cpu, CpuMeter, cpu_per_event, mean
 from ops.bench.delivery_stage import DEADLINE, ENDPOINTS, Stage
 from ops.bench.load import BODY_BYTES, SUBJECTS, new_run
+from ops.bench.processes import running
 from ops.bench.results import percentiles, ratio, report
 from ops.errors import OpsError
 from ops.servers.private import private_servers
@@ -91,7 +91,7 @@ def _peer(stage: Stage, count: int) -> dict[str, float]:
     stage.plan(count)
     hand_out(stage.servers.amqp_url, stage.engine)
     env = stage.env | {"dramatiq_queue_prefetch": str(Settings().max_leased)}  # as many as ours may have claimed
-    with _running(env, [[sys.executable, "-m", "ops.bench.delivery_peer"]] * 2) as [one, other]:
+    with running([[sys.executable, "-m", "ops.bench.delivery_peer"]] * 2, env) as [one, other]:
         return _drained(stage, count, {"one": one, "other": other})
 
 
@@ -160,17 +160,5 @@ def _named(latencies: list[float], condition: str) -> dict[str, float]:
 @contextmanager
 def _processes(stage: Stage, *names: str) -> Iterator[Sequence[psutil.Process]]:
     """Run processes of ours while the block runs."""
-    with _running(stage.env, [[sys.executable, "-m", "ops.cli", name] for name in names]) as processes:
+    with running([[sys.executable, "-m", "ops.cli", name] for name in names], stage.env) as processes:
         yield processes
-
-
-@contextmanager
-def _running(env: Mapping[str, str], commands: Sequence[Sequence[str]]) -> Iterator[Sequence[psutil.Process]]:
-    processes = [psutil.Popen(command, env=env, stdout=subprocess.DEVNULL) for command in commands]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure, fresh_database
 from ops.bench.load import BODY_BYTES, SUBJECTS
+from ops.bench.processes import end_all
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
@@ -40,16 +41,15 @@ class Stage:
         self.port = choose_ports(["sink"], {})["sink"]
         self.env = configure(servers, folder, config(self.port))
         self._file = folder / "disturbed.yaml"
-        self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
         self._template = servers.database_url
         self._use(self._template)
+        self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sink.terminate()
-        self._sink.wait(10)
+        end_all([self._sink], 10)
         self.engine.dispose()
 
     def renew(self) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 from ops.bench.dovecot_conf import BEFORE_2_4, SINCE_2_4
+from ops.bench.processes import end_all
 from ops.errors import NotReady, ServersMissing
 from ops.servers.accounts import server_account, switch_to
 from ops.servers.ports import choose_ports, listens
@@ -144,8 +145,7 @@ def _running(home: Path, connections: int, certificate: str | None) -> Iterator[
         for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGCONT)  # a process that a test has stopped does not end
-        process.terminate()
-        process.wait(10)
+        end_all([process], 10)
 
 
 def mail(number: int, size: int = 400, message_id: str | None = None) -> bytes:

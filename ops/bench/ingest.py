@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 from ops.bench.configured_system import configure, fresh_database
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
+from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
@@ -106,7 +107,7 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
     """Within the window: the rate and the CPU per event; and the largest resident size of a process."""
     first, last = (int(count * part) for part in WINDOW)
     rss = 0
-    with _entries(env) as entries, _running([one.command] * one.processes, env) as processes:
+    with _entries(env) as entries, running([one.command] * one.processes, env) as processes:
         meter = CpuMeter(servers, processes)
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
@@ -159,15 +160,3 @@ def _entries(env: Environment) -> Iterator[Callable[[], int]]:
         yield count
     finally:
         engine.dispose()
-
-
-@contextmanager
-def _running(commands: Sequence[Sequence[str]], env: Environment) -> Iterator[Sequence[psutil.Process]]:
-    processes = [psutil.Popen(command, env=env, stdout=subprocess.DEVNULL) for command in commands]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)

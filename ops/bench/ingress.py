@@ -23,6 +23,7 @@ from ops.bench.configured_system import configure
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
+from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime import log as logs
@@ -188,14 +189,10 @@ def _uvicorn(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Proc
 
 @contextmanager
 def _serving(command: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[tuple[psutil.Process, str]]:
-    process = psutil.Popen(command, env=dict(env), stdout=subprocess.DEVNULL)
-    try:
+    with running([command], env) as (process,):
         if not wait_until(lambda: _is_ready(port), 30):
             raise OpsError(f"not ready in time: {' '.join(command)}")
         yield process, f"http://{LOOPBACK}:{port}/in/bench/hooks"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _is_ready(port: int) -> bool:

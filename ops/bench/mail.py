@@ -1,7 +1,6 @@
 """`bench mail`: from mailboxes of a local Dovecot to the ledger: many mails, a large one, and beside mailboxes that hang."""
 
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure
 from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
+from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.config.apply import apply_file
 from ops.errors import OpsError
@@ -135,14 +135,8 @@ class _Bench:
     def _running(self) -> Iterator[psutil.Process]:
         """Run an ingest and a mail-pull process; gives the latter."""
         commands = [[sys.executable, "-m", "ops.cli", name] for name in ("ingest", "mail-pull")]
-        processes = [psutil.Popen(command, env=self._env, stdout=subprocess.DEVNULL) for command in commands]
-        try:
-            yield processes[1]
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(30)
+        with running(commands, self._env) as (_, puller):
+            yield puller
 
 
 @contextmanager
