@@ -1,5 +1,6 @@
 """`waxseal up --detach`: a supervisor in a session of its own, that outlives the terminal."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +9,19 @@ from typing import Final
 from ops.errors import NotReady
 from ops.servers.child import last_error, open_log
 from ops.servers.lock import sole_owner
-from ops.servers.process_tree import spawn, wait_until
+from ops.servers.process_tree import end, see, spawn, wait_until
 from ops.servers.state_file import check_path
 from ops.settings import environment
 from ops.system.stack_file import read_stack
 
 _READY_SECONDS: Final = 300.0
+_STOP_SECONDS: Final = 120.0  # as `waxseal down` gives it
 
 
 def up_detached(data: Path, arguments: Sequence[str]) -> str:
     """Start `waxseal up` with these arguments in the background, wait until all is ready, and give a line with its address.
 
-    Raises `AlreadyRunning`, or `NotReady` with the supervisor's reason; then the supervisor has ended, or was told to.
+    Raises `AlreadyRunning`, or `NotReady` with the supervisor's reason; then the supervisor has ended.
     """
     check_path(data)
     with sole_owner(data):
@@ -29,8 +31,10 @@ def up_detached(data: Path, arguments: Sequence[str]) -> str:
         command = [sys.executable, "-m", "ops.cli", "up", "--data", str(data), *arguments]
         process = spawn(command, environment(), folder=str(Path.cwd()), output=output, at_our_death=None)
     if not wait_until(lambda: process.poll() is not None or _is_ready(data, process.pid), _READY_SECONDS):
-        process.terminate()
-        raise NotReady(f"not ready after {_READY_SECONDS:.0f} s; it was told to stop: see {log}")
+        if supervisor := see(process.pid):
+            end({supervisor: signal.SIGTERM}, _STOP_SECONDS)
+        process.wait(10)
+        raise NotReady(f"not ready after {_READY_SECONDS:.0f} s; it was stopped: see {log}")
     if process.poll() is not None:
         raise NotReady(last_error(log, begins) or f"the supervisor ended (log: {log})")
     known = read_stack(data) or {}
