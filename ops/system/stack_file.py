@@ -63,7 +63,7 @@ def read_stack(data: Path) -> dict[str, Any] | None:
 
 
 def end_recorded(data: Path) -> int:
-    """End the workers that stack.json still lists, and clear the list; returns how many processes, servers too, were alive."""
+    """End the workers that stack.json still lists, and clear the list; returns how many were alive. Servers stay."""
     known = read_stack(data)
     if known is None:
         return 0
@@ -73,7 +73,7 @@ def end_recorded(data: Path) -> int:
     workers = {seen: signal.SIGTERM for seen in alive if seen.pid not in servers}
     end(workers, _STOP_SECONDS)
     _write(data, {**known, "ready": False, "started": {}, "pids": {role: [] for role in known["pids"]}})
-    return len(alive)
+    return len(workers)
 
 
 def settings_for(data: Path, *needed: str) -> Settings:
