@@ -21,6 +21,7 @@ from ops.settings import environment
 
 USER: Final = "waxseal"
 DATABASE: Final = "waxseal"
+_INITDB_SECONDS: Final = 120.0
 
 #: Rewritten at each start; ALTER SYSTEM writes to postgresql.auto.conf, which takes precedence. fsync and synchronous_commit
 #: stay on: "accepted means kept" depends on durable commits.
@@ -97,20 +98,24 @@ def _initdb(programs: Path, home: Path, password: str, account: Account | None) 
     """Make the data folder. It gets its name last, so that an interrupted initdb is repeated."""
     fresh, secret = home / "data.new", home / "password"
     rmtree(fresh, ignore_errors=True)
-    own_file(secret, password, account)
     command = [str(programs / "initdb"), "-D", str(fresh), "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
     command += ["--locale=C.UTF-8", "--encoding=UTF8", "--data-checksums"]
-    made = subprocess.run(
-        command,
-        env=_environment(home),
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **switch_to(account),
-    )
-    secret.unlink()
+    own_file(secret, password, account)
+    try:
+        made = subprocess.run(
+            command,
+            env=_environment(home),
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_INITDB_SECONDS,
+            **switch_to(account),
+        )
+    except subprocess.TimeoutExpired:
+        raise NotReady(f"initdb did not end within {_INITDB_SECONDS:.0f} s") from None
+    finally:
+        secret.unlink(missing_ok=True)
     if made.returncode != 0:
         raise NotReady(f"initdb failed: {' '.join(made.stderr.split())}")
     replace_durably(
