@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from ops.errors import AlreadyRunning
 from ops.servers.accounts import make_folder
+from ops.servers.process_tree import wait_until
 
 FILE = "lock"
+_LOOKED_AT_SECONDS: Final = 0.5  # `owner` holds the lock for an instant only
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def sole_owner(data: Path) -> Iterator[None]:
     make_folder(data)
     descriptor = os.open(data / FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if not _taken(descriptor):
+        if not wait_until(lambda: _taken(descriptor, fcntl.LOCK_EX), _LOOKED_AT_SECONDS):
             raise AlreadyRunning(
                 f"waxseal is already running on {data} (pid {_pid_in(descriptor)}): "
                 f"stop it with `waxseal down --data {data}`, or use another --data"
@@ -39,14 +42,15 @@ def owner(data: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        return None if _taken(descriptor) else _pid_in(descriptor)
+        # Shared, so that two that look do not take each other for the owner, and the pid of a killed one for its.
+        return None if _taken(descriptor, fcntl.LOCK_SH) else _pid_in(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
