@@ -7,7 +7,7 @@ from schemas.mailbox import LANES, MAILBOX_STATES
 OUTCOMES = ("done", "more", "busy", "away", "throttled", "refused", "fenced", "internal")
 MAILBOX_CONDITIONS = ("failing", *MAILBOX_STATES)
 
-PULLS = counter("mail_pulls_total", "Batches of mailboxes, by what became of them.", kind=MAIL_KINDS, outcome=OUTCOMES)
+PULLS = counter("mail_pulls_total", "Batches of mailboxes, by outcome.", kind=MAIL_KINDS, outcome=OUTCOMES)
 PULL_SECONDS = histogram("mail_pull_duration_seconds", "One batch of one mailbox.", WORK_SECONDS, kind=MAIL_KINDS)
 FETCHED = counter(
     "mail_fetched_total", "Mails fetched and published, by whether they were there before.", kind=MAIL_KINDS, lane=LANES
@@ -17,11 +17,9 @@ RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any m
 REAUTHORIZATIONS = counter(
     "mail_reauthorizations_needed_total", "Times that a mailbox refused its credentials, and was set aside.", kind=MAIL_KINDS
 )
-IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections to folders of mailboxes that tell by IDLE of what arrives.")
+IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections that watch folders of mailboxes by IDLE.")
 MAILBOXES = gauge("mailboxes", "Mailboxes, by state: active, failing, paused or needs_reauthorization.", "state")
-LAST_SUCCESS = gauge(
-    "ingest_last_success_timestamp_seconds", "When a connector that pulls last read what it pulls from.", "connector"
-)
+LAST_SUCCESS = gauge("ingest_last_success_timestamp_seconds", "When a connector that pulls last read its source.", "connector")
 
 
 def observe_pull(kind: str, outcome: str, seconds: float) -> None:

@@ -51,7 +51,7 @@ FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a 
 
 INGEST_MESSAGES = counter(
     "ingest_messages_total",
-    "Messages whose fate was decided, by what it was.",
+    "Messages whose outcome was decided, by outcome.",
     source=SOURCES,
     outcome=OUTCOMES,
 )
@@ -100,16 +100,16 @@ HTTP_CONNECTIONS = counter(
     "delivery_connections_total", "Connections used to deliver, by whether one was reused.", reused=("true", "false")
 )
 
-DESTINATIONS = gauge("destinations", "Endpoints, by how they fare: healthy, degraded, open or paused.", "state")
-BREAKER_TRANSITIONS = counter("breaker_transitions_total", "Circuit breakers that moved.", to=BREAKERS)
+DESTINATIONS = gauge("destinations", "Endpoints, by state: healthy, degraded, open or paused.", "state")
+BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", to=BREAKERS)
 ENDPOINTS_DISABLED = counter(
     "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail."
 )
 
-ACTOR_MESSAGES = counter("actor_messages_total", "Messages an actor was done with.", queue=(), actor=(), outcome=())
+ACTOR_MESSAGES = counter("actor_messages_total", "Messages that an actor has finished.", queue=(), actor=(), outcome=())
 ACTOR_SECONDS = histogram("actor_duration_seconds", "One run of an actor.", WORK_SECONDS, queue=(), actor=())
 ACTOR_WAIT_SECONDS = histogram("actor_queue_wait_seconds", "From enqueueing to an actor's start.", WORK_SECONDS, pool=())
-ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are at work on.", "pool")
+ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are working on.", "pool")
 WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool")
 
 QUEUE_MESSAGES = gauge("queue_messages", "Messages in a queue, by state: ready or unacked.", "queue", "state")
@@ -117,7 +117,7 @@ UNROUTED_MESSAGES = counter(
     "unrouted_messages_total", "Messages that came out of waxseal.unrouted, because the inbox queue had been deleted."
 )
 QUEUE_CONSUMERS = gauge("queue_consumers", "Consumers of a queue.", "queue")
-QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of what waits longest.", "queue")
+QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of the oldest message that waits.", "queue")
 RETRIES_DUE = gauge("retries_due", "Deliveries that wait for a try, the first one too, by when: overdue or future.", "when")
 DEAD_LETTERS = gauge("dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", "queue")
 DEAD_LETTER_OLDEST_SECONDS = gauge("dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", "queue")
