@@ -135,8 +135,12 @@ def _floor(servers: PrivateServers, env: Environment, count: int, one: Contestan
     """The bare loop itself prints when it has taken so many events: it moves no heads by which they could be counted."""
     command = [*one.command, str(count), *(str(int(count * part)) for part in WINDOW)]
     with psutil.Popen(command, env=env, text=True, stdout=subprocess.PIPE) as process:
-        meter = CpuMeter(servers, [process])
-        samples = [(time.monotonic(), int(line), meter.read()) for line in process.stdout]
+        try:
+            meter = CpuMeter(servers, [process])
+            samples = [(time.monotonic(), int(line), meter.read()) for line in process.stdout]
+        except BaseException:
+            process.kill()  # the end of the block waits for it, however long it runs
+            raise
     if process.returncode or len(samples) != len(WINDOW):
         raise OpsError("the bare loop died")
     (began, first, before), (ended, last, after) = samples
