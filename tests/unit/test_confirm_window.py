@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import pytest
@@ -98,6 +99,32 @@ def test_a_return_is_forgotten_when_nothing_is_in_flight(filled: Callable[..., W
     window.confirm(2, multiple=False, taken=True)
 
     assert [("m1", RETURNED), ("m2", None)] == log
+
+
+def test_returns_are_forgotten_though_one_message_is_always_in_flight(log: Log) -> None:
+    window = Window(10, 1000, 10)
+    names = ["first", *(f"k{number}." for number in range(200))]  # the names are the routing keys
+    window.sent(slot(log, "first"))
+    window.returned("x", "first")
+    for tag, name in enumerate(names[1:], 2):
+        window.sent(slot(log, name))
+        window.returned("x", name)
+        assert len(window._returned) <= 2 * 10
+        window.confirm(tag, multiple=False, taken=True)
+    window.confirm(1, multiple=False, taken=True)
+
+    assert [(name, RETURNED) for name in (*names[1:], "first")] == log
+
+
+def test_a_multiple_confirm_costs_nothing_for_messages_that_were_settled_before(
+    filled: Callable[..., Window], log: Log
+) -> None:
+    window = filled(3)
+    began = time.thread_time()
+    window.confirm(20_000_000, multiple=True, taken=True)  # a range that long takes a second
+
+    assert [("m1", None), ("m2", None), ("m3", None)] == log
+    assert time.thread_time() - began < 0.2
 
 
 def test_messages_beyond_the_count_wait_and_keep_their_order(filled: Callable[..., Window], log: Log) -> None:

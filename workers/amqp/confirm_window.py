@@ -1,7 +1,7 @@
 """The messages a publisher holds: queued ones, and published ones that await the broker's confirm."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from pika import BasicProperties
@@ -95,7 +95,7 @@ class Window:
     def confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         """Settle message `tag`; with `multiple`, all up to it."""
         if multiple:
-            for each in range(self._lowest, tag + 1):
+            for each in self._up_to(tag):
                 self._settle(each, taken=taken)
             self._lowest = max(self._lowest, tag + 1)
         else:
@@ -111,6 +111,8 @@ class Window:
         have arrived, if the queue came or went in between; but no lost message is reported as durable.
         """
         self._returned[exchange, routing_key] = self._next - 1
+        if len(self._returned) > 2 * self._count:  # rarely, so that a return costs the same however many are in flight
+            self._forget_settled()
 
     def fail(self, fault: str) -> None:
         """Settle every message with `fault`, and restart delivery tags at 1."""
@@ -131,6 +133,19 @@ class Window:
         for slot in [slot for slot in self._waiting if slot.deadline <= now]:
             self._waiting.remove(slot)
             slot.settle(fault)
+
+    def _up_to(self, tag: int) -> Iterable[int]:
+        """The tags up to `tag` that may be in flight; at most as many as the window holds.
+
+        Single confirms leave gaps, and one message that stays unconfirmed lets the gap behind it grow without bound.
+        """
+        tags = range(self._lowest, tag + 1)
+        return tags if len(tags) <= self._count else [each for each in self._sent if each <= tag]
+
+    def _forget_settled(self) -> None:
+        """Forget the returns that concern no message in flight: later messages have higher tags, and are not concerned."""
+        sent = {(slot.message.exchange, slot.message.routing_key) for slot in self._sent.values()}
+        self._returned = {place: tag for place, tag in self._returned.items() if place in sent}
 
     def _settle(self, tag: int, *, taken: bool) -> None:
         slot = self._sent.pop(tag, None)
