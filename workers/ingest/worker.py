@@ -79,6 +79,7 @@ class Ingest:
                     self.trouble = f"broker: {error!r}"
                     log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
                     metrics.BROKER_RECONNECTS.labels("consumer").inc()
+                    self._disconnect()
                     self._stop.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, guards nothing
                     wait = min(wait * 2, RECONNECT[1])
         finally:
@@ -106,6 +107,15 @@ class Ingest:
         self._await_old_batches()
         self._consumer.start()
         self.trouble = None
+
+    def _disconnect(self) -> None:
+        """Close a connection of which only the channel was lost: else the broker would keep it beside the next one.
+
+        If the broker does not answer, the heartbeat ends the wait.
+        """
+        if self._connection is not None and self._connection.is_open:
+            with suppress(AMQPError, OSError):
+                self._connection.close()
 
     def _await_old_batches(self) -> None:
         """Wait for batches of the previous connection: their tags are invalid on this one, and the broker redelivers them."""

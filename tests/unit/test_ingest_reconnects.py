@@ -1,0 +1,64 @@
+"""The ingest worker's connections to the broker, one after the other; with a broker that fails as the test says."""
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from workers.ingest import worker
+from workers.ingest.watchdog import Watch
+from workers.ingest.worker import Ingest
+
+Make = Callable[..., Ingest]
+
+
+class Connection:
+    """An open connection, until it is closed."""
+
+    made: list["Connection"]
+
+    def __init__(self, _parameters: object) -> None:
+        self.is_open = True
+        self.made.append(self)
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def add_callback_threadsafe(self, _callback: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stop() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def ingest(monkeypatch, stop) -> Make:
+    """A worker with this writer, for which the broker answers with this consumer."""
+
+    def make(consumer: Callable[..., Any], write: Callable[..., None] = lambda _batch: None) -> Ingest:
+        Connection.made = []
+        monkeypatch.setattr(worker, "RECONNECT", (0.001, 0.001))
+        monkeypatch.setattr(worker.pika, "BlockingConnection", Connection)
+        monkeypatch.setattr(worker, "InboxConsumer", consumer)
+        settings: Any = SimpleNamespace(amqp_url="amqp://localhost", prefetch=10, batch_size=5)
+        writer: Any = SimpleNamespace(write=write, judge=lambda _message, suspect: SimpleNamespace(size=1))
+        give_way: Any = SimpleNamespace(done=lambda: None, let_pass=lambda: None)
+        return Ingest(settings, writer, stop, give_way, Watch())
+
+    return make
+
+
+def test_a_connection_that_lost_only_its_channel_is_closed(ingest: Make, stop) -> None:
+    def refused(*_: object) -> None:
+        if len(Connection.made) == 3:
+            stop.set()
+        raise ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg")
+
+    ingest(refused).run(lambda: None)
+
+    assert [False] * 3 == [connection.is_open for connection in Connection.made]
