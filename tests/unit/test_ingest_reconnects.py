@@ -62,3 +62,32 @@ def test_a_connection_that_lost_only_its_channel_is_closed(ingest: Make, stop) -
     ingest(refused).run(lambda: None)
 
     assert [False] * 3 == [connection.is_open for connection in Connection.made]
+
+
+def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ingest: Make, stop, monkeypatch) -> None:
+    order: list[str] = []
+    again = threading.Event()
+
+    def write(_batch: object) -> None:
+        again.wait(0.3)  # while Postgres is slow
+        order.append("written")
+
+    def consumer(connection: Connection, _prefetch: int, receive: Callable[..., None]) -> Any:
+        order.append("connected")
+        if len(Connection.made) == 2:
+            again.set()
+            stop.set()
+        message: Any = SimpleNamespace(trusted=False, headers=None)
+        handed: list[object] = []
+
+        def turn() -> None:
+            if handed:
+                raise ChannelClosedByBroker(406, "PRECONDITION_FAILED - delivery acknowledgement timed out")
+            handed.append(receive(1, redelivered=False, message=message))
+
+        return SimpleNamespace(channel=None, start=lambda: None, turn=turn)
+
+    monkeypatch.setattr(Connection, "process_data_events", lambda _self, time_limit: None, raising=False)
+    ingest(consumer, write).run(lambda: None)
+
+    assert ["connected", "written", "connected"] == order

@@ -94,6 +94,7 @@ class Ingest:
         self._watch.progress()
 
     def _connect(self) -> None:
+        self._await_old_batches()  # not later: a connection that is open and not read loses its heartbeat
         parameters = pika.URLParameters(self._settings.amqp_url)
         parameters.heartbeat = 10
         parameters.socket_timeout = parameters.stack_timeout = 10
@@ -102,9 +103,6 @@ class Ingest:
         prefetch = max(self._settings.prefetch, 2 * self._settings.batch_size)
         self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
         self._channel = self._consumer.channel
-        self._buffer.clear()
-        self._buffered = 0
-        self._await_old_batches()
         self._consumer.start()
         self.trouble = None
 
@@ -118,8 +116,11 @@ class Ingest:
                 self._connection.close()
 
     def _await_old_batches(self) -> None:
-        """Wait for batches of the previous connection: their tags are invalid on this one, and the broker redelivers them."""
+        """Wait for batches of the previous connection: their tags are invalid on the next, and the broker redelivers them."""
+        self._buffer.clear()
+        self._buffered = 0
         while self._in_hand:
+            self.trouble = "not connected: batches of the last connection are still being written"
             self._beat()
             with suppress(queue.Empty):
                 failure = self._results.get(timeout=1.0)
