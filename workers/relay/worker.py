@@ -150,11 +150,17 @@ class Relay:
         self._pool.shutdown()
 
     def _confirmed(self) -> float:
-        """Check the publishing of earlier claims; give the seconds to pause if the broker did not take them or is busy."""
+        """Check the publishing of earlier claims; give the seconds to pause if the broker did not take them or is busy.
+
+        Raises what the publishing of one raised; rather an error that would repeat than a transient one.
+        """
         if len(self._publishing) >= IN_FLIGHT:
             wait(self._publishing, timeout=CONFIRM_SECONDS, return_when=FIRST_COMPLETED)
         done = {future for future in self._publishing if future.done()}
         self._publishing -= done
+        failures = [error for future in done if (error := future.exception()) is not None]
+        if failures:
+            raise next((error for error in failures if not passes(error)), failures[0])
         if self._publisher.ready() is None and all(future.result() for future in done):
             self._wait = RECONNECT[0]
             return 0.0 if len(self._publishing) < IN_FLIGHT else FULL
@@ -162,7 +168,17 @@ class Relay:
         return self._wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the relays, guards nothing
 
     def _publish(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
-        """Publish the claims and hand back the unconfirmed ones; give whether all were confirmed."""
+        """Publish the claims and hand back the unconfirmed ones; give whether all were confirmed.
+
+        If it raises, the claims are left to the end of their lease.
+        """
+        try:
+            return self._all_confirmed(got, lease, until)
+        except Exception as error:
+            _log.warning("claims_left_to_their_lease", deliveries=len(got), error=str(error))
+            raise
+
+    def _all_confirmed(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
         batches = list(batched(got))
         messages = [envelope(lease, until.timestamp(), batch) for batch in batches]
         confirmed = self._publisher.publish_all(messages, CONFIRM_SECONDS)
