@@ -9,6 +9,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
@@ -70,6 +71,9 @@ class Dispatcher:
         self._disabled: dict[int, int] = {}  # endpoint id -> the catalog version that does not show it as disabled yet
         self._in_hand: dict[Held, DeliveryInHand] = {}
         self._closing = False
+        # Each has one thread and one connection: failures to record, however many, must not delay the leases.
+        self._renewer = ThreadPoolExecutor(1, "leases")
+        self._recorder = ThreadPoolExecutor(1, "failures")
         self._heart = self._loop.create_task(self._keep_leases())
 
     def __len__(self) -> int:
@@ -105,6 +109,8 @@ class Dispatcher:
         await self._settler.close()
         self._fetcher.close()
         self._documents.close()
+        for threads in (self._renewer, self._recorder):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _cancel(self, which: Iterable[DeliveryInHand]) -> None:
         for hand in which:
@@ -124,7 +130,7 @@ class Dispatcher:
             verdict = Untried(hand.held, "pending")
         except Exception as error:  # noqa: BLE001 - the lease ends, and a relay claims it again
             _log.exception("delivery_abandoned", delivery=hand.held[0])
-            await self._loop.run_in_executor(None, self._store.abandon, hand.held, error)
+            await self._loop.run_in_executor(self._recorder, self._store.abandon, hand.held, error)
         hand.settling = True
         try:
             if verdict is not None:
@@ -220,7 +226,7 @@ class Dispatcher:
     async def _extend(self, ending: Sequence[Held]) -> None:
         renewed = lease_end(time.time() + self._store.lease)
         try:
-            kept = await self._loop.run_in_executor(None, self._store.extend, ending)
+            kept = await self._loop.run_in_executor(self._renewer, self._store.extend, ending)
         except Exception as error:  # noqa: BLE001 - while Postgres is away, no relay can claim them either
             _log.warning("leases_not_extended", deliveries=len(ending), error=type(error).__name__)
             return
