@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -94,21 +94,21 @@ class SmtpSender:
         times = ATTEMPT_TIMES.get()
         assert times is not None
         context = await self._contexts.of(endpoint)
-        connected = await self._connected(target, until)
-        client = _client(target, connected, context)
-        try:
-            await client.connect()
-            times.ready = monotonic()
-            await client.mail(bare(target.sender))
-            for recipient in target.to:
-                await client.rcpt(bare(recipient))
-            check()
-            answer = await client.data(mail)
-            times.answered = monotonic()
-            return answer
-        finally:
-            _leave(client)
-            connected.close()  # a transport that has taken over the socket keeps it open until its buffer is written
+        # On leaving, a transport that has taken over the socket keeps it open until its buffer is written.
+        with closing(await self._connected(target, until)) as connected:
+            client = _client(target, connected, context)
+            try:
+                await client.connect()
+                times.ready = monotonic()
+                await client.mail(bare(target.sender))
+                for recipient in target.to:
+                    await client.rcpt(bare(recipient))
+                check()
+                answer = await client.data(mail)
+                times.answered = monotonic()
+                return answer
+            finally:
+                _leave(client)
 
     async def _connected(self, target: SmtpTarget, until: float) -> socket.socket:
         try:
