@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pika
 from dramatiq.common import dq_name, xq_name
-from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError
+from pika.exceptions import AMQPChannelError, AMQPConnectionError
 
 from workers.amqp.dramatiq_broker import MAIL_QUEUES, QUEUE
-from workers.amqp.session import Lost, Session
-from workers.amqp.topology import INBOX, UNROUTED
+from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.topology import INBOX, NOT_FOUND, UNROUTED
 
 QUEUES: Final = (INBOX, UNROUTED, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
 _LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
@@ -27,7 +25,8 @@ def depths(amqp_url: str) -> dict[str, int | None]:
 def queues(amqp_url: str) -> dict[str, tuple[int, int] | None]:
     """The numbers of ready messages and consumers of each queue; None for a queue that does not exist yet.
 
-    Declares nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds.
+    Declares nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds, or with the broker's words
+    when it refuses to tell, as a user without permission.
     """
     began = time.monotonic()
     try:
@@ -36,6 +35,8 @@ def queues(amqp_url: str) -> dict[str, tuple[int, int] | None]:
         waited = time.monotonic() - began
         why = str(error) if waited < _LOGIN else f"no answer within {waited:.0f} s"  # pika's text is long
         raise AMQPConnectionError(why) from error
+    except Refused as refused:
+        raise AMQPChannelError(str(refused)) from refused
 
 
 async def _ask(amqp_url: str) -> dict[str, tuple[int, int] | None]:
@@ -51,15 +52,12 @@ async def _ask(amqp_url: str) -> dict[str, tuple[int, int] | None]:
 
 
 async def _state(session: Session, queue: str) -> tuple[int, int] | None:
-    """Ask on a separate channel, because the broker closes it if the queue is missing."""
-    channel = await session.channel()
-    answer = await session.reply(partial(_declare, channel, queue))
-    if answer is None:
-        return None
-    channel.close()
+    """Ask on a separate channel, because the broker closes it if the queue is missing. Raises `Lost`, or `Refused`."""
+    async with session.side_channel() as channel:
+        try:
+            answer = await channel.do("queue_declare", {"queue": queue, "passive": True})
+        except Refused as refused:
+            if refused.code == NOT_FOUND:
+                return None
+            raise
     return answer.method.message_count, answer.method.consumer_count
-
-
-def _declare(channel: Channel, queue: str, reply: Any) -> None:
-    channel.add_on_close_callback(lambda _channel, _error: reply(None))
-    channel.queue_declare(queue, passive=True, callback=reply)

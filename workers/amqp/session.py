@@ -134,13 +134,14 @@ class SideChannel:
         self._closed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         channel.add_on_close_callback(lambda _channel, error: _set(self._closed, error))
 
-    async def do(self, method: str, arguments: Mapping[str, Any]) -> None:
-        """Call a channel method; return when the broker has done it. Raises `Lost`, or `Refused`, which closes the channel."""
+    async def do(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a channel method; give the broker's reply. Raises `Lost`, or `Refused`, which closes the channel."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         getattr(self._channel, method)(**arguments, callback=partial(_set, answer))
         await self._session.settled(answer, self._closed)
         if not answer.done():
             raise Refused(self._closed.result())
+        return answer.result()
 
 
 def _root_cause(error: object) -> str:

@@ -185,6 +185,17 @@ def test_the_queues_are_those_of_the_broker(collector, servers) -> None:
     assert 1 == value("collector_up", collector="broker")
 
 
+def test_a_queue_that_may_not_be_asked_for_is_not_a_missing_one(servers, channel, monkeypatch) -> None:
+    channel.queue_declare("locked", exclusive=True)
+    monkeypatch.setattr("workers.amqp.queue_depths.QUEUES", ("missing", "locked"))
+
+    with pytest.raises(AMQPError, match="RESOURCE_LOCKED"):
+        queues(servers.amqp_url)
+
+    channel.queue_delete("locked")
+    assert {"missing": None, "locked": None} == queues(servers.amqp_url)
+
+
 def test_a_broker_that_is_away_leaves_the_other_figures(collector) -> None:
     with pytest.raises(AMQPError):
         collector(lambda: queues("amqp://nobody:nothing@127.0.0.1:1/")).turn()
