@@ -3,11 +3,13 @@
 import http.client
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
-_DEADLINE: Final = 30.0  # seconds for each step: to connect, to send, for the answer
+_DEADLINE: Final = 30.0  # seconds for the whole: to connect, to send, for the answer
 _MAX_ANSWER: Final = 64 * 1024  # bytes
 
 
@@ -24,8 +26,25 @@ class Answer:
 def post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
     """Post `body` and return the answer, whatever its status. Follows no redirect, uses no proxy, tries once.
 
-    Raises `OSError` or `http.client.HTTPException` when there is no answer.
+    Raises `OSError` or `http.client.HTTPException` when there is no answer within 30 seconds.
     """
+    # Timeouts of sockets begin anew with every byte; a thread can be left behind whatever it waits for. The process ends it.
+    posted: Future[Answer] = Future()
+    Thread(target=_settle, args=(posted, url, headers, body), name="post", daemon=True).start()
+    wait([posted], _DEADLINE)
+    if not posted.done():
+        raise TimeoutError(f"no whole answer within {_DEADLINE:.0f} s")
+    return posted.result()
+
+
+def _settle(posted: "Future[Answer]", url: str, headers: Mapping[str, str], body: bytes) -> None:
+    try:
+        posted.set_result(_post(url, headers, body))
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        posted.set_exception(error)
+
+
+def _post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
