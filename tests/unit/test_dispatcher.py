@@ -4,21 +4,29 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 import structlog
 
+from pipeline.delivery.settle_endpoint import HealthChange
 from pipeline.store.deliveries.deliveries import Held
 from schemas.catalog import Catalog
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
+from schemas.endpoint_health import Health
 from support.blobs import NO_BLOBS
 from workers.delivery.dispatcher import Dispatcher
 from workers.delivery.in_hand import LeasedBatch
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
 from workers.net.lease_deadline import lease_end
+from workers.net.terms import Terms
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -103,3 +111,62 @@ def test_leases_are_renewed_though_failures_cannot_be_recorded(store: Store) -> 
             asyncio.run(main())
     finally:
         store.unblocked.set()
+
+
+def test_inactive_endpoints_are_forgotten_unless_something_of_them_is_in_hand(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr("workers.delivery.dispatcher.BEAT", 0.01)
+    endpoints = [Endpoint(id_, "acme", f"e{id_}", "http://x") for id_ in (1, 2, 3)]
+    known = [catalog(*endpoints)]
+
+    async def main() -> None:
+        async def send(endpoint: Endpoint, *_: object) -> Receipt:
+            if endpoint.id == 3:
+                await asyncio.sleep(60)
+            return Receipt(NOW, 0.1, 200, wish="disable" if endpoint.id == 1 else None)
+
+        one = dispatcher(store, lambda: known[-1], send)
+        await one.take(batch(uuid4(), [1000, 2000, 3000]), 60, {3})
+        assert {1, 2, 3} == one._lanes.keys() == one._shares.keys()
+        assert {1: 1} == one._disabled
+        known.append(catalog(*(replace(each, state="active" if each.id == 2 else "removed") for each in endpoints), version=2))
+        await until(lambda: {2, 3} == one._lanes.keys() == one._shares.keys())
+        assert {} == one._disabled
+        await one.close(0.0)
+
+    asyncio.run(main())
+
+
+def test_a_slow_endpoint_is_forgotten_when_it_is_awaited_again(monkeypatch) -> None:
+    monkeypatch.setattr("workers.delivery.worker.SLOW", 0.0)
+    nothing: Any = None
+    loop = DeliveryLoop(nothing, nothing, Terms("waxseal/test", ()), NO_BLOBS)
+    unawaited: list[set[int]] = []
+
+    def take(batch: LeasedBatch, _patience: float, slow: set[int]) -> set[int]:
+        unawaited.append(slow)
+        return {endpoint_id for endpoint_id, _id, _size in batch.deliveries}  # none is done in time
+
+    def call(late: set[int]) -> "Future[set[int]]":
+        done: Future[set[int]] = Future()
+        done.set_result(late)
+        return done
+
+    loop._dispatcher = cast("Any", SimpleNamespace(take=take))
+    monkeypatch.setattr(loop, "_call", call)
+    for endpoint_id in range(1, 10):
+        loop.deliver(uuid4().hex, time.time() + 60, [(endpoint_id, 1, 1)])
+
+    loop._loop.close()
+
+    assert [set()] * 9 == unawaited
+    assert {9} == loop._slow.keys()
+
+
+def test_an_endpoint_that_is_no_longer_held_off_is_forgotten(monkeypatch) -> None:
+    monkeypatch.setattr("workers.delivery.store.HELD_OFF", timedelta(0))
+    nothing: Any = None
+    one = DeliveryStore(nothing, 60.0)
+    for endpoint_id in range(1, 10):
+        one._hold_off([HealthChange(endpoint_id, Health(), Health(not_before=datetime.max.replace(tzinfo=UTC)))])
+
+    assert {9} == one._held_off.keys()

@@ -69,6 +69,7 @@ class Dispatcher:
         self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._disabled: dict[int, int] = {}  # endpoint id -> the catalog version that does not show it as disabled yet
+        self._pruned: int | None = None  # the catalog version for which state of inactive endpoints was dropped
         self._in_hand: dict[Held, DeliveryInHand] = {}
         self._closing = False
         # Each has one thread and one connection: failures to record, however many, must not delay the leases.
@@ -218,10 +219,25 @@ class Dispatcher:
         """Extend the leases of deliveries that have begun until they are settled, whatever the lease's length."""
         while True:
             await asyncio.sleep(min(BEAT, self._store.lease / 6))
+            self._forget_inactive(self._catalog())
             soon = time.time() + self._store.lease / 2
             ending = [hand.held for hand in self._in_hand.values() if hand.begun and hand.ends.until < soon]
             if ending:
                 await self._extend(ending)
+
+    def _forget_inactive(self, catalog: Catalog) -> None:
+        """Drop the state of endpoints that are inactive and have nothing in hand, once per version of the catalog.
+
+        An endpoint that still has something in hand is dropped with a later version.
+        """
+        if catalog.version == self._pruned:
+            return
+        kept = {hand.endpoint_id for hand in self._in_hand.values()}
+        for known in (self._lanes, self._shares):
+            for id_ in [each for each in known if each not in kept and not _is_active(catalog, each)]:
+                del known[id_]
+        self._disabled = {id_: version for id_, version in self._disabled.items() if version == catalog.version}
+        self._pruned = catalog.version
 
     async def _extend(self, ending: Sequence[Held]) -> None:
         renewed = lease_end(time.time() + self._store.lease)
@@ -244,3 +260,8 @@ class Dispatcher:
                 return endpoint
             await asyncio.sleep(0.1)
         return None
+
+
+def _is_active(catalog: Catalog, endpoint_id: int) -> bool:
+    endpoint = catalog.endpoints.get(endpoint_id)
+    return endpoint is not None and endpoint.state == "active"

@@ -108,7 +108,11 @@ class DeliveryStore:
                 metrics.observe_buried("actor", "internal")
 
     def _hold_off(self, changes: Sequence[HealthChange]) -> None:
+        if not changes:
+            return
         now = datetime.now(UTC)
+        for endpoint_id in [each for each, until in list(self._held_off.items()) if until <= now]:
+            self._held_off.pop(endpoint_id, None)
         for change in changes:
             until = opens_at(change.after, now)
             if until is None:

@@ -76,7 +76,7 @@ class DeliveryLoop:
             UUID(hex=lease), lease_end(until), [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole
         )
         began = time.monotonic()
-        slow = {each for each, awaited_again in list(self._slow.items()) if began < awaited_again}
+        slow = self._slow_at(began)
         try:
             late = self._call(self._dispatcher.take(batch, PATIENCE, slow)).result(2 * PATIENCE)
         except TimeoutError:
@@ -85,6 +85,16 @@ class DeliveryLoop:
         self._slow.update(dict.fromkeys(late, time.monotonic() + SLOW))
         if late:
             _log.debug("batch_left_to_its_lease", endpoints=sorted(late))
+
+    def _slow_at(self, now: float) -> set[int]:
+        """The endpoints that no thread waits for; forgets those that are awaited again."""
+        slow = set()
+        for endpoint_id, awaited_again in list(self._slow.items()):
+            if now < awaited_again:
+                slow.add(endpoint_id)
+            else:
+                self._slow.pop(endpoint_id, None)
+        return slow
 
     @property
     def busy(self) -> bool:
