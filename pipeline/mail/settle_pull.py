@@ -22,6 +22,7 @@ DOUBTS: Final = 3  # consecutive failures from which a refusal without a reason 
 TELL: Final = 8  # consecutive failures, about an hour, after which an event is recorded
 AGAIN: Final = 5.0  # seconds until the next pull after a fault on our side
 SLOW: Final = 20.0  # seconds for a batch; a mailbox that takes longer is pulled by the slow queue's threads
+LONGEST_WAIT: Final = 3600.0  # seconds, even if a server asks for more
 
 _LEAST_WAIT: Final = 1.0  # seconds, even if a server asks for less
 _DOUBLINGS: Final = 32  # more would only overflow
@@ -106,9 +107,9 @@ Verdict = Succeeded | Failed | SetAside | HandedBack
 def after_batch(failures: int, done: Done, poll: float, began: datetime, now: datetime, random: float) -> Verdict:
     """The verdict on a batch that began at `began`, after `failures` in a row; `poll` is the mailbox's interval in seconds."""
     if done.trouble is not None and not done.more:
-        return after_failure(failures, Failure("away", done.trouble, poll), now, random)
+        return Failed("away", done.trouble, _later(now, poll, random))
     slow = (now - began).total_seconds() > SLOW
-    next_pull = now if done.more else _later(now, poll if done.wait is None else done.wait, random)
+    next_pull = now if done.more else _later(now, poll if done.wait is None else _bounded(done.wait), random)
     event = Event("mailbox_active", "it can be read again") if failures >= TELL else None
     going_on = done.more and not slow
     return Succeeded("more" if going_on else "done", began, next_pull, going_on, slow, event)
@@ -167,9 +168,14 @@ def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime
 
 
 def _wait(failures: int, asked: float | None) -> float:
-    """Seconds without jitter: as the server asks, or else doubled with each failure."""
+    """Seconds without jitter: as the server asks, within bounds, or else doubled with each failure."""
     first, longest = BACKOFF
-    return min(first * 2.0 ** min(failures, _DOUBLINGS), longest) if asked is None else max(asked, _LEAST_WAIT)
+    return min(first * 2.0 ** min(failures, _DOUBLINGS), longest) if asked is None else _bounded(asked)
+
+
+def _bounded(asked: float) -> float:
+    """The seconds that a server asks for, between the shortest and the longest wait; NaN counts as the shortest."""
+    return min(max(_LEAST_WAIT, asked), LONGEST_WAIT)
 
 
 def _later(now: datetime, seconds: float, random: float) -> datetime:

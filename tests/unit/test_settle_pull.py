@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from math import isnan
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from pipeline.mail.settle_pull import (
     AGAIN,
     BACKOFF,
     DOUBTS,
+    LONGEST_WAIT,
     SLOW,
     TELL,
     Done,
@@ -29,11 +31,15 @@ POLL = 300.0
 
 FAILURES = st.integers(0, 10_000)
 RANDOMS = st.floats(0.0, 1.0, exclude_max=True)
-SECONDS = st.floats(0.0, 1e6)
+SECONDS = st.floats()  # whatever a server asks for: negative, endless or NaN
 
 
 def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
+
+
+def bounded(asked: float) -> float:
+    return 1.0 if isnan(asked) else sorted((1.0, asked, LONGEST_WAIT))[1]
 
 
 def wait_of(failed: object) -> float:
@@ -63,6 +69,15 @@ def test_a_server_that_asks_for_less_after_some_mails_is_left_alone_for_so_long(
     assert Succeeded("done", NOW, later(1200.0), enqueued=False, slow=False) == verdict
 
 
+@given(SECONDS, RANDOMS)
+def test_a_server_that_asks_for_less_after_some_mails_is_left_alone_within_bounds(seconds: float, random: float) -> None:
+    verdict = after_batch(0, Done(3, False, wait=seconds), POLL, NOW, NOW, random)
+
+    assert isinstance(verdict, Succeeded)
+    wait = (verdict.next_pull - NOW).total_seconds()
+    assert bounded(seconds) - 1e-3 <= wait <= bounded(seconds) * (1 + JITTER) + 1e-3
+
+
 @pytest.mark.parametrize(("failures", "told"), [(0, False), (TELL - 1, False), (TELL, True), (TELL + 5, True)])
 def test_operators_hear_that_it_can_be_read_again_if_they_heard_that_it_could_not(failures: int, told: bool) -> None:
     verdict = after_batch(failures, Done(0, False), POLL, NOW, NOW, 0.0)
@@ -71,10 +86,11 @@ def test_operators_hear_that_it_can_be_read_again_if_they_heard_that_it_could_no
     assert (Event("mailbox_active", "it can be read again") if told else None) == verdict.event
 
 
-def test_a_mailbox_of_which_no_folder_can_be_read_fails_and_waits_for_its_poll() -> None:
-    verdict = after_batch(0, Done(0, False, trouble="INBOX: no such folder"), POLL, NOW, NOW, 0.0)
+@pytest.mark.parametrize("poll", [POLL, 86_400.0])
+def test_a_mailbox_of_which_no_folder_can_be_read_fails_and_waits_for_its_poll(poll: float) -> None:
+    verdict = after_batch(0, Done(0, False, trouble="INBOX: no such folder"), poll, NOW, NOW, 0.0)
 
-    assert Failed("away", "INBOX: no such folder", later(POLL)) == verdict
+    assert Failed("away", "INBOX: no such folder", later(poll)) == verdict
 
 
 def test_trouble_with_folders_is_no_failure_while_there_is_more() -> None:
@@ -88,12 +104,12 @@ def test_the_first_failure_waits_shortest_and_each_next_one_twice_as_long() -> N
 
 
 @given(FAILURES, st.sampled_from(["away", "throttled", "internal"]), st.none() | SECONDS, RANDOMS)
-def test_a_failure_never_comes_back_sooner_than_asked_nor_a_tenth_later(
+def test_a_failure_comes_back_as_asked_within_bounds_or_a_tenth_later(
     failures: int, fault: str, seconds: float | None, random: float
 ) -> None:
     verdict = after_failure(failures, Failure(fault, "why", seconds), NOW, random)  # type: ignore[arg-type]
 
-    low = high = max(seconds, 1.0) if seconds is not None else min(BACKOFF[0] * 2.0 ** min(failures, 20), BACKOFF[1])
+    low = high = bounded(seconds) if seconds is not None else min(BACKOFF[0] * 2.0 ** min(failures, 20), BACKOFF[1])
     assert low - 1e-3 <= wait_of(verdict) <= high * (1 + JITTER) + 1e-3
     assert fault == verdict.outcome
 

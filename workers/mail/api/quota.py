@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from pipeline.mail.settle_pull import LONGEST_WAIT
+
 FIRST_WAIT: Final = 5.0  # seconds, if the provider throttles without a Retry-After
-LONGEST_WAIT: Final = 3600.0
 
 
 class Quota:
