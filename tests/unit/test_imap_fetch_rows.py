@@ -49,6 +49,10 @@ def test_what_cannot_be_read_ends_the_answer_and_raises_nothing() -> None:
     assert [] == list(rows([]))
 
 
+def test_a_number_of_too_many_digits_ends_the_answer_and_raises_nothing() -> None:
+    assert [5] == [row[b"UID"] for row in rows([b"1 (UID 5)", b"2 (UID " + b"9" * 5000 + b")", b"3 (UID 7)"])]
+
+
 def test_two_rows_of_one_number_stay_two() -> None:
     answer = [(b"1 (UID 5 BODY[] {2}", b"xy"), b")", b"1 (UID 6)"]
 

@@ -323,11 +323,31 @@ def test_what_a_refused_login_means(said, error, certain) -> None:
         b"* 1 FETCH (UID 1 BODY[] {99999999999}\r\n",
         b"nonsense\r\n",
         b"* BYE tired\r\n",
+        b"* SEARCH " + b"9" * 5000 + b"\r\n",
+        b"* SEARCH 9223372036854775808\r\n",
     ],
 )
 def test_nonsense_is_a_server_that_is_away(said) -> None:
     with pytest.raises(Away):
         pull({rb"UID SEARCH": said})
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"9223372036854775808"])
+@pytest.mark.parametrize("item", [b"EXISTS", b"UIDVALIDITY", b"UIDNEXT"])
+def test_a_folder_with_a_number_that_is_too_large_is_in_no_others_way(item, number) -> None:
+    said = b"* %s EXISTS\r\n" % number if item == b"EXISTS" else b"* OK [%s %s] x\r\n" % (item, number)
+    said += b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n"  # the client takes the first of two
+    with pytest.raises(NoFolder, match="malformed"), scripted({rb"EXAMINE": said}) as (mailbox, _):
+        imap_mailbox.open_session(mailbox, None).begin("INBOX")
+
+
+def test_a_mail_of_a_size_that_is_too_large_hides_no_other() -> None:
+    def huge(line: bytes) -> bytes:
+        return well(line).replace(b"UID 2 RFC822.SIZE ", b"UID 2 RFC822.SIZE 9223372036854775808")
+
+    pulled, _ = pull({rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": huge})
+
+    assert ([1, 3], [], 1) == (numbers(pulled), pulled.kept, pulled.missing)
 
 
 def test_a_server_that_trickles_costs_no_more_than_the_deadline() -> None:

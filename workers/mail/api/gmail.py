@@ -16,7 +16,17 @@ from urllib.parse import quote, urlencode
 
 from schemas.mailbox import WHOLE, Cursor, Lane, Mailbox, RawMail
 from workers.mail.api.http_client import Answer
-from workers.mail.api.provider_api import MARGIN, Api, Gathered, Wanted, malformed_as_away, page_by_page, server_time, value_at
+from workers.mail.api.provider_api import (
+    MARGIN,
+    Api,
+    Gathered,
+    Wanted,
+    malformed_as_away,
+    number,
+    page_by_page,
+    server_time,
+    value_at,
+)
 from workers.mail.api.quota import Paces
 from workers.mail.mailbox_session import (
     MAX_MAIL,
@@ -69,7 +79,7 @@ class GmailSession:
         said = answer.json()
         new = {"start": _text(said, "historyId"), "began": began.isoformat()}
         everything = self._mailbox.sync_from is None
-        return Begun(new, {"began": began.isoformat()}, _number(said.get("messagesTotal")) if everything else None)
+        return Begun(new, {"began": began.isoformat()}, number(said.get("messagesTotal")) if everything else None)
 
     @malformed_as_away()
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
@@ -118,7 +128,7 @@ class GmailSession:
                 raise
             return Pulled([], {"began": cursor["began"]}, more=True)
         ids = [str(each["id"]) for each in said.get("messages", [])]
-        total = _number(said.get("resultSizeEstimate")) if since else None
+        total = number(said.get("resultSizeEstimate")) if since else None
         left = self._fetch(dict.fromkeys(ids, False), cursor, batch, known)
         if left is not None:
             return Pulled([], {**cursor, "skip": left}, more=True, total=total)
@@ -156,7 +166,7 @@ class GmailSession:
         if raw:
             batch.add(RawMail(_key(id_), WHOLE, raw, at, backfill=at < began))
         else:
-            batch.keep(_key(id_), WHOLE, _number(said.get("sizeEstimate")) or 0, at, flag)
+            batch.keep(_key(id_), WHOLE, number(said.get("sizeEstimate")) or 0, at, flag)
         return True
 
     def _url(self, id_: str, form: str) -> str:
@@ -227,18 +237,10 @@ def _extracted(answer: Answer) -> bytes:
 
 def _moment(said: Mapping[str, Any]) -> datetime:
     """When Google received the mail: internalDate is milliseconds since 1970, as text."""
-    milliseconds = _number(said.get("internalDate"))
+    milliseconds = number(said.get("internalDate"))
     if milliseconds is None:
         raise Away("the API returned a message without internalDate")
     return datetime.fromtimestamp(min(milliseconds, 10**14) / 1000, UTC)
-
-
-def _number(value: Any) -> int | None:
-    """A number, which the API writes as text or as a number; None if it is neither."""
-    try:
-        return max(0, int(value))
-    except (TypeError, ValueError):
-        return None
 
 
 def _text(said: Mapping[str, Any], name: str) -> str:

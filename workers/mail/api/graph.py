@@ -20,6 +20,7 @@ from workers.mail.api.provider_api import (
     Wanted,
     error_text,
     malformed_as_away,
+    number,
     page_by_page,
     server_time,
     value_at,
@@ -85,8 +86,12 @@ class GraphSession:
         if answer.status == 404:
             raise NoFolder(f"there is no folder {folder!r}: {error_text(answer)}")
         place = {"folder": str(value_at(answer, "id")), "began": (server_time(answer) - MARGIN).isoformat()}
-        everything = self._mailbox.sync_from is None
-        return Begun(place, place, int(value_at(answer, "totalItemCount")) if everything else None)
+        if self._mailbox.sync_from is not None:
+            return Begun(place, place)
+        total = number(value_at(answer, "totalItemCount"))
+        if total is None:
+            raise Away("the API returned a folder without totalItemCount")
+        return Begun(place, place, total)
 
     @malformed_as_away()
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
@@ -157,7 +162,7 @@ class GraphSession:
             if answer.status == 404:  # deleted since it was listed
                 skipped.append(id_)
             elif answer.too_large or not answer.body:
-                size = int(answer.headers.get("content-length", "0"))
+                size = number(answer.headers.get("content-length")) or 0
                 batch.keep(_key(id_), folder, size, dated[id_], "too_large" if answer.too_large else "unreadable")
             else:
                 at, raw = dated[id_], bytes(answer.body)

@@ -20,6 +20,7 @@ REQUEST_SECONDS: Final = 60.0  # for all requests of a call other than a pull
 MARGIN: Final = timedelta(seconds=60)  # between a mail's date and the time when the API lists it, at most
 MAX_MISSING: Final = 3  # in one batch; more means that the API is failing
 MISSING: Final = Answer(404, {}, b"")
+_LARGEST: Final = 2**63 - 1  # of a bigint
 _ENOUGH_TIME: Final = 0.25  # share of a batch's time that must be left to begin another page
 
 Answers = list[Answer | Away | None]  # as `MailHttp.ask` returns them
@@ -243,7 +244,7 @@ def malformed_as_away() -> Iterator[None]:
     """Raises `Away` for an answer that does not have the documented shape."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Away(f"the API's answer is malformed: {type(error).__name__}") from error
 
 
@@ -262,9 +263,17 @@ def value_at(answer: Answer, *path: str) -> Any:
     return value
 
 
+def number(value: Any) -> int | None:
+    """A count or size that an API writes as text or as a number, as a bigint; None if it is neither."""
+    try:
+        return min(max(0, int(value)), _LARGEST)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def server_time(answer: Answer) -> datetime:
     """The time of the answer by the provider's clock, which also dates its mails; by ours if there is no Date."""
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC)

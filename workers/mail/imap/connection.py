@@ -26,6 +26,7 @@ from workers.mail.mailbox_session import CONNECT_SECONDS, Away, NoFolder, Refuse
 from workers.net.terms import deployment
 
 CROWDED_SECONDS: Final = 60.0  # until the next try after a server refused a connection as too many
+MAX_NUMBER: Final = 2**63 - 1  # the largest of IMAP (RFC 9051 §9, number64)
 _BYE_SECONDS: Final = 0.5
 
 #: RFC 5530's codes, and the texts of servers that do not use them.
@@ -93,9 +94,11 @@ class ImapConnection:
         try:
             with self._command("EXAMINE"):
                 found = self._client.select_folder(folder, readonly=True)
+                after = found.get(b"UIDNEXT")
+                validity, exists = _number(found.get(b"UIDVALIDITY", 0)), _number(found.get(b"EXISTS", 0))
+                return Examined(validity, None if after is None else _number(after), exists)
         except Denied as error:
             raise NoFolder(f"{folder}: {error}") from None
-        return Examined(int(found.get(b"UIDVALIDITY", 0)), found.get(b"UIDNEXT"), int(found.get(b"EXISTS", 0)))
 
     def search(self, first: int, last: int | None, since: date | None = None) -> list[int]:
         """The UIDs from `first` to `last`, or to the end, ascending; on or after the day `since` by the server's clock.
@@ -105,8 +108,9 @@ class ImapConnection:
         criteria = [f"UID {first}:{'*' if last is None else last}"]
         criteria += [f"SINCE {since.day:02}-{_MONTHS[since.month - 1]}-{since.year}"] if since else []
         lines = self._uid("SEARCH", *criteria)
-        # Keep UIDs; ignore spaces and `(MODSEQ n)`.
-        found = {int(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
+        with self._command("SEARCH"):
+            # Keep UIDs; ignore spaces and `(MODSEQ n)`.
+            found = {_number(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
         return sorted(uid for uid in found if uid >= first and (last is None or uid <= last))
 
     def fetch(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
@@ -258,6 +262,14 @@ def _errors_translated(what: str) -> Iterator[None]:
         raise Away(f"{what}: the server's answer is malformed: {_text(error)}") from None
     except imaplib.IMAP4.error as error:  # of which a ProtocolError is one
         raise Denied(_text(error)) from None
+
+
+def _number(said: bytes | int) -> int:
+    """The number that a server sends. Raises ValueError if it exceeds `MAX_NUMBER`, because Postgres cannot store it."""
+    number = int(said)
+    if number > MAX_NUMBER:
+        raise ValueError("a number is too large")
+    return number
 
 
 def _sequence(uids: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from imapclient.datetime_util import parse_to_datetime
 
 from pipeline.mail.head import read_head
-from workers.mail.imap.connection import Denied, ImapConnection
+from workers.mail.imap.connection import MAX_NUMBER, Denied, ImapConnection
 from workers.mail.imap.fetch_rows import Row, section
 from workers.mail.imap.pieces import in_pieces
 from workers.mail.mailbox_session import Away, Gone, PullBounds, SourceError
@@ -59,7 +59,8 @@ class MailFetcher:
             left = [uid for uid in uids if uid not in found]
             for start in range(0, len(left), at_once):
                 for uid, row in self._rows(left[start : start + at_once], items):
-                    if isinstance(row.get(b"RFC822.SIZE"), int):
+                    size = row.get(b"RFC822.SIZE")
+                    if isinstance(size, int) and size <= MAX_NUMBER:
                         found[uid] = _facts_of(uid, row)
         return found
 

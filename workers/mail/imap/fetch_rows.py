@@ -7,7 +7,7 @@ from typing import Any, Final
 from imapclient.exceptions import ProtocolError
 from imapclient.response_parser import gen_parsed_response
 
-_PAIR: Final = rb'[A-Z0-9.-]+ (?:\d+|"[^"\\]*")'
+_PAIR: Final = rb'[A-Z0-9.-]+ (?:\d{1,18}|"[^"\\]*")'  # `int` raises ValueError above 4,300 digits
 _NO_LITERAL: Final = re.compile(rb"\d+ \((" + _PAIR + rb"(?: " + _PAIR + rb")*)\)", re.IGNORECASE)
 _BEFORE_LITERAL: Final = re.compile(rb"\d+ \(((?:" + _PAIR + rb" )*)(BODY\[[^\]]*\](?:<\d+>)?) ?\{\d+\}", re.IGNORECASE)
 _BEHIND_LITERAL: Final = re.compile(rb"((?: " + _PAIR + rb")*)\)", re.IGNORECASE)
