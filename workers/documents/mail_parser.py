@@ -89,16 +89,20 @@ class MailParser:
         return found
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            self._used = 0
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=bare_environment(),
-                start_new_session=True,
-            )
-        return self._process
+        """The running child. One that died while it was idle is replaced: the next mail did not kill it."""
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._process is not None:
+            return self._process
+        self._used = 0
+        self._process = process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=bare_environment(),
+            start_new_session=True,
+        )
+        return process
 
     def _end(self) -> None:
         process, self._process = self._process, None

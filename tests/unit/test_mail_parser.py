@@ -1,0 +1,46 @@
+"""The parent's side of the mail parser: which deaths of the child count against a mail."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from workers.documents import mail_parser
+from workers.documents.mail_parser import MailParser
+
+MAIL = b"From: a@x.example\r\nDate: Fri, 17 Jul 2026 02:44:25 +0000\r\nMessage-ID: <1@x.example>\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def parser() -> Iterator[MailParser]:
+    parser = MailParser(dns=False)
+    yield parser
+    parser.close()
+
+
+def test_a_child_that_died_while_idle_does_not_count_against_the_next_mail(parser) -> None:
+    parser.read(MAIL)
+    child = parser._process.pid
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and not yet reaped
+
+    found = parser.read(MAIL)
+
+    assert ("hello", []) == (found["text"], found["flags"])
+    assert child != parser._process.pid
+
+
+def test_a_child_that_dies_in_the_middle_of_a_mail_counts_against_it(parser, monkeypatch) -> None:
+    real, killed = mail_parser._exchanged, []
+
+    def killing(process: Any, request: bytes, raw: bytes) -> dict[str, Any]:
+        if not killed:
+            killed.append(process.pid)
+            process.kill()
+        return real(process, request, raw)
+
+    monkeypatch.setattr(mail_parser, "_exchanged", killing)
+
+    assert ["careful"] == parser.read(MAIL)["flags"]
