@@ -20,6 +20,7 @@ MARGIN: Final = 5.0  # further seconds after which it is killed
 LARGEST_ANSWER: Final = 64 * 1024 * 1024  # bytes
 FAREWELL: Final = 1.0  # seconds for it to exit once its stdin is closed
 USES: Final = 10_000  # mails after which the child is replaced, because its libraries leak memory
+_CLOSED: Final = "the mail parser is closed"
 
 
 class _Died(Exception):
@@ -70,7 +71,7 @@ class MailParser:
 
     def _ask(self, raw: bytes, trusted: Collection[str], *, careful: bool) -> dict[str, Any]:
         if self._closed:
-            raise OSError("the mail parser is closed")
+            raise OSError(_CLOSED)
         process = self._started()
         watch = threading.Timer(self._longest, process.kill)
         watch.start()
@@ -102,6 +103,10 @@ class MailParser:
             env=bare_environment(),
             start_new_session=True,
         )
+        if self._closed:  # `close` may have looked for a process before this one was set
+            process.kill()
+            self._end()
+            raise OSError(_CLOSED)
         return process
 
     def _end(self) -> None:
