@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -67,6 +68,29 @@ def test_a_new_refresh_token_is_stored_and_the_mailbox_pulled_again(database, en
     assert ["new-consent", "refresh-1"] == [asked.form["refresh_token"] for asked in graph.asked]
     assert [("mailbox_active", "authorised anew by kim")] == database.rows("SELECT kind, detail FROM operator_event")
     assert [("kim", "mailbox reauthorize")] == database.rows("SELECT who, act FROM audit")
+
+
+@pytest.mark.parametrize("step", ["put_tokens", "note"])
+def test_a_granted_token_is_stored_though_postgres_is_away_for_a_moment(
+    database, engine, graph, mailbox, monkeypatch, step: str
+) -> None:
+    real, failures = getattr(mailboxes, step), iter([psycopg.OperationalError("gone")] * 2)
+
+    def away_at_first(*arguments: object) -> None:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        real(*arguments)
+
+    monkeypatch.setattr(mailboxes, step, away_at_first)
+
+    assert consent.take_over(engine, database.vault, mailbox, "new-consent", "kim")
+
+    assert 1 == len(graph.asked)
+    assert [("active", None)] == state(database)
+    assert [(1,)] == database.rows("SELECT count(*) FROM audit")
+    token = Tokens(engine, database.vault).of(mailbox)
+    assert token is not None
+    assert "access-1" == token()
 
 
 def test_a_token_may_come_from_a_file_or_from_standard_input(command, tmp_path: Path) -> None:

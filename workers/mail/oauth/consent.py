@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ops.errors import OpsError
-from ops.runtime.db import Engine, transaction
+from ops.runtime.db import Connection, Engine, persist
 from ops.runtime.vault import Vault
 from pipeline.store.admin import audit
 from pipeline.store.mail import leases as mail_leases
@@ -16,7 +16,7 @@ from schemas.config.mailbox_kinds import MAILBOX_KINDS
 from schemas.mailbox import Mailbox, OAuth
 from workers.mail.api.http_client import Answer, MailHttp, Request
 from workers.mail.mailbox_session import SourceError
-from workers.mail.oauth.tokens import REFRESH_SECONDS, Granted, configured, grant_of, granted
+from workers.mail.oauth.tokens import REFRESH_SECONDS, STORE_SECONDS, Granted, configured, grant_of, granted
 from workers.net.terms import deployment
 
 CODE_SECONDS: Final = 900.0  # to wait for a person to enter a code, at most
@@ -109,17 +109,25 @@ def _whole(mailbox: Mailbox, answer: Answer) -> Granted:
 
 
 def _store(engine: Engine, vault: Vault, mailbox: Mailbox, given: Granted, who: str) -> bool:
+    """Stores the tokens and resumes the pulls; tries again for `STORE_SECONDS` while Postgres is unavailable."""
     now = datetime.now(UTC)
     first = configured(mailbox, _oauth(mailbox), given.refresh)
     held = replace(first, access=given.access, until=now.timestamp() + given.seconds)
-    with transaction(engine) as conn:
+    sealed = held.seal(vault)
+    resumed = False
+
+    def store(conn: Connection) -> None:
+        nonlocal resumed
         mail_leases.revoke(conn, mailbox.id)  # otherwise a pull with the old token could still record a refusal
-        mailboxes.put_tokens(conn, mailbox.id, held.seal(vault))
-        needed = mailboxes.move_from(conn, mailbox.id, "needs_reauthorization", "active", now)
+        mailboxes.put_tokens(conn, mailbox.id, sealed)
+        moved = mailboxes.move_from(conn, mailbox.id, "needs_reauthorization", "active", now)
         audit.record(conn, who, "mailbox reauthorize", {"tenant": mailbox.tenant, "mailbox": mailbox.name}, 1, now, "done")
-        if needed:
+        if moved:
             mailboxes.note(conn, mailbox.id, "mailbox_active", f"authorised anew by {who}", now)
-    return needed
+            resumed = True  # kept if the answer to COMMIT is lost and the next try finds it active
+
+    persist(engine, STORE_SECONDS, store, longest=1.0)  # the provider may have invalidated the token before this one
+    return resumed
 
 
 def _oauth(mailbox: Mailbox) -> OAuth:
