@@ -16,11 +16,12 @@ from schemas.config.mailbox_kinds import MAILBOX_KINDS
 from schemas.mailbox import Mailbox, OAuth
 from workers.mail.api.http_client import Answer, MailHttp, Request
 from workers.mail.mailbox_session import SourceError
-from workers.mail.oauth.tokens import REFRESH_SECONDS, STORE_SECONDS, Granted, configured, grant_of, granted
+from workers.mail.oauth.tokens import REFRESH_SECONDS, STORE_SECONDS, Granted, configured, grant_of, granted, seconds_within
 from workers.net.terms import deployment
 
 CODE_SECONDS: Final = 900.0  # to wait for a person to enter a code, at most
 _PAUSE: Final = 5.0  # seconds between two polls, and by which a `slow_down` lengthens that; RFC 8628 §3.5
+_PAUSES: Final = (1.0, 60.0)  # seconds: the shortest and the longest interval that is taken from the provider
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _TOKEN_PATH: Final = "/oauth2/v2.0/token"  # noqa: S105 - a path; only Microsoft's device codes cover mail
 
@@ -73,10 +74,11 @@ def ask_code(mailbox: Mailbox, oauth: OAuth) -> Code:
     answer = _post(mailbox, url, {"client_id": oauth.client_id, "scope": oauth.scope or SCOPES.get(mailbox.kind, "")})
     said = answer.json()
     try:
-        seconds, pause = float(said.get("expires_in", CODE_SECONDS)), float(said.get("interval", _PAUSE))
+        seconds = seconds_within(said.get("expires_in"), CODE_SECONDS, 0.0, CODE_SECONDS)
+        pause = seconds_within(said.get("interval"), _PAUSE, *_PAUSES)
         message = str(said.get("message") or f"Open {said['verification_uri']} and enter the code {said['user_code']}.")
-        return Code(message[:1000], str(said["device_code"]), pause, min(seconds, CODE_SECONDS))
-    except (KeyError, TypeError, ValueError):
+        return Code(message[:1000], str(said["device_code"]), pause, seconds)
+    except KeyError:
         raise OpsError(f"{_named(mailbox)}: no code was given: {_why(said) or f'answered {answer.status}'}") from None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from math import isnan
 from typing import Any, Final
 
 import structlog
@@ -31,7 +32,8 @@ REFRESH_SECONDS: Final = 20.0  # for the provider to answer
 CLAIM_SECONDS: Final = 40.0  # for which one process alone may refresh; longer than a refresh and its storing take
 SPARE_SECONDS: Final = 120.0  # a token that expires sooner is refreshed
 STORE_SECONDS: Final = 15.0  # for retries of storing a token that was granted
-_DEFAULT_LIFE: Final = 300  # seconds, if the provider gives none
+_DEFAULT_LIFE: Final = 300.0  # seconds, if the provider gives none
+_LONGEST_LIFE: Final = 86_400.0  # seconds, even if the provider gives more
 _PATIENCE: Final = 30.0  # seconds, if the provider throttles without a Retry-After
 _LOOK: Final = 0.1  # seconds between two looks at another process's refresh
 _MAX_ANSWER: Final = 256 * 1024
@@ -187,7 +189,11 @@ def grant_of(answer: Answer) -> Granted:
             "the token endpoint throttles", retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or _PATIENCE
         )
     if answer.ok and isinstance(said.get("access_token"), str):
-        return Granted(_safe_token(said["access_token"]), _life(said.get("expires_in")), _refresh_token(said))
+        return Granted(
+            _safe_token(said["access_token"]),
+            seconds_within(said.get("expires_in"), _DEFAULT_LIFE, 0.0, _LONGEST_LIFE),
+            _refresh_token(said),
+        )
     code, why = str(said.get("error") or "")[:100], str(said.get("error_description") or "")[:300]
     text = (
         f"the token endpoint answered {answer.status} {code}: {why}" if code else f"the token endpoint answered {answer.status}"
@@ -195,11 +201,13 @@ def grant_of(answer: Answer) -> Granted:
     raise Refused(text) if code in _FINAL and 400 <= answer.status < 500 else Away(text)
 
 
-def _life(seconds: Any) -> float:
+def seconds_within(said: Any, default: float, least: float, most: float) -> float:
+    """The seconds that a provider gives, as a number or as text, within bounds; `default` if they are no number."""
     try:
-        return min(max(float(seconds), 0.0), 86_400.0)
-    except (TypeError, ValueError):
-        return _DEFAULT_LIFE
+        seconds = float(said)
+    except (TypeError, ValueError, OverflowError):
+        return default
+    return default if isnan(seconds) else min(max(seconds, least), most)
 
 
 def _refresh_token(said: dict[str, Any]) -> str | None:
