@@ -10,15 +10,16 @@ import pytest
 
 from pipeline.mail.authentication import DnsAway
 from workers.documents import dns as mail_dns
-from workers.documents.dns import AWAY, KEPT, PER_MAIL, KeyLookup
+from workers.documents.dns import AWAY, IN_A_ROW, KEPT, PER_MAIL, KeyLookup
 
 KEY = "s1._domainkey.x.example"
 
 
 class NameServer:
-    """Answers on loopback: `records` by name; nothing for names that begin with `silent`."""
+    """Answers on loopback: `records` by name, nothing to names in a domain `silent*`, and nothing at all while `down`."""
 
     def __init__(self) -> None:
+        self.down = False
         self.records = {KEY: '"v=DKIM1; " "p=AAAA"', "empty.example": None}
         self.asked: list[str] = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -35,11 +36,12 @@ class NameServer:
             query = dns.message.from_wire(data)
             name = query.question[0].name.to_text().rstrip(".")
             self.asked.append(name)
-            if name.startswith("silent"):
+            domain = name.rpartition("_domainkey.")[2]
+            if self.down or domain.startswith("silent"):
                 continue
             answer = dns.message.make_response(query)
             if name not in self.records:
-                answer.set_rcode(dns.rcode.SERVFAIL if name.startswith("broken") else dns.rcode.NXDOMAIN)
+                answer.set_rcode(dns.rcode.SERVFAIL if domain.startswith("broken") else dns.rcode.NXDOMAIN)
             elif self.records[name]:
                 answer.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "TXT", self.records[name]))
             self.socket.sendto(answer.to_wire(), peer)
@@ -79,19 +81,78 @@ def test_where_there_is_no_key_there_is_none(server, name: str) -> None:
     assert None is KeyLookup()(name)
 
 
-@pytest.mark.parametrize("name", ["silent.example", "broken.example"])
-def test_who_does_not_answer_is_left_alone_for_a_while(server, name: str) -> None:
+def unanswered(lookup: KeyLookup, name: str) -> None:
+    lookup.begin()
+    with pytest.raises(DnsAway):
+        lookup(name)
+
+
+@pytest.mark.parametrize("domain", ["silent.example", "broken.example"])
+def test_a_domain_that_does_not_answer_is_left_alone_for_a_while(server, domain: str) -> None:
     clock = Clock()
     lookup = KeyLookup(clock)
 
-    with pytest.raises(DnsAway):
-        lookup(name)
+    unanswered(lookup, f"s1._domainkey.{domain}")
+    asked = len(server.asked)
+    with pytest.raises(DnsAway, match="just before"):
+        lookup(f"s2._domainkey.{domain.upper()}")
+    assert asked == len(server.asked)
+    clock.now += AWAY + 1
+    unanswered(lookup, f"s2._domainkey.{domain}")
+    assert asked < len(server.asked)
+
+
+@pytest.mark.parametrize("domain", ["silent{}.example", "broken{}.example"])
+def test_domains_that_do_not_answer_stop_no_look_up_of_others(server, domain: str) -> None:
+    lookup = KeyLookup(Clock())
+    for number in range(IN_A_ROW + 1):
+        unanswered(lookup, f"s1._domainkey.{domain.format(number)}")
+
+    assert b"v=DKIM1; p=AAAA" == lookup(KEY)
+
+
+def test_a_resolver_that_does_not_answer_is_left_alone_for_a_while(server, monkeypatch) -> None:
+    monkeypatch.setattr(mail_dns, "PROBE", 0.1)
+    clock = Clock()
+    lookup = KeyLookup(clock)
+    server.down = True
+    for number in range(IN_A_ROW):
+        unanswered(lookup, f"s1._domainkey.x{number}.example")
     asked = len(server.asked)
     with pytest.raises(DnsAway, match="just before"):
         lookup(KEY)
     assert asked == len(server.asked)
+
     clock.now += AWAY + 1
+    unanswered(lookup, "s1._domainkey.y.example")  # one is enough while it stays away
+    with pytest.raises(DnsAway, match="just before"):
+        lookup(KEY)
+
+    clock.now += AWAY + 1
+    server.down = False
     assert b"v=DKIM1; p=AAAA" == lookup(KEY)
+
+
+def test_without_a_resolver_all_look_ups_are_left_alone_for_a_while(server) -> None:
+    dns.resolver.get_default_resolver().nameservers = []
+    lookup = KeyLookup(Clock())
+    for number in range(IN_A_ROW):
+        unanswered(lookup, f"s1._domainkey.x{number}.example")
+
+    with pytest.raises(DnsAway, match="just before"):
+        lookup(KEY)
+
+
+def test_no_more_domains_are_left_alone_than_a_bound(server, monkeypatch) -> None:
+    monkeypatch.setattr(mail_dns, "MOST_SUSPENDED", 2)
+    lookup = KeyLookup(Clock())
+    for name in ("broken1.example", "broken2.example", "broken3.example"):
+        unanswered(lookup, name)
+    server.asked.clear()
+    for name in ("broken3.example", "broken2.example", "broken1.example"):
+        unanswered(lookup, name)
+
+    assert {"broken1.example"} == set(server.asked) - {""}
 
 
 def test_all_look_ups_of_one_mail_have_a_bounded_time(server, monkeypatch) -> None:
