@@ -1,5 +1,6 @@
 """Faults of servers: no mail is lost or taken for another, and no folder is stuck."""
 
+import re
 import time
 from collections.abc import Mapping
 
@@ -271,6 +272,35 @@ def test_a_folder_without_uidnext_is_begun_at_its_last_mail() -> None:
         session.close()
 
     assert ({"validity": 7, "uid": 5}, {"validity": 7, "below": 6}, 3) == (begun.new, begun.backfill, begun.total)
+
+
+def test_a_folder_without_uidnext_may_have_more_mails_than_fit_in_one_line() -> None:
+    first, end = 1_000_000, 1_130_000
+
+    def found(line: bytes) -> bytes:
+        low, high = re.search(rb"UID (\d+):(\d+|\*)", line).groups()  # type: ignore[union-attr]
+        last = end - 1 if high == b"*" else min(int(high), end - 1)
+        return b"* SEARCH %s\r\n" % b" ".join(b"%d" % uid for uid in range(max(min(int(low), last), first), last + 1))
+
+    def given(line: bytes) -> bytes:
+        return b"".join(body(uid, RAW[1]) if b"BODY" in line else facts(uid, len(RAW[1])) for uid in uids(line))
+
+    answers = {
+        rb"EXAMINE": b"* %d EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n" % (end - first),
+        rb"UID SEARCH": found,
+        rb"UID FETCH": given,
+    }
+    with scripted(answers) as (mailbox, _):
+        session = imap_mailbox.open_session(mailbox, None)
+        begun = session.begin("INBOX")
+        oldest, newest = (
+            numbers(session.pull("INBOX", "new", {"validity": 7, "uid": uid}, PullBounds(mails=2), Held()))
+            for uid in (first - 1, end - 3)
+        )
+        session.close()
+
+    assert ({"validity": 7, "uid": end - 1}, end - first) == (begun.new, begun.total)
+    assert ([first, first + 1], [end - 2, end - 1]) == (oldest, newest)
 
 
 def test_a_backfill_passes_what_the_server_will_not_give() -> None:

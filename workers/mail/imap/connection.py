@@ -27,6 +27,7 @@ from workers.net.terms import deployment
 
 CROWDED_SECONDS: Final = 60.0  # until the next try after a server refused a connection as too many
 MAX_NUMBER: Final = 2**63 - 1  # the largest of IMAP (RFC 9051 §9, number64)
+_LARGEST_UID: Final = 2**32 - 1
 _BYE_SECONDS: Final = 0.5
 
 #: RFC 5530's codes, and the texts of servers that do not use them.
@@ -107,11 +108,11 @@ class ImapConnection:
         """
         criteria = [f"UID {first}:{'*' if last is None else last}"]
         criteria += [f"SINCE {since.day:02}-{_MONTHS[since.month - 1]}-{since.year}"] if since else []
-        lines = self._uid("SEARCH", *criteria)
-        with self._command("SEARCH"):
-            # Keep UIDs; ignore spaces and `(MODSEQ n)`.
-            found = {_number(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
-        return sorted(uid for uid in found if uid >= first and (last is None or uid <= last))
+        return sorted(uid for uid in self._found(*criteria) if uid >= first and (last is None or uid <= last))
+
+    def last(self) -> int:
+        """The UID of the last mail, which `n:*` always includes (RFC 3501 §6.4.8); 0 if the server leaves it out."""
+        return max(self._found(f"UID {_LARGEST_UID}:*"), default=0)
 
     def fetch(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
         """The rows with `items` for `uids`, in any order; no row for a mail that the server does not return.
@@ -159,6 +160,12 @@ class ImapConnection:
         with suppress(OSError, ValueError):  # it may be gone already
             self._wire.send(b"ZZ LOGOUT\r\n")
         self._wire.hang_up()
+
+    def _found(self, *criteria: str) -> set[int]:
+        lines = self._uid("SEARCH", *criteria)
+        with self._command("SEARCH"):
+            # Keep UIDs; ignore spaces and `(MODSEQ n)`.
+            return {_number(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
 
     def _uid(self, command: str, *arguments: str) -> list[Any]:
         with self._command(command):

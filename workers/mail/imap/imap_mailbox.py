@@ -57,8 +57,7 @@ class ImapSession:
         self._connection.until = time.monotonic() + CONNECT_SECONDS
         try:
             opened = self._examine(folder)
-            # Without UIDNEXT, the highest UID is that of the last mail.
-            newest = opened.next - 1 if opened.next else max(self._connection.search(1, None), default=0)
+            newest = self._newest(opened)
             total = self._total(opened)
         except Denied as error:
             raise NoFolder(f"{folder}: {error}") from None
@@ -96,6 +95,13 @@ class ImapSession:
         except Away as error:
             self._connection.renew()
             raise NoFolder(f"{folder}: {error}") from None
+
+    def _newest(self, opened: Examined) -> int:
+        """The highest UID that the server has assigned; without UIDNEXT, that of the last mail."""
+        if opened.next:
+            return opened.next - 1
+        newest = self._connection.last() if opened.exists > _MOST else 0
+        return newest or max(self._connection.search(1, None), default=0)
 
     def _total(self, opened: Examined) -> int | None:
         """The number of mails to backfill; None if counting them would take too large an answer."""
@@ -175,7 +181,9 @@ class _Pull:
     def _after(self, high: int) -> list[int]:
         """UIDs above `high`, ascending; only the first of them if there are too many for one line."""
         low, end = high + 1, self._opened.next
-        while end is not None and end - low > _MOST:
+        if not end and self._opened.exists > _MOST:
+            end = self._connection.last() + 1
+        while end and end - low > _MOST:
             found = self._connection.search(low, low + _MOST - 1)
             if found:
                 return found
