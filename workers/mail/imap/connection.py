@@ -21,13 +21,12 @@ from pipeline.formats.dead_letter import is_plain
 from schemas.mailbox import Mailbox
 from workers.mail.imap.fetch_rows import Row, rows
 from workers.mail.imap.list_rows import names
+from workers.mail.imap.numbers import LARGEST_UID, number, sequence_set
 from workers.mail.imap.wire import MAX_ANSWER, Client, Clock
 from workers.mail.mailbox_session import CONNECT_SECONDS, Away, NoFolder, Refused, SourceError, Throttled, Token
 from workers.net.terms import deployment
 
 CROWDED_SECONDS: Final = 60.0  # until the next try after a server refused a connection as too many
-MAX_NUMBER: Final = 2**63 - 1  # the largest of IMAP (RFC 9051 §9, number64)
-_LARGEST_UID: Final = 2**32 - 1
 _BYE_SECONDS: Final = 0.5
 
 #: RFC 5530's codes, and the texts of servers that do not use them.
@@ -96,8 +95,8 @@ class ImapConnection:
             with self._command("EXAMINE"):
                 found = self._client.select_folder(folder, readonly=True)
                 after = found.get(b"UIDNEXT")
-                validity, exists = _number(found.get(b"UIDVALIDITY", 0)), _number(found.get(b"EXISTS", 0))
-                return Examined(validity, None if after is None else _number(after), exists)
+                validity, exists = number(found.get(b"UIDVALIDITY", 0)), number(found.get(b"EXISTS", 0))
+                return Examined(validity, None if after is None else number(after), exists)
         except Denied as error:
             raise NoFolder(f"{folder}: {error}") from None
 
@@ -112,7 +111,7 @@ class ImapConnection:
 
     def last(self) -> int:
         """The UID of the last mail, which `n:*` always includes (RFC 3501 §6.4.8); 0 if the server leaves it out."""
-        return max(self._found(f"UID {_LARGEST_UID}:*"), default=0)
+        return max(self._found(f"UID {LARGEST_UID}:*"), default=0)
 
     def fetch(self, uids: Sequence[int], items: str) -> Iterator[tuple[int, Row]]:
         """The rows with `items` for `uids`, in any order; no row for a mail that the server does not return.
@@ -121,7 +120,7 @@ class ImapConnection:
         """
         self._wire.untagged_responses.pop("FETCH", None)  # unsolicited rows from before
         asked = set(uids)
-        for row in rows(self._uid("FETCH", _sequence(uids), f"({items})")):
+        for row in rows(self._uid("FETCH", sequence_set(uids), f"({items})")):
             uid = row.get(b"UID")
             if isinstance(uid, int) and uid in asked:
                 yield uid, row
@@ -165,7 +164,7 @@ class ImapConnection:
         lines = self._uid("SEARCH", *criteria)
         with self._command("SEARCH"):
             # Keep UIDs; ignore spaces and `(MODSEQ n)`.
-            return {_number(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
+            return {number(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()}
 
     def _uid(self, command: str, *arguments: str) -> list[Any]:
         with self._command(command):
@@ -269,25 +268,6 @@ def _errors_translated(what: str) -> Iterator[None]:
         raise Away(f"{what}: the server's answer is malformed: {_text(error)}") from None
     except imaplib.IMAP4.error as error:  # of which a ProtocolError is one
         raise Denied(_text(error)) from None
-
-
-def _number(said: bytes | int) -> int:
-    """The number that a server sends. Raises ValueError if it exceeds `MAX_NUMBER`, because Postgres cannot store it."""
-    number = int(said)
-    if number > MAX_NUMBER:
-        raise ValueError("a number is too large")
-    return number
-
-
-def _sequence(uids: Sequence[int]) -> str:
-    """UIDs as a sequence set (RFC 3501 §9), consecutive ones as ranges."""
-    ranges: list[list[int]] = []
-    for uid in sorted(uids):
-        if ranges and uid == ranges[-1][1] + 1:
-            ranges[-1][1] = uid
-        else:
-            ranges.append([uid, uid])
-    return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in ranges)
 
 
 def _text(said: object) -> str:

@@ -13,8 +13,9 @@ from typing import Final
 from imapclient.datetime_util import parse_to_datetime
 
 from pipeline.mail.head import read_head
-from workers.mail.imap.connection import MAX_NUMBER, Denied, ImapConnection
+from workers.mail.imap.connection import Denied, ImapConnection
 from workers.mail.imap.fetch_rows import Row, section
+from workers.mail.imap.numbers import MAX_NUMBER
 from workers.mail.imap.pieces import in_pieces
 from workers.mail.mailbox_session import Away, Gone, PullBounds, SourceError
 
