@@ -27,7 +27,7 @@ import orjson
 
 from pipeline.chain import entry_hash
 from pipeline.errors import Unreadable
-from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
+from pipeline.ledger.checks import Finding, Thread, check_content, parse, read_attributes, read_envelope
 from schemas.fault import Fault, Verified
 from schemas.ledger_rows import StoredEntry
 
@@ -198,11 +198,13 @@ def _members(line: bytes | None) -> Mapping[str, Any]:
 
 
 def _parsed(line: bytes) -> Any:
+    members = parse(line)
     try:
-        members = orjson.loads(line)
         if _line(members) != line:
             json.loads(line, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+    except (orjson.JSONEncodeError, RecursionError):
+        raise Unreadable("it nests deeper than any line of a bundle") from None
+    except ValueError as error:
         raise Unreadable(f"it is not JSON: {error}") from None
     return members
 

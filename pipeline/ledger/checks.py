@@ -9,6 +9,7 @@ import orjson
 
 from pipeline.chain import VERSION, commitment
 from pipeline.errors import Unreadable
+from pipeline.formats.bounded_json import TooManyValues, check_size
 from schemas.event import REQUIRED
 from schemas.fault import FaultKind
 
@@ -23,6 +24,17 @@ _CHAIN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9]+")
 _SAFE: Final = 2**53
 _REQUIRED: Final = frozenset(REQUIRED)
+
+
+def parse(raw: bytes) -> Any:
+    """The JSON value in `raw`. Raises `Unreadable`, without parsing it, when it would take far more memory than its bytes."""
+    try:
+        check_size(raw)
+        return orjson.loads(raw)
+    except TooManyValues:
+        raise Unreadable("it holds too many values to be read, for its size") from None
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(f"it is not JSON: {error}") from None
 
 
 def read_envelope(raw: bytes) -> Mapping[str, Any]:
@@ -93,10 +105,7 @@ def _entries(first: int, last: int) -> str:
 
 
 def _json(raw: bytes) -> Any:
-    try:
-        members = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable(f"it is not JSON: {error}") from None
+    members = parse(raw)
     try:
         if orjson.dumps(members, option=orjson.OPT_SORT_KEYS) == raw:
             return members

@@ -220,6 +220,8 @@ def test_what_is_no_bundle_is_unreadable(first) -> None:
         b"\x00",
         b"[" * 100_000,
         b'{"a":' * 5000,
+        b"[" * 300 + b"]" * 300,
+        b'{"checkpoint":' + b'{"a":' * 900 + b"1" + b"}" * 901,
         b'{"envelope":"","envelope":"","hash":"","content":null}',
         b'{"envelope":{},"hash":[],"content":[]}',
         b'{"envelope":"","hash":"","content":{"attributes":null,"salt":null,"body":null}}',
@@ -233,6 +235,19 @@ def test_a_hostile_line_is_a_fault_and_nothing_worse(line) -> None:
 
     assert "broken" == verified.verdict
     assert {fault.kind for fault in faults} <= {"line", "envelope"}
+
+
+def test_json_that_takes_far_more_memory_than_its_bytes_is_not_parsed() -> None:
+    bomb = b"[" + b"[]," * (1024 * 1024) + b"0]"
+    encoded = base64.b64encode(bomb).decode()
+    bombs = [
+        b"".join(lines()) + bomb + b"\n",
+        edited(2, lambda members: members.update(envelope=encoded)),
+        edited(2, content(attributes=encoded)),
+    ]
+
+    for raw in bombs:
+        assert [fault.kind for fault in check(raw)[1] if "too many values" in fault.detail]
 
 
 def test_a_line_without_end_is_skipped_in_bounded_memory(monkeypatch) -> None:
