@@ -88,13 +88,13 @@ def _tenant(line: bytes) -> str:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines that are not blank; None for a line that is too long, the rest of which is skipped."""
+    """Every line; None for a line that is too long, the rest of which is skipped."""
     while line := stream.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(MAX_LINE)
             yield None
-        elif line.strip():
+        else:
             yield line
 
 
@@ -188,6 +188,8 @@ def _members(line: bytes | None) -> Mapping[str, Any]:
     """(2) it is JSON in the form of LEDGER §5."""
     if line is None:
         raise Unreadable(f"it is longer than {MAX_LINE} bytes")
+    if line.isspace():
+        raise Unreadable("it is blank, which no line of a bundle is")
     members = _parsed(line)
     if not isinstance(members, dict) or members.keys() not in (_ENTRY, *_SEALED):
         raise Unreadable("it is neither an entry nor a checkpoint nor a proof")

@@ -105,12 +105,23 @@ def test_a_bundle_made_from_the_published_vectors_verifies() -> None:
     assert (Verified(3, 1, 0), []) == check(raw)
 
 
-def test_line_ends_and_blank_lines_do_not_matter() -> None:
+def test_line_ends_do_not_matter() -> None:
     raw = b"".join(lines())
 
     assert "intact" == check(raw.removesuffix(b"\n"))[0].verdict
     assert "intact" == check(raw.replace(b"\n", b"\r\n"))[0].verdict
-    assert "intact" == check(raw + b"\n  \n")[0].verdict
+
+
+def test_a_blank_line_is_a_fault_and_counts_as_a_line() -> None:
+    all_lines = lines()
+    altered = edited(3, content(body=5)).splitlines(keepends=True)
+    raw = b"".join([*all_lines[:2], b"\n", b" \r\n", *altered[2:], b"\n"])
+
+    numbers = ["line 3: it is blank", "line 4: it is blank", "line 6: body is not base64", "line 9: it is blank"]
+    faults = check(raw)[1]
+
+    assert ["line"] * 4 == [fault.kind for fault in faults]
+    assert numbers == [fault.detail.partition(",")[0] for fault in faults]
 
 
 @pytest.mark.parametrize(
