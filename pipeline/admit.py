@@ -114,7 +114,7 @@ def _plain(message: Message, headers: Mapping[str, Any]) -> dict[str, str]:
         "type": message.type,
         "time": _rfc3339(message.timestamp),
         "subject": _text("subject", headers.get("subject")),
-        "traceparent": parent if isinstance(parent, str) else None,  # an invalid trace must not reject the message
+        "traceparent": parent if cloudevents.is_traceparent(parent) else None,  # an invalid trace must not reject the message
     }
     return {name: value for name, value in found.items() if value}
 

@@ -21,7 +21,6 @@ from schemas.source import Source
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: they must fit in one AMQP frame of 128 KiB
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
@@ -164,7 +163,7 @@ def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
     if "traceparent" not in headers or "traceparent" in attributes:
         return
     parent, state = headers["traceparent"], headers.get("tracestate", "")
-    if _TRACEPARENT.fullmatch(parent):
+    if cloudevents.is_traceparent(parent):
         attributes["traceparent"] = parent
         if _TRACESTATE.fullmatch(state):
             attributes["tracestate"] = state

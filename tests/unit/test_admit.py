@@ -102,6 +102,20 @@ def test_a_header_that_holds_text_as_bytes_is_text() -> None:
     assert "traceparent" not in event.attributes
 
 
+@pytest.mark.parametrize("trace", ["x" * 2049, "\x00", "\udcff", "00-nonsense", 7, None])
+def test_a_trace_that_is_invalid_is_left_out_and_does_not_reject_the_message(trace) -> None:
+    (event,) = admit(plain(headers={"subject": "s-1", "traceparent": trace}), CATALOG, NOW)
+
+    assert "traceparent" not in event.attributes
+
+
+def test_a_valid_trace_is_kept() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    (event,) = admit(plain(headers={"subject": "s-1", "traceparent": trace}), CATALOG, NOW)
+
+    assert trace == event.attributes["traceparent"]
+
+
 def test_a_source_that_is_bound_to_users_takes_their_messages() -> None:
     for user in ("acme-shop", "acme-till"):
         (event,) = admit(plain(key="acme.bound", others={"user_id": user}), CATALOG, NOW)
