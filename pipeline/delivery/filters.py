@@ -64,7 +64,7 @@ def _compile(expression: Any, depth: int) -> Predicate:
     if dialect == "not":
         inner = _compile(argument, depth + 1)
         return lambda attributes: not inner(attributes)
-    raise ValueError(f"unknown filter dialect {dialect!r}; known are: " + ", ".join((*_VALUES, "all", "any", "not")))
+    raise ValueError(f"unknown filter dialect {dialect!r:.80}; known are: " + ", ".join((*_VALUES, "all", "any", "not")))
 
 
 def _attributes_of(dialect: str, argument: Any) -> tuple[tuple[str, str], ...]:

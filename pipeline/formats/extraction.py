@@ -24,7 +24,7 @@ def check_rule(rule: str) -> None:
         if rule.startswith(prefix) and not rule[len(prefix) :].strip():
             raise ValueError(f"{prefix} needs a name, as in {prefix}{example}")
     if rule != DIGEST and not rule.startswith(("/", HEADER, FIELD)):
-        raise ValueError(f"{rule!r} is neither a JSON pointer, as /data/id, nor header:NAME, form:NAME or {DIGEST}")
+        raise ValueError(f"{rule!r:.200} is neither a JSON pointer, as /data/id, nor header:NAME, form:NAME or {DIGEST}")
 
 
 class Extractor:

@@ -27,6 +27,7 @@ import orjson
 
 from pipeline.chain import entry_hash
 from pipeline.errors import Unreadable
+from pipeline.formats.cloudevents import MAX_VALUE
 from pipeline.ledger.checks import Finding, Thread, check_content, parse, read_attributes, read_envelope
 from schemas.fault import Fault, Verified
 from schemas.ledger_rows import StoredEntry
@@ -132,7 +133,7 @@ class _Verifier:
         """Reports the fault of a bundle without a checkpoint, when a key was given to check one."""
         self._faults += 1
         detail = "a key was given, but the bundle holds no checkpoint: nothing shows whose it is, or that it is complete"
-        self._report(Fault(self._tenant, None, None, None, "checkpoint", detail))
+        self._report(Fault(self._tenant[:MAX_VALUE], None, None, None, "checkpoint", detail))
 
     def _entry(self, number: int, raw: bytes, members: Mapping[str, Any]) -> None:
         computed = entry_hash(raw)
@@ -157,7 +158,7 @@ class _Verifier:
                 yield "repeated", "this chain has entries further up, with other chains' entries in between"
             self._seen.add(key)
         if envelope["tenant"] != self._tenant:
-            yield "column", f"the bundle is of tenant {self._tenant!r}; the envelope says {envelope['tenant']!r}"
+            yield "column", f"the bundle is of tenant {self._tenant!r:.80}; the envelope says {envelope['tenant']!r:.80}"
         yield from self._thread.follow(envelope["seq"], envelope["prev"], computed)
 
     def _content(self, pc: str, content: Any, *, first: bool) -> Iterator[Finding]:
@@ -175,13 +176,14 @@ class _Verifier:
         if self._subject is None or first:
             self._subject = subject
         elif subject != self._subject:
-            yield "subject", f"the entry is about {subject!r}, its chain about {self._subject!r}"
+            yield "subject", f"the entry is about {subject!r:.200}, its chain about {self._subject!r:.200}"
 
     def _found(self, seq: int | None, findings: "Iterator[Finding] | list[Finding]") -> None:
         for kind, detail in findings:
             self._faults += 1
             chain = self._chain if seq is not None else None
-            self._report(Fault(self._tenant, self._subject, chain, seq, kind, detail))
+            subject = None if self._subject is None else self._subject[:MAX_VALUE]
+            self._report(Fault(self._tenant[:MAX_VALUE], subject, chain, seq, kind, detail))
 
 
 def _members(line: bytes | None) -> Mapping[str, Any]:

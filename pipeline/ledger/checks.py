@@ -1,8 +1,9 @@
 """Checks of an entry's bytes, shared by the verifiers of the ledger and of bundles. Pure and offline."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hmac import compare_digest
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _CHAIN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9]+")
 _SAFE: Final = 2**53
+_SHOWN: Final = 3  # hashes that a finding shows
 _REQUIRED: Final = frozenset(REQUIRED)
 
 
@@ -89,7 +91,7 @@ class Thread:
         if (prev is None) != (seq == 0):
             yield "link", "only the first entry has nothing before it" if seq else "the first entry names one before it"
         elif self._before is not None and prev not in self._before:
-            yield "link", f"it follows {prev}; the entry before is {' or '.join(map(str, self._before))}"
+            yield "link", f"it follows {prev}; the entry before is {_hashes(self._before)}"
         self._here.add(entry_hash.hex())
         self.seq, self.hash = seq, entry_hash
 
@@ -98,6 +100,12 @@ class Thread:
         self.seq += 1
         self.hash = entry_hash
         self._before, self._here = self._here, {entry_hash.hex()}
+
+
+def _hashes(hashes: Collection[str | None]) -> str:
+    """Some of the hashes: a fork may have any number of entries with the same number."""
+    more = len(hashes) - _SHOWN
+    return " or ".join(map(str, islice(hashes, _SHOWN))) + (f" or one of {more} more" if more > 0 else "")
 
 
 def _entries(first: int, last: int) -> str:

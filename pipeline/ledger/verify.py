@@ -147,7 +147,7 @@ class _Verifier:
         yield from thread.follow(seq, envelope["prev"], computed)  # (4)
         yield from _columns(entry, envelope)  # (5)
         if row is not None and row.tenant != envelope["tenant"]:
-            yield "subject", f"the entry is of tenant {envelope['tenant']}, its chain of {row.tenant}"
+            yield "subject", f"the entry is of tenant {envelope['tenant']:.80}, its chain of {row.tenant}"
         yield from self._content(row, entry, envelope)
 
     def _content(self, row: StoredChain | None, entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
@@ -168,7 +168,7 @@ class _Verifier:
             return
         yield from _copies(entry, attributes)
         if row is not None and row.subject != attributes["subject"]:
-            yield "subject", f"the entry is about {attributes['subject']!r}, its chain about {row.subject!r}"
+            yield "subject", f"the entry is about {attributes['subject']!r:.200}, its chain about {row.subject!r:.200}"
         yield from self._fingerprint(entry, envelope["tenant"], attributes)
 
     def _fingerprint(self, entry: StoredEntry, tenant: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
@@ -177,7 +177,7 @@ class _Verifier:
             return
         key = self._keys.get(tenant)
         if key is None:
-            yield "fingerprint", f"there is no tenant {tenant}"
+            yield "fingerprint", f"there is no tenant {tenant:.80}"
         elif entry.fingerprint not in (identity(key, attributes), fingerprint(key, attributes["source"], attributes["id"])):
             yield "fingerprint", "it is not that of the entry's tenant, source, origin and id"
 
@@ -192,17 +192,17 @@ def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Findin
         ("tenant", entry.tenant, envelope["tenant"]),
     ):
         if stored != sealed:
-            yield "column", f"{name} is {stored}; the envelope says {sealed}"
+            yield "column", f"{name} is {stored!s:.80}; the envelope says {sealed!s:.80}"
 
 
 def _copies(entry: StoredEntry, attributes: Mapping[str, str]) -> Iterator[Finding]:
     """(7) the content's columns agree with the attributes."""
     for name in ("source", "type", "subject"):
         if getattr(entry, name) != attributes[name]:
-            yield "content_column", f"{name} is {getattr(entry, name)!r}; the attributes say {attributes[name]!r}"
+            yield "content_column", f"{name} is {getattr(entry, name)!r:.200}; the attributes say {attributes[name]!r:.200}"
     try:
         if entry.time != timestamp(instant(attributes["time"])):
-            yield "content_column", f"time is not the attributes' {attributes['time']}"
+            yield "content_column", f"time is not the attributes' {attributes['time']:.80}"
     except Rejected as error:
         yield "attributes", error.detail
 

@@ -141,9 +141,9 @@ def _error_verdict(error: Exception, lookup: _Lookup, domain: str | None) -> Ver
 
 def _verdict(verified: bool, lookup: _Lookup, domain: str | None) -> Verdict:
     if lookup.away:
-        return Verdict("temperror", f"nothing: DNS did not answer for {lookup.name}", domain)
+        return Verdict("temperror", f"nothing: DNS did not answer for {one_line(lookup.name, 300)}", domain)
     if lookup.missing:
-        return Verdict("permerror", f"nothing: there is no key at {lookup.name}", domain)
+        return Verdict("permerror", f"nothing: there is no key at {one_line(lookup.name, 300)}", domain)
     return Verdict("pass" if verified else "fail", _evidence(lookup), domain)
 
 
@@ -165,7 +165,7 @@ def _arc(raw: bytes, fields: Fields, dns: Dns, findings: Findings) -> Verdict:
     except Exception as error:  # noqa: BLE001 - as in _dkim
         return Verdict("permerror", "the chain of seals", None, one_line(f"{type(error).__name__}: {error}", 200))
     if lookup.away:
-        return Verdict("temperror", f"nothing: DNS did not answer for {lookup.name}")
+        return Verdict("temperror", f"nothing: DNS did not answer for {one_line(lookup.name, 300)}")
     passed = result == dkim.CV_Pass
     return Verdict("pass" if passed else "fail", "the chain of seals", _tag(seals[0], "d"), one_line(str(reason), 200))
 

@@ -38,4 +38,4 @@ def check(source: Source) -> list[str]:
     if source.users:
         return ["users is for kind amqp: they are the broker's logins"]
     kind = KINDS.get(source.kind)
-    return kind.check(source) if kind else [f"unknown kind {source.kind!r}; known are {', '.join(NAMES)}"]
+    return kind.check(source) if kind else [f"unknown kind {source.kind!r:.80}; known are {', '.join(NAMES)}"]

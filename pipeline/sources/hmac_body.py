@@ -64,7 +64,7 @@ def check(source: Source) -> list[str]:
     for name, allowed in (("algorithm", _ALGORITHMS), ("encoding", _ENCODINGS)):
         value = source.options.get(name, allowed[0])
         if value not in allowed:
-            problems.append(f"option {name} is {value!r}; it must be one of {', '.join(allowed)}")
+            problems.append(f"option {name} is {value!r:.80}; it must be one of {', '.join(allowed)}")
     template = _template(source)
     if template.count(_BODY) != 1:
         problems.append(f"option signed must hold {_BODY} once")

@@ -146,7 +146,7 @@ def need_secret(source: Source) -> list[str]:
 def unknown_options(source: Source, *known: str) -> list[str]:
     """The problems of options that the kind does not have."""
     has = f"it has {', '.join(known)}" if known else "it has none"
-    return [f"kind {source.kind} has no option {name!r}; {has}" for name in source.options if name not in known]
+    return [f"kind {source.kind} has no option {name!r:.80}; {has}" for name in source.options if name not in known]
 
 
 def check_answer(source: Source, replies: Mapping[str, Reply]) -> list[str]:
@@ -154,4 +154,4 @@ def check_answer(source: Source, replies: Mapping[str, Reply]) -> list[str]:
     answer = source.options.get("answer")
     if answer is None or answer in replies:
         return []
-    return [f"option answer is {answer!r}; it must be {' or '.join(replies)}, or left out for JSON with the id"]
+    return [f"option answer is {answer!r:.80}; it must be {' or '.join(replies)}, or left out for JSON with the id"]

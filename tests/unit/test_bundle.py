@@ -190,6 +190,19 @@ def test_a_fault_says_where_it_is() -> None:
     )
 
 
+def test_a_fault_is_short_however_long_the_texts_are_that_it_names() -> None:
+    long = "x" * 100_000
+    raw = [header_line(long, NOW), *lines(stored(1, long, 2))[1:], *lines(stored(1, long + "y", 1))[1:]]
+    fork = [entry for n in range(1000) for entry in lines(stored(1, f"s-{n}", 2))[2:]]
+    altered = edited(2, reenvelope(tenant=long))
+
+    faults = [*check(b"".join(raw), "a key")[1], *check(b"".join([*lines()[:2], *fork, lines()[3]]))[1], *check(altered)[1]]
+
+    assert {"column", "subject", "link", "repeated", "checkpoint"} <= {fault.kind for fault in faults}
+    assert max(len(fault.detail) for fault in faults) < 1000
+    assert {2048} == {len(text) for fault in faults for text in (fault.tenant, fault.subject) if text and len(text) > 100}
+
+
 def test_entries_about_two_subjects_are_not_one_chain() -> None:
     one, other = stored(1, "order-1", 2), stored(1, "order-2", 2)
     raw = b"".join(lines([one[0], other[1]]))

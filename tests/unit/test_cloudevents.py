@@ -49,6 +49,14 @@ def test_json_data_of_a_suffix_type_keeps_its_quotes() -> None:
     assert b'"a"' == body
 
 
+@pytest.mark.parametrize("name", ["specversion", "x" * 100_000, "long"])
+def test_the_reason_of_a_rejection_is_short_however_long_the_attribute_is(name) -> None:
+    with pytest.raises(Rejected) as rejected:
+        check({name: "2" * 100_000})
+
+    assert len(rejected.value.detail) < 200
+
+
 def test_base64_data_is_decoded() -> None:
     assert b"\x00\xff" == structured(document(data_base64='"AP8="'))[1]
 

@@ -77,3 +77,10 @@ def test_a_pointer_a_header_a_field_or_a_digest_is_a_rule(rule) -> None:
 def test_anything_else_is_no_rule(rule) -> None:
     with pytest.raises(ValueError, match=r"header|form"):
         check_rule(rule)
+
+
+def test_the_reason_is_short_however_long_the_rule_is() -> None:
+    with pytest.raises(ValueError, match=r"header") as refused:
+        check_rule("x" * 100_000)
+
+    assert len(str(refused.value)) < 400

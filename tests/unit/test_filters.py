@@ -70,3 +70,10 @@ def test_filters_nest_so_deep_and_no_deeper() -> None:
     assert compile_filter(nested(MAX_DEPTH))(EVENT) is (MAX_DEPTH % 2 == 0)
     with pytest.raises(ValueError, match="nest"):
         compile_filter(nested(MAX_DEPTH + 1))
+
+
+def test_the_reason_is_short_however_long_the_dialect_is() -> None:
+    with pytest.raises(ValueError, match="unknown filter dialect") as refused:
+        compile_filter({"x" * 100_000: {}})
+
+    assert len(str(refused.value)) < 200

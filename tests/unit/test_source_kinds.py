@@ -349,3 +349,19 @@ def test_what_is_wrong_with_a_source_is_said_without_its_secrets(wrong: Source, 
 
     assert any(words in problem for problem in problems)
     assert not any(secret in problem for problem in problems for secret in wrong.secrets if len(secret) > 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("x" * 100_000, {}),
+        ("hmac", {"algorithm": "x" * 100_000}),
+        ("hmac", {"x" * 100_000: "x"}),
+        ("twilio", {"answer": "x" * 100_000}),
+    ],
+)
+def test_a_problem_is_short_however_long_the_value_is(kind: str, options: dict[str, str]) -> None:
+    problems = check(Source("acme", "shop", kind, options=options, secrets=(b"k",)))
+
+    assert problems
+    assert max(map(len, problems)) < 400
