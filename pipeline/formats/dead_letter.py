@@ -32,20 +32,29 @@ def tag(value: Any) -> Any:
 
 
 def untag(value: Any) -> Any:
-    """Reverses `tag`; naive times become UTC, and tuples lists. Raises `Unreadable` for an object that `tag` does not make."""
+    """Reverses `tag`; naive times become UTC, and tuples lists. Raises `Unreadable` for a value that `tag` does not make."""
+    try:
+        return _untag(value)
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise Unreadable(f"not what a tag holds: {error!r:.200}") from None
+
+
+def _untag(value: Any) -> Any:
     if isinstance(value, list):
-        return [untag(each) for each in value]
+        return [_untag(each) for each in value]
     if not isinstance(value, dict):
         return value
     if not any(key.startswith("$") for key in value):
-        return {key: untag(each) for key, each in value.items()}
+        return {key: _untag(each) for key, each in value.items()}
     if len(value) != 1:
         raise Unreadable(f"tagged with more than one key: {sorted(value)!r:.200}")
     ((key, content),) = value.items()
     if key == TABLE:
-        return {untag(name): untag(each) for name, each in content}
+        return {_untag(name): _untag(each) for name, each in content}
     if key not in _READ:
         raise Unreadable(f"an unknown tag: {key!r:.200}")
+    if not isinstance(content, str):
+        raise TypeError(f"{key} with a {type(content).__name__}")
     return _READ[key](content)
 
 
@@ -72,18 +81,22 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+def _bytes(stored: str) -> bytes:
+    return base64.b64decode(stored, validate=True)
+
+
 #: By type: the tag, and the functions that write and read its content.
 _TAGS: Mapping[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
     str: (
         "$text",
         lambda text: _base64(text.encode("utf-8", "surrogatepass")),
-        lambda stored: base64.b64decode(stored).decode("utf-8", "surrogatepass"),
+        lambda stored: _bytes(stored).decode("utf-8", "surrogatepass"),
     ),
     float: ("$float", repr, float),
-    bytes: ("$bytes", _base64, base64.b64decode),
+    bytes: ("$bytes", _base64, _bytes),
     datetime: ("$time", lambda moment: moment.replace(tzinfo=moment.tzinfo or UTC).isoformat(), datetime.fromisoformat),
     Decimal: ("$decimal", str, Decimal),
-    Opaque: ("$opaque", lambda opaque: _base64(opaque.field), lambda stored: Opaque(base64.b64decode(stored))),
+    Opaque: ("$opaque", lambda opaque: _base64(opaque.field), lambda stored: Opaque(_bytes(stored))),
 }
 _READ = {name: read for name, _write, read in _TAGS.values()}
 
@@ -102,4 +115,4 @@ def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes 
             **properties,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Unreadable(f"the stored dead letter is not a valid message: {error!r}") from None
+        raise Unreadable(f"the stored dead letter is not a valid message: {error!r:.200}") from None

@@ -71,10 +71,14 @@ def test_a_dead_letter_from_before_other_properties_were_kept_is_a_message_too()
     assert Message("a.b", b"x", headers={"subject": "s"}, message_id="e-1", others={}) == message_of("a.b", kept, b"x")
 
 
-@pytest.mark.parametrize("properties", [{"unheard": "of"}, {"headers": {}}, 7, "text", [["priority"]], None])
+@pytest.mark.parametrize(
+    "properties", [{"unheard": "of"}, {"u" * 100_000: "of"}, {"headers": {}}, 7, "text", [["priority"]], None]
+)
 def test_what_no_message_had_is_not_made_into_one(properties: object) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable) as refused:
         message_of("a.b", {"headers": {}, "properties": properties, "trusted": False}, b"x")
+
+    assert len(str(refused.value)) < 300
 
 
 def test_a_message_of_a_user_goes_out_by_our_own_exchange_with_the_users_name() -> None:

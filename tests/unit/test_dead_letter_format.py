@@ -76,6 +76,44 @@ def test_a_tag_that_nobody_made_is_refused(stored) -> None:
         untag(stored)
 
 
+DEEP: list = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"$bytes": 5},
+        {"$bytes": "?"},
+        {"$bytes": "AAA"},
+        {"$text": "/w=="},
+        {"$text": None},
+        {"$float": "x"},
+        {"$float": 5},
+        {"$decimal": "x"},
+        {"$decimal": [0, [1], 0]},
+        {"$time": "yesterday"},
+        {"$time": 5},
+        {"$opaque": "\u00e9"},
+        {"$opaque": {}},
+        {"$table": 5},
+        {"$table": [5]},
+        {"$table": [["a"]]},
+        {"$table": [[[], 1]]},
+        {"$table": [[{"a": 1}, 1]]},
+        {"a": [{"$float": "x" * 100_000}]},
+        DEEP,
+    ],
+    ids=lambda stored: repr(stored)[:30] if stored is not DEEP else "deep",
+)
+def test_content_that_its_tag_cannot_have_is_unreadable(stored) -> None:
+    with pytest.raises(Unreadable) as refused:
+        untag(stored)
+
+    assert len(str(refused.value)) < 300
+
+
 def test_what_amqp_does_not_have_is_refused() -> None:
     with pytest.raises(TypeError, match="complex"):
         tag(1j)
