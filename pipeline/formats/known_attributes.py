@@ -43,7 +43,7 @@ def instant(value: str) -> datetime:
 def check(attributes: Mapping[str, str]) -> None:
     """As `cloudevents.check`."""
     names = tuple(attributes)
-    if names in _KNOWN and attributes["specversion"] == "1.0":
+    if names in _KNOWN and attributes.get("specversion", "1.0") == "1.0":
         values = attributes.values()
         every = "".join(values)
         if every.isprintable() and (len(every) <= cloudevents.MAX_VALUE or max(map(len, values)) <= cloudevents.MAX_VALUE):

@@ -395,3 +395,8 @@ def test_two_senders_behind_one_source_may_use_the_same_ids() -> None:
         return admit(redelivered(OPEN, found, b""), catalog, NOW)[0].fingerprint
 
     assert fingerprint("/one") == fingerprint("/one") != fingerprint("/two") != fingerprint(OPEN.name)
+
+
+def test_attributes_without_a_version_are_checked_again_and_again() -> None:
+    for _ in range(2):
+        check_attributes({"id": "1", "unversioned": "x"})

@@ -1,6 +1,6 @@
 """Statements that plan, load and settle deliveries. All are fenced: a worker that lost the lease writes nothing."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
@@ -136,10 +136,9 @@ def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> lis
     return active
 
 
-def keys_of(held: Iterable[Held]) -> dict[str, object]:
-    """The parameters `ids` and `leases` of a statement on held deliveries."""
-    ids, leases = zip(*held, strict=True)
-    return {"ids": _array([str(id_) for id_ in ids]), "leases": _array([lease.hex for lease in leases])}
+def keys_of(held: Collection[Held]) -> dict[str, object]:
+    """The parameters `ids` and `leases` of a statement on held deliveries, of which there may be none."""
+    return {"ids": _array([str(id_) for id_, _lease in held]), "leases": _array([lease.hex for _id, lease in held])}
 
 
 def _array(values: Sequence[str]) -> str:

@@ -220,3 +220,9 @@ def test_who_would_set_a_delivery_aside_waits_for_nobody_who_is_deciding_about_t
         DeliveryStore(engine, 90.0).settle([Untried((owed[0].id, owed[0].lease), "aside")])
 
     assert [("pending",)] == database.rows("SELECT state FROM delivery WHERE id = %s", owed[0].id)
+
+
+def test_to_load_and_settle_nothing_does_nothing(engine, owed) -> None:
+    with transaction(engine) as conn:
+        assert deliveries.Loaded([], set()) == deliveries.load_leased(conn, [])
+    assert [] == settled(engine, [])
