@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from uuid import UUID
 
 import orjson
 
@@ -86,8 +85,3 @@ def extend_all(
     assert len(salts) == SALT_BYTES * len(events)
     entries = list(extend_each(heads, events, at, salts))
     return entries, ends(entries)
-
-
-def chain_uuid(random: bytes) -> UUID:
-    """The id of a new chain, from 16 random bytes."""
-    return UUID(bytes=random)

@@ -11,9 +11,8 @@ _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"  # a field without a value
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_INT4, _INT8, _LENGTH, _COUNT = Struct(">i"), Struct(">q"), Struct(">i"), Struct(">h")
+_INT8, _LENGTH, _COUNT = Struct(">q"), Struct(">i"), Struct(">h")
 
-int4 = _INT4.pack
 int8 = _INT8.pack
 
 CHUNK = 1 << 16  # bytes given to the connection at once: Postgres processes them while the next are made

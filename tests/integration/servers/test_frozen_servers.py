@@ -25,7 +25,7 @@ from ops.runtime.db import make_engine, passes, transaction
 from ops.servers.ports import choose_ports
 from ops.servers.private import PrivateServers
 from ops.settings import environment
-from pipeline.store.copy_binary import copy_rows, int4
+from pipeline.store.copy_binary import copy_rows
 from support.cli import Cli
 from support.sink import Sink
 from support.waiting import wait_for
@@ -260,7 +260,7 @@ def without_postgres(servers: PrivateServers, system: System) -> Freeze:
         with transaction(engine) as conn:
             conn.execute(text("CREATE TEMPORARY TABLE copied (n int)"))
             under_way.wait(20)
-            copy_rows(conn, "COPY copied FROM STDIN (FORMAT binary)", iter(lambda: [int4(1)], None))
+            copy_rows(conn, "COPY copied FROM STDIN (FORMAT binary)", iter(lambda: [bytes(4)], None))
 
     with traffic(system.amqp_url), ThreadPoolExecutor(6) as pool:
         time.sleep(0.5)
