@@ -101,13 +101,23 @@ _TAGS: Mapping[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
 _READ = {name: read for name, _write, read in _TAGS.values()}
 
 
+def _check_types(routing_key: Any, headers: Any, trusted: Any, properties: Mapping[str, Any]) -> None:
+    if not isinstance(routing_key, str) or not isinstance(headers, dict | None) or not isinstance(trusted, bool):
+        raise TypeError("routing_key, headers or trusted")
+    for name, value in properties.items():
+        if value is not None and type(value) is not (int if name == "timestamp" else str):
+            raise TypeError(name)
+
+
 def message_of(routing_key: str | None, headers: Mapping[str, Any], body: bytes | None) -> Message:
     """The message that `pipeline.bury.dead_letter_of` was given, from the stored dead letter. Raises `Unreadable`."""
     try:
         properties = dict(headers["properties"])
+        routing_key = headers.get("routing_key", routing_key or "")
         others = {name: properties.pop(name) for name in OTHERS if name in properties}
+        _check_types(routing_key, headers["headers"], headers["trusted"], properties)
         return Message(
-            headers.get("routing_key", routing_key or ""),
+            routing_key,
             body or b"",
             headers=headers["headers"],
             trusted=headers["trusted"],

@@ -81,6 +81,23 @@ def test_what_no_message_had_is_not_made_into_one(properties: object) -> None:
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"headers": 1},
+        {"headers": [["a", 1]]},
+        {"trusted": "no"},
+        {"routing_key": 5},
+        {"routing_key": None},
+        {"properties": {"message_id": 5}},
+        {"properties": {"timestamp": True}},
+    ],
+)
+def test_a_value_of_a_type_that_no_message_has_is_unreadable(changed: dict[str, object]) -> None:
+    with pytest.raises(Unreadable):
+        message_of("a.b", {"headers": {}, "properties": {}, "trusted": False} | changed, b"x")
+
+
 def test_a_message_of_a_user_goes_out_by_our_own_exchange_with_the_users_name() -> None:
     headers = {"subject": "s", FIRST_USER: "forged"}
     message = Message("acme.shop", b"body", headers=headers, others={"user_id": "shop"})

@@ -361,8 +361,11 @@ def test_a_message_that_was_not_confirmed_or_cannot_be_made_stays_open(cli, engi
     kept = '{"headers": {}, "properties": {}, "trusted": false}'
     with transaction(engine) as conn:
         conn.execute(text("UPDATE dead_letter SET headers = CAST(:kept AS json) WHERE id < 4"), {"kept": kept})
-        broken = ({}, {"headers": 1}, {**json.loads(kept), "properties": {"unheard": "of"}})
+        broken = ({}, {**json.loads(kept), "headers": 1}, {**json.loads(kept), "properties": {"unheard": "of"}})
         dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x", headers=each) for each in broken], NOW)
+        for each in ('{"$bytes": 5}', '{"$float": "x"}'):
+            dead_letters.bury(conn, [DeadLetter("admit", "malformed", each)], NOW)
+            conn.execute(text("UPDATE dead_letter SET headers = CAST(detail AS json) WHERE detail = :each"), {"each": each})
     decision = Decision(DeadLetterFilter(stage="admit"), counted(engine, DeadLetterFilter(stage="admit")), "ada")
     seen = []
 
@@ -374,7 +377,7 @@ def test_a_message_that_was_not_confirmed_or_cannot_be_made_stays_open(cli, engi
 
     assert (2, [b"1", b"2", b"3"]) == (moved, seen)
     assert [1, 3] == closed(database, "replayed")
-    assert {UNREADABLE: 3, UNCONFIRMED: 1} == +decision.left
+    assert {UNREADABLE: 5, UNCONFIRMED: 1} == +decision.left
 
 
 def test_bodies_are_read_a_few_at_a_time(cli, engine, database, monkeypatch) -> None:
