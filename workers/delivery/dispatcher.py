@@ -137,6 +137,8 @@ class Dispatcher:
             if verdict is not None:
                 await self._settler.ask(verdict)
         finally:
+            if hand.lane is not None:
+                hand.lane.leave(1)
             del self._in_hand[hand.held]
             if hand.awaited is not None:
                 hand.awaited.done(hand)
@@ -148,10 +150,12 @@ class Dispatcher:
         lane, most = self._lanes[endpoint.id], endpoint.max_in_flight
         if not (lane.try_enter(1, most) or await lane.enter(1, most, self._start_by(hand, endpoint))):
             return Untried(hand.held, "pending")
-        try:
-            return await self._with_quota(hand, endpoint)
-        finally:
-            lane.leave(1)
+        hand.lane = lane
+        verdict = await self._with_quota(hand, endpoint)
+        if not isinstance(verdict, Tried) or verdict.settlement.outcome == "delivered":
+            hand.lane = None
+            lane.leave(1)  # a failure keeps its place until it is settled: the breaker must count it before others are tried
+        return verdict
 
     def _start_by(self, hand: DeliveryInHand, endpoint: Endpoint) -> float:
         """The latest time to begin the delivery and still settle it under its lease, on the loop's clock."""

@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from pipeline.store.deliveries.deliveries import Held
+from workers.delivery.weighted_semaphore import WeightedSemaphore
 from workers.net.lease_deadline import LeaseEnd, LeaseEnded
 
 MARGIN: Final = 5.0  # seconds at the end of a lease that are kept for settling, or a tenth of the lease if that is less
@@ -38,6 +39,7 @@ class DeliveryInHand:
     ends: LeaseEnd
     awaited: "Awaited | None"
     task: "asyncio.Task[None] | None" = None
+    lane: WeightedSemaphore | None = None  # in which it has a place to give up at its end
     begun: bool = False
     sending: bool = False
     settling: bool = False
