@@ -2,7 +2,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
+import structlog
 
 from ops.runtime import gc_tuning, log
 from ops.settings import Misconfigured, Settings
@@ -31,9 +31,17 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_what_was_opened_is_closed_in_reverse_order() -> None:
+@pytest.fixture
+def logs(monkeypatch) -> list:
+    """What the process logs, whatever other tests have configured."""
+    capture = structlog.testing.LogCapture()
+    monkeypatch.setattr("workers.process._log", structlog.wrap_logger(None, processors=[capture]))
+    return capture.entries
+
+
+def test_what_was_opened_is_closed_in_reverse_order(logs) -> None:
     closed: list[str] = []
-    with capture_logs() as logs, Process(SETTINGS, "relay", "database_url") as process:
+    with Process(SETTINGS, "relay", "database_url") as process:
         process.closing(Thing("first", closed))
         process.at_end(lambda: closed.append("second"))
         process.closing(Thing("third", closed))
@@ -44,9 +52,9 @@ def test_what_was_opened_is_closed_in_reverse_order() -> None:
     assert 0 == process.status
 
 
-def test_what_was_opened_is_closed_when_the_work_fails_or_one_of_them_does() -> None:
+def test_what_was_opened_is_closed_when_the_work_fails_or_one_of_them_does(logs) -> None:
     closed: list[str] = []
-    with capture_logs() as logs, pytest.raises(RuntimeError, match="the work"), Process(SETTINGS, "relay") as process:
+    with pytest.raises(RuntimeError, match="the work"), Process(SETTINGS, "relay") as process:
         process.closing(Thing("first", closed))
         process.closing(Thing("second", closed))
         raise RuntimeError("the work")
@@ -79,8 +87,8 @@ def test_a_signal_stops_the_work_however_early_it_comes(number: signal.Signals) 
         assert ["early", "late"] == calls
 
 
-def test_a_process_that_failed_does_not_say_that_it_was_stopped() -> None:
-    with capture_logs() as logs, Process(SETTINGS, "relay") as process:
+def test_a_process_that_failed_does_not_say_that_it_was_stopped(logs) -> None:
+    with Process(SETTINGS, "relay") as process:
         process.status = 1
 
     assert [] == logs

@@ -51,11 +51,14 @@ def test_a_fault_of_a_publishing_thread_is_raised_whatever_else_failed(ready, re
     assert (one._confirmed() > 0) == bool(ready)  # it pauses only for the broker
 
 
-def test_claims_that_could_not_be_published_nor_handed_back_are_logged() -> None:
+def test_claims_that_could_not_be_published_nor_handed_back_are_logged(monkeypatch) -> None:
+    logs = structlog.testing.LogCapture()
+    monkeypatch.setattr("workers.relay.worker._log", structlog.wrap_logger(None, processors=[logs]))
+
     def publish_all(*_: object) -> None:
         raise FAULT
 
-    with structlog.testing.capture_logs() as logs, pytest.raises(ValueError, match="itself"):
+    with pytest.raises(ValueError, match="itself"):
         relay(publish_all=publish_all)._publish([Claim(1, 2, 3)], uuid4(), UNTIL)
 
-    assert [("claims_left_to_their_lease", 1)] == [(each["event"], each["deliveries"]) for each in logs]
+    assert [("claims_left_to_their_lease", 1)] == [(each["event"], each["deliveries"]) for each in logs.entries]

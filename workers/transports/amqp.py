@@ -8,6 +8,7 @@ other deliveries are published once more under the same id, and the exchange tha
 import asyncio
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -49,6 +50,8 @@ class AmqpSender:
         self._terms = terms
         self._fresh = Fresh(RANDOM_BYTES)
         self._publisher: Publisher | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._wait_until = 0.0  # on the loop's clock: when the last caller gives up waiting for the connection
         self._seen: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()  # exchange -> when asked, the answer
         self._barred: dict[str, tuple[float, str]] = {}  # exchange -> until when, and why
         self._loop: asyncio.AbstractEventLoop
@@ -59,6 +62,8 @@ class AmqpSender:
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._publisher is not None:
             await self._publisher.close()
 
@@ -112,13 +117,23 @@ class AmqpSender:
         if self._publisher is None:
             self._publisher = Publisher(self._terms.amqp_url, "deliveries")
             self._publisher.start()
-        until = self._loop.time() + READY_SECONDS
-        while (reason := self._publisher.ready()) is not None:
-            if self._loop.time() > until:
+        publisher = self._publisher
+        if publisher.ready() is not None:
+            self._wait_until = self._loop.time() + READY_SECONDS
+            if self._connecting is None or self._connecting.done():
+                self._connecting = self._loop.create_task(self._connected(publisher))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READY_SECONDS):
+                    await asyncio.shield(self._connecting)
+            if (reason := publisher.ready()) is not None:
                 raise Lost(reason)
-            self._publisher.want()
+        return publisher
+
+    async def _connected(self, publisher: Publisher) -> None:
+        """Poll for all callers of `_ready`, since hundreds that poll leave the link no time; end when the last has given up."""
+        while publisher.ready() is not None and self._loop.time() < self._wait_until:
+            publisher.want()
             await asyncio.sleep(0.02)
-        return self._publisher
 
     async def _exists(self, publisher: Publisher, exchange: str) -> bool:
         """Whether the exchange existed a moment ago. Concurrent callers share one question."""
