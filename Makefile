@@ -14,7 +14,7 @@ demo: setup     ## run the whole system and send real traffic through it
 
 test: lint      ## lint, then all tests on real servers, with coverage; ARGS='-k name' for some
 	@$(PYTHON) -m ops.bootstrap --tests
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=20 $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=20 $(ARGS)
 
 lint: setup     ## rules, format, types
 	@$(BIN)/ruff check .
