@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pika
 import psycopg
@@ -173,6 +174,20 @@ def channel(servers) -> Iterator[BlockingChannel]:
 
 @pytest.fixture
 def start(servers, database, channel, tmp_path) -> Iterator[Start]:
+    with starting(servers, database, tmp_path / "blobs") as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_start(servers, shared_database, tmp_path_factory) -> Iterator[Start]:
+    """Starts commands on the module's database that run until its last test."""
+    with starting(servers, shared_database, tmp_path_factory.mktemp("shared") / "blobs") as start:
+        yield start
+
+
+@contextmanager
+def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterator[Start]:
+    """Yields a function that starts a waxseal command; ends what it started."""
     processes: list[subprocess.Popen] = []
 
     def start(command: str, **settings: object) -> subprocess.Popen:
@@ -181,21 +196,23 @@ def start(servers, database, channel, tmp_path) -> Iterator[Start]:
             "WAXSEAL_AMQP_URL": servers.amqp_url,
             "WAXSEAL_KEYS": database.key,
             "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
-            "WAXSEAL_BLOBS": str(tmp_path / "blobs"),
+            "WAXSEAL_BLOBS": str(blobs),
             **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
         }
         processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))
         return processes[-1]
 
-    yield start
-    for process in processes:
-        process.terminate()
     try:
-        for process in processes:
-            process.wait(30)
+        yield start
     finally:
         for process in processes:
-            process.kill()
+            process.terminate()
+        try:
+            for process in processes:
+                process.wait(30)
+        finally:
+            for process in processes:
+                process.kill()
 
 
 def _on(url: str, database: str) -> str:
