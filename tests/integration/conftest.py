@@ -22,6 +22,7 @@ from ops.runtime.db import make_engine
 from ops.runtime.vault import Vault
 from ops.servers.private import PrivateServers
 from ops.settings import environment
+from support.cli import Cli
 from support.s3 import s3_server
 from support.sink import Sink
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
@@ -213,6 +214,12 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
         finally:
             for process in processes:
                 process.kill()
+
+
+@pytest.fixture
+def cli(servers: PrivateServers, database: Database, tmp_path: Path) -> Cli:
+    """Commands beside the processes of `start`: on the same database, broker and blobs, and looking up no name."""
+    return Cli(database, servers.amqp_url, blobs=tmp_path / "blobs", mail_dns=False)
 
 
 def _on(url: str, database: str) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -13,15 +14,37 @@ from ops.cli import main
 from ops.settings import environment
 
 
+def named(settings: dict[str, object]) -> dict[str, str]:
+    return {f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()}
+
+
 class Cli:
-    """Runs commands with the rights of a worker, or of the database's owner."""
+    """Runs commands with the rights of a worker, or of the database's owner. `settings` are WAXSEAL_…, by name."""
 
-    def __init__(self, database: Any, amqp_url: str = "", *, owner: bool = False) -> None:
+    def __init__(self, database: Any, amqp_url: str = "", *, owner: bool = False, **settings: object) -> None:
         url = database.url if owner else database.worker_url
-        self.environment = {"WAXSEAL_DATABASE_URL": url, "WAXSEAL_KEYS": database.key, "WAXSEAL_AMQP_URL": amqp_url}
+        self.environment = named(settings | {"database_url": url, "keys": database.key, "amqp_url": amqp_url})
+        self._owner_url = database.url
 
-    def run(self, *arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(each) for each in arguments], env=self.environment)
+    @property
+    def owner(self) -> "Cli":
+        """The same with the rights of the database's owner."""
+        return self.but(database_url=self._owner_url)
+
+    def but(self, **settings: object) -> "Cli":
+        """The same with other settings."""
+        other = copy(self)
+        other.environment = self.environment | named(settings)
+        return other
+
+    def run(self, *arguments: object, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, [str(each) for each in arguments], env=self.environment, input=input)
+
+    def output(self, *arguments: object, code: int = 0) -> str:
+        """All that a command says that ends with `code`."""
+        ended = self.run(*arguments)
+        assert code == ended.exit_code, ended.output
+        return ended.output
 
     def json(self, *arguments: object) -> list[dict[str, Any]]:
         ended = self.run(*arguments, "--json")

@@ -6,9 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ops.cli import main
 from ops.config.apply import Difference, apply_file
 from ops.config.read_file import BadConfig
 from ops.errors import OpsError
@@ -21,7 +19,6 @@ from schemas.catalog import Catalog
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.event import Event
-from support.cli import Cli
 from support.tls import Authority
 
 ONE = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -96,16 +93,11 @@ def record(database, tenant: str) -> None:
     engine.dispose()
 
 
-def cli(database, *arguments: object, url: str | None = None) -> Result:
-    environment = {"WAXSEAL_DATABASE_URL": url or database.url, "WAXSEAL_KEYS": database.key}
-    return CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
-
-
-def test_what_may_be_a_mistake_is_told_on_stderr_and_applied(apply, database, tmp_path) -> None:
+def test_what_may_be_a_mistake_is_told_on_stderr_and_applied(apply, database, cli, tmp_path) -> None:
     said = "endpoints: [{tenant: acme, name: out, url: 'http://10.1.2.3/', secrets: ['" + ONE + "']}]\n"
     apply("tenants: [{name: acme}]\n" + said)
 
-    applied = cli(database, "apply", tmp_path / "waxseal.yaml")
+    applied = cli.owner.run("apply", tmp_path / "waxseal.yaml")
 
     assert (0, "2 unchanged\n") == (applied.exit_code, applied.stdout)
     assert applied.stderr.startswith(f"Warning: {tmp_path / 'waxseal.yaml'}:2: endpoints[0].url: nothing is sent to 10.1.2.3")
@@ -237,13 +229,12 @@ def test_a_file_with_any_fault_changes_nothing(apply, database) -> None:
     assert [(0,)] == database.rows("SELECT count(*) FROM tenant")
 
 
-def test_a_configuration_may_come_from_standard_input(database, tmp_path, monkeypatch) -> None:
+def test_a_configuration_may_come_from_standard_input(database, cli, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text("let-me-in")
-    environment = {"WAXSEAL_DATABASE_URL": database.url, "WAXSEAL_KEYS": database.key}
     text = "tenants: [{name: acme}]\nsources:\n  - {tenant: acme, name: shop, kind: token, secrets: [file:token]}\n"
-    applied = CliRunner().invoke(main, ["apply", "-"], env=environment, input=text)
-    broken = CliRunner().invoke(main, ["apply", "-"], env=environment, input="tenants: [{name: acme}]\nsuorces: []\n")
+    applied = cli.owner.run("apply", "-", input=text)
+    broken = cli.owner.run("apply", "-", input="tenants: [{name: acme}]\nsuorces: []\n")
 
     assert (0, "2 created") == (applied.exit_code, applied.stdout.splitlines()[-1])
     assert [("shop",)] == database.rows("SELECT name FROM source")
@@ -353,25 +344,24 @@ def owe_billing(database, *owed: tuple[str, int]) -> None:
             conn.execute(OWE, {"state": state, "number": number})
 
 
-def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(apply, database, tmp_path) -> None:
+def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(apply, database, cli, tmp_path) -> None:
     apply()
     owe_billing(database, *OWED)
-    cli = Cli(database, owner=True)
     (tmp_path / "waxseal.yaml").write_text(SHORT)
     before = database.rows("SELECT * FROM delivery ORDER BY id")
 
-    dry = cli.run("apply", tmp_path / "waxseal.yaml", "--prune", "--dry-run")
+    dry = cli.owner.run("apply", tmp_path / "waxseal.yaml", "--prune", "--dry-run")
     assert 0 == dry.exit_code
     assert next(line for line in dry.stdout.splitlines() if "billing" in line).endswith("gives up 6 deliveries")
     assert "6 deliveries given up; nothing was written" in dry.stdout
 
-    refused = cli.run("apply", tmp_path / "waxseal.yaml", "--prune")
+    refused = cli.owner.run("apply", tmp_path / "waxseal.yaml", "--prune")
     assert 2 == refused.exit_code
     assert "to give up 6 deliveries that removed endpoints are owed, add --yes" in refused.stderr
     assert before == database.rows("SELECT * FROM delivery ORDER BY id")
     assert {"active"} == {each.state for each in stored(database).endpoints.values()}
 
-    done = cli.run("apply", tmp_path / "waxseal.yaml", "--prune", "--yes", "--by", "ada")
+    done = cli.owner.run("apply", tmp_path / "waxseal.yaml", "--prune", "--yes", "--by", "ada")
     assert 0 == done.exit_code
     assert "6 deliveries given up" in done.stdout
     assert [("discarded", "the endpoint was removed", 5), ("leased", "", 1)] == database.rows(STATES)
@@ -529,12 +519,12 @@ def test_secrets_under_a_lost_key_are_not_overwritten(apply, database, tmp_path)
         apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=Fernet.generate_key().decode()))
 
 
-def test_the_command_shows_what_changed_and_the_made_secret_once(database, tmp_path) -> None:
+def test_the_command_shows_what_changed_and_the_made_secret_once(database, cli, tmp_path) -> None:
     (tmp_path / "waxseal.yaml").write_text(FILE)
 
-    dry = cli(database, "apply", tmp_path / "waxseal.yaml", "--dry-run")
-    first = cli(database, "apply", tmp_path / "waxseal.yaml")
-    second = cli(database, "apply", tmp_path / "waxseal.yaml")
+    dry = cli.owner.run("apply", tmp_path / "waxseal.yaml", "--dry-run")
+    first = cli.owner.run("apply", tmp_path / "waxseal.yaml")
+    second = cli.owner.run("apply", tmp_path / "waxseal.yaml")
 
     assert (0, 0, 0) == (dry.exit_code, first.exit_code, second.exit_code)
     assert "nothing was written" in dry.output
@@ -544,23 +534,23 @@ def test_the_command_shows_what_changed_and_the_made_secret_once(database, tmp_p
     assert "6 unchanged\n" == second.stdout
 
 
-def test_the_command_says_everything_that_is_wrong_and_ends_with_2(database, tmp_path) -> None:
+def test_the_command_says_everything_that_is_wrong_and_ends_with_2(database, cli, tmp_path) -> None:
     file = tmp_path / "waxseal.yaml"
     file.write_text(FILE.replace("max_in_flight: 3", "max_in_flight: 0").replace("kind: amqp", "kind: smoke"))
 
-    ended = cli(database, "apply", file)
+    ended = cli.owner.run("apply", file)
 
     assert 2 == ended.exit_code
     assert f"{file}:14: sources[1].kind: unknown kind 'smoke'" in ended.output
     assert f"{file}:23: endpoints[0].max_in_flight: must be from 1 to 1000" in ended.output
 
 
-def test_the_command_says_what_to_do_when_the_database_is_not_ours_to_change(database, servers, tmp_path) -> None:
+def test_the_command_says_what_to_do_when_the_database_is_not_ours_to_change(database, servers, cli, tmp_path) -> None:
     (tmp_path / "waxseal.yaml").write_text(FILE)
 
-    worker = cli(database, "apply", tmp_path / "waxseal.yaml", url=database.worker_url)
-    empty = cli(database, "apply", tmp_path / "waxseal.yaml", url=servers.database_url)
-    away = cli(database, "apply", tmp_path / "waxseal.yaml", url="postgresql://nobody@127.0.0.1:1/none")
+    worker = cli.run("apply", tmp_path / "waxseal.yaml")
+    empty = cli.but(database_url=servers.database_url).run("apply", tmp_path / "waxseal.yaml")
+    away = cli.but(database_url="postgresql://nobody@127.0.0.1:1/none").run("apply", tmp_path / "waxseal.yaml")
 
     assert (2, 2, 2) == (worker.exit_code, empty.exit_code, away.exit_code)
     assert "use the database's owner" in worker.output

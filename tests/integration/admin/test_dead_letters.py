@@ -30,11 +30,10 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 FAILED = Receipt(NOW, 0.25, status=500, error="status", detail="500 Internal Server Error")
 
 
-@pytest.fixture
-def cli(database) -> Cli:
+@pytest.fixture(autouse=True)
+def _tenants(database) -> None:
     database.add_tenant("acme")
     database.add_tenant("other")
-    return Cli(database)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from sqlalchemy import Engine
 
 from ops.runtime.db import transaction
 from pipeline.store.deliveries import notify
-from support.cli import Cli
 from support.deliveries import claimed, event, owe
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,11 +20,6 @@ def _endpoints(database) -> None:
     database.add_endpoint("billing", "http://127.0.0.1/", rate_limit=5.0, max_in_flight=3, ordered=True)
     database.add_endpoint("audit", "http://127.0.0.1/")
     database.add_endpoint("only", "http://127.0.0.1/", tenant="beta")
-
-
-@pytest.fixture
-def cli(database) -> Cli:
-    return Cli(database)
 
 
 def acts(database) -> list[tuple]:

@@ -1,15 +1,12 @@
 """Operators' commands on mailboxes: list, status, pause, resume, resync, sync."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
 from ops.admin import mailboxes as ops_mailboxes
-from ops.cli import main
 from ops.config.apply import apply_file
 from ops.errors import NotReady
 from ops.runtime.db import transaction
@@ -26,19 +23,10 @@ mailboxes:
 """
 
 
-@pytest.fixture
-def cli(database, tmp_path: Path, monkeypatch) -> Callable[..., Result]:
-    monkeypatch.setenv("WAXSEAL_DATABASE_URL", database.url)
-    monkeypatch.setenv("WAXSEAL_KEYS", database.key)
+@pytest.fixture(autouse=True)
+def _mailbox(database, tmp_path: Path) -> None:
     (tmp_path / "waxseal.yaml").write_text(FILE)
     apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
-
-    def run(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [*arguments, "--data", str(tmp_path)])
-        assert code == result.exit_code, result.output
-        return result
-
-    return run
 
 
 def state(database) -> tuple:
@@ -53,29 +41,29 @@ def test_mailboxes_are_listed_and_shown_with_their_progress(cli, database, engin
         mail_items.put_position(conn, id_, Position("INBOX", "new", {"uid": 10}), at)
         mail_items.add(conn, id_, [MailItem("imap/1/9/INBOX", "INBOX", "a@b", 5, at, "sha256:x")], at)
 
-    assert "3 of 10" in cli("mailbox", "list").output
-    shown = json.loads(cli("mailbox", "status", "acme", "support", "--json").output)
+    assert "3 of 10" in cli.output("mailbox", "list")
+    shown = json.loads(cli.output("mailbox", "status", "acme", "support", "--json"))
     assert (3, 10, False, 1, 0) == (
         *(shown[name] for name in ("backfill_done", "backfill_total", "backfill_finished", "held", "conflicts")),
     )
     assert [("INBOX", "new"), ("INBOX", "backfill")] == [(each["folder"], each["lane"]) for each in shown["by_folder"]]
-    assert "secret" not in cli("mailbox", "status", "acme", "support").output
-    assert "no mailboxes" in cli("mailbox", "list", "other").output
+    assert "secret" not in cli.output("mailbox", "status", "acme", "support")
+    assert "no mailboxes" in cli.output("mailbox", "list", "other")
 
 
 def test_a_mailbox_is_paused_and_resumed_and_that_is_noted(cli, database) -> None:
-    said = cli("mailbox", "pause", "acme", "support", "--reason", "they move", "--by", "ada")
-    assert "acme/support is paused" in said.output
+    said = cli.output("mailbox", "pause", "acme", "support", "--reason", "they move", "--by", "ada")
+    assert "acme/support is paused" in said
     assert ("paused", "they move", 0) == state(database)
-    assert "was not active" in cli("mailbox", "pause", "acme", "support").output
+    assert "was not active" in cli.output("mailbox", "pause", "acme", "support")
 
     assert {"tenant": "acme", "mailbox": "support", "changed": True} == json.loads(
-        cli("mailbox", "resume", "acme", "support", "--json").output
+        cli.output("mailbox", "resume", "acme", "support", "--json")
     )
     assert ("active", None, 0) == state(database)
-    assert "was active already" in cli("mailbox", "resume", "acme", "support").output
+    assert "was active already" in cli.output("mailbox", "resume", "acme", "support")
     assert [("mailbox pause",), ("mailbox resume",)] == database.rows("SELECT act FROM audit ORDER BY id")
-    assert "mailbox_paused" in (told := cli("events").output)
+    assert "mailbox_paused" in (told := cli.output("events"))
     assert "support" in told
 
 
@@ -87,13 +75,12 @@ def test_a_resync_forgets_the_cursors_and_not_the_mails(cli, database, engine) -
             mail_items.put_position(conn, id_, Position(folder, "new", {"uid": 10}), at)
         mail_items.add(conn, id_, [MailItem("imap/1/9/INBOX", "INBOX", "a@b", 5, at, "sha256:x")], at)
 
-    assert (
-        "reads no folder 'Spam', but INBOX, Sent"
-        in cli(*("mailbox", "resync", "acme", "support", "--folder", "Spam"), code=2).output
+    assert "reads no folder 'Spam', but INBOX, Sent" in cli.output(
+        *("mailbox", "resync", "acme", "support", "--folder", "Spam"), code=2
     )
-    cli("mailbox", "resync", "acme", "support", "--folder", "Sent")
+    cli.output("mailbox", "resync", "acme", "support", "--folder", "Sent")
     assert [("INBOX",)] == database.rows("SELECT folder FROM mailbox_cursor")
-    cli("mailbox", "resync", "acme", "support")
+    cli.output("mailbox", "resync", "acme", "support")
     assert [(0, 1)] == database.rows("SELECT (SELECT count(*) FROM mailbox_cursor), (SELECT count(*) FROM mail_item)")
 
 
@@ -102,12 +89,12 @@ def test_a_sync_makes_mailboxes_due_also_failing_ones(cli, database) -> None:
         conn.execute(
             "UPDATE mailbox SET next_pull_at = now() + interval '1 h', failures = 3, error = 'x', failing_since = now()"
         )
-    assert "asked for 1 mailbox" in cli("mail", "sync").output
+    assert "asked for 1 mailbox" in cli.output("mail", "sync")
     assert [(True,)] == database.rows("SELECT next_pull_at <= now() FROM mailbox")
-    assert "not pulled within 1 s: acme/support" in cli("mail", "sync", "acme", "support", "--wait", "1", code=2).output
-    cli("mailbox", "pause", "acme", "support")
-    assert "asked for 0 mailboxes" in cli("mail", "sync").output
-    assert "acme/support is not pulled, it is paused: by an operator" in cli("mail", "sync", "acme", "support", code=2).output
+    assert "not pulled within 1 s: acme/support" in cli.output("mail", "sync", "acme", "support", "--wait", "1", code=2)
+    cli.output("mailbox", "pause", "acme", "support")
+    assert "asked for 0 mailboxes" in cli.output("mail", "sync")
+    assert "acme/support is not pulled, it is paused: by an operator" in cli.output("mail", "sync", "acme", "support", code=2)
 
 
 def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
@@ -137,15 +124,15 @@ def test_waiting_for_a_sync_tells_what_failed(cli, database, engine) -> None:
 
 
 def test_the_status_of_the_system_counts_mailboxes(cli, database) -> None:
-    assert {"active": 1} == json.loads(cli("status", "--json").output)["mailboxes"]
+    assert {"active": 1} == json.loads(cli.output("status", "--json"))["mailboxes"]
     with database.connect() as conn:
         conn.execute("UPDATE mailbox SET failures = 1, error = 'away', failing_since = now()")
-    assert "1 failing" in cli("status").output
+    assert "1 failing" in cli.output("status")
 
 
 @pytest.mark.parametrize("act", ["status", "pause", "resume", "resync"])
 def test_a_mailbox_that_there_is_not_is_said(cli, act) -> None:
-    assert "there is no mailbox acme/nothing" in cli("mailbox", act, "acme", "nothing", code=2).output
+    assert "there is no mailbox acme/nothing" in cli.output("mailbox", act, "acme", "nothing", code=2)
 
 
 def test_a_folder_that_cannot_be_read_is_shown_and_makes_the_mailbox_no_failing_one(cli, database, engine) -> None:
@@ -157,14 +144,14 @@ def test_a_folder_that_cannot_be_read_is_shown_and_makes_the_mailbox_no_failing_
         unreadable_folders.put(conn, id_, {"Gone": "Mailbox doesn't exist"}, at)
         conn.execute(text("UPDATE mailbox SET began_at = now(), pulled_at = now() + interval '1 h', next_pull_at = now()"))
 
-    listed = cli("mailbox", "list").output
+    listed = cli.output("mailbox", "list")
     assert "1 folder cannot be read" in listed
     assert "failing" not in listed
-    shown = json.loads(cli("mailbox", "status", "acme", "support", "--json").output)
+    shown = json.loads(cli.output("mailbox", "status", "acme", "support", "--json"))
     (unreadable,) = shown["unreadable_folders"]
     assert ("Gone", "Mailbox doesn't exist") == (unreadable["folder"], unreadable["error"])
     assert unreadable["since"] is not None
-    assert "Mailbox doesn't exist" in cli("mailbox", "status", "acme", "support").output
+    assert "Mailbox doesn't exist" in cli.output("mailbox", "status", "acme", "support")
     assert shown["backfill_finished"]
 
 

@@ -26,9 +26,9 @@ LONG_AGO = TODAY - timedelta(days=40)
 ENDPOINT = Endpoint(1, "acme", "billing", "http://127.0.0.1:1/")
 
 
-@pytest.fixture
-def cli(database) -> Cli:
-    """Commands as the owner of the database, without the template's partitions of other years."""
+@pytest.fixture(autouse=True)
+def _no_partitions(database) -> None:
+    """Drops the template's partitions, which are of other years."""
     with database.connect() as conn:
         conn.execute(
             "DO $$ DECLARE name text; BEGIN FOR name IN SELECT inhrelid::regclass FROM pg_inherits"
@@ -36,7 +36,6 @@ def cli(database) -> Cli:
         )
     database.add_tenant()
     database.add_endpoint("billing", "http://127.0.0.1:1/")
-    return Cli(database, owner=True)
 
 
 def make(database, first: date, days: int) -> int:
@@ -141,7 +140,7 @@ def old(cli, database) -> Cli:
             attempt(database, first + timedelta(days=n), 10 + n)
     with database.connect() as conn:
         conn.execute("ANALYZE")
-    return cli
+    return cli.owner
 
 
 def prune(cli: Cli, database, keep: date, *options: str) -> list[dict]:
@@ -192,8 +191,8 @@ def test_what_is_not_meant_is_refused(options, old, database) -> None:
     assert 7 == len(days(database))
 
 
-def test_a_worker_may_not_prune(old, database) -> None:
-    ended = Cli(database).run("prune", "--attempts-older-than", "30d", "--yes")
+def test_a_worker_may_not_prune(old, cli, database) -> None:
+    ended = cli.run("prune", "--attempts-older-than", "30d", "--yes")
 
     assert (2, 7) == (ended.exit_code, len(days(database)))
     assert "use the database's owner" in ended.stderr
@@ -245,8 +244,8 @@ def test_only_dead_letters_that_were_decided_long_ago_are_dropped(cli, engine, d
         dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
     owe(engine, [event("e-1")])
 
-    assert [{"old_letters": 2}] == cli.json("prune", "--letters-older-than", "90d")
-    assert [{"old_letters": 2}, {"dropped_letters": 2}] == cli.json("prune", "--letters-older-than", "90d", "--yes")
+    assert [{"old_letters": 2}] == cli.owner.json("prune", "--letters-older-than", "90d")
+    assert [{"old_letters": 2}, {"dropped_letters": 2}] == cli.owner.json("prune", "--letters-older-than", "90d", "--yes")
     assert [(3, "replayed"), (4, "open")] == database.rows("SELECT id, state FROM dead_letter ORDER BY id")
     assert [(1, 1, 1)] == database.rows(
         "SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM content), (SELECT count(*) FROM delivery)"

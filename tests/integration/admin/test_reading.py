@@ -5,14 +5,11 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from ops.admin.verification import replacing
-from ops.cli import main
 from ops.cli.terminal.output import printable
 from ops.runtime.db import transaction
 from pipeline.append import append
@@ -24,6 +21,7 @@ from pipeline.store.ledger.scan import INLINE
 from schemas.dead_letter import DeadLetter
 from schemas.endpoint import Endpoint
 from schemas.event import Event
+from support.cli import Cli
 
 KEY = b"k" * 32
 NOW = datetime(2026, 1, 1, 12, 30, 0, 123456, tzinfo=UTC)
@@ -42,24 +40,9 @@ def record(engine: Engine, *events: Event, to: Sequence[Endpoint] = (), now: dat
         append(conn, events, subscribed, now)
 
 
-class Cli:
-    def __init__(self, database: Any, amqp_url: str = "") -> None:
-        self._environment = {"WAXSEAL_DATABASE_URL": database.url, "WAXSEAL_KEYS": database.key, "WAXSEAL_AMQP_URL": amqp_url}
-
-    def run(self, *arguments: object, keys: bool = True) -> Result:
-        environment = {**self._environment, **({} if keys else {"WAXSEAL_KEYS": ""})}
-        return CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
-
-    def json(self, *arguments: object, keys: bool = True) -> list[dict[str, Any]]:
-        ended = self.run(*arguments, "--json", keys=keys)
-        assert 0 == ended.exit_code, ended.output
-        return [json.loads(line) for line in ended.stdout.splitlines()]
-
-
-@pytest.fixture
-def cli(database) -> Cli:
+@pytest.fixture(autouse=True)
+def _tenant(database) -> None:
     database.add_tenant("acme")
-    return Cli(database)
 
 
 BODIES = [
@@ -130,7 +113,7 @@ def test_a_long_timeline_is_read_in_pages_without_a_gap(cli, engine, monkeypatch
 
 
 def test_a_timeline_is_found_without_keys_too(timeline) -> None:
-    assert 5 == len(timeline.json("timeline", "acme", "order-1", keys=False))
+    assert 5 == len(timeline.but(keys="").json("timeline", "acme", "order-1"))
 
 
 def test_a_subject_of_which_nothing_is_recorded_is_an_empty_list(timeline) -> None:
@@ -333,14 +316,14 @@ def test_what_cannot_be_shown_is_said(buried) -> None:
     assert "how long ago" in since.stderr
 
 
-def test_the_status_counts_everything(owed, database, engine, servers) -> None:
+def test_the_status_counts_everything(owed, database, engine, cli) -> None:
     with transaction(engine) as conn:
         dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(minutes=1))
     with database.connect() as conn:
         conn.execute("UPDATE endpoint SET state = 'disabled', reason = 'it answered 410' WHERE name = 'audit'")
 
-    (found,) = Cli(database, servers.amqp_url).json("status")
-    shown = Cli(database, servers.amqp_url).run("status").output
+    (found,) = cli.json("status")
+    shown = cli.run("status").output
 
     assert {"pending": 4, "delivered": 1, "dead": 1} == found["deliveries"]
     assert found["oldest_due_seconds"] > 0
@@ -367,9 +350,9 @@ def test_a_large_table_of_deliveries_is_estimated_and_said_to_be(owed, monkeypat
     assert found["deliveries_estimated"]
 
 
-def test_the_status_tells_when_the_broker_is_away(database) -> None:
-    (away,) = Cli(database, "amqp://nobody:nothing@127.0.0.1:1/").json("status")
-    (unset,) = Cli(database).json("status")
+def test_the_status_tells_when_the_broker_is_away(cli) -> None:
+    (away,) = cli.but(amqp_url="amqp://nobody:nothing@127.0.0.1:1/").json("status")
+    (unset,) = cli.but(amqp_url="").json("status")
 
     assert (None, None) == (away["queues"], unset["queues"])
     assert "does not answer" in away["queues_error"]

@@ -19,7 +19,6 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.bury import dead_letter_of
 from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
-from support.cli import Cli
 from support.waiting import wait_for
 from workers.amqp import header_tables
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
@@ -53,11 +52,10 @@ def publish(channel) -> Publish:
     return publish
 
 
-@pytest.fixture
-def cli(servers, database) -> Cli:
+@pytest.fixture(autouse=True)
+def _orders(database) -> None:
     database.add_tenant("acme")
     database.add_source("orders", "amqp")
-    return Cli(database, servers.amqp_url)
 
 
 @pytest.fixture
@@ -316,8 +314,8 @@ def read(headers: dict[str, Any]) -> dict[str, Any]:
 def test_nothing_is_marked_while_the_broker_is_away(cli, database, monkeypatch) -> None:
     monkeypatch.setattr("workers.commands.republish.PATIENCE", 0.3)
     bury(database, numbered(3))
-    away = Cli(database, "amqp://nobody:nothing@127.0.0.1:1/").run("dead", "replay", "--all", "--yes")
-    unset = Cli(database).run("dead", "replay", "--all", "--yes")
+    away = cli.but(amqp_url="amqp://nobody:nothing@127.0.0.1:1/").run("dead", "replay", "--all", "--yes")
+    unset = cli.but(amqp_url="").run("dead", "replay", "--all", "--yes")
 
     assert (2, 2) == (away.exit_code, unset.exit_code)
     assert "the broker does not take messages" in away.stderr
@@ -340,7 +338,7 @@ def test_deliveries_are_replayed_without_a_broker(database, cli, engine) -> None
             (endpoint,),
         )
 
-    assert {"replayed": 1, "counted": 1} == Cli(database).json("dead", "replay", "--endpoint", "billing", "--yes")[-1]
+    assert {"replayed": 1, "counted": 1} == cli.but(amqp_url="").json("dead", "replay", "--endpoint", "billing", "--yes")[-1]
     assert [("pending",)] == database.rows("SELECT state FROM delivery")
 
 

@@ -16,7 +16,6 @@ from pipeline.settle import Settled, settle
 from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.cli import Cli
 from support.deliveries import claimed, event, owe
 from support.sink import Sink
 from support.waiting import wait_for
@@ -38,11 +37,6 @@ STATES = "SELECT state, count(*) FROM delivery GROUP BY 1 ORDER BY 1"
 def _endpoint(database) -> None:
     database.add_tenant()
     database.add_endpoint("e1", "http://127.0.0.1/")
-
-
-@pytest.fixture
-def cli(database) -> Cli:
-    return Cli(database)
 
 
 def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> Settled:
@@ -196,7 +190,7 @@ def test_an_endpoint_enabled_by_its_configuration_begins_anew_too(database, engi
         )
     )
 
-    ended = Cli(database, owner=True).run("apply", file, "--enable")
+    ended = cli.owner.run("apply", file, "--enable")
 
     assert 0 == ended.exit_code, ended.output
     assert [("active", None)] == database.rows("SELECT state, reason FROM endpoint")
@@ -204,7 +198,7 @@ def test_an_endpoint_enabled_by_its_configuration_begins_anew_too(database, engi
     assert [(None, 0)] == database.rows("SELECT failing_since, streak FROM endpoint_health")
 
 
-def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, start) -> None:
+def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, start, cli) -> None:
     sink = Sink()
     sink.start()
     with database.connect() as owner:
@@ -219,7 +213,7 @@ def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, star
 
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET url = %s", (sink.url("/200"),))
-    ended = Cli(database).run("endpoint", "enable", "acme", "e1", "--replay", "--yes")
+    ended = cli.run("endpoint", "enable", "acme", "e1", "--replay", "--yes")
 
     assert 0 == ended.exit_code, ended.output
     wait_for(lambda: [("delivered", 11)] == database.rows(STATES))

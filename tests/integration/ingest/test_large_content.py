@@ -66,13 +66,6 @@ def configured(database: Any, servers: PrivateServers) -> Any:
 
 
 @pytest.fixture
-def cli(configured: Any, servers: PrivateServers, place: Path) -> Cli:
-    cli = Cli(configured, servers.amqp_url, owner=True)
-    cli.environment["WAXSEAL_BLOBS"] = str(place)
-    return cli
-
-
-@pytest.fixture
 def publish(configured: Any, servers: PrivateServers) -> Iterator[Callable[..., None]]:
     """Publishes to the inbox as an upstream system, or as Waxseal's receivers through their exchange."""
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
@@ -196,9 +189,8 @@ def test_the_store_may_be_s3(configured, start, publish, s3, cli, monkeypatch) -
 
     wait_for(lambda: len(contents(configured)) == 2)
 
-    cli.environment["WAXSEAL_BLOBS"] = bucket
     assert [(None, name(BODY + b"!").reference), (None, name(BODY).reference)] == contents(configured)
-    assert 0 == cli.run("verify").exit_code
+    assert 0 == cli.but(blobs=bucket).run("verify").exit_code
 
 
 def test_many_large_messages_at_once_are_taken_in_bounded_memory(configured, start, publish, blobs) -> None:
@@ -505,7 +497,7 @@ def test_small_deliveries_pass_those_that_wait_for_the_blob_store(configured, en
 
 
 def prune(cli: Cli, *more: str) -> list[dict]:
-    return cli.json("prune", "--blobs-older-than", "7d", *more)
+    return cli.owner.json("prune", "--blobs-older-than", "7d", *more)
 
 
 def test_what_was_put_for_a_message_that_was_never_published_is_taken_away_in_two_steps(
@@ -587,11 +579,11 @@ def test_nothing_is_taken_away_while_messages_wait(configured, blobs, publish, p
     make_old(file_of(place))
     publish(b"", "acme.open", RECEIVED, claim)
 
-    refused = cli.run("prune", "--blobs-older-than", "7d", "--yes")
+    refused = cli.owner.run("prune", "--blobs-older-than", "7d", "--yes")
 
     assert (2, True) == (refused.exit_code, f"1 messages wait in {INBOX}" in refused.stderr)
     assert file_of(place).exists()
-    assert 2 == cli.run("prune", "--blobs-older-than", "23h").exit_code
+    assert 2 == cli.owner.run("prune", "--blobs-older-than", "23h").exit_code
 
 
 def test_what_is_put_again_in_the_middle_of_a_collection_stays(configured, engine, blobs, place) -> None:

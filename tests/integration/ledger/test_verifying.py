@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from cryptography.fernet import Fernet
-from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy import Connection, Engine, text
 
-from ops.cli import main
 from ops.runtime.db import make_engine, transaction
-from ops.runtime.vault import Vault
 from pipeline.append import append
 from pipeline.chain import commitment, entry_hash
 from pipeline.dedupe import chain_key, fingerprint
@@ -25,11 +22,11 @@ from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
 from schemas.fault import Fault, Verified
 from support.blobs import NO_BLOBS
+from support.cli import Cli
 from support.waiting import wait_for
 
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SECRET = Fernet.generate_key().decode()
 
 #: Removes all of Postgres' own protection against edits, so that only the verifier is left.
 UNPROTECTED = """
@@ -64,7 +61,7 @@ def record(engine: Engine, *events: Event) -> None:
 class Ledger:
     """A ledger of three chains of four entries; every tampering is rolled back."""
 
-    url: str
+    cli: Cli
     engine: Engine
 
     def verify(self, scope: Scope = Scope(), keys: dict[str, bytes] | None = KEYS) -> tuple[Verified, list[Fault]]:  # noqa: B008
@@ -102,23 +99,20 @@ def checked(conn: Connection, scope: Scope, keys: dict[str, bytes] | None) -> tu
 
 
 @pytest.fixture(scope="module")
-def ledger(servers, template: str) -> Iterator[Ledger]:
-    name = "verifying"
-    with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-    engine = make_engine(url)
-    with transaction(engine) as conn:
-        for tenant, key in KEYS.items():
-            row = {"name": tenant, "key": Vault([SECRET]).encrypt(key)}
-            conn.execute(text("INSERT INTO tenant (name, fingerprint_key) VALUES (:name, :key)"), row)
+def ledger(shared_database) -> Iterator[Ledger]:
+    add_tenants(shared_database)
+    engine = make_engine(shared_database.url)
     for tenant, subject in (("acme", "order-1"), ("acme", "order-2"), ("other", "order-1")):
         record(engine, *(event(tenant, subject, f"{subject}-{n}") for n in range(3)))
         record(engine, event(tenant, subject, f"{subject}-3", b"x" * (INLINE + 1)))
-    yield Ledger(url, engine)
+    yield Ledger(Cli(shared_database, owner=True), engine)
     engine.dispose()
-    with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def add_tenants(database) -> None:
+    with database.connect() as conn:
+        for tenant, key in KEYS.items():
+            conn.execute("INSERT INTO tenant (name, fingerprint_key) VALUES (%s, %s)", (tenant, database.vault.encrypt(key)))
 
 
 def of(subject: str = "order-1", tenant: str = "acme", seq: int | None = 1) -> str:
@@ -444,19 +438,15 @@ def test_what_is_appended_meanwhile_is_never_taken_for_a_fault(database, engine)
         writer.join()
 
 
-def cli(url: str, *arguments: str, keys: str | None = SECRET) -> Result:
-    return CliRunner().invoke(main, ["verify", *arguments], env={"WAXSEAL_DATABASE_URL": url, "WAXSEAL_KEYS": keys or ""})
-
-
 def last(result: Result) -> dict[str, Any]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_the_exit_code_is_0_when_all_is_intact(ledger) -> None:
     everything, tenant, subject = (
-        cli(ledger.url),
-        cli(ledger.url, "--tenant", "acme", "--json"),
-        cli(ledger.url, "--tenant", "acme", "--subject", "order-1", "--json"),
+        ledger.cli.run("verify"),
+        ledger.cli.run("verify", "--tenant", "acme", "--json"),
+        ledger.cli.run("verify", "--tenant", "acme", "--subject", "order-1", "--json"),
     )
 
     assert (0, 0, 0) == (everything.exit_code, tenant.exit_code, subject.exit_code)
@@ -465,15 +455,13 @@ def test_the_exit_code_is_0_when_all_is_intact(ledger) -> None:
     assert 4 == last(subject)["entries"]
 
 
-def test_the_exit_code_is_1_when_something_is_not_and_every_fault_is_a_line(database, engine) -> None:
-    with database.connect() as conn:
-        for tenant, key in KEYS.items():
-            conn.execute("INSERT INTO tenant (name, fingerprint_key) VALUES (%s, %s)", (tenant, Vault([SECRET]).encrypt(key)))
+def test_the_exit_code_is_1_when_something_is_not_and_every_fault_is_a_line(database, engine, cli) -> None:
+    add_tenants(database)
     record(engine, *(event("acme", "order-1\x1b[31m", f"e-{n}") for n in range(3)))
     with database.connect() as conn:
         conn.execute("UPDATE content SET type = 'x' WHERE seq = 1")
         conn.execute("UPDATE content SET body = 'x' WHERE seq = 2")
-    as_json, as_text = cli(database.url, "--json"), cli(database.url)
+    as_json, as_text = cli.run("verify", "--json"), cli.run("verify")
 
     assert (1, 1) == (as_json.exit_code, as_text.exit_code)
     faults = [json.loads(line) for line in as_json.stdout.splitlines()[:-1]]
@@ -484,11 +472,11 @@ def test_the_exit_code_is_1_when_something_is_not_and_every_fault_is_a_line(data
     assert "\x1b" not in as_text.output
 
 
-def test_the_exit_code_is_1_when_nothing_was_there_to_check(database) -> None:
+def test_the_exit_code_is_1_when_nothing_was_there_to_check(database, cli) -> None:
     database.add_tenant()
-    everything = cli(database.url, "--json", keys=database.key)
-    tenant = cli(database.url, "--tenant", "acme", keys=database.key)
-    subject = cli(database.url, "--tenant", "acme", "--subject", "none", "--json", keys=database.key)
+    everything = cli.run("verify", "--json")
+    tenant = cli.run("verify", "--tenant", "acme")
+    subject = cli.run("verify", "--tenant", "acme", "--subject", "none", "--json")
 
     assert (1, 1, 1) == (everything.exit_code, tenant.exit_code, subject.exit_code)
     assert ("nothing", "nothing") == (last(everything)["verdict"], last(subject)["verdict"])
@@ -496,11 +484,11 @@ def test_the_exit_code_is_1_when_nothing_was_there_to_check(database) -> None:
 
 
 def test_the_exit_code_is_2_when_it_could_not_be_checked(ledger, servers) -> None:
-    away = cli("postgresql://nobody@127.0.0.1:1/none")
-    empty = cli(servers.database_url)
-    wrong_key = cli(ledger.url, keys=Fernet.generate_key().decode())
-    unknown = cli(ledger.url, "--tenant", "nobody")
-    usage = cli(ledger.url, "--subject", "order-1")
+    away = ledger.cli.but(database_url="postgresql://nobody@127.0.0.1:1/none").run("verify")
+    empty = ledger.cli.but(database_url=servers.database_url).run("verify")
+    wrong_key = ledger.cli.but(keys=Fernet.generate_key().decode()).run("verify")
+    unknown = ledger.cli.run("verify", "--tenant", "nobody")
+    usage = ledger.cli.run("verify", "--subject", "order-1")
 
     assert [2] * 5 == [each.exit_code for each in (away, empty, wrong_key, unknown, usage)]
     assert "does not answer" in away.output
@@ -511,14 +499,13 @@ def test_the_exit_code_is_2_when_it_could_not_be_checked(ledger, servers) -> Non
 
 
 def test_without_keys_it_is_said_what_was_not_checked(ledger) -> None:
-    as_text, as_json = cli(ledger.url, keys=None), cli(ledger.url, "--json", keys=None)
+    unkeyed = ledger.cli.but(keys="")
+    as_text, as_json = unkeyed.run("verify"), unkeyed.run("verify", "--json")
 
     assert (0, 0) == (as_text.exit_code, as_json.exit_code)
     assert "Not checked, for want of WAXSEAL_KEYS" in as_text.stderr
     assert ["fingerprint", "chain key"] == last(as_json)["not_checked"]
 
 
-def test_it_needs_no_more_rights_than_a_worker_has(ledger) -> None:
-    url = make_url(ledger.url).set(username="test_worker", password="worker").render_as_string(hide_password=False)
-
-    assert 0 == cli(url).exit_code
+def test_it_needs_no_more_rights_than_a_worker_has(ledger, shared_database) -> None:
+    assert 0 == Cli(shared_database).run("verify").exit_code

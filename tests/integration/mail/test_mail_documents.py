@@ -34,7 +34,6 @@ from schemas.mail_document import PARSER
 from schemas.mailbox import Mailbox
 from schemas.message import Message
 from schemas.source import Source
-from support.cli import Cli
 from support.deliveries import claimed, in_message
 from support.nasty import NASTY, PLAIN, headed, multipart, part
 from support.waiting import wait_for
@@ -344,13 +343,6 @@ def test_a_document_that_cannot_be_had_just_now_is_no_failed_try(configured, eng
 
 
 # The command line.
-
-
-@pytest.fixture
-def cli(configured: Any, tmp_path: Path) -> Cli:
-    cli = Cli(configured)
-    cli.environment |= {"WAXSEAL_BLOBS": str(tmp_path / "blobs"), "WAXSEAL_MAIL_DNS": "false"}
-    return cli
 
 
 def test_a_mail_is_shown_by_its_id_before_and_after_its_document_is_made(configured, engine, cli) -> None:

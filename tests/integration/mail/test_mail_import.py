@@ -16,7 +16,6 @@ from pipeline.mail.head import event_id
 from pipeline.store.mail import mailboxes
 from schemas.blob import LARGEST_INLINE
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from support.cli import Cli
 from support.nasty import headed
 from support.waiting import wait_for
 from workers.amqp.publisher_thread import PublisherThread
@@ -36,7 +35,7 @@ def mbox(path: Path, raws: list[bytes]) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def mailbox(database: Any) -> Mailbox:
     database.add_tenant()
     database.add_source("support", "imap", max_body=64 << 20)
@@ -48,13 +47,6 @@ def mailbox(database: Any) -> Mailbox:
     owner.dispose()
     assert found is not None
     return found
-
-
-@pytest.fixture
-def cli(database: Any, mailbox: Mailbox, servers: Any, channel: Any, tmp_path: Path) -> Cli:
-    cli = Cli(database, servers.amqp_url)
-    cli.environment |= {"WAXSEAL_BLOBS": str(tmp_path / "blobs")}
-    return cli
 
 
 @pytest.fixture
