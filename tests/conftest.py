@@ -73,6 +73,18 @@ def syncs_files(servers: PrivateServers) -> bool:
         ).fetchone() == (True,)
 
 
+@pytest.fixture(scope="module")
+def untraced() -> Iterator[None]:
+    """Starts processes without coverage while the module runs.
+
+    For modules that compare times, which tracing multiplies, and for those that start processes whose code others cover.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def lateness() -> Iterator[Callable[[], float]]:
     """How many seconds later than promised something with a deadline may end, given how busy the machine is."""

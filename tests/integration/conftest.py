@@ -121,15 +121,6 @@ def shared_database(servers: PrivateServers, template: str) -> Iterator[Database
         yield fresh
 
 
-@pytest.fixture(scope="module")
-def untraced() -> Iterator[None]:
-    """Starts processes without coverage while the module runs: tracing takes a multiple of the time that is compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-            patch.delenv(name, raising=False)
-        yield
-
-
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """The address of a private S3 server."""
