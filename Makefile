@@ -4,7 +4,7 @@ PYTHON ?= python3
 TESTERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench fuzz setup clean
+.PHONY: help demo test suite lint bench fuzz setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -12,8 +12,11 @@ help:           ## show this
 demo: setup     ## run the whole system and send real traffic through it
 	@$(BIN)/waxseal demo
 
-test: lint      ## lint, then all tests on real servers, with coverage; ARGS='-k name' for some
+test: setup     ## lint, and all tests on real servers, with coverage; ARGS='-k name' for some
 	@$(PYTHON) -m ops.bootstrap --tests
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
+suite:
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=20 $(ARGS)
 
 lint: setup     ## rules, format, types

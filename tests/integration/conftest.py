@@ -1,8 +1,6 @@
 """A migrated database for each test, ways to put a catalog into it, and the fixtures that integration tests share."""
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,13 +21,14 @@ from ops.runtime.vault import Vault
 from ops.servers.private import PrivateServers
 from ops.settings import environment
 from support.cli import Cli
+from support.forked import Forked
 from support.s3 import s3_server
 from support.sink import Sink
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"
 
-Start = Callable[..., subprocess.Popen]  # starts a waxseal command with settings by name
+Start = Callable[..., Forked]  # starts a waxseal command with settings by name
 _numbers = itertools.count()
 
 
@@ -180,9 +179,9 @@ def shared_start(servers, shared_database, tmp_path_factory) -> Iterator[Start]:
 @contextmanager
 def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterator[Start]:
     """Yields a function that starts a waxseal command; ends what it started."""
-    processes: list[subprocess.Popen] = []
+    processes: list[Forked] = []
 
-    def start(command: str, **settings: object) -> subprocess.Popen:
+    def start(command: str, **settings: object) -> Forked:
         env = environment() | {
             "WAXSEAL_DATABASE_URL": database.worker_url,
             "WAXSEAL_AMQP_URL": servers.amqp_url,
@@ -191,7 +190,7 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
             "WAXSEAL_BLOBS": str(blobs),
             **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        processes.append(subprocess.Popen([sys.executable, "-m", "ops.cli", command], env=env))
+        processes.append(Forked(command, env=env))
         return processes[-1]
 
     try:
