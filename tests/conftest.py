@@ -20,7 +20,9 @@ MEMORY = Path("/dev/shm")
 ENOUGH = 4 * 2**30  # bytes; containers often have 64 MiB
 
 # Whether an example takes less than 200 ms depends on how busy the machine is, not on whether the property holds.
-property_tests.register_profile("unhurried", deadline=None)
+# 40 examples find what a strategy is made to find; `pytest --hypothesis-profile=thorough` searches on.
+property_tests.register_profile("unhurried", deadline=None, max_examples=40)
+property_tests.register_profile("thorough", deadline=None, max_examples=1000)
 property_tests.load_profile("unhurried")
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.

@@ -116,6 +116,7 @@ CLOCKS = {
 class Module:
     path: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]  # of the tree, in the order of `ast.walk`
     lines: int
 
     @property
@@ -141,20 +142,22 @@ class Import:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    paths = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
-    return tuple(
-        Module(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), path), path.read_text().count("\n"))
-        for path in paths
-    )
+    return tuple(module(path) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+def module(path: Path) -> Module:
+    text = path.read_text()
+    tree = ast.parse(text, path)
+    return Module(path.relative_to(ROOT).as_posix(), tree, tuple(ast.walk(tree)), text.count("\n"))
 
 
-def for_types(tree: ast.AST) -> Iterator[ast.If]:
+def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in module.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def for_types(module: Module) -> Iterator[ast.If]:
     """The blocks under TYPE_CHECKING, whose imports do not happen at run time."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING")
+    return (node for node in module.nodes if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING")
 
 
 @cache
@@ -164,9 +167,9 @@ def imports() -> tuple[Import, ...]:
 
 def _imports() -> Iterator[Import]:
     for module in modules():
-        blocks = [*functions(module.tree), *for_types(module.tree)]
+        blocks = [*functions(module), *for_types(module)]
         inside = {id(node) for block in blocks for node in ast.walk(block)}
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Import):
                 yield from (Import(module, alias.name, id(node) in inside) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -181,12 +184,9 @@ def dotted(node: ast.AST) -> str:
 
 
 def uses(module: Module, names: set[str]) -> list[str]:
-    attributes = (dotted(node) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute))
+    attributes = (dotted(node) for node in module.nodes if isinstance(node, ast.Attribute))
     from_imports = (
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        f"{node.module}.{alias.name}" for node in module.nodes if isinstance(node, ast.ImportFrom) for alias in node.names
     )
     return [f"{module.path}: {name}" for name in (*attributes, *from_imports) if name in names]
 
@@ -195,7 +195,7 @@ def calls(module: Module, *methods: str, of_others: tuple[str, ...] = ()) -> lis
     """Calls of methods with these names, except on `of_others`, whose methods mean something else."""
     return [
         f"{module.path}:{node.lineno}: .{node.func.attr}()"
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in methods
@@ -337,7 +337,7 @@ def test_the_pipeline_reads_no_clock_and_prints_nothing() -> None:
     printers = [
         module.path
         for module in pipeline
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Call) and dotted(node.func) == "print"
     ]
 
@@ -367,7 +367,7 @@ def test_functions_are_small() -> None:
     long = [
         f"{module.path}: {function.name} has {length} lines"
         for module in modules()
-        for function in functions(module.tree)
+        for function in functions(module)
         if (length := (function.end_lineno or 0) - function.lineno + 1) > 50
     ]
 
