@@ -7,12 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from ops.servers.binaries import find_rabbitmq
 from ops.servers.private import PrivateServers
 from support.waiting import wait_for
 from workers.amqp.topology import INBOX
+
+
+def inbox_size(channel: BlockingChannel) -> int:
+    """How many messages are in the inbox that no consumer holds."""
+    return int(channel.queue_declare(INBOX, passive=True).method.message_count)
+
+
+def consumers(channel: BlockingChannel) -> int:
+    """How many workers consume the inbox."""
+    return int(channel.queue_declare(INBOX, passive=True).method.consumer_count)
 
 
 @contextmanager

@@ -6,15 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 
 from ops.settings import environment
+from support.ingress import empty_inbox
 from support.waiting import wait_for
-from workers.amqp.topology import IN, declare
 
 #: Runs in every process that the test starts: harm according to a message's body, and shorter limits.
 HARM = """
@@ -25,7 +23,7 @@ drafts = admit._drafts
 examined = "workers.ingest.admit_child" in sys.orig_argv
 if not examined:
     from workers.ingest import examiner, watchdog
-    examiner.LIFE, watchdog.Watch.__init__.__defaults__ = 0.8, (0.5, 3.0)
+    examiner.LIFE, watchdog.TICK, watchdog.Watch.__init__.__defaults__ = 0.4, 0.1, (0.2, 1.5)
 
 def harmed(message, source):
     if message.body == b"slow":
@@ -44,6 +42,7 @@ def harmed(message, source):
 
 admit._drafts = harmed
 """
+HARMFUL = ("slow", "hang", "crash", "eat", "fail")
 
 
 class Supervised:
@@ -73,78 +72,74 @@ class Supervised:
         self._process.wait(10)
 
 
-@pytest.fixture
-def supervised(servers: Any, database: Any, tmp_path: Path) -> Iterator[Supervised]:
-    (tmp_path / "sitecustomize.py").write_text(HARM)
-    database.add_tenant("acme")
-    database.add_tenant("other")
-    for tenant in ("acme", "other"):
-        database.add_source("orders", "amqp", tenant=tenant)
+@pytest.fixture(scope="module")
+def supervised(servers: Any, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+    """Each harmful message has a source of its own: for a while one that did harm gets less time."""
+    folder = tmp_path_factory.mktemp("harm")
+    (folder / "sitecustomize.py").write_text(HARM)
+    empty_inbox(servers.amqp_url)
+    shared_database.add_tenant("acme")
+    shared_database.add_tenant("other")
+    shared_database.add_source("orders", "amqp", tenant="other")
+    for name in ("orders", *HARMFUL):
+        shared_database.add_source(name, "amqp")
     found = Supervised(
         environment()
         | {
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [environment().get("PYTHONPATH")])]),
-            "WAXSEAL_DATABASE_URL": database.worker_url,
+            "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [environment().get("PYTHONPATH")])]),
+            "WAXSEAL_DATABASE_URL": shared_database.worker_url,
             "WAXSEAL_AMQP_URL": servers.amqp_url,
-            "WAXSEAL_KEYS": database.key,
+            "WAXSEAL_KEYS": shared_database.key,
         }
     )
     yield found
     found.close()
 
 
-def publish(amqp_url: str, messages: list[tuple[str, bytes]]) -> None:
-    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
-        channel = connection.channel()
-        declare(channel)
-        channel.confirm_delivery()
-        for number, (key, body) in enumerate(messages):
-            properties = pika.BasicProperties(message_id=f"{key}-{number}", headers={"subject": "s"}, delivery_mode=2)
-            channel.basic_publish(IN, key, body, properties, mandatory=True)
-
-
 @pytest.mark.parametrize(
-    ("body", "reason", "cause", "end"),
+    ("harm", "reason", "cause", "end"),
     [
-        (b"slow", "too_slow", "s of CPU", None),
-        (b"hang", "too_slow", "s of CPU", -signal.SIGPROF),
-        (b"crash", "crashed", "SIGSEGV", -signal.SIGSEGV),
-        (b"eat", "crashed", "needs more than 1536 MiB", -signal.SIGKILL),
-        (b"fail", "poison", "nothing there", None),
+        ("slow", "too_slow", "s of CPU", None),
+        ("hang", "too_slow", "s of CPU", -signal.SIGPROF),
+        ("crash", "crashed", "SIGSEGV", -signal.SIGSEGV),
+        ("eat", "crashed", "needs more than 1536 MiB", -signal.SIGKILL),
+        ("fail", "poison", "nothing there", None),
     ],
 )
 def test_a_harmful_message_is_buried_under_its_own_cause_and_nobody_elses_waits(
-    supervised, database, servers, body, reason, cause, end
+    supervised, shared_database, publish, harm, reason, cause, end
 ) -> None:
+    def entries() -> list[tuple]:
+        return shared_database.rows("SELECT FROM chain JOIN entry USING (chain_id) WHERE subject = %s", harm)
+
+    def letters() -> list[tuple]:
+        return shared_database.rows("SELECT stage, reason, detail, body FROM dead_letter WHERE source = %s", harm)
+
+    supervised.ends.clear()
     others = [("other.orders", b"fine")] * 20
-    publish(servers.amqp_url, [*others, ("acme.orders", body), ("acme.orders", b"fine"), *others])
+    for n, (key, body) in enumerate([*others, (f"acme.{harm}", harm.encode()), (f"acme.{harm}", b"fine"), *others]):
+        publish(body, key, message_id=f"{harm}-{n}", headers={"subject": harm})
 
-    wait_for(lambda: database.rows("SELECT count(*) FROM entry") == [(41,)] and database.rows("SELECT FROM dead_letter"), 40)
+    wait_for(lambda: len(entries()) == 41 and letters(), 60)
 
-    ((stage, found, detail, kept),) = database.rows("SELECT stage, reason, detail, body FROM dead_letter")
-    assert ("admit", reason, body) == (stage, found, kept)
+    ((stage, found, detail, kept),) = letters()
+    assert ("admit", reason, harm.encode()) == (stage, found, kept)
     assert cause in detail
     assert ([] if end is None else [end]) == supervised.ends
 
 
-def test_what_is_redelivered_is_examined_and_recorded_as_it_would_have_been(supervised, database, servers) -> None:
+def test_what_is_redelivered_is_examined_and_recorded_as_it_would_have_been(supervised, shared_database, publish) -> None:
     """One harmful message ends the process; harmless ones of every form are redelivered together with it."""
     structured = b'{"specversion":"1.0","id":"ce","source":"/up","type":"t","subject":"s","data":{"n" :1.10}}'
-    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        channel = connection.channel()
-        declare(channel)
-        for properties, each in (
-            (pika.BasicProperties(content_type="application/cloudevents+json"), structured),
-            (pika.BasicProperties(message_id="binary", headers={"subject": "s", "n": 1}), b"\x00\xff"),
-            (pika.BasicProperties(message_id="refused"), b"no subject"),
-            (pika.BasicProperties(message_id="crash", headers={"subject": "s"}), b"crash"),
-        ):
-            channel.basic_publish(IN, "acme.nothing" if each == b"no subject" else "acme.orders", each, properties)
+    publish(structured, content_type="application/cloudevents+json")
+    publish(b"\x00\xff", message_id="binary", headers={"subject": "s", "n": 1})
+    publish(b"no subject", "acme.nothing", message_id="refused")
+    publish(b"crash", message_id="crash", headers={"subject": "s"})
 
-    wait_for(lambda: len(database.rows("SELECT FROM dead_letter")) == 2 and len(database.rows("SELECT FROM entry")) == 2, 40)
-
+    letters = "SELECT reason FROM dead_letter WHERE source IN ('orders', 'nothing') ORDER BY reason"
     ids = "convert_from(attributes, 'UTF8')::json"
-    assert [("binary", None, b"\x00\xff"), ("ce", "/up", b'{"n" :1.10}')] == database.rows(
-        f"SELECT {ids}->>'id', {ids}->>'origin', body FROM content ORDER BY 1"
-    )
-    assert {"unknown_source", "crashed"} == {reason for (reason,) in database.rows("SELECT reason FROM dead_letter")}
+    entries = f"SELECT {ids}->>'id', {ids}->>'origin', body FROM content WHERE source = 'orders' AND subject = 's' ORDER BY 1"
+    wait_for(lambda: len(shared_database.rows(letters)) == 2 and len(shared_database.rows(entries)) == 2, 60)
+
+    assert [("binary", None, b"\x00\xff"), ("ce", "/up", b'{"n" :1.10}')] == shared_database.rows(entries)
+    assert [("crashed",), ("unknown_source",)] == shared_database.rows(letters)

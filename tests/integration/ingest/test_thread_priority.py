@@ -1,75 +1,100 @@
 """The thread that computes for the database has priority; the other runs while that one waits for Postgres."""
 
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
-from ops.runtime import thread_priority as giving_way
+from ops.runtime import thread_priority
 from ops.runtime.db import make_engine, transaction
-from ops.runtime.thread_priority import _PATIENCE, GiveWay
+from ops.runtime.thread_priority import _LONGEST, GiveWay
+from support.waiting import wait_for
 
-PATIENCE = 1.0
+LOCK = 4711
+
+
+class Recorded(threading.Event):
+    """Remembers of each wait whether the event came; it did not when the wait took all the time that it may take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[bool] = []
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.came.append(super().wait(timeout))
+        return self.came[-1]
 
 
 @pytest.fixture
-def give_way(monkeypatch) -> GiveWay:
-    """Its patience is longer than an unblocked call takes, even on a busy machine."""
-    monkeypatch.setattr(giving_way, "_PATIENCE", PATIENCE)
-    return GiveWay()
+def clock(monkeypatch) -> SimpleNamespace:
+    """The clock by which a thread has waited long for something else than Postgres: it stands unless a test moves it."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(thread_priority, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
 
-def held_up(give_way: GiveWay) -> float:
-    began = time.monotonic()
+@pytest.fixture
+def give_way(clock) -> GiveWay:
+    give_way = GiveWay()
+    give_way._free = Recorded()
+    return give_way
+
+
+def held_up(give_way: GiveWay) -> bool:
+    """Whether the thread of lower priority waited as long as it may."""
+    assert isinstance(give_way._free, Recorded)
+    give_way._free.came.clear()
     give_way.let_pass()
-    return time.monotonic() - began
+    return give_way._free.came == [False]
 
 
 def test_nobody_is_held_up_before_and_after_the_work(give_way) -> None:
-    assert held_up(give_way) < PATIENCE
+    assert not held_up(give_way)
 
     give_way.done()
 
-    assert held_up(give_way) < PATIENCE
+    assert not held_up(give_way)
 
 
 def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_it_computes(database, give_way) -> None:
     engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
-    asked, computing, looked = threading.Event(), threading.Event(), threading.Event()
+    computing, looked = threading.Event(), threading.Event()
 
     def first() -> None:
         with transaction(engine) as conn:
-            asked.set()
-            conn.execute(text("SELECT pg_sleep(0.5)"))
+            conn.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             computing.set()
-            looked.wait(10)
+            looked.wait(30)
         give_way.done()
 
     thread = threading.Thread(target=first)
-    thread.start()
-    asked.wait(10)
-    time.sleep(0.1)
-    while_waiting = held_up(give_way)
-    computing.wait(10)
+    with database.connect() as owner:
+        owner.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        thread.start()
+        wait_for(lambda: database.rows("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+        while_waiting = held_up(give_way)
+        owner.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+    assert computing.wait(30)
     while_computing = held_up(give_way)
     looked.set()
-    thread.join(10)
+    thread.join(30)
     engine.dispose()
 
-    assert while_waiting < PATIENCE <= while_computing
-    assert held_up(give_way) < PATIENCE
+    assert (False, True) == (while_waiting, while_computing)
+    assert not held_up(give_way)
 
 
-def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, monkeypatch, lateness) -> None:
+def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, clock) -> None:
     """The reader is delayed once per message, for thousands of messages between two heartbeats."""
-    monkeypatch.setattr(giving_way, "_PATIENCE", _PATIENCE)
-    monkeypatch.setattr(giving_way, "_LONGEST", 0.1, raising=False)
     engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
     with transaction(engine) as conn:
         conn.execute(text("SELECT 1"))
 
-    took = sum(held_up(give_way) for _ in range(100))
+    assert held_up(give_way)
+    clock.now += 0.9 * _LONGEST
+    assert held_up(give_way)
+    clock.now += 0.2 * _LONGEST
+    assert not held_up(give_way)
     engine.dispose()
-
-    assert 0.05 < took < 0.5 + lateness()
