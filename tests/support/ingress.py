@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from tempfile import TemporaryDirectory
@@ -102,7 +102,6 @@ def running(
     vault: Vault,
     amqp_url: str,
     *,
-    read_seconds: float = 20.0,
     confirm_timeout: float = 5.0,
     most: int = 2000,
     per_address: int = 2000,
@@ -114,7 +113,7 @@ def running(
     catalog = CatalogWatch(engine, vault)
     publisher = Publisher(amqp_url, "test ingress", timeout=confirm_timeout)
     route = make_route(catalog, publisher, Blobs(blobs or temporary.name, 2.0))
-    server = Listener(route, "127.0.0.1", 0, ClientBounds(per_address, grace=1.0, read_seconds=read_seconds, most=most))
+    server = Listener(route, "127.0.0.1", 0, ClientBounds(per_address, grace=1.0, most=most))
     thread = threading.Thread(target=server.run, args=(publisher.start, publisher.close), name="ingress")
     catalog.start()
     thread.start()
@@ -137,19 +136,21 @@ def signed(body: bytes, *, name: str = "msg_1", sent: int | None = None, key: by
     return {"webhook-id": name, "webhook-timestamp": str(at), "webhook-signature": f"v1,{mac}"}
 
 
-def empty_inbox(amqp_url: str) -> None:
-    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
-        declare(connection.channel())
-        connection.channel().queue_purge(INBOX)
+class Inbox:
+    """The queue that the ingress publishes to, read over one connection."""
 
+    def __init__(self, amqp_url: str) -> None:
+        parameters = pika.URLParameters(amqp_url)
+        parameters.heartbeat = 0  # tests use it now and then only
+        self._connection = pika.BlockingConnection(parameters)
+        self._channel = self._connection.channel()
+        declare(self._channel)
 
-def drain(amqp_url: str) -> list[tuple[pika.BasicProperties, Message]]:
-    """Empties the inbox; returns the properties of each message, and the message as the ingest worker reads it."""
-    taken = []
-    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
-        channel = connection.channel()
+    def drain(self) -> list[tuple[pika.BasicProperties, Message]]:
+        """Empties it; returns the properties of each message, and the message as the ingest worker reads it."""
+        taken = []
         while True:
-            method, properties, body = channel.basic_get(INBOX, auto_ack=True)
+            method, properties, body = self._channel.basic_get(INBOX, auto_ack=True)
             if method is None or properties is None or body is None:
                 return taken
             message = Message(
@@ -162,3 +163,20 @@ def drain(amqp_url: str) -> list[tuple[pika.BasicProperties, Message]]:
                 trusted=method.exchange == RECEIVED,
             )
             taken.append((properties, message))
+
+    def empty(self) -> None:
+        self._channel.queue_purge(INBOX)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def empty_inbox(amqp_url: str) -> None:
+    with closing(Inbox(amqp_url)) as inbox:
+        inbox.empty()
+
+
+def drain(amqp_url: str) -> list[tuple[pika.BasicProperties, Message]]:
+    """Empties the inbox over a connection of its own; gives what `Inbox.drain` does."""
+    with closing(Inbox(amqp_url)) as inbox:
+        return inbox.drain()

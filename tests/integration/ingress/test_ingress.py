@@ -14,7 +14,7 @@ from ops.servers.private import PrivateServers
 from ops.telemetry.probes import SECURITY_HEADERS
 from pipeline.admit import admit
 from schemas.event import Event
-from support.ingress import SECRET, Answer, Ingress, drain, empty_inbox, parsed, read_answer, running, signed
+from support.ingress import SECRET, Answer, Inbox, Ingress, parsed, read_answer, running, signed
 from support.waiting import wait_for
 
 CE = {"ce-specversion": "1.0", "ce-id": "e-1", "ce-type": "order.paid", "ce-source": "/orders"}
@@ -22,7 +22,7 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
+def ingress(shared_database: Any, servers: PrivateServers, inbox: Inbox) -> Iterator[Ingress]:
     database = shared_database
     database.add_tenant("acme")
     database.add_tenant("other")
@@ -37,16 +37,15 @@ def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
     database.add_source("chat", "slack", "s3cret", max_body=2**25)
     database.add_source("queue", "amqp")
     database.add_source("later", "not-known-yet", "x")
-    empty_inbox(servers.amqp_url)
     with running(database.worker_url, database.vault, servers.amqp_url) as one:
         wait_for(lambda: one.ready)
         yield one
 
 
-def events(ingress: Ingress, servers: PrivateServers) -> list[Event]:
+def events(ingress: Ingress, inbox: Inbox) -> list[Event]:
     """The events that the ingest worker makes of the messages in the inbox."""
     now = datetime.now(UTC)
-    return [event for _, message in drain(servers.amqp_url) for event in admit(message, ingress.catalog.current, now)]
+    return [event for _, message in inbox.drain() for event in admit(message, ingress.catalog.current, now)]
 
 
 def is_problem(answer: Answer, status: int, kind: str) -> bool:
@@ -60,11 +59,11 @@ def is_problem(answer: Answer, status: int, kind: str) -> bool:
 # 202
 
 
-def test_a_signed_webhook_is_in_the_inbox_when_it_is_answered(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_signed_webhook_is_in_the_inbox_when_it_is_answered(ingress: Ingress, inbox: Inbox) -> None:
     body = b'{"type": "order.paid", "amount": 1.10}'
 
     answer = ingress.post("hooks", body, signed(body, name="msg_7") | JSON)
-    ((properties, message),) = drain(servers.amqp_url)
+    ((properties, message),) = inbox.drain()
 
     assert (202, {"id": "msg_7"}, "application/json") == (answer.status, answer.json, answer.headers["content-type"])
     assert ("acme.hooks", body, True) == (message.routing_key, message.body, message.trusted)
@@ -84,24 +83,24 @@ def test_a_signed_webhook_is_in_the_inbox_when_it_is_answered(ingress: Ingress, 
         ("open", {"idempotency-key": "d"}),
     ],
 )
-def test_every_kind_is_taken(ingress: Ingress, servers: PrivateServers, source: str, headers: dict[str, str]) -> None:
+def test_every_kind_is_taken(ingress: Ingress, inbox: Inbox, source: str, headers: dict[str, str]) -> None:
     answer = ingress.post(source, b"{}", headers)
-    (event,) = events(ingress, servers)
+    (event,) = events(ingress, inbox)
 
     assert (202, {"id": "d"}) == (answer.status, answer.json)
     assert ("d", source, b"{}") == (event.id, event.attributes["source"], event.body)
 
 
-def test_a_message_without_an_id_gets_a_fresh_one(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_message_without_an_id_gets_a_fresh_one(ingress: Ingress, inbox: Inbox) -> None:
     ids = [ingress.post("open", b"\xff\x00").json["id"] for _ in range(2)]
 
-    assert ids == [event.id for event in events(ingress, servers)]
+    assert ids == [event.id for event in events(ingress, inbox)]
     assert ids[0] != ids[1]
 
 
-def test_a_binary_cloud_event_is_taken(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_binary_cloud_event_is_taken(ingress: Ingress, inbox: Inbox) -> None:
     answer = ingress.post("open", b"<x/>", CE | {"ce-subject": "Euro%20%E2%82%AC", "content-type": "text/xml"})
-    (event,) = events(ingress, servers)
+    (event,) = events(ingress, inbox)
 
     assert {"id": "e-1"} == answer.json
     assert ("Euro \u20ac", "text/xml", "/orders", b"<x/>") == (
@@ -112,17 +111,17 @@ def test_a_binary_cloud_event_is_taken(ingress: Ingress, servers: PrivateServers
     )
 
 
-def test_a_structured_cloud_event_is_taken_with_its_datas_exact_bytes(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_structured_cloud_event_is_taken_with_its_datas_exact_bytes(ingress: Ingress, inbox: Inbox) -> None:
     body = b'{"specversion":"1.0","id":"e-2","source":"s","type":"t","data": {"a":1.10,"a":2} }'
 
     answer = ingress.post("open", body, {"content-type": "application/cloudevents+json; charset=UTF-8"})
-    (event,) = events(ingress, servers)
+    (event,) = events(ingress, inbox)
 
     assert {"id": "e-2"} == answer.json
     assert b'{"a":1.10,"a":2}' == event.body
 
 
-def test_a_batch_is_taken_whole(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_batch_is_taken_whole(ingress: Ingress, inbox: Inbox) -> None:
     batch = [{"specversion": "1.0", "id": f"b-{n}", "source": "s", "type": "t", "data": n} for n in range(300)]
     headers = {"content-type": "application/cloudevents-batch+json"}
 
@@ -130,24 +129,24 @@ def test_a_batch_is_taken_whole(ingress: Ingress, servers: PrivateServers) -> No
     ids = [f"b-{n}" for n in range(300)]
 
     assert {"id": "b-0", "ids": ids} == answer.json
-    assert ids == [event.id for event in events(ingress, servers)]
+    assert ids == [event.id for event in events(ingress, inbox)]
     assert {"id": None, "ids": []} == ingress.post("open", b"[]", headers).json
 
 
-def test_the_rules_of_a_source_apply(ingress: Ingress, servers: PrivateServers) -> None:
+def test_the_rules_of_a_source_apply(ingress: Ingress, inbox: Inbox) -> None:
     answer = ingress.post("ruled", b'{"no": 7, "who": "w", "r": "eu"}', {"x-kind": "paid"})
-    (event,) = events(ingress, servers)
+    (event,) = events(ingress, inbox)
 
     assert {"id": "7"} == answer.json
     assert ("paid", "w", "eu") == tuple(event.attributes[name] for name in ("type", "subject", "region"))
 
 
-def test_an_empty_body_and_one_of_exactly_the_limit_are_taken(ingress: Ingress, servers: PrivateServers) -> None:
+def test_an_empty_body_and_one_of_exactly_the_limit_are_taken(ingress: Ingress, inbox: Inbox) -> None:
     assert [202, 202] == [ingress.post("tiny", body).status for body in (b"", b"x" * 10)]
-    assert [b"", b"x" * 10] == [event.body for event in events(ingress, servers)]
+    assert [b"", b"x" * 10] == [event.body for event in events(ingress, inbox)]
 
 
-def test_a_connection_is_kept_for_the_next_message(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_connection_is_kept_for_the_next_message(ingress: Ingress, inbox: Inbox) -> None:
     connection = HTTPConnection("127.0.0.1", ingress.port, timeout=10)
     answers = []
     for body in (b"{}", b"x" * 70_000, b"", b"[" * 100):
@@ -161,7 +160,7 @@ def test_a_connection_is_kept_for_the_next_message(ingress: Ingress, servers: Pr
 
     assert port == connection.sock.getsockname()
     assert [202, 202, 202, 202, 413, 202] == answers
-    assert 5 == len(events(ingress, servers))
+    assert 5 == len(events(ingress, inbox))
     connection.close()
 
 
@@ -185,13 +184,13 @@ def test_a_connection_is_kept_for_the_next_message(ingress: Ingress, servers: Pr
     ],
 )
 def test_what_cannot_be_read_is_malformed(
-    ingress: Ingress, servers: PrivateServers, source: str, body: bytes, headers: dict[str, str], named: str
+    ingress: Ingress, inbox: Inbox, source: str, body: bytes, headers: dict[str, str], named: str
 ) -> None:
     answer = ingress.post(source, body, headers)
 
     assert is_problem(answer, 400, "malformed")
     assert named in answer.json["detail"]
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
 BOMB = b'{"type":"url_verification","who":[' + b'{"a":0},' * 2_500_000 + b"0]}"
@@ -206,9 +205,7 @@ BOMB = b'{"type":"url_verification","who":[' + b'{"a":0},' * 2_500_000 + b"0]}"
         ("chat", "application/json"),
     ],
 )
-def test_json_that_would_become_too_large_is_malformed(
-    ingress: Ingress, servers: PrivateServers, source: str, content_type: str
-) -> None:
+def test_json_that_would_become_too_large_is_malformed(ingress: Ingress, inbox: Inbox, source: str, content_type: str) -> None:
     at = str(int(time.time()))
     mac = hmac.digest(b"s3cret", b"v0:%b:" % at.encode() + BOMB, "sha256").hex()
     headers = {"content-type": content_type, "x-slack-signature": f"v0={mac}", "x-slack-request-timestamp": at}
@@ -216,13 +213,13 @@ def test_json_that_would_become_too_large_is_malformed(
 
     assert is_problem(answer, 400, "malformed")
     assert "too many values" in answer.json["detail"]
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
-def test_a_large_document_is_read_as_a_small_one_is(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_large_document_is_read_as_a_small_one_is(ingress: Ingress, inbox: Inbox) -> None:
     body = b'{"rows":[' + b'{"a":"b"},' * 20_000 + b'0],"who":"somebody"}'
     answer = ingress.post("big", body, {"idempotency-key": "large"})
-    (event,) = events(ingress, servers)
+    (event,) = events(ingress, inbox)
 
     assert (202, {"id": "large"}) == (answer.status, answer.json)
     assert ("somebody", body) == (event.subject, event.body)
@@ -250,26 +247,26 @@ GITHUB = {"x-hub-signature-256": "sha256=" + "0" * 64}
     ],
 )
 def test_what_is_not_signed_as_it_should_be_is_refused(
-    ingress: Ingress, servers: PrivateServers, source: str, headers: dict[str, str], kind: str, challenge: str
+    ingress: Ingress, inbox: Inbox, source: str, headers: dict[str, str], kind: str, challenge: str
 ) -> None:
     answer = ingress.post(source, b"{}", headers)
 
     assert is_problem(answer, 401, kind)
     assert challenge == answer.headers["www-authenticate"]
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
 # 404, 405
 
 
-def test_a_tenant_or_a_source_that_is_not_there_is_told_the_same_way(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_tenant_or_a_source_that_is_not_there_is_told_the_same_way(ingress: Ingress, inbox: Inbox) -> None:
     paths = ["/in/nobody/hooks", "/in/acme/nothing", "/in/other/hooks", "/in/acme/queue", "/in/acme/later", "/in/ACME/hooks"]
     answers = [ingress.ask("POST", path, b"{}", headers) for path in paths for headers in ({}, signed(b"{}"))]
 
     assert all(is_problem(answer, 404, "not-found") for answer in answers)
     assert 1 == len({answer.json["detail"] for answer in answers})
     assert 1 == len({tuple(sorted({*answer.headers} - {"date"})) for answer in answers})
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
 @pytest.mark.parametrize(
@@ -280,12 +277,12 @@ def test_what_is_not_there_is_not_found(ingress: Ingress, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-def test_only_post_is_taken(ingress: Ingress, servers: PrivateServers, method: str) -> None:
+def test_only_post_is_taken(ingress: Ingress, inbox: Inbox, method: str) -> None:
     answers = [ingress.ask(method, path, b"{}") for path in ("/in/acme/open", "/in/acme/nothing")]
 
     assert all(is_problem(answer, 405, "method") for answer in answers)
     assert ["POST", "POST"] == [answer.headers["allow"] for answer in answers]
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
 def test_head_is_answered_without_a_body(ingress: Ingress) -> None:
@@ -304,7 +301,7 @@ def test_a_length_is_needed(ingress: Ingress) -> None:
 
 
 @pytest.mark.parametrize("encode", [lambda body: body, lambda body: iter([body[:5], body[5:]])], ids=["declared", "chunked"])
-def test_what_is_larger_than_the_source_takes_is_refused(ingress: Ingress, servers: PrivateServers, encode: Any) -> None:
+def test_what_is_larger_than_the_source_takes_is_refused(ingress: Ingress, inbox: Inbox, encode: Any) -> None:
     connection = HTTPConnection("127.0.0.1", ingress.port, timeout=10)
     connection.request("POST", "/in/acme/tiny", encode(b"x" * 11))
     answer = read_answer(connection.getresponse())
@@ -312,22 +309,22 @@ def test_what_is_larger_than_the_source_takes_is_refused(ingress: Ingress, serve
 
     assert is_problem(answer, 413, "too-large")
     assert "10 bytes" in answer.json["detail"]
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
-def test_a_source_takes_a_mebibyte_by_default(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_source_takes_a_mebibyte_by_default(ingress: Ingress, inbox: Inbox) -> None:
     assert [202, 413] == [ingress.post("open", b"x" * size).status for size in (2**20, 2**20 + 1)]
-    assert [2**20] == [message.size for _, message in drain(servers.amqp_url)]
+    assert [2**20] == [message.size for _, message in inbox.drain()]
 
 
-def test_a_body_may_come_in_chunks(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_body_may_come_in_chunks(ingress: Ingress, inbox: Inbox) -> None:
     connection = HTTPConnection("127.0.0.1", ingress.port, timeout=10)
     connection.request("POST", "/in/acme/open", iter([b"a" * 1000, b"b" * 70_000, b"c"]))
     answer = read_answer(connection.getresponse())
     connection.close()
 
     assert 202 == answer.status
-    assert [b"a" * 1000 + b"b" * 70_000 + b"c"] == [event.body for event in events(ingress, servers)]
+    assert [b"a" * 1000 + b"b" * 70_000 + b"c"] == [event.body for event in events(ingress, inbox)]
 
 
 @pytest.mark.parametrize(
@@ -342,9 +339,9 @@ def test_a_body_may_come_in_chunks(ingress: Ingress, servers: PrivateServers) ->
         {"content-type": "text/pl\u00e4in"},
     ],
 )
-def test_a_form_that_is_not_understood_is_refused(ingress: Ingress, servers: PrivateServers, headers: dict[str, str]) -> None:
+def test_a_form_that_is_not_understood_is_refused(ingress: Ingress, inbox: Inbox, headers: dict[str, str]) -> None:
     assert is_problem(ingress.post("open", b"{}", headers), 415, "content-type")
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
 @pytest.mark.parametrize(
@@ -357,10 +354,10 @@ def test_a_form_that_is_not_understood_is_refused(ingress: Ingress, servers: Pri
         {"content-type": "application/octet-stream; " + "x" * 300 + "=y"},
     ],
 )
-def test_other_forms_are_taken_as_they_are(ingress: Ingress, servers: PrivateServers, headers: dict[str, str]) -> None:
+def test_other_forms_are_taken_as_they_are(ingress: Ingress, inbox: Inbox, headers: dict[str, str]) -> None:
     assert 202 == ingress.post("open", b"\xe4", headers).status
     assert [headers.get("content-type", "application/octet-stream")] == [
-        event.attributes["datacontenttype"] for event in events(ingress, servers)
+        event.attributes["datacontenttype"] for event in events(ingress, inbox)
     ]
 
 

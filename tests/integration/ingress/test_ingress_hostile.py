@@ -12,28 +12,36 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ops.servers.private import PrivateServers
-from support.ingress import Ingress, drain, parsed, read_all, running
+from support.ingress import Inbox, Ingress, parsed, read_all, running
 from support.waiting import wait_for
+from workers.ingress import clients
 
 READ_SECONDS = 0.6
 POST = b"POST /in/acme/open HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.fixture(scope="module")
-def ingress(shared_database: Any, servers: PrivateServers) -> Iterator[Ingress]:
+def ingress(shared_database: Any, servers: PrivateServers, inbox: Inbox) -> Iterator[Ingress]:
     shared_database.add_tenant("acme")
     shared_database.add_source("open", "none")
-    with running(shared_database.worker_url, shared_database.vault, servers.amqp_url, read_seconds=READ_SECONDS) as one:
+    with running(shared_database.worker_url, shared_database.vault, servers.amqp_url) as one:
         wait_for(lambda: one.ready)
         yield one
 
 
+@pytest.fixture
+def hasty(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> Ingress:
+    """The same, but for the test a request that does not end is soon given up."""
+    monkeypatch.setattr(ingress.server.bounds, "read_seconds", READ_SECONDS)
+    return ingress
+
+
 @pytest.fixture(autouse=True)
-def _unharmed(ingress: Ingress, servers: PrivateServers) -> Iterator[None]:
+def _unharmed(ingress: Ingress, inbox: Inbox) -> Iterator[None]:
     """After each test the next message is accepted, and no connection is left."""
     yield
     assert 202 == ingress.post("open", b"still there").status
-    assert b"still there" == drain(servers.amqp_url)[-1][1].body
+    assert b"still there" == inbox.drain()[-1][1].body
     wait_for(lambda: not len(ingress.server.clients))
 
 
@@ -45,9 +53,9 @@ def problem(raw: bytes) -> tuple[int, str]:
     return answer.status, answer.json["type"].removeprefix("urn:waxseal:problem:")
 
 
-def bodies(servers: PrivateServers) -> list[bytes]:
+def bodies(inbox: Inbox) -> list[bytes]:
     """Empties the inbox; returns the bodies."""
-    return [message.body for _, message in drain(servers.amqp_url)]
+    return [message.body for _, message in inbox.drain()]
 
 
 def statuses(raw: bytes) -> list[int]:
@@ -95,19 +103,17 @@ def test_what_is_no_http_is_malformed(ingress: Ingress, garbage: bytes) -> None:
         POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n",
     ],
 )
-def test_a_request_that_never_ends_is_given_up(ingress: Ingress, late: bytes, lateness: Callable[[], float]) -> None:
+def test_a_request_that_never_ends_is_given_up(hasty: Ingress, late: bytes, lateness: Callable[[], float]) -> None:
     began = time.monotonic()
-    answer = problem(ingress.raw(late))
+    answer = problem(hasty.raw(late))
 
     assert (408, "too-slow") == answer
     assert READ_SECONDS <= time.monotonic() - began < READ_SECONDS + 1 + lateness()
 
 
-def test_a_request_that_comes_byte_by_byte_is_given_up_at_the_same_time(
-    ingress: Ingress, lateness: Callable[[], float]
-) -> None:
+def test_a_request_that_comes_byte_by_byte_is_given_up_at_the_same_time(hasty: Ingress, lateness: Callable[[], float]) -> None:
     began = time.monotonic()
-    with ingress.connect() as connection:
+    with hasty.connect() as connection:
         connection.settimeout(0.05)
         answer = b""
         for byte in POST + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000:
@@ -122,15 +128,15 @@ def test_a_request_that_comes_byte_by_byte_is_given_up_at_the_same_time(
     assert time.monotonic() - began < READ_SECONDS + 1 + lateness()
 
 
-def test_the_second_request_of_a_connection_is_given_up_as_well(ingress: Ingress, servers: PrivateServers) -> None:
+def test_the_second_request_of_a_connection_is_given_up_as_well(hasty: Ingress, inbox: Inbox) -> None:
     whole = POST + b"Content-Length: 2\r\n\r\n{}"
 
-    assert [202, 408] == statuses(ingress.raw(whole, POST))
-    assert [b"{}"] == bodies(servers)
+    assert [202, 408] == statuses(hasty.raw(whole, POST))
+    assert [b"{}"] == bodies(inbox)
 
 
 def test_a_connection_on_which_nothing_comes_is_not_waited_on_for_ever(
-    ingress: Ingress, servers: PrivateServers, monkeypatch: pytest.MonkeyPatch
+    ingress: Ingress, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, lateness: Callable[[], float]
 ) -> None:
     monkeypatch.setattr(ingress.server.bounds, "keep_alive_seconds", 0.2)
     began = time.monotonic()
@@ -138,8 +144,8 @@ def test_a_connection_on_which_nothing_comes_is_not_waited_on_for_ever(
     assert b"" == ingress.raw()
     assert b"" == ingress.raw(b"\r\n")
     assert [202] == statuses(ingress.raw(POST + b"Content-Length: 2\r\n\r\n{}"))
-    assert [b"{}"] == bodies(servers)
-    assert time.monotonic() - began < 3
+    assert [b"{}"] == bodies(inbox)
+    assert time.monotonic() - began < 3 + lateness()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +211,7 @@ def test_a_large_body_is_refused_before_it_is_sent(ingress: Ingress) -> None:
     assert (413, "close") == (answer.status, answer.headers["connection"])
 
 
-def test_who_waits_for_continue_gets_it(ingress: Ingress, servers: PrivateServers) -> None:
+def test_who_waits_for_continue_gets_it(ingress: Ingress, inbox: Inbox) -> None:
     with ingress.connect() as connection:
         connection.sendall(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
         interim = connection.recv(4096)
@@ -214,34 +220,34 @@ def test_who_waits_for_continue_gets_it(ingress: Ingress, servers: PrivateServer
 
     assert b"HTTP/1.1 100 Continue\r\n\r\n" == interim
     assert [202] == statuses(final)
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
-def test_requests_may_be_sent_ahead_and_are_answered_in_order(ingress: Ingress, servers: PrivateServers) -> None:
+def test_requests_may_be_sent_ahead_and_are_answered_in_order(ingress: Ingress, inbox: Inbox) -> None:
     requests = [POST + b"Idempotency-Key: %d\r\nContent-Length: 3\r\n\r\n%03d" % (n, n) for n in range(20)]
     requests[-1] = requests[-1].replace(b"Host: x", b"Host: x\r\nConnection: close")
     raw = ingress.raw(b"".join(requests))
 
     assert [str(n) for n in range(20)] == [json.loads(body)["id"] for body in re.findall(rb"\{[^}]*\}", raw)]
-    assert [b"%03d" % n for n in range(20)] == bodies(servers)
+    assert [b"%03d" % n for n in range(20)] == bodies(inbox)
 
 
-def test_garbage_behind_a_request_is_never_taken_for_its_answer(ingress: Ingress, servers: PrivateServers) -> None:
+def test_garbage_behind_a_request_is_never_taken_for_its_answer(ingress: Ingress, inbox: Inbox) -> None:
     raw = ingress.raw(POST + b"Content-Length: 2\r\n\r\n{}" + b"\x00garbage\r\n\r\n")
 
     assert [202, 400] == statuses(raw)
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
-def test_who_takes_no_answers_is_asked_no_more_and_given_up(ingress: Ingress) -> None:
+def test_who_takes_no_answers_is_asked_no_more_and_given_up(hasty: Ingress) -> None:
     before = psutil.Process().memory_info().rss
     request = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
-    with ingress.connect() as connection:
+    with hasty.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(2 * READ_SECONDS)
         with suppress(TimeoutError):
             assert send_until_refused(connection, b"", request * 1000, limit=256 * 2**20) < 256 * 2**20
-        wait_for(lambda: not len(ingress.server.clients))
+        wait_for(lambda: not len(hasty.server.clients))
 
     assert psutil.Process().memory_info().rss - before < 20 * 2**20
 
@@ -264,7 +270,7 @@ FRAMINGS = {
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("cut", [None, 1, -1], ids=["at once", "late", "last byte late"])
 def test_an_upgrade_is_not_taken_up_but_the_message_and_those_behind_it_are(
-    ingress: Ingress, servers: PrivateServers, upgrade: bytes, framing: str, cut: int | None
+    ingress: Ingress, inbox: Inbox, upgrade: bytes, framing: str, cut: int | None
 ) -> None:
     framed, sent = FRAMINGS[framing]
     message = POST + upgrade + framed + sent
@@ -278,25 +284,25 @@ def test_an_upgrade_is_not_taken_up_but_the_message_and_those_behind_it_are(
         answers = statuses(read_all(connection))
 
     assert [202, 202] == answers
-    assert [b'{"a": 1.0}', b"second"] == bodies(servers)
+    assert [b'{"a": 1.0}', b"second"] == bodies(inbox)
 
 
-def test_an_upgrade_without_a_body_and_one_that_is_malformed_are_told_apart(ingress: Ingress, servers: PrivateServers) -> None:
+def test_an_upgrade_without_a_body_and_one_that_is_malformed_are_told_apart(hasty: Ingress, inbox: Inbox) -> None:
     upgrade = POST + UPGRADES[0]
 
-    assert [202] == statuses(ingress.raw(upgrade + b"Connection: close\r\nContent-Length: 0\r\n\r\n"))
-    assert [b""] == bodies(servers)
+    assert [202] == statuses(hasty.raw(upgrade + b"Connection: close\r\nContent-Length: 0\r\n\r\n"))
+    assert [b""] == bodies(inbox)
     for garbage in (b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"):
-        assert (400, "malformed") == problem(ingress.raw(upgrade + garbage))
-    assert (411, "length-required") == problem(ingress.raw(upgrade + b"Connection: close\r\n\r\n"))
-    assert (413, "too-large") == problem(ingress.raw(upgrade + b"Connection: close\r\nContent-Length: 1048577\r\n\r\n"))
-    assert (408, "too-slow") == problem(ingress.raw(upgrade + b"Content-Length: 2\r\n\r\n{"))
-    assert [] == bodies(servers)
+        assert (400, "malformed") == problem(hasty.raw(upgrade + garbage))
+    assert (411, "length-required") == problem(hasty.raw(upgrade + b"Connection: close\r\n\r\n"))
+    assert (413, "too-large") == problem(hasty.raw(upgrade + b"Connection: close\r\nContent-Length: 1048577\r\n\r\n"))
+    assert (408, "too-slow") == problem(hasty.raw(upgrade + b"Content-Length: 2\r\n\r\n{"))
+    assert [] == bodies(inbox)
 
 
-def test_http_1_0_is_answered_and_the_connection_closed(ingress: Ingress, servers: PrivateServers) -> None:
+def test_http_1_0_is_answered_and_the_connection_closed(ingress: Ingress, inbox: Inbox) -> None:
     assert 202 == parsed(ingress.raw(b"POST /in/acme/open HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")).status
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
 @pytest.mark.parametrize(
@@ -314,29 +320,27 @@ def test_http_1_0_is_answered_and_the_connection_closed(ingress: Ingress, server
         POST + b"Transfer-Encoding: chunked, gzip\r\n",
     ],
 )
-def test_what_others_may_take_for_another_request_is_malformed(ingress: Ingress, servers: PrivateServers, head: bytes) -> None:
+def test_what_others_may_take_for_another_request_is_malformed(ingress: Ingress, inbox: Inbox, head: bytes) -> None:
     framed = b"" if b"Transfer" in head else b"Content-Length: 2\r\n"
 
     assert (400, "malformed") == problem(ingress.raw(head + framed + b"\r\n{}"))
-    assert [] == bodies(servers)
+    assert [] == bodies(inbox)
 
 
 @pytest.mark.parametrize("host", [b"x:8420", b"[::1]:8420", b"a.example", b""])
-def test_a_host_is_a_name_and_perhaps_a_port(ingress: Ingress, servers: PrivateServers, host: bytes) -> None:
+def test_a_host_is_a_name_and_perhaps_a_port(ingress: Ingress, inbox: Inbox, host: bytes) -> None:
     raw = ingress.raw(POST.replace(b"Host: x", b"Host: " + host) + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
 
     assert 202 == parsed(raw).status
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
 @pytest.mark.parametrize("codings", [b"gzip, chunked", b"deflate,chunked", b"x\r\nTransfer-Encoding: chunked"])
-def test_a_transfer_coding_that_is_not_undone_is_not_implemented(
-    ingress: Ingress, servers: PrivateServers, codings: bytes
-) -> None:
+def test_a_transfer_coding_that_is_not_undone_is_not_implemented(ingress: Ingress, inbox: Inbox, codings: bytes) -> None:
     raw = ingress.raw(POST + b"Transfer-Encoding: %b\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % codings)
 
     assert (501, "not-implemented") == problem(raw)
-    assert [] == bodies(servers)
+    assert [] == bodies(inbox)
 
 
 @pytest.mark.parametrize(
@@ -354,28 +358,26 @@ def test_a_transfer_coding_that_is_not_undone_is_not_implemented(
         b"http://evil.example/in/acme/open/",
     ],
 )
-def test_a_path_that_is_nearly_right_is_not_found_and_leads_nowhere(
-    ingress: Ingress, servers: PrivateServers, path: bytes
-) -> None:
+def test_a_path_that_is_nearly_right_is_not_found_and_leads_nowhere(ingress: Ingress, inbox: Inbox, path: bytes) -> None:
     head = b"POST %b HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}" % path
     raw = ingress.raw(head)
 
     assert (404, "not-found") == problem(raw)
     assert b"evil" not in raw
-    assert [] == bodies(servers)
+    assert [] == bodies(inbox)
 
 
 @pytest.mark.parametrize(
     "path", [b"/in/acme/%6Fpen", b"/in/acme/open?x=/y", b"http://x/in/acme/open", b"http://x:1/in/acme/open?x"]
 )
-def test_other_spellings_of_a_path_are_taken(ingress: Ingress, servers: PrivateServers, path: bytes) -> None:
+def test_other_spellings_of_a_path_are_taken(ingress: Ingress, inbox: Inbox, path: bytes) -> None:
     head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}" % path
 
     assert 202 == parsed(ingress.raw(head)).status
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
-def test_who_sends_no_more_is_answered_all_the_same(ingress: Ingress, servers: PrivateServers) -> None:
+def test_who_sends_no_more_is_answered_all_the_same(ingress: Ingress, inbox: Inbox) -> None:
     requests = [POST + b"Content-Length: 5\r\n\r\nno. %d" % n for n in range(3)]
     for count in (1, 3):
         with ingress.connect() as connection:
@@ -384,10 +386,10 @@ def test_who_sends_no_more_is_answered_all_the_same(ingress: Ingress, servers: P
             answers = statuses(read_all(connection))
 
         assert [202] * count == answers
-        assert [b"no. %d" % n for n in range(count)] == bodies(servers)
+        assert [b"no. %d" % n for n in range(count)] == bodies(inbox)
 
 
-def test_what_is_cut_off_behind_a_request_is_not_taken_and_the_request_is(ingress: Ingress, servers: PrivateServers) -> None:
+def test_what_is_cut_off_behind_a_request_is_not_taken_and_the_request_is(ingress: Ingress, inbox: Inbox) -> None:
     with ingress.connect() as connection:
         connection.sendall(POST + b"Content-Length: 2\r\n\r\n{}" + POST + b"Content-Length: 5\r\n\r\nhal")
         connection.shutdown(socket.SHUT_WR)
@@ -395,25 +397,25 @@ def test_what_is_cut_off_behind_a_request_is_not_taken_and_the_request_is(ingres
 
     assert answers[:1] == [202]
     assert 202 not in answers[1:]
-    assert [b"{}"] == bodies(servers)
+    assert [b"{}"] == bodies(inbox)
 
 
-def test_who_hangs_up_in_the_middle_leaves_nothing(ingress: Ingress, servers: PrivateServers) -> None:
+def test_who_hangs_up_in_the_middle_leaves_nothing(ingress: Ingress, inbox: Inbox) -> None:
     for cut in (POST[:9], POST, POST + b"Content-Length: 9\r\n\r\n{}", POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"):
         with ingress.connect() as connection:
             connection.sendall(cut)
 
-    assert [] == drain(servers.amqp_url)
+    assert [] == inbox.drain()
 
 
-def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(ingress: Ingress, servers: PrivateServers) -> None:
+def test_a_thousand_connections_that_say_nothing_do_not_keep_others_out(ingress: Ingress, inbox: Inbox) -> None:
     idle = [ingress.connect() for _ in range(1000)]
     answer = ingress.post("open", b"taken")
     for connection in idle:
         connection.close()
 
     assert 202 == answer.status
-    assert [b"taken"] == bodies(servers)
+    assert [b"taken"] == bodies(inbox)
 
 
 @pytest.fixture(scope="module")
@@ -459,11 +461,12 @@ def gone(connection: socket.socket) -> bool:
     ids=["nothing", "an empty line", "half a head", "half a body"],
 )
 def test_who_keeps_others_waiting_makes_room_for_them(
-    small: Ingress, servers: PrivateServers, said: bytes, last_words: bytes
+    small: Ingress, inbox: Inbox, said: bytes, last_words: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clients, "_SLOW", 1.5)
     waiting = crowd(small, 25, said, "127.0.0.1") + crowd(small, 15, said, "127.0.0.2")
     wait_for(lambda: 40 == len(small.server.clients))
-    wait_for(lambda: taken(small, b"taken"), seconds=10)
+    wait_for(lambda: taken(small, b"taken"))
     oldest = read_all(waiting.pop(0))
     left = [connection for connection in waiting if not gone(connection)]
     for connection in waiting:
@@ -472,10 +475,10 @@ def test_who_keeps_others_waiting_makes_room_for_them(
 
     assert last_words == oldest[: len(last_words) or None]
     assert 20 <= len(left)
-    assert [b"taken"] == bodies(servers)
+    assert [b"taken"] == bodies(inbox)
 
 
-def test_an_address_with_its_share_of_connections_keeps_nobody_else_out(small: Ingress, servers: PrivateServers) -> None:
+def test_an_address_with_its_share_of_connections_keeps_nobody_else_out(small: Ingress, inbox: Inbox) -> None:
     greedy = crowd(small, 30, POST + b"Content-Length: 2\r\n\r\n", "127.0.0.2")
     wait_for(lambda: 30 == len(small.server.clients))
     refused = [parsed(read_all(connection)).status for connection in crowd(small, 2, b"", "127.0.0.2")]
@@ -485,7 +488,7 @@ def test_an_address_with_its_share_of_connections_keeps_nobody_else_out(small: I
 
     assert [503, 503] == refused
     assert 202 == answer.status
-    assert [b"somebody else"] == bodies(servers)
+    assert [b"somebody else"] == bodies(inbox)
 
 
 PIECES = st.lists(
@@ -519,9 +522,7 @@ ALLOWED = {100, 200, 202, 400, 401, 404, 405, 408, 411, 413, 415, 431}
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=PIECES)
-def test_whatever_is_sent_the_answer_is_never_a_fault_of_ours(
-    ingress: Ingress, servers: PrivateServers, pieces: list[bytes]
-) -> None:
+def test_whatever_is_sent_the_answer_is_never_a_fault_of_ours(ingress: Ingress, inbox: Inbox, pieces: list[bytes]) -> None:
     with ingress.connect() as connection:
         try:
             connection.sendall(b"".join(pieces))
@@ -532,6 +533,6 @@ def test_whatever_is_sent_the_answer_is_never_a_fault_of_ours(
 
     assert set(statuses(raw)) <= ALLOWED
     if 202 in statuses(raw):
-        recorded = bodies(servers)
+        recorded = bodies(inbox)
         assert statuses(raw).count(202) <= len(recorded)
         assert b"chunked" in b"".join(pieces) or all(body in b"".join(pieces) for body in recorded)
