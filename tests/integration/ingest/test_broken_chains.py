@@ -11,7 +11,6 @@ from ops.runtime.blobs import Blobs
 from ops.runtime.db import transaction
 from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message
-from support.cli import Cli
 from support.waiting import wait_for
 from workers.ingest.writer import Writer
 
@@ -145,12 +144,11 @@ def test_a_mended_chain_takes_what_was_set_aside_in_its_order(configured, write,
     assert ["old-0", "old-1", "old-2", "lost-0", "lost-1", "lost-2"] == [id_ for (id_,) in configured.rows(ids)]
 
 
-def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configured, ingest, publish, servers) -> None:
+def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configured, ingest, publish, cli) -> None:
     def publish_all(batch: Sequence[Message]) -> None:
         for each in batch:
             publish(each.body, message_id=each.message_id, headers=dict(each.headers or {}))
 
-    cli = Cli(configured, servers.amqp_url)
     ingest()
     publish_all(messages("old", 3, "damaged"))
     wait_for(lambda: recorded(configured) == 3)

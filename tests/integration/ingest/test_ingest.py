@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -226,26 +227,6 @@ def test_the_worker_survives_a_database_that_goes_away(database, ingest, publish
     assert worker.thread.is_alive()
 
 
-def test_sigterm_while_the_database_is_away_hands_back_what_was_not_written(servers, database, start, publish, channel) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-    process = start("ingest")
-    publish(b"1", message_id="before", headers={"subject": "s"})
-    wait_for(lambda: by_id(database))
-    with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        try:
-            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-            for n in range(3):
-                publish(b"2", message_id=f"after-{n}", headers={"subject": "s"})
-            wait_for(lambda: inbox_size(channel) == 0)
-            process.terminate()
-
-            assert 0 == process.wait(30)
-            wait_for(lambda: inbox_size(channel) == 3)
-        finally:
-            conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-
 def test_two_workers_share_the_inbox_and_keep_every_chain_whole(database, ingest, publish, channel) -> None:
     for _ in range(2):
         ingest(batch_size=20, prefetch=40)
@@ -274,19 +255,35 @@ def test_a_worker_that_is_told_nothing_says_what_it_needs() -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_the_worker_waits_for_a_database_that_is_not_there_yet(servers, database, start, publish, channel) -> None:
+@contextmanager
+def away(servers, database) -> Iterator[None]:
+    """Nobody can connect to the database while the block runs, and nobody is connected when it begins."""
     name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-    publish(b"1", message_id="early", headers={"subject": "s"})
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         try:
-            process = start("ingest")
-            wait_for(lambda: inbox_size(channel) == 0)  # the worker holds the message
-            still_there = process.poll() is None
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            yield
         finally:
             conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
+
+def test_the_worker_waits_for_a_database_that_is_not_there_yet_and_hands_back_what_it_cannot_write_at_sigterm(
+    servers, database, start, publish, channel
+) -> None:
+    publish(b"1", message_id="early", headers={"subject": "s"})
+    with away(servers, database):
+        process = start("ingest")
+        wait_for(lambda: inbox_size(channel) == 0)  # the worker holds the message
+        assert process.poll() is None
     wait_for(lambda: by_id(database))
 
-    assert still_there
-    assert process.poll() is None
+    with away(servers, database):
+        for n in range(3):
+            publish(b"2", message_id=f"late-{n}", headers={"subject": "s"})
+        wait_for(lambda: inbox_size(channel) == 0)
+        process.terminate()
+
+        assert 0 == process.wait(30)
+        wait_for(lambda: inbox_size(channel) == 3)
+    assert ["early"] == list(by_id(database))

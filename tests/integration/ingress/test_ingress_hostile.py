@@ -193,9 +193,9 @@ def send_until_refused(connection: socket.socket, start: bytes, piece: bytes, li
     return sent
 
 
-def test_an_endless_body_is_answered_early_and_cut_off(ingress: Ingress) -> None:
+def test_an_endless_body_is_answered_early_and_cut_off(hasty: Ingress) -> None:
     before = psutil.Process().memory_info().rss
-    with ingress.connect() as connection:
+    with hasty.connect() as connection:
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
         sent = send_until_refused(connection, b"", b"10000\r\n" + b"x" * 65536 + b"\r\n", limit=2**40)
         first = connection.recv(4096) if sent < 2**30 else b""
