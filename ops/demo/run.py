@@ -2,6 +2,9 @@
 
 import base64
 import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +45,7 @@ accepts; [b]broken[/b] takes payments, and never accepts. Sending:
 """
 _LATER: Final = """\
 To look further, start it again on the same data:
-  waxseal up --data {data} --detach
+{path}  waxseal up --data {data} --detach
   waxseal status --data {data}
   waxseal timeline acme {subject} --data {data}
   waxseal deliveries acme --state dead --data {data}
@@ -75,8 +78,17 @@ def demo(data: Path, publish: Publish) -> None:
             problems = [*_show(console, settings, sent), *_forgeries(console, sink), *_verify(console, settings)]
     if problems:
         raise DemoFailed("the demo did not come out as it must:\n  " + "\n  ".join(problems))
-    console.print(_LATER.format(data=data, subject=sent[0].subject))
+    console.print(_LATER.format(path=path_hint(), data=data, subject=sent[0].subject))
     console.print(f"Everything came out as it must, and nothing is left running. {time.monotonic() - began:.0f} s in all.")
+
+
+def path_hint() -> str:
+    """The line that puts `waxseal` on the PATH of a shell in this folder; empty when it is there."""
+    if shutil.which("waxseal"):
+        return ""
+    folder = Path(sys.executable).parent
+    written = '"$PWD/.venv/bin:$PATH"' if folder == Path.cwd() / ".venv" / "bin" else f'{shlex.quote(str(folder))}:"$PATH"'
+    return f"  export PATH={written}\n"
 
 
 @contextmanager

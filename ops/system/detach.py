@@ -1,6 +1,7 @@
 """`waxseal up --detach`: a supervisor in a session of its own, that outlives the terminal."""
 
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ _STOP_SECONDS: Final = 120.0  # as `waxseal down` gives it
 def up_detached(data: Path, arguments: Sequence[str]) -> str:
     """Start `waxseal up` with these arguments in the background, wait until all is ready, and give a line with its address.
 
-    Raises `AlreadyRunning`, or `NotReady` with the supervisor's reason; then the supervisor has ended.
+    Raises `AlreadyRunning`, or `NotReady` with the supervisor's reason. When it raises, the supervisor has ended.
     """
     check_path(data)
     with sole_owner(data):
@@ -30,15 +31,24 @@ def up_detached(data: Path, arguments: Sequence[str]) -> str:
         begins = output.tell()
         command = [sys.executable, "-m", "ops.cli", "up", "--data", str(data), *arguments]
         process = spawn(command, environment(), folder=str(Path.cwd()), output=output, at_our_death=None)
-    if not wait_until(lambda: process.poll() is not None or _is_ready(data, process.pid), _READY_SECONDS):
-        if supervisor := see(process.pid):
-            end({supervisor: signal.SIGTERM}, _STOP_SECONDS)
-        process.wait(10)
+    try:
+        done = wait_until(lambda: process.poll() is not None or _is_ready(data, process.pid), _READY_SECONDS)
+    except BaseException:  # Ctrl-C: `down` could not stop a supervisor that has not yet taken the folder
+        _end(process)
+        raise
+    if not done:
+        _end(process)
         raise NotReady(f"not ready after {_READY_SECONDS:.0f} s; it was stopped: see {log}")
     if process.poll() is not None:
         raise NotReady(last_error(log, begins) or f"the supervisor ended (log: {log})")
     known = read_stack(data) or {}
     return f"ready: {known['ingress_url']}  (all addresses: {data / 'stack.json'}; stop: waxseal down --data {data})"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if supervisor := see(process.pid):
+        end({supervisor: signal.SIGTERM}, _STOP_SECONDS)
+    process.wait(10)
 
 
 def _is_ready(data: Path, pid: int) -> bool:

@@ -1,7 +1,15 @@
-"""The demo fails if any result is wrong, and names it."""
+"""The demo fails if any result is wrong, and names it; its last words can be followed in any shell."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from ops.demo.outcome import Outcome
+from ops.demo.run import path_hint
 from ops.demo.traffic import Sent
+from support.pages import PAGES, README
 
 SENT = [
     Sent("paid", "p", str, "202", "order-1", planned_for=("works", "recovers", "broken")),
@@ -63,3 +71,22 @@ def test_it_waits_for_what_is_still_on_its_way() -> None:
     assert not changed(recovers={"state": "pending", "attempts": 2}).settled(SENT)
     assert not Outcome({}, DELIVERIES, {"l": LETTER}, []).settled(SENT)
     assert not Outcome({"p": [ENTRY]}, DELIVERIES, {}, []).settled(SENT)
+
+
+@pytest.mark.parametrize("folder", [".venv/bin", "it's elsewhere/bin"])
+def test_a_line_puts_waxseal_on_the_path_of_a_shell_unless_it_is_there(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / folder / "waxseal"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho found\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    hint = path_hint()
+
+    assert "found\n" == subprocess.run(["sh", "-c", f"{hint}waxseal"], capture_output=True, text=True, check=True).stdout
+    assert ("it's" in folder) != (hint.strip() in PAGES[README])
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert "" == path_hint()

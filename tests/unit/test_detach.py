@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ time.sleep(60)
 """
 
 
-def test_a_supervisor_that_is_not_ready_in_time_and_does_not_stop_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Those that were started: each ignores SIGTERM, and never takes the folder."""
     started: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "log" / "supervisor.log"
 
@@ -29,13 +30,32 @@ def test_a_supervisor_that_is_not_ready_in_time_and_does_not_stop_is_killed(
         return started[0]
 
     monkeypatch.setattr(detach, "spawn", deaf)
-    monkeypatch.setattr(detach, "_READY_SECONDS", 0.1)
-    monkeypatch.setattr(detach, "_STOP_SECONDS", 0.3, raising=False)
-    try:
-        with pytest.raises(NotReady, match=r"^not ready after 0 s; it was stopped: see "):
-            detach.up_detached(tmp_path, [])
+    monkeypatch.setattr(detach, "_STOP_SECONDS", 0.3)
+    yield started
+    for process in started:
+        process.kill()
+        process.wait(10)
 
-        assert -9 == started[0].returncode
-    finally:
-        started[0].kill()
-        started[0].wait(10)
+
+def test_a_supervisor_that_is_not_ready_in_time_and_does_not_stop_is_killed(
+    supervisors: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detach, "_READY_SECONDS", 0.1)
+
+    with pytest.raises(NotReady, match=r"^not ready after 0 s; it was stopped: see "):
+        detach.up_detached(tmp_path, [])
+
+    assert -9 == supervisors[0].returncode
+
+
+def test_a_supervisor_is_ended_when_ctrl_c_comes_before_it_is_ready(
+    supervisors: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detach, "wait_until", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detach.up_detached(tmp_path, [])
+
+    assert -9 == supervisors[0].returncode
