@@ -1,9 +1,9 @@
 """The demo, as a newcomer runs it."""
 
+import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,26 +12,38 @@ import pytest
 
 from ops.settings import environment
 from support.pages import README, blocks
+from support.paths import ROOT
+from support.stack import WAXSEAL, nothing_runs_on
+from support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+#: Its own work apart, which is CPU, the demo spends its minute waiting: for servers that start, and for retries.
+WAITS = 40  # seconds at most
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """Starts the demo in an environment whose variables it must ignore."""
+def start(folder: Path) -> "subprocess.Popen[str]":
+    """Starts the demo in an environment whose variables it must ignore, and whose PATH has no `waxseal`."""
     misleading = {"WAXSEAL_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "WAXSEAL_AMQP_URL": "amqp://127.0.0.1:1/"}
-    command = [sys.executable, "-m", "ops.cli", "demo", "--data", str(folder)]
     return subprocess.Popen(
-        command, env={**environment(), **misleading}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*WAXSEAL, "demo", "--data", str(folder)],
+        cwd=ROOT,
+        env={**environment(), **misleading, "PATH": path_without_waxseal()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
-def left_running(folder: Path) -> list[str]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if str(folder) in line:
-            found.append(line)
-    return found
+def path_without_waxseal() -> str:
+    folders = environment()["PATH"].split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if not Path(folder, "waxseal").exists())
+
+
+def busy() -> float:
+    """Seconds of CPU that the whole machine has used."""
+    times = psutil.cpu_times()
+    return times.user + times.system + times.nice + times.irq + times.softirq + times.steal
 
 
 def one_spaced(row: str) -> str:
@@ -41,23 +53,20 @@ def one_spaced(row: str) -> str:
 
 def test_the_demo_shows_what_became_of_everything_and_leaves_nothing_running_however_it_ends(data_folder) -> None:
     told_to_stop = start(data_folder)
-    assert told_to_stop.stdout is not None
-    for line in told_to_stop.stdout:
-        if "are ready" in line:
-            break
-    assert left_running(data_folder)
-    told_to_stop.send_signal(signal.SIGTERM)
-    assert 0 != told_to_stop.wait(60)
-    told_to_stop.stdout.close()
-    assert [] == left_running(data_folder)
+    log = data_folder / "log" / "supervisor.log"
+    wait_for(lambda: told_to_stop.poll() is not None or (log.exists() and "acme/orders" in log.read_text()), 100)
+    told_to_stop.send_signal(signal.SIGTERM)  # the file was applied, and processes are being started
+    said, _ = told_to_stop.communicate(timeout=60)
+    assert (130, False) == (told_to_stop.returncode, "are ready" in said), said
+    assert nothing_runs_on(data_folder)
 
-    began = time.monotonic()
-    again = start(data_folder)  # on the data folder that the first one left
-    output, _ = again.communicate(timeout=100)
-    took = time.monotonic() - began
+    began, worked = time.monotonic(), busy()
+    demo = start(data_folder)  # on the data folder that the first one left, with other URLs and secrets
+    output, _ = demo.communicate(timeout=150)
+    took, worked = time.monotonic() - began, busy() - worked
 
-    assert 0 == again.returncode, output
-    assert took < 60
+    assert 0 == demo.returncode, output
+    assert took - worked < WAITS
     rows = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
     order = next(row[2] for row in rows if row[0] == "webhook, signed").removesuffix(" #0")
     expected = [
@@ -75,5 +84,7 @@ def test_the_demo_shows_what_became_of_everything_and_leaves_nothing_running_how
     assert "missing_id" in output
     assert "; 0 were wrong." in output
     assert "The ledger is intact: " in output
+    path = next(line.strip() for line in output.splitlines() if "PATH=" in line)
+    assert path in blocks("sh", README)[1].text
     assert f"waxseal timeline acme {order} --data {data_folder}" in output
-    assert [] == left_running(data_folder)
+    assert nothing_runs_on(data_folder)

@@ -30,14 +30,15 @@ from ops.settings import PREFIX, described, environment
 from ops.telemetry import ingest_metrics, mail_metrics, metrics  # noqa: F401 - importing them registers their metrics
 from support.pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
 from support.paths import ROOT
+from support.stack import nothing_runs_on
 from support.waiting import wait_for
 
 MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
 #: waxseal commands that start servers of their own or call a provider, each with the tests that run it.
 ELSEWHERE = {
     "up": "acceptance/test_stack.py",
-    "bench ingest": "integration/bench/test_bench_races.py",
-    "bench delivery": "integration/bench/test_bench_races.py",
+    "bench ingest": "integration/bench/test_bench_ingest.py",
+    "bench delivery": "integration/bench/test_bench_delivery.py",
     "bench ingress": "integration/bench/test_bench_ingress.py",
     "bench claims": "integration/bench/test_bench_claims.py",
     "bench mail": "integration/bench/test_bench_mail.py",
@@ -53,13 +54,14 @@ class System:
     folder: Path
     env: dict[str, str]
     said: dict[str, str] = field(default_factory=dict)  # output of the README's commands, by their names
+    made: set[str] = field(default_factory=set)  # in the folder, by the README's commands
     swaps: dict[str, str] = field(default_factory=dict)  # text on a page -> the value in this run
 
     def run(self, command: str) -> str:
         """Runs a command; returns its standard output. Fails when the command does."""
         for written, real in self.swaps.items():
             command = command.replace(written, real)
-        ours = command.startswith("waxseal ") and not SHELL.search(command)
+        ours = command.startswith("waxseal ") and not SHELL.search(re.sub(r"\s+#.*$", "", command))
         code, said, complained = self._ours(command) if ours else self.shell(command)
         assert 0 == code, f"{command}: {said}{complained}"
         return said
@@ -104,7 +106,7 @@ def the_readmes_walk() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(untraced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system started by the README's commands; the last of them, `waxseal down`, runs after all pages."""
     folder = tmp_path_factory.mktemp("pages")
     path = os.pathsep.join([str(Path(sys.executable).parent), str(find_postgres().parent), environment()["PATH"]])
@@ -119,11 +121,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                 continue
             system.said[command.split()[1]] = system.run(command)
             system.swaps["http://127.0.0.1:8420"] = system.stack["ingress_url"]
+        system.made = {path.name for path in folder.iterdir()}
         furnish(system)
         yield system
     finally:
         ended = system.shell(last)
     assert 0 == ended[0], ended
+    assert nothing_runs_on(folder / ".waxseal")
 
 
 def furnish(system: System) -> None:
@@ -204,6 +208,13 @@ def test_every_command_of_the_readme_does_what_it_says(system: System) -> None:
     assert "billing" in system.said["deliveries"]
     assert "pending" in system.said["deliveries"]
     assert (system.folder / "acme.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_git_ignores_what_the_readme_makes_in_a_clone(system: System) -> None:
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
+
+    assert {"waxseal.yaml", ".waxseal", "acme.jsonl"} <= system.made <= ignored
 
 
 @pytest.mark.slow

@@ -3,36 +3,23 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 
-from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import choose_ports, is_free
-from ops.servers.process_tree import SeenProcess, wait_until
-from ops.servers.state_file import peek
+from ops.servers.process_tree import wait_until
+from ops.system import stack_file
+from support.stack import READY, here, nothing_runs_on, processes_of, stack_of, up_with, waxseal
+from support.waiting import wait_for
 
-WAXSEAL = [sys.executable, "-m", "ops.cli"]
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
 ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "postgres", "rabbitmq", "supervisor"}
-
-#: A system whose only worker exits at once.
-STILLBORN = """
-import sys
-from pathlib import Path
-from ops.system.roles import Post
-from ops.settings import load_settings
-from ops.system.up import Plan, up
-worker = "import sys; sys.exit('Error: no work to be had')"
-up(Plan(Path(sys.argv[1]), load_settings(), [Post("relay", "relay", (sys.executable, "-c", worker))]))
-"""
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data folder that the servers' accounts cannot enter under root, as in a clone in root's home."""
     data = tmp_path_factory.mktemp("stack") / "data"
     yield data
-    waxseal("down", "--delete-data", "--yes", "--data", str(data))
+    here("down", "--delete-data", "--yes", "--data", str(data))
 
 
 @pytest.fixture(scope="module")
@@ -97,33 +84,44 @@ def test_no_log_and_no_list_of_processes_holds_a_password(running: Path) -> None
     assert [] == [name for name, text in (logs | commands).items() if any(each in text for each in passwords)]
 
 
-@pytest.mark.parametrize("name", ["it's", 'a"b', "a`b", "a\\b", "a\nb", "bad\udcff"])
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a`b", "a\\b", "a\nb"])
 def test_a_folder_that_the_servers_cannot_work_in_is_refused_at_once_in_one_line(name: str, tmp_path: Path) -> None:
     for more in ([], ["--detach"]):
-        refused = waxseal("up", "--data", str(tmp_path / name), *more)
+        refused = here("up", "--data", str(tmp_path / name), *more)
 
-        assert (2, "", 1) == (refused.returncode, refused.stdout, refused.stderr.count("\n"))
+        assert (2, "", 1) == (refused.exit_code, refused.stdout, refused.stderr.count("\n"))
         assert "use another --data" in refused.stderr
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_second_up_on_the_same_folder_is_one_line_and_exit_2(running: Path) -> None:
-    for more in ([], ["--detach"]):
-        refused = waxseal("up", "--data", str(running), *more)
+def test_so_is_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    refused = waxseal("up", "--data", str(tmp_path / "bad\udcff"))
 
-        assert (2, 1) == (refused.returncode, refused.stderr.count("\n"))
-        assert "already running" in refused.stderr
+    assert (2, "", 1) == (refused.returncode, refused.stdout, refused.stderr.count("\n"))
+    assert "use another --data" in refused.stderr
+    assert 2 == here("up", "--data", str(tmp_path / "bad\udcff"), "--detach").exit_code
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_second_up_on_the_same_folder_is_one_line_and_exit_2(running: Path) -> None:
+    in_the_foreground = waxseal("up", "--data", str(running))
+    detached = here("up", "--data", str(running), "--detach")
+
+    assert [2, 2] == [in_the_foreground.returncode, detached.exit_code]
+    for said in (in_the_foreground.stderr, detached.stderr):
+        assert 1 == said.count("\n")
+        assert "already running" in said
 
 
 def test_commands_find_the_running_system_by_its_folder(running: Path) -> None:
-    done = waxseal("migrate", "--data", str(running))
+    done = here("migrate", "--data", str(running))
 
-    assert (0, "the schema is at its newest version\n") == (done.returncode, done.stdout)
+    assert (0, "the schema is at its newest version\n") == (done.exit_code, done.stdout)
 
 
 def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:
     before = stack_of(running)
-    victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "relay", "postgres", "rabbitmq", "epmd")}
+    victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "postgres", "rabbitmq", "epmd")}
     for pid in victims.values():
         os.kill(pid, signal.SIGKILL)
     ingress = int(before["ingress_url"].rpartition(":")[2])
@@ -134,91 +132,73 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
         now = stack_of(running)["pids"]
         return all(len(now[role]) == len(before["pids"][role]) and pid not in now[role] for role, pid in victims.items())
 
-    assert wait_until(healed, 20)
-    assert wait_until(lambda: all(is_ready(url) for url in before["metrics"].values()), 60)
+    wait_for(healed, 60)
+    for url in before["metrics"].values():
+        wait_for(lambda url=url: is_ready(url), 100)
     after = stack_of(running)
     assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
     assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
 
 
-def test_up_resumes_with_all_data_after_the_supervisor_was_killed_and_down_leaves_nothing(running: Path) -> None:
+def test_up_resumes_with_all_data_after_the_supervisor_was_killed_and_down_ends_what_it_left(
+    running: Path, lateness: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = stack_of(running)
     with psycopg.connect(before["database_url"]) as conn:
         conn.execute("CREATE TABLE kept AS SELECT 7 AS n")
     os.kill(before["pids"]["supervisor"][0], signal.SIGKILL)
 
-    again = waxseal("up", "--detach", "--data", str(running))
-    after = stack_of(running)
-    assert (0, "") == (again.returncode, again.stderr)
-    assert not any(seen.alive() for seen in processes_of(before))
-    assert before["database_url"] == after["database_url"]
-    with psycopg.connect(after["database_url"]) as conn:
-        assert (7,) == conn.execute("SELECT n FROM kept").fetchone()
+    with up_with(READY, running) as again:
+        assert any("webhooks" in line for line in again.stdout)
+        after = stack_of(running)
+        assert not any(seen.alive() for seen in processes_of(before))
+        assert [before[name] for name in ("database_url", "ingress_url")] == [after["database_url"], after["ingress_url"]]
+        with psycopg.connect(after["database_url"]) as conn:
+            assert (7,) == conn.execute("SELECT n FROM kept").fetchone()
 
-    done = waxseal("down", "--data", str(running))
-    assert (0, "") == (done.returncode, done.stderr)
+        for pid in after["pids"]["ingress"]:
+            os.kill(pid, signal.SIGSTOP)  # a stopped process does not react to the death of its supervisor
+        again.kill()
+        again.wait(10)
+        monkeypatch.setattr(stack_file, "_STOP_SECONDS", 1.0)
+        begun = time.monotonic()
+        done = here("down", "--data", str(running))
+
+    assert 0 == done.exit_code
+    assert "left behind" in done.stdout
     assert not any(seen.alive() for seen in processes_of(after))
     assert nothing_runs_on(running)
-    assert set() == {pid for pids in stack_of(running)["pids"].values() for pid in pids}
-    assert after["ingress_url"] == stack_of(running)["ingress_url"]
+    assert time.monotonic() - begun < 60 + lateness()
 
 
-def test_down_where_nothing_runs_says_so_and_succeeds(running: Path, tmp_path: Path) -> None:
-    never_used = waxseal("down", "--data", str(tmp_path / "never"))
+def test_an_up_that_fails_says_why_in_one_line_and_leaves_nothing(folder: Path) -> None:
+    with up_with("import sys; sys.exit('Error: no work to be had')", folder) as failing:
+        _, said = failing.communicate(timeout=120)
 
-    assert (0, f"nothing is running on {tmp_path / 'never'}\n") == (never_used.returncode, never_used.stdout)
+    assert "Error: ingress exited with 1: no work to be had (log: " in said
+    assert (2, 1) == (failing.returncode, said.count("\nError: "))
+    assert nothing_runs_on(folder)
+
+
+def test_ctrl_c_on_a_terminal_stops_everything_and_succeeds(folder: Path) -> None:
+    with up_with(READY, folder) as supervisor:
+        told = next(line for line in supervisor.stdout if "webhooks" in line)
+        stack = stack_of(folder)
+        assert stack["ingress_url"] in told
+        supervisor.send_signal(signal.SIGINT)
+
+        assert 0 == supervisor.wait(timeout=60)
+    assert not any(seen.alive() for seen in processes_of(stack))
+    assert nothing_runs_on(folder)
+    assert set() == {pid for pids in stack_of(folder)["pids"].values() for pid in pids}
+    assert stack["ingress_url"] == stack_of(folder)["ingress_url"]
+
+
+def test_down_where_nothing_runs_says_so_and_succeeds(tmp_path: Path) -> None:
+    never_used = here("down", "--data", str(tmp_path / "never"))
+
+    assert (0, f"nothing is running on {tmp_path / 'never'}\n") == (never_used.exit_code, never_used.stdout)
     assert not (tmp_path / "never").exists()
-
-
-def test_ctrl_c_on_a_terminal_stops_everything_and_succeeds(data_folder: Path) -> None:
-    supervisor = subprocess.Popen(
-        [*WAXSEAL, "up", "--data", str(data_folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    told = next(line for line in supervisor.stdout if "webhooks" in line)
-    stack = stack_of(data_folder)
-    assert stack["ingress_url"] in told
-    supervisor.send_signal(signal.SIGINT)
-
-    assert 0 == supervisor.wait(timeout=60)
-    assert not any(seen.alive() for seen in processes_of(stack))
-    assert nothing_runs_on(data_folder)
-
-
-def test_down_ends_what_a_killed_supervisor_left(data_folder: Path) -> None:
-    waxseal("up", "--detach", "--data", str(data_folder))
-    stack = stack_of(data_folder)
-    for pid in stack["pids"]["ingest"]:
-        os.kill(pid, signal.SIGSTOP)  # a stopped process does not react to the death of its supervisor
-    os.kill(stack["pids"]["supervisor"][0], signal.SIGKILL)
-    begun = time.monotonic()
-    done = waxseal("down", "--data", str(data_folder))
-
-    assert 0 == done.returncode
-    assert "left behind" in done.stdout
-    assert not any(seen.alive() for seen in processes_of(stack))
-    assert nothing_runs_on(data_folder)
-    assert time.monotonic() - begun < 60
-
-
-def test_an_up_that_fails_says_why_in_one_line_and_leaves_nothing(data_folder: Path) -> None:
-    failed = subprocess.run(
-        [sys.executable, "-c", STILLBORN, str(data_folder)], capture_output=True, text=True, timeout=120, check=False
-    )
-
-    assert "NotReady: relay exited with 1: no work to be had (log: " in failed.stderr
-    assert nothing_runs_on(data_folder)
-
-
-def waxseal(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*WAXSEAL, *arguments], capture_output=True, text=True, timeout=150, check=False)
-
-
-def stack_of(folder: Path) -> dict:
-    return json.loads((folder / "stack.json").read_text())
-
-
-def processes_of(stack: dict) -> list[SeenProcess]:
-    return [SeenProcess(int(pid), started) for pid, started in stack["started"].items()]
 
 
 def status(url: str) -> int:
@@ -231,8 +211,3 @@ def is_ready(metrics_url: str) -> bool:
         return status(metrics_url.replace("/metrics", "/readyz")) == 200
     except OSError:
         return False
-
-
-def nothing_runs_on(folder: Path) -> bool:
-    named = [one.pid for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
-    return not named and end_leftovers(*peek(folder).workplaces) == 0
