@@ -64,6 +64,7 @@ def rabbitmqctl(servers: PrivateServers, *command: str) -> None:
     who = {} if broker.account is None else {"user": broker.account.uid, "group": broker.account.gid, "extra_groups": []}
     program = find_rabbitmq().with_name("rabbitmqctl")
     environment = {name: value for name, value in broker.environment.items() if name != "ERL_FLAGS"}
+    environment["RABBITMQ_CTL_ERL_ARGS"] = "+S 1:1 +sbwt none"  # one thread that does not spin: a third of the CPU less
     subprocess.run(
         [str(program), *command], env=environment, cwd=broker.folder, check=True, capture_output=True, timeout=60, **who
     )  # type: ignore[call-overload]
