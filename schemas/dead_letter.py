@@ -1,7 +1,7 @@
 """A dead letter: a message, event or delivery that could not be processed further, kept for an operator to decide about."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -32,3 +32,21 @@ class DeadLetter:
     attempts: int = 1
     error: str | None = None  # class of the failure, where the reason does not name it
     first_at: datetime | None = None  # when processing began; None: when it was buried
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """A selection of dead letters: by default all that are open. Times are those of the last failure (`last_at`)."""
+
+    tenant: str | None = None
+    endpoint: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ids: Sequence[int] | None = None
+    closed: bool = False  # the replayed and discarded ones too
+    stage: Stage | None = None
+
+    def asked(self) -> dict[str, object]:
+        """The conditions that are set; empty for all open dead letters."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}

@@ -7,6 +7,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine
 
 from ops.admin.bulk import Act, Pace, noted, perform
+from ops.admin.read_session import snapshot
 from ops.errors import OpsError
 from ops.runtime.db import passes
 from pipeline.store.dead_letters import dead_letters
@@ -14,9 +15,10 @@ from pipeline.store.deliveries import attempt_partitions
 from pipeline.store.deliveries.attempt_partitions import Partition
 
 
-def old_partitions(conn: Connection, before: datetime) -> list[Partition]:
+def old_partitions(engine: Engine, before: datetime) -> list[Partition]:
     """The partitions whose attempts all began before then, oldest first."""
-    return [each for each in attempt_partitions.partitions(conn) if each.end <= before.astimezone(UTC).date()]
+    with snapshot(engine) as conn:
+        return [each for each in attempt_partitions.partitions(conn) if each.end <= before.astimezone(UTC).date()]
 
 
 def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Callable[[int], None]) -> int:
@@ -30,6 +32,12 @@ def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Ca
             tally.done += 1
             show(tally.done)
     return tally.done
+
+
+def count_old_dead_letters(engine: Engine, before: datetime) -> int:
+    """How many dead letters were replayed or discarded before then."""
+    with snapshot(engine) as conn:
+        return dead_letters.count_decided(conn, before)
 
 
 def drop_dead_letters(engine: Engine, act: Act, planned: int, before: datetime, pace: Pace, show: Callable[[int], None]) -> int:

@@ -14,7 +14,7 @@ from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.store.admin import queries
 from pipeline.store.dead_letters import dead_letter_list
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+from schemas.dead_letter import DeadLetterFilter
 
 _PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
 _NO_TABLE, _DENIED = "42P01", "42501"

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from pipeline.store.dead_letters import dead_letters, decisions
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter, Group
+from ops.admin.read_session import check_chosen, snapshot
+from pipeline.store.dead_letters import dead_letter_list, dead_letters, decisions
+from pipeline.store.dead_letters.dead_letter_list import Group
 from pipeline.store.dead_letters.dead_letters import Taken
-from schemas.dead_letter import Stage
+from schemas.dead_letter import DeadLetterFilter, Stage
 from schemas.message import Message
 
 MOST_BYTES: Final = 8 * 1024 * 1024  # of bodies in one chunk, unless a single one is larger
@@ -35,6 +36,7 @@ class Decision:
 
     def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: str) -> None:
         self.wanted = wanted
+        self.counted = counted
         self.who = who
         self.left: Counter[str] = Counter()
         self._after = min((group.first for group in counted), default=0) - 1
@@ -46,6 +48,13 @@ class Decision:
         if taken:
             self._after = taken[-1].id
         return taken
+
+
+def decision_on(engine: Engine, wanted: DeadLetterFilter, who: str) -> Decision:
+    """Counts the dead letters that match. Raises `OpsError` for a tenant or endpoint that neither exists nor has any."""
+    with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
+        return Decision(wanted, dead_letter_list.count(conn, wanted), who)
 
 
 def discard(decision: Decision, conn: Connection, size: int) -> int | None:

@@ -15,8 +15,8 @@ from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.store.admin import audit, queries
 from pipeline.store.dead_letters import dead_letter_list
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
 from pipeline.store.ledger import scan
+from schemas.dead_letter import DeadLetterFilter
 
 PAGE: Final = 200
 _NO_END: Final = 2**62

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import RowMapping as Row
 
 from pipeline.store.dead_letters.dead_letter_list import Group
+from pipeline.store.deliveries.attempt_partitions import Partition
 from pipeline.store.deliveries.undelivered import PlannedTries
 from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
 
@@ -115,6 +116,11 @@ def planned_view(planned: PlannedTries, endpoint: str) -> View:
     """How many tries of an endpoint are planned for later, and between which times."""
     times = {"earliest": rfc3339(planned.earliest), "latest": rfc3339(planned.latest)}
     return {"endpoint": endpoint, "count": planned.count, **times}
+
+
+def partition_view(partition: Partition) -> View:
+    """The attempts of one day, their number estimated."""
+    return {"day": f"{partition.day}", "attempts": partition.rows, "bytes": partition.bytes, "state": partition.state}
 
 
 def act_view(row: Row) -> View:

@@ -3,13 +3,16 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, Column, moment, show_list
+from ops.cli.terminal.options import reads
+from ops.cli.terminal.output import Column, moment, show_list
 from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _ACT: tuple[Column, ...] = (
     ("id", "id"),
@@ -34,9 +37,8 @@ _EVENT: tuple[Column, ...] = (
 @SINCE
 @UNTIL
 @LIMIT
-@JSON
-@DATA
-def audit(since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path) -> None:
+@reads
+def audit(engine: "Engine", since: datetime | None, until: datetime | None, limit: int | None, as_json: bool) -> None:
     """List what operators did, newest first.
 
     Who did what, when, to what, how many were planned, and how many were done.
@@ -44,13 +46,8 @@ def audit(since: datetime | None, until: datetime | None, limit: int | None, as_
     Example: waxseal audit --since 7d
     """
     from ops.admin.history import acts
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(acts(engine, since, until, limit), _ACT, as_json, limited=limit is not None)
-    if not shown:
-        click.echo("no acts", err=True)
+    show_list(acts(engine, since, until, limit), _ACT, as_json, limited=limit is not None, none="no acts")
 
 
 @click.command()
@@ -58,23 +55,17 @@ def audit(since: datetime | None, until: datetime | None, limit: int | None, as_
 @SINCE
 @UNTIL
 @LIMIT
-@JSON
-@DATA
+@reads
 def events(
-    tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool, data: Path
+    engine: "Engine", tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool
 ) -> None:
     """List operator events, newest first: disabled endpoints, open breakers, mailboxes, broken chains.
 
     Example: waxseal events --since 1d
     """
     from ops.admin.history import events as happened
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(happened(engine, tenant, since, until, limit), _EVENT, as_json, limited=limit is not None)
-    if not shown:
-        click.echo("no events", err=True)
+    show_list(happened(engine, tenant, since, until, limit), _EVENT, as_json, limited=limit is not None, none="no events")
 
 
 COMMANDS: tuple[click.Command, ...] = (audit, events)

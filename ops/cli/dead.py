@@ -2,7 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,10 +11,10 @@ import click
 
 from ops.cli.terminal.confirm import ActTerms, bulk_act
 from ops.cli.terminal.exit_codes import PlainGroup
-from ops.cli.terminal.options import DATA
+from ops.cli.terminal.options import DATA, reads
 from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
 from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
-from schemas.dead_letter import Stage
+from schemas.dead_letter import DeadLetterFilter, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ops.admin.bulk import Step
     from ops.admin.replay import Decision
     from ops.settings import Settings
-    from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter, Group
 
 _LETTER: tuple[Column, ...] = (
     ("id", "id"),
@@ -53,8 +52,6 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def choose(ids: tuple[int, ...], **others: Any) -> Any:
-        from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
-
         asked = {name: others.pop(name) for name in ("tenant", "endpoint", "reason", "stage", "since", "until")}
         return command(wanted=DeadLetterFilter(**asked, ids=list(ids) or None), **others)
 
@@ -86,25 +83,19 @@ def dead() -> None:
 @chosen
 @click.option("--all", "closed", is_flag=True, help="Also those that were replayed or discarded.")
 @LIMIT
-@JSON
-@DATA
-def list_letters(wanted: "DeadLetterFilter", closed: bool, limit: int | None, as_json: bool, data: Path) -> None:
+@reads
+def list_letters(engine: "Engine", wanted: DeadLetterFilter, closed: bool, limit: int | None, as_json: bool) -> None:
     """List open dead letters, newest first.
 
     Example: waxseal dead list --tenant acme --since 2h
     """
     from dataclasses import replace
 
-    from ops.admin.read_session import open_engine
     from ops.admin.timeline import count_dead_letters, dead_letters
-    from ops.system.stack_file import settings_for
 
     wanted = replace(wanted, closed=closed)
-    with open_engine(settings_for(data, "database_url")) as engine:
-        found, total = dead_letters(engine, wanted, limit), partial(count_dead_letters, engine, wanted)
-        shown = show_list(found, _LETTER, as_json, limited=limit is not None, total=total)
-    if not shown:
-        click.echo("no dead letters", err=True)
+    found, total = dead_letters(engine, wanted, limit), partial(count_dead_letters, engine, wanted)
+    show_list(found, _LETTER, as_json, limited=limit is not None, total=total, none="no dead letters")
 
 
 @dead.command("show")
@@ -134,7 +125,7 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 @ALL_OPEN
 @bulk_act
 @DATA
-def replay_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
+def replay_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
     """Replay dead letters by their normal route, under the same id.
 
     A delivery is due at once, with its schedule from the start. A message goes back to the inbox as it came, and is marked as
@@ -157,7 +148,7 @@ def replay_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms
 @ALL_OPEN
 @bulk_act
 @DATA
-def discard_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerms, data: Path) -> None:
+def discard_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
     """Close dead letters without delivering them.
 
     They stay in the list with --all, and what is in the ledger stays there. A delivery among them becomes discarded.
@@ -172,7 +163,7 @@ def discard_letters(wanted: "DeadLetterFilter", everything: bool, terms: ActTerm
 
 
 def _decide(
-    wanted: "DeadLetterFilter",
+    wanted: DeadLetterFilter,
     everything: bool,
     terms: ActTerms,
     settings: "Settings",
@@ -181,18 +172,20 @@ def _decide(
 ) -> None:
     """Counts the dead letters, asks, and decides them. Raises `OpsError` if some were left open."""
     from ops.admin.read_session import open_engine
-    from ops.admin.replay import Decision
+    from ops.admin.replay import decision_on
+    from ops.admin.views import group_view
     from ops.errors import OpsError
 
     if not (wanted.asked() or everything):
         raise click.UsageError(f"which ones? choose some, or {verb[0]} --all", click.get_current_context())
     with open_engine(settings) as engine:
-        groups = _count(engine, wanted, terms.as_json)
-        planned = sum(group.count for group in groups)
+        decision = decision_on(engine, wanted, terms.who)
+        planned = sum(group.count for group in decision.counted)
         if not planned:
+            click.echo("no dead letters", err=True)
             return
+        show_list(map(group_view, decision.counted), _GROUP, terms.as_json)
         terms.confirm(f"{verb[0]} {counted(planned, 'dead letter', 'dead letters')}")
-        decision = Decision(wanted, groups, terms.who)
         done = terms.carry_out(engine, f"dead {verb[0]}", wanted.asked(), planned, step(decision))
     if terms.as_json:
         show_json({verb[1]: done, "counted": planned})
@@ -201,22 +194,6 @@ def _decide(
     left = [f"{count} left open: {why}" for why, count in decision.left.items() if count]
     if left:
         raise OpsError("; ".join(left))
-
-
-def _count(engine: "Engine", wanted: "DeadLetterFilter", as_json: bool) -> "Sequence[Group]":
-    """Shows and returns the dead letters by group."""
-    from ops.admin.read_session import check_chosen, snapshot
-    from ops.admin.views import group_view
-    from pipeline.store.dead_letters import dead_letter_list
-
-    with snapshot(engine) as conn:
-        check_chosen(conn, wanted)
-        groups = dead_letter_list.count(conn, wanted)
-    if groups:
-        show_list(map(group_view, groups), _GROUP, as_json)
-    else:
-        click.echo("no dead letters", err=True)
-    return groups
 
 
 COMMANDS: tuple[click.Command, ...] = (dead,)

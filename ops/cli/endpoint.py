@@ -3,15 +3,14 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli.terminal.confirm import ActTerms, bulk_act, on_named
 from ops.cli.terminal.exit_codes import PlainGroup
-from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.terminal.options import reads
+from ops.cli.terminal.output import Column, counted, moment, show_fields, show_json, show_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -45,40 +44,30 @@ def endpoint() -> None:
 
 @endpoint.command("list")
 @click.argument("tenant", required=False)
-@JSON
-@DATA
-def list_endpoints(tenant: str | None, as_json: bool, data: Path) -> None:
+@reads
+def list_endpoints(engine: "Engine", tenant: str | None, as_json: bool) -> None:
     """List endpoints: state, breaker, and undelivered events.
 
     Example: waxseal endpoint list acme
     """
     from ops.admin.endpoints import list_endpoints as listed
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(listed(engine, tenant), _ENDPOINT, as_json)
-    if not shown:
-        click.echo("no endpoints", err=True)
+    show_list(listed(engine, tenant), _ENDPOINT, as_json, none="no endpoints")
 
 
 @endpoint.command("show")
 @click.argument("tenant")
 @click.argument("name")
-@JSON
-@DATA
-def show_endpoint(tenant: str, name: str, as_json: bool, data: Path) -> None:
+@reads
+def show_endpoint(engine: "Engine", tenant: str, name: str, as_json: bool) -> None:
     """Show one endpoint: health, breaker, rate, backlog.
 
     Example: waxseal endpoint show acme billing
     """
     from ops.admin.bulk import Named
     from ops.admin.endpoints import show_endpoint as shown
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        show_fields(shown(engine, Named(tenant, name)), as_json)
+    show_fields(shown(engine, Named(tenant, name)), as_json)
 
 
 @endpoint.command()

@@ -14,12 +14,9 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import Column, counted, progress, show_json, show_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Engine
 
     from ops.settings import Settings
-    from pipeline.store.deliveries.attempt_partitions import Partition
 
 _LOOKS = 20  # at the queues
 _BETWEEN_LOOKS = 0.25  # seconds
@@ -94,11 +91,10 @@ def prune(
 def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None:
     from ops.admin.bulk import Act
     from ops.admin.prune import drop_partitions, old_partitions
-    from ops.admin.read_session import snapshot
+    from ops.admin.views import partition_view
 
-    with snapshot(engine) as conn:
-        old = old_partitions(conn, before)
-    _show(old, terms.as_json)
+    old = old_partitions(engine, before)
+    show_list(map(partition_view, old), _PARTITION, terms.as_json, none="no attempts are that old", limited=True)
     if terms.yes and old:
         act = Act(terms.who, "prune attempts", {"before": before.date().isoformat()})
         with progress("dropping", len(old)) as show:
@@ -108,12 +104,9 @@ def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None
 
 def _prune_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
     from ops.admin.bulk import Act, Pace
-    from ops.admin.prune import drop_dead_letters
-    from ops.admin.read_session import snapshot
-    from pipeline.store.dead_letters import dead_letters
+    from ops.admin.prune import count_old_dead_letters, drop_dead_letters
 
-    with snapshot(engine) as conn:
-        planned = dead_letters.count_decided(conn, before)
+    planned = count_old_dead_letters(engine, before)
     _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} replayed or discarded before that")
     if terms.yes and planned:
         act = Act(terms.who, "prune dead letters", {"before": before.isoformat()})
@@ -161,12 +154,6 @@ def _need_empty_inbox(settings: "Settings") -> None:
     raise OpsError(
         f"{waiting} messages wait in {INBOX} or {UNROUTED} and may refer to blobs: run this again when they are recorded"
     )
-
-
-def _show(old: "Sequence[Partition]", as_json: bool) -> None:
-    rows = ({"day": f"{each.day}", "attempts": each.rows, "bytes": each.bytes, "state": each.state} for each in old)
-    if not show_list(rows, _PARTITION, as_json, limited=True):
-        click.echo("no attempts are that old", err=True)
 
 
 def _tell(terms: ActTerms, name: str, count: int, sentence: str) -> None:

@@ -3,14 +3,17 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ops.cli.terminal.options import DATA
+from ops.cli.terminal.options import DATA, reads
 from ops.cli.terminal.output import JSON, Column, moment, show_list
 from ops.cli.terminal.time_range import LIMIT
 from schemas.delivery import DeliveryState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 STATES = click.Choice(get_args(DeliveryState))
 
@@ -55,9 +58,13 @@ def timeline(tenant: str, subject: str, after: int, limit: int | None, as_json: 
 
     settings = settings_for(data, "database_url")
     with open_engine(settings) as engine:
-        shown = show_list(entries(engine, settings, tenant, subject, after, limit), _ENTRY, as_json, limited=limit is not None)
-    if not shown:
-        click.echo("no entries", err=True)
+        show_list(
+            entries(engine, settings, tenant, subject, after, limit),
+            _ENTRY,
+            as_json,
+            limited=limit is not None,
+            none="no entries",
+        )
 
 
 @click.command()
@@ -65,21 +72,19 @@ def timeline(tenant: str, subject: str, after: int, limit: int | None, as_json: 
 @click.option("--state", type=STATES, help="Only those in this state.")
 @click.option("--endpoint", help="Only those to this endpoint.")
 @LIMIT
-@JSON
-@DATA
-def deliveries(tenant: str, state: str | None, endpoint: str | None, limit: int | None, as_json: bool, data: Path) -> None:
+@reads
+def deliveries(
+    engine: "Engine", tenant: str, state: str | None, endpoint: str | None, limit: int | None, as_json: bool
+) -> None:
     """Show deliveries and their attempts, newest first.
 
     Example: waxseal deliveries acme --state dead
     """
-    from ops.admin.read_session import open_engine
     from ops.admin.timeline import deliveries as listed
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(listed(engine, tenant, state, endpoint, limit), _DELIVERY, as_json, limited=limit is not None)
-    if not shown:
-        click.echo("no deliveries", err=True)
+    show_list(
+        listed(engine, tenant, state, endpoint, limit), _DELIVERY, as_json, limited=limit is not None, none="no deliveries"
+    )
 
 
 def _how_large(row: Any) -> str:

@@ -5,13 +5,17 @@
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli.terminal.confirm import ActTerms, bulk_act
-from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, Column, counted, moment, show_json, show_list
+from ops.cli.terminal.options import DATA, reads
+from ops.cli.terminal.output import Column, counted, moment, show_json, show_list
 from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _UNDELIVERED: tuple[Column, ...] = (
     ("id", "id"),
@@ -40,16 +44,15 @@ ENDPOINT = click.option("--endpoint", help="Only those to this endpoint.")
 @SINCE
 @UNTIL
 @LIMIT
-@JSON
-@DATA
+@reads
 def undelivered(
+    engine: "Engine",
     tenant: str,
     endpoint: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int | None,
     as_json: bool,
-    data: Path,
 ) -> None:
     """List every event that an endpoint does not have yet.
 
@@ -58,16 +61,10 @@ def undelivered(
 
     Example: waxseal undelivered acme --endpoint billing --since 1d
     """
-    from ops.admin.read_session import open_engine
     from ops.admin.undelivered import undelivered as listed
-    from ops.system.stack_file import settings_for
-    from pipeline.store.deliveries.undelivered import Range
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        found = islice(listed(engine, tenant, endpoint, Range(since, until)), limit)
-        shown = show_list(found, _UNDELIVERED, as_json, limited=limit is not None)
-    if not shown:
-        click.echo("everything was delivered", err=True)
+    found = islice(listed(engine, tenant, endpoint, since, until), limit)
+    show_list(found, _UNDELIVERED, as_json, limited=limit is not None, none="everything was delivered")
 
 
 @click.command()

@@ -10,7 +10,7 @@ from ops.admin.timeline import dead_letters, deliveries, timeline
 from ops.demo.receivers import FAILURES
 from ops.demo.traffic import ENDPOINTS, Sent
 from ops.settings import Settings
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+from schemas.dead_letter import DeadLetterFilter
 
 #: What each endpoint must have come to, and after how many tries.
 MUST = {"works": ("delivered", 1), "recovers": ("delivered", FAILURES + 1), "broken": ("dead", 3)}

@@ -26,7 +26,7 @@ from ops.settings import Settings, load_settings
 from ops.system.detach import up_detached
 from ops.system.down import down
 from ops.system.stack_file import read_stack
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
+from schemas.dead_letter import DeadLetterFilter
 from schemas.fault import Fault
 
 _SETTLED_SECONDS: Final = 30.0

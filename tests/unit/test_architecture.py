@@ -233,6 +233,15 @@ def test_imports_run_one_way() -> None:
     assert [] == wrong
 
 
+def test_commands_read_and_act_through_the_acts_of_operators() -> None:
+    """What a command needs of the database is in ops/admin, so that a console can call the same."""
+    assert [] == [
+        f"{one.module.path} imports {one.name}"
+        for one in imports()
+        if one.module.path.startswith("ops/cli/") and one.name.startswith("pipeline.store")
+    ]
+
+
 def test_every_folder_has_its_place_in_the_order() -> None:
     assert {module.place for module in modules()} == set(ORDER)
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +9,8 @@ import click
 from ops.cli.mail.reauthorize import reauthorize
 from ops.cli.terminal.confirm import ActTerms, on_named
 from ops.cli.terminal.exit_codes import PlainGroup
-from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.terminal.options import reads
+from ops.cli.terminal.output import Column, counted, moment, show_fields, show_json, show_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -58,40 +57,30 @@ def mailbox() -> None:
 
 @mailbox.command("list")
 @click.argument("tenant", required=False)
-@JSON
-@DATA
-def list_mailboxes(tenant: str | None, as_json: bool, data: Path) -> None:
+@reads
+def list_mailboxes(engine: "Engine", tenant: str | None, as_json: bool) -> None:
     """List mailboxes: state, progress of the backfill, last error.
 
     Example: waxseal mailbox list acme
     """
     from ops.admin.mailboxes import list_mailboxes as listed
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        shown = show_list(listed(engine, tenant), _MAILBOX, as_json)
-    if not shown:
-        click.echo("no mailboxes", err=True)
+    show_list(listed(engine, tenant), _MAILBOX, as_json, none="no mailboxes")
 
 
 @mailbox.command()
 @click.argument("tenant")
 @click.argument("name")
-@JSON
-@DATA
-def status(tenant: str, name: str, as_json: bool, data: Path) -> None:
+@reads
+def status(engine: "Engine", tenant: str, name: str, as_json: bool) -> None:
     """Show one mailbox: state, errors, and progress by folder.
 
     Example: waxseal mailbox status acme support
     """
     from ops.admin.bulk import Named
     from ops.admin.mailboxes import show_mailbox
-    from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
-        show_fields(show_mailbox(engine, Named(tenant, name)), as_json)
+    show_fields(show_mailbox(engine, Named(tenant, name)), as_json)
 
 
 @mailbox.command()

@@ -33,11 +33,10 @@ def reauthorize(tenant: str, name: str, given: str | None, device: bool, terms: 
       waxseal mailbox reauthorize acme support --refresh-token env:NEW_TOKEN
       waxseal mailbox reauthorize acme support < token.txt
     """  # noqa: D301 - \b is click's own mark for lines that are not to be wrapped
+    from ops.admin.mailboxes import configured
     from ops.admin.read_session import open_engine
-    from ops.errors import OpsError
     from ops.runtime.vault import Vault
     from ops.system.stack_file import settings_for
-    from pipeline.store.mail import mailboxes
     from workers.mail.oauth.consent import take_over, with_code
 
     if device and given is not None:
@@ -45,11 +44,7 @@ def reauthorize(tenant: str, name: str, given: str | None, device: bool, terms: 
     settings = settings_for(data, "database_url", "keys")
     vault = Vault(settings.fernet_keys())
     with open_engine(settings) as engine:
-        with engine.connect() as conn:
-            id_ = mailboxes.find(conn, tenant, name)
-            mailbox = None if id_ is None else mailboxes.get(conn, id_, vault.decrypt)
-        if mailbox is None:
-            raise OpsError(f"there is no mailbox {tenant}/{name}: `waxseal mailbox list` lists them")
+        mailbox = configured(engine, settings, tenant, name)
         if device:
             needed = with_code(engine, vault, mailbox, _show, terms.who)
         else:

@@ -27,15 +27,21 @@ def show_list(
     columns: Sequence[Column],
     as_json: bool,
     *,
+    none: str = "",
     limited: bool = False,
     total: Callable[[], int] | None = None,
 ) -> int:
     """Shows `rows` as they arrive; returns how many. Shows the first 200, unless the caller `limited` them; as JSON, all.
 
-    If there are more, stderr says so, and how many if `total` is given.
+    If there are more, stderr says so, and how many if `total` is given; if there are no rows, it says `none`.
     """
-    if as_json:
-        return sum(show_json(row) for row in rows)
+    shown = sum(map(show_json, rows)) if as_json else _show_lines(rows, columns, limited, total)
+    if none and not shown:
+        click.echo(none, err=True)
+    return shown
+
+
+def _show_lines(rows: Iterable[Row], columns: Sequence[Column], limited: bool, total: Callable[[], int] | None) -> int:
     cells = ([_cell(row, value) for _, value in columns] for row in rows)
     begun = [*islice(cells, 1)]  # an error is raised before the titles are printed
     bounded = chain(begun, cells if limited else islice(cells, _ROWS - 1))

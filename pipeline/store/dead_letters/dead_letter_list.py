@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
-from schemas.dead_letter import Stage
+from schemas.dead_letter import DeadLetterFilter, Stage
 
 _DEAD_LETTER = """
     SELECT dead_letter.id, stage, dead_letter.state, dead_letter.reason, dead_letter.error, detail, dead_letter.tenant, source,
@@ -50,24 +50,6 @@ NAMED = text("""
     SELECT EXISTS (SELECT FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
                    WHERE (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)
                      AND (CAST(:endpoint AS text) IS NULL OR endpoint.name = :endpoint))""")
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterFilter:
-    """A selection of dead letters: by default all that are open. Times are those of the last failure (`last_at`)."""
-
-    tenant: str | None = None
-    endpoint: str | None = None
-    reason: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    ids: Sequence[int] | None = None
-    closed: bool = False  # the replayed and discarded ones too
-    stage: Stage | None = None
-
-    def asked(self) -> dict[str, object]:
-        """The conditions that are set; empty for all open dead letters."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
 
 @dataclass(frozen=True, slots=True)

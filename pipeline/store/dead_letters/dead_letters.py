@@ -11,9 +11,9 @@ from sqlalchemy import Connection, text
 
 from pipeline.errors import Unreadable
 from pipeline.formats.dead_letter import message_of, tag, untag
-from pipeline.store.dead_letters.dead_letter_list import CHOSEN, DeadLetterFilter
+from pipeline.store.dead_letters.dead_letter_list import CHOSEN
 from pipeline.store.storable_text import storable
-from schemas.dead_letter import DeadLetter, Stage
+from schemas.dead_letter import DeadLetter, DeadLetterFilter, Stage
 from schemas.message import Message
 
 # In the transaction of the batch or settlement: what is acked is either recorded or buried.

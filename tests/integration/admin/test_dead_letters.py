@@ -18,9 +18,8 @@ from ops.settings import environment
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
 from pipeline.store.dead_letters import dead_letter_list, dead_letters
-from pipeline.store.dead_letters.dead_letter_list import DeadLetterFilter
 from pipeline.store.deliveries import deliveries, notify
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, DeadLetterFilter
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.cli import Cli
