@@ -1,31 +1,36 @@
-"""Emptying a database that the tests of a module share: a tenth of the cost of another copy of the template."""
+"""A database that tests use one after the other: each finds it as the migrations left it."""
 
 from typing import Any
 
-EMPTY = """
-    SET LOCAL session_replication_role = replica;
-    SET LOCAL lock_timeout = '30s';
+# In a replica no foreign key orders the deletions, and no trigger refuses them but the ledger's own, which are always
+# enabled. The catalog's version goes on: a process may still hold the one before.
+EMPTY = """DO $$ DECLARE name regclass; BEGIN
+  SET LOCAL session_replication_role = replica;
+  SET LOCAL lock_timeout = '30s';  -- a process that was killed holds its locks until the server notices
+  IF EXISTS (SELECT FROM entry) THEN
     ALTER TABLE entry DISABLE TRIGGER append_only;
-    DO $$
-    DECLARE name text;
-    BEGIN
-      FOR name IN SELECT oid::regclass FROM pg_class
-        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-          AND relname NOT IN ('alembic_version', 'catalog')
-      LOOP EXECUTE 'DELETE FROM ' || name; END LOOP;
-      PERFORM setval(oid::regclass, 1, false) FROM pg_class
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'S';
-    END $$;
+    DELETE FROM entry;
     ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only;
-    UPDATE catalog SET version = version + 1"""
+  END IF;
+  FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+              AND NOT relispartition AND relname NOT IN ('alembic_version', 'catalog', 'entry') LOOP
+    EXECUTE 'DELETE FROM ' || name;
+  END LOOP;
+  FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP
+    PERFORM setval(name, 1, false);
+  END LOOP;
+  UPDATE catalog SET version = version + 1;
+END $$"""
 
 
 def empty(database: Any) -> None:
-    """Ends every other connection to the database, and makes it as a fresh one is, but for the version of its catalog."""
-    with database.connect() as owner:
-        owner.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        with owner.transaction():
-            owner.execute(EMPTY)
+    """Deletes all rows and starts the ids at 1 again. It costs a tenth of a new database."""
+    database.run(EMPTY)
+
+
+def end_connections(database: Any) -> None:
+    """Ends every other connection to the database."""
+    database.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )

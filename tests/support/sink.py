@@ -107,6 +107,10 @@ async def elsewhere(_sink: Sink, writer: asyncio.StreamWriter) -> None:
     say(writer, 302, b"", b"Location: /200\r\n")
 
 
+async def refusing(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    say(writer, 200 if sink.released.is_set() else 500)
+
+
 async def soon(_sink: Sink, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(0.02)
     say(writer, 200)
@@ -164,6 +168,7 @@ ANSWERS: dict[str, Callable[[Sink, asyncio.StreamWriter], Awaitable[None]]] = {
         busy_until,
         elsewhere,
         hang,
+        refusing,
         soon,
         slow_body,
         cut_body,

@@ -1,9 +1,7 @@
 """Applying a configuration file: all or nothing, idempotent, and never showing a secret."""
 
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -51,22 +49,6 @@ endpoints:
     ordered: false
   - {{tenant: acme, name: plain, url: "http://127.0.0.1:9/"}}
 """
-
-Apply = Callable[..., Difference]
-
-
-@pytest.fixture
-def settings(database) -> Settings:
-    return Settings(database_url=database.url, keys=database.key)
-
-
-@pytest.fixture
-def apply(settings: Settings, tmp_path: Path) -> Apply:
-    def run(text: str = FILE, **options: bool) -> Difference:
-        (tmp_path / "waxseal.yaml").write_text(text)
-        return apply_file(tmp_path / "waxseal.yaml", settings, **options)
-
-    return run
 
 
 def stored(database) -> Catalog:
@@ -409,13 +391,17 @@ endpoints:
 """
 
 
-@pytest.fixture
-def certificates(monkeypatch) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def issued() -> dict[str, str]:
     authority = Authority()
-    pem = {"CA": authority.ca, "CLIENT_CERT": authority.issue("us.example")}
-    for name, value in pem.items():
+    return {"CA": authority.ca, "CLIENT_CERT": authority.issue("us.example")}
+
+
+@pytest.fixture
+def certificates(issued, monkeypatch) -> dict[str, str]:
+    for name, value in issued.items():
         monkeypatch.setenv(name, value)
-    return pem
+    return issued
 
 
 def test_every_transport_is_read_as_it_was_said(apply, database, certificates) -> None:

@@ -1,14 +1,12 @@
 """Mailboxes of a configuration file: applied, compared, pruned, and sealed."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from ops.config.apply import Difference, apply_file
+from ops.config.apply import Difference
 from ops.errors import Misconfigured, OpsError
 from ops.runtime.db import transaction
 from ops.settings import Settings
@@ -27,19 +25,6 @@ mailboxes:
   - {tenant: acme, name: support, kind: imap, host: mx.example, username: us@acme.example, password: first}
   - {tenant: acme, name: sales, kind: gmail, username: s@acme.example, oauth: {client_id: app, refresh_token: long}}
 """
-
-Apply = Callable[..., Difference]
-
-
-@pytest.fixture
-def apply(database, tmp_path: Path) -> Apply:
-    settings = Settings(database_url=database.url, keys=database.key)
-
-    def run(text: str = FILE, **options: bool) -> Difference:
-        (tmp_path / "waxseal.yaml").write_text(text)
-        return apply_file(tmp_path / "waxseal.yaml", settings, **options)
-
-    return run
 
 
 def stored(database, engine: Engine) -> dict[str, tuple[Mailbox, str]]:

@@ -1,16 +1,13 @@
 """Operators' commands on mailboxes: list, status, pause, resume, resync, sync."""
 
 import json
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
 from ops.admin import mailboxes as ops_mailboxes
-from ops.config.apply import apply_file
 from ops.errors import NotReady
 from ops.runtime.db import transaction
-from ops.settings import Settings
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import mailboxes, unreadable_folders
 from pipeline.store.mail.items import Position
@@ -24,9 +21,8 @@ mailboxes:
 
 
 @pytest.fixture(autouse=True)
-def _mailbox(database, tmp_path: Path) -> None:
-    (tmp_path / "waxseal.yaml").write_text(FILE)
-    apply_file(tmp_path / "waxseal.yaml", Settings(database_url=database.url, keys=database.key))
+def _mailbox(apply) -> None:
+    apply()
 
 
 def state(database) -> tuple:

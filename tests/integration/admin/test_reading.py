@@ -162,6 +162,7 @@ def owed(cli: Cli, engine: Engine, database) -> Cli:
     ids = {name: database.add_endpoint(name, "http://127.0.0.1:9/", "whsec_x") for name in ("billing", "audit")}
     to = [Endpoint(id_, "acme", name, "http://127.0.0.1:9/") for name, id_ in ids.items()]
     record(engine, *(event(f"e-{n}", f"order-{n}") for n in range(3)), to=to)
+    database.run("SELECT make_attempt_partitions(%s, 1)", TODAY.date())
     with database.connect() as conn:
         find = "(SELECT id FROM delivery WHERE endpoint_id = %s AND seq = 0 ORDER BY id LIMIT 1)"
         conn.execute(
@@ -328,7 +329,7 @@ def test_the_status_counts_everything(owed, database, engine, cli) -> None:
     assert {"pending": 4, "delivered": 1, "dead": 1} == found["deliveries"]
     assert found["oldest_due_seconds"] > 0
     assert {"admit": 1} == found["dead_letters"]
-    assert 60 <= found["oldest_dead_letter_seconds"] < 120
+    assert 60 <= found["oldest_dead_letter_seconds"] < 600
     assert {"acme/audit": "it answered 410"} == found["disabled_endpoints"]
     assert (3, 3) == (found["ledger"]["entries"], found["ledger"]["chains"])
     assert found["ledger"]["bytes"] > 0

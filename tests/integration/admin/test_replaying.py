@@ -4,8 +4,8 @@ import json
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,29 +19,25 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.bury import dead_letter_of
 from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
+from support.deliveries import event, owe
+from support.ingesting import ingesting
 from support.waiting import wait_for
 from workers.amqp import header_tables
-from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 from workers.amqp.topology import IN, INBOX, RECEIVED, declare
 
 Publish = Callable[..., None]
-Start = Callable[..., None]
+Ingest = Callable[[], AbstractContextManager[None]]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def channel(servers) -> Iterator[BlockingChannel]:
+def channel(channel: BlockingChannel) -> BlockingChannel:
     header_tables.install()
-    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        channel = connection.channel()
-        declare(channel)
-        for method, arguments in DELIVER_TOPOLOGY[-3:]:
-            getattr(channel, method)(**arguments)
-        for queue in (INBOX, QUEUE):
-            channel.queue_purge(queue)
-        channel.confirm_delivery()
-        yield channel
+    declare(channel)
+    channel.queue_purge(INBOX)
+    channel.confirm_delivery()
+    return channel
 
 
 @pytest.fixture
@@ -59,15 +55,9 @@ def _orders(database) -> None:
 
 
 @pytest.fixture
-def start(cli) -> Iterator[Start]:
-    """Starts workers; `start.end()`, or the end of the test, ends all of them."""
-    with ExitStack() as running:
-
-        def start(worker: str, **settings: str) -> None:
-            running.enter_context(cli.process(worker, WAXSEAL_ALLOW_NETWORKS="127.0.0.0/8", **settings))
-
-        start.end = running.close  # type: ignore[attr-defined]
-        yield start
+def ingest(servers, database, channel, tmp_path) -> Ingest:
+    """Records what is published inside the block."""
+    return lambda: ingesting(database, servers.amqp_url, tmp_path / "blobs")
 
 
 def count(database, query: str) -> int:
@@ -79,7 +69,7 @@ def recorded(database) -> list[str]:
 
 
 def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cli, start, publish, sink, database) -> None:
-    endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=[])
+    database.add_endpoint("billing", sink.url("/refusing"), SECRET, retry=[])
     with database.connect() as owner:
         owner.execute(
             "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -92,12 +82,11 @@ def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cl
     for worker in ("ingest", "relay", "deliver"):
         start(worker)
     wait_for(lambda: count(database, "dead_letter") == 3)
-    refused = sink.ids()
+    refused, tries = sink.ids(), len(sink.requests)
+    sink.release()
     with database.connect() as owner:
-        owner.execute("DROP TRIGGER poison ON content")
-        owner.execute("UPDATE endpoint SET url = %s WHERE id = %s", (sink.url("/200"), endpoint))
+        owner.execute("DROP FUNCTION poison CASCADE")
     database.add_source("later", "amqp")
-    time.sleep(1.0)  # the processes reload the catalog
 
     told = cli.json("dead", "replay", "--all", "--yes", "--by", "ada")
     wait_for(lambda: count(database, "delivery WHERE state = 'delivered'") == 3)
@@ -107,7 +96,7 @@ def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cl
     assert ["admit", "append", "deliver"] == recorded(database)
     assert 3 == len(sink.ids())
     assert refused.items() <= (sink.ids() - refused).items()
-    assert {b"too early", b"poison", b"refused"} == {request.body for request in sink.requests if request.path == "/200"}
+    assert {b"too early", b"poison", b"refused"} == {request.body for request in sink.requests[tries:]}
     assert [("replayed", "ada")] * 3 == database.rows("SELECT state, decided_by FROM dead_letter")
     assert [(1, "dead"), (2, "delivered")] == database.rows(
         "SELECT n, outcome FROM attempt JOIN delivery ON id = delivery_id WHERE attempts = 2 ORDER BY n"
@@ -116,26 +105,28 @@ def test_what_stopped_at_every_stage_is_replayed_to_its_end_under_the_same_id(cl
 
 
 def test_what_nothing_can_be_made_of_is_one_dead_letter_that_counts_until_somebody_decides(
-    cli, start, publish, sink, database
+    cli, start, engine, sink, database
 ) -> None:
     endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=["soon"])
-    publish(b"{}", message_id="e-1", headers={"subject": "s"})
-    publish(b"{}", message_id="e-2", headers={"subject": "s"})
-    start("ingest")
-    start("relay", WAXSEAL_LEASE="1.5")
-    start("deliver", WAXSEAL_LEASE="1.5")
+    owe(engine, [event("e-1"), event("e-2")], [endpoint])
+    start("relay", lease=1.5)
+    start("deliver", lease=1.5)
     wait_for(lambda: count(database, "dead_letter WHERE attempts >= 2") == 2)
     one, other = cli.json("dead", "list", "--stage", "actor")
     assert {"state": "open", "reason": "internal", "error": "TypeError", "endpoint": "billing"}.items() <= one.items()
     assert one["first_at"] < one["last_at"]
 
     cli.json("dead", "discard", "--id", one["id"], "--yes")
-    with database.connect() as owner:
-        owner.execute("UPDATE endpoint SET url = %s, settings = '{}' WHERE id = %s", (sink.url("/200"), endpoint))
+    database.run("UPDATE endpoint SET url = %s, settings = '{}' WHERE id = %s", sink.url("/200"), endpoint)
+    probe = database.add_endpoint("probe", sink.url("/200/probe"), SECRET)
+    owe(engine, [event("probe")], [probe])
+    wait_for(lambda: any(each.path == "/200/probe" for each in sink.requests))  # by a process that knows the new address
     cli.json("dead", "replay", "--id", other["id"], "--yes")
-    wait_for(lambda: count(database, "delivery WHERE state = 'delivered'") == 1)
+    wait_for(lambda: count(database, f"delivery WHERE state = 'delivered' AND endpoint_id = {endpoint}") == 1)
 
-    assert [("delivered",), ("discarded",)] == database.rows("SELECT state FROM delivery ORDER BY state")
+    assert [("delivered",), ("discarded",)] == database.rows(
+        "SELECT state FROM delivery WHERE endpoint_id = %s ORDER BY state", endpoint
+    )
     assert [("discarded",), ("replayed",)] == database.rows("SELECT state FROM dead_letter ORDER BY state")
 
 
@@ -156,34 +147,34 @@ def waiting(channel: BlockingChannel) -> int:
     return channel.queue_declare(INBOX, passive=True).method.message_count
 
 
-def test_a_replay_that_was_killed_is_resumed_by_the_same_command(cli, start, channel, database) -> None:
+def test_a_replay_that_was_killed_is_resumed_by_the_same_command(cli, ingest, channel, database) -> None:
     bury(database, numbered(60))
     command = ("dead", "replay", "--reason", "unknown_source", "--yes")
-    with cli.process(*command, "--rate", "40/s") as victim:
-        wait_for(lambda: count(database, "dead_letter WHERE state = 'replayed'") >= 10)
+    with cli.process(*command, "--rate", "2/s") as victim:
+        wait_for(lambda: count(database, "dead_letter WHERE state = 'replayed'") >= 2)
         victim.send_signal(signal.SIGKILL)
         victim.wait(10)
     before = count(database, "dead_letter WHERE state = 'replayed'")
     (told,) = cli.json(*command)[-1:]
 
-    assert 10 <= before < 60
+    assert 2 <= before < 60
     assert {"replayed": 60 - before, "counted": 60 - before} == told
     assert 0 == count(database, "dead_letter WHERE state = 'open'")
-    assert 60 <= waiting(channel) <= 70  # the chunk in progress may have been published twice
+    assert 60 <= waiting(channel) <= 61  # the chunk in progress, of one, may have been published twice
     last, first = cli.json("audit")
     assert (60, None, 60 - before) == (first["planned"], first["done"], last["done"])
 
-    start("ingest")
-    wait_for(lambda: not waiting(channel) and count(database, "entry") >= 60)
+    with ingest():
+        wait_for(lambda: not waiting(channel) and count(database, "entry") >= 60)
     assert sorted(f"e-{n}" for n in range(60)) == recorded(database)
 
 
 def test_ctrl_c_ends_a_replay_with_its_count_in_the_audit(cli, channel, database) -> None:
     bury(database, numbered(60))
-    with cli.process("dead", "replay", "--all", "--yes", "--rate", "20/s") as process:
-        wait_for(lambda: count(database, "dead_letter WHERE state = 'replayed'") >= 5)
+    with cli.process("dead", "replay", "--all", "--yes", "--rate", "2/s") as process:
+        wait_for(lambda: count(database, "dead_letter WHERE state = 'replayed'") >= 2)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=30)
 
     assert (130, "Interrupted.\n") == (process.returncode, told.lstrip("\n"))
     assert [(60, count(database, "dead_letter WHERE state = 'replayed'"))] == [
@@ -197,11 +188,11 @@ def test_a_replay_keeps_to_its_rate(cli, channel, database) -> None:
     cli.json("dead", "replay", "--all", "--yes", "--rate", "20/s")
     took = time.monotonic() - began
 
-    assert 1.4 <= took < 10
+    assert 1.4 <= took < 60
     assert 30 == waiting(channel)
 
 
-def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, database) -> None:
+def test_a_message_comes_again_exactly_as_it_came(cli, ingest, publish, channel, database) -> None:
     headers: dict[str, Any] = {
         "text": "naïve \u2028 \x00",
         "bytes": b"\x00\xff\xfe",
@@ -231,10 +222,9 @@ def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, 
     }
     for exchange, key in ((IN, "acme.nothing"), (RECEIVED, "nobody.no\x00thing"), (IN, "\udcfe")):
         publish(b"\x00\xffbody", key=key, exchange=exchange, headers=headers, **properties)
-    start("ingest")
-    wait_for(lambda: count(database, "dead_letter") == 3)
-    wait_for(lambda: not waiting(channel))
-    start.end()  # type: ignore[attr-defined]
+    with ingest():
+        wait_for(lambda: count(database, "dead_letter") == 3)
+    assert 0 == waiting(channel)
 
     cli.json("dead", "replay", "--all", "--yes")
     wait_for(lambda: waiting(channel) == 3)
@@ -247,18 +237,18 @@ def test_a_message_comes_again_exactly_as_it_came(cli, start, publish, channel, 
         assert 2 == found.delivery_mode
 
 
-def test_a_replayed_message_is_of_the_user_who_published_it(cli, start, publish, database) -> None:
+def test_a_replayed_message_is_of_the_user_who_published_it(cli, ingest, publish, database) -> None:
     ours = make_url(cli.environment["WAXSEAL_AMQP_URL"]).username
     forged = {"waxseal-user": ours, "subject": "s"}
     publish(b"1", key="acme.bound", message_id="ours", user_id=ours, headers={"subject": "s"})
     publish(b"2", key="acme.bound", message_id="forged", headers=forged)
-    start("ingest")
-    wait_for(lambda: count(database, "dead_letter") == 2)
+    with ingest():
+        wait_for(lambda: count(database, "dead_letter") == 2)
     database.add_source("bound", "amqp", users=[ours])
-    time.sleep(1.0)  # the processes reload the catalog
 
     cli.json("dead", "replay", "--all", "--yes")
-    wait_for(lambda: count(database, "dead_letter") == 3)
+    with ingest():
+        wait_for(lambda: count(database, "dead_letter") == 3 and recorded(database))
 
     assert ["ours"] == recorded(database)
     assert [("forged", "wrong_user")] == database.rows("SELECT event_id, reason FROM dead_letter WHERE state = 'open'")
@@ -268,14 +258,13 @@ def test_a_replayed_message_is_of_the_user_who_published_it(cli, start, publish,
 
 
 def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hinder_its_replay(
-    cli, start, publish, channel, database
+    cli, ingest, publish, channel, database
 ) -> None:
     ours = make_url(cli.environment["WAXSEAL_AMQP_URL"]).username
     publish(b"body", key="acme.nothing", message_id="m-1", user_id=ours, expiration="3600000", priority=3)
     bury(database, [Message("acme.nothing", b"other", message_id="m-2", others={"user_id": "somebody", "expiration": "0"})])
-    start("ingest")
-    wait_for(lambda: count(database, "dead_letter") == 2)
-    start.end()  # type: ignore[attr-defined]
+    with ingest():
+        wait_for(lambda: count(database, "dead_letter") == 2)
     kept = [cli.json("dead", "show", id)[0]["headers"]["properties"] for id in (1, 2)]
 
     cli.json("dead", "replay", "--all", "--yes")
@@ -326,8 +315,6 @@ def test_nothing_is_marked_while_the_broker_is_away(cli, database, monkeypatch) 
 
 
 def test_deliveries_are_replayed_without_a_broker(database, cli, engine) -> None:
-    from support.deliveries import event, owe
-
     endpoint = database.add_endpoint("billing", "http://127.0.0.1:1/")
     owe(engine, [event("e-1")], [endpoint])
     with database.connect() as conn:
@@ -342,29 +329,30 @@ def test_deliveries_are_replayed_without_a_broker(database, cli, engine) -> None
     assert [("pending",)] == database.rows("SELECT state FROM delivery")
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        {"h": Opaque(b"T" + struct.pack(">Q", 2**63))},
-        {"h": Opaque(nested(3000))},
-        {"\udcff": 1, "subject": "s"},
-        {"cloudEvents:id": 1.5},
-    ],
-)
-def test_no_message_stops_the_ingest_worker(hostile, start, publish, database, cli) -> None:
-    start("ingest")
-    publish(b"hostile", key="\udcff.\udcff", headers=hostile, message_id="\udcff")
-    publish(b"hostile", headers=hostile, message_id="\udcff")
-    publish(b"fine", headers={"subject": "s"}, message_id="fine")
-
-    wait_for(lambda: "fine" in recorded(database))
-    wait_for(lambda: count(database, "dead_letter") == 2)
+HOSTILE: list[dict[str, Any]] = [
+    {"h": Opaque(b"T" + struct.pack(">Q", 2**63))},
+    {"h": Opaque(nested(3000))},
+    {"\udcff": 1, "subject": "s"},
+    {"cloudEvents:id": 1.5},
+]
 
 
-def test_moved_up_tries_are_made_at_once(cli, start, sink, publish, database) -> None:
-    database.add_endpoint("billing", sink.url("/500"), SECRET, retry=[3600, 3600])
-    publish(b"{}", message_id="e-1", headers={"subject": "s"})
-    for worker in ("ingest", "relay", "deliver"):
+def test_no_message_stops_the_ingest_worker(start, publish, database) -> None:
+    process = start("ingest")
+    for n, hostile in enumerate(HOSTILE):
+        publish(b"hostile", key="\udcff.\udcff", headers=hostile, message_id="\udcff")
+        publish(b"hostile", headers=hostile, message_id="\udcff")
+        publish(b"fine", headers={"subject": "s"}, message_id=f"fine-{n}")
+
+        wait_for(lambda n=n: f"fine-{n}" in recorded(database))
+        wait_for(lambda n=n: count(database, "dead_letter") == 2 * (n + 1))
+    assert process.poll() is None
+
+
+def test_moved_up_tries_are_made_at_once(cli, start, sink, engine, database) -> None:
+    endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=[3600, 3600])
+    owe(engine, [event("e-1")], [endpoint])
+    for worker in ("relay", "deliver"):
         start(worker)
     wait_for(lambda: count(database, "delivery WHERE attempts = 1 AND state = 'pending'") == 1)
     (listed,) = cli.json("deliveries", "acme")
@@ -372,5 +360,5 @@ def test_moved_up_tries_are_made_at_once(cli, start, sink, publish, database) ->
 
     cli.json("retry", "acme", "--yes")
 
-    wait_for(lambda: count(database, "delivery WHERE attempts = 2") == 1, 15)
+    wait_for(lambda: count(database, "delivery WHERE attempts = 2") == 1)
     assert [2] == list(sink.ids().values())

@@ -11,7 +11,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from ops.runtime.blobs import Blobs
 from ops.servers.private import PrivateServers
-from support.emptying import empty
+from support.emptying import empty, end_connections
 from support.ingest import Worker, running
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 from workers.amqp.topology import IN, INBOX, declare
@@ -24,6 +24,7 @@ Ingest = Callable[..., Worker]  # starts a worker with settings by name
 def database(shared_database: Any) -> Iterator[Any]:
     """The database of the module, empty."""
     yield shared_database
+    end_connections(shared_database)
     empty(shared_database)
 
 

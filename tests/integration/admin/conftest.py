@@ -1,0 +1,33 @@
+"""The tests of a module here share a database, and each finds it empty."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.config.apply import Difference, apply_file
+from ops.settings import Settings
+from support.emptying import empty
+
+
+@pytest.fixture
+def database(shared_database: Any) -> Iterator[Any]:
+    yield shared_database
+    empty(shared_database)
+
+
+@pytest.fixture
+def settings(database: Any) -> Settings:
+    return Settings(database_url=database.url, keys=database.key)
+
+
+@pytest.fixture
+def apply(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Callable[..., Difference]:
+    """Applies a configuration, which is the module's `FILE` if none is given."""
+
+    def run(text: str | None = None, **options: bool) -> Difference:
+        (tmp_path / "waxseal.yaml").write_text(request.module.FILE if text is None else text)
+        return apply_file(tmp_path / "waxseal.yaml", settings, **options)
+
+    return run
