@@ -5,13 +5,11 @@ deliveries of a claim are settled before the next claim.
 """
 
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
+from ops.bench.configured_system import fresh_servers
 from ops.bench.results import percentiles, ratio, report
-from ops.servers.private import private_servers
 
 FEW: Final = 20_000  # delivered rows of the table that the other is compared with
 CLAIMS: Final = 150  # timed claims from each table
@@ -22,16 +20,14 @@ FLAT: Final = 0.2  # share by which the time beside many rows may differ from th
 def run(*, quick: bool = False, rows: int = 5_000_000) -> dict[str, Any]:
     """Fill both tables on fresh private servers and claim from them; gives the report of CONTRACT §8."""
     rows, claims = (rows // 10, CLAIMS // 10) if quick else (rows, CLAIMS)
-    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as folder:
-        Path(folder).chmod(0o711)
-        with private_servers(Path(folder)) as servers:
-            few = Table(servers.database_url, "few", min(FEW, rows))
-            many = Table(servers.database_url, "many", rows)
-            try:
-                return report("claims", _results(few, many, claims), servers.database_url)
-            finally:
-                few.engine.dispose()
-                many.engine.dispose()
+    with fresh_servers() as (servers, _):
+        few = Table(servers.database_url, "few", min(FEW, rows))
+        many = Table(servers.database_url, "many", rows)
+        try:
+            return report("claims", _results(few, many, claims), servers.database_url)
+        finally:
+            few.engine.dispose()
+            many.engine.dispose()
 
 
 def _results(few: Table, many: Table, claims: int) -> dict[str, Any]:

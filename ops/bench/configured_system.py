@@ -1,6 +1,9 @@
 """A configured system on private servers, for a benchmark to put under load."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -10,9 +13,19 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from ops.config.apply import apply_file
 from ops.migrate import migrate
-from ops.servers.private import PrivateServers
+from ops.servers.private import PrivateServers, private_servers
 from ops.settings import Settings, environment
 from pipeline.delivery.addresses import LOOPBACK
+
+
+@contextmanager
+def fresh_servers() -> Iterator[tuple[PrivateServers, Path]]:
+    """Servers that only this benchmark uses, and the folder of their data, which is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with private_servers(folder) as servers:
+            yield servers, folder
 
 
 def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, str]:

@@ -6,49 +6,58 @@ of the peer, with the same number of deliveries on fresh tables; the order alter
 """
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+from ops.bench.configured_system import fresh_servers
 from ops.bench.cpu import Cpu, CpuMeter, cpu_per_event, mean
 from ops.bench.delivery_stage import DEADLINE, ENDPOINTS, Stage
 from ops.bench.load import BODY_BYTES, SUBJECTS, new_run
 from ops.bench.processes import running
 from ops.bench.results import percentiles, ratio, report
 from ops.errors import OpsError
-from ops.servers.private import private_servers
 from ops.settings import Settings
 
 RATES = (50, 200, 500, 1000)  # events per second
 DISTURBED = 500  # the one of these rates at which one endpoint then hangs and one fails
 WARM = 0.1  # share of the deliveries, and of the latencies, that is not counted, as it includes starting up
-ROUNDS = 2  # of the race with the peer
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: deliveries of the backlog and of a race, rounds of the race, seconds at each rate."""
+
+    backlog: int
+    raced: int
+    rounds: int
+    seconds: float
+
+
+WHOLE = Sizes(100_000, 20_000, 2, 20)
+QUICK = Sizes(2_000, 500, 1, 2)
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Run all parts one after the other on fresh private servers; gives the report of CONTRACT §8."""
-    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as folder:
-        Path(folder).chmod(0o711)
-        with private_servers(Path(folder)) as servers, Stage(servers, Path(folder)) as stage:
-            return report("delivery", _results(stage, quick=quick), servers.database_url)
+    with fresh_servers() as (servers, folder), Stage(servers, folder) as stage:
+        return report("delivery", _results(stage, QUICK if quick else WHOLE), servers.database_url)
 
 
-def _results(stage: Stage, *, quick: bool) -> dict[str, Any]:
-    backlog, raced, rounds, seconds = (2_000, 500, 1, 2) if quick else (100_000, 20_000, ROUNDS, 20)
-    found: dict[str, Any] = {"endpoints": ENDPOINTS, "body_bytes": BODY_BYTES, "backlog": backlog, "raced": raced}
-    found |= _raced(stage, raced, rounds)
-    found |= _backlog(stage, backlog)
+def _results(stage: Stage, sizes: Sizes) -> dict[str, Any]:
+    found: dict[str, Any] = {"endpoints": ENDPOINTS, "body_bytes": BODY_BYTES, "backlog": sizes.backlog, "raced": sizes.raced}
+    found |= _raced(stage, sizes.raced, sizes.rounds)
+    found |= _backlog(stage, sizes.backlog)
     with _processes(stage, "ingest", "relay", "deliver"):
         _paced(stage, 20, 2)
         for rate in RATES:
-            found |= _named(_paced(stage, rate, seconds), f"at_{rate}_per_s")
+            found |= _named(_paced(stage, rate, sizes.seconds), f"at_{rate}_per_s")
         stage.disturb()
-        found |= _named(_paced(stage, DISTURBED, 2 * seconds, ill=2), "beside_a_hanging_and_a_failing")
+        found |= _named(_paced(stage, DISTURBED, 2 * sizes.seconds, ill=2), "beside_a_hanging_and_a_failing")
     found["ratio_to_undisturbed"] = ratio(found["p95_beside_a_hanging_and_a_failing_ms"], found[f"p95_at_{DISTURBED}_per_s_ms"])
     return found
 

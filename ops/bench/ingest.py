@@ -7,28 +7,28 @@ round, because the machine's speed changes meanwhile.
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
 from sqlalchemy import Engine
 
-from ops.bench.configured_system import configure, fresh_database
+from ops.bench.configured_system import configure, fresh_database, fresh_servers
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
 from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
-from ops.servers.private import PrivateServers, private_servers
+from ops.servers.private import PrivateServers
 from ops.settings import Settings
 from pipeline.store.ledger import entries as ledger_entries
 
+EVENTS: Final = 30_000
+QUICK_EVENTS: Final = 2_000
 ROUNDS: Final = 2
 WINDOW: Final = (0.1, 0.8)  # the share of the events that is timed: the prefetch is full, start and end are left out
 DEADLINE: Final = 240.0  # seconds for one contestant
@@ -49,14 +49,11 @@ class Contestant:
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Run all contestants one after the other on fresh private servers; gives the report of CONTRACT §8."""
-    events, rounds = (2_000, 1) if quick else (30_000, ROUNDS)
-    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with private_servers(folder) as servers:
-            env = configure(servers, folder, CONFIG.format(url="http://127.0.0.1:9/"))
-            env["dramatiq_queue_prefetch"] = str(Settings().prefetch)
-            return report("ingest", _compared(_figures(servers, env, events, rounds), events, rounds), servers.database_url)
+    events, rounds = (QUICK_EVENTS, 1) if quick else (EVENTS, ROUNDS)
+    with fresh_servers() as (servers, folder):
+        env = configure(servers, folder, CONFIG.format(url="http://127.0.0.1:9/"))
+        env["dramatiq_queue_prefetch"] = str(Settings().prefetch)
+        return report("ingest", _compared(_figures(servers, env, events, rounds), events, rounds), servers.database_url)
 
 
 def _figures(servers: PrivateServers, env: Environment, events: int, rounds: int) -> dict[str, dict[str, float]]:

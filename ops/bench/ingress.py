@@ -8,18 +8,16 @@ client share the cores with them.
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ops.bench.configured_system import configure
+from ops.bench.configured_system import configure, fresh_servers
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
@@ -28,7 +26,7 @@ from ops.bench.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime import log as logs
 from ops.servers.ports import LOOPBACK, choose_ports
-from ops.servers.private import PrivateServers, private_servers
+from ops.servers.private import PrivateServers
 from ops.servers.process_tree import wait_until
 from pipeline.receive import receive
 from schemas.source import Source
@@ -39,6 +37,7 @@ tenants: [{{name: bench}}]
 sources: [{{tenant: bench, name: hooks, kind: standard-webhooks, secrets: ["{SECRET}"]}}]
 """
 CONNECTIONS = 64
+COUNT, QUICK_COUNT = 30_000, 3_000  # requests of a flood
 RATES = (200, 1000)  # a second
 SECONDS = 10  # at each rate
 DEADLINE = 180.0  # seconds for one run of the client
@@ -47,18 +46,15 @@ DEADLINE = 180.0  # seconds for one run of the client
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Run the ingress on fresh private servers; gives the report of CONTRACT §8."""
     logs.configure("auto", "warning", "bench")
-    count, seconds = (3_000, 1) if quick else (30_000, SECONDS)
-    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with private_servers(folder) as servers:
-            env = configure(servers, folder, CONFIG)
-            results = _measured(servers, env, count, seconds)
-            results |= _raced(servers, env, count)
-            floor = _floor(servers, count)
-            results |= {"floor_per_s": round(floor, 1), "ratio_to_floor": ratio(results["raced_acks_per_s"], floor)}
-            results = {"messages": count, "connections": CONNECTIONS} | results
-            return report("ingress", results, servers.database_url, _broker_version(servers))
+    count, seconds = (QUICK_COUNT, 1) if quick else (COUNT, SECONDS)
+    with fresh_servers() as (servers, folder):
+        env = configure(servers, folder, CONFIG)
+        results = _measured(servers, env, count, seconds)
+        results |= _raced(servers, env, count)
+        floor = _floor(servers, count)
+        results |= {"floor_per_s": round(floor, 1), "ratio_to_floor": ratio(results["raced_acks_per_s"], floor)}
+        results = {"messages": count, "connections": CONNECTIONS} | results
+        return report("ingress", results, servers.database_url, _broker_version(servers))
 
 
 def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, seconds: int) -> dict[str, float]:

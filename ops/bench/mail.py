@@ -2,7 +2,6 @@
 
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +11,14 @@ from typing import Any, Final
 import psutil
 from sqlalchemy import Engine
 
-from ops.bench.configured_system import configure
+from ops.bench.configured_system import configure, fresh_servers
 from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
 from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
-from ops.servers.private import PrivateServers, private_servers
+from ops.servers.private import PrivateServers
 from ops.settings import Settings
 from pipeline.store.ledger import entries as ledger_entries
 
@@ -37,14 +36,11 @@ Environment = dict[str, str]
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Run everything on fresh private servers; gives the report of CONTRACT §8."""
     count, boxes = (1_000, 20) if quick else (20_000, 100)
-    with tempfile.TemporaryDirectory(prefix="waxseal-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with private_servers(folder) as servers, dovecot(connections=500) as box:
-            bench = _Bench(servers, folder, box)
-            results = bench.one_mailbox(count) | bench.large_mail() | bench.hanging(boxes)
-            bench.close()
-            return report("mail", results, servers.database_url)
+    with fresh_servers() as (servers, folder), dovecot(connections=500) as box:
+        bench = _Bench(servers, folder, box)
+        results = bench.one_mailbox(count) | bench.large_mail() | bench.hanging(boxes)
+        bench.close()
+        return report("mail", results, servers.database_url)
 
 
 class _Bench:
@@ -63,8 +59,10 @@ class _Bench:
         for number in range(count):
             self._box.deliver("one", mail(number, BYTES))
         with self._running() as puller:
+            launched = (time.monotonic(), self._entries())
             self._configure({"one": self._box.port})
-            samples, rss = self._until(self._entries() + count, puller)
+            taken, rss = self._until(launched[1] + count, puller)
+        samples = [launched, *taken]
         ended, last = samples[-1]
         began, first = max(sample for sample in samples[:-1] if sample[1] <= last - count * (1 - WARM))
         return {"mails": count, "mails_per_s": round((last - first) / (ended - began), 1), "rss_mib": rss}

@@ -99,7 +99,7 @@ def run_celery(settings: Settings) -> None:
 
 
 def run_floor(settings: Settings) -> None:
-    """Consume, and COPY rows that were made beforehand, a thousand to a transaction.
+    """Consume, and COPY rows that were made beforehand, a thousand to a transaction, or a tenth of them if that is less.
 
     Prints how many messages it has taken at the first batch that reaches each of the counts in its arguments.
     """
@@ -107,13 +107,14 @@ def run_floor(settings: Settings) -> None:
 
     count, *marks = (int(argument) for argument in sys.argv[2:])
     prepared = _Prepared(settings)
-    batches = list(prepared.batches(count))
+    size = min(BATCH, count // 10)
+    batches = list(prepared.batches(count, size))
     connection = pika.BlockingConnection(pika.URLParameters(settings.amqp_url))
     channel = connection.channel()
     channel.basic_qos(prefetch_count=settings.prefetch)
     for taken, (method, _properties, _body) in enumerate(channel.consume(INBOX), 1):
-        if taken % BATCH == 0:
-            prepared.store(batches[taken // BATCH - 1])
+        if taken % size == 0:
+            prepared.store(batches[taken // size - 1])
             channel.basic_ack(method.delivery_tag, multiple=True)
             if marks and taken >= marks[0]:
                 del marks[0]
@@ -131,7 +132,7 @@ class _Prepared:
         self.engine, self.catalog = _engine_and_catalog(settings)
         self._now = datetime.now(UTC)
 
-    def batches(self, count: int) -> Iterator[tuple[list[Any], list[Any]]]:
+    def batches(self, count: int, size: int) -> Iterator[tuple[list[Any], list[Any]]]:
         admitted = [_event(body, dict(headers), self.catalog, self._now) for body, headers in events(count)]
         renamed = {event.chain_key: os.urandom(16) for event in admitted}
         subjects = {renamed[event.chain_key]: (event.tenant, event.subject) for event in admitted}
@@ -140,8 +141,8 @@ class _Prepared:
             made = ledger_entries.lock_heads(conn, subjects)
         heads = {key: made[renamed[key]] for key in renamed}
         subscribed = subscriptions(self.catalog)
-        for first in range(0, count, BATCH):
-            batch = admitted[first : first + BATCH]
+        for first in range(0, count, size):
+            batch = admitted[first : first + size]
             entries, moved = extend_all(heads, batch, 0, os.urandom(32 * len(batch)))
             heads |= moved
             yield entries, plan(entries, subscribed)

@@ -10,7 +10,7 @@ from ops.cli import main
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
+def report(small) -> dict[str, Any]:
     return claims.run(quick=True, rows=50_000)
 
 

@@ -1,11 +1,11 @@
-"""The benchmarks that race with peers: their reports, and that the race is fair."""
+"""The benchmark of ingest: its report, and that the race with its peers is fair."""
 
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url
 
-from ops.bench import cpu, delivery, ingest
+from ops.bench import cpu, ingest
 from ops.bench.configured_system import fresh_database, plain_engine
 from ops.runtime.db import make_engine
 
@@ -13,13 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def ingested(untraced) -> dict[str, Any]:
+def ingested(small) -> dict[str, Any]:
     return ingest.run(quick=True)
-
-
-@pytest.fixture(scope="module")
-def delivered(untraced) -> dict[str, Any]:
-    return delivery.run(quick=True)
 
 
 def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -> None:
@@ -41,20 +36,6 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"], rel=0.02
     )
     assert {"ratio_to_celery", "ratio_to_floor", "ratio_two_to_one_process", "ratio_two_to_two_of_dramatiq"} <= set(results)
-
-
-def test_the_race_of_delivery_reports_both_sides_and_what_each_process_cost(delivered) -> None:
-    results = delivered["results"]
-
-    assert {"benchmark", "machine", "versions", "results"} == set(delivered)
-    assert {f"raced_{user}_cpu_us" for user in ("deliver", "relay", "postgres", "rabbitmq")} <= set(results)
-    assert {f"dramatiq_{user}_cpu_us" for user in ("one", "other", "postgres", "rabbitmq")} <= set(results)
-    assert results["ratio_to_dramatiq"] == pytest.approx(
-        results["raced_deliveries_per_s"] / results["dramatiq_deliveries_per_s"], rel=0.02
-    )
-    assert {f"p{p}_at_{rate}_per_s_ms" for p in (50, 95, 99) for rate in (50, 200, 1000)} <= set(results)
-    assert results["deliveries_per_s"] > 0
-    assert results["drain_s"] > 0
 
 
 def test_each_contestant_of_ingest_has_as_many_processes_as_ours() -> None:

@@ -1,0 +1,56 @@
+"""Benchmarks on the servers that the tests share, instead of on servers of their own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pika
+import psycopg
+import pytest
+
+from ops.bench import claims, delivery, delivery_peer, ingest, peers
+from ops.servers.private import PrivateServers
+from workers.amqp.dramatiq_broker import QUEUE
+from workers.amqp.topology import INBOX
+
+QUEUES = (INBOX, QUEUE, peers.QUEUE, peers.CELERY_QUEUE, delivery_peer.QUEUE)
+
+
+@pytest.fixture(scope="module")
+def small(
+    servers: PrivateServers, shared_database: Any, untraced: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Makes benchmarks use the servers of the tests, and measure so little that it takes seconds."""
+
+    @contextmanager
+    def tests_servers() -> Iterator[tuple[SimpleNamespace, Path]]:
+        pids = {"postgres_pid": servers.postgres_pid, "rabbitmq_pid": servers.rabbitmq_pid}
+        urls = {"database_url": shared_database.url, "amqp_url": servers.amqp_url}
+        yield SimpleNamespace(**urls, **pids), tmp_path_factory.mktemp("bench")
+
+    def use(patch: pytest.MonkeyPatch, module: ModuleType, **sizes: object) -> None:
+        patch.setattr(module, "fresh_servers", tests_servers)
+        for name, value in sizes.items():
+            patch.setattr(module, name, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, claims)
+        use(patch, ingest, QUICK_EVENTS=400)
+        use(patch, delivery, QUICK=delivery.Sizes(backlog=200, raced=100, rounds=1, seconds=0.5))
+        yield
+    clear(servers)
+
+
+def clear(servers: PrivateServers) -> None:
+    """Removes what the benchmarks leave to the end of their own servers: messages and databases."""
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        channel = connection.channel()
+        for queue in QUEUES:
+            for name in (queue, f"{queue}.DQ", f"{queue}.XQ"):
+                channel.queue_delete(name)
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        made = r"SELECT datname FROM pg_database WHERE datname LIKE 'bench\_%' OR datname IN ('few', 'many')"
+        for (name,) in conn.execute(made).fetchall():
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
