@@ -15,12 +15,13 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import make_url
 
+from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from pipeline.bury import dead_letter_of
 from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
 from support.deliveries import event, owe
-from support.ingesting import ingesting
+from support.ingest import running
 from support.waiting import wait_for
 from workers.amqp import header_tables
 from workers.amqp.topology import IN, INBOX, RECEIVED, declare
@@ -57,7 +58,7 @@ def _orders(database) -> None:
 @pytest.fixture
 def ingest(servers, database, channel, tmp_path) -> Ingest:
     """Records what is published inside the block."""
-    return lambda: ingesting(database, servers.amqp_url, tmp_path / "blobs")
+    return lambda: running(database, servers.amqp_url, Blobs(str(tmp_path / "blobs")))
 
 
 def count(database, query: str) -> int:
