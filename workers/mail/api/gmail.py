@@ -86,8 +86,8 @@ class GmailSession:
         """Page after page of the history, or of the list."""
         del folder
         self._api.end_by(bounds.until)
-        batch, turn = Gathered(bounds), self._arrived if lane == "new" else self._listed
-        return page_by_page(lambda place: turn(place, batch, known), cursor, batch)
+        turn = self._arrived if lane == "new" else self._listed
+        return page_by_page(lambda place, batch: turn(place, batch, known), cursor, bounds)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -139,8 +139,7 @@ class GmailSession:
     def _fetch(self, ids: Mapping[str, bool], cursor: Cursor, batch: Gathered, known: Known) -> list[str] | None:
         """Adds to the batch the mails that are not known yet. None when all are done, else the ids skipped so far."""
         skipped = list(cursor.get("skip", []))
-        held = batch.held([_key(id_) for id_ in ids], known)
-        wanted = [id_ for id_ in ids if _key(id_) not in held and id_ not in skipped]
+        wanted = [id_ for id_ in batch.fresh(ids, _key, known) if id_ not in skipped]
         began = datetime.fromisoformat(cursor["began"])
 
         def take(id_: str, answer: Answer) -> None:

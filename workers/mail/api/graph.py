@@ -97,8 +97,8 @@ class GraphSession:
     def pull(self, folder: str, lane: Lane, cursor: Cursor, bounds: PullBounds, known: Known) -> Pulled:
         """Page after page of the delta, or of the list."""
         self._api.end_by(bounds.until)
-        batch, turn = Gathered(bounds), self._changed if lane == "new" else self._listed
-        return page_by_page(lambda place: turn(folder, place, batch, known), cursor, batch)
+        turn = self._changed if lane == "new" else self._listed
+        return page_by_page(lambda place, batch: turn(folder, place, batch, known), cursor, bounds)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -153,10 +153,9 @@ class GraphSession:
     ) -> list[str] | None:
         """Adds to the batch the mails that are not known yet. None when all are done, else the ids skipped so far."""
         skipped, began = list(cursor.get("skip", [])), _moment(cursor["began"])
-        fresh = {str(each["id"]): each for each in entries}
-        held = batch.held([_key(id_) for id_ in fresh], known)
-        fresh = {id_: each for id_, each in fresh.items() if _key(id_) not in held and id_ not in skipped}
-        dated = {id_: at for id_, each in fresh.items() if (at := self._wanted(id_, each)) is not None}
+        named = {str(each["id"]): each for each in entries}
+        fresh = [id_ for id_ in batch.fresh(named, _key, known) if id_ not in skipped]
+        dated = {id_: at for id_ in fresh if (at := self._wanted(id_, named[id_])) is not None}
 
         def take(id_: str, answer: Answer) -> None:
             if answer.status == 404:  # deleted since it was listed

@@ -1,7 +1,7 @@
 """Common code of mailboxes read through an HTTP API: authorised requests, concurrent downloads, one batch."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,9 +56,11 @@ class Gathered:
         self.mails.append(mail)
         self.size += len(mail.raw)
 
-    def held(self, keys: Sequence[str], known: Known) -> Set[str]:
-        """The keys that are held already, or are in the batch: pages overlap."""
-        return known.keys(keys) | {mail.source_key for mail in self.mails} | {item.source_key for item in self.kept}
+    def fresh(self, ids: Iterable[str], key: Callable[[str], str], known: Known) -> list[str]:
+        """Those of `ids` whose mail is neither held already nor in the batch: pages overlap. `key` makes a source key."""
+        keys = {id_: key(id_) for id_ in ids}
+        held = known.keys([*keys.values()]) | {mail.source_key for mail in self.mails} | {item.source_key for item in self.kept}
+        return [id_ for id_ in keys if keys[id_] not in held]
 
     def keep(self, key: str, folder: str, size: int, at: datetime, flag: str) -> None:
         """Add a mail that is recorded without its bytes; `flag` says why."""
@@ -220,15 +222,16 @@ class Api:
         return fault
 
 
-def page_by_page(turn: Callable[[Cursor], Pulled], cursor: Cursor, batch: Gathered) -> Pulled:
-    """Reads page after page until the batch is full. The cursor moves past a page only when all of the page is done.
+def page_by_page(turn: Callable[[Cursor, Gathered], Pulled], cursor: Cursor, bounds: PullBounds) -> Pulled:
+    """Reads page after page until the bounds are reached. The cursor moves past a page only when all of the page is done.
 
     `turn` fills the batch from the page at a cursor; the cursor that it returns has `skip` if part of the page is left.
     """
+    batch = Gathered(bounds)
     seen, total, moved = 0, None, False
     while True:
         try:
-            done = turn(cursor)
+            done = turn(cursor, batch)
         except (Throttled, Away):
             if not moved and not batch.done:
                 raise
