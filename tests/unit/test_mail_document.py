@@ -463,11 +463,11 @@ def test_runs_of_spaces_cost_no_more_than_other_text(key, gap: bytes) -> None:
     run = (gap * 1999)[:1999]
     raw = signed(PLAIN + b"\r\nhello\r\n", key).replace(b"c=relaxed/simple", b"c=relaxed/relaxed") + (run + b"x") * 500
 
-    began = time.process_time()
+    began = time.thread_time()
     (verdict,) = read(raw, ParsingTerms(dns=dns_of(record(key)))).authentication.dkim
 
     assert (True, "fail") == (b"c=relaxed/relaxed" in raw, verdict.result)
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @given(st.lists(st.sampled_from([b" ", b"\t", b"\r", b"\n", b"\r\n", b"x"])).map(b"".join))

@@ -56,30 +56,30 @@ def bent(draw: st.DrawFn) -> bytes:
 
 def bare(raw: bytes) -> None:
     """Checks what must hold for a document of any bytes."""
-    began = time.monotonic()
-    document = mail_document(raw, TERMS, time.monotonic)
+    began = time.thread_time()
+    document = mail_document(raw, TERMS, time.thread_time)
     written = orjson.dumps(view(document), option=orjson.OPT_SORT_KEYS)
 
     assert b"\\u0000" not in written
     assert "unparsed" not in document.flags, document.notes
     assert len(raw) == document.size
-    assert time.monotonic() - began < 20
+    assert time.thread_time() - began < 20
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(b"From: a\r\nSubject: =?utf-8?Q?=?==?utf-8?B?==?=\r\n\r\n")
 @given(MAILS)
 def test_any_bytes_become_a_document(raw: bytes) -> None:
     bare(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(bent())
 def test_a_mail_that_was_bent_becomes_a_document(raw: bytes) -> None:
     bare(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.one_of(MAILS, bent()), st.sampled_from(["address", "thread", "plus-address", "header:Subject", "header:To", "x"]))
 def test_any_bytes_are_admitted_as_an_event_of_a_mailbox(raw: bytes, rule: str) -> None:
     head = read_head(raw, rule, "support@y.example", "support")
@@ -103,7 +103,7 @@ HEADERS = st.dictionaries(
 TYPES = st.sampled_from([None, CONTENT_TYPE, "application/cloudevents+json", "application/cloudevents-batch+json", "\0", "a/b"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["acme.support", "acme.orders", "acme.", "", ".", "other.support", "acme.\ud800"]),
     st.one_of(st.binary(max_size=200), st.sampled_from([b"{}", b"[]", b'[{"id":1}]', b'{"id":"1","source":"s","type":"t"}'])),

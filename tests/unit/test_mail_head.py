@@ -100,11 +100,11 @@ def test_the_address_is_what_is_in_angle_brackets_and_the_document_says_the_same
 @pytest.mark.no_cover  # the measured time would include tracing
 @pytest.mark.parametrize("mark", ["a@", "@ ", "<", '<"', "(", '"', "\\(", "=?u?Q?", "=", ":", ";", "a@b:", "<a@b>", "> <"])
 def test_a_list_of_addresses_is_read_in_time_that_is_linear(mark: str) -> None:
-    began = time.process_time()
-    for _ in read_list(mark * (200_000 // len(mark))):
+    began = time.thread_time()
+    for _ in read_list(mark * (100_000 // len(mark))):
         pass
 
-    assert time.process_time() - began < 5
+    assert time.thread_time() - began < 2
 
 
 def test_a_line_end_that_is_none_makes_no_second_sender() -> None:
