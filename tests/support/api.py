@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -99,8 +100,11 @@ class Fake:
 
     token_path = "/token"
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, answer: Callable[[Asked], Said], unauthorized: Said) -> None:
+        """`answer` gives the provider's answer to a request with a valid token, `unauthorized` is that to any other."""
         self.tokens = tokens
+        self._usual = answer
+        self._unauthorized = unauthorized
         self.asked: list[Asked] = []
         self.port = 0
         self.most_at_once = 0
@@ -116,13 +120,6 @@ class Fake:
     @property
     def token_url(self) -> str:
         return f"{self.url}{self.token_path}"
-
-    def answer(self, asked: Asked) -> Said:
-        """The provider's answer to a request with a valid token."""
-        raise NotImplementedError
-
-    def unauthorized(self) -> Said:
-        raise NotImplementedError
 
     def instead(self, part: str, *answers: Answer) -> None:
         """Gives these answers to the next requests whose path contains `part`, instead of the usual ones."""
@@ -190,7 +187,20 @@ class Fake:
         if asked.path.endswith("/devicecode"):
             return self.tokens.code(asked.form).response()
         allowed = asked.bearer in self.tokens.access
-        return (self.answer(asked) if allowed else self.unauthorized()).response()
+        return (self._usual(asked) if allowed else self._unauthorized).response()
+
+
+_Fake = TypeVar("_Fake", bound=Fake)
+
+
+@contextmanager
+def serving(fake: _Fake) -> Iterator[_Fake]:
+    """The fake, served while the block runs."""
+    fake.start()
+    try:
+        yield fake
+    finally:
+        fake.stop()
 
 
 async def hang(fake: Fake, _request: web.Request) -> web.StreamResponse:

@@ -4,6 +4,7 @@ import base64
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from support.api import Asked, Fake, Said, Tokens
@@ -26,6 +27,9 @@ USER_RATE_LIMITED = error(403, "userRateLimitExceeded", "User-rate limit exceede
 FORBIDDEN = error(403, "insufficientPermissions", "Request had insufficient authentication scopes.", "PERMISSION_DENIED")
 BACKEND_ERROR = error(500, "backendError", "Backend Error")
 UNAVAILABLE = error(503, "backendError", "The service is currently unavailable.", "UNAVAILABLE")
+_AT_FAULT = {"domain": "global", "reason": "authError", "locationType": "header", "location": "Authorization"}
+_INVALID = {"code": 401, "message": "Invalid Credentials"}
+UNAUTHORIZED = Said(401, {"error": _INVALID | {"errors": [_AT_FAULT | {"message": "Invalid Credentials"}]}})
 BAD_PAGE = error(400, "invalidArgument", "Invalid pageToken", "INVALID_ARGUMENT")
 
 
@@ -45,8 +49,11 @@ class Mail:
 class Gmail(Fake):
     """A mailbox with its history. Numbers are strings, as in the API."""
 
+    kind, entrance = "gmail", "/profile"
+    failure, unavailable, throttled = BACKEND_ERROR, UNAVAILABLE, USER_RATE_LIMITED
+
     def __init__(self, **tokens: Any) -> None:
-        super().__init__(Tokens(rotates=False, refusal=_refusal, **tokens))
+        super().__init__(Tokens(rotates=False, refusal=_refusal, **tokens), self._told, UNAUTHORIZED)
         self.mails: dict[str, Mail] = {}
         self.history: list[dict[str, Any]] = []
         self.at = 1000
@@ -64,6 +71,14 @@ class Gmail(Fake):
         if not silent:
             self._note("messagesAdded", id, times)
         return id
+
+    def received(self, id: str) -> datetime:
+        return datetime.fromtimestamp(self.mails[id].at / 1000, UTC)
+
+    @staticmethod
+    def download(id: str) -> str:
+        """In the path of the request for the mail's bytes."""
+        return f"/messages/{id}"
 
     def label(self, id: str, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
         mail = self.mails[id]
@@ -84,7 +99,7 @@ class Gmail(Fake):
         self.at += 3
         self.oldest = self.at
 
-    def answer(self, asked: Asked) -> Said:
+    def _told(self, asked: Asked) -> Said:
         path = asked.path.removeprefix(BASE)
         if path == "/profile":
             total = len(self.mails)
@@ -101,11 +116,6 @@ class Gmail(Fake):
         if path.startswith("/messages/"):
             return self._get(path.removeprefix("/messages/"), asked)
         return NOT_FOUND
-
-    def unauthorized(self) -> Said:
-        at_fault = {"domain": "global", "reason": "authError", "message": "Invalid Credentials"}
-        errors = [{**at_fault, "locationType": "header", "location": "Authorization"}]
-        return Said(401, {"error": {"errors": errors, "code": 401, "message": "Invalid Credentials"}})
 
     def units(self) -> int:
         """The cost of all requests, in Google's quota units."""

@@ -54,9 +54,11 @@ class Graph(Fake):
     """A mailbox with folders. Delta tokens are positions in the log of changes."""
 
     token_path = "/common/oauth2/v2.0/token"
+    kind, entrance = "graph", "/mailFolders"
+    failure, unavailable, throttled = BROKEN, UNAVAILABLE, THROTTLED
 
     def __init__(self, **tokens: Any) -> None:
-        super().__init__(Tokens(refusal=_refusal, **tokens))
+        super().__init__(Tokens(refusal=_refusal, **tokens), self._told, UNAUTHORIZED)
         self.mails: dict[str, Mail] = {}
         self.changes: list[tuple[str, str]] = []  # folder, id
         self.folders = TOP | BELOW["AQMk-shop"]
@@ -74,6 +76,14 @@ class Graph(Fake):
         self.mails[id] = Mail(id, raw, f"AQMk-{folder}", when, when, draft=draft)
         self._changed(id)
         return id
+
+    def received(self, id: str) -> datetime:
+        return self.mails[id].at
+
+    @staticmethod
+    def download(id: str) -> str:
+        """In the path of the request for the mail's bytes."""
+        return f"{id}/$value"
 
     def mark_read(self, id: str) -> None:
         self.mails[id].read = True
@@ -93,10 +103,7 @@ class Graph(Fake):
         self.oldest = len(self.changes) + 1
         self.changes.append(("", ""))
 
-    def unauthorized(self) -> Said:
-        return UNAUTHORIZED
-
-    def answer(self, asked: Asked) -> Said:
+    def _told(self, asked: Asked) -> Said:
         path = asked.path.removeprefix(BASE)
         for pattern, told in ROUTES:
             if match := re.fullmatch(pattern, path):

@@ -1,4 +1,4 @@
-"""A mailbox behind an API, and the state that is kept of it, without the database."""
+"""A mailbox behind an API, what is kept of a mailbox without the database, and an intake without the broker."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from ops.runtime.db import make_engine, transaction
+from pipeline.mail.head import read_head
+from pipeline.mail.settle_pull import Outcome
 from pipeline.store.mail import mailboxes
+from pipeline.store.mail.items import generation
 from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMail
 from support.api import Fake
 from support.gmail import Gmail
+from support.graph import Graph
 from workers.mail.api.gmail import KIND as GMAIL
 from workers.mail.api.graph import KIND as GRAPH
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Pulled
+from workers.mail.pull.publish import MailIntake, Untaken, described
+from workers.mail.pull.puller import Puller as MailboxPuller
 
 MIB = 1024 * 1024
 
@@ -38,6 +44,71 @@ def added(database: Any, mailbox: Mailbox) -> Mailbox:
         id = mailboxes.put(conn, mailbox, database.vault.encrypt, datetime.now(UTC), anew=True)
     engine.dispose()
     return replace(mailbox, id=id)
+
+
+class Held:
+    """The mails that are held of an IMAP mailbox, as Postgres would hold them."""
+
+    def __init__(self) -> None:
+        self.mails: dict[str, tuple[str, Print]] = {}
+        self.fetched: list[RawMail] = []
+
+    def keys(self, source_keys: Sequence[str]) -> set[str]:
+        return {key for key in source_keys if key in self.mails}
+
+    def alike(self, folder: str, fresh: Mapping[str, Print]) -> dict[str, str]:
+        old = {(of, held): key for key, (of, held) in self.mails.items() if not key.startswith(generation(next(iter(fresh))))}
+        return {key: old[folder, each] for key, each in fresh.items() if (folder, each) in old}
+
+    def older(self, folder: str, source_key: str) -> bool:
+        return any(of == folder and not key.startswith(generation(source_key)) for key, (of, _) in self.mails.items())
+
+    def take(self, pulled: Pulled) -> None:
+        for old, new in pulled.renamed.items():
+            self.mails[new] = self.mails.pop(old)
+        for each in pulled.mails:
+            id_ = read_head(each.raw, "thread", "", "").message_id or ""
+            assert each.source_key not in self.mails
+            self.mails[each.source_key] = each.folder, Print(id_, len(each.raw), each.internal_date)
+        self.fetched += pulled.mails
+
+    def subjects(self) -> list[int]:
+        return [int(read_head(each.raw, "header:Subject", "", "").subject.split()[-1]) for each in self.fetched]
+
+
+class Inbox(MailIntake):
+    """An intake that records in order what the broker would have durably."""
+
+    def __init__(self) -> None:
+        self.mails: list[RawMail] = []
+        self.away = False
+        self._names: list[str] = []
+
+    def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
+        if self.away:
+            raise Untaken("the broker is away")
+        self.mails += mails
+        self._names += [mailbox.name] * len(mails)
+        return [described(mailbox, each)[0] for each in mails]
+
+    def raws(self, name: str) -> list[bytes]:
+        """The mails of one mailbox."""
+        return [each.raw for of, each in zip(self._names, self.mails, strict=True) if of == name]
+
+    def numbers(self) -> list[int]:
+        return [int(each.raw.split(b"Subject: number ")[1].split(b"\r\n")[0]) for each in self.mails]
+
+    def clear(self) -> None:
+        self.mails.clear()
+        self._names.clear()
+
+
+def drain(puller: MailboxPuller, id_: int) -> list[Outcome]:
+    """Pulls a mailbox for as long as there is more."""
+    outcomes = [puller.pull(id_)]
+    while outcomes[-1] == "more":
+        outcomes.append(puller.pull(id_, going_on=True))
+    return outcomes
 
 
 @dataclass
@@ -127,3 +198,9 @@ def mail(n: int, size: int = 0) -> bytes:
 
 def at(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
+
+
+def arrive(fake: Gmail | Graph, n: int) -> str:
+    """Adds a mail that arrives now; returns its id."""
+    now = datetime.now(UTC)
+    return fake.put(mail(n), at=at(now)) if isinstance(fake, Gmail) else fake.put(mail(n), at=now)

@@ -1,0 +1,85 @@
+"""What tests of mailboxes share: a Dovecot, the providers' APIs, and one database for each file, emptied after each test."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import serving
+from support.dovecot import Dovecot, private_dovecot
+from support.gmail import Gmail
+from support.graph import Graph
+from support.mailboxes import Inbox
+from workers.mail.api import gmail as api_gmail
+from workers.mail.api import graph as api_graph
+from workers.mail.api.quota import Paces
+
+_users = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Dovecot]:
+    """One Dovecot for all files. A test that stops or kills processes of it leaves it as it was."""
+    with private_dovecot(connections=200) as running:
+        yield running
+
+
+@pytest.fixture
+def user() -> str:
+    """The name of a user of `server` that no other test has."""
+    return f"u{next(_users)}"
+
+
+@pytest.fixture
+def unhurried(loopback: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets this process ask servers on this machine, as often as it likes."""
+    for module in (api_gmail, api_graph):
+        monkeypatch.setattr(module, "PACES", Paces(1e6, 1e6))
+
+
+@pytest.fixture
+def gmail(unhurried: None) -> Iterator[Gmail]:
+    with serving(Gmail()) as fake:
+        yield fake
+
+
+@pytest.fixture
+def graph(unhurried: None) -> Iterator[Graph]:
+    with serving(Graph()) as fake:
+        yield fake
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture(scope="module")
+def blob_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file's blob store."""
+    return tmp_path_factory.mktemp("blobs")
+
+
+@pytest.fixture
+def database(shared_database: Any) -> Iterator[Any]:
+    """The file's database, emptied after each test: that takes a tenth of what another one takes."""
+    yield shared_database
+    with shared_database.connect() as conn:
+        conn.execute(EMPTY)
+
+
+EMPTY = """
+SET lock_timeout = '10s';
+SET session_replication_role = replica;  -- checks no foreign key
+ALTER TABLE entry DISABLE TRIGGER append_only;
+DO $$ DECLARE filled regclass; BEGIN
+  FOR filled IN
+    SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+    AND relname NOT IN ('alembic_version', 'catalog')
+  LOOP EXECUTE format('DELETE FROM %s', filled); END LOOP;
+END $$;
+ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only;
+UPDATE catalog SET version = version + 1;
+"""
