@@ -8,6 +8,7 @@ import pytest
 from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
 from ops.errors import ServersMissing
 from schemas.mailbox import Mailbox, OAuth
+from support.waiting import wait_for
 
 __all__ = ["PASSWORD", "Dovecot", "change_validity", "mail", "mailbox_on", "private_dovecot"]
 
@@ -23,7 +24,8 @@ def private_dovecot(**options: object) -> Iterator[Dovecot]:
 
 
 def change_validity(server: Dovecot, user: str, folder: str = "INBOX") -> None:
-    """Changes UIDVALIDITY, as restoring a backup does: UIDs no longer name the same mails. No client may be logged in."""
+    """Changes UIDVALIDITY, as restoring a backup does: UIDs no longer name the same mails. Waits until nobody is logged in."""
+    wait_for(lambda: not server.processes())
     box = server.maildir(user, folder)
     listed = box / "dovecot-uidlist"
     first, _, rest = listed.read_text().partition("\n")

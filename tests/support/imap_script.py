@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 from schemas.mailbox import Mailbox
 
-Answer = bytes | Callable[[bytes], bytes]
+Said = bytes | Iterator[bytes]  # an iterator's pieces are sent one by one
+Answer = bytes | Callable[[bytes], Said]
 
 HANG_UP = b"* BYE broken\r\n"
+UNFINISHED = b"* OK %TAG% is not done\r\n"  # no end of the answer follows
 
 WELL: Mapping[bytes, Answer] = {
     rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n",
@@ -45,12 +47,12 @@ class Script:
         self.answers = {**answers, **{name: answer for name, answer in WELL.items() if name not in answers}}
         self.asked: list[bytes] = []
 
-    def answer(self, tag: bytes, line: bytes) -> bytes:
+    def answer(self, tag: bytes, line: bytes) -> Said:
         self.asked.append(line)
         for name, answer in self.answers.items():
             if re.match(name, line, re.IGNORECASE):
                 said = answer(line) if callable(answer) else answer
-                return said if b"%TAG%" not in said else said.replace(b"%TAG%", tag)
+                return said.replace(b"%TAG%", tag) if isinstance(said, bytes) and b"%TAG%" in said else said
         return b""
 
 
@@ -80,6 +82,10 @@ def _talk(conn: socket.socket, script: Script) -> None:
             for raw in file:
                 tag, _, line = raw.rstrip().partition(b" ")
                 said = script.answer(tag, line)
+                if not isinstance(said, bytes):
+                    for piece in said:
+                        conn.sendall(piece)
+                    said = b""
                 conn.sendall(said)
                 if said == HANG_UP:
                     return

@@ -1,7 +1,7 @@
 """New consent: it is tried first and stored encrypted, and then the mailbox is pulled again."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,20 +16,10 @@ from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox
 from support.api import Said
 from support.gmail import Gmail
-from support.graph import Graph
 from support.mailboxes import added, mailbox_of
 from workers.mail.oauth import consent
 from workers.mail.oauth.consent import with_code
 from workers.mail.oauth.tokens import Tokens
-
-
-@pytest.fixture
-def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
-    fake = Graph()
-    fake.start()
-    yield fake
-    fake.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Mailboxes of Gmail and Microsoft 365, configured and pulled: published mails, stored state, operator events."""
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,12 @@ import pytest
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.settings import Settings
-from pipeline.mail.settle_pull import Outcome
 from pipeline.store.mail import items as mail_items
-from schemas.mailbox import Mailbox, MailItem, RawMail
-from support.api import Fake
-from support.gmail import Gmail
-from support.graph import THROTTLED, Graph
-from support.mailboxes import mail
-from workers.mail.api import gmail as api_gmail
-from workers.mail.api import graph as api_graph
-from workers.mail.api.quota import Paces
+from schemas.mailbox import Mailbox
+from support.graph import THROTTLED
+from support.mailboxes import arrive, drain, mail
 from workers.mail.oauth.tokens import Tokens
-from workers.mail.pull.publish import MailIntake, described
+from workers.mail.pull.publish import described
 from workers.mail.pull.puller import Puller
 from workers.mail.pull.sessions import Sessions
 
@@ -44,43 +37,6 @@ mailboxes:
 """
 
 
-class Inbox(MailIntake):
-    """An intake that records the mails instead of publishing them."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[str, RawMail]] = []
-
-    def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
-        self.mails += [(mailbox.name, each) for each in mails]
-        return [described(mailbox, each)[0] for each in mails]
-
-    def raws(self, name: str) -> list[bytes]:
-        return [each.raw for of, each in self.mails if of == name]
-
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WAXSEAL_ALLOW_NETWORKS", "127.0.0.0/8")
-    for module in (api_gmail, api_graph):
-        monkeypatch.setattr(module, "PACES", Paces(1e6, 1e6))
-
-
-def serving(fake: Fake) -> Iterator[Fake]:
-    fake.start()
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture
-def gmail() -> Iterator[Gmail]:
-    yield from serving(Gmail())
-
-
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    yield from serving(Graph())
-
-
 @pytest.fixture
 def apply(database, gmail, graph, tmp_path: Path) -> Callable[..., dict[str, int]]:
     def apply(more: str = "", **changed: str) -> dict[str, int]:
@@ -94,28 +50,10 @@ def apply(database, gmail, graph, tmp_path: Path) -> Callable[..., dict[str, int
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox()
-
-
-@pytest.fixture
 def puller(database, engine, inbox) -> Iterator[Puller]:
     sessions = Sessions(Tokens(engine, database.vault).of)
     yield Puller(engine, database.vault, sessions, inbox, "me")
     sessions.sweep(everything=True)
-
-
-def drain(puller: Puller, id: int) -> list[Outcome]:
-    outcomes = [puller.pull(id)]
-    while outcomes[-1] == "more":
-        outcomes.append(puller.pull(id, going_on=True))
-    return outcomes
-
-
-def put(fake: Fake, n: int) -> str:
-    """Adds a mail that arrives now."""
-    now = datetime.now(UTC)
-    return fake.put(mail(n), at=int(now.timestamp() * 1000)) if isinstance(fake, Gmail) else fake.put(mail(n), at=now)
 
 
 @pytest.mark.parametrize("name", ["google", "microsoft"])
@@ -127,10 +65,10 @@ def test_a_mailbox_is_read_whole_and_then_what_arrives(apply, puller, inbox, dat
 
     assert ["more", "done"] == drain(puller, id)
     assert [mail(n) for n in reversed(range(250))] == inbox.raws(name)
-    assert all(each.backfill for _, each in inbox.mails)
-    put(fake, 250)
+    assert all(each.backfill for each in inbox.mails)
+    arrive(fake, 250)
     assert ["done"] == drain(puller, id)
-    assert (mail(250), False) == (inbox.mails[-1][1].raw, inbox.mails[-1][1].backfill)
+    assert (mail(250), False) == (inbox.mails[-1].raw, inbox.mails[-1].backfill)
     assert [(251,)] == database.rows("SELECT count(*) FROM mail_item")
     assert [(250, True)] == database.rows("SELECT done, finished_at IS NOT NULL FROM mailbox_cursor WHERE lane = 'backfill'")
     assert 1 == fake.tokens.granted
@@ -144,7 +82,7 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(
     id = apply()[name]
     drain(puller, id)
     for n in range(30):
-        put(fake, n)
+        arrive(fake, n)
 
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
@@ -158,7 +96,7 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(
     drain(puller, id)
 
     assert 60 == len(inbox.mails)
-    events = {described(Mailbox(id, "acme", name, "gmail", "u"), each)[1]["id"] for _, each in inbox.mails}
+    events = {described(Mailbox(id, "acme", name, "gmail", "u"), each)[1]["id"] for each in inbox.mails}
     assert (30, {mail(n) for n in range(30)}) == (len(events), set(inbox.raws(name)))  # the ledger drops the rest
     assert [(30,)] == database.rows("SELECT count(*) FROM mail_item")
 
@@ -167,16 +105,16 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(
 def test_what_has_expired_is_begun_anew_and_nothing_comes_twice(apply, puller, inbox, gmail, graph, name: str) -> None:
     fake = gmail if name == "google" else graph
     for n in range(5):
-        put(fake, n)
+        arrive(fake, n)
     id = apply()[name]
     drain(puller, id)
-    put(fake, 5)
+    arrive(fake, 5)
     gmail.forget_history()
     graph.expire()
-    put(fake, 6)
+    arrive(fake, 6)
 
     drain(puller, id)
-    put(fake, 7)
+    arrive(fake, 7)
     drain(puller, id)
 
     assert sorted(mail(n) for n in range(8)) == sorted(inbox.raws(name))
@@ -188,7 +126,7 @@ def test_ended_consent_needs_somebody_and_disturbs_no_other_mailbox(apply, pulle
     drain(puller, ids["microsoft"])
     graph.tokens.revoke()
     for fake in (gmail, graph):
-        put(fake, 1)
+        arrive(fake, 1)
 
     assert (["refused"], ["done"]) == (drain(puller, ids["microsoft"]), drain(puller, ids["google"]))
     assert ["busy"] == drain(puller, ids["microsoft"])  # it is no longer pulled
@@ -206,7 +144,7 @@ def test_a_new_refresh_token_in_the_configuration_ends_the_need(apply, puller, i
     graph.tokens.revoke()
     drain(puller, id)
     graph.tokens.refresh.add("new")
-    put(graph, 1)
+    arrive(graph, 1)
     apply(refresh="new")
 
     drain(puller, id)
@@ -229,7 +167,7 @@ def test_applying_the_same_file_again_keeps_the_rotated_token(apply, puller, dat
 
 def test_throttling_after_some_have_come_is_no_failure(apply, puller, inbox, database, graph) -> None:
     for n in range(30):
-        put(graph, n)
+        arrive(graph, n)
     ids = apply()
     graph.instead("AAMkADNk10==/$value", THROTTLED)
 

@@ -21,12 +21,14 @@ from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from support.dovecot import PASSWORD, Dovecot, change_validity, mail, private_dovecot
+from support.dovecot import PASSWORD, change_validity, mail
+from support.mailboxes import drain
+from support.waiting import wait_for
 from workers.mail.imap import imap_mailbox
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Refused, Throttled
 from workers.mail.pull import puller as pull_puller
 from workers.mail.pull.batch import LEASE
-from workers.mail.pull.publish import MailIntake, Untaken, described
+from workers.mail.pull.publish import described
 from workers.mail.pull.puller import Puller
 from workers.mail.pull.sessions import Sessions, open_session
 
@@ -47,34 +49,6 @@ mailboxes:
 """
 
 
-class Inbox(MailIntake):
-    """An intake that records in order what the broker would have durably."""
-
-    def __init__(self) -> None:
-        self.mails: list[RawMail] = []
-        self.away = False
-
-    def accept(self, mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
-        if self.away:
-            raise Untaken("the broker is away")
-        self.mails += mails
-        return [described(mailbox, each)[0] for each in mails]
-
-    def numbers(self) -> list[int]:
-        return [int(each.raw.split(b"Subject: number ")[1].split(b"\r\n")[0]) for each in self.mails]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Dovecot]:
-    with private_dovecot() as running:
-        yield running
-
-
-@pytest.fixture
-def user(request) -> str:
-    return f"p{abs(hash(request.node.name)) % 10**9}"
-
-
 @pytest.fixture
 def apply(database, server, user, tmp_path: Path) -> Callable[..., int]:
     def run(more: str = "", password: str = PASSWORD, login: str = user, host: str = "127.0.0.1") -> int:
@@ -84,11 +58,6 @@ def apply(database, server, user, tmp_path: Path) -> Callable[..., int]:
         return int(database.rows("SELECT id FROM mailbox")[0][0])
 
     return run
-
-
-@pytest.fixture
-def inbox() -> Inbox:
-    return Inbox()
 
 
 @pytest.fixture
@@ -102,13 +71,6 @@ def puller(database, engine: Engine, inbox) -> Iterator[Callable[..., Puller]]:
     yield make
     for each in sessions:
         each.sweep(everything=True)
-
-
-def drain(puller: Puller, id_: int) -> list[Outcome]:
-    outcomes = [puller.pull(id_)]
-    while outcomes[-1] == "more":
-        outcomes.append(puller.pull(id_, going_on=True))
-    return outcomes
 
 
 def test_a_mailbox_is_read_whole_and_then_what_arrives(apply, puller, server, user, inbox, database) -> None:
@@ -165,18 +127,22 @@ def test_dying_between_the_broker_and_the_cursor_loses_nothing(apply, puller, se
     assert len({described(Mailbox(1, "a", "b", "imap", "u"), each)[0].event_id for each in inbox.mails}) == 30
 
 
-def test_two_at_once_pull_each_mail_once(apply, puller, server, user, inbox) -> None:
-    for number in range(600):
+def test_two_at_once_pull_each_mail_once(apply, puller, server, user, inbox, monkeypatch) -> None:
+    for number in range(250):
         server.deliver(user, mail(number))
     id_ = apply()
     outcomes: list[Outcome] = []
+    accept = inbox.accept
+
+    def when_the_other_has_tried(mailbox: Mailbox, mails: Sequence[RawMail]) -> list[MailItem]:
+        wait_for(lambda: "busy" in outcomes)
+        return accept(mailbox, mails)
 
     def work(pull: Puller) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        while "done" not in outcomes:
             outcomes.append(pull.pull(id_))
-            if outcomes[-1] == "done":
-                return
+
+    monkeypatch.setattr(inbox, "accept", when_the_other_has_tried)
 
     threads = [threading.Thread(target=work, args=(puller(f"p{n}"),)) for n in range(2)]
     for thread in threads:
@@ -184,8 +150,7 @@ def test_two_at_once_pull_each_mail_once(apply, puller, server, user, inbox) -> 
     for thread in threads:
         thread.join()
 
-    assert sorted(range(600)) == sorted(inbox.numbers())
-    assert "busy" in outcomes
+    assert sorted(range(250)) == sorted(inbox.numbers())
 
 
 def test_who_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, engine, database) -> None:
@@ -208,7 +173,6 @@ def test_a_changed_uidvalidity_publishes_nothing_twice(apply, puller, server, us
         server.deliver(user, mail(number))
     id_, pull = apply(), puller()
     drain(pull, id_)
-    time.sleep(0.1)
     change_validity(server, user)
     server.deliver(user, mail(300))
 
@@ -231,7 +195,7 @@ def test_a_mail_that_the_server_left_out_is_found_when_all_is_compared(apply, pu
     drain(pull, id_)
     with database.connect() as conn:  # as if the server had left it out of the list
         conn.execute("DELETE FROM mail_item WHERE split_part(source_key, '/', 3) = '6'")
-    inbox.mails.clear()
+    inbox.clear()
     drain(pull, id_)
     assert [] == inbox.numbers()
 
@@ -364,12 +328,13 @@ def test_a_failing_mailbox_waits_in_the_slow_lane(apply, puller, database, engin
     id_, pull = apply(), puller(open_=fails_with(error))
     pull.pull(id_)
 
-    (row,) = database.rows("SELECT slow, failures, error, state, extract(epoch FROM next_pull_at - now()) FROM mailbox")
+    waits = "extract(epoch FROM next_pull_at - failing_since)"
+    (row,) = database.rows(f"SELECT slow, failures, error, state, {waits} FROM mailbox")
     assert (True, 1, str(error), "active") == row[:4]
     assert low - 1 <= row[4] <= high
     pull.pull(id_)
     if isinstance(error, Away):
-        assert [(True,)] == database.rows("SELECT next_pull_at - now() > interval '55 seconds' FROM mailbox")
+        assert [(True,)] == database.rows("SELECT next_pull_at - failing_since > interval '55 seconds' FROM mailbox")
 
 
 def test_operators_hear_of_a_mailbox_that_has_failed_for_long_and_of_its_recovery(
@@ -466,7 +431,7 @@ def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
                 time.sleep(0.01)
             threads.append(overtaken)
         elif len(depth) == 2:
-            assert ended.wait(20)
+            assert ended.wait(60)
             with database.connect() as conn:
                 conn.execute("UPDATE mailbox SET lease_until = now() + interval '1 second'")
             pull.beat()
@@ -476,7 +441,7 @@ def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
     pull, ended, beaten, threads = puller(open_=slowly), threading.Event(), [], []
     assert pull.pull(id_) == "fenced"
     ended.set()
-    threads[0].join(20)
+    threads[0].join(60)
     assert [[(True,)]] == beaten
 
 
@@ -563,7 +528,7 @@ def test_a_mailbox_elsewhere_holds_nothing_because_its_numbers_are_the_same(
     (box / "dovecot-uidlist").write_text(re.sub(r" N\d+", " N1", listed) + "\n")
     os.chown(box / "dovecot-uidlist", server.uid, server.gid)
     assert apply(login=user, host="localhost" if elsewhere == "host" else "127.0.0.1") == id_
-    inbox.mails.clear()
+    inbox.clear()
     drain(puller(), id_)
 
     assert [11] == inbox.numbers()
@@ -586,11 +551,11 @@ def test_what_arrives_in_one_folder_does_not_wait_because_another_is_empty(apply
     server.make(user)
     id_, pull = apply("folders: [INBOX, Empty]"), puller()
     drain(pull, id_)
-    for number in range(650):
+    for number in range(250):
         server.deliver(user, mail(number))
     drain(pull, id_)
 
-    assert list(range(650)) == inbox.numbers()
+    assert list(range(250)) == inbox.numbers()
 
 
 def test_what_arrives_in_a_folder_that_is_new_is_no_less_new(apply, puller, server, user, inbox) -> None:
@@ -631,7 +596,7 @@ def test_no_message_id_neither_loses_nor_merges(apply, puller, server, user, inb
 
 
 def test_a_batch_is_over_in_its_time(server, user) -> None:
-    assert PullBounds(until=time.monotonic() + 5).seconds() > 4
+    assert 4 < PullBounds(until=time.monotonic() + 50).seconds() <= 50
     with pytest.raises(Away):
         PullBounds(until=time.monotonic() - 1).seconds()
     assert timedelta(seconds=10) < LEASE
