@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
+from ops.runtime.db import make_engine
 from support.api import serving
 from support.dovecot import Dovecot, private_dovecot
 from support.emptying import empty
@@ -68,3 +70,13 @@ def database(shared_database: Any) -> Iterator[Any]:
     """The file's database, emptied after each test."""
     yield shared_database
     empty(shared_database)
+    with shared_database.connect() as conn:
+        conn.execute(EMPTY)
+
+
+@pytest.fixture(scope="module")
+def engine(shared_database: Any) -> Iterator[Engine]:
+    """A pool on the file's database with the rights of a worker."""
+    engine = make_engine(shared_database.worker_url, pool_size=10)
+    yield engine
+    engine.dispose()
