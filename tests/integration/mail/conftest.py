@@ -70,8 +70,6 @@ def database(shared_database: Any) -> Iterator[Any]:
     """The file's database, emptied after each test."""
     yield shared_database
     empty(shared_database)
-    with shared_database.connect() as conn:
-        conn.execute(EMPTY)
 
 
 @pytest.fixture(scope="module")

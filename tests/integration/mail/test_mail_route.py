@@ -1,18 +1,18 @@
 """Mailboxes through processes that all tests of this file share: from the server to the ledger, whatever dies or hangs."""
 
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from ops.config.apply import apply_file
 from ops.runtime.blobs import Blobs
 from ops.settings import Settings
 from support.dovecot import PASSWORD, mail
+from support.emptying import end_connections
+from support.forked import Forked
 from support.waiting import wait_for
 
 KEYS = "tenant: acme, kind: imap, host: 127.0.0.1, tls: false, password: " + PASSWORD
@@ -34,37 +34,31 @@ def apply(shared_database, tmp_path: Path) -> Apply:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pullers(shared_start, blob_folder) -> list[subprocess.Popen]:
+def pullers(shared_start, blob_folder) -> list[Forked]:
     """The process that pulls is the last of these."""
     shared_start("ingest", blobs=blob_folder)
     return [shared_start("mail-pull", blobs=blob_folder, mail_threads=16)]
 
 
-@pytest.fixture(scope="module")
-def asked(shared_database) -> Iterator[psycopg.Connection]:
-    with shared_database.connect() as conn:
-        yield conn
-
-
 @pytest.fixture
-def entries(asked) -> Callable[..., int]:
+def entries(shared_database) -> Callable[..., int]:
     """Counts the entries in the ledger of these mailboxes."""
 
     def count(*mailboxes: str) -> int:
         sql = "SELECT count(*) FROM entry JOIN content USING (chain_id, seq) WHERE source = ANY(%s)"
-        ((found,),) = asked.execute(sql, (list(mailboxes),)).fetchall()
+        ((found,),) = shared_database.rows(sql, list(mailboxes))
         return found
 
     return count
 
 
 @pytest.fixture
-def items(asked) -> Callable[[str], int]:
+def items(shared_database) -> Callable[[str], int]:
     """Counts the mails that are held of a mailbox."""
 
     def count(mailbox: str) -> int:
         sql = "SELECT count(*) FROM mail_item JOIN source ON source.id = mailbox_id WHERE name = %s"
-        ((found,),) = asked.execute(sql, (mailbox,)).fetchall()
+        ((found,),) = shared_database.rows(sql, mailbox)
         return found
 
     return count
@@ -74,7 +68,7 @@ def named(*names: str, port: int, more: str = "") -> Sequence[str]:
     return [f"name: {name}, username: {name}, port: {port}{more}" for name in names]
 
 
-def test_what_was_there_is_recorded_and_not_delivered_where_that_is_said(apply, server, entries, asked) -> None:
+def test_what_was_there_is_recorded_and_not_delivered_where_that_is_said(apply, server, entries, shared_database) -> None:
     for number in range(3):
         server.deliver("muted", mail(number))
         server.deliver("heard", mail(number))
@@ -85,10 +79,10 @@ def test_what_was_there_is_recorded_and_not_delivered_where_that_is_said(apply, 
     server.deliver("muted", mail(7))
     wait_for(lambda: entries("muted", "heard") == 7)
 
-    owed = asked.execute("SELECT source, count(*) FROM delivery JOIN content USING (chain_id, seq) GROUP BY 1 ORDER BY 1")
-    assert [("heard", 3), ("muted", 1)] == owed.fetchall()
+    owed = "SELECT source, count(*) FROM delivery JOIN content USING (chain_id, seq) GROUP BY 1 ORDER BY 1"
+    assert [("heard", 3), ("muted", 1)] == shared_database.rows(owed)
     backfilled = "SELECT count(*) FROM content WHERE position('\"backfill\":\"true\"' IN convert_from(attributes, 'UTF8')) > 0"
-    assert [(6,)] == asked.execute(f"{backfilled} AND source IN ('muted', 'heard')").fetchall()
+    assert [(6,)] == shared_database.rows(f"{backfilled} AND source IN ('muted', 'heard')")
 
 
 def test_mailboxes_that_hang_do_not_slow_the_others(apply, server, entries, lateness) -> None:
@@ -106,28 +100,28 @@ def test_mailboxes_that_hang_do_not_slow_the_others(apply, server, entries, late
         assert time.monotonic() - began < 12 + lateness()  # a single hanging server times out after 15 s
 
 
-def test_a_mail_of_no_bytes_is_recorded_and_stops_nothing(apply, server, entries, items, asked) -> None:
+def test_a_mail_of_no_bytes_is_recorded_and_stops_nothing(apply, server, entries, items, shared_database) -> None:
     for raw in (b"", mail(1), b"", mail(2)):
         server.deliver("empty", raw)
     apply(*named("empty", port=server.port, more=", poll: 1s"))
 
     wait_for(lambda: entries("empty") == 3)  # the two empty mails are one event
     lengths = "SELECT least(length(body), 1), count(*) FROM content WHERE source = 'empty' GROUP BY 1 ORDER BY 1"
-    assert [(0, 1), (1, 2)] == asked.execute(lengths).fetchall()
-    assert 4 == items("empty")
-    assert [] == asked.execute("SELECT FROM mail_item WHERE event_id IS NULL").fetchall()
+    assert [(0, 1), (1, 2)] == shared_database.rows(lengths)
+    wait_for(lambda: items("empty") == 4)
+    assert [] == shared_database.rows("SELECT FROM mail_item WHERE event_id IS NULL")
     server.deliver("empty", b"")
     wait_for(lambda: items("empty") == 5)
     assert entries("empty") == 3
 
 
-def test_a_large_mail_goes_by_the_blob_store(apply, server, entries, asked, blob_folder) -> None:
+def test_a_large_mail_goes_by_the_blob_store(apply, server, entries, shared_database, blob_folder) -> None:
     large = mail(1, 9 * 1024 * 1024)  # larger than a batch
     server.deliver("large", large)
     apply(*named("large", port=server.port))
 
     wait_for(lambda: entries("large") == 1)
-    ((blob,),) = asked.execute("SELECT blob FROM content WHERE source = 'large'").fetchall()
+    ((blob,),) = shared_database.rows("SELECT blob FROM content WHERE source = 'large'")
     assert large == Blobs(str(blob_folder)).get("acme", blob)
 
 
@@ -142,7 +136,7 @@ def test_a_mail_that_arrives_is_recorded_long_before_it_is_due(apply, server, en
 
 
 def test_a_puller_that_is_killed_loses_and_repeats_nothing(
-    apply, server, entries, items, asked, pullers, shared_start, blob_folder
+    apply, server, entries, items, shared_database, pullers, shared_start, blob_folder
 ) -> None:
     for number in range(1000):
         server.deliver("killed", mail(number, 1000))
@@ -151,8 +145,10 @@ def test_a_puller_that_is_killed_loses_and_repeats_nothing(
         wait_for(lambda enough=enough: entries("killed") >= enough)
         pullers[-1].kill()
         pullers[-1].wait()
-        asked.execute("UPDATE mailbox SET lease_until = now() WHERE lease_until IS NOT NULL")  # else it takes half a minute
-        asked.execute("UPDATE mailbox SET enqueued_at = NULL")
+        shared_database.run(
+            "UPDATE mailbox SET lease_until = now() WHERE lease_until IS NOT NULL"
+        )  # else it takes half a minute
+        shared_database.run("UPDATE mailbox SET enqueued_at = NULL")
         server.deliver("killed", mail(5000 + enough))
         pullers.append(shared_start("mail-pull", blobs=blob_folder, mail_threads=16))
 
@@ -161,17 +157,15 @@ def test_a_puller_that_is_killed_loses_and_repeats_nothing(
     distinct = (
         "SELECT count(*), count(DISTINCT fingerprint) FROM entry JOIN content USING (chain_id, seq) WHERE source = 'killed'"
     )
-    assert [(1002, 1002)] == asked.execute(distinct).fetchall()
+    assert [(1002, 1002)] == shared_database.rows(distinct)
 
 
-def test_a_database_that_goes_away_and_comes_back_loses_nothing(apply, server, entries, items, asked) -> None:
+def test_a_database_that_goes_away_and_comes_back_loses_nothing(apply, server, entries, items, shared_database) -> None:
     for number in range(700):
         server.deliver("outage", mail(number, 1000))
     apply(*named("outage", port=server.port, more=", subject: all"))
     wait_for(lambda: entries("outage") > 50)
-    asked.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    end_connections(shared_database)
     wait_for(lambda: entries("outage") >= 700, 60)
     wait_for(lambda: items("outage") >= 700)
     assert (700, 700) == (entries("outage"), items("outage"))
