@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,7 +24,7 @@ from ops.bench.dovecot_conf import BEFORE_2_4, SINCE_2_4
 from ops.bench.processes import end_all
 from ops.errors import NotReady, ServersMissing
 from ops.servers.accounts import server_account, switch_to
-from ops.servers.ports import choose_ports, listens
+from ops.servers.ports import Claims, choose_ports, listens
 from ops.settings import environment
 
 PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server on loopback only
@@ -91,18 +91,19 @@ def dovecot(*, connections: int = 50, certificate: str | None = None) -> Iterato
     if not PROGRAM.exists():
         raise ServersMissing("Dovecot is not on this machine: install the packages dovecot-core and dovecot-imapd")
     home = Path(tempfile.mkdtemp(prefix="waxseal-dovecot-"))
+    claims = Claims()
     try:
-        with _running(home, connections, certificate) as server:
+        with _running(home, choose_ports(("imap", "imaps"), {}, claims=claims), connections, certificate) as server:
             yield server
     finally:
+        claims.release()
         shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager
-def _running(home: Path, connections: int, certificate: str | None) -> Iterator[Dovecot]:
+def _running(home: Path, ports: Mapping[str, int], connections: int, certificate: str | None) -> Iterator[Dovecot]:
     account = server_account("nobody")
     uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
-    ports = choose_ports(("imap", "imaps"), {})
     (home / "mail").mkdir()
     (home / "server.pem").write_text(certificate or "")
     (home / "server.pem").chmod(0o600)
