@@ -163,6 +163,14 @@ def engine(database: Database) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def shared_engine(shared_database: Database) -> Iterator[Engine]:
+    """A pool on the module's database with the rights of a worker."""
+    engine = make_engine(shared_database.worker_url, pool_size=10)
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
 def channel(servers) -> Iterator[BlockingChannel]:
     """A channel to the broker, with the topology that the relay declares and an empty queue."""

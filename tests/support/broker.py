@@ -1,10 +1,15 @@
-"""Stops and blocks the broker, and restores it."""
+"""Stops and blocks the broker, or the way to it, and restores it."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+from urllib.parse import urlsplit
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -47,6 +52,87 @@ def works(servers: PrivateServers) -> bool:
     except AMQPError:
         return False
     return True
+
+
+class Cable:
+    """A way to the broker, at `url`, that can be cut and mended: to its clients the broker is away, at no cost to others.
+
+    While it is cut, its port is kept, connections end, and new ones are refused.
+    """
+
+    def __init__(self, amqp_url: str) -> None:
+        to = urlsplit(amqp_url)
+        self._to = (to.hostname, to.port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
+        self._held = self._bound(0)
+        self.port = self._held.getsockname()[1]
+        self.url = amqp_url.replace(f":{to.port}/", f":{self.port}/")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.mend()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        self._held.close()
+
+    def mend(self) -> None:
+        """Accepts connections again."""
+        self._do(self._listen())
+
+    def cut(self) -> None:
+        """Ends all connections, and refuses new ones."""
+        self._do(self._close())
+
+    def _do(self, work: Coroutine) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    @staticmethod
+    def _bound(port: int) -> socket.socket:
+        """A socket that holds the port together with others of this process, and refuses whoever calls until it listens."""
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(("127.0.0.1", port))
+        return bound
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._join, sock=self._bound(self.port))
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection(*self._to)
+        try:
+            await asyncio.gather(_pass_on(reader, to_broker), _pass_on(from_broker, writer))
+        finally:
+            for each in (writer, to_broker):
+                each.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while read := await reader.read(65536):
+            writer.write(read)
+            await writer.drain()
+    writer.close()
+
+
+def depth(channel: BlockingChannel, queue: str) -> int:
+    """How many messages wait in the queue."""
+    return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 from ops.runtime.db import transaction
 from pipeline.admit import admit
 from pipeline.append import append
-from pipeline.claim import Lease, claim_anything
+from pipeline.claim import Lease, Round, claim, claim_anything
+from pipeline.store.deliveries import claims
 from schemas.catalog import Catalog
 from schemas.delivery import Claim
 from schemas.endpoint import Endpoint
@@ -47,6 +48,14 @@ def claimed(
         return lease, list(claim_anything(conn, Lease(lease, now, now + lease_for), limit))
 
 
-def in_message(claims: Sequence[Claim]) -> list[tuple[int, int, int]]:
+def one_round(engine: Engine, now: datetime, window: int = 100) -> tuple[UUID, Round]:
+    """The result of one round of a relay over all endpoints, with its lease. `window` is for each endpoint."""
+    lease = uuid4()
+    with transaction(engine) as conn:
+        due, terms = claims.survey(conn), Lease(lease, now, now + LEASE)
+        return lease, claim(conn, due, terms, lambda _: window, limit=500, max_leased=4000, random=0.5)
+
+
+def in_message(claimed: Sequence[Claim]) -> list[tuple[int, int, int]]:
     """The claims in the form in which the relay hands them to the actor."""
-    return [(claim.endpoint_id, claim.id, claim.size) for claim in claims]
+    return [(each.endpoint_id, each.id, each.size) for each in claimed]

@@ -31,6 +31,7 @@ class Sink:
     requests: list[Request] = field(default_factory=list)
     port: int = 0
     connections: int = 0
+    ration: int = 0  # the number of the last request that `/rationed` answers
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -121,6 +122,13 @@ async def hang(sink: Sink, writer: asyncio.StreamWriter) -> None:
     say(writer, 200)
 
 
+async def rationed(sink: Sink, writer: asyncio.StreamWriter) -> None:
+    """Answers up to the request of this number, and hangs from then on, until more are allowed."""
+    if len(sink.requests) > sink.ration:
+        await sink.released.wait()
+    say(writer, 200)
+
+
 async def slow_body(sink: Sink, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
     await sink.released.wait()
@@ -169,6 +177,7 @@ ANSWERS: dict[str, Callable[[Sink, asyncio.StreamWriter], Awaitable[None]]] = {
         elsewhere,
         hang,
         refusing,
+        rationed,
         soon,
         slow_body,
         cut_body,

@@ -1,7 +1,6 @@
 """An endpoint that only fails is disabled, with an event; its deliveries are kept until an operator decides."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -17,7 +16,6 @@ from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, owe
-from support.sink import Sink
 from support.waiting import wait_for
 from workers.delivery.report import tally
 from workers.relay.repairs import Sweeps
@@ -198,16 +196,14 @@ def test_an_endpoint_enabled_by_its_configuration_begins_anew_too(database, engi
     assert [(None, 0)] == database.rows("SELECT failing_since, streak FROM endpoint_health")
 
 
-def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, start, cli) -> None:
-    sink = Sink()
-    sink.start()
+def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, sink, start, cli) -> None:
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET url = %s, settings = %s", (sink.url("/500"), '{"retry": [0.1, 0.1, 0.1, 30]}'))
     start("relay")
     start("deliver", disable_after=1, breaker_failures=4, breaker_ratio=1, breaker_wait=0.2, breaker_longest_wait=0.2)
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)])
     wait_for(lambda: [("disabled",)] == database.rows("SELECT state FROM endpoint"))
-    time.sleep(1.2)  # by then the relay has set aside the pending deliveries
+    wait_for(lambda: [("paused", 10)] == database.rows(STATES))
     owe(engine, [event("late", "late")], state="disabled")
     assert [("paused", 11)] == database.rows(STATES)
 
@@ -217,4 +213,3 @@ def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, star
 
     assert 0 == ended.exit_code, ended.output
     wait_for(lambda: [("delivered", 11)] == database.rows(STATES))
-    sink.stop()

@@ -18,19 +18,19 @@ from support.deliveries import claimed, event, owe
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 
-MANY = 300_000
+MANY = 100_000
 BULK = f"""
 INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, attempts, created_at, settled_at)
 SELECT 1 + n % 20, 'acme', gen_random_uuid(), n, 500, 'delivered', 1, now(), now() FROM generate_series(1, {MANY}) AS n
 """
 BACKLOG = 4000  # deliveries of one subject, of one ordered endpoint
-DUE = 2000  # deliveries due at each of three other endpoints
+DUE = 600  # deliveries due at each of three other endpoints
 HELD = {"ids": list(range(500)), "leases": [UUID(int=n) for n in range(500)]}
 
 
 @pytest.fixture(scope="module")
 def big(shared_database) -> Iterator[Engine]:
-    """300,000 delivered rows, and a backlog of each kind. There is no vacuum."""
+    """100,000 delivered rows, and a backlog of each kind. There is no vacuum."""
     shared_database.add_tenant()
     for n in range(20):
         shared_database.add_endpoint(f"e{n}", "http://127.0.0.1/", rate_limit=1000.0 if n == 2 else None)

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from support.deliveries import event, owe
+from support.sending import SECRET
 from support.sink import Request, Sink
 from support.waiting import wait_for
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
 WELL = 18  # endpoints that answer at once
-ROUNDS = 60  # each plans one event for each of them
-PAUSE = 0.04  # seconds between two rounds: 450 deliveries a second
+ROUNDS = 20  # each plans one event for each of them
+PAUSE = 0.08  # seconds between two rounds: 225 deliveries a second
 BACKLOG = 300  # deliveries to each of the two failing endpoints
 LEASED = 100  # most leased deliveries; the hanging endpoint alone could take them all
-DEADLINE = 4.0  # seconds: the hanging endpoint's timeout, longer than all rounds take
+DEADLINE = 15.0  # seconds: the hanging endpoint's timeout, longer than all rounds take
 STALL = 1.0  # seconds for which a shared machine may stall
 
-RETRIES = 1500  # overdue
+RETRIES = 1000  # overdue
 IN_BETWEEN = 300  # retries, claimed earlier, that may arrive between a new delivery's planning and its arrival
 
 
@@ -47,7 +46,7 @@ def p50(seconds: Sequence[float]) -> float:
     return seconds[len(seconds) // 2]
 
 
-def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(database, engine, sink, start) -> None:
+def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(database, engine, sink, start, lateness) -> None:
     database.add_tenant()
     well = [database.add_endpoint(f"well-{n}", sink.url(f"/200/{n}"), SECRET) for n in range(WELL)]
     terms = {"timeout": DEADLINE, "retry": [1.0] * 50}
@@ -64,8 +63,10 @@ def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(da
     wait_for(lambda: {"/hang", "/500"} <= {each.path for each in sink.requests})
     beside = paced(engine, sink, "beside", well, ill)
 
-    assert p50(beside) <= 4 * p50(alone) + 0.1
-    assert p95(beside) <= max(5 * p95(alone), STALL)
+    sink.release()
+
+    assert p50(beside) <= 4 * p50(alone) + 0.1 + lateness()
+    assert p95(beside) <= max(5 * p95(alone), STALL) + lateness()
     assert beside[-1] < DEADLINE
 
 
@@ -80,9 +81,9 @@ def test_new_deliveries_of_an_endpoint_do_not_wait_behind_its_own_retries(databa
     wait_for(lambda: sink.requests)
 
     before = []
-    for number in range(5):
-        before.append(len(sink.requests))
+    for number in range(3):
         owe(engine, [event(f"new-{number}")], [endpoint])
+        before.append(len(sink.requests))
         wait_for(lambda number=number: f"new-{number}" in sink.ids())
     order = [each.headers["webhook-id"] for each in sink.requests]
     assert len(order) < RETRIES, "there were retries left to wait for"

@@ -11,6 +11,7 @@ from test_claim_plans import plan_of
 from ops.runtime.db import make_engine
 from pipeline.store.deliveries import claims, inactive_endpoints, notify, paused
 from support.deliveries import event, owe
+from support.waiting import wait_for
 from workers.amqp.confirm_window import Outgoing
 from workers.relay.worker import PAGE, Relay
 
@@ -90,9 +91,12 @@ def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> No
 
     owe(crowd, [event("asked", "s-3")], [asked])
     relay.turn([notify.ANY])
-    for _ in range(2 * ROUNDS):  # a survey is followed by a rest of the same length
+
+    def found_after_a_turn() -> bool:
         time.sleep(min(1.0, relay.turn()))
-    assert is_leased(asked), "found by another survey"
+        return is_leased(asked)
+
+    wait_for(found_after_a_turn)  # by another survey; each is followed by a rest of the same length
 
 
 def test_a_relay_with_nothing_to_claim_is_idle_however_many_wait(crowd, relay) -> None:

@@ -18,7 +18,6 @@ from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, owe
-from support.sink import Sink
 from support.waiting import wait_for
 from workers.relay.repairs import Sweeps
 
@@ -173,8 +172,8 @@ def test_a_turn_that_was_never_passed_on_is_found_by_the_sweep(database, engine)
     )
 
 
-def test_who_appends_and_who_settles_race_for_a_thousand_turns_and_none_is_lost_or_swapped(database) -> None:
-    subjects, each_of = 3, 350
+def test_who_appends_and_who_settles_race_for_every_turn_and_none_is_lost_or_swapped(database) -> None:
+    subjects, each_of = 3, 70
     seen: defaultdict[UUID, list[int]] = defaultdict(list)
     in_hand: set[UUID] = set()
     faults: list[Delivery] = []
@@ -190,6 +189,8 @@ def test_who_appends_and_who_settles_race_for_a_thousand_turns_and_none_is_lost_
         own = make_engine(database.worker_url, pool_size=1)
         while not done.is_set():
             found = take(own, datetime.now(UTC))
+            if not found:
+                done.wait(0.002)  # what is appended meanwhile finds its subject idle
             with lock:
                 faults.extend(one for one in found if one.chain_id in in_hand)
                 in_hand.update(one.chain_id for one in found)
@@ -218,29 +219,26 @@ def test_who_appends_and_who_settles_race_for_a_thousand_turns_and_none_is_lost_
     assert [] == faults
 
 
-def test_a_deliver_process_that_is_killed_again_and_again_never_swaps_two(database, engine, start) -> None:
-    subjects, each_of = 5, 20
-    sink = Sink()
-    sink.start()
-    with database.connect() as owner:
-        owner.execute("UPDATE endpoint SET url = %s", (sink.url("/soon"),))
+def test_a_deliver_process_that_is_killed_again_and_again_never_swaps_two(database, engine, sink, start) -> None:
+    subjects, each_of = 5, 12
+    database.run("UPDATE endpoint SET url = %s, settings = %s", sink.url("/rationed"), '{"ordered": true, "timeout": 60}')
     for n in range(each_of):
         owe(engine, [event(f"e-{subject}-{n}", f"s-{subject}") for subject in range(subjects)], ordered=True)
 
     start("relay", lease=2)
-    for _ in range(5):
+    for _ in range(3):
+        sink.ration = len(sink.requests) + 8
         deliver = start("deliver", lease=2)
-        before = len(sink.requests)
-        wait_for(lambda before=before: len(sink.requests) > before + 3)
+        wait_for(lambda: len(sink.requests) > sink.ration)  # at least one was received and is not answered
         deliver.kill()
         deliver.wait()
+    sink.ration = 1000
     start("deliver", lease=2)
     wait_for(lambda: [("delivered", subjects * each_of)] == database.rows(COUNT), 60)
-    sink.stop()
 
     seen: defaultdict[str, list[int]] = defaultdict(list)
     for request in sink.requests:
         seen[request.headers["ce-subject"]].append(int(request.headers["ce-chainseq"]))
     assert [sorted(numbers) for numbers in seen.values()] == list(seen.values())
     assert [set(range(each_of))] * subjects == [set(numbers) for numbers in seen.values()]
-    assert len(sink.requests) > subjects * each_of, "no kill fell between a POST and its settlement"
+    assert len(sink.requests) >= subjects * each_of + 3, "each kill fell between a POST and its settlement"

@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from urllib.request import urlopen
@@ -11,25 +10,16 @@ from uuid import uuid4
 
 import dramatiq
 import psycopg
-import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import make_url
 
-from ops.servers.ports import choose_ports
 from ops.settings import Settings
 from schemas.delivery import Claim
-from support.broker import broker_stopped
+from support.broker import Cable, depth
 from support.deliveries import claimed, event, owe
+from support.ports import free_port
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-@pytest.fixture
-def endpoint(database, sink) -> Callable[..., int]:
-    database.add_tenant()
-    return lambda path, **settings: database.add_endpoint(path.strip("/"), sink.url(path), SECRET, **settings)
 
 
 def counts(database) -> dict[str, int]:
@@ -62,7 +52,7 @@ def test_what_is_planned_is_sent_at_once_and_both_processes_end_when_they_are_to
     database, engine, sink, endpoint, start, lateness
 ) -> None:
     endpoint("/200")
-    ports = choose_ports(["relay", "deliver"], {})
+    ports = {name: free_port() for name in ("relay", "deliver")}
     processes = [start(name, metrics_port=port) for name, port in ports.items()]
     wait_for(lambda: all(ready(port) for port in ports.values()))
     time.sleep(1.1)  # right after a poll, so that none is due soon
@@ -79,8 +69,8 @@ def test_what_is_planned_is_sent_at_once_and_both_processes_end_when_they_are_to
         process.terminate()
 
     assert min(delays) < 0.4 + lateness(), "a poll brings it within a second; the bell at once"
-    assert [0, 0] == [process.wait(10) for process in processes]
-    assert time.monotonic() - asked < 5
+    assert [0, 0] == [process.wait(60) for process in processes]
+    assert time.monotonic() - asked < 5 + lateness()
 
 
 def test_a_worker_killed_while_it_sends_repeats_under_the_same_id_and_counts_once(
@@ -95,7 +85,7 @@ def test_a_worker_killed_while_it_sends_repeats_under_the_same_id_and_counts_onc
     first.kill()
     first.wait()
     start("deliver", lease=90)
-    wait_for(lambda: len(sink.requests) == 2, 20)
+    wait_for(lambda: len(sink.requests) == 2)
     sink.release()
 
     wait_for(lambda: counts(database) == {"delivered": 1})
@@ -116,7 +106,7 @@ def test_a_worker_killed_long_after_it_left_the_message_repeats_when_the_lease_e
     first.kill()
     first.wait()
     start("deliver", lease=4)
-    wait_for(lambda: len(sink.requests) == 2, 20)
+    wait_for(lambda: len(sink.requests) == 2)
     sink.release()
 
     wait_for(lambda: counts(database) == {"delivered": 1})
@@ -139,7 +129,7 @@ def test_messages_that_are_stale_strange_or_broken_are_harmless(database, engine
         channel.basic_publish("", QUEUE, body)
 
     start("deliver")
-    time.sleep(1)
+    wait_for(lambda: depth(channel, QUEUE) == 0)
     assert {} == sink.ids()
     start("relay")
 
@@ -151,7 +141,7 @@ def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, s
     endpoint("/200", max_in_flight=60)
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(120)])
     start("relay", lease=3)
-    wait_for(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count == 2)
+    wait_for(lambda: depth(channel, QUEUE) == 2)
 
     channel.queue_delete(QUEUE)
     start("deliver", lease=3)
@@ -163,16 +153,17 @@ def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, s
 
 def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint, start, channel) -> None:
     endpoints = [endpoint(path, max_in_flight=1000) for path in ("/200", "/201", "/202", "/203")]
-    started = [start("relay", max_leased=100_000) for _ in range(2)]
+    ports = free_port(), free_port()
+    started = [start("relay", max_leased=100_000, metrics_port=port) for port in ports]
+    wait_for(lambda: all(ready(port) for port in ports))
     for batch in range(8):
-        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(125)], endpoints)
-    wait_for(lambda: counts(database) == {"leased": 4000})
-    wait_for(lambda: channel.queue_declare(QUEUE, passive=True).method.message_count >= 40)
-    time.sleep(0.3)
+        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(50)], endpoints)
+    messages: list[dict] = []
+    wait_for(lambda: messages.extend(queued(channel)) or len(ids(messages)) >= 1600)
+    time.sleep(0.3)  # for one that comes twice
+    messages += queued(channel)
 
-    messages = queued(channel)
-
-    assert 4000 == len(ids(messages))
+    assert {"leased": 1600} == counts(database)
     assert {1} == set(ids(messages).values())
     assert 2 <= len({message["lease"] for message in messages})
     assert [None, None] == [process.poll() for process in started]
@@ -183,31 +174,36 @@ def test_no_more_is_leased_than_allowed(database, engine, endpoint, start, chann
     owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(300)])
 
     start("relay", max_leased=120)
-    wait_for(lambda: counts(database).get("leased", 0) >= 120)
-    time.sleep(0.5)
-    start("relay", max_leased=120)  # the second counts the first one's leases, too
-    time.sleep(1.5)
+    messages: list[dict] = []
+    wait_for(lambda: messages.extend(queued(channel)) or ids(messages).total() >= 120)
+    port = free_port()
+    start("relay", max_leased=120, metrics_port=port)  # the second counts the first one's leases, too
+    wait_for(lambda: ready(port))
+    time.sleep(1.1)  # each has polled once more
+    messages += queued(channel)
 
     assert {"leased": 120, "pending": 180} == counts(database)
-    assert 120 == ids(queued(channel)).total()
+    assert 120 == ids(messages).total()
 
 
 def test_deliveries_of_a_broker_that_is_away_wait_and_are_not_counted_as_tries(
     servers, database, engine, sink, endpoint, start
 ) -> None:
     endpoint("/200")
-    ports = choose_ports(["relay", "deliver"], {})
-    processes = [start(name, metrics_port=port) for name, port in ports.items()]
-    wait_for(lambda: all(ready(port) for port in ports.values()))
+    ports = {name: free_port() for name in ("relay", "deliver")}
+    with Cable(servers.amqp_url) as cable:
+        processes = [start(name, metrics_port=port, amqp_url=cable.url) for name, port in ports.items()]
+        wait_for(lambda: all(ready(port) for port in ports.values()))
 
-    with broker_stopped(servers):
+        cable.cut()
         owe(engine, [event("e-1")])
         wait_for(lambda: not ready(ports["relay"]) and not ready(ports["deliver"]))
         assert {"pending": 1} == counts(database)
+        cable.mend()
 
-    wait_for(lambda: counts(database) == {"delivered": 1}, 60)
-    assert [(1,)] == database.rows("SELECT attempts FROM delivery")
-    assert [None, None] == [process.poll() for process in processes]
+        wait_for(lambda: counts(database) == {"delivered": 1}, 60)
+        assert [(1,)] == database.rows("SELECT attempts FROM delivery")
+        assert [None, None] == [process.poll() for process in processes]
 
 
 def test_both_processes_outlive_a_database_that_throws_them_out(servers, database, engine, sink, endpoint, start) -> None:

@@ -180,10 +180,10 @@ def test_the_store_find_what_is_missing(database, engine, owed) -> None:
 
 
 def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(database, engine, owed) -> None:
-    with database.connect() as owner:
-        owner.execute(f"ALTER TABLE attempt ADD CHECK (delivery_id <> {owed[2].id})")
+    database.run(f"ALTER TABLE attempt ADD CONSTRAINT no CHECK (delivery_id <> {owed[2].id})")
 
     DeliveryStore(engine, 90.0).settle([tried(each, **OK) for each in owed])
+    database.run("ALTER TABLE attempt DROP CONSTRAINT no")
 
     assert ["delivered", "delivered", "leased", "delivered"] == [
         state for (state,) in database.rows("SELECT state FROM delivery ORDER BY id")

@@ -16,9 +16,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.endpoint import Endpoint
+from support.broker import depth
 from support.deliveries import event, owe
 from support.post import Post, post_office
-from support.sending import LOCAL, owed, run, to
+from support.sending import LOCAL, SECRET, owed, run, to
 from support.sink import Sink
 from support.tls import Authority
 from support.waiting import wait_for
@@ -27,7 +28,6 @@ from workers.transports.amqp import AmqpSender
 from workers.transports.http import HttpSender
 from workers.transports.smtp import SmtpSender
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -153,7 +153,7 @@ def test_nothing_is_published_when_the_lease_ends(servers, channel: BlockingChan
 
     run(AmqpSender, main, replace(LOCAL, amqp_url=servers.amqp_url))  # type: ignore[arg-type]
 
-    assert 1 == channel.queue_declare(queue, passive=True).method.message_count
+    assert 1 == depth(channel, queue)
 
 
 def test_a_lease_ends_by_the_clock_that_is_there_first(monkeypatch) -> None:

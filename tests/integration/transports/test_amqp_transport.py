@@ -3,25 +3,21 @@
 import asyncio
 import os
 import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from queue import SimpleQueue
-from urllib.parse import urlsplit
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from ops.servers.ports import LOOPBACK, choose_ports
 from ops.servers.private import PrivateServers
 from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import OURS, UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
-from support.broker import broker_stopped
+from support.broker import Cable, depth
 from support.sending import ATTRIBUTES, LOCAL, owed, run
 from workers.amqp import link
 from workers.transports import amqp
@@ -68,10 +64,6 @@ async def sent(sender: AmqpSender, *endpoints: Endpoint, seconds: float = 10.0) 
     """Sends to all endpoints at once; returns the errors."""
     found = await asyncio.gather(*(sender.send(each, owed(number=n), seconds) for n, each in enumerate(endpoints)))
     return [receipt.error for receipt in found]
-
-
-def depth(channel: BlockingChannel, queue: str = "taken") -> int:
-    return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 def test_a_delivery_is_a_cloudevent_in_binary_mode_that_lasts(channel, tried) -> None:
@@ -131,7 +123,7 @@ def test_many_at_once_share_one_connection(servers, channel) -> None:
         return await sent(sender, *[to("bus")] * 500)
 
     assert [None] * 500 == within(servers, main)
-    assert 500 == depth(channel)
+    assert 500 == depth(channel, "taken")
 
 
 def test_what_no_queue_takes_is_tried_again(channel, tried) -> None:
@@ -158,7 +150,7 @@ def test_an_exchange_that_is_not_there_is_said_to_be_missing_and_disturbs_nobody
 
     assert [None, "connect"] * 50 == errors
     assert ending is None  # the shared channel was never closed
-    assert 50 == depth(channel)
+    assert 50 == depth(channel, "taken")
 
 
 def test_an_exchange_that_comes_later_is_found(servers, channel) -> None:
@@ -191,7 +183,7 @@ def test_an_exchange_that_goes_costs_nobody_else_a_delivery(servers, channel) ->
     assert [None] * 20 + ["connect"] + [None] * 20 == second
     assert ["connect", None] == third
     assert "no exchange 'going'" in ending
-    assert depth(channel) >= 42  # messages in flight may have been published twice, under one id
+    assert depth(channel, "taken") >= 42  # messages in flight may have been published twice, under one id
 
 
 def test_an_exchange_that_nobody_may_publish_to_costs_nobody_else_a_delivery(servers, channel, lateness) -> None:
@@ -234,30 +226,24 @@ def test_what_no_broker_takes_is_unsendable_and_disturbs_nobody(servers, channel
 
 
 def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, channel, lateness) -> None:
-    turn = SimpleQueue[float | None]()  # the seconds that the next try may take
-    errors = SimpleQueue[str | None]()
-
     async def main(sender: AmqpSender) -> None:
-        while (seconds := await asyncio.to_thread(turn.get)) is not None:
-            errors.put((await sent(sender, to("bus"), seconds=seconds))[0])
+        async def tried(seconds: float) -> tuple[str | None, float]:
+            began = time.monotonic()
+            [error] = await sent(sender, to("bus"), seconds=seconds)
+            return error, time.monotonic() - began
 
-    def tried(seconds: float) -> tuple[str | None, float]:
-        began = time.monotonic()
-        turn.put(seconds)
-        return errors.get(timeout=60), time.monotonic() - began
+        first = await tried(30.0)
+        await asyncio.to_thread(cable.cut)
+        hurried, patient = await tried(1.0), await tried(20.0)
+        await asyncio.to_thread(cable.mend)
+        again = await tried(30.0)
 
-    sending = threading.Thread(target=lambda: within(servers, main))
-    sending.start()
-    assert tried(10.0)[0] is None
-    with broker_stopped(servers):  # in this thread: the broker ends with the thread that starts it
-        hurried, patient = tried(1.0), tried(20.0)
-    again = tried(20.0)
-    turn.put(None)
-    sending.join()
+        assert [None, "broker", "broker", None] == [each[0] for each in (first, hurried, patient, again)]
+        assert 0.9 < hurried[1] < 1.5 + lateness()  # by its own deadline
+        assert patient[1] < 4 + lateness()  # by the limit of 3 s for waiting for a broker
 
-    assert ("broker", "broker", None) == (hurried[0], patient[0], again[0])
-    assert 0.9 < hurried[1] < 1.5 + lateness()  # by its own deadline
-    assert patient[1] < 4 + lateness()  # by the limit of 3 s for waiting for a broker
+    with Cable(servers.amqp_url) as cable:
+        run(AmqpSender, main, replace(LOCAL, amqp_url=cable.url))  # type: ignore[arg-type]
 
 
 def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(servers, channel, monkeypatch) -> None:
@@ -265,30 +251,21 @@ def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(serve
     monkeypatch.setattr(link, "_FIRST_WAIT", 60.0)
     monkeypatch.setattr(link, "_LONGEST_WAIT", 60.0)
     monkeypatch.setattr(amqp, "READY_SECONDS", 20.0)
-    broker, port = urlsplit(servers.amqp_url).port, choose_ports(["away"], {})["away"]
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while read := await reader.read(65536):
-                writer.write(read)
-        writer.close()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_broker, to_broker = await asyncio.open_connection(LOOPBACK, broker)
-        await asyncio.gather(pass_on(reader, to_broker), pass_on(from_broker, writer))
 
     async def main(sender: AmqpSender) -> Receipt:
         sending = asyncio.create_task(sender.send(to("bus"), owed(), 30.0))
         await asyncio.sleep(0.3)  # by then one connection was refused
-        async with await asyncio.start_server(accept, LOOPBACK, port):
-            receipt = await sending
-            await sender.close()
+        await asyncio.to_thread(cable.mend)
+        receipt = await sending
+        await sender.close()
         return receipt
 
-    receipt = run(AmqpSender, main, replace(LOCAL, amqp_url=servers.amqp_url.replace(f":{broker}/", f":{port}/")))
+    with Cable(servers.amqp_url) as cable:
+        cable.cut()
+        receipt = run(AmqpSender, main, replace(LOCAL, amqp_url=cable.url))
 
     assert (None, 200) == (receipt.error, receipt.status), receipt.detail
-    assert 1 == depth(channel)
+    assert 1 == depth(channel, "taken")
 
 
 def test_a_broker_that_says_nothing_is_given_up_at_the_deadline(servers, channel, lateness) -> None:

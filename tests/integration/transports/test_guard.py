@@ -150,7 +150,7 @@ def sockaddr(address: str, port: int) -> tuple:
 async def sent(sender: HttpSender, url: str, look_up: Callable[..., list[tuple]] | None = None) -> Receipt:
     if look_up is not None:
         sender._dialler._look_up = look_up
-    return await sender.send(to(url), owed(), 2.0)
+    return await sender.send(to(url), owed(), 30.0)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00:ec2::254"])

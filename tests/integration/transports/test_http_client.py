@@ -20,7 +20,7 @@ from workers.transports.http_connections import NotAUrl, destination
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def sent(endpoint: Endpoint, seconds: float = 5.0) -> Receipt:
+def sent(endpoint: Endpoint, seconds: float = 30.0) -> Receipt:
     (receipt,) = receipts(HttpSender, [endpoint], seconds=seconds)
     return receipt
 
@@ -66,12 +66,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
     ],
     ids=["a trailer", "trailers", "an extension of a chunk", "a header", "interim answers"],
 )
-def test_of_what_is_no_body_only_so_much_is_taken(raw, drop) -> None:
+def test_of_what_is_no_body_only_so_much_is_taken(raw, drop, lateness) -> None:
     with wire(floods(raw, drop)) as server:
         receipt = sent(to(server.url()), seconds=20)
 
     assert "protocol" == receipt.error
-    assert receipt.duration < 5
+    assert receipt.duration < 5 + lateness()
     assert sum(server.notes) < 64 * http1.HEAD_BYTES  # includes what the kernel's buffers hold
 
 
@@ -121,9 +121,9 @@ def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monke
     monkeypatch.setattr(http1.HttpConnection, "connection_lost", later)
 
     async def main(sender: HttpSender) -> list[Receipt]:
-        first = await sender.send(to(server.url()), owed(), 2.0)
+        first = await sender.send(to(server.url()), owed(), 30.0)
         await asyncio.sleep(0.1)
-        return [first, await sender.send(to(server.url()), owed(), 2.0)]
+        return [first, await sender.send(to(server.url()), owed(), 30.0)]
 
     with wire(once(OK)) as server:
         found = run(HttpSender, main)
@@ -144,7 +144,7 @@ def only_first(second: bytes) -> Script:
 
 
 async def twice(sender: HttpSender, url: str) -> list[Receipt]:
-    return [await sender.send(to(url), owed(), 2.0) for _ in range(2)]
+    return [await sender.send(to(url), owed(), 30.0) for _ in range(2)]
 
 
 def test_what_a_kept_connection_does_not_answer_at_all_is_sent_over_a_new_one() -> None:
@@ -165,7 +165,7 @@ def test_what_a_kept_connection_has_begun_to_answer_is_not_sent_again(beginning)
     assert (1, 2) == (server.connections, len(server.heads))
 
 
-@pytest.mark.parametrize(("first", "second"), [(30.0, 0.3), (0.4, 0.6)])
+@pytest.mark.parametrize(("first", "second"), [(30.0, 0.5), (1.5, 2.0)])
 def test_each_request_on_a_kept_connection_has_its_own_deadline(first, second) -> None:
     """The connection's timer is set only once, for the first request."""
 
@@ -205,7 +205,7 @@ def test_a_connection_that_is_reset_before_it_is_looked_at_is_a_failure_of_the_e
 
     async def main(sender: HttpSender) -> Receipt:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-        return await sender.send(to(server.url()), owed(), 2.0)
+        return await sender.send(to(server.url()), owed(), 30.0)
 
     complaints: list[object] = []
     start = http_connections.start_connection

@@ -43,11 +43,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
 @pytest.fixture
 def target() -> Iterator[Wire]:
     with wire(answers(OK)) as target:
@@ -60,7 +55,7 @@ def secure(authority) -> Iterator[Wire]:
         yield target
 
 
-def through(proxy: str, url: str, terms: Terms = LOCAL, seconds: float = 2.0, **options: object) -> Receipt:
+def through(proxy: str, url: str, terms: Terms = LOCAL, seconds: float = 30.0, **options: object) -> Receipt:
     (receipt,) = receipts(HttpSender, [to(url, **options)], replace(terms, proxy=proxy), seconds=seconds)
     return receipt
 
@@ -95,7 +90,7 @@ def test_tls_goes_through_a_tunnel_that_shows_the_proxy_nothing(secure, authorit
 def test_a_tunnel_is_kept_for_the_next_delivery(secure, authority) -> None:
     async def main(sender: HttpSender) -> list[Receipt]:
         endpoint = to("https://billing.example/hooks", ca=authority.ca)
-        return [await sender.send(endpoint, owed(), 2.0) for _ in range(2)]
+        return [await sender.send(endpoint, owed(), 30.0) for _ in range(2)]
 
     with wire(forwards(secure)) as proxy:
         found = run(HttpSender, main, replace(LOCAL, proxy=address(proxy)))

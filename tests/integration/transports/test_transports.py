@@ -1,15 +1,13 @@
 """One event, delivered over every transport by real processes."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pika
 import psycopg
 import pytest
 
 from ops.config.apply import apply_file
-from ops.settings import Settings, environment
+from ops.settings import Settings
 from support.deliveries import event, owe
 from support.post import Post, post_office
 from support.waiting import wait_for
@@ -20,25 +18,16 @@ DISABLE = b"HTTP/1.1 400 x\r\nwebhook-delivery: disable\r\nContent-Length: 0\r\n
 
 CHECKS = {"form": "endpoint_transport_check", "target": "endpoint_target"}  # the second: only http has a URL
 
-Start = Callable[..., None]
-
 
 @pytest.fixture
-def start(servers, database) -> Iterator[Start]:
+def start_both(start) -> Callable[..., None]:
     """Starts a relay and a deliver process with these settings."""
-    processes: list[subprocess.Popen] = []
 
-    def start(**settings: str) -> None:
-        own = {"database_url": database.worker_url, "amqp_url": servers.amqp_url, "keys": database.key, **settings}
-        env = environment() | {f"WAXSEAL_{name.upper()}": value for name, value in own.items()}
-        commands = ([sys.executable, "-m", "ops.cli", role] for role in ("relay", "deliver"))
-        processes.extend(subprocess.Popen(command, env=env) for command in commands)
+    def start_both(**settings: str) -> None:
+        for role in ("relay", "deliver"):
+            start(role, **settings)
 
-    yield start
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(30)
+    return start_both
 
 
 @pytest.fixture
@@ -62,7 +51,7 @@ def attempts(database) -> dict[str, tuple]:
     return {name: tuple(rest) for name, *rest in found}
 
 
-def test_an_event_goes_out_over_every_transport(servers, database, engine, start, configure) -> None:
+def test_an_event_goes_out_over_every_transport(servers, database, engine, start_both, configure) -> None:
     with (
         pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection,
         wire(answers(OK)) as web,
@@ -81,7 +70,7 @@ def test_an_event_goes_out_over_every_transport(servers, database, engine, start
             "  - {tenant: acme, name: lost, amqp: {routing_key: nobody.listens}}\n"
         )
         owe(engine, [event("e-1", body=b'{"amount": 1.10}')], list(ids.values()))
-        start(allow_networks="127.0.0.0/8")
+        start_both()
         wait_for(lambda: len(attempts(database)) == 5, 60)
 
         method, properties, body = channel.basic_get("all-of-acme", auto_ack=True)
@@ -99,25 +88,25 @@ def test_an_event_goes_out_over_every_transport(servers, database, engine, start
     assert [("refused", "mail")] == database.rows("SELECT reason, 'mail' FROM dead_letter WHERE endpoint_id = %s", ids["gone"])
 
 
-def test_where_nothing_is_allowed_nothing_private_is_reached(database, engine, start, configure) -> None:
+def test_where_nothing_is_allowed_nothing_private_is_reached(database, engine, start_both, configure) -> None:
     with wire(answers(OK)) as web, post_office(Post()) as post:
         mail = f"{{to: ops@b.example, from: shop@b.example, host: localhost, port: {post.port}, security: none}}"
         ids = configure(
             f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: mail, smtp: {mail}}}\n"
         )
         owe(engine, [event("e-1")], list(ids.values()))
-        start()
+        start_both(allow_networks="")
         wait_for(lambda: len(attempts(database)) == 2, 60)
 
     assert {"web": ("retry", None, "refused_address"), "mail": ("retry", None, "refused_address")} == attempts(database)
     assert (0, 0) == (web.connections, len(post.sessions))
 
 
-def test_an_endpoint_that_asks_for_it_is_disabled(database, engine, start, configure) -> None:
+def test_an_endpoint_that_asks_for_it_is_disabled(database, engine, start_both, configure) -> None:
     with wire(answers(DISABLE)) as web:
         ids = configure(f"  - {{tenant: acme, name: web, url: '{web.url()}', max_in_flight: 1}}\n")
         owe(engine, [event("e-1", "a"), event("e-2", "b")], list(ids.values()))
-        start(allow_networks="127.0.0.0/8")
+        start_both()
         wait_for(lambda: database.rows("SELECT state FROM endpoint") == [("disabled",)], 60)
         wait_for(lambda: database.rows("SELECT count(*) FROM delivery WHERE state IN ('dead', 'paused')") == [(2,)], 60)
 
@@ -128,7 +117,7 @@ def test_an_endpoint_that_asks_for_it_is_disabled(database, engine, start, confi
 
 
 def test_an_endpoint_of_a_transport_that_a_later_version_has_is_tried_again_and_keeps_nobody_else_waiting(
-    database, engine, start, configure
+    database, engine, start_both, configure
 ) -> None:
     with wire(answers(OK)) as web:
         ids = configure(
@@ -136,7 +125,7 @@ def test_an_endpoint_of_a_transport_that_a_later_version_has_is_tried_again_and_
         )
         database.rows("UPDATE endpoint SET transport = 'paper', url = NULL WHERE name = 'letters' RETURNING id")
         owe(engine, [event("e-1")], list(ids.values()))
-        start(allow_networks="127.0.0.0/8")
+        start_both()
         wait_for(lambda: len(attempts(database)) == 2, 60)
 
     assert {"web": ("delivered", 200, None), "letters": ("retry", None, "transport")} == attempts(database)

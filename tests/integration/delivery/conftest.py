@@ -1,0 +1,67 @@
+"""Fixtures of the tests of deliveries: a database and a pool for each module, an endpoint on the sink, a delivery loop."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from pipeline.delivery.addresses import LOOPBACK, networks
+from support.blobs import NO_BLOBS
+from support.emptying import empty
+from support.sending import SECRET
+from workers.delivery.store import DeliveryStore
+from workers.delivery.worker import DeliveryLoop
+from workers.live_catalog import CatalogWatch
+from workers.net.terms import Terms
+
+
+@pytest.fixture
+def database(shared_database: Any) -> Iterator[Any]:
+    """The tests of a module have the same database one after the other, and each finds it empty."""
+    yield shared_database
+    empty(shared_database)
+
+
+@pytest.fixture
+def engine(database: Any, shared_engine: Engine) -> Engine:
+    """A pool on the test's database with the rights of a worker."""
+    return shared_engine
+
+
+@pytest.fixture
+def endpoint(database, sink) -> Callable[..., int]:
+    """Adds an endpoint on a path of the sink; returns its id."""
+    database.add_tenant()
+
+    def add(path: str, **settings: object) -> int:
+        name = path.strip("/").replace("/", "-").replace("_", "-")
+        return database.add_endpoint(name, sink.url(path), SECRET, **settings)
+
+    return add
+
+
+@pytest.fixture
+def watch(database, engine) -> Iterator[CatalogWatch]:
+    """The catalog that the delivery loop works with."""
+    watch = CatalogWatch(engine, database.vault)
+    watch.start()
+    assert watch.wait(30)
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture
+def lease() -> float:
+    """The seconds for which the delivery loop extends leases; a module may have its own."""
+    return 90.0
+
+
+@pytest.fixture
+def delivery_loop(engine, watch, lease) -> Iterator[DeliveryLoop]:
+    """A delivery loop in this process that may call servers on this machine."""
+    loop = DeliveryLoop(DeliveryStore(engine, lease), watch, Terms("waxseal/test", networks(LOOPBACK)), NO_BLOBS)
+    loop.open(lambda: None)
+    yield loop
+    if loop._thread.is_alive():  # else the test has closed it
+        loop.close(0.2)
