@@ -206,7 +206,7 @@ def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System
         finally:
             killed.set()
         for sender in senders:
-            sender.result(120)
+            sender.result(240)
     expected = {f"evt-{n}" for n in range(EVENTS * 9 // 10)}
 
     with psycopg.connect(stack_of(system.data)["database_url"], autocommit=True) as conn:

@@ -187,7 +187,7 @@ def test_ctrl_c_on_a_terminal_stops_everything_and_succeeds(folder: Path) -> Non
         assert stack["ingress_url"] in told
         supervisor.send_signal(signal.SIGINT)
 
-        assert 0 == supervisor.wait(timeout=60)
+        assert 0 == supervisor.wait(timeout=120)
     assert not any(seen.alive() for seen in processes_of(stack))
     assert nothing_runs_on(folder)
     assert set() == {pid for pids in stack_of(folder)["pids"].values() for pid in pids}
@@ -202,7 +202,7 @@ def test_down_where_nothing_runs_says_so_and_succeeds(tmp_path: Path) -> None:
 
 
 def status(url: str) -> int:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return answer.status
 
 
