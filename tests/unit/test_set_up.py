@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pip
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +25,29 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def bootstrap(folder: Path) -> subprocess.CompletedProcess:
+def bootstrap(folder: Path, python: str = sys.executable) -> subprocess.CompletedProcess:
     # The clone's own `ops` is imported, not that of the project under test.
-    command = [sys.executable, "-c", "import sys; sys.path[0] = '.'; import ops.bootstrap as it; it.main()"]
+    program = f"import sys; sys.path[0] = '.'; sys.executable = {python!r}; import ops.bootstrap as it; it.main()"
+    command = [sys.executable, "-c", program]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_set_up_that_fails_says_what_failed_and_the_other_way(clone: Path) -> None:
-    done = bootstrap(clone)
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """A Python that puts our pip into the environments that it makes, which takes a tenth of the time of unpacking its own."""
+    program = tmp_path / "python"
+    program.write_text(f"""#!/bin/sh
+set -e
+[ "$1 $2 $3" = "-m venv --clear" ] || exec {sys.executable} "$@"
+{sys.executable} -m venv --clear --without-pip "$4"
+ln -s {Path(pip.__file__).parent} "$4"/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/pip
+""")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_a_set_up_that_fails_says_what_failed_and_the_other_way(clone: Path, python: str) -> None:
+    done = bootstrap(clone, python)
 
     assert 2 == done.returncode
     assert "making .venv with Python" in done.stdout
