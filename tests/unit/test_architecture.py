@@ -353,11 +353,15 @@ def test_the_pipeline_reads_no_clock_and_prints_nothing() -> None:
     assert [] == [use for module in pipeline for use in uses(module, CLOCKS)] + printers
 
 
-def test_the_processes_of_the_route_do_not_load_what_only_others_use() -> None:
-    """Mails are read in a process of their own. Each library costs time at every start, and memory in every process."""
+def test_a_process_does_not_load_what_only_others_use() -> None:
+    """Mails are read in a process of their own, and IMAP needs no HTTP client.
+
+    Each library costs time at every start, and memory in every process.
+    """
     program = """
 import sys
 import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker
+import workers.mail.idle.worker, workers.mail.pull.worker
 print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "tnefparse"} & set(sys.modules))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.mailbox import Mailbox, OAuth
-from workers.mail.api.http_client import Answer
+from workers.mail.api.exchange import Answer
 from workers.mail.oauth import consent
 from workers.mail.oauth.consent import CODE_SECONDS, Code, ask_code
 from workers.mail.oauth.tokens import grant_of

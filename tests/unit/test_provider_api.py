@@ -1,6 +1,6 @@
 import pytest
 
-from workers.mail.api.http_client import Answer
+from workers.mail.api.exchange import Answer
 from workers.mail.api.provider_api import number, server_time
 
 

@@ -8,8 +8,7 @@ from support.api import Said
 from support.gmail import BACKEND_ERROR, BAD_PAGE, FORBIDDEN, RATE_LIMITED, USER_RATE_LIMITED, error
 from support.mailboxes import MIB, Asking, at, mail, opened
 from workers.mail.api import gmail as api_gmail
-from workers.mail.api import http_client
-from workers.mail.api.http_client import Answer
+from workers.mail.api.exchange import AT_ONCE, Answer
 from workers.mail.api.quota import Paces
 from workers.mail.mailbox_session import MAX_BYTES, Away, Gone, PullBounds, Refused, SourceError, Throttled
 from workers.mail.pull.publish import Untaken
@@ -68,7 +67,7 @@ def test_a_batch_ends_in_the_middle_of_a_page(gmail) -> None:
         came = puller.drain("backfill", mails=4)
 
     assert [mail(n) for n in reversed(range(10))] == [each.raw for each in came]
-    assert all(len(each.mails) <= 4 + http_client.AT_ONCE - 1 for each in puller.pulls)
+    assert all(len(each.mails) <= 4 + AT_ONCE - 1 for each in puller.pulls)
     assert 10 == len(gmail.paths("/messages/"))  # none was fetched twice
 
 

@@ -18,8 +18,8 @@ from support.graph import (
     Graph,
 )
 from support.mailboxes import Asking, mail, mailbox_of, opened
+from workers.mail.api import exchange
 from workers.mail.api import graph as api_graph
-from workers.mail.api import http_client
 from workers.mail.api.graph import KIND
 from workers.mail.mailbox_session import Away, Gone, NoFolder, PullBounds, Refused, Throttled
 
@@ -216,7 +216,7 @@ def test_no_more_requests_are_made_at_once_than_are_allowed(graph) -> None:
         puller.begin()
         puller.drain("backfill")
 
-    assert graph.most_at_once == http_client.AT_ONCE == 4
+    assert graph.most_at_once == exchange.AT_ONCE == 4
     assert 12 == len(puller.raws)
 
 

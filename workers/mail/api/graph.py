@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from schemas.mailbox import EVERY_FOLDER, Cursor, Lane, Mailbox, RawMail
-from workers.mail.api.http_client import Answer
+from workers.mail.api.exchange import Answer
 from workers.mail.api.provider_api import (
     MARGIN,
     Api,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pipeline.formats.timestamps import retry_after
 from schemas.mailbox import Cursor, Mailbox, MailItem, RawMail
-from workers.mail.api.http_client import AT_ONCE, MAX_JSON, Answer, MailHttp, Request
+from workers.mail.api.exchange import AT_ONCE, MAX_JSON, Answer, Request
 from workers.mail.api.quota import Quota
 from workers.mail.mailbox_session import Away, Known, PullBounds, Pulled, Refused, SourceError, Throttled, Token
 from workers.net.terms import deployment
@@ -91,6 +91,8 @@ class Api:
         self._fault = fault
         self._pace = pace
         self._until = 0.0
+        from workers.mail.api.http_client import MailHttp  # noqa: PLC0415 - loads aiohttp
+
         self._http = MailHttp(deployment())
 
     def end_by(self, until: float | None = None) -> None:

@@ -14,7 +14,7 @@ from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailboxes
 from schemas.config.mailbox_kinds import MAILBOX_KINDS
 from schemas.mailbox import Mailbox, OAuth
-from workers.mail.api.http_client import Answer, MailHttp, Request
+from workers.mail.api.exchange import Answer, Request
 from workers.mail.mailbox_session import SourceError
 from workers.mail.oauth.tokens import REFRESH_SECONDS, STORE_SECONDS, Granted, configured, grant_of, granted, seconds_within
 from workers.net.terms import deployment
@@ -139,6 +139,8 @@ def _oauth(mailbox: Mailbox) -> OAuth:
 
 
 def _post(mailbox: Mailbox, url: str, form: Mapping[str, str]) -> Answer:
+    from workers.mail.api.http_client import MailHttp  # noqa: PLC0415 - loads aiohttp
+
     with MailHttp(deployment()) as http:
         answer = http.ask([Request(url, {"Accept": "application/json"}, form)], REFRESH_SECONDS)[0]
     if not isinstance(answer, Answer):

@@ -24,7 +24,7 @@ from ops.telemetry import metrics
 from pipeline.formats.timestamps import retry_after
 from pipeline.store.mail import tokens as store
 from schemas.mailbox import Mailbox, OAuth
-from workers.mail.api.http_client import Answer, MailHttp, Request
+from workers.mail.api.exchange import Answer, Request
 from workers.mail.mailbox_session import Away, Refused, SourceError, Throttled, Token
 from workers.net.terms import deployment
 
@@ -167,6 +167,8 @@ def granted(oauth: OAuth, refresh_token: str) -> Granted:
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "client_id": oauth.client_id}
     form |= {"client_secret": oauth.client_secret} if oauth.client_secret else {}
     form |= {"scope": oauth.scope} if oauth.scope else {}
+    from workers.mail.api.http_client import MailHttp  # noqa: PLC0415 - loads aiohttp
+
     request = Request(oauth.token_url, {"Accept": "application/json"}, form, _MAX_ANSWER)
     with MailHttp(deployment()) as http:
         answer = http.ask([request], REFRESH_SECONDS)[0]
