@@ -90,8 +90,12 @@ def test_one_is_elected_and_the_others_show_nothing_until_it_ends(collector) -> 
     assert 0 == value("retries_due", when="overdue")
 
     first.close()
-    second.turn()
-    assert 1 == value("collector_up", collector="database")
+
+    def elected() -> bool:
+        second.turn()
+        return value("collector_up", collector="database") == 1
+
+    wait_for(elected)  # Postgres releases the lock when it has noticed that the connection is closed
 
 
 def test_a_collector_that_goes_blind_says_so_and_keeps_its_last_figures(collector, engine, database) -> None:
