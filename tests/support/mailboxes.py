@@ -18,20 +18,18 @@ from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMa
 from support.api import Fake
 from support.gmail import Gmail
 from support.graph import Graph
-from workers.mail.api.gmail import KIND as GMAIL
-from workers.mail.api.graph import KIND as GRAPH
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Pulled
+from workers.mail.pull.mailbox_kinds import KINDS
 from workers.mail.pull.publish import MailIntake, Untaken, described
 from workers.mail.pull.puller import Puller as MailboxPuller
 
 MIB = 1024 * 1024
 
 
-def mailbox_of(fake: Fake, id: int = 1, name: str = "support", **terms: Any) -> Mailbox:
-    kind, api = ("gmail", fake.url) if isinstance(fake, Gmail) else ("graph", f"{fake.url}/v1.0")
+def mailbox_of(fake: Gmail | Graph, id: int = 1, name: str = "support", **terms: Any) -> Mailbox:
+    api, folder = (fake.url, "all") if isinstance(fake, Gmail) else (f"{fake.url}/v1.0", "inbox")
     oauth = OAuth(fake.token_url, "app", "refresh-0", "shh")
-    terms = {"folders": ("all",) if kind == "gmail" else ("inbox",), **terms}
-    return Mailbox(id, "acme", name, kind, "u@x.org", api_url=api, oauth=oauth, **terms)
+    return Mailbox(id, "acme", name, fake.kind, "u@x.org", api_url=api, oauth=oauth, **{"folders": (folder,), **terms})
 
 
 def added(database: Any, mailbox: Mailbox) -> Mailbox:
@@ -182,10 +180,10 @@ class Puller:
 
 
 @contextmanager
-def opened(fake: Fake, token: Any = None, **terms: Any) -> Iterator[Puller]:
+def opened(fake: Gmail | Graph, token: Any = None, **terms: Any) -> Iterator[Puller]:
     """A puller in an open session."""
     mailbox = mailbox_of(fake, **terms)
-    session = (GMAIL if mailbox.kind == "gmail" else GRAPH).open(mailbox, token or Asking(fake))
+    session = KINDS[mailbox.kind].open(mailbox, token or Asking(fake))
     try:
         yield Puller(session, mailbox.folders[0])
     finally:
