@@ -18,7 +18,7 @@ from pika.exceptions import AMQPError
 from ops.servers.binaries import find_rabbitmq
 from ops.servers.private import PrivateServers
 from support.waiting import wait_for
-from workers.amqp.topology import INBOX
+from workers.amqp.topology import IN, INBOX
 
 
 def inbox_size(channel: BlockingChannel) -> int:
@@ -42,6 +42,13 @@ def broker_stopped(servers: PrivateServers) -> Iterator[None]:
     finally:
         servers.restart_rabbitmq()
         wait_for(lambda: works(servers))
+
+
+def publish(channel: BlockingChannel, *names: str) -> None:
+    """Publishes events of these ids without `mandatory`, as upstream systems do."""
+    for name in names:
+        properties = pika.BasicProperties(message_id=name, type="t", headers={"subject": "s"}, delivery_mode=2)
+        channel.basic_publish(IN, "acme.orders", b"{}", properties)
 
 
 def works(servers: PrivateServers) -> bool:

@@ -22,6 +22,7 @@ BODY = os.urandom(LARGEST_INLINE + 1)
 REFERENCE = f"sha256:{sha256(BODY).hexdigest()}"
 UNKNOWN = "sha256:" + "0" * 64
 NOW = datetime.now(UTC)
+PATIENT = 60.0  # seconds for a call, however busy the machine is
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -35,7 +36,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def blobs(place: str) -> Blobs:
-    return Blobs(place, 5.0)
+    return Blobs(place, PATIENT)
 
 
 @pytest.fixture
@@ -122,14 +123,14 @@ def test_what_is_discarded_is_gone(blobs: Blobs) -> None:
 
 
 def test_a_store_that_is_not_there_is_away_and_nothing_is_missing(s3: str, place: str, folder: Path) -> None:
-    nowhere = Blobs("s3://no-such-bucket" if place.startswith("s3://") else str(folder / "nowhere"), 5.0)
+    nowhere = Blobs("s3://no-such-bucket" if place.startswith("s3://") else str(folder / "nowhere"), PATIENT)
 
     for ask in (lambda: nowhere.get("acme", REFERENCE), lambda: nowhere.exists("acme", REFERENCE), lambda: [*nowhere.stored()]):
         with pytest.raises(BlobsAway):
             ask()
 
 
-def test_a_server_that_does_not_answer_is_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_away_in_time(monkeypatch: pytest.MonkeyPatch, lateness: Callable[[], float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -138,10 +139,10 @@ def test_a_server_that_does_not_answer_is_away_in_time(monkeypatch: pytest.Monke
         with pytest.raises(BlobsAway):
             Blobs("s3://bucket", 0.5).put("acme", BODY)
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 3 + lateness()
 
 
-def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path) -> None:
+def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path, lateness: Callable[[], float]) -> None:
     path = file_of(folder)
     path.parent.mkdir(parents=True)
     os.mkfifo(path)  # opening it blocks until there is a writer
@@ -159,16 +160,16 @@ def test_a_disk_that_hangs_is_away_in_time_for_everybody(folder: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert AT_ONCE + 4 == len(ended)
     assert any("busy" in str(error) for error in ended)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 3 + lateness()
     os.close(os.open(path, os.O_RDWR))  # unblocks the threads
 
 
 def test_calls_that_get_no_thread_leave_the_store_usable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blobs = Blobs(str(folder), 0.5)
+    blobs = Blobs(str(folder), PATIENT)
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -194,7 +195,7 @@ def test_a_body_and_the_folders_to_it_are_on_the_disk_before_anybody_relies_on_i
         synced.append(Path(f"/proc/self/fd/{handle}").readlink())
 
     monkeypatch.setattr(os, "fsync", noted)
-    Blobs(str(folder)).put("acme", BODY)
+    Blobs(str(folder), PATIENT).put("acme", BODY)
 
     path = file_of(folder)
     assert [folder.parent, path, *path.parents[:4]] == synced
@@ -213,7 +214,7 @@ def test_a_body_and_the_folders_to_it_are_on_the_disk_before_anybody_relies_on_i
     ids=["truncated", "emptied", "one bit", "beyond all bounds"],
 )
 def test_what_was_damaged_is_named_and_mended_by_putting_it_again(folder: Path, damage: Callable[[Path], object]) -> None:
-    blobs = Blobs(str(folder))
+    blobs = Blobs(str(folder), PATIENT)
     blobs.put("acme", BODY)
     damage(file_of(folder))
 
@@ -224,7 +225,7 @@ def test_what_was_damaged_is_named_and_mended_by_putting_it_again(folder: Path, 
 
 
 def test_what_is_old_is_made_young_by_putting_and_by_holding_but_not_by_reading(folder: Path) -> None:
-    blobs, long_ago = Blobs(str(folder)), time.time() - 86_400
+    blobs, long_ago = Blobs(str(folder), PATIENT), time.time() - 86_400
 
     def age_after(use: Callable[[], object]) -> timedelta:
         blobs.put("acme", BODY)
@@ -239,7 +240,7 @@ def test_what_is_old_is_made_young_by_putting_and_by_holding_but_not_by_reading(
 
 
 def test_what_a_dead_writer_left_half_written_is_no_blob_and_is_cleared_when_it_is_old(folder: Path) -> None:
-    blobs = Blobs(str(folder))
+    blobs = Blobs(str(folder), PATIENT)
     blobs.put("acme", BODY)
     debris = file_of(folder).with_name(f"{REFERENCE[7:]}#1")
     debris.write_bytes(BODY[:1000])
@@ -265,7 +266,7 @@ def test_a_file_that_its_writer_renames_while_debris_is_cleared_is_no_debris(
 
     monkeypatch.setattr(Path, "is_file", then_renamed)
 
-    assert 0 == Blobs(str(folder)).clear_debris(datetime.now(UTC) + timedelta(days=1))
+    assert 0 == Blobs(str(folder), PATIENT).clear_debris(datetime.now(UTC) + timedelta(days=1))
     assert (folder / "acme" / "name").exists()
 
 

@@ -3,17 +3,14 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -22,13 +19,13 @@ import pytest
 from sqlalchemy import text
 
 from ops.runtime.db import make_engine, passes, transaction
-from ops.servers.ports import choose_ports
 from ops.servers.private import PrivateServers
-from ops.settings import environment
 from pipeline.store.copy_binary import copy_rows
 from support.cli import Cli
+from support.forked import Forked
+from support.ports import free_port
 from support.sink import Sink
-from support.waiting import wait_for
+from support.waiting import lateness_measured, wait_for
 from workers.amqp.topology import IN
 
 pytestmark = pytest.mark.usefixtures("durable")
@@ -65,7 +62,7 @@ class System:
     ports: dict[str, int] = field(default_factory=dict)
 
     def ask(self, role: str, path: str) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.ports[role], timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.ports[role], timeout=60)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -79,14 +76,11 @@ class System:
         except OSError:
             return False
 
-    def checks(self, role: str) -> dict[str, str]:
-        return json.loads(self.ask(role, "/readyz")[1])["checks"]
-
     def all_ready(self) -> bool:
         return all(self.ready(role) for role in ROLES)
 
     def post(self, id_: str) -> int:
-        connection = HTTPConnection("127.0.0.1", self.ports["ingress"], timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.ports["ingress"], timeout=60)
         connection.request("POST", "/in/acme/open", b"{}", {"idempotency-key": id_, "content-type": "application/json"})
         status = connection.getresponse().status
         connection.close()
@@ -108,13 +102,14 @@ class Freeze:
     ended: dict[str, tuple[Exception | None, float]] = field(default_factory=dict)  # work -> its error, and its seconds
     status: tuple[int, str] = (0, "")
     back: float = 0.0  # seconds until all were ready again
+    late: float = 0.0  # by how many seconds more anything may have ended on a machine this busy
 
 
 class Silent:
     """A server that accepts connections and sends nothing."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes]
+        self.process: Forked
         self.connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -131,47 +126,33 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def system(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(servers: PrivateServers, shared_database: Any, shared_start: Callable[..., Forked]) -> Iterator[System]:
     sink = Sink()
     sink.start()
     shared_database.add_tenant()
     shared_database.add_source("open", "none")
     shared_database.add_source("orders", "amqp")
     shared_database.add_endpoint("sink", sink.url("/200"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    running = System(shared_database, servers.amqp_url, sink, choose_ports(ROLES, {}))
-    blobs = tmp_path_factory.mktemp("blobs")
-    with ExitStack() as stack:
-        stack.callback(sink.stop)
-        processes = [start(running, role, blobs) for role in ROLES]
-        for one in processes:
-            stack.callback(one.wait, 30)
-        for one in processes:
-            stack.callback(one.terminate)
+    running = System(shared_database, servers.amqp_url, sink, {role: free_port() for role in ROLES})
+    for role in ROLES:
+        begin_process(shared_start, role, running.ports[role])
+    try:
         wait_for(running.all_ready, 60)
         yield running
+    finally:
+        sink.stop()
 
 
-def start(system: System, role: str, blobs: Path) -> subprocess.Popen[bytes]:
-    env = environment() | {
-        "WAXSEAL_DATABASE_URL": system.database.worker_url,
-        "WAXSEAL_AMQP_URL": system.amqp_url,
-        "WAXSEAL_KEYS": system.database.key,
-        "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
-        "WAXSEAL_BLOBS": str(blobs),
-        "WAXSEAL_UNREADY_AFTER": str(LIMIT),
-        "WAXSEAL_LEASE": str(LEASE),
-        "WAXSEAL_INGRESS_PORT": str(system.ports[role]),
-        "WAXSEAL_METRICS_PORT": str(system.ports[role]),
-    }
-    return subprocess.Popen([sys.executable, "-m", "ops.cli", role], env=env)
+def begin_process(shared_start: Callable[..., Forked], role: str, port: int, **more: object) -> Forked:
+    return shared_start(role, unready_after=LIMIT, lease=LEASE, ingress_port=port, metrics_port=port, **more)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def silent(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silent]:
+def silent(system: System, shared_start: Callable[..., Forked]) -> Iterator[Silent]:
     """An additional ingest process, whose broker accepts connections and sends nothing."""
     one = Silent()
-    elsewhere = replace(system, amqp_url=f"amqp://127.0.0.1:{one.port}/", ports=choose_ports(["ingest"], {}))
-    one.process = start(elsewhere, "ingest", tmp_path_factory.mktemp("blobs"))
+    port = free_port()
+    one.process = begin_process(shared_start, "ingest", port, amqp_url=f"amqp://127.0.0.1:{one.port}/")
     yield one
     one.process.kill()
     one.process.wait(30)
@@ -189,7 +170,7 @@ def traffic(amqp_url: str) -> Iterator[list[str]]:
         with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            while not stop.wait(0.02):
+            while not stop.wait(0.1):
                 number += 1
                 id_ = f"{threading.get_ident()}-{time.monotonic_ns()}-{number}"
                 properties = pika.BasicProperties(message_id=id_, headers={"subject": f"s-{number % 7}"}, delivery_mode=2)
@@ -221,19 +202,20 @@ def watch(system: System, roles: tuple[str, ...], seen: Freeze, seconds: float) 
     """Records when each of `roles` becomes not ready, until all of them are."""
     began = time.monotonic()
     while seen.unready.keys() < set(roles) and time.monotonic() - began < seconds:
-        for role in roles:
-            if role not in seen.unready and not system.ready(role):
-                seen.unready[role], seen.after[role] = system.checks(role), time.monotonic() - began
-        time.sleep(0.1)
+        for role in set(roles) - seen.unready.keys():
+            status, body = system.ask(role, "/readyz")
+            if status != 200:
+                seen.unready[role], seen.after[role] = json.loads(body)["checks"], time.monotonic() - began
+        time.sleep(0.2)
     if "ingress" not in roles:
-        wait_for(lambda: "notes" in system.ask("ingress", "/readyz")[1], 15)
+        wait_for(lambda: "notes" in system.ask("ingress", "/readyz")[1], 60)
     seen.alive = {role: system.ask(role, "/livez")[0] for role in ROLES}
     seen.ready_body = system.ask("ingress", "/readyz")[1]
 
 
 def back(system: System) -> float:
     began = time.monotonic()
-    wait_for(system.all_ready, 40)
+    wait_for(system.all_ready, 90)
     return time.monotonic() - began
 
 
@@ -253,28 +235,28 @@ def without_postgres(servers: PrivateServers, system: System) -> Freeze:
     def asked() -> None:
         with transaction(engine) as conn:
             conn.execute(text("SELECT 1"))
-            under_way.wait(20)
+            under_way.wait(60)
             conn.execute(text("SELECT pg_sleep(300)"))
 
     def copied() -> None:
         with transaction(engine) as conn:
             conn.execute(text("CREATE TEMPORARY TABLE copied (n int)"))
-            under_way.wait(20)
+            under_way.wait(60)
             copy_rows(conn, "COPY copied FROM STDIN (FORMAT binary)", iter(lambda: [bytes(4)], None))
 
-    with traffic(system.amqp_url), ThreadPoolExecutor(6) as pool:
+    with traffic(system.amqp_url), ThreadPoolExecutor(6) as pool, lateness_measured() as lateness:
         time.sleep(0.5)
         work = {"statement": begin(pool, asked), "copy": begin(pool, copied)}
-        under_way.wait(20)
+        under_way.wait(60)
         time.sleep(0.3)
         with frozen(servers.postgres_pid):
             work["login"] = begin(pool, lambda: make_engine(system.database.url).connect())
             status = pool.submit(whole_status, system)
-            watch(system, tuple(role for role in ROLES if role != "ingress"), seen, 25)
+            watch(system, tuple(role for role in ROLES if role != "ingress"), seen, 60)
             seen.posted = [system.post(f"frozen-{number}") for number in range(5)]
-            seen.ended = {name: each.result(30) for name, each in work.items()}
-            seen.status = status.result(30)
-        seen.back = back(system)
+            seen.ended = {name: each.result(90) for name, each in work.items()}
+            seen.status = status.result(90)
+        seen.back, seen.late = back(system), lateness()
     engine.dispose()
     return seen
 
@@ -289,16 +271,16 @@ def without_rabbitmq(servers: PrivateServers, system: System, without_postgres: 
         with transaction(engine) as conn:
             conn.execute(text("SELECT pg_sleep(6.5)"))
 
-    with traffic(system.amqp_url) as confirmed, ThreadPoolExecutor(2) as pool:
-        wait_for(lambda: len(confirmed) > 20)
+    with traffic(system.amqp_url) as confirmed, ThreadPoolExecutor(2) as pool, lateness_measured() as lateness:
+        wait_for(lambda: len(confirmed) > 5)
         long = begin(pool, slept)
         with frozen(servers.rabbitmq_pid):
             status = pool.submit(whole_status, system)
-            watch(system, tuple(role for role in ROLES if role != "mail-idle"), seen, 25)
+            watch(system, tuple(role for role in ROLES if role != "mail-idle"), seen, 60)
             seen.posted = [system.post("refused")]
-            seen.status = status.result(30)
-            seen.ended = {"long": long.result(30)}
-        seen.back = back(system)
+            seen.status = status.result(90)
+            seen.ended = {"long": long.result(90)}
+        seen.back, seen.late = back(system), lateness()
     engine.dispose()
     return seen
 
@@ -309,7 +291,7 @@ def test_every_process_that_works_with_postgres_says_that_it_stands_still(withou
     assert all(
         "Postgres" in checks["database"] or "batch" in checks["database"] for checks in without_postgres.unready.values()
     )
-    assert max(without_postgres.after.values()) < LIMIT + 6
+    assert max(without_postgres.after.values()) < LIMIT + 6 + without_postgres.late
 
 
 def test_the_ingress_takes_messages_meanwhile_and_says_that_its_configuration_may_be_old(without_postgres: Freeze) -> None:
@@ -326,13 +308,13 @@ def test_what_waits_for_postgres_is_given_up_in_time(without_postgres: Freeze, w
 
     assert error is not None
     assert passes(error), repr(error)
-    assert seconds < DEADLINE
+    assert seconds < DEADLINE + without_postgres.late
 
 
 def test_every_process_that_works_with_rabbitmq_says_that_it_stands_still(without_rabbitmq: Freeze) -> None:
     assert {*ROLES} - {"mail-idle"} == without_rabbitmq.unready.keys()
     assert "ok" not in {checks["broker"] for checks in without_rabbitmq.unready.values()}
-    assert max(without_rabbitmq.after.values()) < LIMIT + 6
+    assert max(without_rabbitmq.after.values()) < LIMIT + 6 + without_rabbitmq.late
     assert [503] == without_rabbitmq.posted
 
 
@@ -341,7 +323,7 @@ def test_no_process_is_held_to_be_dead_and_all_recover_by_themselves(request: py
     seen: Freeze = request.getfixturevalue(server)
 
     assert dict.fromkeys(ROLES, 200) == seen.alive
-    assert seen.back < 20
+    assert seen.back < 20 + seen.late
 
 
 def test_status_ends_during_the_freeze_and_says_who_does_not_answer(without_postgres: Freeze, without_rabbitmq: Freeze) -> None:
