@@ -18,8 +18,9 @@ from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.vault import Vault
-from ops.servers.ports import choose_ports
+from ops.servers.ports import choose_ports, listens
 from ops.servers.private import PrivateServers
+from ops.servers.process_tree import wait_until
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
@@ -30,6 +31,7 @@ from schemas.event import Event
 
 ENDPOINTS = 20
 DEADLINE = 300.0  # seconds for one part of the benchmark
+_SINK_SECONDS = 60.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - for private servers
 
 
@@ -44,6 +46,9 @@ class Stage:
         self._template = servers.database_url
         self._use(self._template)
         self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
+        if not wait_until(lambda: listens(self.port), _SINK_SECONDS):
+            end_all([self._sink], 10)
+            raise OpsError(f"the sink did not listen within {_SINK_SECONDS:.0f} s")
 
     def __enter__(self) -> Self:
         return self

@@ -133,8 +133,8 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
         return all(len(now[role]) == len(before["pids"][role]) and pid not in now[role] for role, pid in victims.items())
 
     wait_for(healed, 60)
-    for url in before["metrics"].values():
-        wait_for(lambda url=url: is_ready(url), 100)
+    for name, url in before["metrics"].items():
+        assert wait_until(lambda url=url: is_ready(url), 100), f"{name}: {last_lines(running / 'log' / f'{name}.log')}"
     after = stack_of(running)
     assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
     assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
@@ -199,6 +199,10 @@ def test_down_where_nothing_runs_says_so_and_succeeds(tmp_path: Path) -> None:
 
     assert (0, f"nothing is running on {tmp_path / 'never'}\n") == (never_used.exit_code, never_used.stdout)
     assert not (tmp_path / "never").exists()
+
+
+def last_lines(log: Path) -> str:
+    return "\n".join(log.read_text().splitlines()[-20:])
 
 
 def status(url: str) -> int:
