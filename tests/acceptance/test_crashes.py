@@ -186,7 +186,7 @@ def kill_all(system: System) -> None:
     """Kills each victim `KILLS_OF_EACH` times, in random order: whichever works meanwhile, whatever state the others are in."""
     left = Counter(dict.fromkeys(VICTIMS, KILLS_OF_EACH))
     while +left:
-        wait_for(lambda: any(system.works(name) for name in +left), 120)
+        wait_for(lambda: any(system.works(name) for name in +left), 240)
         time.sleep(random.uniform(0.0, 1.5))
         if working := [name for name in +left if system.works(name)]:
             name = random.choice(working)

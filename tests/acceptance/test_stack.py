@@ -21,7 +21,7 @@ from support.waiting import wait_for
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
 ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "postgres", "rabbitmq", "supervisor"}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # two servers and ten processes start anew, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,10 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
         now = stack_of(running)["pids"]
         return all(len(now[role]) == len(before["pids"][role]) and pid not in now[role] for role, pid in victims.items())
 
-    wait_for(healed, 60)
+    wait_for(healed, 120)
     for name, url in before["metrics"].items():
-        assert wait_until(lambda url=url: is_ready(url), 100), f"{name}: {last_lines(running / 'log' / f'{name}.log')}"
+        ready = wait_until(lambda url=url: is_ready(url), 300)
+        assert ready, "\n".join([f"{name} is not ready", *last_lines(running, name), *last_lines(running, "supervisor")])
     after = stack_of(running)
     assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
     assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
@@ -201,8 +202,8 @@ def test_down_where_nothing_runs_says_so_and_succeeds(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
-def last_lines(log: Path) -> str:
-    return "\n".join(log.read_text().splitlines()[-20:])
+def last_lines(folder: Path, name: str) -> list[str]:
+    return (folder / "log" / f"{name}.log").read_text().splitlines()[-20:]
 
 
 def status(url: str) -> int:
