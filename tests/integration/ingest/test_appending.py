@@ -75,10 +75,11 @@ def race(url: str, worker: int, count: int, subject: str, failures: "multiproces
 
 def test_eight_processes_racing_on_one_chain_append_800_of_800_without_a_gap(database, engine) -> None:
     record(engine, event("before", "there"))
-    engine.dispose()  # a forked process must not find its connections
+    engine.dispose()
     context = multiprocessing.get_context("fork")  # importing everything eight times would take ten seconds
     failures = context.Queue()
     for subject, beforehand, each in (("new", 0, 100), ("there", 1, 25)):
+        database.close()  # a forked process must not find connections of this one
         racers = [
             context.Process(target=race, args=(database.worker_url, n, each, subject, failures), daemon=True) for n in range(8)
         ]
