@@ -19,8 +19,7 @@ from pipeline.sources.kind import (
     any_equal,
     first_key,
     keys_of,
-    need_secret,
-    unknown_options,
+    secrets_alone,
 )
 from pipeline.sources.payload import text_at
 from schemas.source import Source
@@ -47,11 +46,6 @@ def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
     return found
 
 
-def check(source: Source) -> list[str]:
-    """A secret is needed."""
-    return need_secret(source) + unknown_options(source)
-
-
 def sign(source: Source, _headers: Headers, body: bytes, _now: datetime) -> dict[str, str]:
     """X-Hub-Signature-256."""
     return {"x-hub-signature-256": f"sha256={hmac.digest(first_key(source), body, 'sha256').hex()}"}
@@ -74,4 +68,4 @@ def sample(fresh: str, _now: datetime) -> Sample:
     return headers, {"ref": "refs/heads/main", "repository": {"full_name": "acme/shop"}, "pusher": {"name": "octocat"}}
 
 
-KIND = Kind(verify, check, sign, describe, sample=sample)
+KIND = Kind(verify, secrets_alone, sign, describe, sample=sample)

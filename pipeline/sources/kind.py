@@ -143,6 +143,11 @@ def need_secret(source: Source) -> list[str]:
     return [f"secret {n} is empty" for n, secret in enumerate(source.secrets, 1) if not secret]
 
 
+def secrets_alone(source: Source) -> list[str]:
+    """The problems of a source whose kind needs a secret and has no options."""
+    return need_secret(source) + unknown_options(source)
+
+
 def unknown_options(source: Source, *known: str) -> list[str]:
     """The problems of options that the kind does not have."""
     has = f"it has {', '.join(known)}" if known else "it has none"

@@ -22,9 +22,8 @@ from pipeline.sources.kind import (
     first_key,
     iso,
     keys_of,
-    need_secret,
     octets,
-    unknown_options,
+    secrets_alone,
 )
 from pipeline.sources.payload import digest, text_at
 from schemas.source import Source
@@ -49,11 +48,6 @@ def describe(source: Source, headers: Headers, body: bytes) -> dict[str, str]:
     found = {"id": _id(headers, topic, body), "type": topic, "subject": subject, "shopdomain": shop}
     found["time"] = moment(headers.get("x-shopify-triggered-at")) or ""
     return {name: value for name, value in found.items() if value}
-
-
-def check(source: Source) -> list[str]:
-    """A secret is needed."""
-    return need_secret(source) + unknown_options(source)
 
 
 def sign(source: Source, _headers: Headers, body: bytes, _now: datetime) -> dict[str, str]:
@@ -86,4 +80,4 @@ def sample(fresh: str, now: datetime) -> Sample:
     return headers, {"id": 820982911946154508, "email": "jon@example.com", "total_price": "42.00", "currency": "EUR"}
 
 
-KIND = Kind(verify, check, sign, describe, sample=sample, extensions=("shopdomain",))
+KIND = Kind(verify, secrets_alone, sign, describe, sample=sample, extensions=("shopdomain",))

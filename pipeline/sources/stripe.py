@@ -21,8 +21,7 @@ from pipeline.sources.kind import (
     check_time,
     first_key,
     keys_of,
-    need_secret,
-    unknown_options,
+    secrets_alone,
 )
 from pipeline.sources.payload import text_at
 from schemas.source import Source
@@ -51,11 +50,6 @@ def describe(source: Source, _headers: Headers, body: bytes) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def check(source: Source) -> list[str]:
-    """A secret is needed."""
-    return need_secret(source) + unknown_options(source)
-
-
 def sign(source: Source, _headers: Headers, body: bytes, now: datetime) -> dict[str, str]:
     """Stripe-Signature."""
     timestamp = str(int(now.timestamp()))
@@ -82,4 +76,4 @@ def sample(fresh: str, now: datetime) -> Sample:
     return {"content-type": "application/json; charset=utf-8"}, {**event, "livemode": False, "data": {"object": paid}}
 
 
-KIND = Kind(verify, check, sign, describe, sample=sample)
+KIND = Kind(verify, secrets_alone, sign, describe, sample=sample)

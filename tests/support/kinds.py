@@ -22,3 +22,15 @@ def verdict(a_source: Source, headers: Headers, body: bytes, now: datetime) -> s
     except Unverified as error:
         return error.reason
     return "verified"
+
+
+#: Secret, body and signature. Shopify publishes none: these are from projects that verify its webhooks.
+SHOPIFY_VECTORS = (
+    (
+        "test-webhook-secret",
+        b'{"id":1234567890,"email":"customer@example.com","total_price":"123.45"}',
+        "QNyObTlKbMx2qDlPF/ZOZcBqg5OgPg+2oky3zldc0Gw=",
+    ),
+    ("shop-secret", b'{"id":1}', "plW8VGqq0nDMIEhDqaNNW99asdUCy7EIqLZVcQwtAZ0="),
+    ("secret", b"{}", "dzJZAsrKgS3CWXM6rNBGtzgXNyx3e42VtAJkdHRRbhM="),
+)

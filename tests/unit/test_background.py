@@ -47,4 +47,4 @@ def test_closing_does_not_wait_for_a_chore_that_hangs() -> None:
     took = time.monotonic() - began
     hanging.set()
 
-    assert took < 5
+    assert took < 20

@@ -12,8 +12,8 @@ def test_what_is_asked_soon_after_is_done_together_and_the_first_does_not_wait()
         return [-item for item in items]
 
     async def main() -> list[int]:
-        coalescer = Coalescer("test", work, 0.5)
-        first = await asyncio.wait_for(coalescer.ask(1), 0.4)
+        coalescer = Coalescer("test", work, 2.0)
+        first = await asyncio.wait_for(coalescer.ask(1), 1.9)
         second = coalescer.ask(2)
         await asyncio.sleep(0.02)
         third = coalescer.ask(3)

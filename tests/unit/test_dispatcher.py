@@ -83,7 +83,7 @@ def dispatcher(store: Any, catalog: Callable[[], Catalog], send: Any) -> Dispatc
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when `condition` is true, without a thread of the loop's executor."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - other threads make it true
             await asyncio.sleep(0.02)
 

@@ -11,6 +11,7 @@ import pytest
 from ops.telemetry import probe_server
 from ops.telemetry.probe_server import ProbeServer, serve
 from ops.telemetry.probes import SECURITY_HEADERS, Readiness
+from support.waiting import wait_for
 
 Serve = Callable[..., ProbeServer]
 
@@ -72,13 +73,13 @@ def test_a_check_that_raises_is_named_by_its_error_without_its_text(start: Serve
 
 def test_a_hanging_check_is_not_ready_in_time_and_does_not_hide_the_others(start: Serve) -> None:
     forever = threading.Event()
-    server = start({"database": lambda: hang_on(forever), "broker": lambda: None}, check_deadline=0.2)
+    server = start({"database": lambda: hang_on(forever), "broker": lambda: None}, check_deadline=0.9)
     began = time.monotonic()
     status, body = ready(server)
     forever.set()
 
-    assert (503, {"database": "no answer within 0.2 s", "broker": "ok"}) == (status, body["checks"])
-    assert time.monotonic() - began < 2
+    assert (503, {"database": "no answer within 0.9 s", "broker": "ok"}) == (status, body["checks"])
+    assert time.monotonic() - began < 20
 
 
 def test_hanging_checks_do_not_pile_up_and_recover(start: Serve) -> None:
@@ -92,9 +93,9 @@ def test_hanging_checks_do_not_pile_up_and_recover(start: Serve) -> None:
     statuses = [ready(server)[0] for _ in range(3)]
     asked = len(calls)
     forever.set()
-    time.sleep(0.1)
 
-    assert ([503, 503, 503], 1, 200) == (statuses, asked, ready(server)[0])
+    assert ([503, 503, 503], 1) == (statuses, asked)
+    wait_for(lambda: ready(server)[0] == 200)
 
 
 def test_what_is_noted_does_not_make_a_process_unready() -> None:
@@ -113,12 +114,14 @@ def test_a_long_reason_is_cut(start: Serve) -> None:
 
 def test_a_process_is_alive_while_its_main_loop_beats(start: Serve) -> None:
     server = start(beat_limit=0.3)
-    first = ask(server, "/livez")[0].status
-    time.sleep(0.4)
-    late = ask(server, "/livez")[0].status
-    server.beat()
 
-    assert (200, 503, 200) == (first, late, ask(server, "/livez")[0].status)
+    def beats() -> bool:
+        server.beat()
+        return ask(server, "/livez")[0].status == 200
+
+    assert 200 == ask(start(beat_limit=60.0), "/livez")[0].status
+    wait_for(lambda: ask(server, "/livez")[0].status == 503)
+    wait_for(beats)
 
 
 def test_metrics_are_served_in_the_text_format(start: Serve) -> None:
@@ -181,11 +184,11 @@ def test_a_client_that_dribbles_is_cut_off_all_the_same(start: Serve, monkeypatc
     server = start()
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client, suppress(OSError):
-        while time.monotonic() - began < 10:
+        while time.monotonic() - began < 20:
             client.sendall(b"x")
             time.sleep(0.05)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_slow_clients_cannot_take_more_than_their_share_of_threads(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

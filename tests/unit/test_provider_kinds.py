@@ -13,7 +13,7 @@ import pytest
 from pipeline.receive import receive
 from pipeline.sources import KINDS, PATH, check
 from schemas.source import Source
-from support.kinds import Headers, at, source, verdict
+from support.kinds import SHOPIFY_VECTORS, Headers, at, source, verdict
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -206,21 +206,7 @@ def test_slack_is_answered_with_its_challenge(body: bytes, expected: bytes | Non
     assert reply is None or (200, b"text/plain") == (reply.status, reply.content_type)
 
 
-# Shopify publishes no vectors: these are from projects that verify its webhooks.
-
-
-@pytest.mark.parametrize(
-    ("secret", "body", "signature"),
-    [
-        (
-            "test-webhook-secret",
-            b'{"id":1234567890,"email":"customer@example.com","total_price":"123.45"}',
-            "QNyObTlKbMx2qDlPF/ZOZcBqg5OgPg+2oky3zldc0Gw=",
-        ),
-        ("shop-secret", b'{"id":1}', "plW8VGqq0nDMIEhDqaNNW99asdUCy7EIqLZVcQwtAZ0="),
-        ("secret", b"{}", "dzJZAsrKgS3CWXM6rNBGtzgXNyx3e42VtAJkdHRRbhM="),
-    ],
-)
+@pytest.mark.parametrize(("secret", "body", "signature"), SHOPIFY_VECTORS)
 def test_a_webhook_of_shopify_is_verified(secret: str, body: bytes, signature: str) -> None:
     def tried(header: str, content: bytes = body) -> str:
         return verdict(source("shopify", secret), {"x-shopify-hmac-sha256": header}, content, at(0))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ops.telemetry.metrics import SOURCES
 from pipeline.sources import KINDS, NAMES, check
 from schemas.source import Source
-from support.kinds import Headers, at, source, verdict
+from support.kinds import SHOPIFY_VECTORS, Headers, at, source, verdict
 from support.pages import section
 
 
@@ -179,18 +179,7 @@ SLACK_SENT = 1531420618
 SLACK_SIGNATURE = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
 
 
-@pytest.mark.parametrize(
-    ("secret", "body", "signature"),
-    [
-        (
-            "test-webhook-secret",
-            b'{"id":1234567890,"email":"customer@example.com","total_price":"123.45"}',
-            "QNyObTlKbMx2qDlPF/ZOZcBqg5OgPg+2oky3zldc0Gw=",
-        ),
-        ("shop-secret", b'{"id":1}', "plW8VGqq0nDMIEhDqaNNW99asdUCy7EIqLZVcQwtAZ0="),
-        ("secret", b"{}", "dzJZAsrKgS3CWXM6rNBGtzgXNyx3e42VtAJkdHRRbhM="),
-    ],
-)
+@pytest.mark.parametrize(("secret", "body", "signature"), SHOPIFY_VECTORS)
 def test_shopifys_vectors_verify_as_a_configured_hmac(secret: str, body: bytes, signature: str) -> None:
     shopify = source("hmac", secret, **SHOPIFY)
 

@@ -34,7 +34,7 @@ def child(folder: Path, program: str) -> Child:
     )
 
 
-def watch(supervisor: Supervisor, until, seconds: float = 10) -> None:
+def watch(supervisor: Supervisor, until, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
 
     def interrupted() -> None:
@@ -165,6 +165,6 @@ def test_waiting_for_a_process_that_stays_silent_ends(tmp_path: Path) -> None:
 
 
 def wait_for_output(log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not log.read_text().endswith("\n") and time.monotonic() < deadline:
         time.sleep(0.02)

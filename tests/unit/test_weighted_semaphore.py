@@ -57,7 +57,7 @@ def test_a_small_one_does_not_overtake_a_heavy_one_but_follows_when_that_gives_u
     async def main() -> None:
         semaphore = WeightedSemaphore()
         assert await semaphore.enter(5, 10, late())
-        heavy = asyncio.create_task(semaphore.enter(8, 10, soon()))
+        heavy = asyncio.create_task(semaphore.enter(8, 10, soon() + 0.5))
         await asyncio.sleep(0)
         small = asyncio.create_task(semaphore.enter(3, 10, late()))
         await asyncio.sleep(0)
