@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ops.runtime.db import transaction
 from pipeline.admit import admit
@@ -31,12 +31,23 @@ def owe(
     engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None, **terms: object
 ) -> None:
     """Records `events`, and plans a delivery of each to each endpoint, due at `now`. `terms` are the endpoints'."""
+    with transaction(engine) as conn:
+        plan(conn, events, endpoint_ids, now, **terms)
+
+
+def plan(
+    conn: Connection,
+    events: Sequence[Event],
+    endpoint_ids: Sequence[int] = (1,),
+    now: datetime | None = None,
+    **terms: object,
+) -> None:
+    """The same in a transaction that is open already."""
     subscribed = tuple(
         (Endpoint(id, "acme", f"e{id}", "http://127.0.0.1/", **terms), lambda _attributes: True)  # type: ignore[arg-type]
         for id in endpoint_ids
     )
-    with transaction(engine) as conn:
-        append(conn, events, {"acme": subscribed}, now or datetime.now(UTC))
+    append(conn, events, {"acme": subscribed}, now or datetime.now(UTC))
 
 
 def claimed(

@@ -17,7 +17,7 @@ from pipeline.settle import settle
 from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, owe, plan
 from support.waiting import wait_for
 from workers.relay.repairs import Sweeps
 
@@ -170,6 +170,21 @@ def test_a_turn_that_was_never_passed_on_is_found_by_the_sweep(database, engine)
     assert [(1, False), (2, True), (3, True), (4, False), (5, False), (6, True)] == database.rows(
         "SELECT id, next_attempt_at IS NOT NULL FROM delivery ORDER BY id"
     )
+
+
+def test_who_passes_the_turn_on_waits_for_who_plans_the_next(database, engine) -> None:
+    """Otherwise neither would give it to the next: it was planned behind one that had not ended."""
+    owe_in_order(engine, "a")
+    [first] = take(engine)
+    settling = threading.Thread(target=settled, args=(engine, first))
+    with transaction(engine) as conn:
+        plan(conn, [event("next", "a")], now=NOW, ordered=True)
+        settling.start()
+        waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_for(lambda: database.rows(waits))
+    settling.join(60)
+
+    assert [1] == [each.seq for each in take(engine)]
 
 
 def test_who_appends_and_who_settles_race_for_every_turn_and_none_is_lost_or_swapped(database) -> None:
