@@ -5,6 +5,7 @@ for 64 MiB, and over-estimates if strings hold commas and brackets. The parsers 
 1,000 levels, each of which takes no more memory than any other value.
 """
 
+import codecs
 import re
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ _OBJECT: Final = 320
 _ARRAY: Final = 64
 _HARMLESS: Final = FREE // _OBJECT  # bytes of JSON that cannot take more than `FREE`
 
+_PIECE: Final = 64 * 1024  # bytes that are decoded at once
+_UTF8: Final = codecs.getincrementaldecoder("utf-8")
 _LEADS: Final = [bytes([lead]) for lead in range(0xF0, 0xF5)]
 _ESCAPED: Final = re.compile(rb"\\u[dD][89abAB]")
 
@@ -49,6 +52,18 @@ def _is_wide(body: bytes) -> bool:
     return any(lead in body for lead in _LEADS) or (b"\\u" in body and _ESCAPED.search(body) is not None)
 
 
+def _is_utf8(body: bytes) -> bool:
+    """Whether it is UTF-8, as all JSON is (RFC 8259, section 8.1); a file of another kind hardly ever is."""
+    decoder = _UTF8()
+    try:
+        for at in range(0, len(body), _PIECE):
+            decoder.decode(body[at : at + _PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def members(body: bytes) -> dict[str, Any]:
     """The members of the JSON object in `body`; empty for anything else, which is not parsed. Raises as `check_size`."""
     return found if body.lstrip()[:1] == b"{" and isinstance(found := loads(body), dict) else {}
@@ -56,7 +71,12 @@ def members(body: bytes) -> dict[str, Any]:
 
 def loads(body: bytes) -> Any:
     """The JSON value in `body`; None when it is not JSON. Raises as `check_size`."""
-    check_size(body)
+    try:
+        check_size(body)
+    except TooManyValues:
+        if _is_utf8(body):
+            raise
+        return None
     try:
         return orjson.loads(body)
     except ValueError:

@@ -111,6 +111,10 @@ def test_a_large_body_that_nothing_is_looked_for_in_is_not_parsed(body: bytes) -
     admitted(body, "application/octet-stream")
 
 
+def test_a_file_that_begins_as_json_does_is_not_taken_for_json() -> None:
+    assert {} == members(b"{" + bytes(range(256)) * 100_000)
+
+
 def test_a_form_of_github_is_decoded_in_little_memory() -> None:
     body = b"payload=" + b"%5B%5D%2C" * 200_000
 
