@@ -6,9 +6,11 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import settings as property_tests
 
 from ops.servers.leftovers import end_leftovers
@@ -25,6 +27,16 @@ property_tests.register_profile("unhurried", deadline=None, max_examples=40, der
 property_tests.register_profile("thorough", deadline=None, max_examples=1000)
 property_tests.load_profile("unhurried")
 
+_configure_logs = structlog.configure
+
+
+def _configure_logs_uncached(**settings: Any) -> None:
+    """A logger keeps the configuration of its first use otherwise, also in the tests that follow."""
+    _configure_logs(**settings | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_logs_uncached
+
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,6 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs files with slow tests first, so that none of them starts last when files run side by side."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undoes what a test, or a command that it runs in its own process, configures for the logs."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
