@@ -11,10 +11,10 @@ from typing import Final
 
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPChannelError, AMQPConnectionError, AMQPError
 
 from workers.amqp.confirm_window import Outgoing, Settle, Slot, Window
-from workers.amqp.link import Link
+from workers.amqp.link import LOST, Link
 from workers.amqp.session import Unsendable
 from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
@@ -173,6 +173,8 @@ class Publisher:
             channel.connection.publish(channel, message)
         except LeaseEnded:
             slot.settle(WITHHELD)
+        except (AMQPChannelError, AMQPConnectionError):  # it has closed, and the link will hear of it
+            slot.settle(LOST)
         except (AMQPError, Unsendable, ValueError, TypeError) as error:  # pika raises these before it sends anything
             slot.settle(f"{UNSENT}: {error!r:.200}")
         else:

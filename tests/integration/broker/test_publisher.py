@@ -16,7 +16,7 @@ from support.broker import alarm, broker_stopped
 from support.ingress import drain, empty_inbox
 from support.waiting import wait_for
 from workers.amqp.confirm_window import Outgoing
-from workers.amqp.link import AWAY
+from workers.amqp.link import AWAY, LOST
 from workers.amqp.publisher import Publisher, Unconfirmed
 from workers.amqp.publisher_thread import PublisherThread
 from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
@@ -129,6 +129,17 @@ def test_what_a_queue_refuses_is_unconfirmed(servers: PrivateServers) -> None:
         connection.channel().queue_delete("tiny")
 
     assert "the broker refused it" == faults[-1]
+
+
+def test_a_message_is_not_at_fault_when_its_channel_has_just_closed(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> list[str | None]:
+        async with publishing(servers) as publisher:
+            before, _ = await fault(post(publisher))
+            assert publisher._channel is not None
+            publisher._channel.close()  # the link hears of it when the broker has answered
+            return [before, (await fault(post(publisher)))[0]]
+
+    assert [None, LOST] == asyncio.run(main())
 
 
 def test_a_message_that_fits_into_no_frame_harms_no_other(servers: PrivateServers, inbox: Callable[[], int]) -> None:
