@@ -1,7 +1,7 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
-# How many processes run test files side by side, each with servers of its own. They wait for half of the time.
-TESTERS ?= 4
+# How many processes run test files side by side, each with servers of its own. They wait for a third of the time.
+TESTERS ?= 3
 BIN := .venv/bin
 
 .PHONY: help demo test suite lint bench fuzz setup clean

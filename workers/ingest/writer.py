@@ -69,7 +69,6 @@ class Writer:
         except Exception as error:
             if not passes(error):
                 raise
-            self.trouble = one_line(error)
 
     def judge(self, message: Message, *, suspect: bool = False) -> Judged:
         """Admit `message` while the database is busy with the batch before it.

@@ -193,10 +193,9 @@ def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, 
     endpoint("/200")
     owe(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
-    wait_for(lambda: watch.current.endpoints)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
-    wait_for(lambda: not watch.current.endpoints)
+    wait_for(lambda: ["removed"] == [each.state for each in watch.current.endpoints.values()])
 
     delivery_loop.deliver(lease.hex, time.time() + 90, in_message([claim]))
 

@@ -11,10 +11,12 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from ops.runtime.blobs import Blobs
 from ops.servers.private import PrivateServers
+from support.broker import consumers
 from support.emptying import empty, end_connections
 from support.ingest import Worker, running
+from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
-from workers.amqp.topology import IN, INBOX, declare
+from workers.amqp.topology import IN, INBOX, UNROUTED, declare
 
 Publish = Callable[..., None]
 Ingest = Callable[..., Worker]  # starts a worker with settings by name
@@ -33,6 +35,11 @@ def connection(servers: PrivateServers) -> Iterator[pika.BlockingConnection]:
     parameters = pika.URLParameters(servers.amqp_url)
     parameters.heartbeat = 0  # it is used by some tests of the module only
     with pika.BlockingConnection(parameters) as connection:
+        channel = connection.channel()
+        declare(channel)
+        # A process of the module before may not have ended yet: what it holds comes back to the inbox when it has.
+        wait_for(lambda: not consumers(channel))
+        channel.close()
         yield connection
 
 
@@ -43,7 +50,7 @@ def channel(connection: pika.BlockingConnection) -> Iterator[BlockingChannel]:
     declare(channel)
     for method, arguments in DELIVER_TOPOLOGY:
         getattr(channel, method)(**arguments)
-    for queue in (INBOX, QUEUE):
+    for queue in (UNROUTED, INBOX, QUEUE):
         channel.queue_purge(queue)
     channel.confirm_delivery()
     yield channel
