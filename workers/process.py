@@ -96,7 +96,7 @@ class Process:
     def started(self, **about: object) -> None:
         """Log that set-up is complete, and tune the garbage collector. `serve` does this too."""
         _log.info("started", **about)
-        gc_tuning.calm()
+        gc_tuning.tune()
 
     def _signalled(self, *_: object) -> None:
         self.stop.set()

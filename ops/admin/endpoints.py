@@ -105,7 +105,7 @@ def _force(engine: Engine, named: Named, act: str, move: Callable[[Health, datet
         if after.breaker not in (before.breaker, "half_open"):
             kind: EventKind = "breaker_opened" if after.breaker == "open" else "breaker_closed"
             endpoint_health.note(conn, [(kind, id_, f"forced by {named.who}")], now)
-        notify.ring(conn, [id_])
+        notify.send(conn, [id_])
         return True
 
     return _act(engine, named, act, change)

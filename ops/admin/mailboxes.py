@@ -101,7 +101,7 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
         if folder is not None and not dropped:
             read = sorted({each["folder"] for each in mailbox_overview.folders(conn, id_)})
             raise OpsError(f"{named.tenant}/{named.name} reads no folder {folder!r}, but {', '.join(read) or 'none yet'}")
-        mail_leases.ring(conn, [id_], now, anyway=True)
+        mail_leases.make_due(conn, [id_], now, anyway=True)
         return True
 
     return _act(engine, named, "mailbox resync", act)
@@ -120,7 +120,7 @@ def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
         if name is not None and found[0]["state"] != "active":
             raise OpsError(f"{tenant}/{name} is not pulled, it is {found[0]['state']}: {found[0]['reason']}")
         found = [row for row in found if row["state"] == "active"]
-        mail_leases.ring(conn, [row["id"] for row in found], now, anyway=True)
+        mail_leases.make_due(conn, [row["id"] for row in found], now, anyway=True)
     return [(row["id"], f"{row['tenant']}/{row['name']}", now) for row in found]
 
 

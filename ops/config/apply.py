@@ -97,7 +97,7 @@ def apply_config(
             generated: dict[str, str] = {}
             if not dry_run:
                 if given_up and not give_up:
-                    raise NeedsConfirmation(f"give up {_counted(given_up)} that removed endpoints are owed")
+                    raise NeedsConfirmation(f"give up {_counted(given_up)} that removed endpoints have not received")
                 changes, generated = _with_secrets(changes)
                 _write(conn, vault, changes, who)
     finally:

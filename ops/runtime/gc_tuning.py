@@ -3,7 +3,7 @@
 import gc
 
 
-def calm() -> None:
+def tune() -> None:
     """Collect a tenth as often from now on, and exclude the objects that exist now, such as imported modules, for good.
 
     By default the collector runs every few hundred allocations, and sometimes over all objects: that takes tens of

@@ -13,8 +13,8 @@ _LONGEST: Final = 1.0  # seconds without Postgres, after which the first thread 
 _Result = TypeVar("_Result")
 
 
-class GiveWay:
-    """Gives the thread that uses `connections` priority over the one that calls `let_pass` before each small piece of work.
+class ThreadPriority:
+    """Gives the thread that uses `connections` priority over the one that calls `yield_to_first` before each step.
 
     Without it the two share the interpreter lock evenly while both have work, so that the database waits for rows while the
     other thread reads messages that are not needed yet.
@@ -40,7 +40,7 @@ class GiveWay:
 
         return Connection
 
-    def let_pass(self) -> None:
+    def yield_to_first(self) -> None:
         """Return when the first thread waits for Postgres or has nothing to do, after 10 ms at the latest.
 
         At once when that thread has not used Postgres for a second: then it waits for a blob store, or to connect again.

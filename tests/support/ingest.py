@@ -8,7 +8,7 @@ from typing import Any
 
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine
-from ops.runtime.thread_priority import GiveWay
+from ops.runtime.thread_priority import ThreadPriority
 from ops.settings import Settings
 from workers.ingest.watchdog import Watch
 from workers.ingest.worker import Ingest
@@ -35,16 +35,16 @@ class Worker:
 @contextmanager
 def running(database: Any, amqp_url: str, blobs: Blobs, **settings: Any) -> Iterator[Worker]:
     """Consumes the inbox until the block ends; raises then what ended the worker before."""
-    stopping, give_way = threading.Event(), GiveWay()
-    engine = make_engine(database.worker_url, pool_size=2, connections=give_way.connections)
+    stopping, priority = threading.Event(), ThreadPriority()
+    engine = make_engine(database.worker_url, pool_size=2, connections=priority.connections)
     writer = Writer(engine, database.vault, blobs, stopping.is_set)
-    ingest = Ingest(Settings(amqp_url=amqp_url, **settings), writer, stopping, give_way, Watch())
+    ingest = Ingest(Settings(amqp_url=amqp_url, **settings), writer, stopping, priority, Watch())
     errors: list[Exception] = []
 
     def run() -> None:
         try:
             writer.load()
-            give_way.done()
+            priority.done()
             ingest.run(lambda: None)
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)

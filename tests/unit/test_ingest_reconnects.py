@@ -47,8 +47,8 @@ def ingest(monkeypatch, stop) -> Make:
         monkeypatch.setattr(worker, "InboxConsumer", consumer)
         settings: Any = SimpleNamespace(amqp_url="amqp://localhost", prefetch=10, batch_size=5)
         writer: Any = SimpleNamespace(write=write, judge=lambda _message, suspect: SimpleNamespace(size=1))
-        give_way: Any = SimpleNamespace(done=lambda: None, let_pass=lambda: None)
-        return Ingest(settings, writer, stop, give_way, Watch())
+        priority: Any = SimpleNamespace(done=lambda: None, yield_to_first=lambda: None)
+        return Ingest(settings, writer, stop, priority, Watch())
 
     return make
 

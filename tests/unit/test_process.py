@@ -25,7 +25,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leaves signals, logging and garbage collection of the test process unchanged."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(log, "configure", lambda *_: None)
-    monkeypatch.setattr(gc_tuning, "calm", lambda: None)
+    monkeypatch.setattr(gc_tuning, "tune", lambda: None)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

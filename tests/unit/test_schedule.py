@@ -69,7 +69,7 @@ def test_any_number_of_endpoints_that_are_held_keep_nobody_else_waiting(hold) ->
             found = Due(now + hold, held=True) if hold else overdue
             agenda.surveyed(Page(dict.fromkeys(HELD, found) | {each: Due(now) for each in waiting}, None), now, 0.2)
         waiting[20_000 + number] = now
-        agenda.ring([*HELD[number % 10 :: 10], 20_000 + number], now)
+        agenda.notified([*HELD[number % 10 :: 10], 20_000 + number], now)
         wanted = agenda.wanted(now)
         looked = {each: waits(now, hold) if each in HELD else CLAIMED for each in wanted}
         agenda.looked(looked, (), now)
@@ -92,7 +92,7 @@ def test_what_is_held_gets_its_share_of_the_rounds_however_much_others_ask_for()
     agenda, now, seen = Agenda(), NOW, set()
     agenda.surveyed(Page(dict.fromkeys(range(100), Due(NOW, held=True)), None), now, 0.0)
     for _ in range(2):
-        agenda.ring(range(1000, 2000), now)
+        agenda.notified(range(1000, 2000), now)
         wanted = agenda.wanted(now)
         seen |= {each for each in wanted if each < 100}
         agenda.looked({each: CLAIMED if each >= 100 else waits(now, timedelta(seconds=9)) for each in wanted}, (), now)
@@ -114,5 +114,5 @@ def test_a_survey_goes_on_where_it_stopped_and_forgets_only_what_it_has_passed()
     agenda.surveyed(Page({2: Due(NOW)}, 2), later, 0.1)
     assert [2, 3, 9] == sorted(agenda.wanted(later))
     assert not agenda.wants_survey(later + timedelta(seconds=0.3))
-    agenda.ring([ANY], later)
+    agenda.notified([ANY], later)
     assert agenda.wants_survey(later)

@@ -20,7 +20,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from ops.runtime.blobs import open_blobs
-from ops.runtime.thread_priority import GiveWay
+from ops.runtime.thread_priority import ThreadPriority
 from ops.runtime.vault import Vault
 from ops.settings import Settings
 from ops.telemetry import metrics
@@ -44,10 +44,12 @@ SWITCH_INTERVAL = 0.0001  # seconds one thread may keep the other waiting; the d
 class Ingest:
     """A consumer of the inbox, and its writer thread."""
 
-    def __init__(self, settings: Settings, writer: Writer, stop: threading.Event, give_way: GiveWay, watch: Watch) -> None:
+    def __init__(
+        self, settings: Settings, writer: Writer, stop: threading.Event, priority: ThreadPriority, watch: Watch
+    ) -> None:
         header_tables.install()
         self._watch = watch
-        self._give_way = give_way
+        self._priority = priority
         self._settings = settings
         self._writer = writer
         self._stop = stop
@@ -140,7 +142,7 @@ class Ingest:
         self._close()
 
     def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
-        self._give_way.let_pass()
+        self._priority.yield_to_first()
         self._watch.progress()
         if message.trusted and message.headers and FIRST_USER in message.headers:
             message = _as_first_published(message)
@@ -207,7 +209,7 @@ class Ingest:
                     self._writer.write(batch)
                 except Exception as error:  # noqa: BLE001 - the main thread raises it
                     failure = error
-            self._give_way.done()
+            self._priority.done()
             self._results.put(failure)
             self._wake()
 
@@ -238,15 +240,15 @@ def _nothing() -> None:
 def run(settings: Settings) -> int:
     """Run one ingest worker until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "ingest", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
-        give_way = GiveWay()
-        engine = process.engine(2, connections=give_way.connections)
+        priority = ThreadPriority()
+        engine = process.engine(2, connections=priority.connections)
         watch, stop = Watch(), process.stop
         writer = process.closing(Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set, watch))
-        ingest = Ingest(settings, writer, stop, give_way, watch)
+        ingest = Ingest(settings, writer, stop, priority, watch)
         broker = process.closing(of_rabbitmq(settings, "ingest")).with_work(lambda: ingest.trouble)
         beat = process.serve({"broker": broker, "database": process.database(lambda: writer.trouble)})
         writer.load()
-        give_way.done()
+        priority.done()
         watch.install()
         process.at_end(watch.close)
         ingest.run(beat)

@@ -51,7 +51,7 @@ class Sweeps:
         with transaction(self._engine) as conn:
             expired = claims.expire_leases(conn, datetime.now(UTC), MOST)
             if expired:
-                notify.ring(conn, set(expired))
+                notify.send(conn, set(expired))
         if expired:
             _log.warning("leases_expired", deliveries=len(expired))
         return len(expired) == MOST
@@ -81,7 +81,7 @@ class Sweeps:
         with transaction(self._engine) as conn:
             opened, self._chain = ordering.open_turns(conn, self._chain, datetime.now(UTC), CHAINS)
             if opened:
-                notify.ring(conn, opened)
+                notify.send(conn, opened)
         if opened:
             _log.warning("turns_opened", endpoints=len(opened))
         return self._chain != ordering.START

@@ -126,7 +126,7 @@ class Agenda:
         self._asked = True  # whether a survey without pauses is requested
         self._hurried = False  # whether the current survey runs without pauses
 
-    def ring(self, endpoint_ids: Iterable[int], now: datetime) -> None:
+    def notified(self, endpoint_ids: Iterable[int], now: datetime) -> None:
         """Note that deliveries are due at these endpoints."""
         for each in endpoint_ids:
             if each == ANY:

@@ -61,7 +61,7 @@ class DueNotifications:
                 self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 notify.listen(self._conn)
                 return {notify.ANY}  # notifications from before it listened are lost: survey all endpoints
-            return notify.heard(self._conn, seconds)
+            return notify.received(self._conn, seconds)
         except Exception:
             self.close()
             raise
@@ -104,7 +104,7 @@ class Relay:
         """
         self.found = 0
         self._sweeps.turn()
-        self._agenda.ring(notified, datetime.now(UTC))
+        self._agenda.notified(notified, datetime.now(UTC))
         pause = self._confirmed()
         if pause:
             return pause

@@ -6,7 +6,7 @@ ALTER TABLE endpoint
   ALTER COLUMN url DROP NOT NULL,
   ADD CONSTRAINT endpoint_target CHECK ((transport = 'http') = (url IS NOT NULL));
 
--- How an endpoint fares, shared by all processes. Apart from endpoint, so that the catalog does not move with every failure.
+-- The health of an endpoint, shared by all processes. Apart from endpoint, so that the catalog does not move with every failure.
 -- No row: nothing ever failed, and no rate is limited.
 CREATE TABLE endpoint_health (
   endpoint_id    int PRIMARY KEY REFERENCES endpoint,
@@ -56,7 +56,7 @@ CREATE UNIQUE INDEX delivery_in_turn ON delivery (endpoint_id, chain_id)
   WHERE ordered AND (state = 'leased' OR next_attempt_at IS NOT NULL);
 -- Those whose turn has not come, to find a chain in which it was never passed on.
 CREATE INDEX delivery_waiting ON delivery (endpoint_id, chain_id, seq) WHERE state = 'pending' AND next_attempt_at IS NULL;
--- What is owed and not settled, by chain: order within a subject, and what an endpoint still misses.
+-- Deliveries that are not settled, by chain: order within a subject, and what an endpoint still misses.
 CREATE INDEX delivery_unsettled ON delivery (endpoint_id, chain_id, seq) WHERE state IN ('pending', 'leased', 'paused');
 -- What endpoints missed while they were disabled, until somebody decides.
 CREATE INDEX delivery_paused ON delivery (endpoint_id, created_at, id) WHERE state = 'paused';
@@ -126,7 +126,7 @@ CREATE TABLE audit (
   CHECK (begun IS NULL OR phase = 'done')
 );
 
--- Operator events: what somebody should hear of without reading logs.
+-- Operator events: what operators are told without reading logs.
 CREATE TABLE operator_event (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at          timestamptz NOT NULL,

@@ -14,7 +14,7 @@ CREATE TABLE mailbox (
   lease_epoch   bigint NOT NULL DEFAULT 0,
   lease_owner   text,
   lease_until   timestamptz,
-  -- When it is to be pulled next; a bell in the middle of a pull is not lost.
+  -- When it is to be pulled next; a notification during a pull is not lost.
   next_pull_at  timestamptz NOT NULL DEFAULT now(),
   enqueued_at   timestamptz,                           -- a message that asks for a pull is under way since then
   rung_at       timestamptz,

@@ -40,7 +40,7 @@ def revive(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None
     conn.execute(HASTEN, asked)
     revived = conn.execute(REVIVE, asked).all()
     deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in revived if row.ordered}, now)
-    notify.ring(conn)
+    notify.send(conn)
 
 
 def give_up(conn: Connection, dead: Sequence[int], failed: Sequence[int], now: datetime) -> None:

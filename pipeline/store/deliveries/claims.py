@@ -75,17 +75,17 @@ CLAIM = text("""
     WITH forgettable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
     due AS MATERIALIZED (
       SELECT oldest.id FROM forgettable
-      CROSS JOIN unnest(CAST(:ids AS int[]), CAST(:lanes AS smallint[]), CAST(:rooms AS int[]))
-        AS wanted (endpoint_id, lane, room)
+      CROSS JOIN unnest(CAST(:ids AS int[]), CAST(:lanes AS smallint[]), CAST(:limits AS int[]))
+        AS wanted (endpoint_id, lane, most)
       CROSS JOIN LATERAL (
         SELECT id FROM delivery
         WHERE endpoint_id = wanted.endpoint_id AND lane = wanted.lane AND state = 'pending' AND next_attempt_at <= :now
-        ORDER BY next_attempt_at LIMIT wanted.room FOR UPDATE SKIP LOCKED) AS oldest)
+        ORDER BY next_attempt_at LIMIT wanted.most FOR UPDATE SKIP LOCKED) AS oldest)
     UPDATE delivery SET state = 'leased', next_attempt_at = NULL, lease = :lease, lease_until = :until
     FROM due WHERE delivery.id = due.id
     RETURNING delivery.id, endpoint_id, size""")
 
-# Whatever happened to the holder: killed, disconnected, or its message lost by the broker.
+# The holder was killed or disconnected, or the broker lost its message.
 EXPIRE_LEASES = text("""
     WITH ended AS MATERIALIZED (
       SELECT id FROM delivery WHERE state = 'leased' AND lease_until <= :now
@@ -163,7 +163,7 @@ def claim(conn: Connection, granted: Mapping[int, Allowance], lease: UUID, now: 
     if not lanes:
         return []
     ids, numbers, limits = (list(column) for column in zip(*lanes, strict=True))
-    asked = {"ids": ids, "lanes": numbers, "rooms": limits, "lease": lease, "now": now, "until": until}
+    asked = {"ids": ids, "lanes": numbers, "limits": limits, "lease": lease, "now": now, "until": until}
     return sorted(starmap(Claim, conn.execute(CLAIM, asked)), key=lambda claimed: claimed.id)
 
 

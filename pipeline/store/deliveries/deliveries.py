@@ -80,7 +80,7 @@ def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) 
         copy_encoded(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
         due = {each.endpoint_id for each in planned if each.is_due}
         if due:
-            notify.ring(conn, due)
+            notify.send(conn, due)
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
@@ -109,7 +109,7 @@ def pass_on(conn: Connection, left: Collection[ordering.Pair], now: datetime) ->
     """Gives the turn to the first delivery of each pair of endpoint and chain, and notifies the relays."""
     due = ordering.pass_on(conn, left, now)
     if due:
-        notify.ring(conn, due)
+        notify.send(conn, due)
 
 
 def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:

@@ -10,7 +10,7 @@ OVERVIEW = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, endpoint.state, endpoint.reason, settings,
            coalesce(breaker, 'closed') AS breaker, coalesce(forced, false) AS forced, opened_at, probe_at,
            coalesce(trips, 0) AS trips, coalesce(successes, 0) AS successes, coalesce(failures, 0) AS failures, window_from,
-           not_before, failing_since, coalesce(streak, 0) AS streak, last_error, owed.*
+           not_before, failing_since, coalesce(streak, 0) AS streak, last_error, backlog.*
     FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN endpoint_health ON endpoint_health.endpoint_id = endpoint.id
     CROSS JOIN LATERAL (
       SELECT count(*) FILTER (WHERE delivery.state = 'pending') AS pending,
@@ -19,7 +19,7 @@ OVERVIEW = text("""
              count(*) FILTER (WHERE delivery.state = 'leased') AS leased,
              count(*) FILTER (WHERE delivery.state = 'paused') AS paused,
              min(next_attempt_at) AS oldest_due
-      FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state IN ('pending', 'leased', 'paused')) AS owed
+      FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state IN ('pending', 'leased', 'paused')) AS backlog
     WHERE endpoint.state <> 'removed' AND (CAST(:tenant AS text) IS NULL OR tenant.name = :tenant)
     AND (CAST(:name AS text) IS NULL OR endpoint.name = :name)
     ORDER BY tenant.name, endpoint.name""")

@@ -27,14 +27,14 @@ SET_ASIDE = text(f"""
       SELECT id, tenant_id, name, transport, state = 'removed' AS gone FROM endpoint
       WHERE state <> 'active' AND (CAST(:ids AS int[]) IS NULL OR id = ANY(CAST(:ids AS int[])))
       FOR SHARE SKIP LOCKED),
-    owed AS MATERIALIZED (
+    unsettled AS MATERIALIZED (
       SELECT pending.id, gone, tenant_id, name, transport FROM standing CROSS JOIN LATERAL (
         SELECT id FROM delivery WHERE endpoint_id = standing.id AND delivery.state = 'pending'
         ORDER BY lane, next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS pending
       LIMIT :limit)
     UPDATE delivery SET {_GONE}
-    FROM owed JOIN tenant ON tenant.id = tenant_id WHERE delivery.id = owed.id
-    RETURNING gone, tenant.name AS tenant, owed.name AS endpoint, transport""")  # noqa: S608 - put together from constants
+    FROM unsettled JOIN tenant ON tenant.id = tenant_id WHERE delivery.id = unsettled.id
+    RETURNING gone, tenant.name AS tenant, unsettled.name AS endpoint, transport""")  # noqa: S608 - put together from constants
 
 # For deliveries that a worker holds and does not send, because its catalog says that the endpoint is disabled or removed. If
 # that is outdated, or the endpoint's row is locked, the delivery is due again.
@@ -65,12 +65,12 @@ COUNT_UNDELIVERED = text("""
 # In the transaction that removes the endpoint. Skips deliveries that are just being claimed or settled, so that removals wait
 # for no worker; those are handled afterwards.
 _GIVE_UP = """
-    WITH owed AS MATERIALIZED (
+    WITH unsettled AS MATERIALIZED (
       SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ({states})
       ORDER BY {order} LIMIT :limit FOR UPDATE {wait})
     UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL, settled_at = :now,
                         error = 'the endpoint was removed'
-    FROM owed WHERE delivery.id = owed.id"""
+    FROM unsettled WHERE delivery.id = unsettled.id"""
 GIVE_UP = text(_GIVE_UP.format(states="'pending', 'paused'", order="chain_id, seq", wait="SKIP LOCKED"))
 
 # Before a removed endpoint is added again: its leased deliveries must not be retried to the new endpoint either.

@@ -18,13 +18,13 @@ MOST_IDS: Final = 700  # in one notice: 7,700 bytes at most; Postgres allows 8,0
 MOST_NOTICES: Final = 10  # in one call; beyond that, a survey of all endpoints costs less
 
 
-def ring(conn: Connection, endpoint_ids: Collection[int] = ()) -> None:
+def send(conn: Connection, endpoint_ids: Collection[int] = ()) -> None:
     """Notifies the relays, at COMMIT, that deliveries of these endpoints are due; without ids, of unknown ones."""
     conn.execute(*notify_query(endpoint_ids))
 
 
 def notify_query(endpoint_ids: Collection[int]) -> Query:
-    """The query of `ring`, for one round trip with others."""
+    """The query of `send`, for one round trip with others."""
     ids = sorted(endpoint_ids)
     said = [",".join(map(str, ids[at : at + MOST_IDS])) for at in range(0, len(ids), MOST_IDS)]
     return NOTIFY, {"said": said if 0 < len(said) <= MOST_NOTICES else [""]}
@@ -35,9 +35,9 @@ def listen(conn: Connection) -> None:
     conn.execute(LISTEN)
 
 
-def heard(conn: Connection, seconds: float) -> set[int]:
+def received(conn: Connection, seconds: float) -> set[int]:
     """The endpoints notified since the last call, `ANY` for an unknown one. Waits for the first notice, at most `seconds`."""
     driver = conn.connection.driver_connection
     assert driver is not None
-    rung = driver.notifies(timeout=seconds, stop_after=1)
-    return {int(each or ANY) for notice in rung for each in notice.payload.split(",")}
+    notices = driver.notifies(timeout=seconds, stop_after=1)
+    return {int(each or ANY) for notice in notices for each in notice.payload.split(",")}

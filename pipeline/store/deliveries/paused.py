@@ -65,7 +65,7 @@ def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None
     """Makes at most `limit` deliveries missed since `since` due, oldest first, and notifies the relays; returns how many."""
     released = _decide(conn, RELEASE, endpoint_id, now, limit, since)
     if released:
-        notify.ring(conn, [endpoint_id])
+        notify.send(conn, [endpoint_id])
     return len(released)
 
 

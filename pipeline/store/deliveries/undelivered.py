@@ -99,5 +99,5 @@ def move_up(
     asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
     moved = list(conn.execute(MOVE_UP, {**asked, "after": span[0], "last": span[1], "limit": limit}).scalars())
     if moved:
-        notify.ring(conn)
+        notify.send(conn)
     return sorted(moved)

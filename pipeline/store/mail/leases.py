@@ -61,7 +61,7 @@ REVOKED = text("""
     UPDATE mailbox SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL, enqueued_at = NULL
     WHERE id = :id""")
 
-RING = text("""
+MAKE_DUE = text("""
     UPDATE mailbox SET rung_at = :now, next_pull_at = least(next_pull_at, :now)
     WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' AND (failures = 0 OR :anyway)""")
 
@@ -151,9 +151,9 @@ def revoke(conn: Connection, mailbox_id: int) -> None:
     conn.execute(REVOKED, {"id": mailbox_id})
 
 
-def ring(conn: Connection, ids: Sequence[int], now: datetime, *, anyway: bool = False) -> int:
+def make_due(conn: Connection, ids: Sequence[int], now: datetime, *, anyway: bool = False) -> int:
     """Makes mailboxes due at once; returns how many. Failing ones keep their wait, unless `anyway`."""
-    return conn.execute(RING, {"ids": list(ids), "now": now, "anyway": anyway}).rowcount if ids else 0
+    return conn.execute(MAKE_DUE, {"ids": list(ids), "now": now, "anyway": anyway}).rowcount if ids else 0
 
 
 def _one(conn: Connection, statement: Any, lease: PullLease, **values: Any) -> Any:

@@ -339,7 +339,7 @@ def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(ap
 
     refused = cli.owner.run("apply", tmp_path / "waxseal.yaml", "--prune")
     assert 2 == refused.exit_code
-    assert "to give up 6 deliveries that removed endpoints are owed, add --yes" in refused.stderr
+    assert "to give up 6 deliveries that removed endpoints have not received, add --yes" in refused.stderr
     assert before == database.rows("SELECT * FROM delivery ORDER BY id")
     assert {"active"} == {each.state for each in stored(database).endpoints.values()}
 

@@ -192,7 +192,7 @@ def test_a_bell_in_the_middle_of_a_pull_is_not_lost(apply, database, engine) -> 
     with transaction(engine) as conn:
         lease = mail_leases.take(conn, id_, "a", NOW, later)
         assert lease is not None
-        assert mail_leases.ring(conn, [id_], NOW.replace(minute=1)) == 1
+        assert mail_leases.make_due(conn, [id_], NOW.replace(minute=1)) == 1
         mail_leases.succeeded(conn, lease, NOW, NOW.replace(minute=2), later, enqueued=False, slow=False)
 
         assert id_ in {each.id for each in mail_leases.due(conn, NOW.replace(minute=2), NOW, 10)}

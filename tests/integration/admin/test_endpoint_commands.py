@@ -110,7 +110,7 @@ def test_a_relay_hears_of_a_breaker_that_was_forced(engine, cli) -> None:
 
         cli.run("endpoint", "close-breaker", "acme", "audit")
 
-        assert {2} == notify.heard(listener, 5)
+        assert {2} == notify.received(listener, 5)
         listener.invalidate()
 
 

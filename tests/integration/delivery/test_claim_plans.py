@@ -57,7 +57,7 @@ def chain(engine: Engine) -> UUID:
 def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], int]]:
     """Each statement of the hot path, its parameters, and the most rows of `delivery` that it may read."""
     pair = {"endpoints": [4], "chains": [chain(engine)], "now": LATER}
-    lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "rooms": [100, 100, 100, 100]}
+    lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "limits": [100, 100, 100, 100]}
     settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
     return {
         "survey": (claims.SURVEY, {"after": 0, "limit": 1000}, 20),

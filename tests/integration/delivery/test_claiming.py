@@ -190,35 +190,35 @@ def test_leases_are_counted_up_to_a_bound_and_a_survey_knows_when_each_endpoint_
         assert {} == claims.survey(conn)
 
 
-def test_planning_rings_the_bell_of_whoever_listens_and_says_at_which_endpoints(database, engine) -> None:
+def test_planning_notifies_listeners_of_the_endpoints(database, engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
         notify.listen(listener)
-        assert set() == notify.heard(listener, 0)
+        assert set() == notify.received(listener, 0)
 
         owe(engine, [event("e-1", "a"), event("e-2", "b")], [1, 3])
 
-        assert {1, 3} == notify.heard(listener, 5)
-        assert set() == notify.heard(listener, 0)
+        assert {1, 3} == notify.received(listener, 5)
+        assert set() == notify.received(listener, 0)
         listener.invalidate()
 
 
 @pytest.mark.parametrize(
-    ("rung", "heard"),
+    ("sent", "received"),
     [((), {notify.ANY}), (range(1, 9000), {notify.ANY}), (range(1, 3000), set(range(1, 3000))), ((7, 5), {5, 7})],
 )
-def test_a_bell_for_too_many_endpoints_rings_for_all(database, engine, rung, heard) -> None:
+def test_a_notification_of_too_many_endpoints_is_for_all(database, engine, sent, received) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
         notify.listen(listener)
         with transaction(engine) as conn:
-            notify.ring(conn, rung)
+            notify.send(conn, sent)
         found: set[int] = set()
 
-        def heard_all() -> bool:  # the notices of one COMMIT may come in several packets
-            found.update(notify.heard(listener, 0.1))
-            return len(found) >= len(heard)
+        def received_all() -> bool:  # the notices of one COMMIT may come in several packets
+            found.update(notify.received(listener, 0.1))
+            return len(found) >= len(received)
 
-        wait_for(heard_all)
-        assert heard == found
+        wait_for(received_all)
+        assert received == found
         listener.invalidate()
 
 

@@ -75,7 +75,7 @@ def is_leased(shared_database) -> Callable[[int], bool]:
 
 
 def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> None:
-    free, first, rung, asked = range(HELD + 1, HELD + 5)
+    free, first, notified, asked = range(HELD + 1, HELD + 5)
     owe(crowd, [event("before-it-began")], [first])
     owe(crowd, [event("as-old-as-the-others", "s-1")], [free], now=datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -84,10 +84,10 @@ def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> No
     assert is_leased(first), "found by the first survey"
     assert is_leased(free)
 
-    owe(crowd, [event("rung", "s-2")], [rung])
-    relay.turn(range(1, rung + 1))  # every endpoint is notified
+    owe(crowd, [event("notified", "s-2")], [notified])
+    relay.turn(range(1, notified + 1))  # every endpoint is notified
     relay.turn()
-    assert is_leased(rung)
+    assert is_leased(notified)
 
     owe(crowd, [event("asked", "s-3")], [asked])
     relay.turn([notify.ANY])

@@ -68,7 +68,7 @@ def test_what_is_planned_is_sent_at_once_and_both_processes_end_when_they_are_to
     for process in processes:
         process.terminate()
 
-    assert min(delays) < 0.4 + lateness(), "a poll brings it within a second; the bell at once"
+    assert min(delays) < 0.4 + lateness(), "a poll brings it within a second; a notification at once"
     assert [0, 0] == [process.wait(60) for process in processes]
     assert time.monotonic() - asked < 5 + lateness()
 

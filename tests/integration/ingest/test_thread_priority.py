@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from ops.runtime import thread_priority
 from ops.runtime.db import make_engine, transaction
-from ops.runtime.thread_priority import _LONGEST, GiveWay
+from ops.runtime.thread_priority import _LONGEST, ThreadPriority
 from support.waiting import wait_for
 
 LOCK = 4711
@@ -36,30 +36,30 @@ def clock(monkeypatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def give_way(clock) -> GiveWay:
-    give_way = GiveWay()
-    give_way._free = Recorded()
-    return give_way
+def priority(clock) -> ThreadPriority:
+    priority = ThreadPriority()
+    priority._free = Recorded()
+    return priority
 
 
-def held_up(give_way: GiveWay) -> bool:
+def held_up(priority: ThreadPriority) -> bool:
     """Whether the thread of lower priority waited as long as it may."""
-    assert isinstance(give_way._free, Recorded)
-    give_way._free.came.clear()
-    give_way.let_pass()
-    return give_way._free.came == [False]
+    assert isinstance(priority._free, Recorded)
+    priority._free.came.clear()
+    priority.yield_to_first()
+    return priority._free.came == [False]
 
 
-def test_nobody_is_held_up_before_and_after_the_work(give_way) -> None:
-    assert not held_up(give_way)
+def test_nobody_is_held_up_before_and_after_the_work(priority) -> None:
+    assert not held_up(priority)
 
-    give_way.done()
+    priority.done()
 
-    assert not held_up(give_way)
+    assert not held_up(priority)
 
 
-def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_it_computes(database, give_way) -> None:
-    engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
+def test_the_other_works_while_the_first_waits_for_postgres_and_yields_while_it_computes(database, priority) -> None:
+    engine = make_engine(database.url, pool_size=1, connections=priority.connections)
     computing, looked = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -67,34 +67,34 @@ def test_the_other_works_while_the_first_waits_for_postgres_and_gives_way_while_
             conn.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             computing.set()
             looked.wait(30)
-        give_way.done()
+        priority.done()
 
     thread = threading.Thread(target=first)
     with database.connect() as owner:
         owner.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         thread.start()
         wait_for(lambda: database.rows("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
-        while_waiting = held_up(give_way)
+        while_waiting = held_up(priority)
         owner.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
     assert computing.wait(30)
-    while_computing = held_up(give_way)
+    while_computing = held_up(priority)
     looked.set()
     thread.join(30)
     engine.dispose()
 
     assert (False, True) == (while_waiting, while_computing)
-    assert not held_up(give_way)
+    assert not held_up(priority)
 
 
-def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, give_way, clock) -> None:
+def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, priority, clock) -> None:
     """The reader is delayed once per message, for thousands of messages between two heartbeats."""
-    engine = make_engine(database.url, pool_size=1, connections=give_way.connections)
+    engine = make_engine(database.url, pool_size=1, connections=priority.connections)
     with transaction(engine) as conn:
         conn.execute(text("SELECT 1"))
 
-    assert held_up(give_way)
+    assert held_up(priority)
     clock.now += 0.9 * _LONGEST
-    assert held_up(give_way)
+    assert held_up(priority)
     clock.now += 0.2 * _LONGEST
-    assert not held_up(give_way)
+    assert not held_up(priority)
     engine.dispose()

@@ -55,7 +55,7 @@ def later(database) -> None:
         )
 
 
-def rang(database) -> bool:
+def made_due(database) -> bool:
     return database.rows("SELECT next_pull_at <= now() AND rung_at IS NOT NULL FROM mailbox")[0][0]
 
 
@@ -72,17 +72,17 @@ def listening(idler: Idler) -> int:
     return len(idler._selector.get_map())
 
 
-def test_a_mail_rings_and_only_once(idler, database, server, user) -> None:
+def test_a_mail_makes_its_mailbox_due_and_only_once(idler, database, server, user) -> None:
     assert until(idler, lambda: listening(idler) == 1)
-    assert until(idler, lambda: rang(database))  # mails that arrived before the listener connected
+    assert until(idler, lambda: made_due(database))  # mails that arrived before the listener connected
     for number in range(1, 4):
         later(database)
         server.deliver(user, mail(number))
-        assert until(idler, lambda: rang(database))
+        assert until(idler, lambda: made_due(database))
     later(database)
     for _ in range(10):
         idler.turn(0.05)
-    assert not rang(database)
+    assert not made_due(database)
 
 
 def test_an_idle_is_asked_for_anew_before_the_server_hangs_up(idler, database, server, user, monkeypatch) -> None:
@@ -92,10 +92,10 @@ def test_an_idle_is_asked_for_anew_before_the_server_hangs_up(idler, database, s
     first = listener.renew_at
     assert until(idler, lambda: listener.renew_at > first + 0.5)
     assert listener.failures == 0
-    assert until(idler, lambda: rang(database))
+    assert until(idler, lambda: made_due(database))
     later(database)
     server.deliver(user, mail(1))
-    assert until(idler, lambda: rang(database))
+    assert until(idler, lambda: made_due(database))
 
 
 def test_a_connection_that_is_lost_is_made_again(idler, database, server, user, monkeypatch) -> None:
@@ -107,7 +107,7 @@ def test_a_connection_that_is_lost_is_made_again(idler, database, server, user, 
     assert until(idler, lambda: listening(idler) == 1)
     later(database)
     server.deliver(user, mail(1))
-    assert until(idler, lambda: rang(database))
+    assert until(idler, lambda: made_due(database))
 
 
 def test_a_mailbox_that_is_paused_or_fails_is_not_listened_to(idler, database, server) -> None:
@@ -127,7 +127,7 @@ def test_a_listener_that_cannot_log_in_waits_longer_each_time(idler, database, m
     assert until(idler, lambda: bool(idler._listeners) and next(iter(idler._listeners.values())).failures == 1)
     (listener,) = idler._listeners.values()
     assert 10 < listener.renew_at - time.monotonic() < 34
-    assert not rang(database)
+    assert not made_due(database)
 
 
 def test_a_server_that_hangs_is_no_harm_to_others(idler, database, server, user, monkeypatch) -> None:
@@ -157,10 +157,10 @@ def test_the_first_folders_that_there_are_are_listened_to(idler, database, serve
     assert until(idler, lambda: listening(idler) == 4)
     assert {"INBOX", "A", "Deep/B", "C"} == {each.folder for each in idler._listeners.values() if each.connection}
     for number, folder in enumerate(("INBOX", "Deep/B", "C", "INBOX")):
-        assert until(idler, lambda: rang(database)) or not number
+        assert until(idler, lambda: made_due(database)) or not number
         later(database)
         server.deliver(user, mail(number), folder)
-        assert until(idler, lambda: rang(database))
+        assert until(idler, lambda: made_due(database))
 
 
 @pytest.mark.parametrize("idler", [FIVE], indirect=True)

@@ -58,7 +58,7 @@ class FolderListener:
     unsupported: bool = False  # the server has no IDLE
     lacking: bool = False  # the folder cannot be opened: another one may take its place
     crowded: bool = False  # the server refused a connection as too many
-    heard: bool = False  # mail may have arrived
+    notified: bool = False  # mail may have arrived
 
 
 class Idler:
@@ -139,12 +139,12 @@ class Idler:
 
     def _make_due(self) -> None:
         """Make the mailboxes due whose mail arrived in this turn, in one transaction."""
-        heard = [listener for listener in self._listeners.values() if listener.heard]
-        if heard:
+        notified = [listener for listener in self._listeners.values() if listener.notified]
+        if notified:
             with transaction(self._engine) as conn:
-                mail_leases.ring(conn, sorted({listener.id for listener in heard}), datetime.now(UTC))
-            for listener in heard:
-                listener.heard = False
+                mail_leases.make_due(conn, sorted({listener.id for listener in notified}), datetime.now(UTC))
+            for listener in notified:
+                listener.notified = False
 
     def _disconnect(self, listener: FolderListener) -> None:
         if listener.connection is not None:
@@ -188,7 +188,7 @@ class Idler:
         connection.examine(listener.folder)
         _listen(connection)
         listener.renew_at = time.monotonic() + RENEW
-        listener.heard = True  # mail may have arrived before the IDLE began
+        listener.notified = True  # mail may have arrived before the IDLE began
 
     def _renewed(self, listener: FolderListener) -> None:
         """End the IDLE, note whether mail has arrived, and begin another."""
@@ -196,7 +196,7 @@ class Idler:
         assert connection is not None
         connection.until = time.monotonic() + ANSWER
         arrived = connection.end_idle()
-        listener.heard |= _listen(connection) or arrived
+        listener.notified |= _listen(connection) or arrived
         listener.renew_at = time.monotonic() + RENEW
 
 
