@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class OperatorEvent:
     """An event to be recorded for operators."""
 
     kind: EventKind
@@ -73,7 +73,7 @@ class Succeeded:
     next_pull: datetime
     enqueued: bool
     slow: bool
-    event: Event | None = None
+    event: OperatorEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def after_batch(failures: int, done: Done, poll: float, began: datetime, now: da
         return Failed("away", done.trouble, _later(now, poll, random))
     slow = (now - began).total_seconds() > SLOW
     next_pull = now if done.more else _later(now, poll if done.wait is None else _bounded(done.wait), random)
-    event = Event("mailbox_active", "it can be read again") if failures >= TELL else None
+    event = OperatorEvent("mailbox_active", "it can be read again") if failures >= TELL else None
     going_on = done.more and not slow
     return Succeeded("more" if going_on else "done", began, next_pull, going_on, slow, event)
 
@@ -131,14 +131,14 @@ def unreadable(detail: str, now: datetime) -> Failed:
     return Failed("internal", detail, now + timedelta(seconds=BACKOFF[1]))
 
 
-def news_of(failures: int, since: datetime, error: str) -> Event | None:
+def news_of(failures: int, since: datetime, error: str) -> OperatorEvent | None:
     """The event after so many failures in a row: one for each series of failures."""
     if failures != TELL:
         return None
-    return Event("mailbox_failing", f"nothing but failures since {since:%Y-%m-%d %H:%M:%SZ}: {error}")
+    return OperatorEvent("mailbox_failing", f"nothing but failures since {since:%Y-%m-%d %H:%M:%SZ}: {error}")
 
 
-def settle(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> Event | None:
+def settle(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> OperatorEvent | None:
     """Gives the lease back with the verdict, and records and returns its event.
 
     Runs in the caller's transaction. If the lease was lost meanwhile, a failure is not written.
@@ -149,7 +149,7 @@ def settle(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) 
     return event
 
 
-def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> Event | None:
+def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime) -> OperatorEvent | None:
     if isinstance(verdict, HandedBack):
         mail_leases.hand_back(conn, lease, verdict.next_pull)
         return None
@@ -164,7 +164,8 @@ def _written(conn: Connection, lease: PullLease, verdict: Verdict, now: datetime
     if isinstance(verdict, Failed):
         return news_of(*failing, verdict.error)
     moved = mailboxes.move_from(conn, lease.mailbox_id, "active", "needs_reauthorization", now, verdict.error)
-    return Event("mailbox_needs_reauthorization", verdict.error) if moved else None  # not moved if somebody has paused it
+    # Not moved if somebody has paused it.
+    return OperatorEvent("mailbox_needs_reauthorization", verdict.error) if moved else None
 
 
 def _wait(failures: int, asked: float | None) -> float:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.claim import Looked
 from pipeline.store.deliveries.claims import Due, Page
 from pipeline.store.deliveries.notify import ANY
-from workers.relay.schedule import LATER, TICK, Agenda
+from workers.relay.schedule import LATER, TICK, CheckSchedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,27 +25,27 @@ def page(*endpoint_ids: int) -> Page:
 @pytest.mark.parametrize("excess", [-2000, -1, 0, 1, 2000])
 @pytest.mark.parametrize("silence", [1.0, 100.0, 100_000.0])
 def test_an_endpoint_that_got_nothing_is_looked_at_again_soon_however_slow_it_was(excess, silence) -> None:
-    agenda = Agenda()
-    agenda.surveyed(page(1), NOW, 0.0)
-    agenda.looked({1: full(100, excess)}, (), NOW)
-    agenda.looked({1: full(99, excess)}, (), NOW + timedelta(seconds=1))  # one delivery was settled
+    schedule = CheckSchedule()
+    schedule.surveyed(page(1), NOW, 0.0)
+    schedule.looked({1: full(100, excess)}, (), NOW)
+    schedule.looked({1: full(99, excess)}, (), NOW + timedelta(seconds=1))  # one delivery was settled
     later = NOW + timedelta(seconds=1 + silence)
 
-    agenda.looked({1: full(99, excess)}, (), later)
+    schedule.looked({1: full(99, excess)}, (), later)
 
-    assert [] == agenda.wanted(later)
-    assert [1] == agenda.wanted(later + timedelta(seconds=LATER, milliseconds=TICK))
+    assert [] == schedule.wanted(later)
+    assert [1] == schedule.wanted(later + timedelta(seconds=LATER, milliseconds=TICK))
 
 
 def test_endpoints_whose_windows_are_full_are_looked_at_together() -> None:
-    agenda = Agenda()
-    agenda.surveyed(page(*range(20)), NOW, 0.0)
+    schedule = CheckSchedule()
+    schedule.surveyed(page(*range(20)), NOW, 0.0)
     for each in range(20):
-        agenda.looked({each: full(100, 25)}, (), NOW + timedelta(milliseconds=each))
+        schedule.looked({each: full(100, 25)}, (), NOW + timedelta(milliseconds=each))
     for each in range(20):  # all settle fast, each at a different time
-        agenda.looked({each: full(0, 5)}, (), NOW + timedelta(milliseconds=20 + each))
+        schedule.looked({each: full(0, 5)}, (), NOW + timedelta(milliseconds=20 + each))
 
-    moments = {due.timestamp() for due in agenda._held._due.values()}
+    moments = {due.timestamp() for due in schedule._held._due.values()}
 
     assert len(moments) <= 3
     assert all(moment > (NOW + timedelta(milliseconds=20)).timestamp() for moment in moments)
@@ -60,19 +60,19 @@ def test_any_number_of_endpoints_that_are_held_keep_nobody_else_waiting(hold) ->
     """A relay whose rounds take 200 ms has looked at all endpoints once; each of them is notified every two seconds,
     which is twice as often as the relay can look at it.
     """
-    agenda, now, waiting, waited = Agenda(), NOW, {}, []
+    schedule, now, waiting, waited = CheckSchedule(), NOW, {}, []
     overdue = Due(NOW - timedelta(hours=1))
-    agenda.surveyed(Page(dict.fromkeys(HELD, overdue), None), NOW, 0.2)
-    agenda.looked({each: waits(now, hold) for each in HELD}, (), NOW)
+    schedule.surveyed(Page(dict.fromkeys(HELD, overdue), None), NOW, 0.2)
+    schedule.looked({each: waits(now, hold) for each in HELD}, (), NOW)
     for number in range(100):
-        if agenda.wants_survey(now):
+        if schedule.wants_survey(now):
             found = Due(now + hold, held=True) if hold else overdue
-            agenda.surveyed(Page(dict.fromkeys(HELD, found) | {each: Due(now) for each in waiting}, None), now, 0.2)
+            schedule.surveyed(Page(dict.fromkeys(HELD, found) | {each: Due(now) for each in waiting}, None), now, 0.2)
         waiting[20_000 + number] = now
-        agenda.notified([*HELD[number % 10 :: 10], 20_000 + number], now)
-        wanted = agenda.wanted(now)
+        schedule.notified([*HELD[number % 10 :: 10], 20_000 + number], now)
+        wanted = schedule.wanted(now)
         looked = {each: waits(now, hold) if each in HELD else CLAIMED for each in wanted}
-        agenda.looked(looked, (), now)
+        schedule.looked(looked, (), now)
         now += ROUND
         waited += [now - waiting.pop(each) for each in wanted if each in waiting]
 
@@ -89,30 +89,30 @@ CLAIMED = Looked(leased=0, granted=1, claimed=1, more=False, excess=0, look_at=N
 
 
 def test_what_is_held_gets_its_share_of_the_rounds_however_much_others_ask_for() -> None:
-    agenda, now, seen = Agenda(), NOW, set()
-    agenda.surveyed(Page(dict.fromkeys(range(100), Due(NOW, held=True)), None), now, 0.0)
+    schedule, now, seen = CheckSchedule(), NOW, set()
+    schedule.surveyed(Page(dict.fromkeys(range(100), Due(NOW, held=True)), None), now, 0.0)
     for _ in range(2):
-        agenda.notified(range(1000, 2000), now)
-        wanted = agenda.wanted(now)
+        schedule.notified(range(1000, 2000), now)
+        wanted = schedule.wanted(now)
         seen |= {each for each in wanted if each < 100}
-        agenda.looked({each: CLAIMED if each >= 100 else waits(now, timedelta(seconds=9)) for each in wanted}, (), now)
+        schedule.looked({each: CLAIMED if each >= 100 else waits(now, timedelta(seconds=9)) for each in wanted}, (), now)
         now += ROUND
 
     assert set(range(100)) == seen
 
 
 def test_a_survey_goes_on_where_it_stopped_and_forgets_only_what_it_has_passed() -> None:
-    agenda = Agenda()
-    agenda.surveyed(Page({1: Due(NOW), 2: Due(NOW)}, 2), NOW, 0.1)
-    assert 2 == agenda.surveyed_through
-    assert agenda.wants_survey(NOW), "the first one hurries"
-    agenda.surveyed(Page({3: Due(NOW), 9: Due(NOW)}, None), NOW, 0.1)
-    assert [1, 2, 3, 9] == sorted(agenda.wanted(NOW))
-    assert not agenda.wants_survey(NOW + timedelta(seconds=0.9)), "a fifth of the time at most"
+    schedule = CheckSchedule()
+    schedule.surveyed(Page({1: Due(NOW), 2: Due(NOW)}, 2), NOW, 0.1)
+    assert 2 == schedule.surveyed_through
+    assert schedule.wants_survey(NOW), "the first one hurries"
+    schedule.surveyed(Page({3: Due(NOW), 9: Due(NOW)}, None), NOW, 0.1)
+    assert [1, 2, 3, 9] == sorted(schedule.wanted(NOW))
+    assert not schedule.wants_survey(NOW + timedelta(seconds=0.9)), "a fifth of the time at most"
 
     later = NOW + timedelta(seconds=1.1)
-    agenda.surveyed(Page({2: Due(NOW)}, 2), later, 0.1)
-    assert [2, 3, 9] == sorted(agenda.wanted(later))
-    assert not agenda.wants_survey(later + timedelta(seconds=0.3))
-    agenda.notified([ANY], later)
-    assert agenda.wants_survey(later)
+    schedule.surveyed(Page({2: Due(NOW)}, 2), later, 0.1)
+    assert [2, 3, 9] == sorted(schedule.wanted(later))
+    assert not schedule.wants_survey(later + timedelta(seconds=0.3))
+    schedule.notified([ANY], later)
+    assert schedule.wants_survey(later)

@@ -14,10 +14,10 @@ from pipeline.mail.settle_pull import (
     SLOW,
     TELL,
     Done,
-    Event,
     Failed,
     Failure,
     HandedBack,
+    OperatorEvent,
     SetAside,
     Succeeded,
     after_batch,
@@ -83,7 +83,7 @@ def test_operators_hear_that_it_can_be_read_again_if_they_heard_that_it_could_no
     verdict = after_batch(failures, Done(0, False), POLL, NOW, NOW, 0.0)
 
     assert isinstance(verdict, Succeeded)
-    assert (Event("mailbox_active", "it can be read again") if told else None) == verdict.event
+    assert (OperatorEvent("mailbox_active", "it can be read again") if told else None) == verdict.event
 
 
 @pytest.mark.parametrize("poll", [POLL, 86_400.0])
@@ -150,6 +150,6 @@ def test_what_cannot_be_opened_waits_longest() -> None:
 
 @given(FAILURES)
 def test_operators_hear_of_a_row_of_failures_once(failures: int) -> None:
-    expected = Event("mailbox_failing", "nothing but failures since 2026-01-01 00:00:00Z: away") if failures == TELL else None
+    told = OperatorEvent("mailbox_failing", "nothing but failures since 2026-01-01 00:00:00Z: away")
 
-    assert expected == news_of(failures, NOW, "away")
+    assert (told if failures == TELL else None) == news_of(failures, NOW, "away")

@@ -24,7 +24,7 @@ AHEAD: Final = 8  # days, including today, so that a week without a relay does n
 _log = structlog.get_logger()
 
 
-class Upkeep:
+class Maintenance:
     """Runs the maintenance from construction to `close`, in threads of its own."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:

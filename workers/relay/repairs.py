@@ -23,29 +23,29 @@ CHAINS: Final = 200
 _log = structlog.get_logger()
 
 
-class Sweeps:
+class Repairs:
     """Runs each repair at its interval in the relay's thread, in bounded steps, so that claims never wait long."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._chain = ordering.START  # the chain that was checked last
-        self._sweeps: dict[Callable[[], bool], float] = {
+        self._repairs: dict[Callable[[], bool], float] = {
             self._expire: LEASES,
             self._set_aside: ASIDE,
             self._discard_removed: REMOVED,
             self._resume_paused: ACTIVE,
             self._open_turns: TURNS,
         }
-        self._next = dict.fromkeys(self._sweeps, float("-inf"))
+        self._next = dict.fromkeys(self._repairs, float("-inf"))
 
     def turn(self) -> None:
         """Run the repairs that are due."""
-        for sweep, seconds in self._sweeps.items():
+        for repair, seconds in self._repairs.items():
             began = time.monotonic()
-            if began >= self._next[sweep]:
-                more = sweep()
+            if began >= self._next[repair]:
+                more = repair()
                 ended = time.monotonic()
-                self._next[sweep] = ended + (0.0 if more else max(seconds, (ended - began) / SHARE))
+                self._next[repair] = ended + (0.0 if more else max(seconds, (ended - began) / SHARE))
 
     def _expire(self) -> bool:
         with transaction(self._engine) as conn:

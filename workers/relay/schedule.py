@@ -106,7 +106,7 @@ class _Queue:
         return None
 
 
-class Agenda:
+class CheckSchedule:
     """The schedule of one relay's checks. Times are of the relay's clock.
 
     Endpoints with due deliveries that may not be claimed yet (a breaker is open, a rate used up, a window full) are `held`:

@@ -27,9 +27,9 @@ from schemas.delivery import Claim
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, envelope, hush_pika
 from workers.amqp.publisher_thread import PublisherThread
 from workers.process import Process
-from workers.relay.maintenance import Upkeep
-from workers.relay.repairs import Sweeps
-from workers.relay.schedule import Agenda
+from workers.relay.maintenance import Maintenance
+from workers.relay.repairs import Repairs
+from workers.relay.schedule import CheckSchedule
 
 CLAIM: Final = 500  # deliveries in one claim
 BATCH: Final = 100  # deliveries in one message
@@ -92,8 +92,8 @@ class Relay:
         self._max_leased = max_leased
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="publish")
         self._publishing: set[Future[bool]] = set()
-        self._agenda = Agenda()
-        self._sweeps = Sweeps(engine)
+        self._schedule = CheckSchedule()
+        self._repairs = Repairs(engine)
         self._wait = RECONNECT[0]
         self.found = 0  # deliveries claimed in the last round
 
@@ -103,30 +103,30 @@ class Relay:
         `notified` are the endpoints that were notified.
         """
         self.found = 0
-        self._sweeps.turn()
-        self._agenda.notified(notified, datetime.now(UTC))
+        self._repairs.turn()
+        self._schedule.notified(notified, datetime.now(UTC))
         pause = self._confirmed()
         if pause:
             return pause
         now = datetime.now(UTC)
-        if self._agenda.wants_survey(now):
+        if self._schedule.wants_survey(now):
             self._survey(now)
-        endpoints = self._agenda.wanted(now)
+        endpoints = self._schedule.wanted(now)
         if endpoints:
             self._claim(endpoints, Lease(uuid4(), now, now + self._lease))
-        return self._agenda.pause(datetime.now(UTC))
+        return self._schedule.pause(datetime.now(UTC))
 
     def _survey(self, now: datetime) -> None:
         began = time.monotonic()
         with transaction(self._engine) as conn:
-            page = claims.survey_page(conn, self._agenda.surveyed_through, PAGE)
-        self._agenda.surveyed(page, now, time.monotonic() - began)
+            page = claims.survey_page(conn, self._schedule.surveyed_through, PAGE)
+        self._schedule.surveyed(page, now, time.monotonic() - began)
 
     def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
         """Claim in two statements, each its own transaction, unless a breaker's probe or rate-limit tokens need a lock."""
         claimed: Round | None = None
         with alone(self._quick) as conn:
-            outlook = look(conn, endpoints, lease.now, self._agenda.window, self._max_leased)
+            outlook = look(conn, endpoints, lease.now, self._schedule.window, self._max_leased)
             if not outlook.guarded:
                 claimed = self._claimed(conn, outlook, lease)
         if claimed is None:
@@ -136,14 +136,14 @@ class Relay:
 
     def _claimed(self, conn: Connection, outlook: Outlook, lease: Lease) -> Round:
         chance = random.random()  # noqa: S311 - divides odd numbers, guards nothing
-        window, most = self._agenda.window, self._max_leased
+        window, most = self._schedule.window, self._max_leased
         return claim_from(conn, outlook, lease, window, limit=CLAIM, max_leased=most, random=chance)
 
     def _take(self, found: Round, endpoints: Sequence[int], lease: Lease) -> None:
         self.found = len(found.claims)
         if found.claims:
             self._publishing.add(self._pool.submit(self._publish, found.claims, lease.id, lease.until))
-        self._agenda.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
+        self._schedule.looked(found.looked, set(endpoints) - found.looked.keys(), lease.now)
 
     def close(self) -> None:
         """Hand back unconfirmed claims. Close the publisher first, so that this is quick."""
@@ -222,7 +222,7 @@ def run(settings: Settings) -> int:
         beat = process.serve({"database": process.database(lambda: rounds.trouble), "broker": publisher.trouble})
         process.closing(relay)  # after the publisher, so that it is quick
         process.closing(publisher)
-        process.closing(Upkeep(settings, engine))
+        process.closing(Maintenance(settings, engine))
         rounds.run(beat)
     return process.status
 

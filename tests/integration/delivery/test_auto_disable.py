@@ -18,7 +18,7 @@ from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, owe
 from support.waiting import wait_for
 from workers.delivery.report import tally
-from workers.relay.repairs import Sweeps
+from workers.relay.repairs import Repairs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=5)
@@ -154,7 +154,7 @@ def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up
         owner.execute("INSERT INTO endpoint_health (endpoint_id, enabled_at) VALUES (1, now())")
     owe(engine, [event("just-now")], state="disabled")
 
-    Sweeps(engine).turn()
+    Repairs(engine).turn()
 
     assert [("paused", 2), ("pending", 1)] == database.rows(STATES)
     with transaction(engine) as conn:
@@ -168,7 +168,7 @@ def test_what_a_removed_endpoint_was_owed_is_counted_as_cancelled(database, engi
     counted = metrics.DELIVERIES.labels("http", "cancelled")
     before = counted._value.get()
 
-    Sweeps(engine).turn()
+    Repairs(engine).turn()
 
     assert before + 3 == counted._value.get()
     assert [("discarded", 3)] == database.rows(STATES)

@@ -19,7 +19,7 @@ from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, owe, plan
 from support.waiting import wait_for
-from workers.relay.repairs import Sweeps
+from workers.relay.repairs import Repairs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ORDERED = Endpoint(1, "acme", "e1", "http://127.0.0.1/", ordered=True, retry=(3600.0,))
@@ -104,7 +104,7 @@ def test_what_is_handed_back_or_whose_lease_ended_keeps_the_turn(database, engin
         with transaction(engine) as conn:
             deliveries.release(conn, [(first.id, first.lease)], NOW)
     take(engine)
-    Sweeps(engine).turn()  # the lease ended long ago
+    Repairs(engine).turn()  # the lease ended long ago
 
     assert [0] == [each.seq for each in take(engine, datetime.now(UTC))]
 
@@ -160,12 +160,12 @@ def test_postgres_refuses_a_second_of_a_subject_in_turn(database, engine) -> Non
         owner.execute("UPDATE delivery SET next_attempt_at = now()")
 
 
-def test_a_turn_that_was_never_passed_on_is_found_by_the_sweep(database, engine) -> None:
+def test_a_turn_that_was_never_passed_on_is_found_by_the_repairs(database, engine) -> None:
     owe_in_order(engine, "a", "a", "b", "b", "c", "c")
     with database.connect() as owner:  # no process of Waxseal does this
         owner.execute("UPDATE delivery SET state = 'delivered', next_attempt_at = NULL, settled_at = now() WHERE id IN (1, 5)")
 
-    Sweeps(engine).turn()
+    Repairs(engine).turn()
 
     assert [(1, False), (2, True), (3, True), (4, False), (5, False), (6, True)] == database.rows(
         "SELECT id, next_attempt_at IS NOT NULL FROM delivery ORDER BY id"
