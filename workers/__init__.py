@@ -1,1 +1,1 @@
-"""The processes. They are thin, and no other package talks to the network."""
+"""The processes. They are thin: no rules, which are in `pipeline`. No other package talks to the network."""

@@ -1,1 +1,1 @@
-"""What operators read and do; called by the CLI, the console and the API. Nothing here prints."""
+"""What operators read and do; called by the CLI, and by any other front end. Nothing here prints."""

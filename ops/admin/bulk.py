@@ -35,7 +35,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Who does what, and the filter that selects its rows: as it stands in the audit."""
+    """Who does what, and the filter that selects the rows, as the audit records them."""
 
     who: str
     name: str

@@ -1,4 +1,4 @@
-"""The schema, in steps: one numbered SQL file for each."""
+"""The schema, in steps: one numbered SQL file for each. No other statements, and no downgrades."""
 
 from pathlib import Path
 

@@ -12,14 +12,18 @@ PULL_SECONDS = histogram("mail_pull_duration_seconds", "One batch of one mailbox
 FETCHED = counter(
     "mail_fetched_total", "Mails fetched and published, by whether they were there before.", kind=MAIL_KINDS, lane=LANES
 )
-MISSING = counter("mail_missing_total", "Mails that a server listed and did not give.", kind=MAIL_KINDS)
-RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", kind=MAIL_KINDS)
+MISSING = counter("mail_missing_total", "Mails that a server listed but did not return.", kind=MAIL_KINDS)
+RESYNCS = counter("mail_resyncs_total", "Times that a cursor was no longer valid.", kind=MAIL_KINDS)
 REAUTHORIZATIONS = counter(
-    "mail_reauthorizations_needed_total", "Times that a mailbox refused its credentials, and was set aside.", kind=MAIL_KINDS
+    "mail_reauthorizations_needed_total",
+    "Mailboxes suspended because their credentials were refused.",
+    kind=MAIL_KINDS,
 )
 IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections that watch folders of mailboxes by IDLE.")
 MAILBOXES = gauge("mailboxes", "Mailboxes, by state: active, failing, paused or needs_reauthorization.", "state")
-LAST_SUCCESS = gauge("ingest_last_success_timestamp_seconds", "When a connector that pulls last read its source.", "connector")
+LAST_SUCCESS = gauge(
+    "ingest_last_success_timestamp_seconds", "When a connector last read its source successfully.", "connector"
+)
 
 
 def observe_pull(kind: str, outcome: str, seconds: float) -> None:

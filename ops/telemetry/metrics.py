@@ -73,13 +73,13 @@ ATTEMPTS_MADE = counter(
 )
 ATTEMPT_SECONDS = histogram(
     "delivery_attempt_duration_seconds",
-    "One attempt, from looking the address up to the end of the answer.",
+    "One attempt, from the look-up of the address to the end of the response.",
     WORK_SECONDS,
     transport=TRANSPORTS,
 )
 DELIVERIES = counter(
     "deliveries_total",
-    "Deliveries that came to their end, by result; cancelled: their endpoint was removed while they waited.",
+    "Deliveries that ended, by result; cancelled: their endpoint was removed before they were delivered.",
     transport=TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
 )
@@ -103,7 +103,7 @@ HTTP_CONNECTIONS = counter(
 DESTINATIONS = gauge("destinations", "Endpoints, by state: healthy, degraded, open or paused.", "state")
 BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", to=BREAKERS)
 ENDPOINTS_DISABLED = counter(
-    "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail."
+    "endpoints_disabled_total", "Endpoints disabled because they asked for it, or because every attempt failed for days."
 )
 
 ACTOR_MESSAGES = counter("actor_messages_total", "Messages that an actor has finished.", queue=(), actor=(), outcome=())
@@ -133,7 +133,7 @@ SERVER_LAST_ANSWER = gauge(
 
 MAIL_TOKEN_REFRESHES = counter(
     "mail_token_refreshes_total",
-    "Access tokens of mailboxes that were asked for; refused: somebody has to authorise anew.",
+    "Requests for access tokens of mailboxes, by result; refused: a person has to authorise the mailbox again.",
     kind=(*MAIL_KINDS, "other"),
     outcome=("refreshed", "refused", "failed"),
 )

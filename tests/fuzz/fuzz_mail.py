@@ -28,19 +28,18 @@ def imported() -> Any:
     import orjson
 
     from pipeline import admit
-    from pipeline.mail import document
-    from pipeline.mail import head as mail_head
+    from pipeline.mail import document, event_attributes
     from schemas import catalog, mail_document, message, source
     from support.nasty import NASTY
 
-    return dkim, orjson, NASTY, admit, mail_head, document, catalog, mail_document, message, source
+    return dkim, orjson, NASTY, admit, event_attributes, document, catalog, mail_document, message, source
 
 
 if atheris is not None and len(sys.argv) > 1 and not Path(sys.argv[1]).is_file():
     with atheris.instrument_imports(include=["pipeline", "email", "dkim", "authres", "tnefparse", "inscriptis"]):
-        DKIM, ORJSON, NASTY, ADMIT, HEAD, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
+        DKIM, ORJSON, NASTY, ADMIT, ATTRIBUTES, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
 else:
-    DKIM, ORJSON, NASTY, ADMIT, HEAD, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
+    DKIM, ORJSON, NASTY, ADMIT, ATTRIBUTES, DOCUMENT, CATALOGS, SCHEMA, MESSAGES, SOURCES = imported()
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUPPORT = SOURCES.Source("acme", "support", "imap", max_body=64 << 20)
@@ -52,13 +51,13 @@ RULES = ("address", "thread", "plus-address", "header:Subject")
 def try_one(raw: bytes) -> None:
     """Raises unless every promise about mails holds for these bytes."""
     for rule in RULES:
-        head = HEAD.read_head(raw, rule, "support@y.example", "support")
-        attributes = {"specversion": "1.0", "id": HEAD.event_id(raw), "source": "support", "subject": head.subject}
+        read = ATTRIBUTES.read_attributes(raw, rule, "support@y.example", "support")
+        attributes = {"specversion": "1.0", "id": ATTRIBUTES.event_id(raw), "source": "support", "subject": read.subject}
         headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
         message = MESSAGES.Message("acme.support", raw, "message/rfc822", headers=headers, trusted=True)
         (event,) = ADMIT.admit(message, CATALOG, NOW)
         assert raw == event.body
-        assert head.subject == event.subject
+        assert read.subject == event.subject
     document = DOCUMENT.mail_document(raw, TERMS, time.monotonic)
     assert "unparsed" not in document.flags, document.notes
     assert b"\\u0000" not in ORJSON.dumps(SCHEMA.view(document))

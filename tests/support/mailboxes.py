@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops.runtime.db import make_engine, transaction
-from pipeline.mail.head import read_head
+from pipeline.mail.event_attributes import read_attributes
 from pipeline.mail.settle_pull import Outcome
 from pipeline.store.mail import mailboxes
 from pipeline.store.mail.items import generation
@@ -65,13 +65,13 @@ class Held:
         for old, new in pulled.renamed.items():
             self.mails[new] = self.mails.pop(old)
         for each in pulled.mails:
-            id_ = read_head(each.raw, "thread", "", "").message_id or ""
+            id_ = read_attributes(each.raw, "thread", "", "").message_id or ""
             assert each.source_key not in self.mails
             self.mails[each.source_key] = each.folder, Print(id_, len(each.raw), each.internal_date)
         self.fetched += pulled.mails
 
     def subjects(self) -> list[int]:
-        return [int(read_head(each.raw, "header:Subject", "", "").subject.split()[-1]) for each in self.fetched]
+        return [int(read_attributes(each.raw, "header:Subject", "", "").subject.split()[-1]) for each in self.fetched]
 
 
 class Inbox(MailIntake):

@@ -19,7 +19,7 @@ from pipeline.errors import Rejected, Unreadable
 from pipeline.formats import cloudevents, dead_letter, extraction, forms
 from pipeline.ledger.bundle import verify_bundle
 from pipeline.mail.document import ParsingTerms, mail_document
-from pipeline.mail.head import read_head
+from pipeline.mail.event_attributes import read_attributes
 from pipeline.receive import receive
 from pipeline.sources import KINDS, Unverified
 from schemas.catalog import Catalog
@@ -47,7 +47,7 @@ def document(raw: bytes) -> object:
 
 
 def head(raw: bytes) -> object:
-    return [read_head(raw, rule, "a@b.example", "x") for rule in ("address", "thread", "plus-address", "header:Subject")]
+    return [read_attributes(raw, rule, "a@b.example", "x") for rule in ("address", "thread", "plus-address", "header:Subject")]
 
 
 def mbox(raw: bytes) -> object:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.admit import admit
 from pipeline.errors import Rejected
 from pipeline.mail.document import ParsingTerms, mail_document
-from pipeline.mail.head import MAX_SUBJECT, event_id, read_head
+from pipeline.mail.event_attributes import MAX_SUBJECT, event_id, read_attributes
 from schemas.catalog import Catalog
 from schemas.mail_document import view
 from schemas.mailbox import CONTENT_TYPE, EVENT_TYPE
@@ -82,15 +82,15 @@ def test_a_mail_that_was_bent_becomes_a_document(raw: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(MAILS, bent()), st.sampled_from(["address", "thread", "plus-address", "header:Subject", "header:To", "x"]))
 def test_any_bytes_are_admitted_as_an_event_of_a_mailbox(raw: bytes, rule: str) -> None:
-    head = read_head(raw, rule, "support@y.example", "support")
-    attributes = {"specversion": "1.0", "id": event_id(raw), "source": "support", "type": EVENT_TYPE, "subject": head.subject}
+    read = read_attributes(raw, rule, "support@y.example", "support")
+    attributes = {"specversion": "1.0", "id": event_id(raw), "source": "support", "type": EVENT_TYPE, "subject": read.subject}
     headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
 
     (event,) = admit(Message("acme.support", raw, CONTENT_TYPE, headers=headers, trusted=True), CATALOG, NOW)
 
     assert raw == event.body
     assert (0, True) < (len(event.subject), len(event.subject) <= MAX_SUBJECT)
-    assert head.subject == event.subject
+    assert read.subject == event.subject
 
 
 HEADERS = st.dictionaries(

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from pipeline.mail.document import ParsingTerms, mail_document
-from pipeline.mail.head import MAX_SUBJECT, read_head
+from pipeline.mail.event_attributes import MAX_SUBJECT, read_attributes
 from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
 from support.nasty import NASTY
@@ -39,7 +39,7 @@ def test_a_nasty_mail_becomes_a_document_that_any_store_takes_in_time(name: str)
 @pytest.mark.parametrize("name", NASTY)
 def test_a_nasty_mail_has_a_subject_by_every_rule_and_a_date_or_none(name: str) -> None:
     raw = NASTY[name]
-    subjects = [read_head(raw, rule, "support@y.example", "box").subject for rule in RULES_OF_ALL_KINDS]
+    subjects = [read_attributes(raw, rule, "support@y.example", "box").subject for rule in RULES_OF_ALL_KINDS]
     moment = date(raw)
 
     assert [] == [

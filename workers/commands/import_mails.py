@@ -12,7 +12,7 @@ from typing import Final
 from ops.admin.mail_files import FoundMail, MailFile, Quoting, read_mails
 from ops.runtime.db import Engine, transaction
 from pipeline.dedupe import fingerprint
-from pipeline.mail.head import event_id
+from pipeline.mail.event_attributes import event_id
 from pipeline.store.ledger import entries as ledger_entries
 from pipeline.store.mail import items as mail_items
 from schemas.mailbox import Mailbox, RawMail

@@ -10,7 +10,7 @@ import structlog
 from ops.runtime.blobs import Blobs
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.delivery import Delivery
-from workers.delivery.outcomes import Untried
+from workers.delivery.not_sent import Untried
 from workers.delivery.store import DeliveryStore
 
 AT_ONCE: Final = 8

@@ -27,7 +27,7 @@ from workers.delivery.bodies import BodyFetcher
 from workers.delivery.coalescer import Coalescer
 from workers.delivery.document_bodies import Documents
 from workers.delivery.in_hand import Awaited, DeliveryInHand, LeasedBatch
-from workers.delivery.outcomes import Found, GivenUp, Missing, TooOld, Untried, Verdict
+from workers.delivery.not_sent import Found, GivenUp, Missing, TooOld, Untried, Verdict
 from workers.delivery.store import DeliveryStore
 from workers.delivery.weighted_semaphore import WeightedSemaphore
 from workers.documents.mail_parser import MailParser

@@ -15,7 +15,7 @@ from pipeline.store.mail.documents import DueDocument
 from schemas.delivery import Delivery
 from schemas.mail_document import CONTENT_TYPE, SCHEMA
 from workers.delivery.bodies import BodyFetcher
-from workers.delivery.outcomes import Untried
+from workers.delivery.not_sent import Untried
 from workers.documents.maker import DocumentMaker
 
 AT_ONCE: Final = 4  # look-ups; missing documents are made one at a time

@@ -10,7 +10,7 @@ from pipeline.delivery.settle_endpoint import HealthChange
 from pipeline.settle import Settled
 from pipeline.store.deliveries.inactive_endpoints import Aside
 from schemas.delivery import EXPIRED, OURS, Delivery, Settlement, Tried
-from workers.delivery.outcomes import GivenUp, TooOld
+from workers.delivery.not_sent import GivenUp, TooOld
 
 _log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from pipeline.store.dead_letters import dead_letters
 from pipeline.store.deliveries import attempt_partitions, claims, deliveries
 from pipeline.store.deliveries.inactive_endpoints import Aside, set_held_aside
 from schemas.delivery import Delivery, Tried
-from workers.delivery.outcomes import Found, GivenUp, Missing, TooOld, Untried, Verdict
+from workers.delivery.not_sent import Found, GivenUp, Missing, TooOld, Untried, Verdict
 from workers.delivery.report import tally, tally_aside
 
 LOAD_SECONDS: Final = 10.0  # for which an unreachable database is retried; then the lease ends and returns the delivery

@@ -15,7 +15,7 @@ from pipeline.store.deliveries import claims, deliveries
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import LEASE, claimed, event, owe
-from workers.delivery.outcomes import GivenUp, Untried
+from workers.delivery.not_sent import GivenUp, Untried
 from workers.delivery.store import DeliveryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

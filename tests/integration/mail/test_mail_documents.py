@@ -21,7 +21,7 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.admit import admit
 from pipeline.append import append
 from pipeline.delivery.addresses import LOOPBACK, networks
-from pipeline.mail.head import event_id, read_head
+from pipeline.mail.event_attributes import event_id, read_attributes
 from pipeline.store.ledger import scan
 from pipeline.store.mail import documents as mail_documents
 from pipeline.store.mail import mailboxes
@@ -78,7 +78,7 @@ def event(raw: bytes, source: str = "support", content_type: str = "message/rfc8
         "type": "email.received",
         "time": "2026-01-01T00:00:00Z",
     }
-    attributes |= {"subject": read_head(raw, "address", "support@acme.example", source).subject}
+    attributes |= {"subject": read_attributes(raw, "address", "support@acme.example", source).subject}
     headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
     return admit(Message(f"acme.{source}", raw, content_type, None, headers, trusted=True), CATALOG, NOW)[0]
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from ops.admin.mail_files import MailFile, find_files
 from ops.runtime.blobs import Blobs
-from pipeline.mail.head import event_id
+from pipeline.mail.event_attributes import event_id
 from schemas.blob import LARGEST_INLINE
 from schemas.mailbox import Mailbox, MailItem, RawMail
 from support.cli import Cli

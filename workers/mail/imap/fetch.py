@@ -12,7 +12,7 @@ from typing import Final
 
 from imapclient.datetime_util import parse_to_datetime
 
-from pipeline.mail.head import read_head
+from pipeline.mail.event_attributes import read_attributes
 from workers.mail.imap.connection import Denied, ImapConnection
 from workers.mail.imap.fetch_rows import Row, section
 from workers.mail.imap.numbers import MAX_NUMBER
@@ -142,7 +142,7 @@ class MailFetcher:
 
 def _facts_of(uid: int, row: Row) -> Facts:
     head = section(row)
-    message_id = read_head(head, "thread", "", "").message_id if head else None
+    message_id = read_attributes(head, "thread", "", "").message_id if head else None
     return Facts(uid, row[b"RFC822.SIZE"], _date(row.get(b"INTERNALDATE")), message_id)
 
 

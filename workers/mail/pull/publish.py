@@ -8,7 +8,7 @@ from typing import Final
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs
 from pipeline.errors import BlobsAway
-from pipeline.mail.head import event_id, read_head
+from pipeline.mail.event_attributes import event_id, read_attributes
 from schemas.mailbox import BACKFILL, CONTENT_TYPE, EVENT_TYPE, Mailbox, MailItem, RawMail
 from schemas.source import Source
 from workers.amqp.confirm_window import Outgoing
@@ -73,19 +73,19 @@ class MailIntake:
 def described(mailbox: Mailbox, mail: RawMail) -> tuple[MailItem, dict[str, str]]:
     """The item that records a mail, and the attributes of its event."""
     id_ = mail.event_id or event_id(mail.raw)
-    head = read_head(mail.raw, mailbox.subject, mailbox.username, mailbox.name)
+    read = read_attributes(mail.raw, mailbox.subject, mailbox.username, mailbox.name)
     attributes = {
         "id": id_,
         "source": mailbox.name,
         "specversion": "1.0",
         "type": EVENT_TYPE,
-        "subject": head.subject,
+        "subject": read.subject,
         "time": mail.internal_date.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "datacontenttype": CONTENT_TYPE,
     }
     if mail.backfill:
         attributes[BACKFILL] = "true"
-    item = MailItem(mail.source_key, mail.folder, head.message_id, len(mail.raw), mail.internal_date, id_)
+    item = MailItem(mail.source_key, mail.folder, read.message_id, len(mail.raw), mail.internal_date, id_)
     return item, attributes
 
 

@@ -21,8 +21,8 @@ _RECIPIENTS: Final = ("delivered-to", "x-original-to", "x-delivered-to", "envelo
 
 
 @dataclass(frozen=True, slots=True)
-class MailHead:
-    """The result of `read_head`. `message_id` is without brackets, in lower case; None if there is none."""
+class MailAttributes:
+    """The result of `read_attributes`. `message_id` is without brackets, in lower case; None if there is none."""
 
     message_id: str | None
     subject: str
@@ -33,8 +33,8 @@ def event_id(raw: bytes) -> str:
     return "sha256:" + sha256(raw).hexdigest()
 
 
-def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> MailHead:
-    """The head of `raw`, by the mailbox's `rule`. `address` is the mailbox's own; `otherwise` is the fallback subject.
+def read_attributes(raw: bytes, rule: str, address: str, otherwise: str) -> MailAttributes:
+    """The attributes of `raw`, by the mailbox's `rule`. `address` is the mailbox's own; `otherwise` is the fallback subject.
 
     The subject is never empty, has no control characters, and has at most 512 characters.
     """
@@ -46,7 +46,7 @@ def read_head(raw: bytes, rule: str, address: str, otherwise: str) -> MailHead:
         found = RULES[rule](_Mail(fields, message_id, address, raw))
     else:
         found = rule
-    return MailHead(message_id, _shortened(found) or _shortened(otherwise) or "mail")
+    return MailAttributes(message_id, _shortened(found) or _shortened(otherwise) or "mail")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.mail.address_list import read_list
 from pipeline.mail.document import ParsingTerms, mail_document
-from pipeline.mail.head import MAX_SUBJECT, event_id, read_head
+from pipeline.mail.event_attributes import MAX_SUBJECT, event_id, read_attributes
 
 MAIL = (
     b"Delivered-To: support+order-7@acme.example\r\n"
@@ -23,7 +23,7 @@ MAIL = (
 
 
 def subject(rule: str, raw: bytes = MAIL) -> str:
-    return read_head(raw, rule, "support@acme.example", "support").subject
+    return read_attributes(raw, rule, "support@acme.example", "support").subject
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_a_long_subject_is_its_digest() -> None:
 
 
 def test_the_message_id_is_without_brackets_and_case() -> None:
-    assert read_head(MAIL, "address", "a", "b").message_id == "third@example.org"
-    assert read_head(b"Message-ID: no-brackets@X\n\n", "address", "a", "b").message_id == "no-brackets@x"
-    assert read_head(b"Message-ID:\n\n", "address", "a", "b").message_id is None
+    assert read_attributes(MAIL, "address", "a", "b").message_id == "third@example.org"
+    assert read_attributes(b"Message-ID: no-brackets@X\n\n", "address", "a", "b").message_id == "no-brackets@x"
+    assert read_attributes(b"Message-ID:\n\n", "address", "a", "b").message_id is None
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -166,15 +166,15 @@ def test_what_stands_in_the_body_is_no_header(line_end: bytes) -> None:
 @given(st.binary(max_size=400), st.sampled_from(["address", "thread", "plus-address", "header:Subject", "\x00"]))
 def test_whatever_the_bytes_there_is_a_subject_that_can_be_stored(raw: bytes, rule: str) -> None:
     for prefix in (b"", b"Subject: =?", b"From: ", b"References: <", b"To: a+"):
-        head = read_head(prefix + raw, rule, "support@acme.example", "support")
+        read = read_attributes(prefix + raw, rule, "support@acme.example", "support")
 
-        assert 0 < len(head.subject) <= MAX_SUBJECT + 8
-        assert head.subject.isprintable() or head.subject.encode()
-        assert "\x00" not in head.subject + (head.message_id or "")
+        assert 0 < len(read.subject) <= MAX_SUBJECT + 8
+        assert read.subject.isprintable() or read.subject.encode()
+        assert "\x00" not in read.subject + (read.message_id or "")
 
 
 def test_a_message_id_without_end_is_its_digest() -> None:
-    head = read_head(b"Message-ID: <" + b"x" * 300 + b"@y>\n\n", "address", "a", "b")
+    read = read_attributes(b"Message-ID: <" + b"x" * 300 + b"@y>\n\n", "address", "a", "b")
 
-    assert head.message_id is not None
-    assert head.message_id.startswith("sha256:")
+    assert read.message_id is not None
+    assert read.message_id.startswith("sha256:")

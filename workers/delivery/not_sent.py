@@ -1,4 +1,4 @@
-"""The results of loading a delivery, and the verdicts on one in hand."""
+"""Deliveries that are not attempted, and why; with the types of what loading one finds and of what is decided about it."""
 
 from dataclasses import dataclass
 from enum import Enum
