@@ -21,14 +21,14 @@ def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
     with open_engine(settings) as engine, snapshot(engine) as conn:
         chains, entries = scan.size(conn)
         counted = counts.deliveries(conn)
-        letters = counts.open_dead_letters(conn)
+        dead_letters = counts.open_dead_letters(conn)
         found = {
             "deliveries": counted.by_state,
             "deliveries_estimated": counted.estimated,
             "oldest_due_seconds": _age(counted.oldest_due),
-            "dead_letters": {each.stage: each.count for each in letters},
+            "dead_letters": {each.stage: each.count for each in dead_letters},
             "on_broken_chains": counts.on_broken_chains(conn),
-            "oldest_dead_letter_seconds": _age(min((each.oldest for each in letters), default=None)),
+            "oldest_dead_letter_seconds": _age(min((each.oldest for each in dead_letters), default=None)),
             "disabled_endpoints": counts.disabled_endpoints(conn),
             "mailboxes": dict(mailbox_overview.states(conn)),
             "ledger": {"entries": entries, "chains": chains, "bytes": counts.ledger_bytes(conn)},

@@ -108,7 +108,7 @@ def _fetched(blobs: Blobs, tenant: str, reference: str) -> bytes | None:
         return None
 
 
-def _decision(conn: Connection, letter: Row) -> Row | None:
+def _decision(conn: Connection, dead_letter: Row) -> Row | None:
     """The audited act that replayed or discarded it."""
-    act = _ACTS.get(letter["state"])
-    return None if act is None else audit.under_way(conn, letter["decided_by"], act, letter["decided_at"])
+    act = _ACTS.get(dead_letter["state"])
+    return None if act is None else audit.under_way(conn, dead_letter["decided_by"], act, dead_letter["decided_at"])

@@ -108,7 +108,7 @@ def undelivered_view(row: Row) -> View:
         "next_attempt_at": rfc3339(row["next_attempt_at"]),
         "settled_at": rfc3339(row["settled_at"]),
         "reason": _reason(row),
-        "dead_letter": row["letter"],
+        "dead_letter": row["dead_letter"],
     }
 
 

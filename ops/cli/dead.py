@@ -84,7 +84,7 @@ def dead() -> None:
 @click.option("--all", "closed", is_flag=True, help="Also those that were replayed or discarded.")
 @LIMIT
 @reads
-def list_letters(engine: "Engine", wanted: DeadLetterFilter, closed: bool, limit: int | None, as_json: bool) -> None:
+def list_dead_letters(engine: "Engine", wanted: DeadLetterFilter, closed: bool, limit: int | None, as_json: bool) -> None:
     """List open dead letters, newest first.
 
     Example: waxseal dead list --tenant acme --since 2h
@@ -103,7 +103,7 @@ def list_letters(engine: "Engine", wanted: DeadLetterFilter, closed: bool, limit
 @click.option("--id", "ids", type=int, multiple=True, help="The same as an argument.")
 @JSON
 @DATA
-def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data: Path) -> None:
+def show_dead_letters(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data: Path) -> None:
     """Show dead letters with the whole message, or every try of the delivery.
 
     Example: waxseal dead show 17
@@ -125,7 +125,7 @@ def show_letter(id_: tuple[int, ...], ids: tuple[int, ...], as_json: bool, data:
 @ALL_OPEN
 @bulk_act
 @DATA
-def replay_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
+def replay_dead_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
     """Replay dead letters by their normal route, under the same id.
 
     A delivery is due at once, with its schedule from the start. A message goes back to the inbox as it came, and is marked as
@@ -148,7 +148,7 @@ def replay_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, 
 @ALL_OPEN
 @bulk_act
 @DATA
-def discard_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
+def discard_dead_letters(wanted: DeadLetterFilter, everything: bool, terms: ActTerms, data: Path) -> None:
     """Close dead letters without delivering them.
 
     They stay in the list with --all, and what is in the ledger stays there. A delivery among them becomes discarded.

@@ -81,7 +81,7 @@ def prune(
         if attempts is not None:
             _prune_attempts(engine, now - attempts, terms)
         if letters is not None:
-            _prune_letters(engine, now - letters, terms)
+            _prune_dead_letters(engine, now - letters, terms)
         if blobs is not None:
             _prune_blobs(settings, engine, now - blobs, terms)
     if not terms.yes:
@@ -102,7 +102,7 @@ def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None
         _tell(terms, "dropped_days", done, f"dropped the attempts of {counted(done, 'day', 'days')}")
 
 
-def _prune_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
+def _prune_dead_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
     from ops.admin.bulk import Act, Pace
     from ops.admin.prune import count_old_dead_letters, drop_dead_letters
 

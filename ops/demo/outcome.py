@@ -42,11 +42,11 @@ class Outcome:
             recorded = len(self.entries.get(each.id, ()))
             if recorded != (each.subject is not None):
                 yield f"{each.what}: recorded {recorded} times"
-            if each.buried and (letter := self._dead_letter(each) or {}).get("reason") != each.buried:
-                yield f"{each.what}: became {letter.get('reason') or 'no dead letter'} instead of {each.buried}"
+            if each.buried and (dead_letter := self._dead_letter(each) or {}).get("reason") != each.buried:
+                yield f"{each.what}: became {dead_letter.get('reason') or 'no dead letter'} instead of {each.buried}"
             yield from self._undelivered(each)
-        for letter in self.unexpected:
-            yield f"a dead letter that should not be: {letter['stage']} {letter['reason']} {letter['detail']}"
+        for dead_letter in self.unexpected:
+            yield f"a dead letter that should not be: {dead_letter['stage']} {dead_letter['reason']} {dead_letter['detail']}"
 
     def _undelivered(self, sent: Sent) -> Iterator[str]:
         if sent.repeats:
@@ -63,9 +63,9 @@ class Outcome:
 
     def place(self, sent: Sent) -> str:
         """Where the message is now, in words."""
-        letter, entries = self._dead_letter(sent), self.entries.get(sent.id)
-        if letter is not None:
-            return f"dead letter {letter['id']}: {letter['reason']}"
+        dead_letter, entries = self._dead_letter(sent), self.entries.get(sent.id)
+        if dead_letter is not None:
+            return f"dead letter {dead_letter['id']}: {dead_letter['reason']}"
         if not entries:
             return "nothing"
         seq = f"{entries[0]['subject']} #{entries[0]['seq']}"

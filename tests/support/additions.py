@@ -58,11 +58,11 @@ def series(name: str, label: str) -> bool:
 
 
 PAPER = "paper: {host: 10.0.0.9, trays: [1, 2], pin: env:PIN}"
-LETTERS = f"tenants: [{{name: acme}}]\nendpoints:\n  - {{tenant: acme, name: letters, {PAPER}}}\n"
+PRINTER = f"tenants: [{{name: acme}}]\nendpoints:\n  - {{tenant: acme, name: printer, {PAPER}}}\n"
 
 
 def a_transport() -> None:
-    """Letters, printed on a printer with a PIN."""
+    """Pages, printed on a printer with a PIN."""
     from schemas.config import transports
     from schemas.config.transport import Transport
     from schemas.config.values import Secret, Spec
@@ -92,16 +92,16 @@ def a_transport() -> None:
 
 
 def _paper_is_configured() -> None:
-    found = read(LETTERS, PIN="4711")
+    found = read(PRINTER, PIN="4711")
     spec = found.config.endpoints[0]
     assert ("paper", {}) == (spec.transport, spec.terms())
     assert "4711" not in repr(spec.endpoint(7, ()))
     [warning] = found.warnings([], by_proxy=False)
     assert "waxseal.yaml:3: endpoints[0].paper.host: nothing is sent to 10.0.0.9 (private)" in warning
-    assert "needs url, amqp, smtp or paper, and one of them only" in refusal(LETTERS.replace(PAPER, f"amqp: {{}}, {PAPER}"))
-    assert "unknown key 'tray'; did you mean trays?" in refusal(LETTERS.replace("trays", "tray"))
+    assert "needs url, amqp, smtp or paper, and one of them only" in refusal(PRINTER.replace(PAPER, f"amqp: {{}}, {PAPER}"))
+    assert "unknown key 'tray'; did you mean trays?" in refusal(PRINTER.replace("trays", "tray"))
     secrets = f"secrets: [whsec_{'A' * 32}]"
-    assert "secrets is of no use to an endpoint with paper" in refusal(LETTERS.replace(PAPER, f"{secrets}, {PAPER}"))
+    assert "secrets is of no use to an endpoint with paper" in refusal(PRINTER.replace(PAPER, f"{secrets}, {PAPER}"))
 
 
 def _paper_is_stored() -> Any:
@@ -109,20 +109,20 @@ def _paper_is_stored() -> Any:
     from pipeline.store.config.endpoint_row import endpoint_of, settings_of
     from schemas.catalog import Catalog
 
-    config = read(LETTERS, PIN="4711").config
+    config = read(PRINTER, PIN="4711").config
     endpoint = config.endpoints[0].endpoint(7, ())
     settings = json.loads(json.dumps(settings_of(endpoint, {}, lambda clear: clear[::-1])))
     assert {"host": "10.0.0.9", "trays": [1, 2]} == settings["paper"]
     assert "4711" not in str(settings)
-    row = {"id": 7, "tenant": "acme", "name": "letters", "url": None, "secrets": [], "filter": None, "state": "active"}
+    row = {"id": 7, "tenant": "acme", "name": "printer", "url": None, "secrets": [], "filter": None, "state": "active"}
     stored = endpoint_of({**row, "transport": "paper", "settings": settings}, lambda sealed: sealed[::-1])
     assert endpoint == stored
 
     now = Catalog(1, {"acme": b"k" * 32}, {}, {7: stored})
     assert ["unchanged", "unchanged"] == [each.action for each in differences(config, now)]
-    other = read(LETTERS.replace("[1, 2]", "[3]"), PIN="1147").config
+    other = read(PRINTER.replace("[1, 2]", "[3]"), PIN="1147").config
     assert ("paper.trays: [1, 2] -> [3]", "paper.pin changed") == list(differences(other, now))[1].details
-    elsewhere = read(LETTERS.replace(PAPER, "amqp: {}")).config
+    elsewhere = read(PRINTER.replace(PAPER, "amqp: {}")).config
     assert ("transport: paper -> amqp",) == list(differences(elsewhere, now))[1].details
     return stored
 
@@ -144,9 +144,9 @@ def _paper_is_sent(endpoint: Any) -> None:
             return Receipt(NOW, 0.1)
 
     registry.SENDERS = {**registry.SENDERS, "paper": Paper}  # type: ignore[misc]
-    letter: Any = "a letter"
-    assert Receipt(NOW, 0.1) == asyncio.run(_awaited(registry.Senders(Terms("waxseal/test")).send(endpoint, letter, 1.0)))
-    assert [("4711", "a letter")] == printed
+    page: Any = "a page"
+    assert Receipt(NOW, 0.1) == asyncio.run(_awaited(registry.Senders(Terms("waxseal/test")).send(endpoint, page, 1.0)))
+    assert [("4711", "a page")] == printed
     metrics.observe_attempt("paper", "none", 0.1)
     assert series("delivery_attempts_total", 'transport="paper"')
     assert series("deliveries_total", 'transport="paper"')

@@ -35,12 +35,12 @@ class Report:
             seconds=round(self._seconds, 4),
         )
 
-    def buried(self, letters: Sequence[DeadLetter]) -> None:
+    def buried(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Report messages that were buried."""
-        for letter in letters:
-            metrics.observe_buried(letter.stage, letter.reason)
-            metrics.observe_rejected(self._kind(letter.tenant or "", letter.source or ""), letter.reason)
-            log.warning("message_buried", stage=letter.stage, reason=letter.reason, detail=letter.detail, source=letter.source)
+        for each in dead_letters:
+            metrics.observe_buried(each.stage, each.reason)
+            metrics.observe_rejected(self._kind(each.tenant or "", each.source or ""), each.reason)
+            log.warning("message_buried", stage=each.stage, reason=each.reason, detail=each.detail, source=each.source)
 
     def _by_kind(self, events: Sequence[Event]) -> Counter[str]:
         found: Counter[str] = Counter()

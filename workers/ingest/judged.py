@@ -20,7 +20,7 @@ class Refusal:
     detail: str
     error: str | None = None
 
-    def letter(self, message: Message) -> DeadLetter:
+    def dead_letter(self, message: Message) -> DeadLetter:
         """The dead letter that `message` becomes."""
         return dead_letter_of(message, self.stage, self.reason, self.detail, self.error)
 

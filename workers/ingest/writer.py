@@ -177,16 +177,16 @@ class Writer:
             self._refresh(conn, opened.version)
             if any(judged.epoch != self._rules[1] for judged in batch):
                 raise _Outdated
-            admitted, letters = self._sorted(conn, batch)
+            admitted, refused = self._sorted(conn, batch)
             appending = time.monotonic()
             appended = append(conn, [event for events in admitted for event in events], self._subscribed, now, opened)
             append_seconds = time.monotonic() - appending
-            dead_letters.bury(conn, letters, now)
+            dead_letters.bury(conn, refused, now)
         made.update(entry.event.chain_key for entry in appended.entries)
         self._known_chains = made if len(made) <= MOST_KNOWN else set()
         report = Report(self._rules[0], time.monotonic() - began, append_seconds)
         report.batch([event for events in admitted for event in events], appended)
-        report.buried(letters)
+        report.buried(refused)
         self._notices.conflicts(appended.conflicts, self._rules[0])
 
     def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
@@ -214,22 +214,22 @@ class Writer:
 
     def _sorted(self, conn: Connection, batch: Sequence[Judged]) -> tuple[list[Sequence[Event]], list[DeadLetter]]:
         """The events to append, by message, and the dead letters."""
-        letters = [judged.refusal.letter(judged.message) for judged in batch if judged.refusal is not None]
+        refused = [judged.refusal.dead_letter(judged.message) for judged in batch if judged.refusal is not None]
         admitted = [judged for judged in batch if judged.refusal is None]
         events = [judged.events or () for judged in admitted]
         if held := self._aside.held_up(conn, events):
             for number, chain in held.items():
                 refusal = Refusal("append", "chain_broken", chain.detail)
-                letters.append(refusal.letter(admitted[number].message))
+                refused.append(refusal.dead_letter(admitted[number].message))
             events = [each for number, each in enumerate(events) if number not in held]
-        return events, letters
+        return events, refused
 
     def _bury(self, judged: Judged, error: Exception) -> None:
         refusal = Refusal("append", "poison", one_line(error), sqlstate(error) or type(error).__name__)
-        letter = refusal.letter(judged.message)
+        refused = refusal.dead_letter(judged.message)
         with transaction(self._engine) as conn:
-            dead_letters.bury(conn, [letter], datetime.now(UTC))
-        Report(self._rules[0]).buried([letter])
+            dead_letters.bury(conn, [refused], datetime.now(UTC))
+        Report(self._rules[0]).buried([refused])
 
 
 def _judges_alike(before: Catalog, after: Catalog) -> bool:

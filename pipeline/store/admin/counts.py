@@ -22,7 +22,7 @@ ESTIMATE_DELIVERIES = text("SELECT CAST(reltuples AS bigint) FROM pg_class WHERE
 
 OLDEST_DUE = text("SELECT next_attempt_at FROM delivery WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1")
 
-OPEN_LETTERS = text(
+OPEN_DEAD_LETTERS = text(
     "SELECT stage, count(*) AS open, min(last_at) AS oldest FROM dead_letter WHERE state = 'open' GROUP BY stage"
 )
 
@@ -68,7 +68,7 @@ def deliveries(conn: Connection) -> DeliveryCounts:
 
 def open_dead_letters(conn: Connection) -> Sequence[OpenDeadLetters]:
     """The dead letters that await a decision, by stage."""
-    return [OpenDeadLetters(*row) for row in conn.execute(OPEN_LETTERS)]
+    return [OpenDeadLetters(*row) for row in conn.execute(OPEN_DEAD_LETTERS)]
 
 
 def on_broken_chains(conn: Connection) -> int:

@@ -13,11 +13,11 @@ from pipeline.store.deliveries import notify
 _UNDELIVERED = """
     SELECT delivery.id, endpoint.name AS endpoint, chain.subject, delivery.chain_id, delivery.seq, attributes, delivery.state,
            delivery.attempts, delivery.created_at, next_attempt_at, settled_at, delivery.error, endpoint.reason AS disabled,
-           letter.id AS letter, letter.reason AS buried
+           dead_letter.id AS dead_letter, dead_letter.reason AS buried
     FROM ({page}) AS delivery JOIN endpoint ON endpoint.id = endpoint_id
     LEFT JOIN chain ON chain.chain_id = delivery.chain_id
     LEFT JOIN content ON content.chain_id = delivery.chain_id AND content.seq = delivery.seq
-    LEFT JOIN dead_letter AS letter ON letter.delivery_id = delivery.id AND letter.state = 'open'
+    LEFT JOIN dead_letter ON dead_letter.delivery_id = delivery.id AND dead_letter.state = 'open'
     ORDER BY {order}"""
 _RANGE = """(CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)"""

@@ -47,7 +47,7 @@ def messages(run: str, count: int, subject: str | None = None) -> list[Message]:
     return [message(f"{run}-{n}", subject or f"s-{n % 50}") for n in range(count)]
 
 
-def letters(database: Any) -> list[tuple]:
+def buried(database: Any) -> list[tuple]:
     return database.rows("SELECT stage, reason, event_id FROM dead_letter WHERE state = 'open' ORDER BY id")
 
 
@@ -107,9 +107,7 @@ def test_messages_on_a_damaged_chain_are_set_aside_in_one_more_try_and_all_other
 
     assert [104, 104, 102] == tries
     assert 200 == recorded(configured) - before
-    assert [("append", "chain_broken", id_) for id_ in ("lost-0", "lost-1", "lost-2", "late-0", "late-1")] == letters(
-        configured
-    )
+    assert [("append", "chain_broken", id_) for id_ in ("lost-0", "lost-1", "lost-2", "late-0", "late-1")] == buried(configured)
     told = "SELECT kind, tenant, chain_id = (SELECT chain_id FROM chain WHERE subject = 'damaged') FROM operator_event"
     assert [("chain_broken", "acme", True)] == configured.rows(told)
 
@@ -123,7 +121,7 @@ def test_a_message_of_several_events_is_set_aside_whole_and_a_duplicate_is_not(c
 
     write([message("old-1", "damaged"), batch, *messages("new", 3)])
 
-    assert [("append", "chain_broken", "both")] == letters(configured)
+    assert [("append", "chain_broken", "both")] == buried(configured)
     assert 3 + 3 == recorded(configured)
 
 
@@ -154,7 +152,7 @@ def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configur
     wait_for(lambda: recorded(configured) == 3)
     damage(configured, DAMAGES["its head moved forward"])
     publish_all([*messages("lost", 3, "damaged"), *messages("new", 50)])
-    wait_for(lambda: recorded(configured) == 53 and len(letters(configured)) == 3)
+    wait_for(lambda: recorded(configured) == 53 and len(buried(configured)) == 3)
     shown = cli.run("status").stdout
     with configured.connect() as owner:
         owner.execute(MEND)
@@ -163,4 +161,4 @@ def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configur
 
     assert "3 messages wait" in next(line for line in shown.splitlines() if line.startswith("broken chains"))
     assert 0 == cli.run("verify").exit_code
-    assert [] == letters(configured)
+    assert [] == buried(configured)

@@ -112,7 +112,7 @@ def test_a_harmful_message_is_buried_under_its_own_cause_and_nobody_elses_waits(
     def entries() -> list[tuple]:
         return shared_database.rows("SELECT FROM chain JOIN entry USING (chain_id) WHERE subject = %s", harm)
 
-    def letters() -> list[tuple]:
+    def buried() -> list[tuple]:
         return shared_database.rows("SELECT stage, reason, detail, body FROM dead_letter WHERE source = %s", harm)
 
     supervised.ends.clear()
@@ -120,9 +120,9 @@ def test_a_harmful_message_is_buried_under_its_own_cause_and_nobody_elses_waits(
     for n, (key, body) in enumerate([*others, (f"acme.{harm}", harm.encode()), (f"acme.{harm}", b"fine"), *others]):
         publish(body, key, message_id=f"{harm}-{n}", headers={"subject": harm})
 
-    wait_for(lambda: len(entries()) == 41 and letters(), 60)
+    wait_for(lambda: len(entries()) == 41 and buried(), 60)
 
-    ((stage, found, detail, kept),) = letters()
+    ((stage, found, detail, kept),) = buried()
     assert ("admit", reason, harm.encode()) == (stage, found, kept)
     assert cause in detail
     assert ([] if end is None else [end]) == supervised.ends
@@ -136,10 +136,10 @@ def test_what_is_redelivered_is_examined_and_recorded_as_it_would_have_been(supe
     publish(b"no subject", "acme.nothing", message_id="refused")
     publish(b"crash", message_id="crash", headers={"subject": "s"})
 
-    letters = "SELECT reason FROM dead_letter WHERE source IN ('orders', 'nothing') ORDER BY reason"
+    buried = "SELECT reason FROM dead_letter WHERE source IN ('orders', 'nothing') ORDER BY reason"
     ids = "convert_from(attributes, 'UTF8')::json"
     entries = f"SELECT {ids}->>'id', {ids}->>'origin', body FROM content WHERE source = 'orders' AND subject = 's' ORDER BY 1"
-    wait_for(lambda: len(shared_database.rows(letters)) == 2 and len(shared_database.rows(entries)) == 2, 60)
+    wait_for(lambda: len(shared_database.rows(buried)) == 2 and len(shared_database.rows(entries)) == 2, 60)
 
     assert [("binary", None, b"\x00\xff"), ("ce", "/up", b'{"n" :1.10}')] == shared_database.rows(entries)
-    assert [("crashed",), ("unknown_source",)] == shared_database.rows(letters)
+    assert [("crashed",), ("unknown_source",)] == shared_database.rows(buried)

@@ -223,7 +223,7 @@ def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engi
     with transaction(engine) as conn:
         plans = "\n".join(
             line
-            for statement in (counts.PENDING, counts.OPEN_LETTERS, counts.DECISIONS)
+            for statement in (counts.PENDING, counts.OPEN_DEAD_LETTERS, counts.DECISIONS)
             for line in conn.execute(
                 text("EXPLAIN " + statement.text), {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW}
             ).scalars()

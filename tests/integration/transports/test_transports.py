@@ -121,16 +121,16 @@ def test_an_endpoint_of_a_transport_that_a_later_version_has_is_tried_again_and_
 ) -> None:
     with wire(answers(OK)) as web:
         ids = configure(
-            f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: letters, url: '{web.url()}'}}\n"
+            f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: printer, url: '{web.url()}'}}\n"
         )
-        database.rows("UPDATE endpoint SET transport = 'paper', url = NULL WHERE name = 'letters' RETURNING id")
+        database.rows("UPDATE endpoint SET transport = 'paper', url = NULL WHERE name = 'printer' RETURNING id")
         owe(engine, [event("e-1")], list(ids.values()))
         start_both()
         wait_for(lambda: len(attempts(database)) == 2, 60)
 
-    assert {"web": ("delivered", 200, None), "letters": ("retry", None, "transport")} == attempts(database)
+    assert {"web": ("delivered", 200, None), "printer": ("retry", None, "transport")} == attempts(database)
     [(detail,)] = database.rows(
-        "SELECT last_error FROM endpoint_health JOIN endpoint ON id = endpoint_id WHERE name = 'letters'"
+        "SELECT last_error FROM endpoint_health JOIN endpoint ON id = endpoint_id WHERE name = 'printer'"
     )
     assert "transport: this version does not know the transport paper: run the one that configured the endpoint" == detail
 
