@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.no_cover  # it only parses the packages
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LAYERS = ("schemas", "pipeline", "ops", "workers")  # each imports itself and those before it
 
 # The steps of a message's route: `pipeline/` itself holds nothing else, so that its listing shows the system.

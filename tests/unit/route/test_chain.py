@@ -16,7 +16,7 @@ from schemas.blob import LARGEST_INLINE
 from schemas.entry import Head
 from schemas.event import Event
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "ledger.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "ledger.json").read_text())
 
 
 def sealed(vector: dict) -> dict:

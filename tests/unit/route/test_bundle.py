@@ -23,7 +23,7 @@ from schemas.event import Event
 from schemas.fault import Fault, Verified
 from schemas.ledger_rows import StoredEntry
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "ledger.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "ledger.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -54,7 +54,7 @@ def admitted(body: bytes, content_type: str | None, **options: Any) -> None:
 
 CHILD = """
 import resource, sys
-sys.path.insert(0, "tests/unit")
+sys.path.insert(0, "tests/unit/route")
 from test_bounded_json import *
 resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))  # so that a failure harms this process alone
 def measured(key):

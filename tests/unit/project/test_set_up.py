@@ -10,7 +10,7 @@ from pathlib import Path
 import pip
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NEEDED = ("ops/__init__.py", "ops/bootstrap.py", "ops/errors.py", "ops/servers/__init__.py", "ops/servers/binaries.py")
 
 

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ops.runtime.redact import is_secret_name
 from ops.settings import described
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
