@@ -30,7 +30,7 @@ def imported() -> Any:
     from pipeline import admit
     from pipeline.mail import document, event_attributes
     from schemas import catalog, mail_document, message, source
-    from support.nasty import NASTY
+    from support.mail.nasty import NASTY
 
     return dkim, orjson, NASTY, admit, event_attributes, document, catalog, mail_document, message, source
 

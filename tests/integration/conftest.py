@@ -22,8 +22,8 @@ from ops.servers.private import PrivateServers
 from ops.settings import environment
 from support.cli import Cli
 from support.forked import Forked
-from support.s3 import s3_server
-from support.sink import Sink
+from support.net.s3 import s3_server
+from support.net.sink import Sink
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"

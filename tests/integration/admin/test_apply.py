@@ -17,7 +17,7 @@ from schemas.catalog import Catalog
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.event import Event
-from support.tls import Authority
+from support.net.tls import Authority
 
 ONE = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TWO = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

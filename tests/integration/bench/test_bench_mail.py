@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from ops.bench import mail
 from ops.bench.mail import _Bench
-from support.dovecot import private_dovecot
+from support.mail.dovecot import private_dovecot
 
 
 def test_it_measures_one_mailbox_a_large_mail_and_some_that_hang(untraced, servers, database, tmp_path, monkeypatch) -> None:

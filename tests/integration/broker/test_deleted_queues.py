@@ -15,8 +15,8 @@ from pika.exceptions import ChannelClosedByBroker
 
 from ops.servers.private import PrivateServers
 from support.broker import consumers, depth, publish
-from support.ports import free_port
-from support.sink import Sink
+from support.net.ports import free_port
+from support.net.sink import Sink
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import BEFORE_INBOX, IN, INBOX, UNROUTED, missing

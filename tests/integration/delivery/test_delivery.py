@@ -25,8 +25,8 @@ from pipeline.store.config import catalog
 from pipeline.store.deliveries import deliveries
 from support.blobs import NO_BLOBS
 from support.deliveries import claimed, event, in_message, owe
+from support.net.sink import Sink
 from support.sending import SECRET
-from support.sink import Sink
 from support.waiting import wait_for
 from workers.delivery import dispatcher
 from workers.delivery.store import DeliveryStore

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from support.deliveries import event, owe
+from support.net.sink import Request, Sink
 from support.sending import SECRET
-from support.sink import Request, Sink
 from support.waiting import wait_for
 
 WELL = 18  # endpoints that answer at once

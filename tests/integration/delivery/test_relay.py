@@ -17,7 +17,7 @@ from ops.settings import Settings
 from schemas.delivery import Claim
 from support.broker import Cable, depth
 from support.deliveries import claimed, event, owe
-from support.ports import free_port
+from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
 

@@ -18,10 +18,10 @@ from schemas.config.smtp_target import SmtpTarget
 from schemas.endpoint import Endpoint
 from support.broker import depth
 from support.deliveries import event, owe
-from support.post import Post, post_office
+from support.net.post import Post, post_office
+from support.net.sink import Sink
+from support.net.tls import Authority
 from support.sending import LOCAL, SECRET, owed, run, to
-from support.sink import Sink
-from support.tls import Authority
 from support.waiting import wait_for
 from workers.net.lease_deadline import Check, LeaseEnd, LeaseEnded, lease_end
 from workers.transports.amqp import AmqpSender

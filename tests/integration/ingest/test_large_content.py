@@ -27,8 +27,8 @@ from schemas.message import Message
 from support.cli import Cli
 from support.deliveries import claimed, event, in_message, owe
 from support.ingress import Ingress, drain, running
-from support.ports import free_port
-from support.s3 import make_bucket, variables
+from support.net.ports import free_port
+from support.net.s3 import make_bucket, variables
 from support.waiting import wait_for
 from workers.amqp.topology import IN, INBOX, RECEIVED
 from workers.delivery.bodies import AWAY_SECONDS, LOST_SECONDS

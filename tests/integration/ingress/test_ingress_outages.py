@@ -15,7 +15,7 @@ from ops.servers.private import PrivateServers
 from ops.settings import environment
 from support.broker import alarm, broker_stopped
 from support.ingress import Answer, Ingress, drain, empty_inbox, parsed, read_all, running
-from support.ports import free_port
+from support.net.ports import free_port
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("durable")

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Engine
 
 from ops.runtime.db import make_engine
-from support.api import serving
-from support.dovecot import Dovecot, private_dovecot
 from support.emptying import empty
-from support.gmail import Gmail
-from support.graph import Graph
-from support.mailboxes import Inbox
+from support.mail.api import serving
+from support.mail.dovecot import Dovecot, private_dovecot
+from support.mail.gmail import Gmail
+from support.mail.graph import Graph
+from support.mail.mailboxes import Inbox
 from workers.mail.api import gmail as api_gmail
 from workers.mail.api import graph as api_graph
 from workers.mail.api.quota import Paces

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from schemas.mailbox import Cursor, Lane
-from support.dovecot import PASSWORD, change_validity, mail, mailbox_on, private_dovecot, with_oauth
-from support.mailboxes import Held
-from support.tls import Authority
+from support.mail.dovecot import PASSWORD, change_validity, mail, mailbox_on, private_dovecot, with_oauth
+from support.mail.mailboxes import Held
+from support.net.tls import Authority
 from support.waiting import wait_for
 from workers.mail.imap import imap_mailbox
 from workers.mail.imap.connection import connect

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from support.imap_script import HANG_UP, UNFINISHED, Answer, body, facts, scripted, uids
-from support.mailboxes import Held
+from support.mail.imap_script import HANG_UP, UNFINISHED, Answer, body, facts, scripted, uids
+from support.mail.mailboxes import Held
 from workers.mail import mailbox_session
 from workers.mail.imap import connection, fetch, imap_mailbox, wire
 from workers.mail.imap.connection import Denied, connect

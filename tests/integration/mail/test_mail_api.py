@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from support.api import Fake
-from support.mailboxes import MIB, Asking, arrive, mail, opened
+from support.mail.api import Fake
+from support.mail.mailboxes import MIB, Asking, arrive, mail, opened
 from workers.mail.api import gmail as api_gmail
 from workers.mail.api import graph as api_graph
 from workers.mail.mailbox_session import Away, PullBounds, Throttled

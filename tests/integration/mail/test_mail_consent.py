@@ -14,9 +14,9 @@ from ops.errors import OpsError
 from ops.runtime.db import transaction
 from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox
-from support.api import Said
-from support.gmail import Gmail
-from support.mailboxes import added, mailbox_of
+from support.mail.api import Said
+from support.mail.gmail import Gmail
+from support.mail.mailboxes import added, mailbox_of
 from workers.mail.oauth import consent
 from workers.mail.oauth.consent import with_code
 from workers.mail.oauth.tokens import Tokens

@@ -35,7 +35,7 @@ from schemas.mailbox import Mailbox
 from schemas.message import Message
 from schemas.source import Source
 from support.deliveries import claimed, in_message
-from support.nasty import NASTY, PLAIN, headed, multipart, part
+from support.mail.nasty import NASTY, PLAIN, headed, multipart, part
 from support.waiting import wait_for
 from workers.delivery.store import DeliveryStore
 from workers.delivery.worker import DeliveryLoop

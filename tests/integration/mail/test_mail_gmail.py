@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from support.api import Said
-from support.gmail import BACKEND_ERROR, BAD_PAGE, FORBIDDEN, RATE_LIMITED, USER_RATE_LIMITED, error
-from support.mailboxes import MIB, Asking, at, mail, opened
+from support.mail.api import Said
+from support.mail.gmail import BACKEND_ERROR, BAD_PAGE, FORBIDDEN, RATE_LIMITED, USER_RATE_LIMITED, error
+from support.mail.mailboxes import MIB, Asking, at, mail, opened
 from workers.mail.api import gmail as api_gmail
 from workers.mail.api.exchange import AT_ONCE, Answer
 from workers.mail.api.quota import Paces

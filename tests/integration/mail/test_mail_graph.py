@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas.mailbox import OAuth
-from support.api import serving
-from support.graph import (
+from support.mail.api import serving
+from support.mail.graph import (
     BAD_REQUEST,
     BELOW,
     DENIED,
@@ -17,7 +17,7 @@ from support.graph import (
     UNAVAILABLE,
     Graph,
 )
-from support.mailboxes import Asking, mail, mailbox_of, opened
+from support.mail.mailboxes import Asking, mail, mailbox_of, opened
 from workers.mail.api import exchange
 from workers.mail.api import graph as api_graph
 from workers.mail.api.graph import KIND

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from ops.config.apply import apply_file
 from ops.settings import Settings
-from support.dovecot import PASSWORD, mail
+from support.mail.dovecot import PASSWORD, mail
 from workers.mail.idle import worker
 from workers.mail.idle.worker import Idler
 from workers.mail.mailbox_session import Throttled

@@ -16,8 +16,8 @@ from pipeline.mail.event_attributes import event_id
 from schemas.blob import LARGEST_INLINE
 from schemas.mailbox import Mailbox, MailItem, RawMail
 from support.cli import Cli
-from support.mailboxes import added
-from support.nasty import headed
+from support.mail.mailboxes import added
+from support.mail.nasty import headed
 from support.waiting import wait_for
 from workers.amqp.publisher_thread import PublisherThread
 from workers.commands import import_mails

@@ -18,9 +18,9 @@ from ops.runtime.log import configure
 from ops.runtime.vault import Vault
 from pipeline.store.mail import tokens as mail_tokens
 from schemas.mailbox import Mailbox
-from support.api import Said
-from support.graph import INTERACTION_REQUIRED
-from support.mailboxes import added, mailbox_of
+from support.mail.api import Said
+from support.mail.graph import INTERACTION_REQUIRED
+from support.mail.mailboxes import added, mailbox_of
 from workers.mail.mailbox_session import Away, Refused, Throttled, Token
 from workers.mail.oauth import tokens as oauth_tokens
 from workers.mail.oauth.tokens import StoredTokens, configured, unsealed

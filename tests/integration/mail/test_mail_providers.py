@@ -10,8 +10,8 @@ from ops.errors import OpsError
 from ops.settings import Settings
 from pipeline.store.mail import items as mail_items
 from schemas.mailbox import Mailbox
-from support.graph import THROTTLED
-from support.mailboxes import arrive, drain, mail
+from support.mail.graph import THROTTLED
+from support.mail.mailboxes import arrive, drain, mail
 from workers.mail.oauth.tokens import Tokens
 from workers.mail.pull.publish import described
 from workers.mail.pull.puller import Puller

@@ -21,8 +21,8 @@ from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
-from support.dovecot import PASSWORD, change_validity, mail
-from support.mailboxes import drain
+from support.mail.dovecot import PASSWORD, change_validity, mail
+from support.mail.mailboxes import drain
 from support.waiting import wait_for
 from workers.mail.imap import imap_mailbox
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Refused, Throttled

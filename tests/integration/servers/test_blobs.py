@@ -16,7 +16,7 @@ from ops.runtime.blobs import ASIDE, AT_ONCE, Blobs, KeptBlob, open_blobs
 from ops.settings import load_settings
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.blob import LARGEST, LARGEST_INLINE, Blob
-from support.s3 import make_bucket, variables
+from support.net.s3 import make_bucket, variables
 
 BODY = os.urandom(LARGEST_INLINE + 1)
 REFERENCE = f"sha256:{sha256(BODY).hexdigest()}"

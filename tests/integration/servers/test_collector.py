@@ -19,7 +19,7 @@ from pipeline.store.dead_letters import dead_letters
 from schemas.dead_letter import DeadLetter
 from support.cli import Cli
 from support.deliveries import event, owe
-from support.ports import free_port
+from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.amqp.queue_depths import depths, queues
 from workers.amqp.topology import INBOX, declare

@@ -23,8 +23,8 @@ from ops.servers.private import PrivateServers
 from pipeline.store.copy_binary import copy_rows
 from support.cli import Cli
 from support.forked import Forked
-from support.ports import free_port
-from support.sink import Sink
+from support.net.ports import free_port
+from support.net.sink import Sink
 from support.waiting import lateness_measured, wait_for
 from workers.amqp.topology import IN
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from support.emptying import empty
-from support.tls import Authority
+from support.net.tls import Authority
 
 
 @pytest.fixture(scope="session")

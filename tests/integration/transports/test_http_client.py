@@ -10,9 +10,9 @@ import pytest
 
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
+from support.net.wire import Script, Wire, answers, wire
 from support.sending import LOCAL, PUBLIC, owed, receipts, run, to
 from support.waiting import wait_for
-from support.wire import Script, Wire, answers, wire
 from workers.transports import http1, http_connections
 from workers.transports.http import HttpSender
 from workers.transports.http_connections import NotAUrl, destination

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from schemas.delivery import OURS, Receipt
+from support.net.tls import Authority
+from support.net.wire import Script, Wire, answers, wire
 from support.sending import LOCAL, PUBLIC, owed, receipts, run, to
-from support.tls import Authority
-from support.wire import Script, Wire, answers, wire
 from workers.net.terms import Terms
 from workers.transports.http import HttpSender
 

@@ -13,10 +13,10 @@ import pytest
 
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
+from support.net.tls import Authority
+from support.net.wire import Script, Wire, answers, wire
 from support.sending import SECRET, owed, receipts, run, to
-from support.tls import Authority
 from support.waiting import wait_for
-from support.wire import Script, Wire, answers, wire
 from workers.transports import http_connections
 from workers.transports.http import KEPT, READ, HttpSender
 

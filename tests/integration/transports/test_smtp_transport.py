@@ -13,10 +13,10 @@ import pytest
 from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import OURS, REFUSED, Delivery, Receipt
 from schemas.endpoint import Endpoint
-from support.post import Post, authenticator, post_office
+from support.net.post import Post, authenticator, post_office
+from support.net.tls import Authority
+from support.net.wire import Wire, wire
 from support.sending import owed, receipts, run, to
-from support.tls import Authority
-from support.wire import Wire, wire
 from workers.transports import template_renderer
 from workers.transports.smtp import SmtpSender
 

@@ -9,9 +9,9 @@ import pytest
 from ops.config.apply import apply_file
 from ops.settings import Settings
 from support.deliveries import event, owe
-from support.post import Post, post_office
+from support.net.post import Post, post_office
+from support.net.wire import answers, wire
 from support.waiting import wait_for
-from support.wire import answers, wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 DISABLE = b"HTTP/1.1 400 x\r\nwebhook-delivery: disable\r\nContent-Length: 0\r\n\r\n"

@@ -14,8 +14,8 @@ from schemas.config.amqp_target import AmqpSpec, AmqpTarget
 from schemas.config.file import ConfigFile
 from schemas.config.smtp_target import SmtpSpec, SmtpTarget
 from schemas.units import per_second, seconds, size
+from support.net.tls import Authority
 from support.pages import README, Block, blocks
-from support.tls import Authority
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

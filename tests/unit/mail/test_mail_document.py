@@ -17,7 +17,7 @@ from pipeline.mail import mime
 from pipeline.mail.authentication import MAX_SIGNATURES, DnsAway
 from pipeline.mail.document import ParsingTerms, mail_document, unparsed
 from schemas.mail_document import Address, Attachment, MailDocument, Verdict, view
-from support.nasty import ARF, DSN, MDN, NASTY, PLAIN, headed, html, multipart, nested, part, report, uu
+from support.mail.nasty import ARF, DSN, MDN, NASTY, PLAIN, headed, html, multipart, nested, part, report, uu
 
 TRUSTED = ParsingTerms(trusted=["MX.y.example"])
 

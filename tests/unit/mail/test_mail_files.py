@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ops.admin import mail_files
 from ops.admin.mail_files import FoundMail, MailFile, Quoting, find_files, read_mails, total
-from support.nasty import NASTY, PLAIN
+from support.mail.nasty import NASTY, PLAIN
 
 SEPARATOR = b"From a@x.example Mon Jun  1 10:00:00 2026\n"
 ONE, TWO = b"Subject: one\n\nhello\n", b"Subject: two\n\nworld\n"

@@ -16,7 +16,7 @@ from schemas.mail_document import view
 from schemas.mailbox import CONTENT_TYPE, EVENT_TYPE
 from schemas.message import Message
 from schemas.source import Source
-from support.nasty import NASTY
+from support.mail.nasty import NASTY
 
 pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_nasty runs the same lines
 

@@ -8,7 +8,7 @@ from pipeline.mail.document import ParsingTerms, mail_document
 from pipeline.mail.event_attributes import MAX_SUBJECT, read_attributes
 from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
-from support.nasty import NASTY
+from support.mail.nasty import NASTY
 
 SECONDS = 10.0  # for the slowest mail on a busy machine; on an idle one it takes a tenth of that
 RULES_OF_ALL_KINDS = ("address", "thread", "plus-address", "header:Subject", "header:To", "support")

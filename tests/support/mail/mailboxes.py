@@ -15,9 +15,9 @@ from pipeline.mail.settle_pull import Outcome
 from pipeline.store.mail import mailboxes
 from pipeline.store.mail.items import generation
 from schemas.mailbox import Cursor, Lane, Mailbox, MailItem, OAuth, Print, RawMail
-from support.api import Fake
-from support.gmail import Gmail
-from support.graph import Graph
+from support.mail.api import Fake
+from support.mail.gmail import Gmail
+from support.mail.graph import Graph
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Pulled
 from workers.mail.pull.mailbox_kinds import KINDS
 from workers.mail.pull.publish import MailIntake, Untaken, described

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from support.api import Asked, Fake, Said, Tokens
+from support.mail.api import Asked, Fake, Said, Tokens
 
 BASE = "/gmail/v1/users/me"
 UNITS = {"messages.get": 20, "messages.list": 5, "history.list": 2, "profile": 1}

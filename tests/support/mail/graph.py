@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from support.api import Asked, Fake, Said, Tokens
+from support.mail.api import Asked, Fake, Said, Tokens
 
 BASE = "/v1.0/me"
 MESSAGE = "#microsoft.graph.message"
