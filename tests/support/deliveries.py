@@ -27,7 +27,7 @@ def event(id: str, subject: str = "order-1", body: bytes = b"{}") -> Event:
     return admit(message, CATALOG, datetime.now(UTC))[0]
 
 
-def owe(
+def record(
     engine: Engine, events: Sequence[Event], endpoint_ids: Sequence[int] = (1,), now: datetime | None = None, **terms: object
 ) -> None:
     """Records `events`, and plans a delivery of each to each endpoint, due at `now`. `terms` are the endpoints'."""

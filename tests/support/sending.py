@@ -32,7 +32,7 @@ ATTRIBUTES = {
 }
 
 
-def owed(body: bytes = b'{"amount": 1.10}', number: int = 7, **attributes: str) -> Delivery:
+def sample(body: bytes = b'{"amount": 1.10}', number: int = 7, **attributes: str) -> Delivery:
     """A delivery of the second entry of its chain."""
     said = orjson.dumps(ATTRIBUTES | attributes, option=orjson.OPT_SORT_KEYS)
     chain, lease = UUID(int=5), UUID(int=1)
@@ -65,5 +65,5 @@ def receipts(
     seconds: float = 2.0,
 ) -> list[Receipt]:
     """Sends to all endpoints at once; returns the receipts."""
-    sent = delivery or owed()
+    sent = delivery or sample()
     return run(make, lambda sender: asyncio.gather(*(sender.send(each, sent, seconds) for each in endpoints)), terms)

@@ -310,7 +310,7 @@ def test_an_endpoint_that_is_enabled_again_gets_what_was_kept_for_it(apply, data
 
 
 SHORT = "tenants: [{name: acme}, {name: other}]\n"
-OWED = (("pending", 2), ("paused", 3), ("leased", 1))
+PLANNED = (("pending", 2), ("paused", 3), ("leased", 1))
 OWE = """
     INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, lease, lease_until)
     SELECT id, 'acme', gen_random_uuid(), 0, 0, %(state)s, now(), CASE WHEN %(state)s = 'pending' THEN now() END,
@@ -320,15 +320,15 @@ STATES = "SELECT state, coalesce(error, ''), count(*) FROM delivery GROUP BY 1, 
 REMOVALS = "SELECT who, filter ->> 'endpoint', count, phase FROM audit WHERE act = 'endpoint remove' ORDER BY id"
 
 
-def owe_billing(database, *owed: tuple[str, int]) -> None:
+def plan_for_billing(database, *planned: tuple[str, int]) -> None:
     with database.connect() as conn:
-        for state, number in owed:
+        for state, number in planned:
             conn.execute(OWE, {"state": state, "number": number})
 
 
 def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(apply, database, cli, tmp_path) -> None:
     apply()
-    owe_billing(database, *OWED)
+    plan_for_billing(database, *PLANNED)
     (tmp_path / "waxseal.yaml").write_text(SHORT)
     before = database.rows("SELECT * FROM delivery ORDER BY id")
 
@@ -350,13 +350,13 @@ def test_nothing_is_given_up_with_an_endpoint_until_somebody_has_agreed_to_it(ap
     assert [("ada", "billing", 5, "done"), ("ada", "plain", 0, "done")] == database.rows(REMOVALS)
 
 
-def test_an_endpoint_that_comes_back_gets_nothing_that_was_owed_to_the_one_before(apply, database) -> None:
+def test_an_endpoint_that_comes_back_gets_nothing_that_was_planned_for_the_one_before(apply, database) -> None:
     apply()
     apply(SHORT, prune=True)
-    owe_billing(database, *OWED)  # by a process that had the old catalog, or by an earlier version
+    plan_for_billing(database, *PLANNED)  # by a process that had the old catalog, or by an earlier version
 
     apply()
-    owe_billing(database, ("pending", 1))
+    plan_for_billing(database, ("pending", 1))
 
     assert [("discarded", "the endpoint was removed", 6), ("pending", "", 1)] == database.rows(STATES)
     assert ("waxseal apply", "billing", 6, "done") == database.rows(REMOVALS)[-1]

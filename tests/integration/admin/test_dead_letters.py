@@ -23,7 +23,7 @@ from schemas.dead_letter import DeadLetter, DeadLetterFilter
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.cli import Cli
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 FAILED = Receipt(NOW, 0.25, status=500, error="status", detail="500 Internal Server Error")
@@ -71,7 +71,7 @@ def closed(database, state: str) -> list[int]:
 
 def die(engine: Engine, count: int, endpoint: int, subject: str = "order-1") -> list[Delivery]:
     """Records deliveries whose only try failed, and returns them."""
-    owe(engine, [event(f"e-{endpoint}-{n}", subject, b"body") for n in range(count)], [endpoint])
+    record(engine, [event(f"e-{endpoint}-{n}", subject, b"body") for n in range(count)], [endpoint])
     lease, claims = claimed(engine, count)
     with transaction(engine) as conn:
         attempt_partitions.ensure(conn, NOW.date(), 1)
@@ -445,7 +445,7 @@ def test_a_replay_is_kept_while_its_endpoint_is_disabled_and_refused_when_it_is_
 
 def test_replayed_deliveries_of_one_subject_go_in_turn_where_there_is_an_order(cli, engine, billing, database) -> None:
     die(engine, 3, billing)
-    owe(engine, [event("later")], [billing], NOW)
+    record(engine, [event("later")], [billing], NOW)
     with database.connect() as conn:
         conn.execute("UPDATE delivery SET ordered = true")
     cli.json("dead", "replay", "--id", 2, "--id", 3, "--yes")
@@ -468,7 +468,7 @@ def turns(database) -> list[tuple]:
 
 
 def test_what_an_actor_failed_at_is_due_again(cli, engine, billing, database) -> None:
-    owe(engine, [event("e-1"), event("e-2")], [billing], NOW + timedelta(hours=3))
+    record(engine, [event("e-1"), event("e-2")], [billing], NOW + timedelta(hours=3))
     letter = DeadLetter("actor", "poison", "it fell over", "acme", endpoint_id=billing, delivery_id=1)
     with transaction(engine) as conn:
         dead_letters.bury(conn, [letter], NOW)
@@ -478,11 +478,11 @@ def test_what_an_actor_failed_at_is_due_again(cli, engine, billing, database) ->
 
 
 @pytest.fixture
-def owed(cli, engine, billing, audit, database) -> Cli:
+def filled(cli, engine, billing, audit, database) -> Cli:
     """Seven events for billing, in every state; one of them delivered to audit, too."""
     at = NOW - timedelta(days=2)
-    owe(engine, [event(f"e-{n}", f"order-{n}") for n in range(7)], [billing], at)
-    owe(engine, [event("late", "order-9")], [audit], NOW - timedelta(minutes=1))
+    record(engine, [event(f"e-{n}", f"order-{n}") for n in range(7)], [billing], at)
+    record(engine, [event("late", "order-9")], [audit], NOW - timedelta(minutes=1))
     with database.connect() as conn:
         for n, (state, due, lease, error) in enumerate(
             [
@@ -517,8 +517,8 @@ def owed(cli, engine, billing, audit, database) -> Cli:
     return cli
 
 
-def test_every_pair_that_is_not_delivered_is_listed_with_state_reason_and_next_try(owed) -> None:
-    found = {line["event_id"]: line for line in owed.json("undelivered", "acme")}
+def test_every_pair_that_is_not_delivered_is_listed_with_state_reason_and_next_try(filled) -> None:
+    found = {line["event_id"]: line for line in filled.json("undelivered", "acme")}
 
     assert {
         "e-0": ("pending", None, True),
@@ -542,18 +542,18 @@ def test_every_pair_that_is_not_delivered_is_listed_with_state_reason_and_next_t
         (set(), ["--since", "3d", "--until", "60h"]),
     ],
 )
-def test_undelivered_pairs_can_be_chosen_by_endpoint_and_time(expected, options, owed) -> None:
-    assert expected == {line["event_id"] for line in owed.json("undelivered", "acme", *options)}
+def test_undelivered_pairs_can_be_chosen_by_endpoint_and_time(expected, options, filled) -> None:
+    assert expected == {line["event_id"] for line in filled.json("undelivered", "acme", *options)}
 
 
-def test_undelivered_pairs_are_read_in_pages_without_a_gap(owed, monkeypatch) -> None:
+def test_undelivered_pairs_are_read_in_pages_without_a_gap(filled, monkeypatch) -> None:
     monkeypatch.setattr("ops.admin.undelivered.PAGE", 1)
 
-    assert 7 == len(owed.json("undelivered", "acme"))
-    assert "everything was delivered\n" == owed.run("undelivered", "other").stderr
+    assert 7 == len(filled.json("undelivered", "acme"))
+    assert "everything was delivered\n" == filled.run("undelivered", "other").stderr
 
 
-def test_undelivered_pairs_are_found_without_reading_what_was_delivered(owed, engine, billing, database) -> None:
+def test_undelivered_pairs_are_found_without_reading_what_was_delivered(filled, engine, billing, database) -> None:
     with database.connect() as conn:
         conn.execute(
             "INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, settled_at)"
@@ -580,11 +580,11 @@ def explained(conn, statement, parameters) -> str:
 @pytest.fixture
 def planned(cli, engine, billing, audit, database) -> Cli:
     """Three tries of billing and two of audit planned for later, one of billing due; one of another tenant."""
-    owe(engine, [event(f"e-{n}", f"order-{n}") for n in range(3)], [billing], NOW + timedelta(hours=1))
-    owe(engine, [event(f"a-{n}", f"order-{n}") for n in range(2)], [audit], NOW + timedelta(hours=9))
-    owe(engine, [event("due")], [billing], NOW - timedelta(minutes=1))
+    record(engine, [event(f"e-{n}", f"order-{n}") for n in range(3)], [billing], NOW + timedelta(hours=1))
+    record(engine, [event(f"a-{n}", f"order-{n}") for n in range(2)], [audit], NOW + timedelta(hours=9))
+    record(engine, [event("due")], [billing], NOW - timedelta(minutes=1))
     foreign = database.add_endpoint("theirs", "http://127.0.0.1:1/", tenant="other")
-    owe(engine, [event("theirs")], [foreign], NOW + timedelta(hours=1))
+    record(engine, [event("theirs")], [foreign], NOW + timedelta(hours=1))
     return cli
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from ops.runtime.db import transaction
 from pipeline.store.deliveries import notify
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BREAKER = "SELECT breaker, forced, probe_at IS NULL FROM endpoint_health"
@@ -26,10 +26,10 @@ def acts(database) -> list[tuple]:
     return database.rows("SELECT who, act, filter ->> 'endpoint', count, phase FROM audit ORDER BY id")
 
 
-def test_a_list_shows_state_breaker_and_what_is_owed(database, engine: Engine, cli) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], NOW)
-    owe(engine, [event(f"later-{n}", "s-9") for n in range(2)], [1], datetime.now(UTC) + timedelta(hours=1), ordered=True)
-    owe(engine, [event("missed")], [1], NOW, state="disabled")
+def test_a_list_shows_state_breaker_and_backlog(database, engine: Engine, cli) -> None:
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], NOW)
+    record(engine, [event(f"later-{n}", "s-9") for n in range(2)], [1], datetime.now(UTC) + timedelta(hours=1), ordered=True)
+    record(engine, [event("missed")], [1], NOW, state="disabled")
     claimed(engine, 1, NOW)
 
     [audit, billing, only] = cli.json("endpoint", "list")
@@ -67,7 +67,7 @@ def test_one_is_shown_with_its_whole_health(database, engine, cli) -> None:
 def test_forcing_a_breaker_open_stops_it_closing_lets_everything_through_and_releasing_leaves_it_to_itself(
     database, engine, cli
 ) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(20)], [2], NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(20)], [2], NOW)
 
     [told] = cli.json("endpoint", "open-breaker", "acme", "audit", "--by", "ada")
     assert {"tenant": "acme", "endpoint": "audit", "changed": True} == told
@@ -115,7 +115,7 @@ def test_a_relay_hears_of_a_breaker_that_was_forced(engine, cli) -> None:
 
 
 def test_disabling_by_hand_says_why_and_stops_claims(database, engine, cli) -> None:
-    owe(engine, [event("e-1")], [2], NOW)
+    record(engine, [event("e-1")], [2], NOW)
 
     ended = cli.run("endpoint", "disable", "acme", "audit", "--reason", "they migrate", "--by", "ada")
 
@@ -151,7 +151,7 @@ def test_a_removed_endpoint_can_only_be_configured_again(database, cli) -> None:
 
 @pytest.mark.parametrize("choice", ["--discard-missed", "--replay"])
 def test_what_a_removed_endpoint_missed_is_not_touched_by_an_act_that_is_refused(database, engine, cli, choice) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [2], NOW, state="disabled")
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [2], NOW, state="disabled")
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed' WHERE id = 2")
 

@@ -17,7 +17,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.cli import Cli
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 from support.waiting import wait_for
 from workers.delivery.store import DeliveryStore
 from workers.relay.maintenance import AHEAD, make_partitions
@@ -119,7 +119,7 @@ def test_making_partitions_waits_for_no_reader_and_keeps_no_writer_waiting(cli, 
 
 
 def held(engine: Engine, started_at: datetime, *ids: str) -> list[Tried]:
-    owe(engine, [event(id, f"order-{id}") for id in ids])
+    record(engine, [event(id, f"order-{id}") for id in ids])
     lease, claims = claimed(engine)
     with transaction(engine) as conn:
         found: list[Delivery] = list(deliveries.load_leased(conn, [(each.id, lease) for each in claims]).deliveries)
@@ -259,7 +259,7 @@ def test_only_dead_letters_that_were_decided_long_ago_are_dropped(cli, engine, d
         dead_letters.decide(conn, [1], "replayed", datetime.now(UTC) - 199 * DAY, "ada")
         dead_letters.decide(conn, [2], "discarded", datetime.now(UTC) - 99 * DAY, "ada")
         dead_letters.decide(conn, [3], "replayed", datetime.now(UTC), "ada")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     assert [{"old_letters": 2}] == cli.owner.json("prune", "--letters-older-than", "90d")
     assert [{"old_letters": 2}, {"dropped_letters": 2}] == cli.owner.json("prune", "--letters-older-than", "90d", "--yes")

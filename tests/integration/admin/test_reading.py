@@ -157,7 +157,7 @@ def test_what_a_terminal_would_obey_is_escaped() -> None:
 
 
 @pytest.fixture
-def owed(cli: Cli, engine: Engine, database) -> Cli:
+def filled(cli: Cli, engine: Engine, database) -> Cli:
     """Six deliveries: three events to two endpoints, two of them tried."""
     ids = {name: database.add_endpoint(name, "http://127.0.0.1:9/", "whsec_x") for name in ("billing", "audit")}
     to = [Endpoint(id_, "acme", name, "http://127.0.0.1:9/") for name, id_ in ids.items()]
@@ -188,8 +188,8 @@ def owed(cli: Cli, engine: Engine, database) -> Cli:
     return cli
 
 
-def test_deliveries_are_shown_newest_first_with_their_attempts(owed) -> None:
-    lines = owed.json("deliveries", "acme")
+def test_deliveries_are_shown_newest_first_with_their_attempts(filled) -> None:
+    lines = filled.json("deliveries", "acme")
 
     assert sorted((line["id"] for line in lines), reverse=True) == [line["id"] for line in lines]
     assert {"pending": 4, "delivered": 1, "dead": 1} == {
@@ -224,18 +224,19 @@ def test_deliveries_are_shown_newest_first_with_their_attempts(owed) -> None:
         (2, ["--limit", 2]),
     ],
 )
-def test_deliveries_can_be_chosen(expected, options, owed) -> None:
-    assert expected == len(owed.json("deliveries", "acme", *options))
+def test_deliveries_can_be_chosen(expected, options, filled) -> None:
+    assert expected == len(filled.json("deliveries", "acme", *options))
 
 
-def test_all_deliveries_are_shown_however_many(owed, monkeypatch) -> None:
+def test_all_deliveries_are_shown_however_many(filled, monkeypatch) -> None:
     monkeypatch.setattr("ops.admin.timeline.PAGE", 2)
 
-    assert 6 == len({line["id"] for line in owed.json("deliveries", "acme")})
+    assert 6 == len({line["id"] for line in filled.json("deliveries", "acme")})
 
 
-def test_an_unknown_endpoint_or_state_is_told_what_there_is(owed) -> None:
-    endpoint, state = owed.run("deliveries", "acme", "--endpoint", "nope"), owed.run("deliveries", "acme", "--state", "lost")
+def test_an_unknown_endpoint_or_state_is_told_what_there_is(filled) -> None:
+    endpoint = filled.run("deliveries", "acme", "--endpoint", "nope")
+    state = filled.run("deliveries", "acme", "--state", "lost")
 
     assert (2, 2) == (endpoint.exit_code, state.exit_code)
     assert "there are: audit, billing" in endpoint.stderr
@@ -317,7 +318,7 @@ def test_what_cannot_be_shown_is_said(buried) -> None:
     assert "how long ago" in since.stderr
 
 
-def test_the_status_counts_everything(owed, database, engine, cli) -> None:
+def test_the_status_counts_everything(filled, database, engine, cli) -> None:
     with transaction(engine) as conn:
         dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], datetime.now(UTC) - timedelta(minutes=1))
     with database.connect() as conn:
@@ -340,12 +341,12 @@ def test_the_status_counts_everything(owed, database, engine, cli) -> None:
     assert "3 entries in 3 chains" in shown
 
 
-def test_a_large_table_of_deliveries_is_estimated_and_said_to_be(owed, monkeypatch, database) -> None:
+def test_a_large_table_of_deliveries_is_estimated_and_said_to_be(filled, monkeypatch, database) -> None:
     with database.connect() as conn:
         conn.execute("ANALYZE delivery")
     monkeypatch.setattr("pipeline.store.admin.counts.EXACT_BELOW", 0)
 
-    (found,) = owed.json("status")
+    (found,) = filled.json("status")
 
     assert {"pending": 4, "delivered": 1, "dead": 1} == found["deliveries"]
     assert found["deliveries_estimated"]

@@ -20,7 +20,7 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.bury import dead_letter_of
 from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.ingest import running
 from support.waiting import wait_for
 from workers.amqp import header_tables
@@ -109,7 +109,7 @@ def test_what_nothing_can_be_made_of_is_one_dead_letter_that_counts_until_somebo
     cli, start, engine, sink, database
 ) -> None:
     endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=["soon"])
-    owe(engine, [event("e-1"), event("e-2")], [endpoint])
+    record(engine, [event("e-1"), event("e-2")], [endpoint])
     start("relay", lease=1.5)
     start("deliver", lease=1.5)
     wait_for(lambda: count(database, "dead_letter WHERE attempts >= 2") == 2)
@@ -120,7 +120,7 @@ def test_what_nothing_can_be_made_of_is_one_dead_letter_that_counts_until_somebo
     cli.json("dead", "discard", "--id", one["id"], "--yes")
     database.run("UPDATE endpoint SET url = %s, settings = '{}' WHERE id = %s", sink.url("/200"), endpoint)
     probe = database.add_endpoint("probe", sink.url("/200/probe"), SECRET)
-    owe(engine, [event("probe")], [probe])
+    record(engine, [event("probe")], [probe])
     wait_for(lambda: any(each.path == "/200/probe" for each in sink.requests))  # by a process that knows the new address
     cli.json("dead", "replay", "--id", other["id"], "--yes")
     wait_for(lambda: count(database, f"delivery WHERE state = 'delivered' AND endpoint_id = {endpoint}") == 1)
@@ -317,7 +317,7 @@ def test_nothing_is_marked_while_the_broker_is_away(cli, database, monkeypatch) 
 
 def test_deliveries_are_replayed_without_a_broker(database, cli, engine) -> None:
     endpoint = database.add_endpoint("billing", "http://127.0.0.1:1/")
-    owe(engine, [event("e-1")], [endpoint])
+    record(engine, [event("e-1")], [endpoint])
     with database.connect() as conn:
         conn.execute("UPDATE delivery SET state = 'dead', next_attempt_at = NULL, settled_at = now()")
         conn.execute(
@@ -352,7 +352,7 @@ def test_no_message_stops_the_ingest_worker(start, publish, database) -> None:
 
 def test_moved_up_tries_are_made_at_once(cli, start, sink, engine, database) -> None:
     endpoint = database.add_endpoint("billing", sink.url("/500"), SECRET, retry=[3600, 3600])
-    owe(engine, [event("e-1")], [endpoint])
+    record(engine, [event("e-1")], [endpoint])
     for worker in ("relay", "deliver"):
         start(worker)
     wait_for(lambda: count(database, "delivery WHERE attempts = 1 AND state = 'pending'") == 1)

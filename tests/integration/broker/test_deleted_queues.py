@@ -132,14 +132,14 @@ def test_a_deleted_exchange_of_upstream_is_there_again_within_seconds(servers, s
 def test_the_queues_of_deliveries_are_declared_again_and_deliver_is_unready_meanwhile(system, shared_start, channel) -> None:
     shared_start("relay")
     shared_start("deliver", metrics_port=PORTS["deliver"])
-    publish(channel, "owed")
-    wait_for(lambda: "owed" in system.sink.ids())
+    publish(channel, "pending")
+    wait_for(lambda: "pending" in system.sink.ids())
     wait_for(lambda: not_ready(PORTS["deliver"]) is None)
 
     channel.queue_delete(QUEUE)
     channel.queue_delete(xq_name(QUEUE))
-    publish(channel, "owed-meanwhile")
+    publish(channel, "pending-meanwhile")
 
     wait_for(lambda: not_ready(PORTS["deliver"]))
-    wait_for(lambda: "owed-meanwhile" in system.sink.ids())
+    wait_for(lambda: "pending-meanwhile" in system.sink.ids())
     wait_for(lambda: not_ready(PORTS["deliver"]) is None)

@@ -15,7 +15,7 @@ from pipeline.settle import Settled, settle
 from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 from support.waiting import wait_for
 from workers.delivery.report import tally
 from workers.relay.repairs import Repairs
@@ -41,7 +41,7 @@ def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> Settle
     """Plans, claims and settles `count` deliveries, whatever the breaker's state."""
     with transaction(engine) as conn:
         conn.exec_driver_sql("UPDATE endpoint_health SET breaker = 'closed', opened_at = NULL, probe_at = NULL")
-    owe(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
+    record(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
     lease, claims = claimed(engine, count, now)
     assert count == len(claims)
     with transaction(engine) as conn:
@@ -53,7 +53,7 @@ def disabled(count: int, engine: Engine) -> None:
     """Disables the endpoint, and plans `count` deliveries that it misses."""
     with transaction(engine) as conn:
         deliveries.disable(conn, [1], "why not")
-    owe(engine, [event(f"missed-{n}", f"s-{n}") for n in range(count)], now=NOW, state="disabled")
+    record(engine, [event(f"missed-{n}", f"s-{n}") for n in range(count)], now=NOW, state="disabled")
 
 
 def test_five_days_of_nothing_but_failures_disable_it_with_an_event_and_a_metric(database, engine) -> None:
@@ -96,7 +96,7 @@ def test_410_disables_it_with_an_event_and_only_once(database, engine) -> None:
     )
 
 
-def test_what_a_disabled_endpoint_is_owed_is_kept_and_enabling_needs_a_decision_about_it(database, engine, cli) -> None:
+def test_what_a_disabled_endpoint_misses_is_kept_and_enabling_needs_a_decision_about_it(database, engine, cli) -> None:
     disabled(3, engine)
 
     refused = cli.run("endpoint", "enable", "acme", "e1")
@@ -152,7 +152,7 @@ def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'active', reason = NULL")
         owner.execute("INSERT INTO endpoint_health (endpoint_id, enabled_at) VALUES (1, now())")
-    owe(engine, [event("just-now")], state="disabled")
+    record(engine, [event("just-now")], state="disabled")
 
     Repairs(engine).turn()
 
@@ -161,8 +161,8 @@ def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up
         assert 2 == paused.count(conn, 1).count
 
 
-def test_what_a_removed_endpoint_was_owed_is_counted_as_cancelled(database, engine) -> None:
-    owe(engine, [event(f"e-{n}") for n in range(3)])
+def test_what_a_removed_endpoint_had_not_received_is_counted_as_cancelled(database, engine) -> None:
+    record(engine, [event(f"e-{n}") for n in range(3)])
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
     counted = metrics.DELIVERIES.labels("http", "cancelled")
@@ -201,10 +201,10 @@ def test_from_failing_to_disabled_to_enabled_to_delivered(database, engine, sink
         owner.execute("UPDATE endpoint SET url = %s, settings = %s", (sink.url("/500"), '{"retry": [0.1, 0.1, 0.1, 30]}'))
     start("relay")
     start("deliver", disable_after=1, breaker_failures=4, breaker_ratio=1, breaker_wait=0.2, breaker_longest_wait=0.2)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)])
     wait_for(lambda: [("disabled",)] == database.rows("SELECT state FROM endpoint"))
     wait_for(lambda: [("paused", 10)] == database.rows(STATES))
-    owe(engine, [event("late", "late")], state="disabled")
+    record(engine, [event("late", "late")], state="disabled")
     assert [("paused", 11)] == database.rows(STATES)
 
     with database.connect() as owner:

@@ -16,7 +16,7 @@ from pipeline.settle import settle
 from pipeline.store.deliveries import claims, deliveries, endpoint_health
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.deliveries import LEASE, event, one_round, owe
+from support.deliveries import LEASE, event, one_round, record
 from support.waiting import wait_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def settled(
 
 def tried(engine: Engine, count: int, receipt: Receipt, now: datetime) -> None:
     """Plans, claims and settles `count` deliveries."""
-    owe(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
+    record(engine, [event(f"e-{uuid4()}", f"s-{n}") for n in range(count)], now=now)
     lease, found = one_round(engine, now)
     assert count == len(found.claims)
     settled(engine, lease, [each.id for each in found.claims], receipt, now)
@@ -68,7 +68,7 @@ def test_it_opens_on_enough_failures_lets_one_probe_through_and_closes_when_that
     tried(engine, 1, FAILED, NOW)
     assert ("open", 1, NOW + seconds(10)) == breaker(database)
 
-    owe(engine, [event(f"p-{n}", f"p-{n}") for n in range(50)], now=NOW)
+    record(engine, [event(f"p-{n}", f"p-{n}") for n in range(50)], now=NOW)
     _, held = one_round(engine, NOW + seconds(9.9))
     assert ([], NOW + seconds(10)) == (list(held.claims), held.looked[1].look_at)
 
@@ -87,7 +87,7 @@ def test_it_opens_on_enough_failures_lets_one_probe_through_and_closes_when_that
 
 def test_a_failed_probe_doubles_the_wait_and_is_no_event_of_its_own(database, engine) -> None:
     tried(engine, 10, FAILED, NOW)
-    owe(engine, [event("p", "p")], now=NOW)
+    record(engine, [event("p", "p")], now=NOW)
     lease, probe = one_round(engine, NOW + seconds(10))
 
     settled(engine, lease, [probe.claims[0].id], FAILED, NOW + seconds(25))
@@ -98,7 +98,7 @@ def test_a_failed_probe_doubles_the_wait_and_is_no_event_of_its_own(database, en
 
 def test_a_probe_that_was_lost_is_followed_by_another(database, engine) -> None:
     tried(engine, 10, FAILED, NOW)
-    owe(engine, [event(f"p-{n}", f"p-{n}") for n in range(5)], now=NOW)
+    record(engine, [event(f"p-{n}", f"p-{n}") for n in range(5)], now=NOW)
     lost, _ = one_round(engine, NOW + seconds(10))
     with transaction(engine) as conn:
         claims.expire_leases(conn, NOW + seconds(10) + LEASE, 10)
@@ -111,7 +111,7 @@ def test_a_probe_that_was_lost_is_followed_by_another(database, engine) -> None:
 
 def test_of_many_who_claim_at_once_exactly_one_gets_the_probe(database, engine) -> None:
     tried(engine, 10, FAILED, NOW)
-    owe(engine, [event(f"p-{n}", f"p-{n}") for n in range(50)], now=NOW)
+    record(engine, [event(f"p-{n}", f"p-{n}") for n in range(50)], now=NOW)
     got: list[int] = []
     ready = threading.Barrier(8)
 
@@ -147,7 +147,7 @@ def test_successes_of_a_healthy_endpoint_write_nothing(database, engine) -> None
 
 
 def test_a_busy_endpoint_waits_as_a_whole_and_what_was_not_sent_is_not_charged(database, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], now=NOW)
     lease, some = one_round(engine, NOW, window=10)
     settled(engine, lease, [each.id for each in some.claims], BUSY, NOW)
 
@@ -166,7 +166,7 @@ def test_502_503_and_504_slow_the_endpoint_down_and_count_as_failures(database, 
 
 def test_other_endpoints_are_claimed_meanwhile(database, engine) -> None:
     tried(engine, 10, FAILED, NOW)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)], [1, 2, 3], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(10)], [1, 2, 3], now=NOW)
 
     assert {2: 10, 3: 10} == {id: found.claimed for id, found in one_round(engine, NOW)[1].looked.items() if found.claimed}
 
@@ -174,7 +174,7 @@ def test_other_endpoints_are_claimed_meanwhile(database, engine) -> None:
 def test_settlements_of_many_endpoints_at_once_do_not_deadlock_and_lose_no_count(database, engine) -> None:
     policy = BreakerPolicy(least=1_000_000)
     for n in range(8):
-        owe(engine, [event(f"e-{n}-{m}", f"s-{n}-{m}") for m in range(20)], [1, 2, 3], now=NOW)
+        record(engine, [event(f"e-{n}-{m}", f"s-{n}-{m}") for m in range(20)], [1, 2, 3], now=NOW)
     lease, found = one_round(engine, NOW, window=1000)
     ids = [each.id for each in found.claims]
     random.Random(7).shuffle(ids)
@@ -213,7 +213,7 @@ def test_an_endpoint_that_breaks_is_left_alone_at_once_and_delivered_to_when_it_
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET url = %s WHERE id = 1", (sink.url("/500"),))
         owner.execute("""UPDATE endpoint SET settings = '{"max_in_flight": 5, "retry": [1, 1, 1]}' WHERE id = 1""")
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(200)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(200)])
     start("relay")
     start("deliver", breaker_wait=5)
 

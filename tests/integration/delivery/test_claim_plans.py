@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, TextClause
 
 from ops.runtime.db import make_engine, transaction
 from pipeline.store.deliveries import claims, deliveries, endpoint_health, inactive_endpoints, ordering, paused
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -38,9 +38,9 @@ def big(shared_database) -> Iterator[Engine]:
     with shared_database.connect() as owner:
         owner.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
         owner.execute(BULK)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(DUE)], [1, 2, 3], now=NOW)
-    owe(engine, [event(f"o-{n}", "ordered") for n in range(BACKLOG)], [4], now=NOW, ordered=True)
-    owe(engine, [event(f"m-{n}", f"s-{n}") for n in range(100)], [5], now=NOW, state="disabled")
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(DUE)], [1, 2, 3], now=NOW)
+    record(engine, [event(f"o-{n}", "ordered") for n in range(BACKLOG)], [4], now=NOW, ordered=True)
+    record(engine, [event(f"m-{n}", f"s-{n}") for n in range(100)], [5], now=NOW, state="disabled")
     with shared_database.connect() as owner:
         owner.execute("INSERT INTO endpoint_health (endpoint_id, enabled_at) VALUES (5, %s)", (NOW,))
         owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why' WHERE id = 6")

@@ -11,7 +11,7 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
 from pipeline.store.deliveries import claims, deliveries, inactive_endpoints, notify
 from pipeline.store.deliveries.inactive_endpoints import Aside
-from support.deliveries import LEASE, claimed, event, owe
+from support.deliveries import LEASE, claimed, event, record
 from support.waiting import wait_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,8 +34,8 @@ def states(database) -> list[tuple]:
 
 
 def test_what_is_due_is_claimed_once_and_what_is_not_due_is_left(database, engine) -> None:
-    owe(engine, [event("due", "a")], now=NOW)
-    owe(engine, [event("later", "b")], now=NOW + timedelta(seconds=1))
+    record(engine, [event("due", "a")], now=NOW)
+    record(engine, [event("later", "b")], now=NOW + timedelta(seconds=1))
 
     _, first = claimed(engine, now=NOW)
     _, second = claimed(engine, now=NOW)
@@ -46,8 +46,8 @@ def test_what_is_due_is_claimed_once_and_what_is_not_due_is_left(database, engin
 
 
 def test_what_has_been_due_for_longest_is_claimed_first(database, engine) -> None:
-    owe(engine, [event("young", "a")], now=NOW)
-    owe(engine, [event("old", "b")], now=NOW - timedelta(hours=1))
+    record(engine, [event("young", "a")], now=NOW)
+    record(engine, [event("old", "b")], now=NOW - timedelta(hours=1))
 
     _, [claim] = claimed(engine, limit=1, now=NOW)
 
@@ -56,7 +56,7 @@ def test_what_has_been_due_for_longest_is_claimed_first(database, engine) -> Non
 
 
 def test_paused_and_finished_deliveries_are_never_claimed(database, engine) -> None:
-    owe(engine, [event("e-1")], [1, 2, 3], now=NOW)
+    record(engine, [event("e-1")], [1, 2, 3], now=NOW)
     with database.connect() as owner:
         owner.execute("UPDATE delivery SET state = 'paused', next_attempt_at = NULL WHERE endpoint_id = 1")
         owner.execute("UPDATE delivery SET state = 'dead', next_attempt_at = NULL, settled_at = now() WHERE endpoint_id = 2")
@@ -67,7 +67,7 @@ def test_paused_and_finished_deliveries_are_never_claimed(database, engine) -> N
 
 
 def test_eight_claimants_at_once_never_get_the_same_delivery(database, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(400)], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(400)], now=NOW)
     got: list[int] = []
 
     def claim_all() -> None:
@@ -88,7 +88,7 @@ def test_eight_claimants_at_once_never_get_the_same_delivery(database, engine) -
 
 
 def test_a_claim_does_not_wait_for_another_that_is_not_finished(database, engine) -> None:
-    owe(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
+    record(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
     with transaction(engine) as conn:
         held = claim_anything(conn, Lease(uuid4(), NOW, NOW + LEASE), 1)
         _, others = claimed(engine, now=NOW)
@@ -98,7 +98,7 @@ def test_a_claim_does_not_wait_for_another_that_is_not_finished(database, engine
 
 
 def test_a_lease_that_ended_makes_the_delivery_due_at_once_and_the_old_holder_powerless(database, engine) -> None:
-    owe(engine, [event("e-1")], now=NOW)
+    record(engine, [event("e-1")], now=NOW)
     old, [claim] = claimed(engine, now=NOW)
     later = NOW + LEASE
 
@@ -115,7 +115,7 @@ def test_a_lease_that_ended_makes_the_delivery_due_at_once_and_the_old_holder_po
 
 
 def test_ended_leases_are_taken_back_a_bounded_number_at_a_time_oldest_first(database, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
     claimed(engine, limit=2, now=NOW)
     claimed(engine, limit=3, now=NOW + timedelta(seconds=1))
 
@@ -128,7 +128,7 @@ def test_ended_leases_are_taken_back_a_bounded_number_at_a_time_oldest_first(dat
 
 
 def test_what_was_handed_back_is_claimed_again_as_if_it_had_never_been(database, engine) -> None:
-    owe(engine, [event("e-1")], now=NOW)
+    record(engine, [event("e-1")], now=NOW)
     lease, [claim] = claimed(engine, now=NOW)
 
     with transaction(engine) as conn:
@@ -140,7 +140,7 @@ def test_what_was_handed_back_is_claimed_again_as_if_it_had_never_been(database,
 
 
 def test_a_held_delivery_is_loaded_whole(database, engine) -> None:
-    owe(engine, [event("e-1", body=b"\x00 first"), event("e-2", body=b"second")], now=NOW)
+    record(engine, [event("e-1", body=b"\x00 first"), event("e-2", body=b"second")], now=NOW)
     lease, claims = claimed(engine, now=NOW)
 
     with transaction(engine) as conn:
@@ -165,7 +165,7 @@ def test_a_held_delivery_is_loaded_whole(database, engine) -> None:
 
 
 def test_what_was_erased_is_told_apart_from_what_is_not_held(database, engine) -> None:
-    owe(engine, [event("e-1")], now=NOW)
+    record(engine, [event("e-1")], now=NOW)
     lease, [claim] = claimed(engine, now=NOW)
     with database.connect() as owner:
         owner.execute("DELETE FROM content")
@@ -177,9 +177,9 @@ def test_what_was_erased_is_told_apart_from_what_is_not_held(database, engine) -
 
 
 def test_leases_are_counted_up_to_a_bound_and_a_survey_knows_when_each_endpoint_has_something_due(database, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
-    owe(engine, [event("later", "t")], [1, 2], now=NOW + timedelta(hours=2))
-    owe(engine, [event("latest", "t")], [2], now=NOW + timedelta(hours=3))
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], now=NOW)
+    record(engine, [event("later", "t")], [1, 2], now=NOW + timedelta(hours=2))
+    record(engine, [event("latest", "t")], [2], now=NOW + timedelta(hours=3))
     claimed(engine, now=NOW)
 
     with transaction(engine) as conn:
@@ -195,7 +195,7 @@ def test_planning_notifies_listeners_of_the_endpoints(database, engine) -> None:
         notify.listen(listener)
         assert set() == notify.received(listener, 0)
 
-        owe(engine, [event("e-1", "a"), event("e-2", "b")], [1, 3])
+        record(engine, [event("e-1", "a"), event("e-2", "b")], [1, 3])
 
         assert {1, 3} == notify.received(listener, 5)
         assert set() == notify.received(listener, 0)
@@ -223,7 +223,7 @@ def test_a_notification_of_too_many_endpoints_is_for_all(database, engine, sent,
 
 
 def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database, engine) -> None:
-    owe(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
+    record(engine, [event("e-1", "a"), event("e-2", "b")], now=NOW)
     lease, [kept, lost] = claimed(engine, now=NOW)
     with transaction(engine) as conn:
         deliveries.release(conn, [(lost.id, lease)], NOW)
@@ -247,7 +247,7 @@ def test_a_lease_that_is_extended_lasts_and_one_that_is_lost_cannot_be(database,
     ],
 )
 def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database, engine, state, reason, becomes, told) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = %s, reason = %s WHERE id = 2", (state, reason))
 
@@ -260,7 +260,7 @@ def test_what_is_pending_at_an_endpoint_that_is_not_active_is_set_aside(database
 
 
 def test_what_is_kept_for_a_removed_endpoint_is_given_up_a_piece_at_a_time_and_noted(database, engine) -> None:
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW, state="disabled")
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)], [1, 2], now=NOW, state="disabled")
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed' WHERE id = 2")
 

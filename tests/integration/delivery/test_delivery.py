@@ -24,7 +24,7 @@ from ops.telemetry import metrics
 from pipeline.store.config import catalog
 from pipeline.store.deliveries import deliveries
 from support.blobs import NO_BLOBS
-from support.deliveries import claimed, event, in_message, owe
+from support.deliveries import claimed, event, in_message, record
 from support.net.sink import Sink
 from support.sending import SECRET
 from support.waiting import wait_for
@@ -71,7 +71,7 @@ def outcome(database) -> tuple:
 
 def test_an_event_arrives_signed_with_its_body_and_attributes(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/200/thanks")
-    owe(engine, [event("e-1", "order 1", b'{"amount": 1.10}')])
+    record(engine, [event("e-1", "order 1", b'{"amount": 1.10}')])
 
     deliver()
 
@@ -100,7 +100,7 @@ def test_whatever_is_not_a_whole_2xx_is_tried_again(database, engine, endpoint, 
         "/garbage": (None, "protocol"),
     }
     ids = {endpoint(path, timeout=1.0 if error == "timeout" else 30.0): path for path, (_, error) in expected.items()}
-    owe(engine, [event("e-1")], list(ids))
+    record(engine, [event("e-1")], list(ids))
 
     deliver()
 
@@ -119,7 +119,7 @@ def test_an_endpoint_that_cannot_be_reached_is_named_for_what_it_is(database, en
     database.add_tenant()
     expected = {"http://127.0.0.1:1/": "connect", "http://nowhere.invalid/": "dns", "http://127.0.0.1:99999/": "url"}
     ids = {database.add_endpoint(f"away-{n}", url, SECRET): url for n, url in enumerate(expected)}
-    owe(engine, [event("e-1")], list(ids))
+    record(engine, [event("e-1")], list(ids))
 
     deliver()
 
@@ -159,7 +159,7 @@ def test_a_certificate_must_be_one_that_the_system_trusts(
     request.addfinalizer(sink.stop)
     database.add_tenant()
     database.add_endpoint("secure", sink.url("/200").replace("http:", "https:"), SECRET)
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     request.getfixturevalue("deliver")()
 
@@ -168,9 +168,9 @@ def test_a_certificate_must_be_one_that_the_system_trusts(
 
 def test_a_redirect_is_not_followed_and_a_cookie_not_kept(engine, sink, endpoint, deliver) -> None:
     ids = [endpoint("/elsewhere"), endpoint("/cookie")]
-    owe(engine, [event("e-1")], ids)
+    record(engine, [event("e-1")], ids)
     deliver()
-    owe(engine, [event("e-2")], ids)
+    record(engine, [event("e-2")], ids)
     deliver()
 
     assert ["/cookie", "/cookie", "/elsewhere", "/elsewhere"] == sorted(request.path for request in sink.requests)
@@ -179,7 +179,7 @@ def test_a_redirect_is_not_followed_and_a_cookie_not_kept(engine, sink, endpoint
 
 def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/410", max_in_flight=1)
-    owe(engine, [event(f"e-{n}") for n in range(5)])
+    record(engine, [event(f"e-{n}") for n in range(5)])
 
     deliver()
 
@@ -189,9 +189,9 @@ def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, eng
     assert [("deliver", "gone", "e-0")] == database.rows("SELECT stage, reason, event_id FROM dead_letter")
 
 
-def test_what_a_removed_endpoint_was_owed_is_discarded_unsent(database, engine, sink, endpoint, watch, delivery_loop) -> None:
+def test_what_a_removed_endpoint_missed_is_discarded_unsent(database, engine, sink, endpoint, watch, delivery_loop) -> None:
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
@@ -217,7 +217,7 @@ def test_a_process_that_does_not_know_yet_that_an_endpoint_is_back_gives_nothing
     watch = SimpleNamespace(current=old)
     loop = DeliveryLoop(DeliveryStore(engine, 90.0), watch, Terms("waxseal/test"), NO_BLOBS)  # type: ignore[arg-type]
     loop.open(lambda: None)
-    owe(engine, [event("e-1")], now=datetime.now(UTC) - timedelta(hours=1))
+    record(engine, [event("e-1")], now=datetime.now(UTC) - timedelta(hours=1))
     lease, claims = claimed(engine)
 
     loop.deliver(lease.hex, time.time() + 90, in_message(claims))
@@ -229,7 +229,7 @@ def test_a_process_that_does_not_know_yet_that_an_endpoint_is_back_gives_nothing
 
 def test_what_was_erased_is_discarded_unsent(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     with database.connect() as owner:
         owner.execute("DELETE FROM content")
     cancelled = metrics.DELIVERIES.labels("http", "cancelled")
@@ -245,7 +245,7 @@ def test_what_was_erased_is_discarded_unsent(database, engine, sink, endpoint, d
 @pytest.mark.parametrize(("path", "seconds"), [("/busy", 120), ("/busy_until", 300)], ids=["seconds", "date"])
 def test_retry_after_puts_off_the_next_try(database, engine, endpoint, deliver, path, seconds) -> None:
     endpoint(path)
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     deliver()
 
@@ -259,7 +259,7 @@ def test_retry_after_puts_off_the_next_try(database, engine, endpoint, deliver, 
 
 def test_the_last_try_makes_a_dead_letter(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/500/no", retry=[0.05])
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     deliver()
     time.sleep(0.1)
@@ -275,7 +275,7 @@ def test_the_last_try_makes_a_dead_letter(database, engine, sink, endpoint, deli
 
 def test_an_endless_answer_is_read_for_a_while_and_recorded_in_part(database, engine, endpoint, deliver) -> None:
     endpoint("/endless")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     deliver()
 
@@ -289,7 +289,7 @@ def test_a_connection_is_kept_and_one_that_was_closed_is_replaced(
 ) -> None:
     endpoint(path)
     for n in range(3):
-        owe(engine, [event(f"e-{n}")])
+        record(engine, [event(f"e-{n}")])
         deliver()
         time.sleep(0.05)
 
@@ -299,7 +299,7 @@ def test_a_connection_is_kept_and_one_that_was_closed_is_replaced(
 
 def test_no_more_than_its_share_is_sent_to_an_endpoint_at_once(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/hang", max_in_flight=3)
-    owe(engine, [event(f"e-{n}") for n in range(10)])
+    record(engine, [event(f"e-{n}") for n in range(10)])
 
     deliver(wait=False)
     wait_for(lambda: len(sink.requests) >= 3)
@@ -315,7 +315,7 @@ def test_an_endpoint_that_hangs_holds_the_actor_for_a_moment_only_and_no_other_e
     database, engine, sink, endpoint, deliver, lateness
 ) -> None:
     hanging, well = endpoint("/hang", timeout=15), endpoint("/200")
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], [hanging, well])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(30)], [hanging, well])
 
     began = time.monotonic()
     deliver(wait=False)
@@ -336,7 +336,7 @@ def test_what_cannot_begin_before_its_lease_is_nearly_over_is_handed_back_uncoun
     database, engine, sink, endpoint, deliver
 ) -> None:
     endpoint("/hang", max_in_flight=1, timeout=2)
-    owe(engine, [event("e-1", "a"), event("e-2", "b")])
+    record(engine, [event("e-1", "a"), event("e-2", "b")])
 
     deliver(lease_for=3.0)
 
@@ -346,7 +346,7 @@ def test_what_cannot_begin_before_its_lease_is_nearly_over_is_handed_back_uncoun
 
 def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint, delivery_loop) -> None:
     endpoint("/hang")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     lease, [claim] = claimed(engine)
     message = (lease.hex, time.time() + 90, in_message([claim]))
 
@@ -362,7 +362,7 @@ def test_a_repeated_message_does_not_send_twice(database, engine, sink, endpoint
 
 def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, endpoint, delivery_loop, deliver) -> None:
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     old, [claim] = claimed(engine)
     with transaction(engine) as conn:
         deliveries.release(conn, [(claim.id, old)], datetime.now(UTC))
@@ -378,7 +378,7 @@ def test_a_message_that_outlived_its_lease_is_harmless(database, engine, sink, e
 def test_an_endpoint_that_was_made_a_moment_ago_is_waited_for(database, engine, sink, endpoint, delivery_loop, deliver) -> None:
     time.sleep(0.6)
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     deliver()
 
@@ -388,7 +388,7 @@ def test_an_endpoint_that_was_made_a_moment_ago_is_waited_for(database, engine, 
 def test_large_bodies_arrive_a_few_at_a_time(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/200", max_in_flight=100)
     body = bytes(range(256)) * 4096  # 1 MiB
-    owe(engine, [event(f"e-{n}", f"s-{n}", body) for n in range(50)])
+    record(engine, [event(f"e-{n}", f"s-{n}", body) for n in range(50)])
 
     deliver()
 
@@ -398,7 +398,7 @@ def test_large_bodies_arrive_a_few_at_a_time(database, engine, sink, endpoint, d
 
 def test_a_database_that_is_away_for_a_moment_costs_no_settlement(servers, database, engine, sink, endpoint, deliver) -> None:
     endpoint("/hang")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     deliver(wait=False)
     wait_for(lambda: sink.requests)
 
@@ -418,7 +418,7 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(
     database, engine, sink, endpoint, deliver, delivery_loop
 ) -> None:
     endpoint("/hang", max_in_flight=2)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(5)])
     deliver(wait=False)
     wait_for(lambda: len(sink.requests) == 2)
 
@@ -433,7 +433,7 @@ def test_closing_finishes_what_is_being_sent_and_hands_back_the_rest(
 
 def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endpoint, deliver, delivery_loop) -> None:
     endpoint("/hang")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     deliver(wait=False)
 
     delivery_loop.close(0.1)
@@ -447,11 +447,11 @@ def test_small_bodies_do_not_wait_for_room_that_endpoints_that_hang_hold_with_la
     monkeypatch.setattr(dispatcher, "MAX_BYTES", 2 * 1024 * 1024)
     hanging = [endpoint(f"/hang/{n}", timeout=20) for n in range(3)]
     well = endpoint("/200")
-    owe(engine, [event(f"e-{n}", f"s-{n}", b"x" * 100_000) for n in range(20)], hanging)
+    record(engine, [event(f"e-{n}", f"s-{n}", b"x" * 100_000) for n in range(20)], hanging)
     deliver(wait=False)
     wait_for(lambda: len(sink.requests) == 10)  # as many as MAX_BYTES allows
 
-    owe(engine, [event("small")], [well])
+    record(engine, [event("small")], [well])
     deliver(wait=False)
 
     wait_for(lambda: 1 == sink.ids()["small"], 15)  # the others hang for 20 s

@@ -5,7 +5,7 @@ from itertools import product
 import psycopg
 import pytest
 
-from support.deliveries import event, owe
+from support.deliveries import event, record
 
 STATES = ("pending", "leased", "delivered", "dead", "paused", "discarded")
 
@@ -36,7 +36,7 @@ def accepted(conn: psycopg.Connection, state: str, ordered: bool, columns: tuple
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_every_state_has_the_columns_that_prove_it_and_no_others(ordered, database, engine) -> None:
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     expected = {(state, *columns) for state, columns in HAS.items()} | ({WAITS} if ordered else set())
 
     with database.connect() as conn:
@@ -54,7 +54,7 @@ def test_every_state_has_the_columns_that_prove_it_and_no_others(ordered, databa
     "change", ["state = 'lost'", "attempts = -1", "schedule_from = 1", "state = NULL", "attempts = 2, schedule_from = 3"]
 )
 def test_there_is_no_other_state_and_no_schedule_from_the_future(change, database, engine) -> None:
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
 
     with database.connect() as conn, pytest.raises(psycopg.errors.IntegrityError):
         conn.execute(f"UPDATE delivery SET {change}")

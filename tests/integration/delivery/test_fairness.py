@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.net.sink import Request, Sink
 from support.sending import SECRET
 from support.waiting import wait_for
@@ -29,7 +29,7 @@ def paced(engine: Engine, sink: Sink, name: str, endpoints: Sequence[int], ill: 
     for number in range(ROUNDS):
         time.sleep(max(0.0, began + number * PAUSE - time.monotonic()))
         planned[f"{name}-{number}"] = time.monotonic()
-        owe(engine, [event(f"{name}-{number}", f"s-{number}")], [*endpoints, *ill])
+        record(engine, [event(f"{name}-{number}", f"s-{number}")], [*endpoints, *ill])
 
     def received() -> list[Request]:
         return [each for each in sink.requests if each.path.startswith("/200") and each.headers["webhook-id"] in planned]
@@ -55,11 +55,11 @@ def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(da
         conn.execute("INSERT INTO endpoint_health (endpoint_id, forced) SELECT unnest(%s::int[]), true", (ill,))
     start("relay", max_leased=LEASED)
     start("deliver")
-    owe(engine, [event("warm")], well)
+    record(engine, [event("warm")], well)
     wait_for(lambda: len(sink.requests) == WELL)
 
     alone = paced(engine, sink, "alone", well)
-    owe(engine, [event(f"backlog-{n}", f"s-{n}") for n in range(BACKLOG)], ill)
+    record(engine, [event(f"backlog-{n}", f"s-{n}") for n in range(BACKLOG)], ill)
     wait_for(lambda: {"/hang", "/500"} <= {each.path for each in sink.requests})
     beside = paced(engine, sink, "beside", well, ill)
 
@@ -73,7 +73,7 @@ def test_eighteen_endpoints_do_not_wait_for_one_that_hangs_and_one_that_fails(da
 def test_new_deliveries_of_an_endpoint_do_not_wait_behind_its_own_retries(database, engine, sink, start) -> None:
     database.add_tenant()
     endpoint = database.add_endpoint("slow", sink.url("/soon"), SECRET, max_in_flight=5)
-    owe(engine, [event(f"old-{n}", f"s-{n}") for n in range(RETRIES)], [endpoint])
+    record(engine, [event(f"old-{n}", f"s-{n}") for n in range(RETRIES)], [endpoint])
     with database.connect() as conn:
         conn.execute("UPDATE delivery SET attempts = 1, next_attempt_at = now() - interval '1 h'")
     for worker in ("relay", "deliver"):
@@ -82,7 +82,7 @@ def test_new_deliveries_of_an_endpoint_do_not_wait_behind_its_own_retries(databa
 
     before = []
     for number in range(3):
-        owe(engine, [event(f"new-{number}")], [endpoint])
+        record(engine, [event(f"new-{number}")], [endpoint])
         before.append(len(sink.requests))
         wait_for(lambda number=number: f"new-{number}" in sink.ids())
     order = [each.headers["webhook-id"] for each in sink.requests]

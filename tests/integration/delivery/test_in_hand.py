@@ -8,7 +8,7 @@ import pytest
 
 from ops.runtime.db import transaction
 from pipeline.store.deliveries import claims
-from support.deliveries import claimed, event, in_message, owe
+from support.deliveries import claimed, event, in_message, record
 from support.waiting import wait_for
 
 LEASE = 3.0  # seconds
@@ -35,7 +35,7 @@ def hand(engine, delivery_loop) -> Hand:
 def test_a_lease_outlives_an_endpoint_that_is_slower_than_it(database, engine, sink, hand, lateness) -> None:
     database.add_tenant()
     database.add_endpoint("slow", sink.url("/hang"), timeout=60)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)])
 
     hand()
     twice = datetime.now(UTC) + timedelta(seconds=2 * LEASE)
@@ -55,7 +55,7 @@ def test_a_lease_outlives_an_endpoint_that_is_slower_than_it(database, engine, s
 def test_what_somebody_else_has_by_now_is_let_go(database, engine, sink, delivery_loop, hand) -> None:
     database.add_tenant()
     database.add_endpoint("slow", sink.url("/hang"), timeout=20)
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     hand()
     wait_for(lambda: sink.requests)
     assert delivery_loop.busy
@@ -70,8 +70,8 @@ def test_what_somebody_else_has_by_now_is_let_go(database, engine, sink, deliver
 def test_what_is_too_old_is_buried_unsent(database, engine, sink, hand) -> None:
     database.add_tenant()
     database.add_endpoint("young", sink.url("/200"), max_age=60)
-    owe(engine, [event("old")], now=datetime.now(UTC) - timedelta(seconds=61))
-    owe(engine, [event("young", "other")], now=datetime.now(UTC) - timedelta(seconds=30))
+    record(engine, [event("old")], now=datetime.now(UTC) - timedelta(seconds=61))
+    record(engine, [event("young", "other")], now=datetime.now(UTC) - timedelta(seconds=30))
 
     hand()
 
@@ -91,7 +91,7 @@ def test_nobody_waits_for_the_batches_of_an_endpoint_that_hangs(database, engine
     monkeypatch.setattr("workers.delivery.worker.PATIENCE", 2.0)  # longer than everything else takes, even on a busy machine
     took = []
     for n in range(3):
-        owe(engine, [event(f"e-{n}", f"s-{n}")])
+        record(engine, [event(f"e-{n}", f"s-{n}")])
         began = time.monotonic()
         hand()
         took.append(time.monotonic() - began)

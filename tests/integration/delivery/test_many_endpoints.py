@@ -10,7 +10,7 @@ from test_claim_plans import plan_of
 
 from ops.runtime.db import make_engine
 from pipeline.store.deliveries import claims, inactive_endpoints, notify, paused
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.waiting import wait_for
 from workers.amqp.confirm_window import Outgoing
 from workers.relay.worker import PAGE, Relay
@@ -76,20 +76,20 @@ def is_leased(shared_database) -> Callable[[int], bool]:
 
 def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> None:
     free, first, notified, asked = range(HELD + 1, HELD + 5)
-    owe(crowd, [event("before-it-began")], [first])
-    owe(crowd, [event("as-old-as-the-others", "s-1")], [free], now=datetime(2026, 1, 1, tzinfo=UTC))
+    record(crowd, [event("before-it-began")], [first])
+    record(crowd, [event("as-old-as-the-others", "s-1")], [free], now=datetime(2026, 1, 1, tzinfo=UTC))
 
     for _ in range(ROUNDS):
         relay.turn()
     assert is_leased(first), "found by the first survey"
     assert is_leased(free)
 
-    owe(crowd, [event("notified", "s-2")], [notified])
+    record(crowd, [event("notified", "s-2")], [notified])
     relay.turn(range(1, notified + 1))  # every endpoint is notified
     relay.turn()
     assert is_leased(notified)
 
-    owe(crowd, [event("asked", "s-3")], [asked])
+    record(crowd, [event("asked", "s-3")], [asked])
     relay.turn([notify.ANY])
 
     def found_after_a_turn() -> bool:

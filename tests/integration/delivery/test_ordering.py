@@ -17,7 +17,7 @@ from pipeline.settle import settle
 from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.deliveries import claimed, event, owe, plan
+from support.deliveries import claimed, event, plan, record
 from support.waiting import wait_for
 from workers.relay.repairs import Repairs
 
@@ -41,7 +41,7 @@ def owe_in_order(engine: Engine, *subjects: str, now: datetime = NOW) -> None:
     """Plans one event of each of these subjects, in order."""
     count = sum(1 for _ in subjects)
     start = time.monotonic_ns()
-    owe(engine, [event(f"e-{start}-{n}", subjects[n]) for n in range(count)], now=now, ordered=True)
+    record(engine, [event(f"e-{start}-{n}", subjects[n]) for n in range(count)], now=now, ordered=True)
 
 
 def take(engine: Engine, now: datetime = NOW) -> list[Delivery]:
@@ -129,7 +129,7 @@ def test_an_idle_subject_starts_again_at_once(database, engine) -> None:
 
 
 def test_what_an_endpoint_missed_is_sent_in_order_before_what_came_after_it(database, engine) -> None:
-    owe(engine, [event(f"missed-{n}", "a") for n in range(3)], now=NOW, ordered=True, state="disabled")
+    record(engine, [event(f"missed-{n}", "a") for n in range(3)], now=NOW, ordered=True, state="disabled")
     owe_in_order(engine, "a")
     assert [] == take(engine), "its predecessors are paused"
 
@@ -144,7 +144,7 @@ def test_what_an_endpoint_missed_is_sent_in_order_before_what_came_after_it(data
 
 
 def test_discarding_what_was_missed_lets_the_next_have_its_turn(database, engine) -> None:
-    owe(engine, [event(f"missed-{n}", "a") for n in range(3)], now=NOW, ordered=True, state="disabled")
+    record(engine, [event(f"missed-{n}", "a") for n in range(3)], now=NOW, ordered=True, state="disabled")
     owe_in_order(engine, "a")
 
     with transaction(engine) as conn:
@@ -197,7 +197,7 @@ def test_who_appends_and_who_settles_race_for_every_turn_and_none_is_lost_or_swa
     def append(subject: int) -> None:
         own = make_engine(database.worker_url, pool_size=1)
         for n in range(each_of):
-            owe(own, [event(f"e-{subject}-{n}", f"s-{subject}")], ordered=True)
+            record(own, [event(f"e-{subject}-{n}", f"s-{subject}")], ordered=True)
         own.dispose()
 
     def deliver() -> None:
@@ -238,7 +238,7 @@ def test_a_deliver_process_that_is_killed_again_and_again_never_swaps_two(databa
     subjects, each_of = 5, 12
     database.run("UPDATE endpoint SET url = %s, settings = %s", sink.url("/rationed"), '{"ordered": true, "timeout": 60}')
     for n in range(each_of):
-        owe(engine, [event(f"e-{subject}-{n}", f"s-{subject}") for subject in range(subjects)], ordered=True)
+        record(engine, [event(f"e-{subject}-{n}", f"s-{subject}") for subject in range(subjects)], ordered=True)
 
     start("relay", lease=2)
     for _ in range(3):

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Round
 from pipeline.store.deliveries import deliveries
-from support.deliveries import event, one_round, owe
+from support.deliveries import event, one_round, record
 from support.waiting import wait_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ def limited(database, engine) -> None:
     database.add_tenant()
     database.add_endpoint("limited", "http://127.0.0.1/", rate_limit=10.0)
     database.add_endpoint("free", "http://127.0.0.1/")
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(200)], [1, 2], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(200)], [1, 2], now=NOW)
 
 
 def counts(found: Round) -> dict[int, int]:
@@ -79,7 +79,7 @@ def test_a_relay_hands_out_at_the_rate_and_no_faster(database, engine, start, la
     database.add_endpoint("limited", "http://127.0.0.1/", rate_limit=rate, max_in_flight=1000)
     burst = max(1, int(rate))
     count = burst + max(2, int(3 * rate))
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(count)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(count)])
 
     start("relay", lease=90)
     wait_for(lambda: [("leased", count)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))

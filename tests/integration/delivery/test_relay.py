@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from ops.settings import Settings
 from schemas.delivery import Claim
 from support.broker import Cable, depth
-from support.deliveries import claimed, event, owe
+from support.deliveries import claimed, event, record
 from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE, envelope, make_broker
@@ -60,7 +60,7 @@ def test_what_is_planned_is_sent_at_once_and_both_processes_end_when_they_are_to
     delays = []
     for n in range(5):
         planned = time.monotonic()
-        owe(engine, [event(f"e-{n}")])
+        record(engine, [event(f"e-{n}")])
         wait_for(lambda n=n: len(sink.requests) == n + 1)
         delays.append(time.monotonic() - planned)
     wait_for(lambda: counts(database) == {"delivered": 5})
@@ -77,7 +77,7 @@ def test_a_worker_killed_while_it_sends_repeats_under_the_same_id_and_counts_onc
     database, engine, sink, endpoint, start
 ) -> None:
     endpoint("/hang", timeout=30)
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     start("relay")
     first = start("deliver")
     wait_for(lambda: sink.requests)
@@ -97,7 +97,7 @@ def test_a_worker_killed_long_after_it_left_the_message_repeats_when_the_lease_e
     database, engine, sink, endpoint, start
 ) -> None:
     endpoint("/hang", timeout=30)
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     start("relay", lease=4)
     first = start("deliver", lease=4)
     wait_for(lambda: sink.requests)
@@ -115,7 +115,7 @@ def test_a_worker_killed_long_after_it_left_the_message_repeats_when_the_lease_e
 
 def test_messages_that_are_stale_strange_or_broken_are_harmless(database, engine, sink, endpoint, start, channel) -> None:
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     publish = [
         b"no json",
         b"{}",
@@ -139,7 +139,7 @@ def test_messages_that_are_stale_strange_or_broken_are_harmless(database, engine
 
 def test_a_lost_queue_costs_nothing_but_time(database, engine, sink, endpoint, start, channel) -> None:
     endpoint("/200", max_in_flight=60)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(120)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(120)])
     start("relay", lease=3)
     wait_for(lambda: depth(channel, QUEUE) == 2)
 
@@ -157,7 +157,7 @@ def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint,
     started = [start("relay", max_leased=100_000, metrics_port=port) for port in ports]
     wait_for(lambda: all(ready(port) for port in ports))
     for batch in range(8):
-        owe(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(50)], endpoints)
+        record(engine, [event(f"e-{batch}-{n}", f"s-{n}") for n in range(50)], endpoints)
     messages: list[dict] = []
     wait_for(lambda: messages.extend(queued(channel)) or len(ids(messages)) >= 1600)
     time.sleep(0.3)  # for one that comes twice
@@ -171,7 +171,7 @@ def test_two_relays_never_hand_out_the_same_delivery(database, engine, endpoint,
 
 def test_no_more_is_leased_than_allowed(database, engine, endpoint, start, channel) -> None:
     endpoint("/200", max_in_flight=1000)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(300)])
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(300)])
 
     start("relay", max_leased=120)
     messages: list[dict] = []
@@ -196,7 +196,7 @@ def test_deliveries_of_a_broker_that_is_away_wait_and_are_not_counted_as_tries(
         wait_for(lambda: all(ready(port) for port in ports.values()))
 
         cable.cut()
-        owe(engine, [event("e-1")])
+        record(engine, [event("e-1")])
         wait_for(lambda: not ready(ports["relay"]) and not ready(ports["deliver"]))
         assert {"pending": 1} == counts(database)
         cable.mend()
@@ -209,7 +209,7 @@ def test_deliveries_of_a_broker_that_is_away_wait_and_are_not_counted_as_tries(
 def test_both_processes_outlive_a_database_that_throws_them_out(servers, database, engine, sink, endpoint, start) -> None:
     endpoint("/200")
     processes = [start("relay"), start("deliver")]
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     wait_for(lambda: counts(database) == {"delivered": 1})
 
     name = make_url(database.url).database
@@ -218,7 +218,7 @@ def test_both_processes_outlive_a_database_that_throws_them_out(servers, databas
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
             time.sleep(0.3)
     engine.dispose()
-    owe(engine, [event("e-2")])
+    record(engine, [event("e-2")])
 
     wait_for(lambda: counts(database) == {"delivered": 2})
     assert [None, None] == [process.poll() for process in processes]
@@ -226,7 +226,7 @@ def test_both_processes_outlive_a_database_that_throws_them_out(servers, databas
 
 def test_a_retry_comes_when_it_is_due_not_a_poll_later(database, engine, sink, endpoint, start, lateness) -> None:
     endpoint("/500", retry=[1.5, 1.5])
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     start("relay")
     start("deliver")
 
@@ -256,7 +256,7 @@ def test_relay_and_dramatiq_declare_the_same_queues(servers, channel) -> None:
 
 def test_a_claim_that_nobody_publishes_is_taken_over_when_its_lease_ends(database, engine, sink, endpoint, start) -> None:
     endpoint("/200")
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     claimed(engine, now=datetime.now(UTC), lease_for=timedelta(seconds=1))
     start("relay")
     start("deliver")

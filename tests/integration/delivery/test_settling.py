@@ -14,7 +14,7 @@ from pipeline.store.config.catalog import version
 from pipeline.store.deliveries import claims, deliveries
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
-from support.deliveries import LEASE, claimed, event, owe
+from support.deliveries import LEASE, claimed, event, record
 from workers.delivery.not_sent import GivenUp, Untried
 from workers.delivery.store import DeliveryStore
 
@@ -45,54 +45,54 @@ def settled(engine: Engine, each: Sequence[Tried], now: datetime = AFTER) -> lis
 
 
 @pytest.fixture
-def owed(database, engine) -> list[Delivery]:
+def four(database, engine) -> list[Delivery]:
     database.add_tenant()
     database.add_endpoint("billing", "http://127.0.0.1/")
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(4)], now=NOW)
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(4)], now=NOW)
     return held(engine, 4)
 
 
-def test_a_delivered_one_is_finished_with_its_attempt(database, engine, owed) -> None:
-    assert 1 == len(settled(engine, [tried(owed[0], **OK)]))
+def test_a_delivered_one_is_finished_with_its_attempt(database, engine, four) -> None:
+    assert 1 == len(settled(engine, [tried(four[0], **OK)]))
 
     assert [("delivered", 1, None, AFTER, None, None, None)] == database.rows(
-        "SELECT state, attempts, next_attempt_at, settled_at, lease, lease_until, error FROM delivery WHERE id = %s", owed[0].id
+        "SELECT state, attempts, next_attempt_at, settled_at, lease, lease_until, error FROM delivery WHERE id = %s", four[0].id
     )
-    assert [(owed[0].id, 1, NOW, 0.25, "delivered", 200, None, None, b"thanks")] == database.rows(
+    assert [(four[0].id, 1, NOW, 0.25, "delivered", 200, None, None, b"thanks")] == database.rows(
         "SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail, response FROM attempt"
     )
 
 
-def test_a_failed_one_is_due_again_with_its_error(database, engine, owed) -> None:
-    settled(engine, [tried(owed[0], **FAILED)])
+def test_a_failed_one_is_due_again_with_its_error(database, engine, four) -> None:
+    settled(engine, [tried(four[0], **FAILED)])
 
     assert [("pending", 1, AFTER + timedelta(seconds=5), None, None, "status: answered 500")] == database.rows(
-        "SELECT state, attempts, next_attempt_at, settled_at, lease, error FROM delivery WHERE id = %s", owed[0].id
+        "SELECT state, attempts, next_attempt_at, settled_at, lease, error FROM delivery WHERE id = %s", four[0].id
     )
     assert [(1, "retry", 500, "status", "answered 500", None)] == database.rows(
         "SELECT n, outcome, status, error, detail, response FROM attempt"
     )
 
 
-def test_the_last_failure_makes_a_dead_letter_that_says_why_without_the_content(database, engine, owed) -> None:
-    settled(engine, [tried(owed[0], **FAILED)])
+def test_the_last_failure_makes_a_dead_letter_that_says_why_without_the_content(database, engine, four) -> None:
+    settled(engine, [tried(four[0], **FAILED)])
     lease, _ = claimed(engine, 1, AFTER + timedelta(seconds=5))
     with transaction(engine) as conn:
-        again = deliveries.load_leased(conn, [(owed[0].id, lease)]).deliveries
+        again = deliveries.load_leased(conn, [(four[0].id, lease)]).deliveries
     settled(engine, [tried(again[0], **FAILED)])
 
-    assert [("dead", 2, AFTER)] == database.rows("SELECT state, attempts, settled_at FROM delivery WHERE id = %s", owed[0].id)
-    assert [("deliver", "exhausted", "status: answered 500", "acme", "orders", 1, owed[0].id, "e-0", None, 2)] == database.rows(
+    assert [("dead", 2, AFTER)] == database.rows("SELECT state, attempts, settled_at FROM delivery WHERE id = %s", four[0].id)
+    assert [("deliver", "exhausted", "status: answered 500", "acme", "orders", 1, four[0].id, "e-0", None, 2)] == database.rows(
         "SELECT stage, reason, detail, tenant, source, endpoint_id, delivery_id, event_id, body, attempts FROM dead_letter"
     )
     assert [(1, "retry"), (2, "dead")] == database.rows("SELECT n, outcome FROM attempt ORDER BY n")
 
 
-def test_410_buries_the_delivery_and_disables_the_endpoint_once(database, engine, owed) -> None:
+def test_410_buries_the_delivery_and_disables_the_endpoint_once(database, engine, four) -> None:
     with transaction(engine) as conn:
         before = version(conn)
-    settled(engine, [tried(owed[0], **GONE), tried(owed[1], **GONE)])
-    settled(engine, [tried(owed[2], **GONE)])
+    settled(engine, [tried(four[0], **GONE), tried(four[1], **GONE)])
+    settled(engine, [tried(four[2], **GONE)])
 
     assert [("disabled", "it answered 410 Gone at 2026-01-01 00:00:02Z")] == database.rows("SELECT state, reason FROM endpoint")
     assert [("gone", 3)] == database.rows("SELECT reason, count(*) FROM dead_letter GROUP BY 1")
@@ -100,22 +100,22 @@ def test_410_buries_the_delivery_and_disables_the_endpoint_once(database, engine
         assert before + 1 == version(conn)
 
 
-def test_many_are_settled_in_one_go_each_in_its_own_way(database, engine, owed) -> None:
-    settled(engine, [tried(owed[0], **OK), tried(owed[1], **FAILED), tried(owed[2], error="connect"), tried(owed[3], **OK)])
+def test_many_are_settled_in_one_go_each_in_its_own_way(database, engine, four) -> None:
+    settled(engine, [tried(four[0], **OK), tried(four[1], **FAILED), tried(four[2], error="connect"), tried(four[3], **OK)])
 
     assert ["delivered", "pending", "pending", "delivered"] == [
         state for (state,) in database.rows("SELECT state FROM delivery ORDER BY id")
     ]
-    assert [(each.id,) for each in owed] == database.rows("SELECT delivery_id FROM attempt ORDER BY delivery_id")
+    assert [(each.id,) for each in four] == database.rows("SELECT delivery_id FROM attempt ORDER BY delivery_id")
 
 
 @pytest.mark.parametrize("receipt", [OK, FAILED, GONE], ids=["delivered", "failed", "gone"])
-def test_whoever_lost_the_lease_writes_nothing(database, engine, owed, receipt) -> None:
+def test_whoever_lost_the_lease_writes_nothing(database, engine, four, receipt) -> None:
     with transaction(engine) as conn:
         claims.expire_leases(conn, NOW + LEASE, 10)
     before = database.rows("SELECT * FROM delivery ORDER BY id")
 
-    assert [] == settled(engine, [tried(each, **receipt) for each in owed])
+    assert [] == settled(engine, [tried(each, **receipt) for each in four])
 
     assert before == database.rows("SELECT * FROM delivery ORDER BY id")
     assert [(0, 0, "active")] == database.rows(
@@ -123,37 +123,37 @@ def test_whoever_lost_the_lease_writes_nothing(database, engine, owed, receipt) 
     )
 
 
-def test_settling_the_same_try_twice_counts_it_once(database, engine, owed) -> None:
-    once = [tried(owed[0], **FAILED)]
+def test_settling_the_same_try_twice_counts_it_once(database, engine, four) -> None:
+    once = [tried(four[0], **FAILED)]
 
     assert (1, 0) == (len(settled(engine, once)), len(settled(engine, once)))
     assert [(1,)] == database.rows("SELECT count(*) FROM attempt")
 
 
-def test_a_rolled_back_settlement_leaves_the_lease(database, engine, owed) -> None:
+def test_a_rolled_back_settlement_leaves_the_lease(database, engine, four) -> None:
     with engine.connect() as conn:
-        settle(conn, [tried(owed[0], **OK)], AFTER)
+        settle(conn, [tried(four[0], **OK)], AFTER)
         conn.rollback()
 
-    assert [("leased", 0)] == database.rows("SELECT state, attempts FROM delivery WHERE id = %s", owed[0].id)
+    assert [("leased", 0)] == database.rows("SELECT state, attempts FROM delivery WHERE id = %s", four[0].id)
     assert [(0,)] == database.rows("SELECT count(*) FROM attempt")
 
 
-def test_whatever_an_endpoint_answers_can_be_stored(database, engine, owed) -> None:
-    settled(engine, [tried(owed[0], status=500, error="status", detail="\x00\udcff", response=b"\x00\xff")])
+def test_whatever_an_endpoint_answers_can_be_stored(database, engine, four) -> None:
+    settled(engine, [tried(four[0], status=500, error="status", detail="\x00\udcff", response=b"\x00\xff")])
 
     assert [("�?", b"\x00\xff")] == database.rows("SELECT detail, response FROM attempt")
-    assert [("status: �?",)] == database.rows("SELECT error FROM delivery WHERE id = %s", owed[0].id)
+    assert [("status: �?",)] == database.rows("SELECT error FROM delivery WHERE id = %s", four[0].id)
 
 
-def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, engine, owed) -> None:
-    tags = [(each.id, each.lease) for each in owed]
+def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, engine, four) -> None:
+    tags = [(each.id, each.lease) for each in four]
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why'")
 
     DeliveryStore(engine, 90.0).settle(
         [
-            tried(owed[0], **OK),
+            tried(four[0], **OK),
             Untried(tags[1], "pending"),
             Untried(tags[2], "aside"),
             GivenUp(tags[3], "the content was erased", "http"),
@@ -169,20 +169,20 @@ def test_the_store_write_what_was_tried_and_what_was_not_in_one_go(database, eng
     assert [(1,)] == database.rows("SELECT count(*) FROM attempt")
 
 
-def test_the_store_find_what_is_missing(database, engine, owed) -> None:
+def test_the_store_find_what_is_missing(database, engine, four) -> None:
     with database.connect() as owner:
-        owner.execute("DELETE FROM content WHERE chain_id = %s", (owed[1].chain_id,))
-    tags = [(owed[0].id, owed[0].lease), (owed[1].id, owed[1].lease), (owed[2].id, uuid4())]
+        owner.execute("DELETE FROM content WHERE chain_id = %s", (four[1].chain_id,))
+    tags = [(four[0].id, four[0].lease), (four[1].id, four[1].lease), (four[2].id, uuid4())]
 
     found = DeliveryStore(engine, 90.0).load(tags)
 
-    assert [owed[0].id, "CONTENT", "LEASE"] == [getattr(each, "id", None) or each.name for each in found]
+    assert [four[0].id, "CONTENT", "LEASE"] == [getattr(each, "id", None) or each.name for each in found]
 
 
-def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(database, engine, owed) -> None:
-    database.run(f"ALTER TABLE attempt ADD CONSTRAINT no CHECK (delivery_id <> {owed[2].id})")
+def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(database, engine, four) -> None:
+    database.run(f"ALTER TABLE attempt ADD CONSTRAINT no CHECK (delivery_id <> {four[2].id})")
 
-    DeliveryStore(engine, 90.0).settle([tried(each, **OK) for each in owed])
+    DeliveryStore(engine, 90.0).settle([tried(each, **OK) for each in four])
     database.run("ALTER TABLE attempt DROP CONSTRAINT no")
 
     assert ["delivered", "delivered", "leased", "delivered"] == [
@@ -199,13 +199,13 @@ def test_one_settlement_that_postgres_refuses_does_not_keep_back_the_others(data
     ],
 )
 def test_what_becomes_of_a_delivery_that_is_not_sent_is_for_the_row_of_its_endpoint_to_say(
-    database, engine, owed, state, becomes, noted
+    database, engine, four, state, becomes, noted
 ) -> None:
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = %s, reason = %s", (state, "why" if state == "disabled" else None))
 
     DeliveryStore(engine, 90.0).settle(
-        [Untried((owed[0].id, owed[0].lease), "aside", 5.0), Untried((owed[1].id, uuid4()), "aside", 5.0)]
+        [Untried((four[0].id, four[0].lease), "aside", 5.0), Untried((four[1].id, uuid4()), "aside", 5.0)]
     )
 
     assert [becomes, ("leased", None, None)] == database.rows(
@@ -214,15 +214,15 @@ def test_what_becomes_of_a_delivery_that_is_not_sent_is_for_the_row_of_its_endpo
     assert noted == database.rows("SELECT act, filter ->> 'endpoint', count FROM audit")
 
 
-def test_who_would_set_a_delivery_aside_waits_for_nobody_who_is_deciding_about_the_endpoint(database, engine, owed) -> None:
+def test_who_would_set_a_delivery_aside_waits_for_nobody_who_is_deciding_about_the_endpoint(database, engine, four) -> None:
     with database.connect() as owner, owner.transaction():
         owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why'")
-        DeliveryStore(engine, 90.0).settle([Untried((owed[0].id, owed[0].lease), "aside")])
+        DeliveryStore(engine, 90.0).settle([Untried((four[0].id, four[0].lease), "aside")])
 
-    assert [("pending",)] == database.rows("SELECT state FROM delivery WHERE id = %s", owed[0].id)
+    assert [("pending",)] == database.rows("SELECT state FROM delivery WHERE id = %s", four[0].id)
 
 
-def test_to_load_and_settle_nothing_does_nothing(engine, owed) -> None:
+def test_to_load_and_settle_nothing_does_nothing(engine, four) -> None:
     with transaction(engine) as conn:
         assert deliveries.Loaded([], set()) == deliveries.load_leased(conn, [])
     assert [] == settled(engine, [])

@@ -17,11 +17,11 @@ from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.endpoint import Endpoint
 from support.broker import depth
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.net.post import Post, post_office
 from support.net.sink import Sink
 from support.net.tls import Authority
-from support.sending import LOCAL, SECRET, owed, run, to
+from support.sending import LOCAL, SECRET, run, sample, to
 from support.waiting import wait_for
 from workers.net.lease_deadline import Check, LeaseEnd, LeaseEnded, lease_end
 from workers.transports.amqp import AmqpSender
@@ -85,7 +85,7 @@ def test_a_process_that_was_stopped_sends_nothing_under_a_lease_that_has_ended(d
         database.add_endpoint("in-order", url, SECRET, ordered=True, timeout=60, sealed=sealed)
         start("relay", lease=5)
         stopped = start("deliver", lease=5, delivery_threads=1)
-        owe(engine, [event(f"e-{n}", "one") for n in range(4)], ordered=True)
+        record(engine, [event(f"e-{n}", "one") for n in range(4)], ordered=True)
         wait_for(lambda: server.connections == 1)
 
         stopped.send_signal(signal.SIGSTOP)
@@ -112,7 +112,7 @@ def ending(at: int) -> Check:
 @pytest.mark.parametrize(("at", "connections"), [(1, 0), (2, 1)], ids=["before it connected", "while it connected"])
 def test_no_request_is_made_when_the_lease_ends(sink: Sink, at, connections) -> None:
     with pytest.raises(LeaseEnded):
-        run(HttpSender, lambda sender: sender.send(to(sink.url("/200")), owed(), 5.0, ending(at)))
+        run(HttpSender, lambda sender: sender.send(to(sink.url("/200")), sample(), 5.0, ending(at)))
 
     wait_for(lambda: connections == sink.connections)
     assert [] == sink.requests
@@ -120,8 +120,8 @@ def test_no_request_is_made_when_the_lease_ends(sink: Sink, at, connections) -> 
 
 def test_no_request_is_repeated_on_a_new_connection_when_the_lease_ends(sink: Sink) -> None:
     async def main(sender: HttpSender) -> None:
-        await sender.send(to(sink.url("/once_closed")), owed(), 5.0)
-        await sender.send(to(sink.url("/closed")), owed(), 5.0, ending(2))
+        await sender.send(to(sink.url("/once_closed")), sample(), 5.0)
+        await sender.send(to(sink.url("/closed")), sample(), 5.0, ending(2))
 
     with pytest.raises(LeaseEnded):
         run(HttpSender, main)  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def test_no_mail_is_handed_over_when_the_lease_ends() -> None:
         target = SmtpTarget(host="127.0.0.1", port=post.port, security="none", sender="shop@acme.example", to=("a@b.example",))
         endpoint = Endpoint(1, "acme", "mail", "", transport="smtp", target=target)
         with pytest.raises(LeaseEnded):
-            run(SmtpSender, lambda sender: sender.send(endpoint, owed(), 20.0, ending(1)))
+            run(SmtpSender, lambda sender: sender.send(endpoint, sample(), 20.0, ending(1)))
 
         assert 1 == len(post.sessions)
         assert [] == post.taken
@@ -148,8 +148,8 @@ def test_nothing_is_published_when_the_lease_ends(servers, channel: BlockingChan
 
     async def main(sender: AmqpSender) -> None:
         with pytest.raises(LeaseEnded):
-            await sender.send(bus, owed(), 10.0, ending(1))
-        await sender.send(bus, owed(number=8), 10.0)
+            await sender.send(bus, sample(), 10.0, ending(1))
+        await sender.send(bus, sample(number=8), 10.0)
 
     run(AmqpSender, main, replace(LOCAL, amqp_url=servers.amqp_url))  # type: ignore[arg-type]
 

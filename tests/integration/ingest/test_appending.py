@@ -305,7 +305,7 @@ def test_a_rolled_back_batch_leaves_nothing_behind(database, engine) -> None:
     )
 
 
-def test_only_endpoints_whose_filter_matches_are_owed_a_delivery(database, engine) -> None:
+def test_only_endpoints_whose_filter_matches_get_a_delivery(database, engine) -> None:
     appended = record(engine, event("e-1", type="order.paid"), event("e-2", type="stock.low"))
 
     assert 1 == appended.planned

@@ -25,7 +25,7 @@ from pipeline.delivery.addresses import LOOPBACK, networks
 from schemas.blob import CLAIM, LARGEST_INLINE, name
 from schemas.message import Message
 from support.cli import Cli
-from support.deliveries import claimed, event, in_message, owe
+from support.deliveries import claimed, event, in_message, record
 from support.ingress import Ingress, drain, running
 from support.net.ports import free_port
 from support.net.s3 import make_bucket, variables
@@ -96,12 +96,12 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def record(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BODY, id: str = "e-1") -> None:
+def record_large(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BODY, id: str = "e-1") -> None:
     """Records an entry with its body in the blob store, and plans its deliveries."""
     made = event(id, body=body[:0])
     kept = blobs.put("acme", body)
     whole = type(made)(made.tenant, made.attributes, body, made.fingerprint, made.chain_key, kept.reference)
-    owe(engine, [whole], endpoints)
+    record(engine, [whole], endpoints)
 
 
 def sealed(database: Any) -> list[dict[str, Any]]:
@@ -355,8 +355,8 @@ def test_a_message_whose_blob_is_lost_is_a_dead_letter_that_can_be_replayed(
     ids=["missing", "truncated", "altered"],
 )
 def test_verify_names_a_blob_that_is_not_as_it_was(configured, engine, blobs, place, cli, tmp_path, damage, kind) -> None:
-    record(engine, blobs)
-    record(engine, blobs, body=BODY + b"untouched", id="e-2")
+    record_large(engine, blobs)
+    record_large(engine, blobs, body=BODY + b"untouched", id="e-2")
     assert 0 == cli.run("verify").exit_code
     damage(file_of(place))
 
@@ -374,7 +374,7 @@ def test_verify_names_a_blob_that_is_not_as_it_was(configured, engine, blobs, pl
 
 
 def test_a_reference_to_another_body_is_an_altered_content(configured, engine, blobs, cli) -> None:
-    record(engine, blobs)
+    record_large(engine, blobs)
     other = blobs.put("acme", BODY + b"other")
     with configured.connect() as conn:
         conn.execute("UPDATE content SET blob = %s", (other.reference,))
@@ -385,7 +385,7 @@ def test_a_reference_to_another_body_is_an_altered_content(configured, engine, b
 
 
 def test_while_the_blob_store_is_away_nothing_is_called_missing(configured, engine, blobs, place, cli, tmp_path) -> None:
-    record(engine, blobs)
+    record_large(engine, blobs)
     place.rename(place.with_name("unmounted"))
 
     for command in (["verify"], ["export", "acme", "-o", tmp_path / "acme.jsonl"], ["timeline", "acme", "order-1"]):
@@ -430,7 +430,7 @@ def is_after(due: datetime, seconds: float, began: datetime) -> bool:
 def test_a_delivery_waits_while_the_blob_store_is_away_and_is_no_failed_try(
     configured, engine, blobs, place, sink, deliver
 ) -> None:
-    record(engine, blobs, configured.add_endpoint("billing", sink.url("/200/x")))
+    record_large(engine, blobs, configured.add_endpoint("billing", sink.url("/200/x")))
     place.rename(place.with_name("unmounted"))
     began = datetime.now(UTC)
     deliver()
@@ -444,7 +444,7 @@ def test_a_delivery_waits_while_the_blob_store_is_away_and_is_no_failed_try(
 def test_a_delivery_whose_blob_is_lost_is_shown_and_tried_again_until_it_is_there(
     configured, engine, blobs, place, sink, deliver
 ) -> None:
-    record(engine, blobs, configured.add_endpoint("billing", sink.url("/200/x")))
+    record_large(engine, blobs, configured.add_endpoint("billing", sink.url("/200/x")))
     file_of(place).rename(place / "elsewhere")
     deliver()
     began = datetime.now(UTC)
@@ -463,8 +463,8 @@ def test_a_delivery_whose_blob_is_lost_is_shown_and_tried_again_until_it_is_ther
 
 def test_small_deliveries_pass_those_that_wait_for_the_blob_store(configured, engine, blobs, place, sink, deliver) -> None:
     billing = configured.add_endpoint("billing", sink.url("/200/x"))
-    record(engine, blobs, billing)
-    owe(engine, [event(f"small-{n}", subject=f"small-{n}", body=b"small") for n in range(5)], [billing])
+    record_large(engine, blobs, billing)
+    record(engine, [event(f"small-{n}", subject=f"small-{n}", body=b"small") for n in range(5)], [billing])
     file_of(place).unlink()
     os.mkfifo(file_of(place))  # opening it blocks
     blobs._seconds = 1.0
@@ -514,7 +514,7 @@ def test_what_was_put_for_a_message_that_was_never_published_is_taken_away_in_tw
 def test_what_an_entry_or_a_dead_letter_refers_to_stays_and_comes_back(
     configured, engine, blobs, ingest, publish, place, cli
 ) -> None:
-    record(engine, blobs)
+    record_large(engine, blobs)
     buried = blobs.put("acme", BODY + b"buried")
     publish(b"", "acme.nobody", RECEIVED, buried.claim)
     ingest()

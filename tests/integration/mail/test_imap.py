@@ -9,7 +9,7 @@ import pytest
 
 from schemas.mailbox import Cursor, Lane
 from support.mail.dovecot import PASSWORD, change_validity, mail, mailbox_on, private_dovecot, with_oauth
-from support.mail.mailboxes import Held
+from support.mail.mailboxes import Kept
 from support.net.tls import Authority
 from support.waiting import wait_for
 from workers.mail.imap import imap_mailbox
@@ -32,7 +32,7 @@ def opened(server, user) -> Iterator[Callable[..., MailboxSession]]:
         session.close()
 
 
-def drain(session: MailboxSession, held: Held, lane: Lane, cursor: Cursor, folder: str = "INBOX", **bounds: int) -> Cursor:
+def drain(session: MailboxSession, held: Kept, lane: Lane, cursor: Cursor, folder: str = "INBOX", **bounds: int) -> Cursor:
     while True:
         pulled = session.pull(folder, lane, cursor, PullBounds(**bounds), held)
         held.take(pulled)
@@ -44,7 +44,7 @@ def drain(session: MailboxSession, held: Held, lane: Lane, cursor: Cursor, folde
 def test_what_is_there_is_read_newest_first_and_what_comes_oldest_first(server, user, opened) -> None:
     for number in range(25):
         server.deliver(user, mail(number))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     begun = session.begin("INBOX")
     assert begun.total == 25
     assert begun.backfill is not None
@@ -65,7 +65,7 @@ def test_nothing_in_the_mailbox_is_changed(server, user, opened) -> None:
         server.deliver(user, mail(number))
     opened().begin("INBOX")
     listed = {path.name.partition(":")[0] for path in server.files(user)}
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     begun = session.begin("INBOX")
     drain(session, held, "backfill", begun.backfill)
     session.close()
@@ -78,7 +78,7 @@ def test_nothing_in_the_mailbox_is_changed(server, user, opened) -> None:
 def test_every_byte_is_kept(server, user, opened) -> None:
     nasty = b"Subject: raw 1\r\n\r\n\xff bare \xc3\r\n.\r\n" + bytes(range(1, 10)) + b"\r\n"
     server.deliver(user, nasty)
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     drain(session, held, "backfill", session.begin("INBOX").backfill)
 
     assert [nasty] == [each.raw for each in held.fetched]
@@ -88,7 +88,7 @@ def test_a_large_mail_is_fetched_in_pieces(server, user, opened) -> None:
     large = mail(1, 9 * 1024 * 1024)
     server.deliver(user, large)
     server.deliver(user, mail(2))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     drain(session, held, "backfill", session.begin("INBOX").backfill)
 
     assert [2, 1] == held.subjects()
@@ -99,7 +99,7 @@ def test_a_mail_of_exactly_so_many_pieces_is_whole(server, user, opened) -> None
     head = b"Subject: n 1\r\n\r\n"
     large = head + b"x" * (3 * 1024 * 1024 - len(head) - 2) + b"\r\n"
     server.deliver(user, large)
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     drain(session, held, "backfill", session.begin("INBOX").backfill)
 
     assert [large] == [each.raw for each in held.fetched]
@@ -108,7 +108,7 @@ def test_a_mail_of_exactly_so_many_pieces_is_whole(server, user, opened) -> None
 def test_a_batch_is_bounded_in_bytes(server, user, opened) -> None:
     for number in range(6):
         server.deliver(user, mail(number, 1000))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     cursor = session.begin("INBOX").backfill
     pulled = session.pull("INBOX", "backfill", cursor, PullBounds(size=2500), held)
 
@@ -123,7 +123,7 @@ def test_only_what_is_young_enough_is_filled_back(server, user, opened) -> None:
 
     for number, day in enumerate((1, 10, 20)):
         server.deliver(user, mail(number), at=datetime(2026, 1, day, 12, tzinfo=UTC).timestamp())
-    session, held = opened(sync_from=datetime(2026, 1, 10, 13, tzinfo=UTC)), Held()
+    session, held = opened(sync_from=datetime(2026, 1, 10, 13, tzinfo=UTC)), Kept()
     begun = session.begin("INBOX")
     drain(session, held, "backfill", begun.backfill)
 
@@ -134,7 +134,7 @@ def test_a_changed_uidvalidity_recognises_what_is_held_and_fetches_the_rest(serv
     for number in range(8):
         server.deliver(user, mail(number))
     server.deliver(user, mail(8).replace(b"Message-ID: <8@example.org>\r\n", b""))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     begun = session.begin("INBOX")
     drain(session, held, "backfill", begun.backfill)
     session.close()
@@ -155,7 +155,7 @@ def test_a_changed_uidvalidity_recognises_what_is_held_and_fetches_the_rest(serv
 def test_an_expunged_tail_is_no_new_mail(server, user, opened) -> None:
     for number in range(5):
         server.deliver(user, mail(number))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     cursor = session.begin("INBOX").new
     for path in server.files(user)[3:]:
         path.unlink()
@@ -174,7 +174,7 @@ def test_gaps_between_uids_are_passed(server, user, opened) -> None:
     opened().begin("INBOX")
     for path in server.files(user)[2:28]:
         path.unlink()
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     begun = session.begin("INBOX")
     drain(session, held, "backfill", begun.backfill)
 
@@ -184,7 +184,7 @@ def test_gaps_between_uids_are_passed(server, user, opened) -> None:
 @pytest.mark.parametrize("lane", ["new", "backfill"])
 def test_a_mail_that_the_server_cannot_read_hides_no_other(server, user, opened, lane) -> None:
     server.make(user)
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     begun = session.begin("INBOX")
     for number in range(12):
         server.deliver(user, mail(number))
@@ -200,7 +200,7 @@ def test_folders_are_listed_and_read_by_their_names(server, user, opened) -> Non
     for folder in ("INBOX", "Grüße/Alt", "Sent"):
         server.make(user, folder if folder != "Grüße/Alt" else "Gr&APwA3w-e/Alt")
     server.deliver(user, mail(1), "Gr&APwA3w-e/Alt")
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
 
     assert {"INBOX", "Grüße/Alt", "Sent"} <= set(session.folders())
     drain(session, held, "backfill", session.begin("Grüße/Alt").backfill, folder="Grüße/Alt")
@@ -236,7 +236,7 @@ def test_tls_is_spoken_from_the_first_byte_and_checked(user) -> None:
     with private_dovecot(certificate=certificate) as server:
         server.deliver(user, mail(1))
         secure = mailbox_on(server, user, host="localhost", port=server.tls_port, tls=True, ca=authority.ca)
-        session, held = imap_mailbox.open_session(secure, None), Held()
+        session, held = imap_mailbox.open_session(secure, None), Kept()
         drain(session, held, "backfill", session.begin("INBOX").backfill)
         session.close()
         assert [1] == held.subjects()
@@ -255,7 +255,7 @@ def test_a_server_that_is_full_is_left_alone_for_a_while(user) -> None:
 
 def test_a_server_that_hangs_costs_no_more_than_the_deadline(server, user, opened) -> None:
     server.deliver(user, mail(1))
-    session, held = opened(), Held()
+    session, held = opened(), Kept()
     cursor = session.begin("INBOX").new
     stopped = server.processes()
     for process in stopped:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from support.mail.imap_script import HANG_UP, UNFINISHED, Answer, body, facts, scripted, uids
-from support.mail.mailboxes import Held
+from support.mail.mailboxes import Kept
 from workers.mail import mailbox_session
 from workers.mail.imap import connection, fetch, imap_mailbox, wire
 from workers.mail.imap.connection import Denied, connect
@@ -24,7 +24,7 @@ def pull(answers: Mapping[bytes, Answer], lane: str = "new", cursor: Mapping = C
     with scripted(answers) as (mailbox, script):
         session = imap_mailbox.open_session(mailbox, None)
         try:
-            return session.pull("INBOX", lane, cursor, PullBounds(), Held()), script.asked
+            return session.pull("INBOX", lane, cursor, PullBounds(), Kept()), script.asked
         finally:
             session.close()
 
@@ -254,10 +254,10 @@ def test_a_folder_at_which_the_server_hangs_up_is_in_no_others_way() -> None:
     answers = {rb'EXAMINE "?Broken': HANG_UP, rb"UID SEARCH": b"* SEARCH 1 2 3\r\n", rb"UID FETCH": well}
     with scripted(answers) as (mailbox, _):
         session = imap_mailbox.open_session(mailbox, None)
-        for call in (lambda: session.begin("Broken"), lambda: session.pull("Broken", "new", CURSOR, PullBounds(), Held())):
+        for call in (lambda: session.begin("Broken"), lambda: session.pull("Broken", "new", CURSOR, PullBounds(), Kept())):
             with pytest.raises(NoFolder, match="Broken"):
                 call()
-        assert [1, 2, 3] == numbers(session.pull("INBOX", "new", CURSOR, PullBounds(), Held()))
+        assert [1, 2, 3] == numbers(session.pull("INBOX", "new", CURSOR, PullBounds(), Kept()))
         session.close()
 
 
@@ -308,7 +308,7 @@ def test_a_folder_without_uidnext_may_have_more_mails_than_fit_in_one_line() -> 
         session = imap_mailbox.open_session(mailbox, None)
         begun = session.begin("INBOX")
         oldest, newest = (
-            numbers(session.pull("INBOX", "new", {"validity": 7, "uid": uid}, PullBounds(mails=2), Held()))
+            numbers(session.pull("INBOX", "new", {"validity": 7, "uid": uid}, PullBounds(mails=2), Kept()))
             for uid in (first - 1, end - 3)
         )
         session.close()
@@ -405,7 +405,7 @@ def test_a_server_that_trickles_costs_no_more_than_the_deadline() -> None:
     with scripted({rb"UID SEARCH": trickle}) as (mailbox, _):
         session = imap_mailbox.open_session(mailbox, None)
         with pytest.raises(Away, match="time"):
-            session.pull("INBOX", "new", CURSOR, PullBounds(until=time.monotonic() + 0.5), Held())
+            session.pull("INBOX", "new", CURSOR, PullBounds(until=time.monotonic() + 0.5), Kept())
         session.close()
 
 

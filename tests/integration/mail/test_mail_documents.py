@@ -139,7 +139,7 @@ def test_every_nasty_mail_is_recorded_to_the_byte_and_gets_a_document_that_postg
     assert [] == [row for row in rows if "unparsed" in row[1] or "careful" in row[1] or row[2] or row[3] != PARSER]
 
 
-def test_only_mails_are_owed_a_document(database, engine) -> None:
+def test_only_mails_get_a_document(database, engine) -> None:
     record(engine, event(MAIL), event(b"{}", content_type="application/json"), event(PLAIN, content_type="Message/RFC822; x=y"))
 
     assert [(2,)] == database.rows("SELECT count(*) FROM mail_document WHERE due")
@@ -248,11 +248,11 @@ def test_with_the_content_the_document_is_erased_and_none_is_made_any_more(datab
     maker.turn()
     with transaction(engine) as conn:
         conn.exec_driver_sql("UPDATE mail_document SET due = true")
-        (owed,) = mail_documents.take(conn, datetime.now(UTC), 1)
+        (due,) = mail_documents.take(conn, datetime.now(UTC), 1)
     with database.connect() as owner:
         owner.execute("DELETE FROM content")
 
-    maker.make(owed)
+    maker.make(due)
 
     assert [] == database.rows("SELECT * FROM mail_document")
 
@@ -438,10 +438,10 @@ def test_a_maker_that_is_closed_lets_go_of_the_mail_it_was_at(engine, blobs, han
 def test_what_a_maker_is_given_is_what_is_in_the_ledger(engine) -> None:
     record(engine, event(multipart(part(b"text/plain", b"x"))))
     with transaction(engine) as conn:
-        (owed,) = mail_documents.take(conn, NOW, 5)
+        (due,) = mail_documents.take(conn, NOW, 5)
 
     assert ("acme", "support", True) == (
-        owed.tenant,
-        owed.source,
-        isinstance(owed, DueDocument) and isinstance(owed.chain_id, UUID),
+        due.tenant,
+        due.source,
+        isinstance(due, DueDocument) and isinstance(due.chain_id, UUID),
     )

@@ -79,8 +79,8 @@ def test_what_was_there_is_recorded_and_not_delivered_where_that_is_said(apply, 
     server.deliver("muted", mail(7))
     wait_for(lambda: entries("muted", "heard") == 7)
 
-    owed = "SELECT source, count(*) FROM delivery JOIN content USING (chain_id, seq) GROUP BY 1 ORDER BY 1"
-    assert [("heard", 3), ("muted", 1)] == shared_database.rows(owed)
+    deliveries = "SELECT source, count(*) FROM delivery JOIN content USING (chain_id, seq) GROUP BY 1 ORDER BY 1"
+    assert [("heard", 3), ("muted", 1)] == shared_database.rows(deliveries)
     backfilled = "SELECT count(*) FROM content WHERE position('\"backfill\":\"true\"' IN convert_from(attributes, 'UTF8')) > 0"
     assert [(6,)] == shared_database.rows(f"{backfilled} AND source IN ('muted', 'heard')")
 

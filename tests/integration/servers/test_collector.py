@@ -18,7 +18,7 @@ from pipeline.store.admin import counts
 from pipeline.store.dead_letters import dead_letters
 from schemas.dead_letter import DeadLetter
 from support.cli import Cli
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.amqp.queue_depths import depths, queues
@@ -51,8 +51,8 @@ def collector(database) -> Iterator[Callable[..., Collector]]:
 
 def test_what_waits_is_counted_with_its_age(collector, engine) -> None:
     now = datetime.now(UTC)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], now - timedelta(seconds=90))
-    owe(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], now + timedelta(hours=1))
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(3)], [1], now - timedelta(seconds=90))
+    record(engine, [event(f"f-{n}", f"t-{n}") for n in range(2)], [2], now + timedelta(hours=1))
     with transaction(engine) as conn:
         dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")] * 2, now - timedelta(hours=2))
         dead_letters.bury(conn, [DeadLetter("append", "poison", "x")], now - timedelta(hours=1))
@@ -71,7 +71,7 @@ def test_what_waits_is_counted_with_its_age(collector, engine) -> None:
 
 
 def test_what_is_planned_for_later_is_not_old(collector, engine) -> None:
-    owe(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
+    record(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
     collector().turn()
 
     assert 0 == value("queue_oldest_message_age_seconds", queue=QUEUE)
@@ -99,7 +99,7 @@ def test_one_is_elected_and_the_others_show_nothing_until_it_ends(collector) -> 
 
 
 def test_a_collector_that_goes_blind_says_so_and_keeps_its_last_figures(collector, engine, database) -> None:
-    owe(engine, [event("e-1")])
+    record(engine, [event("e-1")])
     blind = collector()
     blind.turn()
     seen = value("collector_last_success_timestamp_seconds", collector="database")
@@ -233,7 +233,7 @@ def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engi
 
 
 def test_a_relay_makes_partitions_and_shows_the_figures(servers, database, engine) -> None:
-    owe(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
+    record(engine, [event("e-1")], [1], NOW + timedelta(hours=1))
     tomorrow = f"attempt_{NOW + timedelta(days=1):%Y%m%d}"
     with database.connect() as conn:
         conn.execute(f"DROP TABLE {tomorrow}")

@@ -18,7 +18,7 @@ from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import OURS, UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.broker import Cable, depth
-from support.sending import ATTRIBUTES, LOCAL, owed, run
+from support.sending import ATTRIBUTES, LOCAL, run, sample
 from workers.amqp import link
 from workers.transports import amqp
 from workers.transports.amqp import LONGEST, AmqpSender, outgoing
@@ -51,7 +51,7 @@ def tried(servers: PrivateServers) -> Callable[..., Receipt]:
     """Makes one try; returns its receipt."""
 
     def tried(endpoint: Endpoint, delivery: Delivery | None = None, seconds: float = 10.0) -> Receipt:
-        return within(servers, lambda sender: sender.send(endpoint, delivery or owed(), seconds))
+        return within(servers, lambda sender: sender.send(endpoint, delivery or sample(), seconds))
 
     return tried
 
@@ -62,7 +62,7 @@ def within(servers: PrivateServers, work: Callable[[AmqpSender], Awaitable]) -> 
 
 async def sent(sender: AmqpSender, *endpoints: Endpoint, seconds: float = 10.0) -> list[str | None]:
     """Sends to all endpoints at once; returns the errors."""
-    found = await asyncio.gather(*(sender.send(each, owed(number=n), seconds) for n, each in enumerate(endpoints)))
+    found = await asyncio.gather(*(sender.send(each, sample(number=n), seconds) for n, each in enumerate(endpoints)))
     return [receipt.error for receipt in found]
 
 
@@ -90,7 +90,7 @@ def test_a_delivery_is_a_cloudevent_in_binary_mode_that_lasts(channel, tried) ->
 
 
 def test_attributes_are_as_they_are_and_not_as_a_url_would_have_them(channel, tried) -> None:
-    tried(to("bus"), owed(subject="Zoë / 100 %", id="e 1"))
+    tried(to("bus"), sample(subject="Zoë / 100 %", id="e 1"))
 
     _method, properties, _body = channel.basic_get("taken", auto_ack=True)
     assert ("Zoë / 100 %", "e 1") == tuple(properties.headers[f"cloudEvents:{name}"] for name in ("subject", "id"))
@@ -99,7 +99,7 @@ def test_attributes_are_as_they_are_and_not_as_a_url_would_have_them(channel, tr
 
 def test_a_body_is_the_bytes_that_were_received(channel, tried) -> None:
     body = bytes(range(256)) * 2000  # several frames
-    tried(to("bus"), owed(body, datacontenttype="no type"))
+    tried(to("bus"), sample(body, datacontenttype="no type"))
 
     _method, properties, taken = channel.basic_get("taken", auto_ack=True)
     assert (body, "application/octet-stream") == (taken, properties.content_type)
@@ -115,7 +115,7 @@ def test_a_body_is_the_bytes_that_were_received(channel, tried) -> None:
     ],
 )
 def test_a_routing_key_is_filled_in_once(template, key) -> None:
-    assert key == outgoing(to("bus", template), owed(subject="order {type}"), b"r" * 24).routing_key
+    assert key == outgoing(to("bus", template), sample(subject="order {type}"), b"r" * 24).routing_key
 
 
 def test_many_at_once_share_one_connection(servers, channel) -> None:
@@ -191,7 +191,7 @@ def test_an_exchange_that_nobody_may_publish_to_costs_nobody_else_a_delivery(ser
 
     async def main(sender: AmqpSender) -> tuple[list, list]:
         first = await sent(sender, *[to("bus")] * 20, to("inner"), *[to("bus")] * 20)
-        return first, [await sender.send(to("inner"), owed(), 5.0) for _ in range(3)]
+        return first, [await sender.send(to("inner"), sample(), 5.0) for _ in range(3)]
 
     first, barred = within(servers, main)  # type: ignore[misc]
     channel.exchange_delete("inner")
@@ -203,10 +203,10 @@ def test_an_exchange_that_nobody_may_publish_to_costs_nobody_else_a_delivery(ser
 
 
 def test_what_fits_into_no_frame_is_unsendable_and_disturbs_nobody(servers, channel) -> None:
-    huge = owed(**{f"x{n}": "y" * 2000 for n in range(100)})
+    huge = sample(**{f"x{n}": "y" * 2000 for n in range(100)})
 
     async def main(sender: AmqpSender) -> tuple[Receipt, list, Receipt]:
-        key = await sender.send(to("bus", "{subject}"), owed(subject="s" * 300), 5.0)
+        key = await sender.send(to("bus", "{subject}"), sample(subject="s" * 300), 5.0)
         return await sender.send(to("bus"), huge, 5.0), await sent(sender, to("bus")), key
 
     headers, other, key = within(servers, main)  # type: ignore[misc]
@@ -218,7 +218,7 @@ def test_what_no_broker_takes_is_unsendable_and_disturbs_nobody(servers, channel
     """A broker closes the channel because of a body that is too large, and everything in flight fails."""
 
     async def main(sender: AmqpSender) -> tuple[Receipt, list]:
-        return await sender.send(to("bus"), replace(owed(), body=bytes(LONGEST + 1)), 5.0), await sent(sender, to("bus"))
+        return await sender.send(to("bus"), replace(sample(), body=bytes(LONGEST + 1)), 5.0), await sent(sender, to("bus"))
 
     large, other = within(servers, main)  # type: ignore[misc]
 
@@ -253,7 +253,7 @@ def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(serve
     monkeypatch.setattr(amqp, "READY_SECONDS", 20.0)
 
     async def main(sender: AmqpSender) -> Receipt:
-        sending = asyncio.create_task(sender.send(to("bus"), owed(), 30.0))
+        sending = asyncio.create_task(sender.send(to("bus"), sample(), 30.0))
         await asyncio.sleep(0.3)  # by then one connection was refused
         await asyncio.to_thread(cable.mend)
         receipt = await sending
@@ -273,7 +273,7 @@ def test_a_broker_that_says_nothing_is_given_up_at_the_deadline(servers, channel
         await sent(sender, to("bus"))
         os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
         try:
-            return await sender.send(to("bus"), owed(), 0.7)
+            return await sender.send(to("bus"), sample(), 0.7)
         finally:
             os.kill(servers.rabbitmq_pid, signal.SIGCONT)
 

@@ -14,7 +14,7 @@ from schemas.config.smtp_target import SmtpTarget
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
 from schemas.mailbox import Mailbox
-from support.sending import LOCAL, PUBLIC, owed, receipts, run, to
+from support.sending import LOCAL, PUBLIC, receipts, run, sample, to
 from workers.mail.imap import wire
 from workers.mail.imap.connection import connect
 from workers.mail.mailbox_session import Away
@@ -150,7 +150,7 @@ def sockaddr(address: str, port: int) -> tuple:
 async def sent(sender: HttpSender, url: str, look_up: Callable[..., list[tuple]] | None = None) -> Receipt:
     if look_up is not None:
         sender._dialler._look_up = look_up
-    return await sender.send(to(url), owed(), 30.0)
+    return await sender.send(to(url), sample(), 30.0)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00:ec2::254"])

@@ -11,7 +11,7 @@ import pytest
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
 from support.net.wire import Script, Wire, answers, wire
-from support.sending import LOCAL, PUBLIC, owed, receipts, run, to
+from support.sending import LOCAL, PUBLIC, receipts, run, sample, to
 from support.waiting import wait_for
 from workers.transports import http1, http_connections
 from workers.transports.http import HttpSender
@@ -121,9 +121,9 @@ def test_a_connection_that_its_server_ends_is_not_lent_from_that_moment_on(monke
     monkeypatch.setattr(http1.HttpConnection, "connection_lost", later)
 
     async def main(sender: HttpSender) -> list[Receipt]:
-        first = await sender.send(to(server.url()), owed(), 30.0)
+        first = await sender.send(to(server.url()), sample(), 30.0)
         await asyncio.sleep(0.1)
-        return [first, await sender.send(to(server.url()), owed(), 30.0)]
+        return [first, await sender.send(to(server.url()), sample(), 30.0)]
 
     with wire(once(OK)) as server:
         found = run(HttpSender, main)
@@ -144,7 +144,7 @@ def only_first(second: bytes) -> Script:
 
 
 async def twice(sender: HttpSender, url: str) -> list[Receipt]:
-    return [await sender.send(to(url), owed(), 30.0) for _ in range(2)]
+    return [await sender.send(to(url), sample(), 30.0) for _ in range(2)]
 
 
 def test_what_a_kept_connection_does_not_answer_at_all_is_sent_over_a_new_one() -> None:
@@ -176,7 +176,7 @@ def test_each_request_on_a_kept_connection_has_its_own_deadline(first, second) -
         await asyncio.sleep(30)
 
     async def both(sender: HttpSender) -> list[Receipt]:
-        return [await sender.send(to(server.url()), owed(), seconds) for seconds in (first, second)]
+        return [await sender.send(to(server.url()), sample(), seconds) for seconds in (first, second)]
 
     with wire(script) as server:
         found = run(HttpSender, both)
@@ -205,7 +205,7 @@ def test_a_connection_that_is_reset_before_it_is_looked_at_is_a_failure_of_the_e
 
     async def main(sender: HttpSender) -> Receipt:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-        return await sender.send(to(server.url()), owed(), 30.0)
+        return await sender.send(to(server.url()), sample(), 30.0)
 
     complaints: list[object] = []
     start = http_connections.start_connection
@@ -277,7 +277,7 @@ def test_tries_that_are_given_up_leave_no_socket_and_no_complaint() -> None:
 
     async def main(sender: HttpSender) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-        bodies = owed(), owed(b"x" * 9_000_000)
+        bodies = sample(), sample(b"x" * 9_000_000)
         tries = [asyncio.ensure_future(sender.send(to(url), body, seconds)) for body in bodies for seconds in (1.0, 30.0)]
         await asyncio.to_thread(wait_for, lambda: server.connections == len(tries))
         await asyncio.wait(tries, timeout=1.5)  # the deadlines of two end; the other two are cancelled

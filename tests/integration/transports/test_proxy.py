@@ -12,7 +12,7 @@ import pytest
 from schemas.delivery import OURS, Receipt
 from support.net.tls import Authority
 from support.net.wire import Script, Wire, answers, wire
-from support.sending import LOCAL, PUBLIC, owed, receipts, run, to
+from support.sending import LOCAL, PUBLIC, receipts, run, sample, to
 from workers.net.terms import Terms
 from workers.transports.http import HttpSender
 
@@ -90,7 +90,7 @@ def test_tls_goes_through_a_tunnel_that_shows_the_proxy_nothing(secure, authorit
 def test_a_tunnel_is_kept_for_the_next_delivery(secure, authority) -> None:
     async def main(sender: HttpSender) -> list[Receipt]:
         endpoint = to("https://billing.example/hooks", ca=authority.ca)
-        return [await sender.send(endpoint, owed(), 30.0) for _ in range(2)]
+        return [await sender.send(endpoint, sample(), 30.0) for _ in range(2)]
 
     with wire(forwards(secure)) as proxy:
         found = run(HttpSender, main, replace(LOCAL, proxy=address(proxy)))
@@ -164,7 +164,7 @@ def test_a_proxy_whose_name_is_not_found_in_time_is_its_own_fault(url, lateness)
 
     async def main(sender: HttpSender) -> Receipt:
         sender._dialler._look_up = slow
-        return await sender.send(to(url), owed(), 0.3)
+        return await sender.send(to(url), sample(), 0.3)
 
     receipt = run(HttpSender, main, replace(LOCAL, proxy="http://proxy.example:3128"))
 

@@ -15,7 +15,7 @@ from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
 from support.net.tls import Authority
 from support.net.wire import Script, Wire, answers, wire
-from support.sending import SECRET, owed, receipts, run, to
+from support.sending import SECRET, receipts, run, sample, to
 from support.waiting import wait_for
 from workers.transports import http_connections
 from workers.transports.http import KEPT, READ, HttpSender
@@ -148,7 +148,7 @@ def test_a_look_up_that_is_not_answered_ends_at_the_deadline(lateness) -> None:
 
     async def main(sender: HttpSender) -> Receipt:
         sender._dialler._look_up = slow
-        return await sender.send(to("http://slow.example/"), owed(), SECONDS)
+        return await sender.send(to("http://slow.example/"), sample(), SECONDS)
 
     receipt = run(HttpSender, main)
 
@@ -169,7 +169,7 @@ def test_look_ups_that_hang_do_not_hold_up_others() -> None:
         hanging = [to(f"http://slow-{n}.example:{server.port}/") for n in range(20)]
         others = [to(f"http://fast-{n}.example:{server.port}/") for n in range(5)]
         seconds = 4 * SECONDS
-        found = await asyncio.gather(*(sender.send(each, owed(), seconds) for each in hanging + others))
+        found = await asyncio.gather(*(sender.send(each, sample(), seconds) for each in hanging + others))
         over.set()
         return found
 
@@ -295,7 +295,7 @@ def test_an_answer_before_the_body_was_read_is_an_answer() -> None:
         await reader.read()
 
     with wire(hasty) as server:
-        receipt = sent(to(server.url()), seconds=5, delivery=owed(b"x" * 5_000_000))
+        receipt = sent(to(server.url()), seconds=5, delivery=sample(b"x" * 5_000_000))
 
     assert ("status", 413) == (receipt.error, receipt.status)
 
@@ -334,7 +334,7 @@ def test_each_phase_of_a_first_try_is_timed_and_a_kept_connection_has_none_but_t
     async def main(sender: HttpSender) -> list[Receipt]:
         sender._dialler._look_up = slowly
         endpoint = to(f"https://billing.example:{server.port}/", ca=authority.ca)
-        return [await sender.send(endpoint, owed(), 5.0) for _ in range(2)]
+        return [await sender.send(endpoint, sample(), 5.0) for _ in range(2)]
 
     with wire(slow, authority.server("billing.example")) as server:
         first, second = run(HttpSender, main)
@@ -368,7 +368,7 @@ def test_a_connection_that_its_server_closed_is_not_used_again(raw) -> None:
     async def main(sender: HttpSender) -> list[Receipt]:
         found = []
         for _ in range(3):
-            found.append(await sender.send(to(server.url()), owed(), 30.0))
+            found.append(await sender.send(to(server.url()), sample(), 30.0))
             await asyncio.sleep(0.05)
         return found
 
@@ -388,7 +388,7 @@ def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
 
     async def main(sender: HttpSender) -> list[Receipt]:
         sender._dialler._look_up = slow
-        return await asyncio.gather(*(sender.send(to(url), owed(), 30.0) for _ in range(50)))
+        return await asyncio.gather(*(sender.send(to(url), sample(), 30.0) for _ in range(50)))
 
     with wire(answers(OK)) as server:
         url = f"http://busy.example:{server.port}/"
@@ -403,7 +403,7 @@ def test_a_connection_that_nobody_uses_is_closed(monkeypatch) -> None:
     monkeypatch.setattr(http_connections, "SWEEP", 0.05)
 
     async def main(sender: HttpSender) -> tuple[Receipt, int]:
-        receipt = await sender.send(to(server.url()), owed(), 30.0)
+        receipt = await sender.send(to(server.url()), sample(), 30.0)
         open_before = len(server.notes)
         await asyncio.to_thread(wait_for, lambda: server.notes)
         return receipt, open_before
@@ -509,7 +509,7 @@ def test_a_client_certificate_is_shown_to_whom_it_is_for_and_nobody_else(authori
         strangers = replace(with_one, client_cert=Authority().issue("us.example"))
 
         async def main(sender: HttpSender) -> list[Receipt]:
-            return [await sender.send(each, owed(), 5.0) for each in (with_one, with_another, without, strangers, with_one)]
+            return [await sender.send(each, sample(), 5.0) for each in (with_one, with_another, without, strangers, with_one)]
 
         found = run(HttpSender, main)
 

@@ -16,7 +16,7 @@ from schemas.endpoint import Endpoint
 from support.net.post import Post, authenticator, post_office
 from support.net.tls import Authority
 from support.net.wire import Wire, wire
-from support.sending import owed, receipts, run, to
+from support.sending import receipts, run, sample, to
 from workers.transports import template_renderer
 from workers.transports.smtp import SmtpSender
 
@@ -56,7 +56,7 @@ def test_every_try_has_the_same_message_id_and_every_delivery_its_own() -> None:
     with post_office(Post()) as post:
 
         async def main(sender: SmtpSender) -> None:
-            for delivery in (owed(), owed(), owed(number=8), replace(owed(), fingerprint=b"g" * 16)):
+            for delivery in (sample(), sample(), sample(number=8), replace(sample(), fingerprint=b"g" * 16)):
                 await sender.send(mail(post.port), delivery, SECONDS)
 
         run(SmtpSender, main)  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def until(command: str) -> object:
 @pytest.mark.parametrize("script", [silent, until("EHLO"), until("MAIL"), until("RCPT"), until("DATA"), until("From:")])
 def test_a_server_that_hangs_is_given_up_at_the_deadline(script, lateness) -> None:
     with wire(script) as server:
-        run(SmtpSender, lambda sender: sender.send(mail(server.port), owed(), 0.6))  # type: ignore[arg-type]
+        run(SmtpSender, lambda sender: sender.send(mail(server.port), sample(), 0.6))  # type: ignore[arg-type]
         receipt = sent(mail(server.port), seconds=0.6)
 
     assert ("timeout", None) == (receipt.error, receipt.status)
@@ -203,7 +203,7 @@ def test_a_server_that_cannot_be_reached_is_named_for_what_it_is() -> None:
 def test_what_an_event_holds_adds_no_header_and_no_recipient() -> None:
     evil = "a\r\nBcc: them@evil.example\r\n\r\nbody\x00\x85\u2028x"
     with post_office(Post()) as post:
-        receipt = sent(mail(post.port), owed(subject=evil, type=evil))
+        receipt = sent(mail(post.port), sample(subject=evil, type=evil))
 
     (message,), (envelope,) = post.mails, post.taken
     assert (None, None) == (receipt.error, message["Bcc"])
@@ -213,7 +213,7 @@ def test_what_an_event_holds_adds_no_header_and_no_recipient() -> None:
 
 def test_a_line_with_a_dot_does_not_end_the_mail() -> None:
     with post_office(Post()) as post:
-        sent(mail(post.port, text="{{ body }}"), owed(b"one\r\n.\r\nQUIT\r\n..two"))
+        sent(mail(post.port, text="{{ body }}"), sample(b"one\r\n.\r\nQUIT\r\n..two"))
 
     assert ["one", ".", "QUIT", "..two"] == post.mails[0].get_content().splitlines()
 
@@ -223,7 +223,7 @@ def test_templates_see_the_event_its_body_and_its_json() -> None:
     with post_office(Post()) as post:
         sent(
             mail(post.port, subject="Zoë {{ event.chainseq }}", text=text),
-            owed(b'{"items": [{"name": "a"}, {"name": "\xc3\xb6"}]}'),
+            sample(b'{"items": [{"name": "a"}, {"name": "\xc3\xb6"}]}'),
         )
 
     (message,) = post.mails
@@ -232,7 +232,7 @@ def test_templates_see_the_event_its_body_and_its_json() -> None:
 
 def test_a_body_that_is_no_text_is_told_of_and_not_shown() -> None:
     with post_office(Post()) as post:
-        sent(mail(post.port), owed(b"\xff\xfe\x00", datacontenttype="image/png"))
+        sent(mail(post.port), sample(b"\xff\xfe\x00", datacontenttype="image/png"))
 
     assert "(3 bytes of image/png, which is no text)" in post.mails[0].get_content()
 
@@ -291,7 +291,7 @@ def test_a_template_without_end_is_killed_and_holds_up_the_others_no_longer(late
             found = []
             for endpoint in (mail(post.port, text=endless), mail(post.port), mail(post.port, text=endless), mail(post.port)):
                 before = cpu_of_ended_processes()
-                receipt = await sender.send(endpoint, owed(), 2 * template_renderer.PATIENCE)
+                receipt = await sender.send(endpoint, sample(), 2 * template_renderer.PATIENCE)
                 found.append((receipt.error, receipt.duration, cpu_of_ended_processes() - before))
             return found
 
@@ -309,9 +309,9 @@ def test_a_try_that_is_given_up_leaves_no_answer_for_the_next() -> None:
     with post_office(Post()) as post:
 
         async def main(sender: SmtpSender) -> list[str | None]:
-            await sender.send(mail(post.port), owed(), SECONDS)  # the rendering process has started
-            hurried = await sender.send(mail(post.port, subject="slow", text=slow), owed(), 0.02)
-            after = await sender.send(mail(post.port, subject="after", text="{{ event.id }}"), owed(id="e-2"), SECONDS)
+            await sender.send(mail(post.port), sample(), SECONDS)  # the rendering process has started
+            hurried = await sender.send(mail(post.port, subject="slow", text=slow), sample(), 0.02)
+            after = await sender.send(mail(post.port, subject="after", text="{{ event.id }}"), sample(id="e-2"), SECONDS)
             return [hurried.error, after.error]
 
         assert ["timeout", None] == run(SmtpSender, main)  # type: ignore[arg-type]

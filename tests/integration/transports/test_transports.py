@@ -8,7 +8,7 @@ import pytest
 
 from ops.config.apply import apply_file
 from ops.settings import Settings
-from support.deliveries import event, owe
+from support.deliveries import event, record
 from support.net.post import Post, post_office
 from support.net.wire import answers, wire
 from support.waiting import wait_for
@@ -69,7 +69,7 @@ def test_an_event_goes_out_over_every_transport(servers, database, engine, start
             f"  - {{tenant: acme, name: gone, smtp: {mail.replace('ops@', '550@')}}}\n"
             "  - {tenant: acme, name: lost, amqp: {routing_key: nobody.listens}}\n"
         )
-        owe(engine, [event("e-1", body=b'{"amount": 1.10}')], list(ids.values()))
+        record(engine, [event("e-1", body=b'{"amount": 1.10}')], list(ids.values()))
         start_both()
         wait_for(lambda: len(attempts(database)) == 5, 60)
 
@@ -94,7 +94,7 @@ def test_where_nothing_is_allowed_nothing_private_is_reached(database, engine, s
         ids = configure(
             f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: mail, smtp: {mail}}}\n"
         )
-        owe(engine, [event("e-1")], list(ids.values()))
+        record(engine, [event("e-1")], list(ids.values()))
         start_both(allow_networks="")
         wait_for(lambda: len(attempts(database)) == 2, 60)
 
@@ -105,7 +105,7 @@ def test_where_nothing_is_allowed_nothing_private_is_reached(database, engine, s
 def test_an_endpoint_that_asks_for_it_is_disabled(database, engine, start_both, configure) -> None:
     with wire(answers(DISABLE)) as web:
         ids = configure(f"  - {{tenant: acme, name: web, url: '{web.url()}', max_in_flight: 1}}\n")
-        owe(engine, [event("e-1", "a"), event("e-2", "b")], list(ids.values()))
+        record(engine, [event("e-1", "a"), event("e-2", "b")], list(ids.values()))
         start_both()
         wait_for(lambda: database.rows("SELECT state FROM endpoint") == [("disabled",)], 60)
         wait_for(lambda: database.rows("SELECT count(*) FROM delivery WHERE state IN ('dead', 'paused')") == [(2,)], 60)
@@ -124,7 +124,7 @@ def test_an_endpoint_of_a_transport_that_a_later_version_has_is_tried_again_and_
             f"  - {{tenant: acme, name: web, url: '{web.url()}'}}\n  - {{tenant: acme, name: printer, url: '{web.url()}'}}\n"
         )
         database.rows("UPDATE endpoint SET transport = 'paper', url = NULL WHERE name = 'printer' RETURNING id")
-        owe(engine, [event("e-1")], list(ids.values()))
+        record(engine, [event("e-1")], list(ids.values()))
         start_both()
         wait_for(lambda: len(attempts(database)) == 2, 60)
 

@@ -44,7 +44,7 @@ def added(database: Any, mailbox: Mailbox) -> Mailbox:
     return replace(mailbox, id=id)
 
 
-class Held:
+class Kept:
     """The mails that are held of an IMAP mailbox, as Postgres would hold them."""
 
     def __init__(self) -> None:

@@ -206,17 +206,17 @@ CONFIRMS = st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()),
 
 @given(st.integers(0, 30), CONFIRMS, st.integers(1, 10))
 def test_every_message_is_settled_exactly_once_whatever_the_broker_says(
-    count: int, confirms: list[tuple[int, bool, bool]], room: int
+    count: int, confirms: list[tuple[int, bool, bool]], limit: int
 ) -> None:
     log: Log = []
-    window = Window(room, 1000, 100)
+    window = Window(limit, 1000, 100)
     for number in range(count):
         window.enter(slot(log, f"m{number}"))
     pump(window)
     for tag, multiple, taken in confirms:
         window.confirm(tag, multiple=multiple, taken=taken)
         pump(window)
-        assert len(window) <= room
+        assert len(window) <= limit
     window.fail("lost")
 
     assert sorted(f"m{number}" for number in range(count)) == sorted(name for name, _ in log)

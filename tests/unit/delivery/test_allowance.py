@@ -21,40 +21,40 @@ def opened(**fields: object) -> Standing:
 
 
 @given(ROOMS, ROOMS, st.integers(0, 5000), st.integers(1, 1000))
-def test_nobody_gets_more_than_they_wish_and_all_together_not_more_than_the_limit(rooms, leased, surplus, limit) -> None:
-    granted = shares(rooms, leased, surplus, limit)
+def test_nobody_gets_more_than_they_wish_and_all_together_not_more_than_the_limit(wishes, leased, surplus, limit) -> None:
+    granted = shares(wishes, leased, surplus, limit)
 
-    assert granted.keys() == rooms.keys()
-    assert all(0 <= granted[each] <= room for each, room in rooms.items())
+    assert granted.keys() == wishes.keys()
+    assert all(0 <= granted[each] <= wish for each, wish in wishes.items())
     assert sum(granted.values()) <= limit
-    assured = sum(min(room, max(0, ASSURED - leased.get(each, 0))) for each, room in rooms.items())
+    assured = sum(min(wish, max(0, ASSURED - leased.get(each, 0))) for each, wish in wishes.items())
     assert sum(granted.values()) <= max(surplus, assured)
 
 
 @given(ROOMS, st.integers(1, 1000))
-def test_what_is_there_is_divided_evenly_and_all_of_it(rooms, limit) -> None:
-    granted = shares(rooms, {}, 1_000_000, limit)
+def test_what_is_there_is_divided_evenly_and_all_of_it(wishes, limit) -> None:
+    granted = shares(wishes, {}, 1_000_000, limit)
 
-    assert min(limit, sum(rooms.values())) == sum(granted.values())
-    unfulfilled = [granted[each] for each, room in rooms.items() if granted[each] < room]
+    assert min(limit, sum(wishes.values())) == sum(granted.values())
+    unfulfilled = [granted[each] for each, wish in wishes.items() if granted[each] < wish]
     assert not unfulfilled or max(granted.values()) - min(unfulfilled) <= 1
 
 
 @given(ROOMS, st.integers(1, 30))
-def test_an_endpoint_with_few_leases_gets_its_own_however_many_others_have(rooms, poor) -> None:
-    rooms = {**rooms, poor: 50}
-    leased = {**dict.fromkeys(rooms, 4000), poor: 3}
+def test_an_endpoint_with_few_leases_gets_its_own_however_many_others_have(wishes, poor) -> None:
+    wishes = {**wishes, poor: 50}
+    leased = {**dict.fromkeys(wishes, 4000), poor: 3}
 
-    assert ASSURED - 3 == shares(rooms, leased, 0, 10_000)[poor]
+    assert ASSURED - 3 == shares(wishes, leased, 0, 10_000)[poor]
 
 
 @given(st.integers(1, 500), RANDOMS)
 def test_new_deliveries_and_retries_share_evenly_and_one_alone_gets_everything(total, random) -> None:
     both = replace(DUE, again_due=NOW)
-    room = split(total, both, NOW, random)
+    wish = split(total, both, NOW, random)
 
-    assert total == room.total
-    assert abs(room.first - room.again) <= 1
+    assert total == wish.total
+    assert abs(wish.first - wish.again) <= 1
     assert Allowance(total, 0) == split(total, DUE, NOW, random)
     assert Allowance(total, 0) == split(total, replace(both, again_due=SOON), NOW, random)
     assert Allowance(0, total) == split(total, replace(both, first_due=SOON), NOW, random)
@@ -63,7 +63,7 @@ def test_new_deliveries_and_retries_share_evenly_and_one_alone_gets_everything(t
 def test_a_single_place_goes_to_either_lane_by_chance() -> None:
     both = replace(DUE, again_due=NOW)
 
-    assert [(0, 1), (1, 0)] == [(room.first, room.again) for room in (split(1, both, NOW, r) for r in (0.2, 0.7))]
+    assert [(0, 1), (1, 0)] == [(wish.first, wish.again) for wish in (split(1, both, NOW, r) for r in (0.2, 0.7))]
 
 
 @given(st.floats(0.01, 1000.0), st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(0, 300)), max_size=50))
@@ -71,11 +71,11 @@ def test_in_any_span_no_more_is_claimed_than_the_rate_and_one_burst_allow(rate, 
     standing, now, taken = replace(DUE, rate_limit=rate, tokens=None, tokens_at=None), NOW, 0
     for seconds, most in asked:
         now += timedelta(seconds=seconds)
-        room = wanted(replace(standing, first_due=now), most, now).total
-        assert room <= most
-        taken += room
-        if room:
-            standing = replace(standing, tokens=available(standing, now) - room, tokens_at=now)
+        wish = wanted(replace(standing, first_due=now), most, now).total
+        assert wish <= most
+        taken += wish
+        if wish:
+            standing = replace(standing, tokens=available(standing, now) - wish, tokens_at=now)
         assert taken <= max(1.0, rate) + rate * (now - NOW).total_seconds() + 1e-6
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.delivery.mail_message import bare, mail_message
 from pipeline.delivery.template import MAX_BODY, MAX_SUBJECT, MAX_TEXT, Unrenderable, check_template, order, render
 from schemas.config.smtp_target import SmtpTarget
-from support.sending import owed
+from support.sending import sample
 from workers.transports.template_child import serve
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ def target(**terms: object) -> SmtpTarget:
 
 
 def written(subject: str = "s", text: str = "t", **terms: object) -> tuple[bytes, EmailMessage]:
-    raw = mail_message(target(**terms), owed(), "e-1", {"subject": subject, "text": text}, NOW)
+    raw = mail_message(target(**terms), sample(), "e-1", {"subject": subject, "text": text}, NOW)
     return raw, message_from_bytes(raw, policy=default)  # type: ignore[return-value]
 
 
@@ -59,7 +59,7 @@ def test_a_subject_is_one_line_and_bounded(subject) -> None:
 
 def test_a_message_id_survives_a_long_domain() -> None:
     domain = ".".join(["d" * 60] * 4)
-    raw = mail_message(SmtpTarget(("a@b.example",), f"x@{domain}", "h"), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)
+    raw = mail_message(SmtpTarget(("a@b.example",), f"x@{domain}", "h"), sample(), "e-1", {"subject": "s", "text": "t"}, NOW)
 
     assert f"<{'66' * 16}.7@{domain}>" == message_from_bytes(raw, policy=default)["Message-ID"]
 
@@ -70,7 +70,7 @@ def test_an_address_with_a_line_end_is_refused(field) -> None:
     chosen = {"to": ("a@b.example",), "sender": "c@d.example"} | {field: (evil,) if field == "to" else evil}
 
     with pytest.raises(ValueError, match="linefeed"):
-        mail_message(SmtpTarget(host="h", **chosen), owed(), "e-1", {"subject": "s", "text": "t"}, NOW)  # type: ignore[arg-type]
+        mail_message(SmtpTarget(host="h", **chosen), sample(), "e-1", {"subject": "s", "text": "t"}, NOW)  # type: ignore[arg-type]
 
 
 def test_the_name_before_an_address_is_no_part_of_it() -> None:
@@ -78,7 +78,7 @@ def test_the_name_before_an_address_is_no_part_of_it() -> None:
 
 
 def rendered(text: str, body: bytes = b'{"a": [1, 2]}', subject: str = "s", **attributes: str) -> str:
-    return render(order(target(subject=subject, text=text), owed(body, **attributes)))["text"]
+    return render(order(target(subject=subject, text=text), sample(body, **attributes)))["text"]
 
 
 def test_a_template_sees_what_it_is_said_to_see() -> None:
@@ -126,16 +126,15 @@ def test_what_is_no_template_is_said_to_be_none(text) -> None:
 
 def test_half_of_a_character_that_a_template_makes_is_replaced() -> None:
     assert "a\ufffdb \U0001f600" == rendered(r"""{{ "a\ud800b" }} {{ "\ud83d" ~ "\ude00" }}""")
-    assert "\ufffd" == render(order(target(subject=r"""{{ "\udfff" }}"""), owed()))["subject"]
+    assert "\ufffd" == render(order(target(subject=r"""{{ "\udfff" }}"""), sample()))["subject"]
 
 
 def test_a_process_that_renders_survives_half_of_a_character() -> None:
     texts = (r"""{{ "\ud800" }}""", r"""{{ event["\ud800"]() }}""", r"""{{ "\ud800" | int("\udfff", 1/0) }}""", "{{ size }}")
     answers = io.BytesIO()
 
-    serve(
-        io.BytesIO(b"".join(orjson.dumps(order(target(text=each), owed())) + b"\n" for each in texts)), answers, lambda _: None
-    )
+    orders = b"".join(orjson.dumps(order(target(text=each), sample())) + b"\n" for each in texts)
+    serve(io.BytesIO(orders), answers, lambda _: None)
 
     found = [orjson.loads(each) for each in answers.getvalue().splitlines()]
     assert ("\ufffd", "16") == (found[0]["text"], found[3]["text"])
@@ -143,7 +142,7 @@ def test_a_process_that_renders_survives_half_of_a_character() -> None:
 
 
 def test_every_order_is_answered_in_turn_and_watched() -> None:
-    orders = [order(target(text=text), owed()) for text in ("{{ event.id }}", "{{ 1/0 }}", "{{ size }}")]
+    orders = [order(target(text=text), sample()) for text in ("{{ event.id }}", "{{ 1/0 }}", "{{ size }}")]
     answers, watched = io.BytesIO(), []  # type: ignore[var-annotated]
 
     serve(io.BytesIO(b"".join(orjson.dumps(each) + b"\n" for each in orders)), answers, watched.append)

@@ -19,8 +19,8 @@ ENDPOINT = Endpoint(1, "acme", "billing", "http://127.0.0.1/", retry=(5.0, 60.0)
 
 def judged(attempts: int = 0, **receipt: object) -> Settlement:
     """The verdict on a try after `attempts` earlier ones."""
-    owed = Delivery(7, 1, "acme", attempts, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
-    return judge(owed, ENDPOINT, Receipt(NOW, 0.1, **receipt), NOW, 0.0)  # type: ignore[arg-type]
+    delivery = Delivery(7, 1, "acme", attempts, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
+    return judge(delivery, ENDPOINT, Receipt(NOW, 0.1, **receipt), NOW, 0.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -92,9 +92,9 @@ def test_a_server_that_will_never_take_a_mail_is_asked_no_more() -> None:
 @pytest.mark.parametrize("transport", ["smtp", "amqp"])
 def test_410_means_gone_in_http_alone(transport) -> None:
     other = replace(ENDPOINT, transport=transport)
-    owed = Delivery(7, 1, "acme", 0, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
+    delivery = Delivery(7, 1, "acme", 0, UUID(int=5), 0, b"", None, b"", b"", b"", NOW, UUID(int=1))
 
-    assert "retry" == judge(owed, other, Receipt(NOW, 0.1, 410, "deferred"), NOW, 0.0).outcome
+    assert "retry" == judge(delivery, other, Receipt(NOW, 0.1, 410, "deferred"), NOW, 0.0).outcome
 
 
 def test_what_cannot_be_sent_is_dead_at_once() -> None:
