@@ -177,7 +177,7 @@ def test_a_redirect_is_not_followed_and_a_cookie_not_kept(engine, sink, endpoint
     assert all("cookie" not in request.headers for request in sink.requests)
 
 
-def test_410_disables_the_endpoint_and_keeps_what_it_is_still_owed(database, engine, sink, endpoint, deliver) -> None:
+def test_410_disables_the_endpoint_and_keeps_what_it_still_misses(database, engine, sink, endpoint, deliver) -> None:
     endpoint("/410", max_in_flight=1)
     record(engine, [event(f"e-{n}") for n in range(5)])
 
