@@ -242,7 +242,7 @@ def test_the_act_that_was_cut_off_is_shown_and_not_one_that_was_over(cli, buried
     assert {1: 1, 2: 2, 3: 2, 4: 2, 5: 1, 6: None} == shown
 
 
-def test_who_decided_and_how_is_to_be_read_without_json_too(cli, buried) -> None:
+def test_who_decided_and_how_is_shown_without_json_too(cli, buried) -> None:
     cli.json("dead", "discard", "--reason", "missing_id", "--yes", "--by", "ada")
     lines = dict(line.split(maxsplit=1) for line in cli.run("dead", "show", 2).stdout.splitlines())
     act = json.loads(lines["act"])
@@ -282,7 +282,7 @@ def test_an_act_that_was_cut_off_shows_as_such(cli, database) -> None:
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'eve'", "DELETE FROM audit", "DELETE FROM operator_event"])
-def test_the_audit_cannot_be_rewritten_by_who_works_under_it(statement, cli, engine, buried) -> None:
+def test_the_audit_cannot_be_rewritten_by_the_workers_role(statement, cli, engine, buried) -> None:
     cli.json("dead", "discard", "--id", 1, "--yes")
 
     with pytest.raises(Exception, match="permission denied"), transaction(engine) as conn:
@@ -649,7 +649,7 @@ for _ in range(2):
 """
 
 
-def test_on_a_terminal_whoever_sits_there_is_asked(cli, buried, database) -> None:
+def test_on_a_terminal_the_operator_is_asked(cli, buried, database) -> None:
     terminal, slave = os.openpty()
     command = [sys.executable, "-c", TWICE]
     process = subprocess.Popen(command, env=environment() | cli.environment, stdin=slave, stdout=slave, stderr=slave)

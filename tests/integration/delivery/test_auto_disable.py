@@ -147,7 +147,7 @@ def test_enabling_it_can_discard_what_it_missed(database, engine, cli) -> None:
     )
 
 
-def test_what_was_planned_by_who_did_not_know_yet_that_it_is_enabled_is_taken_up(database, engine, cli) -> None:
+def test_deliveries_planned_with_a_catalog_from_before_enabling_are_resumed(database, engine, cli) -> None:
     disabled(2, engine)  # long ago; no operator has decided yet
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'active', reason = NULL")

@@ -109,7 +109,7 @@ def test_a_probe_that_was_lost_is_followed_by_another(database, engine) -> None:
     assert lost != lease
 
 
-def test_of_many_who_claim_at_once_exactly_one_gets_the_probe(database, engine) -> None:
+def test_of_many_concurrent_claims_exactly_one_gets_the_probe(database, engine) -> None:
     tried(engine, 10, FAILED, NOW)
     record(engine, [event(f"p-{n}", f"p-{n}") for n in range(50)], now=NOW)
     got: list[int] = []

@@ -127,7 +127,7 @@ def test_ended_leases_are_taken_back_a_bounded_number_at_a_time_oldest_first(dat
     )
 
 
-def test_what_was_handed_back_is_claimed_again_as_if_it_had_never_been(database, engine) -> None:
+def test_a_delivery_that_was_handed_back_is_claimed_again_without_a_counted_try(database, engine) -> None:
     record(engine, [event("e-1")], now=NOW)
     lease, [claim] = claimed(engine, now=NOW)
 

@@ -441,7 +441,7 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
     assert ("pending", 0, None) == state(database)
 
 
-def test_small_bodies_do_not_wait_for_room_that_endpoints_that_hang_hold_with_larger_ones(
+def test_small_bodies_do_not_wait_for_memory_that_hanging_endpoints_hold_with_larger_ones(
     engine, sink, endpoint, deliver, monkeypatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "MAX_BYTES", 2 * 1024 * 1024)

@@ -172,7 +172,7 @@ def test_a_turn_that_was_never_passed_on_is_found_by_the_repairs(database, engin
     )
 
 
-def test_who_passes_the_turn_on_waits_for_who_plans_the_next(database, engine) -> None:
+def test_passing_the_turn_on_waits_for_a_transaction_that_plans_the_next(database, engine) -> None:
     """Otherwise neither would give it to the next: it was planned behind one that had not ended."""
     owe_in_order(engine, "a")
     [first] = take(engine)
@@ -187,7 +187,7 @@ def test_who_passes_the_turn_on_waits_for_who_plans_the_next(database, engine) -
     assert [1] == [each.seq for each in take(engine)]
 
 
-def test_who_appends_and_who_settles_race_for_every_turn_and_none_is_lost_or_swapped(database) -> None:
+def test_appending_and_settling_race_for_every_turn_and_none_is_lost_or_swapped(database) -> None:
     subjects, each_of = 3, 70
     seen: defaultdict[UUID, list[int]] = defaultdict(list)
     in_hand: set[UUID] = set()

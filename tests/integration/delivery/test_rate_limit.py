@@ -55,7 +55,7 @@ def test_what_is_handed_back_has_cost_its_token(database, engine, limited) -> No
     assert {} == counts(claimed(engine, NOW + seconds(0.05)))
 
 
-def test_many_who_claim_at_once_take_from_one_bucket(database, engine, limited) -> None:
+def test_concurrent_claims_take_from_one_bucket(database, engine, limited) -> None:
     taken: list[int] = []
 
     def claim_all() -> None:

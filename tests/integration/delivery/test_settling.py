@@ -110,7 +110,7 @@ def test_many_are_settled_in_one_go_each_in_its_own_way(database, engine, four) 
 
 
 @pytest.mark.parametrize("receipt", [OK, FAILED, GONE], ids=["delivered", "failed", "gone"])
-def test_whoever_lost_the_lease_writes_nothing(database, engine, four, receipt) -> None:
+def test_a_process_that_lost_the_lease_settles_nothing(database, engine, four, receipt) -> None:
     with transaction(engine) as conn:
         claims.expire_leases(conn, NOW + LEASE, 10)
     before = database.rows("SELECT * FROM delivery ORDER BY id")
@@ -214,7 +214,7 @@ def test_what_becomes_of_a_delivery_that_is_not_sent_is_for_the_row_of_its_endpo
     assert noted == database.rows("SELECT act, filter ->> 'endpoint', count FROM audit")
 
 
-def test_who_would_set_a_delivery_aside_waits_for_nobody_who_is_deciding_about_the_endpoint(database, engine, four) -> None:
+def test_setting_a_delivery_aside_does_not_wait_for_a_lock_on_the_endpoint(database, engine, four) -> None:
     with database.connect() as owner, owner.transaction():
         owner.execute("UPDATE endpoint SET state = 'disabled', reason = 'why'")
         DeliveryStore(engine, 90.0).settle([Untried((four[0].id, four[0].lease), "aside")])

@@ -86,7 +86,7 @@ def test_the_other_works_while_the_first_waits_for_postgres_and_yields_while_it_
     assert not held_up(priority)
 
 
-def test_who_waits_long_for_something_else_than_postgres_holds_nobody_up(database, priority, clock) -> None:
+def test_a_thread_that_waits_long_for_something_other_than_postgres_delays_no_other(database, priority, clock) -> None:
     """The reader is delayed once per message, for thousands of messages between two heartbeats."""
     engine = make_engine(database.url, pool_size=1, connections=priority.connections)
     with transaction(engine) as conn:

@@ -211,7 +211,7 @@ def test_a_large_body_is_refused_before_it_is_sent(ingress: Ingress) -> None:
     assert (413, "close") == (answer.status, answer.headers["connection"])
 
 
-def test_who_waits_for_continue_gets_it(ingress: Ingress, inbox: Inbox) -> None:
+def test_a_sender_that_waits_for_100_continue_gets_it(ingress: Ingress, inbox: Inbox) -> None:
     with ingress.connect() as connection:
         connection.sendall(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
         interim = connection.recv(4096)
@@ -239,7 +239,7 @@ def test_garbage_behind_a_request_is_never_taken_for_its_answer(ingress: Ingress
     assert [b"{}"] == bodies(inbox)
 
 
-def test_who_takes_no_answers_is_asked_no_more_and_given_up(hasty: Ingress) -> None:
+def test_a_client_that_reads_no_answers_is_disconnected(hasty: Ingress) -> None:
     before = psutil.Process().memory_info().rss
     request = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
     with hasty.connect() as connection:
@@ -377,7 +377,7 @@ def test_other_spellings_of_a_path_are_taken(ingress: Ingress, inbox: Inbox, pat
     assert [b"{}"] == bodies(inbox)
 
 
-def test_who_sends_no_more_is_answered_all_the_same(ingress: Ingress, inbox: Inbox) -> None:
+def test_a_client_that_has_shut_its_sending_side_is_answered(ingress: Ingress, inbox: Inbox) -> None:
     requests = [POST + b"Content-Length: 5\r\n\r\nno. %d" % n for n in range(3)]
     for count in (1, 3):
         with ingress.connect() as connection:
@@ -400,7 +400,7 @@ def test_what_is_cut_off_behind_a_request_is_not_taken_and_the_request_is(ingres
     assert [b"{}"] == bodies(inbox)
 
 
-def test_who_hangs_up_in_the_middle_leaves_nothing(ingress: Ingress, inbox: Inbox) -> None:
+def test_a_client_that_disconnects_in_the_middle_leaves_nothing(ingress: Ingress, inbox: Inbox) -> None:
     for cut in (POST[:9], POST, POST + b"Content-Length: 9\r\n\r\n{}", POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"):
         with ingress.connect() as connection:
             connection.sendall(cut)
@@ -460,7 +460,7 @@ def gone(connection: socket.socket) -> bool:
     [(b"", b""), (b"\r\n", b""), (POST, b"HTTP/1.1 503"), (POST + b"Content-Length: 9\r\n\r\n{}", b"HTTP/1.1 503")],
     ids=["nothing", "an empty line", "half a head", "half a body"],
 )
-def test_who_keeps_others_waiting_makes_room_for_them(
+def test_a_connection_that_keeps_others_waiting_is_closed_for_them(
     small: Ingress, inbox: Inbox, said: bytes, last_words: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "_SLOW", 1.5)

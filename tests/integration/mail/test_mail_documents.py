@@ -296,7 +296,7 @@ def deliver(configured, engine, blobs) -> Iterator[Callable[[], None]]:
     watch.stop()
 
 
-def test_who_wants_documents_gets_them_signed_and_everybody_else_the_mail_as_it_came(
+def test_endpoints_that_want_documents_get_them_signed_and_others_the_mail_as_it_came(
     configured, engine, sink, deliver, maker
 ) -> None:
     made, unmade = MAIL, headed(b"Subject: not made yet", body=b"x" * (LARGEST_INLINE + 1))

@@ -248,7 +248,7 @@ def test_large_mails_come_one_at_a_time_and_no_text_is_made_of_them(gmail, monke
     assert [1, 1] == [len(each.mails) for each in puller.pulls]
 
 
-def test_nothing_large_is_read_before_there_is_room_for_it_in_the_process(gmail) -> None:
+def test_nothing_large_is_read_before_the_process_has_memory_for_it(gmail) -> None:
     gmail.put(mail(0, size=9 * MIB), silent=True)
     gmail.put(mail(1, size=2 * MIB), silent=True)
     held: list[int] = []
@@ -263,7 +263,7 @@ def test_nothing_large_is_read_before_there_is_room_for_it_in_the_process(gmail)
     assert 9 * MIB < large < 2 * 9 * MIB
 
 
-def test_small_mails_ask_for_no_room_and_a_large_one_without_room_is_not_taken(gmail) -> None:
+def test_small_mails_take_no_budget_and_a_large_one_beyond_it_is_not_taken(gmail) -> None:
     def full(_size: int) -> None:
         raise Untaken("too many large mails at once")
 

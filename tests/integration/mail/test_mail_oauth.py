@@ -123,7 +123,7 @@ def test_a_token_is_not_used_before_it_is_stored(database, graph, mailbox, ask, 
     assert "refresh-2" == held(database, mailbox).refresh
 
 
-def test_many_who_refresh_at_once_ask_once_and_lose_nothing(database, graph, mailbox, ask) -> None:
+def test_concurrent_refreshes_ask_once_and_lose_nothing(database, graph, mailbox, ask) -> None:
     graph.tokens.strict = True
     first = ask()()
     barrier = threading.Barrier(8)

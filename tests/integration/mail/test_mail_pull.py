@@ -153,7 +153,7 @@ def test_two_at_once_pull_each_mail_once(apply, puller, server, user, inbox, mon
     assert sorted(range(250)) == sorted(inbox.numbers())
 
 
-def test_who_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, engine, database) -> None:
+def test_a_puller_that_lost_the_lease_writes_nothing(apply, puller, server, user, inbox, engine, database) -> None:
     server.deliver(user, mail(1))
     id_ = apply()
 
@@ -445,7 +445,7 @@ def test_a_pull_that_was_overtaken_does_not_end_the_heartbeat_of_the_next(
     assert [[(True,)]] == beaten
 
 
-def test_who_is_to_end_lets_go_of_what_is_not_done(apply, puller, server, user, inbox, database) -> None:
+def test_a_process_that_is_to_end_hands_back_unfinished_pulls(apply, puller, server, user, inbox, database) -> None:
     server.deliver(user, mail(1))
     id_ = apply()
 

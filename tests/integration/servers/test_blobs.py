@@ -88,7 +88,7 @@ def test_what_is_not_there_or_no_reference_is_missing(blobs: Blobs) -> None:
         assert "blob_missing" == lost(lambda reference=reference: blobs.get("acme", reference))
 
 
-def test_what_was_set_aside_is_still_found_and_put_back_by_whoever_is_to_refer_to_it(blobs: Blobs) -> None:
+def test_a_blob_that_was_set_aside_is_still_found_and_comes_back_when_it_is_referred_to(blobs: Blobs) -> None:
     blobs.put("acme", BODY)
     (found,) = blobs.stored()
     blobs.set_aside(found)

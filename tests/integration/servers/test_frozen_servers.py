@@ -326,7 +326,7 @@ def test_no_process_is_held_to_be_dead_and_all_recover_by_themselves(request: py
     assert seen.back < 20 + seen.late
 
 
-def test_status_ends_during_the_freeze_and_says_who_does_not_answer(without_postgres: Freeze, without_rabbitmq: Freeze) -> None:
+def test_status_ends_during_the_freeze_and_names_the_silent_server(without_postgres: Freeze, without_rabbitmq: Freeze) -> None:
     code, said = without_postgres.status
     assert (2, True) == (code, "the database does not answer" in said), said
     code, said = without_rabbitmq.status

@@ -191,7 +191,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(listener) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.1", "localhost", "::1", "fe80::1%eth0", "2130706433", ""])
-def test_no_socket_is_made_for_what_is_not_allowed_whoever_asks(address) -> None:
+def test_no_socket_is_made_for_an_address_that_is_not_allowed(address) -> None:
     async def main() -> None:
         dialler = Dialler(())
         try:

@@ -378,7 +378,7 @@ def test_a_connection_that_its_server_closed_is_not_used_again(raw) -> None:
     assert [(None, False)] * 3 == [(receipt.error, receipt.reused) for receipt in found]
 
 
-def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
+def test_a_name_is_looked_up_once_for_concurrent_deliveries() -> None:
     asked = []
 
     def slow(host: str, port: int, *_options: object) -> list:
@@ -453,14 +453,14 @@ def test_headers_of_an_endpoint_are_sent_and_overrule_none_of_ours() -> None:
     assert "forged" not in head
 
 
-def test_a_header_that_would_be_two_is_not_sent() -> None:
+def test_a_header_with_a_line_break_is_not_sent() -> None:
     with wire(answers(OK)) as server:
         receipt = sent(to(server.url(), headers={"x-a": "b\r\nx-c: d"}))
 
     assert ("unsendable", []) == (receipt.error, server.heads)
 
 
-def test_a_secret_that_is_none_makes_the_delivery_unsendable() -> None:
+def test_an_invalid_secret_makes_the_delivery_unsendable() -> None:
     receipt = sent(replace(to("http://127.0.0.1:9/"), secrets=("whsec_%%%",)))
 
     assert ("unsendable", True) == (receipt.error, "%%%" not in (receipt.detail or ""))

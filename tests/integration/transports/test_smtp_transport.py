@@ -334,6 +334,6 @@ def test_a_process_that_renders_knows_no_secret_of_ours(monkeypatch) -> None:
     assert "WAXSEAL" not in environment
 
 
-def test_an_http_endpoint_is_none_of_its_business() -> None:
+def test_an_http_endpoint_is_refused() -> None:
     with pytest.raises(AssertionError):
         sent(to("http://127.0.0.1/"))

@@ -137,7 +137,7 @@ def test_messages_beyond_the_count_wait_and_keep_their_order(filled: Callable[..
     assert ["m1", "m2", "m3", "m4"] == [name for name, _ in log]
 
 
-def test_a_message_is_taken_at_once_only_when_there_is_room_and_none_waits_before_it(log: Log) -> None:
+def test_a_message_is_sent_at_once_only_when_the_window_has_capacity_and_none_waits(log: Log) -> None:
     window = Window(count=2, size=10, backlog=100)
     small, large = slot(log, "s", size=3), slot(log, "l", size=20)
 

@@ -201,5 +201,5 @@ def test_a_host_that_is_private_by_its_spelling_need_not_be_looked_up(host) -> N
 
 
 @pytest.mark.parametrize("host", ["example.com", "localhost.example.com", "notlocalhost", "8.8.8.8", "[2606:4700::1]"])
-def test_another_host_is_left_to_whoever_looks_it_up(host) -> None:
+def test_a_host_name_is_checked_when_it_is_resolved(host) -> None:
     assert refused_host(host) is None

@@ -21,7 +21,7 @@ def opened(**fields: object) -> Standing:
 
 
 @given(ROOMS, ROOMS, st.integers(0, 5000), st.integers(1, 1000))
-def test_nobody_gets_more_than_they_wish_and_all_together_not_more_than_the_limit(wishes, leased, surplus, limit) -> None:
+def test_no_endpoint_gets_more_than_it_wishes_and_all_together_not_more_than_the_limit(wishes, leased, surplus, limit) -> None:
     granted = shares(wishes, leased, surplus, limit)
 
     assert granted.keys() == wishes.keys()

@@ -92,7 +92,7 @@ def test_a_template_sees_what_it_is_said_to_see() -> None:
     ("body", "content_type"),
     [(b"{", "application/json"), (b"{}", "text/plain"), (b"[" * 100_000, "application/json"), (b"\xff", "application/json")],
 )
-def test_what_is_no_json_is_none(body, content_type) -> None:
+def test_a_body_that_is_not_json_has_no_data(body, content_type) -> None:
     assert "None" == rendered("{{ json }}", body, datacontenttype=content_type)
 
 

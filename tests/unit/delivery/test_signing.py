@@ -197,7 +197,7 @@ def test_escapes_are_those_of_the_cloudevents_binding() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["", "json", "text/plain\r\nx: y", "text/plain; charset=ä"])
-def test_a_content_type_that_is_none_becomes_plain_bytes(content_type) -> None:
+def test_an_invalid_content_type_becomes_plain_bytes(content_type) -> None:
     assert "application/octet-stream" == of({"datacontenttype": content_type})["content-type"]
 
 

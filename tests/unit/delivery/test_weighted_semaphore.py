@@ -30,7 +30,7 @@ def test_so_many_are_inside_and_the_others_follow_in_order() -> None:
     asyncio.run(main())
 
 
-def test_whoever_waited_until_the_deadline_is_not_inside() -> None:
+def test_a_waiter_whose_deadline_passed_is_not_admitted() -> None:
     async def main() -> None:
         semaphore = WeightedSemaphore()
         assert await semaphore.enter(1, 1, soon())
@@ -79,7 +79,7 @@ def test_a_raised_limit_lets_the_next_in() -> None:
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["leave", "give up", "cancel"])), max_size=30), st.integers(1, 10)
 )
-def test_no_room_is_lost_whoever_leaves_gives_up_or_is_cancelled(visits, limit) -> None:
+def test_no_capacity_is_lost_when_waiters_leave_give_up_or_are_cancelled(visits, limit) -> None:
     async def main() -> None:
         semaphore, inside = WeightedSemaphore(), []
 

@@ -38,7 +38,7 @@ class Door:
         return someone
 
 
-def test_who_never_sent_anything_goes_first_and_the_oldest_of_them() -> None:
+def test_connections_that_never_sent_anything_are_closed_first_oldest_first() -> None:
     door = Door()
     idle, old, new = door.come("idle", "idle"), door.come("old", "new"), door.come("new", "new")
     next_one = door.come("next", None)
@@ -48,7 +48,7 @@ def test_who_never_sent_anything_goes_first_and_the_oldest_of_them() -> None:
     assert 3 == len(door.clients)
 
 
-def test_who_is_between_two_requests_goes_before_who_is_slow() -> None:
+def test_idle_connections_are_closed_before_slow_ones() -> None:
     door = Door()
     slow, idle = door.come("slow", "slow"), door.come("idle", "idle")
     door.come("busy", None)
@@ -59,7 +59,7 @@ def test_who_is_between_two_requests_goes_before_who_is_slow() -> None:
     assert not door.come("too many", None).let_in
 
 
-def test_who_has_just_come_has_a_moment_to_say_something() -> None:
+def test_a_new_connection_has_a_moment_to_send_something() -> None:
     door = Door()
     crowd = [door.come(str(n), "new") for n in range(3)]
     door.now = crowd[0].since + 0.5
@@ -76,7 +76,7 @@ def test_a_request_that_arrives_has_some_seconds() -> None:
     assert not slow.evicted
 
 
-def test_an_address_that_has_its_share_makes_room_for_itself_alone() -> None:
+def test_an_address_at_its_limit_displaces_only_its_own_connections() -> None:
     door = Door(most=10, per_address=2)
     other = door.come("other", "new", "b")
     first, second = door.come("first", "new"), door.come("second", "new")
@@ -89,7 +89,7 @@ def test_an_address_that_has_its_share_makes_room_for_itself_alone() -> None:
     assert door.come("another", None, "b").let_in
 
 
-def test_who_has_left_is_not_counted() -> None:
+def test_closed_connections_are_not_counted() -> None:
     door = Door(most=2, per_address=1)
     one = door.come("one", None)
     door.clients.leave(one)

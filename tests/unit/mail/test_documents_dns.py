@@ -77,7 +77,7 @@ def test_a_key_is_found_whole_and_asked_for_once_until_it_is_old(server) -> None
 
 
 @pytest.mark.parametrize("name", ["none.example", "empty.example", "not..a.name", "x" * 70 + ".example", "\0\xff.example"])
-def test_where_there_is_no_key_there_is_none(server, name: str) -> None:
+def test_a_missing_key_is_none(server, name: str) -> None:
     assert None is KeyLookup()(name)
 
 

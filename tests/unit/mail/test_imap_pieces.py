@@ -40,6 +40,6 @@ def test_a_server_that_counts_wrongly_everywhere_gives_nothing() -> None:
     assert in_pieces(server(lambda _, at: -(at // 90_000)), len(MAIL)) is None
 
 
-def test_what_is_not_given_is_none() -> None:
+def test_an_item_that_the_server_did_not_return_is_none() -> None:
     assert in_pieces(lambda _: None, 10) is None
     assert in_pieces(lambda _: {b"UID": 1, b"BODY[]<0>": None}, 10) is None

@@ -107,7 +107,7 @@ def test_a_list_of_addresses_is_read_in_time_that_is_linear(mark: str) -> None:
     assert time.thread_time() - began < 2
 
 
-def test_a_line_end_that_is_none_makes_no_second_sender() -> None:
+def test_a_bare_carriage_return_makes_no_second_sender() -> None:
     raw = b"Subject: s\rFrom: ceo@bank.example\r\nFrom: attacker@evil.example\r\n\r\nhello"
 
     assert EVIL == subject("address", raw)

@@ -31,7 +31,7 @@ def test_a_mail_larger_than_a_batch_is_in_the_way_of_others_like_it_alone() -> N
     assert budget.take(6, soon()) == 6
 
 
-def test_who_waits_goes_on_when_there_is_room() -> None:
+def test_a_waiter_continues_when_there_is_budget() -> None:
     budget = MemoryBudget(10, batch=10)
     budget.take(10, soon())
     got = []

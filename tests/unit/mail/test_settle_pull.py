@@ -53,7 +53,7 @@ def test_a_mailbox_with_nothing_more_is_pulled_again_after_its_poll() -> None:
     )
 
 
-def test_a_mailbox_with_more_is_pulled_on_by_who_pulled_it() -> None:
+def test_a_mailbox_with_more_is_pulled_again_by_the_same_process() -> None:
     assert Succeeded("more", NOW, NOW, enqueued=True, slow=False) == after_batch(0, Done(3, True), POLL, NOW, NOW, 0.5)
 
 

@@ -152,7 +152,7 @@ def test_every_change_is_named(expected, raw) -> None:
     assert expected == kinds(raw)
 
 
-def test_whoever_changes_a_line_and_its_hash_is_betrayed_by_the_next() -> None:
+def test_a_changed_line_with_a_matching_hash_is_revealed_by_the_next() -> None:
     def rehash(members: dict) -> None:
         reenvelope(at=99)(members)
         from pipeline.chain import entry_hash

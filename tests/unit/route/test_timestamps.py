@@ -56,14 +56,14 @@ def test_a_form_is_read_to_the_byte() -> None:
     assert {"a": "1", "\u00e9": "\u20ac"} == fields(b"a=1&a=2&%e9=%e2%82%ac")
 
 
-def test_a_form_of_too_many_fields_is_none() -> None:
+def test_a_form_of_too_many_fields_is_refused() -> None:
     assert MAX_FIELDS == len(pairs(b"a&" * (MAX_FIELDS - 1) + b"a"))
     with pytest.raises(ValueError, match="fields"):
         pairs(b"a&" * MAX_FIELDS + b"a")
     assert {} == fields(b"a&" * MAX_FIELDS + b"a")
 
 
-def test_a_form_of_too_many_bytes_is_none() -> None:
+def test_a_form_of_too_many_bytes_is_refused() -> None:
     assert MAX_FORM - 2 == len(fields(b"a=" + b"x" * (MAX_FORM - 2))["a"])
     with pytest.raises(ValueError, match="bytes"):
         pairs(b"a=" + b"x" * (MAX_FORM - 1))

@@ -93,7 +93,7 @@ def test_a_thin_event_of_stripe_says_what_it_is() -> None:
     assert ("evt_2", "v1.billing.meter", "mtr_1", "2026-09-17T06:20:52.246Z") == found
 
 
-def test_an_event_of_stripe_that_is_none_is_taken_as_it_is() -> None:
+def test_a_stripe_body_that_is_not_an_event_is_taken_as_it_is() -> None:
     assert ("fresh", "shop.received", "shop", ARRIVAL) == told(described(STRIPE, {}, b'{"created": "soon", "data": []}'))
 
 
@@ -391,7 +391,7 @@ def test_an_id_made_of_a_form_of_twilio_is_made_of_what_is_signed() -> None:
     assert 1 == len({described(TWILIO, twilio(), body)["id"] for body in (CALL_BODY, reordered, written)})
 
 
-def test_a_form_of_twilio_that_is_none_is_described_by_its_bytes() -> None:
+def test_a_twilio_form_that_cannot_be_parsed_is_described_by_its_bytes() -> None:
     body = b"CallSid=CA1&" * 1001
 
     assert described(TWILIO, twilio(), body)["id"] == described(TWILIO, twilio(), body)["id"]

@@ -103,7 +103,7 @@ def test_the_tolerance_is_the_sources() -> None:
     assert "timestamp" == verdict(replace(SYMMETRIC, tolerance=1), webhook(), BODY, at(SENT + 2))
 
 
-def test_only_who_knows_the_secret_learns_that_the_clocks_differ() -> None:
+def test_only_senders_that_know_the_secret_learn_that_the_clocks_differ() -> None:
     assert "signature" == verdict(SYMMETRIC, webhook(WRONG), BODY, at(SENT + 3600))
 
 
