@@ -35,7 +35,7 @@ _WIDTH: Final = 150  # characters, where there is no terminal
 _ANSWERS: Final = {"202": "202 accepted", "401": "401 refused", "confirmed": "confirmed by RabbitMQ"}
 
 _INTRO: Final = """\
-Waxseal records every message once, in a ledger that shows tampering, and delivers it to whoever subscribed.
+Waxseal records every message once, in a ledger that shows tampering, and delivers it to everyone who subscribed.
 This demo runs all of it, on a PostgreSQL and a RabbitMQ of its own in {data}.
 """
 _SENDING: Final = """\

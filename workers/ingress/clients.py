@@ -65,8 +65,8 @@ class Clients:
         self._all[client] = None
         self._addresses[client.address] = among + 1
         if among >= self._per_address:
-            return self._make_room(client.address)
-        return len(self._all) <= self._most or self._make_room(None)
+            return self._evict_for(client.address)
+        return len(self._all) <= self._most or self._evict_for(None)
 
     def leave(self, client: Client) -> None:
         """Remove the connection."""
@@ -94,7 +94,7 @@ class Clients:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _make_room(self, address: str | None) -> bool:
+    def _evict_for(self, address: str | None) -> bool:
         now = self.clock()
         for line, grace in ((self.new, _YOUNG), (self.idle, _YOUNG), (self.slow, _SLOW)):
             for client in line:

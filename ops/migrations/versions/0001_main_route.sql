@@ -71,7 +71,7 @@ CREATE TABLE chain (
   seq      bigint NOT NULL DEFAULT -1,                 -- of the last entry
   hash     bytea,                                      -- of the last entry
   CHECK ((seq = -1) = (hash IS NULL))
-) WITH (fillfactor = 70);                              -- room for the heads to move within their page
+) WITH (fillfactor = 70);                              -- free space for the heads to move within their page
 
 CREATE TABLE entry (
   chain_id    uuid NOT NULL,

@@ -1,4 +1,4 @@
-"""Which connections are accepted, and which are closed to make room for new ones."""
+"""Which connections are accepted, and which are closed in favour of new ones."""
 
 import pytest
 
