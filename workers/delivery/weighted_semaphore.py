@@ -30,7 +30,7 @@ class WeightedSemaphore:
         return True
 
     async def enter(self, weight: int, limit: int, deadline: float) -> bool:
-        """Wait for capacity until the loop's clock shows `deadline`; give whether admitted. A caller that is admitted must `leave`.
+        """Wait for capacity until the loop's clock shows `deadline`; give whether admitted. Once admitted, `leave`.
 
         A weight above the `limit` is admitted alone. A changed limit applies from now on.
         """
