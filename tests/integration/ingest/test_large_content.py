@@ -78,7 +78,7 @@ def contents(database: Any) -> list[tuple[bytes | None, str | None]]:
     return [(body and bytes(body), blob) for body, blob in database.rows("SELECT body, blob FROM content ORDER BY time, seq")]
 
 
-def buried(database: Any) -> list[tuple]:
+def dead_letters(database: Any) -> list[tuple]:
     return database.rows("SELECT stage, reason, blob FROM dead_letter ORDER BY id")
 
 
@@ -235,9 +235,9 @@ def test_a_claim_that_an_upstream_system_forges_reads_nothing(configured, ingest
     publish(b"honest", "acme.orders", id="honest")
     ingest()
 
-    wait_for(lambda: len(contents(configured)) + len(buried(configured)) == 4)
+    wait_for(lambda: len(contents(configured)) + len(dead_letters(configured)) == 4)
 
-    assert [("admit", "malformed", None)] * 2 + [("admit", "wrong_kind", secret.reference)] == buried(configured)
+    assert [("admit", "malformed", None)] * 2 + [("admit", "wrong_kind", secret.reference)] == dead_letters(configured)
     assert [(b"honest", None)] == contents(configured)
 
 
@@ -247,9 +247,9 @@ def test_a_claim_that_cannot_be_read_is_a_dead_letter(configured, ingest, publis
         publish(b"", "acme.open", RECEIVED, claim, id=f"m-{n}")
     ingest()
 
-    wait_for(lambda: len(buried(configured)) == len(claims))
+    wait_for(lambda: len(dead_letters(configured)) == len(claims))
 
-    assert [("admit", "malformed", None)] * len(claims) == buried(configured)
+    assert [("admit", "malformed", None)] * len(claims) == dead_letters(configured)
     assert [] == contents(configured)
 
 
@@ -261,9 +261,9 @@ def test_a_claim_says_the_size_that_the_limit_is_held_against(configured, ingest
     publish(b"", "acme.open", RECEIVED, f"{kept.reference}/1", id="too small to be one")
     ingest()
 
-    wait_for(lambda: len(buried(configured)) == 3)
+    wait_for(lambda: len(dead_letters(configured)) == 3)
 
-    assert ["malformed", "malformed", "too_large"] == sorted(reason for _, reason, _ in buried(configured))
+    assert ["malformed", "malformed", "too_large"] == sorted(reason for _, reason, _ in dead_letters(configured))
     assert [] == contents(configured)
 
 
@@ -273,9 +273,9 @@ def test_another_tenants_blob_is_not_read(configured, ingest, publish, blobs) ->
     publish(b"", "other.open", RECEIVED, blobs.put("acme", BODY).claim)
     ingest()
 
-    wait_for(lambda: buried(configured))
+    wait_for(lambda: dead_letters(configured))
 
-    assert [("admit", "blob_missing", name(BODY).reference)] == buried(configured)
+    assert [("admit", "blob_missing", name(BODY).reference)] == dead_letters(configured)
     assert [] == contents(configured)
 
 
@@ -291,7 +291,7 @@ def test_a_claim_is_not_recorded_unfetched_when_the_catalog_moves_in_between(con
 
     assert refused.refusal
     assert [(None, kept.reference)] == contents(configured)
-    assert [] == buried(configured)
+    assert [] == dead_letters(configured)
     assert [True] == [each["pc"] == commitment(*each["content"], BODY) for each in sealed(configured)]
 
 
@@ -306,7 +306,7 @@ def test_ingest_waits_for_a_blob_store_that_is_away(configured, start, publish, 
     start("ingest", metrics_port=port)
     wait_for(lambda: "blob store cannot get" in _readiness(port))
 
-    assert ([], []) == (contents(configured), buried(configured))
+    assert ([], []) == (contents(configured), dead_letters(configured))
     place.with_name("unmounted").rename(place)
     wait_for(lambda: contents(configured))
 
@@ -329,9 +329,9 @@ def test_a_message_whose_blob_is_lost_is_a_dead_letter_that_can_be_replayed(
     file_of(place).rename(place / "elsewhere")
     publish(b"", "acme.open", RECEIVED, claim)
     ingest()
-    wait_for(lambda: buried(configured))
+    wait_for(lambda: dead_letters(configured))
 
-    assert [("admit", "blob_missing", name(BODY).reference)] == buried(configured)
+    assert [("admit", "blob_missing", name(BODY).reference)] == dead_letters(configured)
     (letter,) = cli.json("dead", "list")
     (shown,) = cli.json("dead", "show", letter["id"])
     assert (name(BODY).reference, None) == (shown["blob"], shown["body_base64"])
@@ -438,7 +438,7 @@ def test_a_delivery_waits_while_the_blob_store_is_away_and_is_no_failed_try(
     ((state, tries, due),) = standing(configured)
     assert ("pending", 0) == (state, tries)
     assert is_after(due, AWAY_SECONDS, began)
-    assert ([], [], []) == (sink.requests, buried(configured), configured.rows("SELECT FROM attempt"))
+    assert ([], [], []) == (sink.requests, dead_letters(configured), configured.rows("SELECT FROM attempt"))
 
 
 def test_a_delivery_whose_blob_is_lost_is_shown_and_tried_again_until_it_is_there(
@@ -518,7 +518,7 @@ def test_what_an_entry_or_a_dead_letter_refers_to_stays_and_comes_back(
     buried = blobs.put("acme", BODY + b"buried")
     publish(b"", "acme.nobody", RECEIVED, buried.claim)
     ingest()
-    wait_for(lambda: buried(configured))
+    wait_for(lambda: dead_letters(configured))
     paths = [file_of(place), file_of(place, BODY + b"buried")]
     for path in paths:
         make_old(path)
