@@ -21,7 +21,7 @@ from stripe import WebhookSignature
 from twilio.request_validator import RequestValidator
 
 from ops.runtime.db import make_engine, transaction
-from ops.servers.ports import LOOPBACK, choose_ports
+from ops.servers.ports import LOOPBACK
 from ops.servers.private import PrivateServers
 from ops.settings import environment
 from pipeline.admit import admit
@@ -29,6 +29,7 @@ from pipeline.store.config import catalog
 from schemas.event import Event
 from support.cli import Cli
 from support.ingress import Answer, drain, empty_inbox, read_answer
+from support.ports import free_port
 from support.waiting import wait_for
 
 SECRET = "the-secret"
@@ -104,7 +105,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(shared_database: Any, servers: PrivateServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     empty_inbox(servers.amqp_url)
-    port = choose_ports(["ingress"], {})["ingress"]
+    port = free_port()
     cli = Cli(shared_database, servers.amqp_url, owner=True)
     cli.environment |= {"WAXSEAL_INGRESS_HOST": LOOPBACK, "WAXSEAL_INGRESS_PORT": str(port)}
     file = tmp_path_factory.mktemp("config") / "waxseal.yaml"

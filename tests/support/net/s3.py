@@ -1,6 +1,5 @@
 """A private S3 server (moto), which keeps its objects in memory."""
 
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+from support.ports import free_port
 from support.waiting import wait_for
 
 _numbers = count()
@@ -16,8 +16,7 @@ _numbers = count()
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Runs a server until the block ends; yields its address."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = int(taken.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
