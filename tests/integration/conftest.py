@@ -20,7 +20,7 @@ from ops.runtime.db import make_engine
 from ops.runtime.vault import Vault
 from ops.servers.private import PrivateServers
 from ops.settings import environment
-from support.cli import Cli
+from support.cli import Cli, variables
 from support.forked import Forked
 from support.net.s3 import s3_server
 from support.net.sink import Sink
@@ -203,14 +203,14 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
     processes: list[Forked] = []
 
     def start(command: str, **settings: object) -> Forked:
-        env = environment() | {
-            "WAXSEAL_DATABASE_URL": database.worker_url,
-            "WAXSEAL_AMQP_URL": servers.amqp_url,
-            "WAXSEAL_KEYS": database.key,
-            "WAXSEAL_ALLOW_NETWORKS": "127.0.0.0/8",
-            "WAXSEAL_BLOBS": str(blobs),
-            **{f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()},
+        ours = {
+            "database_url": database.worker_url,
+            "amqp_url": servers.amqp_url,
+            "keys": database.key,
+            "allow_networks": "127.0.0.0/8",
+            "blobs": blobs,
         }
+        env = environment() | variables(ours | settings)
         processes.append(Forked(command, env=env))
         return processes[-1]
 

@@ -5,30 +5,19 @@ import os
 import signal
 import socket
 import subprocess
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 from urllib.parse import urlsplit
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from ops.servers.binaries import find_rabbitmq
 from ops.servers.private import PrivateServers
+from support.loop_thread import LoopThread, close
 from support.waiting import wait_for
-from workers.amqp.topology import IN, INBOX
-
-
-def inbox_size(channel: BlockingChannel) -> int:
-    """How many messages are in the inbox that no consumer holds."""
-    return int(channel.queue_declare(INBOX, passive=True).method.message_count)
-
-
-def consumers(channel: BlockingChannel) -> int:
-    """How many workers consume the inbox."""
-    return int(channel.queue_declare(INBOX, passive=True).method.consumer_count)
+from workers.amqp.topology import INBOX
 
 
 @contextmanager
@@ -42,13 +31,6 @@ def broker_stopped(servers: PrivateServers) -> Iterator[None]:
     finally:
         servers.restart_rabbitmq()
         wait_for(lambda: works(servers))
-
-
-def publish(channel: BlockingChannel, *names: str) -> None:
-    """Publishes events of these ids without `mandatory`, as upstream systems do."""
-    for name in names:
-        properties = pika.BasicProperties(message_id=name, type="t", headers={"subject": "s"}, delivery_mode=2)
-        channel.basic_publish(IN, "acme.orders", b"{}", properties)
 
 
 def works(servers: PrivateServers) -> bool:
@@ -70,35 +52,27 @@ class Cable:
     def __init__(self, amqp_url: str) -> None:
         to = urlsplit(amqp_url)
         self._to = (to.hostname, to.port)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
         self._held = self._bound(0)
         self.port = self._held.getsockname()[1]
         self.url = amqp_url.replace(f":{to.port}/", f":{self.port}/")
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = LoopThread()
         self.mend()
         return self
 
     def __exit__(self, *_raised: object) -> None:
-        self.cut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._thread.stop(self._server)
         self._held.close()
 
     def mend(self) -> None:
         """Accepts connections again."""
-        self._do(self._listen())
+        self._thread.do(self._listen())
 
     def cut(self) -> None:
         """Ends all connections, and refuses new ones."""
-        self._do(self._close())
-
-    def _do(self, work: Coroutine) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        self._thread.do(self._close())
 
     @staticmethod
     def _bound(port: int) -> socket.socket:
@@ -112,13 +86,8 @@ class Cable:
         self._server = await asyncio.start_server(self._join, sock=self._bound(self.port))
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        server, self._server = self._server, None
+        await close(server)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_broker, to_broker = await asyncio.open_connection(*self._to)
@@ -135,11 +104,6 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             writer.write(read)
             await writer.drain()
     writer.close()
-
-
-def depth(channel: BlockingChannel, queue: str) -> int:
-    """How many messages wait in the queue."""
-    return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 @contextmanager

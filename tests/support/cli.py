@@ -14,16 +14,17 @@ from ops.cli import main
 from ops.settings import environment
 
 
-def named(settings: dict[str, object]) -> dict[str, str]:
+def variables(settings: dict[str, object]) -> dict[str, str]:
+    """The settings as environment variables."""
     return {f"WAXSEAL_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 class Cli:
-    """Runs commands with the rights of a worker, or of the database's owner. `settings` are WAXSEAL_…, by name."""
+    """Runs commands with the rights of a worker. `settings` are WAXSEAL_…, by name."""
 
-    def __init__(self, database: Any, amqp_url: str = "", *, owner: bool = False, **settings: object) -> None:
-        url = database.url if owner else database.worker_url
-        self.environment = named(settings | {"database_url": url, "keys": database.key, "amqp_url": amqp_url})
+    def __init__(self, database: Any, amqp_url: str = "", **settings: object) -> None:
+        ours = {"database_url": database.worker_url, "keys": database.key, "amqp_url": amqp_url}
+        self.environment = variables(settings | ours)
         self._owner_url = database.url
 
     @property
@@ -34,7 +35,7 @@ class Cli:
     def but(self, **settings: object) -> "Cli":
         """The same with other settings."""
         other = copy(self)
-        other.environment = self.environment | named(settings)
+        other.environment = self.environment | variables(settings)
         return other
 
     def run(self, *arguments: object, input: str | None = None) -> Result:
@@ -52,10 +53,10 @@ class Cli:
         return [json.loads(line) for line in ended.stdout.splitlines()]
 
     @contextmanager
-    def process(self, *arguments: object, **more: str) -> Iterator[subprocess.Popen[str]]:
+    def process(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         """The command in a process of its own, killed when the block ends."""
         command = [sys.executable, "-m", "ops.cli", *(str(each) for each in arguments)]
-        env = environment() | self.environment | more
+        env = environment() | self.environment
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             yield process

@@ -1,6 +1,13 @@
-"""A database that tests use one after the other: each finds it as the migrations left it."""
+"""A database that tests use one after the other: each finds it as the migrations left it.
 
+The conftest.py of a folder imports `database`, and perhaps `engine`: its tests get these instead of new ones.
+"""
+
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
+from sqlalchemy import Engine
 
 # In a replica no foreign key orders the deletions, and no trigger refuses them but the ledger's own, which are always
 # enabled. The catalog's version goes on: a process may still hold the one before.
@@ -23,14 +30,19 @@ EMPTY = """DO $$ DECLARE name regclass; BEGIN
 END $$"""
 
 
+@pytest.fixture
+def database(shared_database: Any) -> Iterator[Any]:
+    """The database of the module, which is emptied after each test."""
+    yield shared_database
+    empty(shared_database)
+
+
+@pytest.fixture
+def engine(database: Any, shared_engine: Engine) -> Engine:
+    """A pool on the test's database with the rights of a worker."""
+    return shared_engine
+
+
 def empty(database: Any) -> None:
     """Deletes all rows and starts the ids at 1 again. It costs a tenth of a new database."""
     database.run(EMPTY)
-
-
-def end_connections(database: Any) -> None:
-    """Ends every other connection to the database."""
-    database.run(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )

@@ -1,6 +1,6 @@
 """The tests of a module here share a database, and each finds it empty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,9 @@ import pytest
 
 from ops.config.apply import Difference, apply_file
 from ops.settings import Settings
-from support.emptying import empty
+from support.emptying import database
 
-
-@pytest.fixture
-def database(shared_database: Any) -> Iterator[Any]:
-    yield shared_database
-    empty(shared_database)
+__all__ = ["database"]
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ from pipeline.store.dead_letters import dead_letters
 from schemas.message import Message, Opaque
 from support.deliveries import event, record
 from support.ingest import running
+from support.queues import depth
+from support.sending import SECRET
 from support.waiting import wait_for
 from workers.amqp import header_tables
 from workers.amqp.topology import IN, INBOX, RECEIVED, declare
 
 Publish = Callable[..., None]
 Ingest = Callable[[], AbstractContextManager[None]]
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
@@ -144,10 +144,6 @@ def numbered(count: int) -> list[Message]:
     return [Message("acme.orders", b"%d" % n, headers={"subject": f"s-{n % 3}"}, message_id=f"e-{n}") for n in range(count)]
 
 
-def waiting(channel: BlockingChannel) -> int:
-    return channel.queue_declare(INBOX, passive=True).method.message_count
-
-
 def test_a_replay_that_was_killed_is_resumed_by_the_same_command(cli, ingest, channel, database) -> None:
     bury(database, numbered(60))
     command = ("dead", "replay", "--reason", "unknown_source", "--yes")
@@ -161,12 +157,12 @@ def test_a_replay_that_was_killed_is_resumed_by_the_same_command(cli, ingest, ch
     assert 2 <= before < 60
     assert {"replayed": 60 - before, "counted": 60 - before} == told
     assert 0 == count(database, "dead_letter WHERE state = 'open'")
-    assert 60 <= waiting(channel) <= 61  # the chunk in progress, of one, may have been published twice
+    assert 60 <= depth(channel) <= 61  # the chunk in progress, of one, may have been published twice
     last, first = cli.json("audit")
     assert (60, None, 60 - before) == (first["planned"], first["done"], last["done"])
 
     with ingest():
-        wait_for(lambda: not waiting(channel) and count(database, "entry") >= 60)
+        wait_for(lambda: not depth(channel) and count(database, "entry") >= 60)
     assert sorted(f"e-{n}" for n in range(60)) == recorded(database)
 
 
@@ -190,7 +186,7 @@ def test_a_replay_keeps_to_its_rate(cli, channel, database) -> None:
     took = time.monotonic() - began
 
     assert 1.4 <= took < 60
-    assert 30 == waiting(channel)
+    assert 30 == depth(channel)
 
 
 def test_a_message_comes_again_exactly_as_it_came(cli, ingest, publish, channel, database) -> None:
@@ -225,10 +221,10 @@ def test_a_message_comes_again_exactly_as_it_came(cli, ingest, publish, channel,
         publish(b"\x00\xffbody", key=key, exchange=exchange, headers=headers, **properties)
     with ingest():
         wait_for(lambda: count(database, "dead_letter") == 3)
-    assert 0 == waiting(channel)
+    wait_for(lambda: depth(channel) == 0)
 
     cli.json("dead", "replay", "--all", "--yes")
-    wait_for(lambda: waiting(channel) == 3)
+    wait_for(lambda: depth(channel) == 3)
 
     for exchange, key in ((IN, "acme.nothing"), (RECEIVED, "nobody.no\x00thing"), (IN, "\udcfe")):
         method, found, body = channel.basic_get(INBOX, auto_ack=True)
@@ -269,7 +265,7 @@ def test_what_a_message_may_not_have_again_is_kept_for_reading_and_does_not_hind
     kept = [cli.json("dead", "show", id)[0]["headers"]["properties"] for id in (1, 2)]
 
     cli.json("dead", "replay", "--all", "--yes")
-    wait_for(lambda: waiting(channel) == 2)
+    wait_for(lambda: depth(channel) == 2)
 
     assert {"message_id": "m-2", "user_id": "somebody", "expiration": "0"} == kept[0]
     expected = {"message_id": "m-1", "user_id": ours, "expiration": "3600000", "priority": 3, "delivery_mode": 2}

@@ -17,10 +17,9 @@ from pika.exceptions import ChannelClosedByBroker
 from ops.servers.private import PrivateServers
 from support.broker import rabbitmqctl
 from support.pages import blocks, commands
+from support.sending import SECRET
 from support.waiting import wait_for
 from workers.amqp.topology import IN, RECEIVED
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pika
@@ -14,14 +13,13 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from ops.servers.private import PrivateServers
-from support.broker import consumers, depth, publish
 from support.net.ports import free_port
 from support.net.sink import Sink
+from support.queues import consumers, depth, publish
+from support.sending import SECRET
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import BEFORE_INBOX, IN, INBOX, UNROUTED, missing
-
-PORTS = {role: free_port() for role in ("ingest", "deliver")}  # where the processes tell whether they are ready
 
 
 @dataclass
@@ -30,6 +28,14 @@ class System:
 
     database: Any
     sink: Sink
+    ports: dict[str, int]  # where the processes tell whether they are ready
+
+    def ready(self, role: str) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.ports[role]}/readyz", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
     def recorded(self, *names: str) -> list[str]:
         """Those of the events `names` that are recorded, in their order in the ledger."""
@@ -43,27 +49,17 @@ def running(shared_database: Any, shared_start: Callable[..., object]) -> Iterat
     sink.start()
     shared_database.add_tenant("acme")
     shared_database.add_source("orders", "amqp")
-    shared_database.add_endpoint("billing", sink.url("/200"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    shared_start("ingest", metrics_port=PORTS["ingest"], batch_size=2)
-    yield System(shared_database, sink)
+    shared_database.add_endpoint("billing", sink.url("/200"), SECRET)
+    ports = {role: free_port() for role in ("ingest", "deliver")}
+    shared_start("ingest", metrics_port=ports["ingest"], batch_size=2)
+    yield System(shared_database, sink, ports)
     sink.stop()
 
 
 @pytest.fixture
 def system(running: System, channel: BlockingChannel) -> System:
-    wait_for(lambda: consumers(channel) and not_ready(PORTS["ingest"]) is None, 60)
+    wait_for(lambda: consumers(channel) and running.ready("ingest"), 60)
     return running
-
-
-def not_ready(port: int) -> dict[str, str] | None:
-    """The failed checks of a process; None while it is ready."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return None if answer.status == 200 else {}
-    except HTTPError as error:
-        return dict(json.loads(error.read())["checks"])
-    except OSError:
-        return {"broker": "not there"}
 
 
 def is_there(servers: PrivateServers, **exchange: str) -> bool:
@@ -82,8 +78,8 @@ def test_an_inbox_that_was_deleted_is_declared_again_and_what_came_meanwhile_is_
 
     channel.queue_delete(INBOX)
     publish(channel, *names[1:-1])
-    wait_for(lambda: not_ready(PORTS["ingest"]))
-    wait_for(lambda: not_ready(PORTS["ingest"]) is None)
+    wait_for(lambda: not system.ready("ingest"))
+    wait_for(lambda: system.ready("ingest"))
     publish(channel, "last")
     wait_for(lambda: system.recorded("last"))
 
@@ -95,7 +91,7 @@ def test_what_a_worker_has_in_hand_of_a_deleted_inbox_is_recorded(system, channe
     with system.database.connect() as owner, owner.transaction():
         owner.execute("LOCK TABLE entry IN EXCLUSIVE MODE")
         publish(channel, *names)
-        wait_for(lambda: not depth(channel, INBOX))
+        wait_for(lambda: not depth(channel))
         channel.queue_delete(INBOX)
         wait_for(lambda: missing(channel.connection) is None)
 
@@ -107,10 +103,14 @@ def test_what_a_worker_has_in_hand_of_a_deleted_inbox_is_recorded(system, channe
 def test_bindings_that_were_removed_come_back_and_nothing_is_lost(system, channel) -> None:
     witness = channel.queue_declare("", exclusive=True).method.queue
     channel.queue_bind(witness, UNROUTED)
-    channel.queue_unbind(INBOX, IN, "#")
-    channel.queue_unbind(INBOX, BEFORE_INBOX, "#")
-    publish(channel, "stray")
-    assert 1 == depth(channel, witness)
+
+    def strays() -> bool:  # unless the process has put a binding back in between
+        channel.queue_unbind(INBOX, IN, "#")
+        channel.queue_unbind(INBOX, BEFORE_INBOX, "#")
+        publish(channel, "stray")
+        return depth(channel, witness) == 1
+
+    wait_for(strays)
     wait_for(lambda: system.recorded("stray"))
 
     def leads_to_inbox() -> bool:
@@ -131,15 +131,15 @@ def test_a_deleted_exchange_of_upstream_is_there_again_within_seconds(servers, s
 
 def test_the_queues_of_deliveries_are_declared_again_and_deliver_is_unready_meanwhile(system, shared_start, channel) -> None:
     shared_start("relay")
-    shared_start("deliver", metrics_port=PORTS["deliver"])
+    shared_start("deliver", metrics_port=system.ports["deliver"])
     publish(channel, "pending")
     wait_for(lambda: "pending" in system.sink.ids())
-    wait_for(lambda: not_ready(PORTS["deliver"]) is None)
+    wait_for(lambda: system.ready("deliver"))
 
     channel.queue_delete(QUEUE)
     channel.queue_delete(xq_name(QUEUE))
     publish(channel, "pending-meanwhile")
 
-    wait_for(lambda: not_ready(PORTS["deliver"]))
+    wait_for(lambda: not system.ready("deliver"))
     wait_for(lambda: "pending-meanwhile" in system.sink.ids())
-    wait_for(lambda: not_ready(PORTS["deliver"]) is None)
+    wait_for(lambda: system.ready("deliver"))

@@ -14,12 +14,13 @@ import pytest
 from ops.servers.private import PrivateServers
 from support.broker import alarm, broker_stopped
 from support.ingress import drain, empty_inbox
+from support.queues import depth
 from support.waiting import wait_for
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.link import AWAY, LOST
 from workers.amqp.publisher import Publisher, Unconfirmed
 from workers.amqp.publisher_thread import PublisherThread
-from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
+from workers.amqp.topology import RECEIVED, TOPOLOGY
 
 Lateness = Callable[[], float]
 
@@ -33,11 +34,11 @@ def inbox(servers: PrivateServers) -> Iterator[Callable[[], int]]:
     """Empties the inbox; call the result for the number of messages in it."""
     empty_inbox(servers.amqp_url)
 
-    def depth() -> int:
+    def found() -> int:
         with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-            return int(connection.channel().queue_declare(INBOX, passive=True).method.message_count)
+            return depth(connection.channel())
 
-    yield depth
+    yield found
     empty_inbox(servers.amqp_url)
 
 

@@ -1,32 +1,19 @@
 """Fixtures of the tests of deliveries: a database and a pool for each module, an endpoint on the sink, a delivery loop."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from pipeline.delivery.addresses import LOOPBACK, networks
 from support.blobs import NO_BLOBS
-from support.emptying import empty
+from support.emptying import database, engine
 from support.sending import SECRET
 from workers.delivery.store import DeliveryStore
 from workers.delivery.worker import DeliveryLoop
 from workers.live_catalog import CatalogWatch
 from workers.net.terms import Terms
 
-
-@pytest.fixture
-def database(shared_database: Any) -> Iterator[Any]:
-    """The tests of a module have the same database one after the other, and each finds it empty."""
-    yield shared_database
-    empty(shared_database)
-
-
-@pytest.fixture
-def engine(database: Any, shared_engine: Engine) -> Engine:
-    """A pool on the test's database with the rights of a worker."""
-    return shared_engine
+__all__ = ["database", "engine"]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, record
+from support.sending import SECRET
 from support.waiting import wait_for
 from workers.delivery.report import tally
 from workers.relay.repairs import Repairs
@@ -178,12 +179,11 @@ def test_an_endpoint_enabled_by_its_configuration_begins_anew_too(database, engi
     tried(engine, 10, FAILED, NOW)
     disabled(2, engine)
     file = tmp_path / "waxseal.yaml"
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     file.write_text(
         json.dumps(
             {
                 "tenants": [{"name": "acme"}],
-                "endpoints": [{"tenant": "acme", "name": "e1", "url": "http://127.0.0.1/", "secrets": [secret]}],
+                "endpoints": [{"tenant": "acme", "name": "e1", "url": "http://127.0.0.1/", "secrets": [SECRET]}],
             }
         )
     )

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
 
-import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from ops.runtime.db import transaction
@@ -27,6 +26,7 @@ from support.blobs import NO_BLOBS
 from support.deliveries import claimed, event, in_message, record
 from support.net.sink import Sink
 from support.sending import SECRET
+from support.sessions import away
 from support.waiting import wait_for
 from workers.delivery import dispatcher
 from workers.delivery.store import DeliveryStore
@@ -402,13 +402,9 @@ def test_a_database_that_is_away_for_a_moment_costs_no_settlement(servers, datab
     deliver(wait=False)
     wait_for(lambda: sink.requests)
 
-    name = make_url(database.url).database
-    with psycopg.connect(servers.database_url, autocommit=True) as admin:
-        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    with away(servers, database):
         sink.release()
         time.sleep(0.5)
-        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
     wait_for(lambda: state(database)[0] == "delivered")
     assert {"e-1": 1} == sink.ids()

@@ -18,6 +18,7 @@ from pipeline.store.deliveries import deliveries, paused
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import claimed, event, plan, record
+from support.sessions import waits_for_lock
 from support.waiting import wait_for
 from workers.relay.repairs import Repairs
 
@@ -180,8 +181,7 @@ def test_passing_the_turn_on_waits_for_a_transaction_that_plans_the_next(databas
     with transaction(engine) as conn:
         plan(conn, [event("next", "a")], now=NOW, ordered=True)
         settling.start()
-        waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        wait_for(lambda: database.rows(waits))
+        wait_for(lambda: waits_for_lock(database))
     settling.join(60)
 
     assert [1] == [each.seq for each in take(engine)]

@@ -16,11 +16,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.endpoint import Endpoint
-from support.broker import depth
 from support.deliveries import event, record
 from support.net.post import Post, post_office
 from support.net.sink import Sink
 from support.net.tls import Authority
+from support.queues import depth
 from support.sending import LOCAL, SECRET, run, sample, to
 from support.waiting import wait_for
 from workers.net.lease_deadline import Check, LeaseEnd, LeaseEnded, lease_end

@@ -11,9 +11,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from ops.runtime.blobs import Blobs
 from ops.servers.private import PrivateServers
-from support.broker import consumers
-from support.emptying import empty, end_connections
+from support.emptying import empty
 from support.ingest import Worker, running
+from support.queues import consumers
+from support.sessions import end_connections
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 from workers.amqp.topology import IN, INBOX, UNROUTED, declare

@@ -31,6 +31,7 @@ from schemas.event import Event
 from schemas.fault import Fault
 from schemas.message import Message
 from schemas.source import Source
+from support.sessions import waits_for_lock
 from support.waiting import wait_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -225,8 +226,7 @@ def test_a_late_commit_of_the_same_event_makes_the_second_writer_fail_and_then_f
 
     thread = threading.Thread(target=second)
     thread.start()
-    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    wait_for(lambda: database.rows(waits))  # for the first one's head
+    wait_for(lambda: waits_for_lock(database))  # of the first one's head
     late.commit()
     thread.join(60)
     late.close()

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
 from ops.settings import environment
-from support.broker import consumers, inbox_size
+from support.queues import consumers, depth
+from support.sessions import away, end_connections
 from support.waiting import wait_for
 from workers.amqp.topology import RECEIVED
 
@@ -93,8 +92,7 @@ def test_what_cannot_be_admitted_is_kept_with_its_reason_and_body_and_acked(data
     wait_for(lambda: len(buried(database)) == 8 and by_id(database))
     worker.stop()  # the broker would have back what was not acked
 
-    assert 0 == inbox_size(channel)
-
+    wait_for(lambda: depth(channel) == 0)
     assert [
         ("admit", "unknown_tenant"),
         ("admit", "unknown_source"),
@@ -208,18 +206,14 @@ def test_sigterm_finishes_the_batches_in_hand_and_hands_back_the_rest(database, 
     assert 0 == process.wait(30)
     recorded = database.rows("SELECT count(*) FROM entry")[0][0]
     assert recorded in {5, 10}  # one batch is being written, and perhaps the next is ready
-    wait_for(lambda: inbox_size(channel) == 40 - recorded)
+    wait_for(lambda: depth(channel) == 40 - recorded)
 
 
 def test_the_worker_survives_a_database_that_goes_away(database, ingest, publish) -> None:
     worker = ingest()
     publish(b"1", message_id="before", headers={"subject": "s"})
     wait_for(lambda: by_id(database))
-    with database.connect() as owner:
-        owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    end_connections(database)
     publish(b"2", message_id="after", headers={"subject": "s"})
 
     wait_for(lambda: len(by_id(database)) == 2)
@@ -255,35 +249,22 @@ def test_a_worker_that_is_told_nothing_says_what_it_needs() -> None:
     assert "Traceback" not in process.stderr
 
 
-@contextmanager
-def away(servers, database) -> Iterator[None]:
-    """Nobody can connect to the database while the block runs, and nobody is connected when it begins."""
-    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-    with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        try:
-            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-            yield
-        finally:
-            conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-
 def test_the_worker_waits_for_a_database_that_is_not_there_yet_and_hands_back_what_it_cannot_write_at_sigterm(
     servers, database, start, publish, channel
 ) -> None:
     publish(b"1", message_id="early", headers={"subject": "s"})
     with away(servers, database):
         process = start("ingest")
-        wait_for(lambda: inbox_size(channel) == 0)  # the worker holds the message
+        wait_for(lambda: depth(channel) == 0)  # the worker holds the message
         assert process.poll() is None
     wait_for(lambda: by_id(database))
 
     with away(servers, database):
         for n in range(3):
             publish(b"2", message_id=f"late-{n}", headers={"subject": "s"})
-        wait_for(lambda: inbox_size(channel) == 0)
+        wait_for(lambda: depth(channel) == 0)
         process.terminate()
 
         assert 0 == process.wait(30)
-        wait_for(lambda: inbox_size(channel) == 3)
+        wait_for(lambda: depth(channel) == 3)
     assert ["early"] == list(by_id(database))

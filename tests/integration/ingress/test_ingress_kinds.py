@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -23,13 +21,12 @@ from twilio.request_validator import RequestValidator
 from ops.runtime.db import make_engine, transaction
 from ops.servers.ports import LOOPBACK
 from ops.servers.private import PrivateServers
-from ops.settings import environment
 from pipeline.admit import admit
 from pipeline.store.config import catalog
 from schemas.event import Event
 from support.cli import Cli
 from support.ingress import Answer, drain, empty_inbox, read_answer
-from support.ports import free_port
+from support.net.ports import free_port
 from support.waiting import wait_for
 
 SECRET = "the-secret"
@@ -103,22 +100,17 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(shared_database: Any, servers: PrivateServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(shared_database: Any, servers: PrivateServers, shared_start: Any, tmp_path_factory: Any) -> Iterator[Stage]:
     empty_inbox(servers.amqp_url)
     port = free_port()
-    cli = Cli(shared_database, servers.amqp_url, owner=True)
-    cli.environment |= {"WAXSEAL_INGRESS_HOST": LOOPBACK, "WAXSEAL_INGRESS_PORT": str(port)}
+    cli = Cli(shared_database, servers.amqp_url, ingress_host=LOOPBACK, ingress_port=port).owner
     file = tmp_path_factory.mktemp("config") / "waxseal.yaml"
     file.write_text(CONFIG)
     applied = cli.run("apply", file)
     assert 0 == applied.exit_code, applied.output
-    env = (
-        environment() | cli.environment | {"WAXSEAL_DATABASE_URL": shared_database.worker_url, "WAXSEAL_INGRESS_PROCESSES": "2"}
-    )
-    process = subprocess.Popen([sys.executable, "-m", "ops.cli", "ingress"], env=env)
-    one = Stage(shared_database, servers, port, cli)
-    wait_for(lambda: ready(port), seconds=30)
-    yield one
+    process = shared_start("ingress", ingress_host=LOOPBACK, ingress_port=port, ingress_processes=2)
+    wait_for(lambda: ready(port))
+    yield Stage(shared_database, servers, port, cli)
     process.terminate()
     assert 0 == process.wait(30)
 

@@ -105,7 +105,7 @@ def ledger(shared_database) -> Iterator[Ledger]:
     for tenant, subject in (("acme", "order-1"), ("acme", "order-2"), ("other", "order-1")):
         record(engine, *(event(tenant, subject, f"{subject}-{n}") for n in range(3)))
         record(engine, event(tenant, subject, f"{subject}-3", b"x" * (INLINE + 1)))
-    yield Ledger(Cli(shared_database, owner=True), engine)
+    yield Ledger(Cli(shared_database).owner, engine)
     engine.dispose()
 
 

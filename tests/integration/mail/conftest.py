@@ -3,21 +3,20 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
-from ops.runtime.db import make_engine
-from support.emptying import empty
+from support.emptying import database, engine
 from support.mail.api import serving
 from support.mail.dovecot import Dovecot, private_dovecot
 from support.mail.gmail import Gmail
 from support.mail.graph import Graph
-from support.mail.mailboxes import Inbox
+from support.mail.mailboxes import KeepingIntake
 from workers.mail.api import gmail as api_gmail
 from workers.mail.api import graph as api_graph
 from workers.mail.api.quota import Paces
+
+__all__ = ["database", "engine"]
 
 _users = itertools.count()
 
@@ -55,26 +54,11 @@ def graph(unhurried: None) -> Iterator[Graph]:
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox()
+def inbox() -> KeepingIntake:
+    return KeepingIntake()
 
 
 @pytest.fixture(scope="module")
 def blob_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file's blob store."""
     return tmp_path_factory.mktemp("blobs")
-
-
-@pytest.fixture
-def database(shared_database: Any) -> Iterator[Any]:
-    """The file's database, emptied after each test."""
-    yield shared_database
-    empty(shared_database)
-
-
-@pytest.fixture(scope="module")
-def engine(shared_database: Any) -> Iterator[Engine]:
-    """A pool on the file's database with the rights of a worker."""
-    engine = make_engine(shared_database.worker_url, pool_size=10)
-    yield engine
-    engine.dispose()

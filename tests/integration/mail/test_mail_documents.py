@@ -36,6 +36,7 @@ from schemas.message import Message
 from schemas.source import Source
 from support.deliveries import claimed, in_message
 from support.mail.nasty import NASTY, PLAIN, headed, multipart, part
+from support.sending import SECRET
 from support.waiting import wait_for
 from workers.delivery.store import DeliveryStore
 from workers.delivery.worker import DeliveryLoop
@@ -46,7 +47,6 @@ from workers.live_catalog import CatalogWatch
 from workers.net.terms import Terms
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MAIL = PLAIN + b"\r\nhello\r\n"
 CATALOG = Catalog(
     1,

@@ -18,6 +18,7 @@ from schemas.mailbox import Mailbox, MailItem, RawMail
 from support.cli import Cli
 from support.mail.mailboxes import added
 from support.mail.nasty import headed
+from support.sessions import waits_for_lock
 from support.waiting import wait_for
 from workers.amqp.publisher_thread import PublisherThread
 from workers.commands import import_mails
@@ -142,14 +143,13 @@ def test_what_a_dry_run_counts_is_what_an_import_does(content, cli, intake, mail
 def test_an_import_that_was_killed_goes_on_where_it_was(database, content, mailbox, cli, tmp_path) -> None:
     raws = mails(4 * BATCH, 1_000)
     path = mbox(tmp_path / "archive.mbox", raws)
-    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     with database.connect() as conn, cli.process("mail", "import", "acme", mailbox.name, path) as killed:
         with conn.transaction(force_rollback=True):  # the third batch waits for this row when it has been published
             third = event_id(raws[2 * BATCH]).replace("sha256:", "import/")
             row = (mailbox.id, third, third)
             conn.execute("INSERT INTO mail_item VALUES (%s, %s, 'import', NULL, 1, now(), %s, '{}', now())", row)
-            wait_for(lambda: database.rows(waiting))
+            wait_for(lambda: waits_for_lock(database))
             killed.kill()
             killed.wait()
         assert 2 * BATCH == items(database, mailbox)

@@ -10,9 +10,9 @@ import pytest
 from ops.config.apply import apply_file
 from ops.runtime.blobs import Blobs
 from ops.settings import Settings
-from support.emptying import end_connections
 from support.forked import Forked
 from support.mail.dovecot import PASSWORD, mail
+from support.sessions import end_connections
 from support.waiting import wait_for
 
 KEYS = "tenant: acme, kind: imap, host: 127.0.0.1, tls: false, password: " + PASSWORD

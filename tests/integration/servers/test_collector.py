@@ -20,6 +20,7 @@ from schemas.dead_letter import DeadLetter
 from support.cli import Cli
 from support.deliveries import event, record
 from support.net.ports import free_port
+from support.sessions import end_connections
 from support.waiting import wait_for
 from workers.amqp.queue_depths import depths, queues
 from workers.amqp.topology import INBOX, declare
@@ -121,11 +122,7 @@ def test_a_collector_that_goes_blind_says_so_and_keeps_its_last_figures(collecto
 def test_a_collector_that_was_cut_off_comes_back(collector, database) -> None:
     cut = collector()
     cut.turn()
-    with database.connect() as conn:
-        conn.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    end_connections(database)
     with pytest.raises(Exception, match="terminat"):
         cut.turn()
     assert 0 == value("collector_up", collector="database")
@@ -238,7 +235,7 @@ def test_a_relay_makes_partitions_and_shows_the_figures(servers, database, engin
     with database.connect() as conn:
         conn.execute(f"DROP TABLE {tomorrow}")
     port = free_port()
-    with Cli(database, servers.amqp_url).process("relay", WAXSEAL_METRICS_PORT=str(port)):
+    with Cli(database, servers.amqp_url, metrics_port=port).process("relay"):
 
         def shown() -> bool:
             try:

@@ -8,8 +8,7 @@ from sqlalchemy import Engine
 
 from ops.runtime import db
 from ops.runtime.db import alone, make_engine, transaction
-
-KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+from support.sessions import end_connections
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def backend(engine: Engine) -> int:
 
 def test_a_connection_that_died_while_it_was_idle_is_replaced(database, single, monkeypatch) -> None:
     first = backend(single)
-    database.rows(KILL)
+    end_connections(database)
     monkeypatch.setattr(db, "IDLE", 0.0)
 
     assert first != backend(single)

@@ -25,6 +25,7 @@ from support.cli import Cli
 from support.forked import Forked
 from support.net.ports import free_port
 from support.net.sink import Sink
+from support.sending import SECRET
 from support.waiting import lateness_measured, wait_for
 from workers.amqp.topology import IN
 
@@ -132,7 +133,7 @@ def system(servers: PrivateServers, shared_database: Any, shared_start: Callable
     shared_database.add_tenant()
     shared_database.add_source("open", "none")
     shared_database.add_source("orders", "amqp")
-    shared_database.add_endpoint("sink", sink.url("/200"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    shared_database.add_endpoint("sink", sink.url("/200"), SECRET)
     running = System(shared_database, servers.amqp_url, sink, {role: free_port() for role in ROLES})
     for role in ROLES:
         begin_process(shared_start, role, running.ports[role])

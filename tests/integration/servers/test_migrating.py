@@ -98,7 +98,7 @@ def test_no_process_begins_on_another_schema(old, servers, monkeypatch, command:
 def test_no_command_works_on_another_schema(damaged, how: str, tmp_path) -> None:
     (tmp_path / "waxseal.yaml").write_text("tenants: [{name: acme}]\n")
     database = damaged(how)
-    ended = [Cli(database, owner=True).run(*command) for command in (*COMMANDS, ("apply", tmp_path / "waxseal.yaml"))]
+    ended = [Cli(database).owner.run(*command) for command in (*COMMANDS, ("apply", tmp_path / "waxseal.yaml"))]
 
     assert {2} == {each.exit_code for each in ended}, [each.output for each in ended]
     assert all(SAID[how] in each.output and is_one_line(each.output) for each in ended), [each.output for each in ended]
@@ -106,7 +106,7 @@ def test_no_command_works_on_another_schema(damaged, how: str, tmp_path) -> None
 
 @pytest.mark.parametrize("how", [how for how in DAMAGES if how != "older"])
 def test_migrate_says_in_one_line_why_it_cannot_help(damaged, how: str) -> None:
-    ended = Cli(damaged(how), owner=True).run("migrate")
+    ended = Cli(damaged(how)).owner.run("migrate")
 
     assert 2 == ended.exit_code
     assert is_one_line(ended.output)
@@ -170,7 +170,7 @@ def test_migrate_ends_when_nobody_gives_way_to_it(database: Any) -> None:
     with psycopg.connect(database.url) as reader:
         pid = reader.info.backend_pid
         reader.execute("SELECT count(*) FROM dead_letter")
-        ended = Cli(database, owner=True).run("migrate", "--wait", "1")
+        ended = Cli(database).owner.run("migrate", "--wait", "1")
 
     assert 2 == ended.exit_code
     assert f"SELECT pg_terminate_backend({pid});" in ended.output.splitlines()[-1]

@@ -17,7 +17,8 @@ from ops.servers.private import PrivateServers
 from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import OURS, UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
-from support.broker import Cable, depth
+from support.broker import Cable
+from support.queues import depth
 from support.sending import ATTRIBUTES, LOCAL, run, sample
 from workers.amqp import link
 from workers.transports import amqp

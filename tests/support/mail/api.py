@@ -1,7 +1,6 @@
 """A real HTTP server in place of a mail provider's API. It records requests, and can be told to misbehave."""
 
 import asyncio
-import threading
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
+
+from support.loop_thread import LoopThread
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,13 @@ class Fake:
         return [asked.path for asked in self.asked if part in asked.path]
 
     def start(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)
+        self.thread = LoopThread()
+        self.thread.do(self._open())
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self._released.set)
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result(10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-        self.loop.close()
+        self.thread.loop.call_soon_threadsafe(self._released.set)
+        self.thread.do(self._runner.cleanup())
+        self.thread.stop()
 
     async def _open(self) -> None:
         self._released = asyncio.Event()

@@ -74,8 +74,8 @@ class Kept:
         return [int(read_attributes(each.raw, "header:Subject", "", "").subject.split()[-1]) for each in self.fetched]
 
 
-class Inbox(MailIntake):
-    """An intake that records in order what the broker would have durably."""
+class KeepingIntake(MailIntake):
+    """An intake that keeps in order what the broker would have durably."""
 
     def __init__(self) -> None:
         self.mails: list[RawMail] = []

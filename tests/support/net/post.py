@@ -1,8 +1,6 @@
 """A real SMTP server (aiosmtpd) with scripted answers that keeps what it accepted."""
 
-import asyncio
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
@@ -11,6 +9,8 @@ from email.policy import default
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from support.loop_thread import LoopThread
 
 
 class Post:
@@ -50,27 +50,11 @@ def authenticator(_server: SMTP, _session: Session, _envelope: Envelope, _mechan
 @contextmanager
 def post_office(post: Post, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[Post]:
     """The server on a port of the loopback address while the block runs; with `tls`, TLS from the first byte."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    async def start() -> asyncio.Server:
-        return await loop.create_server(lambda: SMTP(post, loop=loop, **options), "127.0.0.1", 0, ssl=tls)
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    thread = LoopThread()
+    loop = thread.loop
+    server = thread.do(loop.create_server(lambda: SMTP(post, loop=loop, **options), "127.0.0.1", 0, ssl=tls))
     post.port = server.sockets[0].getsockname()[1]
     try:
         yield post
     finally:
-        asyncio.run_coroutine_threadsafe(_close(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
-async def _close(server: asyncio.Server) -> None:
-    server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+        thread.stop(server)

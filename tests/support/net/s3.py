@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from support.ports import free_port
+from support.net.ports import free_port
 from support.waiting import wait_for
 
 _numbers = count()

@@ -2,13 +2,14 @@
 
 import asyncio
 import ssl
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+
+from support.loop_thread import LoopThread
 
 KEEP_ALIVE = b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b"
 
@@ -41,30 +42,17 @@ class Sink:
         return Counter(request.headers["webhook-id"] for request in self.requests)
 
     def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self.loop = asyncio.new_event_loop()
         self.released = asyncio.Event()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        opening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
-        self.server = asyncio.run_coroutine_threadsafe(opening, self.loop).result(10)
+        self.thread = LoopThread()
+        self.server = self.thread.do(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls))
         self.port = self.server.sockets[0].getsockname()[1]
 
     def release(self) -> None:
         """Answers the requests that hang."""
-        self.loop.call_soon_threadsafe(self.released.set)
+        self.thread.loop.call_soon_threadsafe(self.released.set)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-        self.loop.close()
-
-    async def _close(self) -> None:
-        self.server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self.thread.stop(self.server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -2,10 +2,11 @@
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+
+from support.loop_thread import LoopThread
 
 Script = Callable[["Wire", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -44,30 +45,13 @@ class Wire:
 def wire(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
     """Runs the server on a port of the loopback address, in its own thread, until the block ends."""
     made = Wire(script)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def do(work: Awaitable) -> object:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(10)  # type: ignore[arg-type]
-
-    server = do(asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls))
-    made.port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    thread = LoopThread()
+    server = thread.do(asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls))
+    made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
     finally:
-        do(_close(server))
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
-async def _close(server: asyncio.Server) -> None:
-    server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+        thread.stop(server)
 
 
 def answers(raw: bytes) -> Script:

@@ -18,6 +18,7 @@ from schemas.message import Message
 from schemas.source import Source
 from support.mail.nasty import NASTY
 
+MANY = settings(max_examples=5 * settings.default.max_examples)  # of the profile that this run has
 pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_nasty runs the same lines
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,20 +67,20 @@ def bare(raw: bytes) -> None:
     assert time.thread_time() - began < 20
 
 
-@settings(max_examples=200, deadline=None)
+@MANY
 @example(b"From: a\r\nSubject: =?utf-8?Q?=?==?utf-8?B?==?=\r\n\r\n")
 @given(MAILS)
 def test_any_bytes_become_a_document(raw: bytes) -> None:
     bare(raw)
 
 
-@settings(max_examples=200, deadline=None)
+@MANY
 @given(bent())
 def test_a_mail_that_was_bent_becomes_a_document(raw: bytes) -> None:
     bare(raw)
 
 
-@settings(max_examples=200, deadline=None)
+@MANY
 @given(st.one_of(MAILS, bent()), st.sampled_from(["address", "thread", "plus-address", "header:Subject", "header:To", "x"]))
 def test_any_bytes_are_admitted_as_an_event_of_a_mailbox(raw: bytes, rule: str) -> None:
     read = read_attributes(raw, rule, "support@y.example", "support")
@@ -103,7 +104,7 @@ HEADERS = st.dictionaries(
 TYPES = st.sampled_from([None, CONTENT_TYPE, "application/cloudevents+json", "application/cloudevents-batch+json", "\0", "a/b"])
 
 
-@settings(max_examples=200, deadline=None)
+@MANY
 @given(
     st.sampled_from(["acme.support", "acme.orders", "acme.", "", ".", "other.support", "acme.\ud800"]),
     st.one_of(st.binary(max_size=200), st.sampled_from([b"{}", b"[]", b'[{"id":1}]', b'{"id":"1","source":"s","type":"t"}'])),

@@ -13,7 +13,7 @@ import pytest
 from pipeline.receive import receive
 from pipeline.sources import KINDS, PATH, check
 from schemas.source import Source
-from support.kinds import SHOPIFY_VECTORS, Headers, at, source, verdict
+from support.kinds import SHOPIFY_VECTORS, SLACK_BODY, SLACK_KEY, SLACK_SENT, SLACK_SIGNATURE, Headers, at, source, verdict
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -97,20 +97,12 @@ def test_a_stripe_body_that_is_not_an_event_is_taken_as_it_is() -> None:
     assert ("fresh", "shop.received", "shop", ARRIVAL) == told(described(STRIPE, {}, b'{"created": "soon", "data": []}'))
 
 
-# Slack: the vector of its documentation.
+# Slack
 
-SLACK = source("slack", "8f742231b10e8888abcd99yyyzzz85a5")
-SLACK_BODY = (
-    b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar"
-    b"&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text="
-    b"&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
-    b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
-)
-SLACK_SENT = 1531420618
-SLACK_V0 = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
+SLACK = source("slack", SLACK_KEY)
 
 
-def slack(signature: str = SLACK_V0, sent: object = SLACK_SENT) -> Headers:
+def slack(signature: str = SLACK_SIGNATURE, sent: object = SLACK_SENT) -> Headers:
     return {"x-slack-signature": signature, "x-slack-request-timestamp": str(sent)}
 
 
@@ -118,13 +110,13 @@ def slack(signature: str = SLACK_V0, sent: object = SLACK_SENT) -> Headers:
     ("headers", "expected"),
     [
         (slack(), "verified"),
-        (slack(SLACK_V0[:-1] + "4"), "signature"),
+        (slack(SLACK_SIGNATURE[:-1] + "4"), "signature"),
         (slack(sent=SLACK_SENT + 1), "signature"),
-        (slack(SLACK_V0.replace("v0", "v1")), "malformed"),
-        (slack(SLACK_V0.upper()), "malformed"),
-        (slack(f"{SLACK_V0}, {SLACK_V0}"), "malformed"),
+        (slack(SLACK_SIGNATURE.replace("v0", "v1")), "malformed"),
+        (slack(SLACK_SIGNATURE.upper()), "malformed"),
+        (slack(f"{SLACK_SIGNATURE}, {SLACK_SIGNATURE}"), "malformed"),
         (slack(sent="now"), "malformed"),
-        ({"x-slack-signature": SLACK_V0}, "malformed"),
+        ({"x-slack-signature": SLACK_SIGNATURE}, "malformed"),
         ({}, "malformed"),
     ],
 )

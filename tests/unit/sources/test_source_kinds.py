@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ops.telemetry.metrics import SOURCES
 from pipeline.sources import KINDS, NAMES, check
 from schemas.source import Source
-from support.kinds import SHOPIFY_VECTORS, Headers, at, source, verdict
+from support.kinds import SHOPIFY_VECTORS, SLACK_BODY, SLACK_KEY, SLACK_SENT, SLACK_SIGNATURE, Headers, at, source, verdict
 from support.pages import section
 
 
@@ -169,14 +169,6 @@ SLACK = {
     "timestamp_header": "X-Slack-Request-Timestamp",
     "signed": "v0:{timestamp}:{body}",
 }
-SLACK_BODY = (
-    b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar"
-    b"&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text="
-    b"&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
-    b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
-)
-SLACK_SENT = 1531420618
-SLACK_SIGNATURE = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
 
 
 @pytest.mark.parametrize(("secret", "body", "signature"), SHOPIFY_VECTORS)
@@ -190,7 +182,7 @@ def test_shopifys_vectors_verify_as_a_configured_hmac(secret: str, body: bytes, 
 
 @pytest.mark.parametrize(("off", "expected"), [(0, "verified"), (300, "verified"), (301, "timestamp"), (-301, "timestamp")])
 def test_slacks_vector_verifies_as_a_configured_hmac_with_a_timestamp(off: int, expected: str) -> None:
-    slack = source("hmac", "8f742231b10e8888abcd99yyyzzz85a5", **SLACK)
+    slack = source("hmac", SLACK_KEY, **SLACK)
     headers = {"x-slack-signature": SLACK_SIGNATURE, "x-slack-request-timestamp": str(SLACK_SENT)}
 
     assert expected == verdict(slack, headers, SLACK_BODY, at(SLACK_SENT + off))

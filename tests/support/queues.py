@@ -1,0 +1,23 @@
+"""What is in the broker's queues, and events that come to the inbox as upstream systems publish them."""
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from workers.amqp.topology import IN, INBOX
+
+
+def depth(channel: BlockingChannel, queue: str = INBOX) -> int:
+    """How many messages are in the queue that no consumer holds. A quorum queue, as the inbox is, may tell it a little late."""
+    return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def consumers(channel: BlockingChannel) -> int:
+    """How many workers consume the inbox."""
+    return int(channel.queue_declare(INBOX, passive=True).method.consumer_count)
+
+
+def publish(channel: BlockingChannel, *names: str) -> None:
+    """Publishes events of these ids without `mandatory`, as upstream systems do."""
+    for name in names:
+        properties = pika.BasicProperties(message_id=name, type="t", headers={"subject": "s"}, delivery_mode=2)
+        channel.basic_publish(IN, "acme.orders", b"{}", properties)
