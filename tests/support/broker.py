@@ -15,7 +15,7 @@ from pika.exceptions import AMQPError
 
 from ops.servers.binaries import find_rabbitmq
 from ops.servers.private import PrivateServers
-from support.loop_thread import LoopThread, close
+from support.net.loop_thread import LoopThread, close
 from support.waiting import wait_for
 from workers.amqp.topology import INBOX
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from support.loop_thread import LoopThread
+from support.net.loop_thread import LoopThread
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from support.loop_thread import LoopThread
+from support.net.loop_thread import LoopThread
 
 
 class Post:

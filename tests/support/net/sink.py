@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-from support.loop_thread import LoopThread
+from support.net.loop_thread import LoopThread
 
 KEEP_ALIVE = b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b"
 
