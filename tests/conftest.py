@@ -1,5 +1,6 @@
 """Fixtures for every test: private servers, started once, and folders that the servers' accounts can enter."""
 
+import gc
 import os
 import shutil
 import signal
@@ -39,6 +40,15 @@ structlog.configure = _configure_logs_uncached
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+gc.disable()  # until all tests are collected: nothing of what that makes can be freed
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

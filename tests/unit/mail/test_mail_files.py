@@ -189,7 +189,7 @@ def test_the_end_of_each_mail_is_where_the_next_begins(path: Path) -> None:
 
 def test_every_nasty_mail_that_ends_in_a_line_end_comes_back_from_an_mbox(path: Path) -> None:
     mails = [raw for raw in NASTY.values() if raw.endswith(b"\n") and raw.strip() and b"\r" not in raw.replace(b"\r\n", b"")]
-    mails = [raw.replace(b"\r\n", b"\n") for raw in mails]
+    mails = [raw.replace(b"\r\n", b"\n") for raw in mails if len(raw) < 100_000]
 
     assert len(mails) > 100
     assert mails == raws(path, mbox(*mails))
