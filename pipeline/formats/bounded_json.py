@@ -76,7 +76,7 @@ def loads(body: bytes) -> Any:
     except TooManyValues:
         if _is_utf8(body):
             raise
-        return None
+        return None  # `check_size` cannot tell: other parsers read UTF-16 too
     try:
         return orjson.loads(body)
     except ValueError:

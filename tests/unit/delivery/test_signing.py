@@ -14,21 +14,14 @@ from pipeline.chain import encode
 from pipeline.delivery.signing import headers, key_of, sign, traceparent, webhook_id
 from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery
+from support.sending import ATTRIBUTES as SAMPLE
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 RANDOM = bytes(range(1, 25))
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-ATTRIBUTES = {
-    "id": "order-1",
-    "source": "shop",
-    "specversion": "1.0",
-    "type": "order.paid",
-    "subject": "order 1",
-    "time": "2026-01-01T00:00:00Z",
-    "datacontenttype": "application/json",
-}
+ATTRIBUTES = SAMPLE | {"id": "order-1"}
 # What an attribute's value may be (pipeline.formats.cloudevents.check): any text without NUL and lone surrogates.
 VALUES = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=50)
 

@@ -80,7 +80,7 @@ def test_a_program_that_is_gone_is_tried_again_later(tmp_path: Path) -> None:
     "error", [SubprocessError("Exception occurred in preexec_fn."), psutil.AccessDenied(1), RuntimeError()]
 )
 def test_a_process_that_cannot_be_started_for_any_reason_is_tried_again(tmp_path: Path, error: Exception) -> None:
-    worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker = child(tmp_path, "import time; time.sleep(60)")
     worker.start()
     failures = [error]
 
@@ -89,6 +89,11 @@ def test_a_process_that_cannot_be_started_for_any_reason_is_tried_again(tmp_path
             raise failures.pop()
 
     worker.clear = clear
+    kill_and_see_restarted(worker)
+
+
+def kill_and_see_restarted(worker: Child) -> None:
+    changes: list[int] = []
     os.kill(worker.pid, signal.SIGKILL)
     try:
         watch(Supervisor([worker], lambda: changes.append(worker.pid)), lambda: changes)
@@ -117,16 +122,10 @@ def test_a_restart_that_cannot_be_told_of_is_told_of_later(tmp_path: Path) -> No
 
 
 def test_a_process_whose_log_was_removed_is_restarted(tmp_path: Path) -> None:
-    worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker = child(tmp_path, "import time; time.sleep(60)")
     worker.start()
     worker.log.unlink()
-    os.kill(worker.pid, signal.SIGKILL)
-    try:
-        watch(Supervisor([worker], lambda: changes.append(worker.pid)), lambda: changes)
-
-        assert worker.running
-    finally:
-        stop([worker], 5)
+    kill_and_see_restarted(worker)
 
 
 def test_stop_kills_what_does_not_listen_and_all_it_started(tmp_path: Path) -> None:
