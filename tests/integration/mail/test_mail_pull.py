@@ -515,6 +515,7 @@ def test_a_mailbox_elsewhere_holds_nothing_because_its_numbers_are_the_same(
     server.deliver(user, mail(1))
     server.deliver(user, mail(2))
     drain(puller(), id_ := apply())
+    wait_for(lambda: not server.processes())  # one that ends still writes its list
     box = server.maildir(user)
     listed = (box / "dovecot-uidlist").read_text().partition("\n")[0]
     if elsewhere == "login":
