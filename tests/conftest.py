@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,19 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs files with slow tests first, so that none of them starts last when files run side by side."""
+    """Mixes files that mostly compute with those that mostly wait, so that files side by side leave no core idle.
+
+    Files with slow tests come first among those that wait, so that none of them starts last.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    files = dict.fromkeys(item.path for item in items)
+    computing = [path for path in files if "unit" in path.parts]
+    waiting = sorted(files.keys() - set(computing), key=lambda path: (path not in slow, path))
+    places: dict[Path, float] = {}
+    for kind in (computing, waiting):
+        lengths = [3 if path in slow else 1 for path in kind]
+        places |= {path: end / sum(lengths) for path, end in zip(kind, accumulate(lengths), strict=True)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(autouse=True)
