@@ -1,6 +1,6 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
-# How many processes run test files side by side, each with servers of its own. they often wait.
+# How many processes run test files side by side, each with servers of its own. They often wait.
 TESTERS ?= 5
 BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.

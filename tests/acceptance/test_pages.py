@@ -147,7 +147,9 @@ def furnish(system: System) -> None:
     for name in ("cur", "new", "tmp"):
         (system.folder / "Maildir" / name).mkdir(parents=True)
     with pika.BlockingConnection(pika.URLParameters(system.stack["amqp_url"])) as connection:
-        connection.channel().basic_publish("waxseal.in", "acme.nobody", b"{}")
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("waxseal.in", "acme.nobody", b"{}")
     wait_for(lambda: system.run("waxseal dead list --json"), 60)
     letter = json.loads(system.run("waxseal dead list --json").splitlines()[0])["id"]
     system.swaps |= {"dead show 17": f"dead show {letter}", "sha256:3f2a…": f"sha256:{sha256(MAIL).hexdigest()}"}
