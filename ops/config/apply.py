@@ -2,18 +2,21 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from ops.config.diff import Change, differences, taken_names, unnamed
 from ops.config.read_file import ConfigRead, read_config
 from ops.errors import Misconfigured, OpsError
-from ops.runtime.db import make_engine, transaction
+from ops.runtime.db import make_engine, sqlstate, transaction
 from ops.runtime.schema_check import check
 from ops.runtime.vault import Vault
 from ops.settings import Settings, environment, require
@@ -25,11 +28,15 @@ from pipeline.store.deliveries import inactive_endpoints, paused
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import mailboxes
 from schemas.blob import LARGEST
+from schemas.config.file import ConfigFile
 from schemas.config.transports import TRANSPORTS
 from schemas.endpoint import Endpoint
 from schemas.mailbox import DELIVER_BACKFILL, EVERY_FOLDER, Mailbox
 from schemas.source import Source
 
+WAIT: Final = 5.0  # seconds that it waits for a lock, because others may wait for the locks that it has
+PATIENCE: Final = 20.0  # seconds for which it tries again when another transaction was in the way
+LONGEST: Final = 3600.0  # seconds for one statement: a removed endpoint may have millions of deliveries
 _KEY_BYTES: Final = 32
 
 
@@ -76,34 +83,56 @@ def apply_config(
 
     Idempotent: what already matches is not written again, and processes that watch the catalog see no change. What the file
     does not name stays, unless `prune`. Raises `NeedsConfirmation` if an endpoint with undelivered deliveries is to be
-    removed, unless `give_up`: then they are discarded, and the audit names `who`.
+    removed, unless `give_up`: then they are discarded, and the audit names `who`. Raises `OpsError` if another session holds
+    locks that are needed for `PATIENCE` seconds.
     """
     require(settings, "database_url", "keys")
-    config = read.config
     vault = Vault(settings.fernet_keys())
-    engine = make_engine(settings.database_url, pool_size=1)
+    applied = partial(_applied, vault=vault, config=read.config, dry_run=dry_run, prune=prune, enable=enable, give_up=give_up)
+    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=LONGEST)
     try:
-        with transaction(engine) as conn:
-            check(conn)
-            configure.lock(conn)
-            now = catalog.load(conn, vault.decrypt)
-            pulled = mailboxes.load(conn, vault.decrypt)
-            if faults := list(taken_names(config, now)):
-                raise Misconfigured("\n".join(faults))
-            changes = list(differences(config, now, pulled, enable=enable))
-            if prune:
-                changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
-            given_up = _add_given_up(conn, changes)
-            generated: dict[str, str] = {}
-            if not dry_run:
-                if given_up and not give_up:
-                    raise NeedsConfirmation(f"give up {_counted(given_up)} that removed endpoints have not received")
-                changes, generated = _with_secrets(changes)
-                _write(conn, vault, changes, who)
+        for attempt in Retrying(
+            retry=retry_if_exception(_in_the_way), stop=stop_after_delay(PATIENCE), wait=wait_random(0, 0.5), reraise=True
+        ):
+            with attempt, transaction(engine) as conn:
+                configure.limit_waits(conn, WAIT)
+                difference = applied(conn, who=who)
+    except DBAPIError as error:
+        if _in_the_way(error):
+            told = "another session, perhaps a worker that stands still, holds rows that this would change"
+            raise OpsError(f"nothing was changed: {told}; try again in a minute") from error
+        raise
     finally:
         engine.dispose()
     warnings = read.warnings(networks(settings.allow_networks), by_proxy=bool(settings.proxy))
-    return Difference(changes, generated, dry_run, given_up, warnings)
+    return replace(difference, warnings=warnings)
+
+
+def _in_the_way(error: BaseException) -> bool:
+    """Whether another transaction was in the way: a lock was not to be had in time, or there was a deadlock."""
+    return sqlstate(error).startswith(("40", "55"))
+
+
+def _applied(
+    conn: Connection, vault: Vault, config: ConfigFile, *, dry_run: bool, prune: bool, enable: bool, give_up: bool, who: str
+) -> Difference:
+    check(conn)
+    configure.lock(conn)
+    now = catalog.load(conn, vault.decrypt)
+    pulled = mailboxes.load(conn, vault.decrypt)
+    if faults := list(taken_names(config, now)):
+        raise Misconfigured("\n".join(faults))
+    changes = list(differences(config, now, pulled, enable=enable))
+    if prune:
+        changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
+    given_up = _add_given_up(conn, changes)
+    generated: dict[str, str] = {}
+    if not dry_run:
+        if given_up and not give_up:
+            raise NeedsConfirmation(f"give up {_counted(given_up)} that removed endpoints have not received")
+        changes, generated = _with_secrets(changes)
+        _write(conn, vault, changes, who)
+    return Difference(changes, generated, dry_run, given_up)
 
 
 def _add_given_up(conn: Connection, changes: list[Change]) -> int:
@@ -134,21 +163,39 @@ def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
 
 
 def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: str) -> None:
+    """Writes the changes; first what takes long or may wait, because workers wait for the catalog once it is changed."""
+    given_up = _give_up(conn, changes, who)
     for change in changes:
         if change.action in ("created", "changed"):
-            _put(conn, vault, change, who)
+            _put(conn, vault, change)
         elif change.action == "removed":
-            _remove(conn, change, who)
+            _remove(conn, change, who, given_up)
 
 
-def _put(conn: Connection, vault: Vault, change: Change, who: str) -> None:
+def _give_up(conn: Connection, changes: Sequence[Change], who: str) -> Mapping[int, int]:
+    """Gives up what removed endpoints have not received, so that it does not go to their successors of the same name.
+
+    Of an endpoint that is being removed, deliveries that are locked or leased are left to `_remove` and to the workers.
+    Returns how many it gave up of each of those.
+    """
+    given_up, now = dict[int, int](), datetime.now(UTC)
+    for change in changes:
+        former = change.before
+        if not isinstance(former, Endpoint):
+            continue
+        if change.action == "removed":
+            given_up[former.id] = inactive_endpoints.give_up(conn, former.id, now)
+        elif former.state == "removed" and (count := inactive_endpoints.give_up(conn, former.id, now, leased=True)):
+            inactive_endpoints.note_removal(conn, who, former.tenant, former.name, count, now)
+    return given_up
+
+
+def _put(conn: Connection, vault: Vault, change: Change) -> None:
     if isinstance(change.after, Source):
         configure.put_source(conn, change.after, _encrypted(vault, change.after.secrets), change.settings)
     elif isinstance(change.after, Endpoint):
         secrets = _encrypted(vault, change.after.secrets)
         settings = settings_of(change.after, change.settings, vault.encrypt)
-        if isinstance(change.before, Endpoint) and change.before.state == "removed":
-            _bury_former(conn, change.before, who)
         endpoint_id = configure.put_endpoint(conn, change.after, secrets, settings, activate=change.activate)
         if change.activate and change.before is not None:
             now = datetime.now(UTC)
@@ -158,13 +205,6 @@ def _put(conn: Connection, vault: Vault, change: Change, who: str) -> None:
         _put_mailbox(conn, vault, change, change.after)
     else:
         configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
-
-
-def _bury_former(conn: Connection, endpoint: Endpoint, who: str) -> None:
-    """Gives up what is left of a removed endpoint's deliveries, so that they do not go to its successor of the same name."""
-    now = datetime.now(UTC)
-    if count := inactive_endpoints.give_up(conn, endpoint.id, now, leased=True):
-        inactive_endpoints.note_removal(conn, who, endpoint.tenant, endpoint.name, count, now)
 
 
 def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
@@ -193,12 +233,12 @@ def _older(before: datetime | None, after: datetime | None) -> bool:
     return before is not None and (after is None or after < before)
 
 
-def _remove(conn: Connection, change: Change, who: str) -> None:
+def _remove(conn: Connection, change: Change, who: str, given_up: Mapping[int, int]) -> None:
     if isinstance(change.before, Endpoint):
-        now = datetime.now(UTC)
-        configure.remove_endpoint(conn, change.before.id)
-        given_up = inactive_endpoints.give_up(conn, change.before.id, now)
-        inactive_endpoints.note_removal(conn, who, change.tenant, change.name, given_up, now)
+        now, id_ = datetime.now(UTC), change.before.id
+        configure.remove_endpoint(conn, id_)
+        count = given_up[id_] + inactive_endpoints.give_up(conn, id_, now)  # planned or handed back meanwhile
+        inactive_endpoints.note_removal(conn, who, change.tenant, change.name, count, now)
     elif change.item in ("source", "mailbox"):
         configure.delete_source(conn, change.tenant, change.name)
     else:

@@ -12,6 +12,8 @@ from schemas.source import Source
 # An arbitrary number that nothing else in the database locks: two concurrent changes of the configuration wait for each other.
 LOCK = text("SELECT pg_advisory_xact_lock(24852988478448745)")
 
+LIMIT_WAITS = text("SELECT set_config('lock_timeout', :milliseconds, true)")
+
 ADD_TENANT = text("INSERT INTO tenant (name, fingerprint_key) VALUES (:name, :key)")
 
 PUT_SOURCE = text("""
@@ -45,12 +47,20 @@ TENANTS_IN_USE = text("""
     SELECT name FROM tenant WHERE EXISTS (SELECT FROM chain WHERE chain.tenant = tenant.name)
     OR EXISTS (SELECT FROM source WHERE tenant_id = tenant.id)""")
 
-# Only for tenants that were never in use: nothing else refers to their endpoints.
+# Only for tenants that were never in use, whose endpoints have no deliveries.
 DELETE_SUBSCRIPTIONS = text("""
     DELETE FROM subscription USING endpoint, tenant
     WHERE endpoint_id = endpoint.id AND tenant_id = tenant.id AND tenant.name = :name""")
+DELETE_HEALTH = text("""
+    DELETE FROM endpoint_health USING endpoint, tenant
+    WHERE endpoint_id = endpoint.id AND tenant_id = tenant.id AND tenant.name = :name""")
 DELETE_ENDPOINTS = text("DELETE FROM endpoint USING tenant WHERE tenant_id = tenant.id AND tenant.name = :name")
 DELETE_TENANT = text("DELETE FROM tenant WHERE name = :name")
+
+
+def limit_waits(conn: Connection, seconds: float) -> None:
+    """Makes every wait for a lock in this transaction end with an error after `seconds`."""
+    conn.execute(LIMIT_WAITS, {"milliseconds": str(int(seconds * 1000))})
 
 
 def lock(conn: Connection) -> None:
@@ -101,5 +111,5 @@ def tenants_in_use(conn: Connection) -> set[str]:
 
 def delete_tenant(conn: Connection, name: str) -> None:
     """Deletes a tenant, which must not be in use, with its endpoints and its fingerprint key."""
-    for statement in (DELETE_SUBSCRIPTIONS, DELETE_ENDPOINTS, DELETE_TENANT):
+    for statement in (DELETE_SUBSCRIPTIONS, DELETE_HEALTH, DELETE_ENDPOINTS, DELETE_TENANT):
         conn.execute(statement, {"name": name})

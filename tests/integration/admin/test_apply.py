@@ -1,10 +1,13 @@
 """Applying a configuration file: all or nothing, idempotent, and never showing a secret."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
+from ops.config import apply as apply_module
 from ops.config.apply import Difference, apply_file
 from ops.config.read_file import BadConfig
 from ops.errors import OpsError
@@ -18,6 +21,7 @@ from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
 from schemas.event import Event
 from support.net.tls import Authority
+from support.waiting import wait_for
 
 ONE = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TWO = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -250,6 +254,17 @@ def test_a_tenant_goes_when_its_sources_have_gone_before_and_nothing_is_recorded
     assert {"acme"} == set(stored(database).tenants)
 
 
+@pytest.mark.parametrize("act", ["open-breaker", "disable"])
+def test_a_tenant_goes_with_what_is_noted_about_its_endpoints(apply, database, cli, act) -> None:
+    apply(FILE + "  - {tenant: other, name: theirs, url: https://theirs.example/}\n")
+    assert 0 == cli.owner.run("endpoint", act, "other", "theirs").exit_code
+    short = "tenants: [{name: acme}]\n"
+
+    apply(short, prune=True)
+    assert "removed" == actions(apply(short, prune=True))["other"]
+    assert {"acme"} == set(stored(database).tenants)
+
+
 def test_a_tenant_with_entries_is_never_deleted(apply, database) -> None:
     apply()
     record(database, "other")
@@ -360,6 +375,29 @@ def test_an_endpoint_that_comes_back_gets_nothing_that_was_planned_for_the_one_b
 
     assert [("discarded", "the endpoint was removed", 6), ("pending", "", 1)] == database.rows(STATES)
     assert ("waxseal apply", "billing", 6, "done") == database.rows(REMOVALS)[-1]
+
+
+def test_waiting_for_a_worker_that_holds_deliveries_it_keeps_nobody_waiting_and_gives_up(apply, database, monkeypatch) -> None:
+    monkeypatch.setattr(apply_module, "WAIT", 0.5)
+    monkeypatch.setattr(apply_module, "PATIENCE", 0.8)
+    apply(FILE)
+    apply(SHORT, prune=True)
+    plan_for_billing(database, ("leased", 1))
+    database.run("UPDATE delivery SET endpoint_id = endpoint.id FROM endpoint WHERE name = 'plain'")  # the file's last
+    with psycopg.connect(database.url) as frozen, ThreadPoolExecutor(1) as threads:
+        frozen.execute("SELECT FROM delivery FOR UPDATE")
+        applying = threads.submit(apply)
+        wait_for(lambda: database.rows("SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid'"))
+        with psycopg.connect(database.url, options="-c lock_timeout=100ms") as worker:
+            worker.execute("UPDATE endpoint SET state = 'disabled', reason = 'it answered 410' WHERE name = 'billing'")
+            worker.rollback()
+
+        with pytest.raises(OpsError, match=r"^nothing was changed: another session"):
+            applying.result(30)
+    assert [("leased", "", 1)] == database.rows(STATES)
+
+    apply()
+    assert [("discarded", "the endpoint was removed", 1)] == database.rows(STATES)
 
 
 def transports(**more: str) -> str:
