@@ -36,8 +36,9 @@ IDLE: Final = 1.0  # seconds idle, after which a connection is pinged when it is
 
 PLANS_KEPT: Final = 1.0  # seconds
 
-#: No cached plans: on a new table a cached plan keeps the size that it first saw, and lookups then scan.
-SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
+#: No cached plans: on a new table a cached plan keeps the size that it first saw, and lookups then scan. A process that stands
+#: still in a transaction holds locks for which others wait, chain heads among them; it loses them soon, and tries again.
+SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s"
 
 
 def make_engine(
@@ -129,8 +130,9 @@ def alone(engine: Engine) -> Iterator[Connection]:
         yield conn
 
 
-#: SQLSTATE classes of transient errors: connection, transaction rollback, resources, operator intervention, lock not available.
-_PASSING = ("08", "40", "53", "55", "57")
+#: SQLSTATE classes of transient errors: connection, transaction rollback, resources, operator intervention, lock not available;
+#: and a transaction that Postgres ended because this process stood still in it.
+_PASSING = ("08", "25P03", "40", "53", "55", "57")
 UNIQUE_VIOLATION = "23505"
 CHECK_VIOLATION = "23514"
 

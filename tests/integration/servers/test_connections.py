@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from ops.runtime import db
-from ops.runtime.db import alone, make_engine, transaction
+from ops.runtime.db import alone, make_engine, persist, transaction
 from support.sessions import end_connections
 
 
@@ -55,3 +56,22 @@ def test_a_statement_that_is_alone_is_a_transaction_by_itself(single) -> None:
     with transaction(single) as conn:
         conn.exec_driver_sql("SELECT pg_sleep(0.001)")
         assert not conn.exec_driver_sql("SELECT now() = statement_timestamp()").scalar_one()
+
+
+def test_a_transaction_in_which_a_process_stands_still_loses_its_locks_and_is_tried_again(database) -> None:
+    database.add_tenant()
+    engine = make_engine(database.url, pool_size=1)
+    tries = []
+
+    def stand_still(conn) -> None:
+        conn.exec_driver_sql("SELECT FROM tenant FOR UPDATE")
+        tries.append(conn.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one())
+        if len(tries) == 1:
+            conn.exec_driver_sql("SET idle_in_transaction_session_timeout = '100ms'")
+            with psycopg.connect(database.url, options="-c lock_timeout=20s") as other:
+                other.execute("SELECT FROM tenant FOR UPDATE")
+            conn.exec_driver_sql("SELECT 1")
+
+    persist(engine, 10.0, stand_still)
+    engine.dispose()
+    assert ["10s", "10s"] == tries
