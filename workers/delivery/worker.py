@@ -17,6 +17,7 @@ import dramatiq
 import structlog
 import uvloop
 
+from ops.runtime import open_files
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -129,6 +130,7 @@ def run(settings: Settings) -> int:
     """Run one deliver process until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "deliver", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
         hush_pika()
+        open_files.allow()  # each endpoint that hangs may hold `max_in_flight` connections
         engine = process.engine(5)
         catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
         quick = process.engine(1, keep_plans=True)

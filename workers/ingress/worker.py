@@ -1,15 +1,14 @@
 """The HTTP ingress: one process, one event loop, one connection to the broker."""
 
 import asyncio
-import resource
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
 import structlog
 
+from ops.runtime import open_files
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -102,7 +101,7 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status."""
     host, port = settings.ingress_host, settings.ingress_port
     with Process(settings, "ingress", "database_url", "amqp_url", "keys") as process:
-        _allow_files()
+        open_files.allow(_FILES)
         catalog = CatalogWatch(process.engine(1), Vault(settings.fernet_keys()))
         publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
         blobs = open_blobs(settings, BLOB_SECONDS)
@@ -119,12 +118,3 @@ def run(settings: Settings) -> int:
             _log.error("cannot_listen", host=host, port=port, error=str(error))
             process.status = 1
     return process.status
-
-
-def _allow_files() -> None:
-    """Raise the limit of open files for the most connections; systemd and shells allow 1,024 by default."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _FILES:
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -17,7 +17,12 @@ from pipeline.delivery.addresses import Network, refusal, refused_host
 from workers.net.timings import ATTEMPT_TIMES
 
 MOST_ADDRESSES: Final = 8  # of a name; further ones are ignored
-LOOKUPS_AT_ONCE: Final = 32  # a look-up that hangs cannot be cancelled and keeps its thread until the resolver gives up
+# A look-up that hangs cannot be cancelled and keeps its thread until the resolver gives up, after ten seconds by default. So
+# names whose last look-up was slow have threads of their own, and all the others need not wait for them.
+LOOKUPS_AT_ONCE: Final = 256
+SLOW_LOOKUPS_AT_ONCE: Final = 32
+SLOW: Final = 1.0  # seconds
+MOST_SLOW: Final = 10_000  # names that are remembered
 
 _ADVICE: Final = "WAXSEAL_ALLOW_NETWORKS lists exceptions"
 
@@ -39,10 +44,13 @@ class Dialler:
         self._allowed = allowed
         self._look_up = look_up
         self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "dns")
+        self._slow_threads = ThreadPoolExecutor(SLOW_LOOKUPS_AT_ONCE, "dns-slow")
+        self._slow: set[str] = set()
 
     async def close(self) -> None:
         """Cancel queued look-ups; do not wait for running ones."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._slow_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self, address: str) -> None:
         """Raise `Refused` unless `address` is a literal address and permitted."""
@@ -53,12 +61,26 @@ class Dialler:
         """The permitted addresses of `host`. Raises `Refused` when none is permitted, and OSError when it has none."""
         if self._allowed is not None:
             check_host(host, self._allowed)
-        look = partial(self._look_up, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        look = partial(self._looked_up, host, port, family)
+        threads = self._slow_threads if host in self._slow else self._threads
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+            found = await asyncio.get_running_loop().run_in_executor(threads, look)
         except UnicodeError as error:
             raise socket.gaierror(socket.EAI_NONAME, f"{host!r:.80} cannot be a name: {error}") from None
         return _callable(host, port, found, self.check)
+
+    def _looked_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
+        """Look up, in a thread, and note whether that was slow."""
+        began = monotonic()
+        try:
+            return self._look_up(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        finally:
+            if monotonic() - began < SLOW:
+                self._slow.discard(host)
+            else:
+                if len(self._slow) >= MOST_SLOW:
+                    self._slow.clear()
+                self._slow.add(host)
 
     def make_socket(self, info: AddressInfo) -> socket.socket:
         """A socket for this address. Raises `Refused`: this is the last check, whatever the caller checked before."""

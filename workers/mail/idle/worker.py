@@ -6,20 +6,18 @@ mail. Mail that it misses, also while it is down, is read at the next poll: a lo
 """
 
 import random
-import resource
 import selectors
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from ops.runtime import open_files
 from ops.runtime.db import Engine, passes, transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -213,21 +211,14 @@ def _listen(connection: ImapConnection) -> bool:
     return arrived
 
 
-def _most_files() -> int:
-    """The limit of open files, after raising it as far as allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
 def run(settings: Settings) -> int:
     """Run the mail-idle process until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "mail-idle", "database_url", "keys") as process:
         engine = process.engine(THREADS + 2)
         vault = Vault(settings.fernet_keys())
-        idler = Idler(engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, _most_files() - SPARE_FILES))
+        idler = Idler(
+            engine, vault, Tokens(engine, vault).of, Choice(settings.mail_idle_folders, open_files.allow() - SPARE_FILES)
+        )
         trouble: dict[str, str | None] = {"database": "not connected yet"}
         beat = process.serve({"database": process.database(lambda: trouble["database"])})
         process.closing(idler)
