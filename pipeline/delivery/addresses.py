@@ -18,12 +18,14 @@ LOOPBACK: Final = "127.0.0.0/8,::1/128"
 #: The value for an explicitly empty allow-list; an empty text counts as not set.
 NOTHING: Final = "none"
 
-# Metadata services, which give cloud machines their credentials: AWS, Azure, GCP, Alibaba, Oracle. Allowed one by one only.
+# Metadata services, which give cloud machines their credentials: AWS, Azure, GCP, Alibaba, Oracle. The last line is from
+# cloud-init's documentation: Scaleway, Akamai, OpenStack. Allowed one by one only.
 _METADATA: Final = frozenset(
     ip_address(each)
     for each in (
         *("169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
         *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
+        *("169.254.42.42", "fd00:42::42", "fd00:a9fe:a9fe::1", "fe80::a9fe:a9fe"),
     )
 )
 

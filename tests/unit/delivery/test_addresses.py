@@ -147,6 +147,10 @@ def test_an_allowed_network_is_reached(allowed, address) -> None:
         ("0.0.0.0/0, ::/0", "::ffff:169.254.169.254"),
         ("::/0", "64:ff9b::10.0.0.1"),
         ("fc00::/7", "fd00:ec2::254"),
+        ("169.254.0.0/16", "169.254.42.42"),
+        ("fc00::/7", "fd00:42::42"),
+        ("fc00::/7", "fd00:a9fe:a9fe::1"),
+        ("fe80::/10", "fe80::a9fe:a9fe%eth0"),
     ],
 )
 def test_an_allowed_network_opens_no_other_and_no_metadata(allowed, address) -> None:
