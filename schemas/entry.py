@@ -32,16 +32,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BrokenChain:
-    """A chain whose head and entries disagree; `fault` says how."""
+    """A chain whose head and entries disagree, or cannot be read: then its id is not known. `fault` says what is wrong."""
 
     tenant: str
     subject: str
-    chain_id: UUID
+    chain_id: UUID | None
     fault: str
 
     @property
     def detail(self) -> str:
         """The fault, and what an operator should do about it."""
+        if self.chain_id is None:
+            return f"{self.fault}: mend the database, then `waxseal dead replay --reason chain_broken`"
         return (
             f"{self.fault} (chain {self.chain_id.hex}): `waxseal verify --tenant {self.tenant}` names the fault; mend it, then "
             "`waxseal dead replay --reason chain_broken`"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.admin.read_session import open_engine, snapshot
+from ops.runtime.db import Connection, damaged
 from ops.servers.process_tree import SeenProcess
 from ops.settings import Settings
 from ops.system.stack_file import read_stack
@@ -19,7 +20,6 @@ Depths = Callable[[str], Mapping[str, int | None]]
 def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
     """The state as one JSON object. Only the database must answer; without the broker, `queues` is null, with the reason."""
     with open_engine(settings) as engine, snapshot(engine) as conn:
-        chains, entries = scan.size(conn)
         counted = counts.deliveries(conn)
         dead_letters = counts.open_dead_letters(conn)
         found = {
@@ -31,7 +31,7 @@ def status(data: Path, settings: Settings, depths: Depths) -> dict[str, Any]:
             "oldest_dead_letter_seconds": _age(min((each.oldest for each in dead_letters), default=None)),
             "disabled_endpoints": counts.disabled_endpoints(conn),
             "mailboxes": dict(mailbox_overview.states(conn)),
-            "ledger": {"entries": entries, "chains": chains, "bytes": counts.ledger_bytes(conn)},
+            **_ledger(conn),
         }
     return {"processes": _processes(data, settings), **_queues(settings, depths), **found}
 
@@ -55,6 +55,19 @@ def _queues(settings: Settings, depths: Depths) -> dict[str, Any]:
         return {"queues": dict(depths(settings.amqp_url)), "queues_error": None}
     except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that the broker does not answer
         return {"queues": None, "queues_error": f"the broker does not answer: {type(error).__name__} {error}".strip()}
+
+
+def _ledger(conn: Connection) -> dict[str, Any]:
+    """The ledger's size, read last: if the rows of chains cannot be read, the other figures are shown all the same."""
+    size = counts.ledger_bytes(conn)
+    try:
+        chains, entries = scan.size(conn)
+    except Exception as error:
+        if not damaged(error):
+            raise
+        cause = str(getattr(error, "orig", error)).partition("\n")[0]
+        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": f"Postgres cannot read it: {cause}"}
+    return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None}
 
 
 def _age(since: datetime | None) -> float | None:

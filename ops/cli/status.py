@@ -58,6 +58,9 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if waiting := found["on_broken_chains"]:
         yield "broken chains", f"{counted(waiting, 'message waits', 'messages wait')} (waxseal dead list --reason chain_broken)"
     ledger = found["ledger"]
+    if found["ledger_error"]:
+        yield "ledger", f"{found['ledger_error']}; {ledger['bytes'] / 2**20:.1f} MiB"
+        return
     entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
     yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
 

@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "alone",
     "constraint",
+    "damaged",
     "lacks_partition",
     "make_engine",
     "passes",
@@ -160,6 +161,15 @@ def passes(error: BaseException) -> bool:
     if sqlstate(cause):
         return sqlstate(cause).startswith(_PASSING)
     return isinstance(cause, PoolTimeout | psycopg.OperationalError | psycopg.InterfaceError)
+
+
+#: SQLSTATE classes of storage that Postgres cannot use: a torn page or a damaged index, and I/O errors.
+_DAMAGED = ("XX", "58")
+
+
+def damaged(error: BaseException) -> bool:
+    """Whether Postgres cannot read or write its own files: the same statement fails until somebody mends them."""
+    return sqlstate(error).startswith(_DAMAGED)
 
 
 def persist(

@@ -1,10 +1,10 @@
 """Finds chains whose head and entries disagree, and the messages on them, so that ingest can set those aside and go on.
 
 A chain is suspect when Postgres refuses an entry of a batch for any reason other than its fingerprint. It is broken while its
-head is not its last entry, or content or deliveries exist for entries that it does not have.
+head is not its last entry, or content or deliveries exist for entries that it does not have (`entries.broken_chains`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -12,11 +12,6 @@ from pipeline.dedupe import first_of_each, looked_up, sift
 from pipeline.store.ledger import entries as ledger_entries
 from schemas.entry import BrokenChain
 from schemas.event import Event
-
-
-def broken(conn: Connection, events: Collection[Event]) -> dict[bytes, BrokenChain]:
-    """The broken ones among the events' chains, by chain key, from one snapshot of the ledger."""
-    return ledger_entries.broken_chains(conn, {event.chain_key for event in events})
 
 
 def held_up(

@@ -7,6 +7,7 @@ from typing import Literal
 from pipeline.bury import dead_letter_of
 from pipeline.errors import Rejected
 from schemas.dead_letter import DeadLetter
+from schemas.entry import BrokenChain
 from schemas.event import Event
 from schemas.message import Message
 
@@ -47,3 +48,8 @@ class Judged:
 def rejected(error: Rejected) -> Refusal:
     """The refusal of a message that `admit` rejected."""
     return Refusal("admit", error.reason, error.detail)
+
+
+def broken(chain: BrokenChain) -> Refusal:
+    """The refusal of a message that would extend a broken chain."""
+    return Refusal("append", "chain_broken", chain.detail)

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs
-from ops.runtime.db import Connection, Engine, passes, sqlstate, transaction
+from ops.runtime.db import Connection, Engine, damaged, passes, transaction
 from ops.runtime.vault import Vault
 from pipeline.admit import admit
 from pipeline.append import append, open_batch
@@ -17,6 +18,7 @@ from pipeline.errors import Rejected
 from pipeline.fanout import Subscriptions, subscriptions
 from pipeline.store.config import catalog
 from pipeline.store.dead_letters import dead_letters
+from pipeline.store.ledger import entries as ledger_entries
 from schemas.blob import LARGEST_INLINE
 from schemas.catalog import EMPTY, Catalog
 from schemas.dead_letter import DeadLetter
@@ -26,10 +28,11 @@ from workers.ingest.batch_report import Report
 from workers.ingest.chains_aside import ChainsAside
 from workers.ingest.claim_check import exchanged
 from workers.ingest.examiner import Examiner
-from workers.ingest.failures import Failures, Stopped, one_line
-from workers.ingest.judged import Judged, Refusal, rejected
+from workers.ingest.failures import DatabaseDamaged, Failures, Stopped, fatal, for_every_message, one_line, pause
+from workers.ingest.judged import Judged, broken, rejected
 from workers.ingest.operator_notices import Notices
 from workers.ingest.watchdog import TooSlow, Watch
+from workers.ingest.write_probe import can_append
 
 log = structlog.get_logger()
 
@@ -112,18 +115,18 @@ class Writer:
     def _fault_of(self, batch: list[Judged]) -> Exception | None:
         """Commit `batch`; give the error if the batch caused it, rather than the database or this process."""
         try:
-            self._until_done(lambda: self._record(batch))
+            self._until_done(lambda: self._record(batch), alone=len(batch) == 1)
         except (Stopped, OpsError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the messages beside it
             return error
         return None
 
-    def _until_done(self, work: Callable[[], None]) -> None:
-        failures = Failures()
+    def _until_done(self, work: Callable[[], None], *, alone: bool = True) -> None:
+        failures = Failures(alone=alone)
         for attempt in Retrying(
             retry=retry_if_exception(failures.may_pass),
-            wait=wait_exponential_jitter(multiplier=0.05, max=3.0, jitter=0.5),
+            wait=pause,
             before_sleep=self._in_trouble,
             reraise=True,
         ):
@@ -148,10 +151,16 @@ class Writer:
             except _Outdated:
                 continue
             except Exception as error:
-                if self._aside.blames(error) and self._aside.find(self._engine, _events(ready)):
+                if self._aside.blames(error) and self._aside.find(self._engine, _events(ready), error):
                     continue
+                if damaged(error) and len(ready) == 1 and not self._others_can_be_recorded(ready[0].events):
+                    raise DatabaseDamaged(one_line(error)) from error
                 raise
             return
+
+    def _others_can_be_recorded(self, events: Sequence[Event] | None) -> bool:
+        """Whether `events` could be recorded under other identities: then only their own rows are damaged."""
+        return bool(events) and can_append(self._engine, events or (), self._subscribed, self._vault.decrypt)
 
     def _examine(self, batch: list[Judged]) -> None:
         """Judge open or outdated messages, one after the other, in the separate process."""
@@ -159,7 +168,7 @@ class Writer:
         if all(judged.epoch == epoch and not judged.is_open for judged in batch):
             self._examiner.rest()
             return
-        with transaction(self._engine) as conn:
+        with for_every_message(), transaction(self._engine) as conn:
             self._refresh(conn, catalog.version(conn))
         rules, epoch = self._rules
         for number, judged in enumerate(batch):
@@ -170,9 +179,12 @@ class Writer:
 
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
+        batch = self._readable(batch)
         made, self._known_chains = self._known_chains, set()  # forget all if this fails: a remembered chain may no longer exist
         with transaction(self._engine) as conn:
             now = datetime.now(UTC)
+            if self._aside.damage_met:
+                ledger_entries.read_by_index(conn)
             opened = open_batch(conn, _events(batch), made)
             self._refresh(conn, opened.version)
             if any(judged.epoch != self._rules[1] for judged in batch):
@@ -188,6 +200,14 @@ class Writer:
         report.batch([event for events in admitted for event in events], appended)
         report.buried(refused)
         self._notices.conflicts(appended.conflicts, self._rules[0])
+
+    def _readable(self, batch: Sequence[Judged]) -> Sequence[Judged]:
+        """The batch, with a refusal for each message on a chain that Postgres cannot read."""
+        unreadable = self._aside.unreadable(self._engine, [judged.events or () for judged in batch])
+        if not unreadable:
+            return batch
+        held = {number: replace(batch[number], events=None, refusal=broken(chain)) for number, chain in unreadable.items()}
+        return [held.get(number, judged) for number, judged in enumerate(batch)]
 
     def _exchanged(self, batch: Sequence[Judged]) -> Sequence[Judged]:
         """Do the claim check for the large bodies of the batch, outside the transaction, which locks chain heads."""
@@ -219,15 +239,13 @@ class Writer:
         events = [judged.events or () for judged in admitted]
         if held := self._aside.held_up(conn, events):
             for number, chain in held.items():
-                refusal = Refusal("append", "chain_broken", chain.detail)
-                refused.append(refusal.dead_letter(admitted[number].message))
+                refused.append(broken(chain).dead_letter(admitted[number].message))
             events = [each for number, each in enumerate(events) if number not in held]
         return events, refused
 
     def _bury(self, judged: Judged, error: Exception) -> None:
-        refusal = Refusal("append", "poison", one_line(error), sqlstate(error) or type(error).__name__)
-        refused = refusal.dead_letter(judged.message)
-        with transaction(self._engine) as conn:
+        refused = fatal(error).dead_letter(judged.message)
+        with for_every_message(), transaction(self._engine) as conn:
             dead_letters.bury(conn, [refused], datetime.now(UTC))
         Report(self._rules[0]).buried([refused])
 

@@ -66,12 +66,24 @@ def explain(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         return error.format_message() + (f" (see `{context.command_path} --help`)" if context else "")
-    for module, name, what, variable in _SILENT:
-        if _is_from(module, name, error):
-            return f"the {what} does not answer ({_first_line(error)}): start it with `waxseal up`, or check {variable}"
+    if advice := _of_server(error):
+        return advice
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return f"unexpected {type(error).__name__}: {_first_line(error)} (WAXSEAL_DEBUG=1 shows where)"
+
+
+def _of_server(error: Exception) -> str | None:
+    """The line for an error of the database or the broker; None for other errors."""
+    if _is_from("psycopg", "Error", getattr(error, "orig", error)):
+        from ops.runtime.db import damaged  # noqa: PLC0415 - psycopg is loaded already
+
+        if damaged(error):
+            return f"Postgres cannot read its files ({_first_line(error)}): operating.md says what to do about a damaged page"
+    for module, name, what, variable in _SILENT:
+        if _is_from(module, name, error):
+            return f"the {what} does not answer ({_first_line(error)}): start it with `waxseal up`, or check {variable}"
+    return None
 
 
 def _is_from(module: str, name: str, error: Exception) -> bool:

@@ -1,4 +1,7 @@
-"""Statements that add ingest's operator events: at most one an hour for each source or chain, over all processes."""
+"""Statements that add ingest's operator events: one an hour for each source or chain, over all processes.
+
+Of chains that cannot be read, one an hour for each tenant: their ids are not known.
+"""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,6 +27,11 @@ NOTE_BROKEN = text("""
     SELECT :now, 'chain_broken', :tenant, :chain_id, :detail WHERE NOT EXISTS (
       SELECT FROM operator_event WHERE kind = 'chain_broken' AND chain_id = :chain_id AND at > :since)""")
 
+NOTE_UNREADABLE = text("""
+    INSERT INTO operator_event (at, kind, tenant, detail)
+    SELECT :now, 'chain_broken', :tenant, :detail WHERE NOT EXISTS (
+      SELECT FROM operator_event WHERE kind = 'chain_broken' AND chain_id IS NULL AND tenant = :tenant AND at > :since)""")
+
 
 def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: datetime) -> None:
     """Adds an event that a duplicate had other content, unless the source had one within the hour.
@@ -43,3 +51,12 @@ def note_broken(conn: Connection, tenant: str, chain_id: UUID, detail: str, now:
     conn.execute(LOCK)
     asked = {"tenant": tenant, "chain_id": chain_id, "detail": storable(detail), "now": now, "since": now - INTERVAL}
     conn.execute(NOTE_BROKEN, asked)
+
+
+def note_unreadable(conn: Connection, tenant: str, detail: str, now: datetime) -> None:
+    """Adds an event that chains of the tenant cannot be read, unless the tenant had one within the hour.
+
+    Use a transaction that holds no other locks, as for `note_conflict`.
+    """
+    conn.execute(LOCK)
+    conn.execute(NOTE_UNREADABLE, {"tenant": tenant, "detail": storable(detail), "now": now, "since": now - INTERVAL})
