@@ -1,6 +1,7 @@
 """Reads the configuration file, and reports all of its faults at once, each with its line."""
 
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ from schemas.config.mailbox import MailboxSpec, OAuthSpec
 from schemas.config.transports import TRANSPORTS
 from schemas.config.values import Checks
 
+_LARGEST_FILE: Final = 16 * 1024 * 1024  # bytes
 _LARGEST_SECRET: Final = 64 * 1024  # characters
 _ITEMS: Final[Mapping[str, type[BaseModel]]] = {
     "tenants": TenantSpec,
@@ -43,6 +45,7 @@ _EXPECTED: Final = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
+    "invalid_key": "has a key that is not text; put it in quotes",
 }
 
 
@@ -91,9 +94,10 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     standard_input = path == Path("-")
     path = Path("standard input") if standard_input else path
     try:
-        document = Document(sys.stdin.buffer.read().decode() if standard_input else path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = _decoded(sys.stdin.buffer.read(_LARGEST_FILE + 1) if standard_input else _bytes_of(path))
+    except (OSError, ValueError) as error:
         raise Misconfigured(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    document = Document(text)
     if document.error is not None:
         raise BadConfig(path, [Fault(*document.error)])
     faults = [
@@ -117,6 +121,25 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     if faults:
         raise BadConfig(path, faults)
     return ConfigRead(path, config, document)
+
+
+def _bytes_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LARGEST_FILE + 1)
+
+
+def _decoded(raw: bytes) -> str:
+    """The text of a file in UTF-8, or with a byte order mark in UTF-16, as PowerShell writes it. Raises ValueError."""
+    if len(raw) > _LARGEST_FILE:
+        raise ValueError(f"it has more than {_LARGEST_FILE} bytes")
+    marked = raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    if b"\x00" in raw[:4] and (not marked or b"\x00\x00" in raw[:4]):
+        raise ValueError("it is not in UTF-8: save it in that encoding")
+    try:
+        return raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not in UTF-8: save the file in that encoding") from None
 
 
 def _names(content: dict[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -210,5 +233,10 @@ def _keys_at(steps: Sequence[str]) -> list[str]:
 
 def _path(loc: Location) -> str:
     """A location as text: `endpoints[2].retry[0]`."""
-    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step != "[key]"]
+    parts = [f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in loc if step != "[key]"]
     return "".join(parts).removeprefix(".")
+
+
+def _shown(key: str) -> str:
+    """A key in one line."""
+    return key if key.isprintable() and len(key) <= 80 else f"{key!r:.80}"

@@ -1,15 +1,14 @@
-"""YAML with line numbers."""
+"""YAML with line numbers, and with errors in plain words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
+
+from ops.config.yaml_tree import Node, Tree, Unusable
 
 Location = Sequence[str | int]
-
-_MAX_DEPTH = 50
 
 
 class Document:
@@ -18,75 +17,34 @@ class Document:
     def __init__(self, text: str) -> None:
         self.content: dict[str, Any] = {}
         self.error: tuple[int, str, str] | None = None
-        self._tree: Any = None
+        self._root = Node(None)
         try:
-            self._tree = YAML(typ="rt", pure=True).load(text)
-            content = _plain(self._tree, _MAX_DEPTH)
+            self._root = Tree(text).read()
+        except Unusable as error:
+            self.error = error.line, "", f"is not usable YAML: {error.what}"
         except YAMLError as error:
-            self.error = _syntax(error)
-            return
-        except (ValueError, RecursionError) as error:
-            self.error = (1, "", f"is not usable YAML: {error}")
-            return
-        if isinstance(content, dict) and content:
-            self.content = content
+            self.error = _syntax(error, text)
         else:
-            self.error = (1, "", "must be a mapping with tenants, sources and endpoints")
+            if isinstance(self._root.value, dict) and self._root.value:
+                self.content = self._root.value
+            else:
+                self.error = (1, "", "must be a mapping with tenants, sources and endpoints")
 
     def line(self, location: Location) -> int:
         """The line, from 1, of `location`, or of its longest part that exists."""
-        node, line = self._tree, 1
+        node, line = self._root, 0
         for step in location:
-            found = _line(node, step)
-            if found is None:
+            if step not in node.parts:
                 break
-            line, node = found + 1, node[step]
-        return line
+            line, node = node.parts[step]
+        return line + 1
 
 
-def _line(node: Any, step: str | int) -> int | None:
-    if isinstance(node, CommentedMap) and step in node:
-        # A key that a merge key (<<) brought in has no line here; use the line of the mapping.
-        return int((node.lc.data or {}).get(step, (node.lc.line,))[0])
-    if isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
-        return int((node.lc.data or {}).get(step, (node.lc.line,))[0])
-    return None
-
-
-def _plain(node: Any, depth: int) -> Any:
-    if depth == 0:
-        raise ValueError(f"it nests more than {_MAX_DEPTH} deep")
-    if isinstance(node, Mapping):
-        return {_scalar(key): _plain(value, depth - 1) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(each, depth - 1) for each in node]
-    if isinstance(node, str) and ("\x00" in node or not node.isascii()):
-        _check_storable(node)
-    return _scalar(node)
-
-
-def _check_storable(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a lone surrogate is not text") from None
-    if "\x00" in text:
-        raise ValueError("NUL cannot be stored in text")
-
-
-def _scalar(value: Any) -> Any:
-    """The value as a plain type: the parser's types also carry how it was written."""
-    for kind in (bool, str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _syntax(error: YAMLError) -> tuple[int, str, str]:
+def _syntax(error: YAMLError, text: str) -> tuple[int, str, str]:
     if not isinstance(error, MarkedYAMLError):
-        return 1, "", _of_characters(error)
-    # A duplicate key's message shows both values, and either may be a secret.
-    problem = (error.problem or error.context or "cannot be read").splitlines()[0].partition(" with value ")[0]
+        line = text.count("\n", 0, error.position) + 1 if isinstance(error, ReaderError) else 1
+        return line, "", _of_characters(error)
+    problem = (error.problem or error.context or "cannot be read").splitlines()[0]
     for problem_part, context, advice, where in _ADVICE:
         if problem_part in problem and context in (error.context or ""):
             mark = (error.context_mark if where == "begins" else error.problem_mark) or error.problem_mark or error.context_mark
@@ -107,7 +65,6 @@ def _of_characters(error: YAMLError) -> str:
 _ADVICE: Final = (
     ("found character '\\t'", "", "indent with spaces, not with a tab", "ends"),
     ("that cannot start any token", "", "put the value in quotes, because it begins with a special character", "ends"),
-    ("found undefined alias", "", "put a value that begins with * in quotes", "ends"),
     ("expected alphabetic or numeric character", "", "put a value that begins with * or & in quotes", "ends"),
     ("found unknown escape character", "", "write \\\\ for a backslash in double quotes, or use single quotes", "ends"),
     ("found unexpected end of stream", "quoted", "the quote that is opened in this line is never closed", "begins"),
@@ -138,7 +95,5 @@ _ADVICE: Final = (
         "ends",
     ),
     ("could not find expected ':'", "", "put a colon and a space behind the key", "begins"),
-    ("found another document", "", "write one document only, without a --- in it", "ends"),
-    ("found duplicate key", "", "write each key of a mapping once", "ends"),
     ("chomping or indentation", "", "put a value that begins with | or > in quotes, or its text in the lines below", "ends"),
 )
