@@ -59,7 +59,8 @@ class Fault:
 
     def told(self, path: Path) -> str:
         """The fault in one line."""
-        return f"{path}:{self.line}: {self.where + ': ' if self.where else ''}{self.what}"
+        text = f"{path}:{self.line}: {self.where + ': ' if self.where else ''}{self.what}"
+        return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class BadConfig(Misconfigured):
@@ -233,10 +234,5 @@ def _keys_at(steps: Sequence[str]) -> list[str]:
 
 def _path(loc: Location) -> str:
     """A location as text: `endpoints[2].retry[0]`."""
-    parts = [f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in loc if step != "[key]"]
+    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step != "[key]"]
     return "".join(parts).removeprefix(".")
-
-
-def _shown(key: str) -> str:
-    """A key in one line."""
-    return key if key.isprintable() and len(key) <= 80 else f"{key!r:.80}"

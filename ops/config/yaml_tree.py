@@ -59,7 +59,7 @@ class Tree:
             root = self._node(next(self._events), 0)
             next(self._events)  # the end of the document
             more = next(self._events)
-        except AssertionError:  # of the parser's, which knows versions 1.1 and 1.2
+        except (AssertionError, KeyError):  # the parser's, which knows versions 1.1 and 1.2
             raise Unusable(1, "the version in its %YAML line is not known: remove that line") from None
         if not isinstance(more, StreamEndEvent):
             raise Unusable(more.start_mark.line + 1, "write one document only, without a --- in it")
@@ -142,7 +142,7 @@ class Tree:
             return _storable(text, line)
         try:
             return self._yaml.constructor.yaml_constructors[tag](self._yaml.constructor, ScalarNode(tag, text))
-        except (ValueError, KeyError, TypeError, OverflowError, YAMLError):
+        except (ValueError, LookupError, TypeError, YAMLError):
             raise Unusable(line, f"put this value in quotes: it is not a {tag.removeprefix(_TAG)}") from None
 
 
