@@ -138,6 +138,8 @@ def attacks(pattern: "re.Pattern[Any]") -> Iterator[Attack]:
             yield Attack(before, repeated, behind)
     for run in dict.fromkeys(each for each in runs if each):
         yield Attack("", run)
+    for letter in filter(None, letters):  # of which a loop and what follows it may both match every one, before nothing matches
+        yield Attack("", letter, "\x01")
 
 
 def given(pattern: "re.Pattern[Any]", text: str) -> Any:

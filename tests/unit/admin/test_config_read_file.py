@@ -379,7 +379,7 @@ extra: 1
         (2, "must be text, not a list or a mapping", "tenants: []\n[a]: b\n"),
         (2, "must be text, not a list or a mapping", "tenants: []\n? {a: b}\n: c\n"),
         (2, "has a key that is not text", "tenants: []\n1: x\n"),
-        (1, "the version in its %YAML line is not known", "---\na\n%YAML 9.2\n---\nb\n"),
+        (1, "the version in its %YAML line is not known", "---\na # b\n%YAML 9.2\n---\nc\n"),
         (3, "sources[0].extensions.a\\nb: ", source(extensions='{"a\\nb": /a}')),
         (3, "the environment variable A\\u2028B is not set", source(secrets='["env:A\\u2028B"]')),
         (2, 'found duplicate key "a\\nb"', 'tenants: [{\n"a\\nb": 1, "a\\nb": 2}]\n'),
