@@ -1,9 +1,10 @@
 """Likely mistakes in a configuration file: it is applied, and each is a warning with its line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from functools import reduce
+from typing import Any, Final
 
 from ops.config.yaml import Location
 from pipeline.delivery.addresses import Network, refused_host
@@ -19,6 +20,11 @@ _KNOWN: Final = (
     *(*REQUIRED, "dataschema", "origin", "traceparent", "tracestate", "contentencoding", BACKFILL),
     *(name for kind in KINDS.values() for name in kind.extensions),
 )
+_MEETS: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "exact": str.__eq__,
+    "prefix": str.startswith,
+    "suffix": str.endswith,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +36,10 @@ class LikelyMistake:
 
 
 def likely_mistakes(config: ConfigFile, allowed: Sequence[Network], *, by_proxy: bool = False) -> Iterator[LikelyMistake]:
-    """Filters on attributes that no source sets, and forbidden addresses. `by_proxy`: a proxy decides about addresses."""
+    """Filters on attributes or names that no source has, and forbidden addresses. `by_proxy`: a proxy decides about those."""
     for index, endpoint in enumerate(config.endpoints):
         yield from _of_filter(index, endpoint, _set_by(config, endpoint.tenant))
+        yield from _of_source(index, endpoint, _sources_of(config, endpoint.tenant))
         transport = endpoint.reached_by
         for at, host in () if transport.proxied and by_proxy else transport.dials(endpoint.place):
             yield from _of_host(("endpoints", index, transport.key, *at), host, allowed)
@@ -52,6 +59,23 @@ def _of_filter(index: int, endpoint: EndpointSpec, known: Sequence[str]) -> Iter
             meant = f"; did you mean {close[0]}?" if close else ""
             what = f"no source of {endpoint.tenant} sets the attribute {name!r:.80}: only events that bring it match{meant}"
             yield LikelyMistake(at, what)
+
+
+def _sources_of(config: ConfigFile, tenant: str) -> list[str]:
+    sources = [each.name for each in config.sources if each.tenant == tenant]
+    return sources + [each.name for each in config.mailboxes if each.tenant == tenant]
+
+
+def _of_source(index: int, endpoint: EndpointSpec, sources: Sequence[str]) -> Iterator[LikelyMistake]:
+    """Conditions on `source` that no source of the tenant meets, as on a URL that senders of CloudEvents give."""
+    for at, name in names_in(endpoint.filter):
+        meets = _MEETS[str(at[-2])]
+        value: Any = reduce(lambda part, step: part[step], at, endpoint.filter)
+        if name == "source" and sources and not any(meets(each, value) for each in sources):
+            what = (
+                f"no source of {endpoint.tenant} is called {value!r:.80}: what senders call themselves is the attribute origin"
+            )
+            yield LikelyMistake(("endpoints", index, "filter", *at), what)
 
 
 def _of_host(at: Location, host: str, allowed: Sequence[Network]) -> Iterator[LikelyMistake]:

@@ -9,6 +9,10 @@ Predicate = Callable[[Mapping[str, str]], bool]
 MAX_DEPTH = 16
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
+_CONTENT = ("data", "body", "payload", "detail", "metadata")  # as other systems call it in their filters
+_NO_DATA = (
+    "filters see attributes, not the data. Give the source an extension, as extensions: {amount: /amount}, and filter on that"
+)
 
 
 def compile_filter(expression: Mapping[str, Any] | None) -> Predicate:
@@ -38,10 +42,7 @@ def why_no_name(name: str) -> str | None:
     if _NAME.fullmatch(name):
         return None
     if name.startswith(("data.", "data/", "data[", "/")):
-        return (
-            f"{name!r:.80} can match nothing: filters see attributes, not the data. Give the source an extension, "
-            "as extensions: {amount: /amount}, and filter on that"
-        )
+        return f"{name!r:.80} can match nothing: {_NO_DATA}"
     lower = "".join(char for char in name.lower() if _NAME.fullmatch(char))
     instead = f"write {lower}" if lower else "use only those"
     return f"{name!r:.80} can match nothing: names of attributes are lower-case letters and digits; {instead}"
@@ -64,6 +65,8 @@ def _compile(expression: Any, depth: int) -> Predicate:
     if dialect == "not":
         inner = _compile(argument, depth + 1)
         return lambda attributes: not inner(attributes)
+    if dialect in _CONTENT:
+        raise ValueError(f"unknown filter dialect {dialect!r}: {_NO_DATA}")
     raise ValueError(f"unknown filter dialect {dialect!r:.80}; known are: " + ", ".join((*_VALUES, "all", "any", "not")))
 
 

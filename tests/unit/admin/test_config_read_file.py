@@ -278,6 +278,10 @@ extra: 1
         (3, "must be whsec_ and the base64 of 24 to 64", endpoint(secrets='["whsec_!"]')),
         (3, "at least 1 item", endpoint(secrets="[]")),
         (3, "unknown filter dialect 'exakt'", endpoint(filter="{exakt: {type: a}}")),
+        (3, "filters see attributes, not the data", endpoint(filter="{data: {status: paid}}")),
+        (3, "unknown filter dialect '$or'; known are: exact", endpoint(filter='{"$or": [{exact: {type: a}}]}')),
+        (3, "exactly one of: exact, prefix", endpoint(filter="{source: [aws.ec2], detail-type: [x]}")),
+        (3, "exact takes non-empty strings", endpoint(filter="{exact: {type: [a, b]}}")),
         (3, "must be a mapping", endpoint(filter="all")),
         (3, "'Type' can match nothing", endpoint(filter="{prefix: {Type: order.}}")),
         (3, "write type", endpoint(filter="{prefix: {Type: order.}}")),
@@ -472,6 +476,27 @@ def test_what_may_be_a_mistake_is_told_with_its_line_and_is_no_fault(folder) -> 
     ] == told(folder, "")
     assert [10, 11, 16] == [line for line, _ in told(folder, "10.0.0.0/8,127.0.0.0/8,192.168.0.0/16,169.254.0.0/16")]
     assert [10, 11, 14, 16] == [line for line, _ in told(folder, "", by_proxy=True)]
+
+
+def test_a_filter_on_a_source_that_is_not_there_is_told(folder) -> None:
+    """A sender's own source, often a URL, is its `origin`: only a configured source is proved."""
+    text = """\
+tenants: [{name: acme}, {name: other}]
+sources: [{tenant: acme, name: shop, kind: none}, {tenant: other, name: till, kind: none}]
+endpoints:
+  - {tenant: acme, name: a, url: "https://x.example/", filter: {prefix: {source: "https://github.com/"}}}
+  - {tenant: acme, name: b, url: "https://x.example/", filter: {not: {exact: {source: till}}}}
+  - {tenant: acme, name: c, url: "https://x.example/", filter: {any: [{exact: {source: box}}, {suffix: {source: op}}]}}
+mailboxes: [{tenant: acme, name: box, kind: imap, host: mx.example, username: a, password: b}]
+"""
+    (folder / "waxseal.yaml").write_text(text)
+    lines = [line.split(":", 1)[1] for line in read_config(folder / "waxseal.yaml", {}).warnings((), by_proxy=False)]
+
+    sees = "what senders call themselves is the attribute origin"
+    assert [
+        f"4: endpoints[0].filter.prefix.source: no source of acme is called 'https://github.com/': {sees}",
+        f"5: endpoints[1].filter.not.exact.source: no source of acme is called 'till': {sees}",
+    ] == lines
 
 
 def test_a_secret_never_shows_in_a_repr(folder) -> None:
