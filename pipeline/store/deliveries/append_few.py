@@ -1,13 +1,13 @@
 """Inserts a few entries with content and deliveries in one round trip; COPY, cheaper for many, takes two for each table."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from pipeline.formats.cloudevents import instant
+from pipeline.store.array_literals import octets, plain, quoted
 from pipeline.store.deliveries import notify
 from pipeline.store.ledger import entries as ledger_entries
 from pipeline.store.round_trip import Query, together
@@ -57,10 +57,10 @@ def insert(conn: Connection, entries: Sequence[Entry], planned: Sequence[Planned
 def _entries(entries: Sequence[Entry]) -> Query:
     return INSERT_ENTRIES, {
         **_places(entries),
-        "prevs": [each.prev_hash for each in entries],
-        "hashes": [each.hash for each in entries],
-        "envelopes": [each.envelope for each in entries],
-        "tenants": [each.event.tenant for each in entries],
+        "prevs": octets([each.prev_hash for each in entries]),
+        "hashes": octets([each.hash for each in entries]),
+        "envelopes": octets([each.envelope for each in entries]),
+        "tenants": quoted([each.event.tenant for each in entries]),
         "fingerprints": ledger_entries.uuids([each.event.fingerprint for each in entries]),
     }
 
@@ -70,30 +70,29 @@ def _content(entries: Sequence[Entry]) -> Query:
     attributes = [event.attributes for event in events]
     return INSERT_CONTENT, {
         **_places(entries),
-        "attributes": [each.attributes for each in entries],
-        "bodies": [None if event.blob else event.body for event in events],
-        "blobs": [event.blob for event in events],
-        "salts": [each.salt for each in entries],
-        "sources": [each["source"] for each in attributes],
-        "types": [each["type"] for each in attributes],
-        "subjects": [each["subject"] for each in attributes],
-        "times": [event.moment or instant(event.attributes["time"]) for event in events],
+        "attributes": octets([each.attributes for each in entries]),
+        "bodies": octets([None if event.blob else event.body for event in events]),
+        "blobs": quoted([event.blob for event in events]),
+        "salts": octets([each.salt for each in entries]),
+        "sources": quoted([each["source"] for each in attributes]),
+        "types": quoted([each["type"] for each in attributes]),
+        "subjects": quoted([each["subject"] for each in attributes]),
+        "times": quoted([event.moment or instant(event.attributes["time"]) for event in events]),
     }
 
 
 def _deliveries(planned: Sequence[Planned], now: datetime) -> Query:
     return INSERT_DELIVERIES, {
         **_places(planned),
-        "endpoints": [each.endpoint_id for each in planned],
-        "tenants": [each.tenant for each in planned],
-        "sizes": [each.size for each in planned],
-        "states": [each.state for each in planned],
-        "dues": [each.is_due for each in planned],
-        "ordereds": [each.ordered for each in planned],
+        "endpoints": plain([each.endpoint_id for each in planned]),
+        "tenants": quoted([each.tenant for each in planned]),
+        "sizes": plain([each.size for each in planned]),
+        "states": plain([each.state for each in planned]),
+        "dues": plain([each.is_due for each in planned]),
+        "ordereds": plain([each.ordered for each in planned]),
         "now": now,
     }
 
 
-def _places(each_of: Sequence[Entry] | Sequence[Planned]) -> dict[str, str | list[int]]:
-    chains: Collection[UUID] = [each.chain_id for each in each_of]
-    return {"chains": "{" + ",".join([chain.hex for chain in chains]) + "}", "seqs": [each.seq for each in each_of]}
+def _places(each_of: Sequence[Entry] | Sequence[Planned]) -> dict[str, str]:
+    return {"chains": plain([each.chain_id.hex for each in each_of]), "seqs": plain([each.seq for each in each_of])}

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.array_literals import plain
+
 Pair = tuple[int, UUID]  # an endpoint, and a chain
 
 # Runs after the heads are locked: it sees earlier settlements, and later ones wait for this transaction.
@@ -79,7 +81,7 @@ def busy(conn: Connection, pairs: Collection[Pair]) -> set[Pair]:
     if not pairs:
         return set()
     endpoints, chains = zip(*pairs, strict=True)
-    return {(row[0], row[1]) for row in conn.execute(BUSY, {"endpoints": list(endpoints), "chains": list(chains)})}
+    return {(row[0], row[1]) for row in conn.execute(BUSY, {"endpoints": plain(endpoints), "chains": plain(chains)})}
 
 
 def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
@@ -90,9 +92,9 @@ def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
     pairs = sorted(set(left))
     if not pairs:
         return set()
-    endpoints, chains = (list(column) for column in zip(*pairs, strict=True))
-    conn.execute(SHARE_HEADS, {"chains": list(set(chains))})
-    return set(conn.execute(PASS_ON, {"endpoints": endpoints, "chains": chains, "now": now}).scalars())
+    endpoints, chains = zip(*pairs, strict=True)
+    conn.execute(SHARE_HEADS, {"chains": plain(set(chains))})
+    return set(conn.execute(PASS_ON, {"endpoints": plain(endpoints), "chains": plain(chains), "now": now}).scalars())
 
 
 def open_turns(conn: Connection, after: Pair, now: datetime, limit: int) -> tuple[set[int], Pair]:

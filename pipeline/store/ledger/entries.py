@@ -8,6 +8,7 @@ import orjson
 from sqlalchemy import Connection, Row, text
 
 from pipeline.formats.cloudevents import instant
+from pipeline.store.array_literals import octets, plain, quoted
 from pipeline.store.copy_binary import NULL, copy_encoded, field, microseconds, word
 from pipeline.store.round_trip import Query, together
 from schemas.entry import BrokenChain, Entry, Head
@@ -149,16 +150,15 @@ def chains_query(keys: Collection[bytes]) -> Query:
 def move_heads_query(moved: Mapping[bytes, Head]) -> Query:
     """The statement that writes the new heads of chains whose heads this transaction has locked."""
     ends = moved.values()
-    hashes = "{" + ",".join([f'"\\\\x{(head.hash or b"").hex()}"' for head in ends]) + "}"
-    seqs = "{" + ",".join([str(head.seq) for head in ends]) + "}"
+    seqs, hashes = plain([head.seq for head in ends]), octets([head.hash or b"" for head in ends])
     return MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes}
 
 
 def _make_chains_query(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Query:
     return MAKE_CHAINS, {
         "keys": uuids(missing),
-        "tenants": [tenant for tenant, _ in missing.values()],
-        "subjects": [subject for _, subject in missing.values()],
+        "tenants": quoted([tenant for tenant, _ in missing.values()]),
+        "subjects": quoted([subject for _, subject in missing.values()]),
         "chain_ids": uuids(random[16 * n : 16 * n + 16] for n in range(len(missing))),
     }
 

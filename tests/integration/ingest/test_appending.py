@@ -7,13 +7,13 @@ import random
 import threading
 from collections.abc import Generator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ops.runtime import db_deadline
@@ -22,6 +22,7 @@ from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
 from pipeline.fanout import subscriptions
 from pipeline.ledger.verify import verify
+from pipeline.store.array_literals import octets, plain, quoted
 from pipeline.store.deliveries import append_few
 from pipeline.store.ledger.scan import Scope
 from schemas.blob import LARGEST_INLINE, name
@@ -291,6 +292,18 @@ def test_few_entries_and_many_become_the_same_rows(database, engine) -> None:
 
     assert many == len(rows("many"))
     assert rows("many") == rows("few")
+
+
+def test_postgres_reads_array_literals_as_they_were_meant(engine) -> None:
+    texts = ["", "NULL", 'a "b" \\c\\', "{1,2}", " x ", "ä\n€\t", "'", "%s", None]
+    times = [NOW, datetime(1, 1, 1, 12, tzinfo=UTC), datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))]
+    raw = [bytes(range(256)), b"", None]
+    with transaction(engine) as conn:
+        statement = text("SELECT CAST(:a AS text[]), CAST(:b AS bytea[]), CAST(:c AS bigint[]), CAST(:d AS boolean[])")
+        given = {"a": quoted(texts), "b": octets(raw), "c": plain([1, -(2**63)]), "d": plain([True, False])}
+        assert (texts, raw, [1, -(2**63)], [True, False]) == tuple(conn.execute(statement, given).one())
+        (same,) = conn.execute(text("SELECT CAST(:a AS timestamptz[]) = :b"), {"a": quoted(times), "b": times}).one()
+        assert same
 
 
 def test_a_rolled_back_batch_leaves_nothing_behind(database, engine) -> None:
