@@ -55,7 +55,7 @@ def make_engine(
     A connection that died while it was idle is detected and replaced when it is taken from the pool. On a frozen server a
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
-    second.
+    second, and each of them is its own transaction (`alone`).
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
@@ -63,6 +63,7 @@ def make_engine(
         options = options.replace("force_custom_plan", "force_generic_plan")
     engine = create_engine(
         url,
+        isolation_level="AUTOCOMMIT" if keep_plans else None,  # so that `alone` need not switch it on and off
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
@@ -109,9 +110,7 @@ def _plan_anew(connection: Any, record: Any, _proxy: Any) -> None:
     if now - record.info.get("planned_at", float("-inf")) < PLANS_KEPT:
         return
     try:
-        connection.autocommit = True
         connection.execute("DISCARD PLANS")
-        connection.autocommit = False
     except psycopg.Error as error:
         raise DisconnectionError(str(error)) from error
     record.info["planned_at"] = now
@@ -127,8 +126,9 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def alone(engine: Engine) -> Iterator[Connection]:
     """A connection for a single statement, which is its own transaction: a third of the round trips."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        yield conn
+    with engine.connect() as conn:
+        driver = conn.connection.driver_connection
+        yield conn if driver is not None and driver.autocommit else conn.execution_options(isolation_level="AUTOCOMMIT")
 
 
 #: SQLSTATE classes of transient errors: connection, transaction rollback, resources, operator intervention, lock not available;

@@ -1,4 +1,4 @@
-"""Several statements in one round trip, if none needs the result of an earlier one."""
+"""Statements given to the driver directly: several in one round trip, and small ones, which it runs faster."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -30,6 +31,20 @@ def together(conn: Connection, asked: Sequence[Query]) -> list[list[tuple[Any, .
     with _packet(driver):
         cursors = [driver.execute(_compiled(statement), given) for statement, given in asked]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def fetched(conn: Connection, statement: TextClause, given: Mapping[str, Any]) -> list[Any]:
+    """The rows of one statement, as named tuples. Raises the driver's exceptions."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    if not (driver.autocommit or conn.in_transaction()):
+        conn.execute(NOTHING)
+    try:
+        return list(driver.cursor(row_factory=namedtuple_row).execute(_compiled(statement), given).fetchall())
+    except psycopg.Error:
+        if driver.closed:
+            conn.invalidate()  # SQLAlchemy, which did not see the error, would keep it in the pool
+        raise
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from pipeline.store.array_literals import plain
 from pipeline.store.deliveries.endpoint_health import health_of
+from pipeline.store.round_trip import fetched
 from schemas.allowance import Allowance, Standing
 from schemas.delivery import Claim
 from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT
@@ -145,7 +147,7 @@ def look(conn: Connection, endpoint_ids: Collection[int], at_most: int = 0) -> t
 
     This transaction's COMMIT does not wait for the disk, as with `forgettable`.
     """
-    rows = conn.execute(LOOK, {"ids": list(endpoint_ids), "at_most": at_most}).all()
+    rows = fetched(conn, LOOK, {"ids": plain(endpoint_ids), "at_most": at_most})
     return [_standing(row) for row in rows], rows[0].altogether if rows else 0
 
 
@@ -162,9 +164,9 @@ def claim(conn: Connection, granted: Mapping[int, Allowance], lease: UUID, now: 
     lanes = [(each, lane, most) for each, one in granted.items() for lane, most in ((0, one.first), (1, one.again)) if most]
     if not lanes:
         return []
-    ids, numbers, limits = (list(column) for column in zip(*lanes, strict=True))
+    ids, numbers, limits = (plain(column) for column in zip(*lanes, strict=True))
     asked = {"ids": ids, "lanes": numbers, "limits": limits, "lease": lease, "now": now, "until": until}
-    return sorted(starmap(Claim, conn.execute(CLAIM, asked)), key=lambda claimed: claimed.id)
+    return sorted(starmap(Claim, fetched(conn, CLAIM, asked)), key=lambda claimed: claimed.id)
 
 
 def expire_leases(conn: Connection, now: datetime, limit: int) -> list[int]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.store.copy_binary import NULL, copy_encoded, field, timestamp, word
 from pipeline.store.deliveries import notify, ordering
+from pipeline.store.round_trip import fetched
 from pipeline.store.storable_text import storable
 from schemas.delivery import Delivery, Planned, Settlement, summary
 
@@ -88,7 +89,7 @@ def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:
 
     The body of one with a `blob` is empty here: the sender fetches it.
     """
-    rows = conn.execute(LOAD_LEASED, keys_of(held)).all()
+    rows = fetched(conn, LOAD_LEASED, keys_of(held))
     whole = [Delivery(*(*row[:12], held[row[16] - 1][1], *row[12:16])) for row in rows if row[8] is not None]
     return Loaded(whole, {row[0] for row in rows if row[8] is None})
 
@@ -123,7 +124,7 @@ def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: date
         "errors": _sparse([storable(summary(each.receipt)) for each in settlements]),
         "now": now,
     }
-    written = set(conn.execute(SETTLE, moved).scalars())
+    written = {id_ for (id_,) in fetched(conn, SETTLE, moved)}
     copy_encoded(conn, COPY_ATTEMPTS, [_attempt_row(each) for each in settlements if each.delivery_id in written])
     return written
 

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, text
 
+from pipeline.store.array_literals import plain
+from pipeline.store.round_trip import fetched
 from pipeline.store.storable_text import storable
 from schemas.endpoint_health import Health
 
@@ -62,7 +64,7 @@ def health_of(row: Row[Any]) -> Health:
 
 def read(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
     """The health of those of the endpoints that have a row; the others never failed."""
-    return {row.endpoint_id: health_of(row) for row in conn.execute(READ, {"ids": list(endpoint_ids)})}
+    return {row.endpoint_id: health_of(row) for row in fetched(conn, READ, {"ids": plain(endpoint_ids)})}
 
 
 def lock(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
