@@ -15,7 +15,7 @@ from schemas.delivery import Planned
 from schemas.entry import Entry, ends
 from schemas.event import Event
 
-MOST: Final = 32  # entries; above about this number, COPY takes less CPU
+MOST: Final = 128  # entries; above about this number, COPY takes less CPU
 MOST_BYTES: Final = 1 << 20  # of bodies, because this copies them all
 
 # The columns and their order are those of the COPY statements in `entries` and `deliveries`.

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from ops.runtime import db
 from ops.runtime.db import alone, make_engine, persist, transaction
+from pipeline.store.round_trip import fetched
 from support.sessions import end_connections
 
 
@@ -75,3 +76,13 @@ def test_a_transaction_in_which_a_process_stands_still_loses_its_locks_and_is_tr
     persist(engine, 10.0, stand_still)
     engine.dispose()
     assert ["10s", "10s"] == tries
+
+
+def test_a_connection_that_ends_in_a_statement_for_the_driver_is_replaced_at_once(single, monkeypatch) -> None:
+    monkeypatch.setattr(db, "IDLE", 60.0)  # no ping replaces it
+    with pytest.raises(psycopg.OperationalError), transaction(single) as conn:
+        fetched(conn, text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
+    with alone(single) as conn, pytest.raises(psycopg.OperationalError):
+        fetched(conn, text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
+    with alone(single) as conn:
+        assert [(1,)] == fetched(conn, text("SELECT 1 AS one"), {})
