@@ -17,6 +17,7 @@ REMOVED: Final = 60.0  # the same for paused deliveries of endpoints that are re
 ACTIVE: Final = 2.0  # the same for paused deliveries of endpoints that are active again
 TURNS: Final = 5.0  # the same for turns that were never passed on
 SHARE: Final = 0.02  # of a relay's time for each check at most, when there are many endpoints and little is found
+LONGEST: Final = 10  # intervals between two checks at most: one check that waited for Postgres puts off none for long
 MOST: Final = 1000  # deliveries in one transaction
 CHAINS: Final = 200
 
@@ -45,7 +46,7 @@ class Repairs:
             if began >= self._next[repair]:
                 more = repair()
                 ended = time.monotonic()
-                self._next[repair] = ended + (0.0 if more else max(seconds, (ended - began) / SHARE))
+                self._next[repair] = ended + (0.0 if more else _wait(seconds, ended - began))
 
     def _expire(self) -> bool:
         with transaction(self._engine) as conn:
@@ -85,3 +86,8 @@ class Repairs:
         if opened:
             _log.warning("turns_opened", endpoints=len(opened))
         return self._chain != ordering.START
+
+
+def _wait(interval: float, took: float) -> float:
+    """Seconds until the next check, after one that took so many seconds."""
+    return min(max(interval, took / SHARE), LONGEST * interval)
