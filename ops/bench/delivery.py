@@ -135,12 +135,15 @@ def _paced(stage: Stage, rate: int, seconds: float, ill: int = 0) -> list[float]
     """
     import pika  # noqa: PLC0415 - what upstream systems use
 
+    from workers.amqp.topology import declare  # noqa: PLC0415 - imported lazily: `ops` may not import a worker otherwise
+
     stage.received(0)
     run, count = new_run(), int(rate * seconds)
     parameters = pika.URLParameters(stage.servers.amqp_url)
     parameters.heartbeat = 0  # nothing is read from the connection while it waits
     with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
+        declare(channel)  # the processes may not have come to it yet
         began = time.monotonic()
         for number in range(count):
             due = began + number / rate
