@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, TextClause, event, make_url, text
+import psycopg
+from sqlalchemy import Connection, Engine, TextClause, make_url, text
 
 from ops.bench.load import BODY_BYTES
 from ops.migrate import migrate
 from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
 from pipeline.store.deliveries import claims, deliveries, endpoint_health
+from pipeline.store.round_trip import compiled
 from schemas.delivery import Claim, Receipt, Settlement
 
 ENDPOINTS: Final = 20
@@ -52,7 +54,7 @@ _SIZES = text("""
            (SELECT count(*) FROM delivery WHERE state = 'delivered')""")
 
 _NAMES = {
-    str(statement): name.lower()
+    compiled(statement): name.lower()
     for module in (claims, endpoint_health)
     for name, statement in vars(module).items()
     if isinstance(statement, TextClause)
@@ -147,14 +149,18 @@ def _noted(conn: Connection) -> Iterator[list[tuple[str, str, Any]]]:
     """Record the statements of the connection while the block runs: each one's name, text and parameters."""
     ran: list[tuple[str, str, Any]] = []
 
-    def note(_conn: object, _cursor: object, statement: str, parameters: Any, context: Any, _many: object) -> None:
-        ran.append((_NAMES.get(str(context.invoked_statement), statement), statement, parameters))
+    class Noting(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+            ran.append((_NAMES.get(query, query), query, params))
+            return super().execute(query, params, **options)
 
-    event.listen(conn, "before_cursor_execute", note)
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    before, driver.cursor_factory = driver.cursor_factory, Noting
     try:
         yield ran
     finally:
-        event.remove(conn, "before_cursor_execute", note)
+        driver.cursor_factory = before
 
 
 def _explained(conn: Connection, statement: str, parameters: Any) -> list[str]:

@@ -29,7 +29,7 @@ def together(conn: Connection, asked: Sequence[Query]) -> list[list[tuple[Any, .
     driver = conn.connection.driver_connection
     assert driver is not None
     with _packet(driver):
-        cursors = [driver.execute(_compiled(statement), given) for statement, given in asked]
+        cursors = [driver.execute(compiled(statement), given) for statement, given in asked]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
@@ -40,7 +40,7 @@ def fetched(conn: Connection, statement: TextClause, given: Mapping[str, Any]) -
     if not (driver.autocommit or conn.in_transaction()):
         conn.execute(NOTHING)
     try:
-        return list(driver.cursor(row_factory=namedtuple_row).execute(_compiled(statement), given).fetchall())
+        return list(driver.cursor(row_factory=namedtuple_row).execute(compiled(statement), given).fetchall())
     except psycopg.Error:
         if driver.closed:
             conn.invalidate()  # SQLAlchemy, which did not see the error, would keep it in the pool
@@ -79,5 +79,6 @@ def _all_of(commands: Sequence[Callable[[], None]]) -> None:
 
 
 @lru_cache(256)
-def _compiled(statement: TextClause) -> str:
+def compiled(statement: TextClause) -> str:
+    """The statement as the driver takes it."""
     return str(statement.compile(dialect=_DIALECT))
