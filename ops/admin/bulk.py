@@ -4,6 +4,8 @@ Each chunk is one transaction, after which its rows no longer match. So repeatin
 whenever and however it was interrupted.
 """
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -88,13 +90,39 @@ def noted(engine: Engine, act: Act, planned: int) -> Iterator[Tally]:
 def perform(engine: Engine, act: Act, planned: int, step: Step, pace: Pace, show: Callable[[int], None]) -> int:
     """Run the step until no rows are left; returns how many were processed. When it raises, finished chunks stay committed."""
     with noted(engine, act, planned) as tally:
-        while (moved := _chunk(engine, step, pace.chunk)) is not None:
-            tally.done += moved
+        while _chunk(engine, step, pace.chunk, tally):
             show(tally.done)
             pace.keep(tally.done)
     return tally.done
 
 
-def _chunk(engine: Engine, step: Step, size: int) -> int | None:
-    with transaction(engine) as conn:
-        return step(conn, size)
+def _chunk(engine: Engine, step: Step, size: int, tally: Tally) -> bool:
+    with uninterrupted():
+        with transaction(engine) as conn:
+            moved = step(conn, size)
+        tally.done += moved or 0
+    return moved is not None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block, so that what is committed in it is counted, too; a second one is not delayed."""
+    main = threading.current_thread() is threading.main_thread()  # Ctrl-C reaches no other
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    delayed = False
+
+    def delay(_number: int, _frame: object) -> None:
+        nonlocal delayed
+        if delayed:
+            raise KeyboardInterrupt
+        delayed = True
+
+    signal.signal(signal.SIGINT, delay)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if delayed:
+        raise KeyboardInterrupt

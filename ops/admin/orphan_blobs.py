@@ -12,7 +12,7 @@ from itertools import islice
 
 from sqlalchemy import Engine
 
-from ops.admin.bulk import Act, noted
+from ops.admin.bulk import Act, noted, uninterrupted
 from ops.admin.read_session import snapshot
 from ops.runtime.blobs import Blobs, KeptBlob
 from pipeline.store.admin.blob_references import referred
@@ -48,8 +48,9 @@ def collect(engine: Engine, blobs: Blobs, act: Act, orphans: Orphans, show: Call
         for found, take in ((orphans.aside, blobs.discard), (orphans.fresh, blobs.set_aside)):
             for kept in _unreferred(engine, found):
                 if (now := blobs.look(kept)) is not None and now.put_at < orphans.before:
-                    take(now)
-                    tally.done += 1
+                    with uninterrupted():
+                        take(now)
+                        tally.done += 1
                     show(tally.done)
         blobs.clear_debris(orphans.before)
     return tally.done

@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from ops.admin.bulk import Act, Pace, noted, perform
+from ops.admin.bulk import Act, Pace, noted, perform, uninterrupted
 from ops.admin.read_session import snapshot
 from ops.errors import OpsError
 from ops.runtime.db import passes
@@ -28,8 +28,9 @@ def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Ca
     """
     with noted(engine, act, len(old)) as tally:
         for each in old:
-            _drop(engine, each)
-            tally.done += 1
+            with uninterrupted():
+                _drop(engine, each)
+                tally.done += 1
             show(tally.done)
     return tally.done
 

@@ -1,13 +1,14 @@
 """Acts on many rows: their rate, and their options on the command line."""
 
 import os
+import signal
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.admin.bulk import MOST, Pace
+from ops.admin.bulk import MOST, Pace, uninterrupted
 from ops.cli.terminal.confirm import ActTerms, _Rate
 from ops.servers.accounts import login_name
 
@@ -77,3 +78,20 @@ def test_who_acts_is_the_login_or_else_the_account_of_the_process(monkeypatch: p
     monkeypatch.undo()
     monkeypatch.setenv("LOGNAME", "forged")
     assert "forged" != login_name()
+
+
+def test_ctrl_c_waits_for_the_end_of_a_chunk() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("counted")
+
+    assert ["counted"] == done
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was delayed")
