@@ -29,6 +29,7 @@ from workers.delivery.document_bodies import Documents
 from workers.delivery.in_hand import Awaited, DeliveryInHand, LeasedBatch
 from workers.delivery.not_sent import Found, GivenUp, Missing, TooOld, Untried, Verdict
 from workers.delivery.store import DeliveryStore
+from workers.delivery.trials import AWAITED, Trials
 from workers.delivery.weighted_semaphore import WeightedSemaphore
 from workers.documents.mail_parser import MailParser
 from workers.documents.maker import DocumentMaker
@@ -68,6 +69,8 @@ class Dispatcher:
         self._fetcher = BodyFetcher(blobs, store)
         self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
         self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
+        self._trials = Trials()
+        self._trials_awaited = 0  # calls of `take` that wait for deliveries on trial
         self._disabled: dict[int, int] = {}  # endpoint id -> the catalog version that does not show it as disabled yet
         self._pruned: int | None = None  # the catalog version for which state of inactive endpoints was dropped
         self._in_hand: dict[Held, DeliveryInHand] = {}
@@ -83,20 +86,28 @@ class Dispatcher:
     async def take(self, batch: LeasedBatch, patience: float, unawaited: Container[int]) -> set[int]:
         """Return when each delivery of `batch` is settled, handed back, or found to be no longer ours.
 
-        Waits for `patience` seconds at most, and not for the endpoints `unawaited`. Gives the endpoints whose deliveries were
-        not finished in time; those go on all the same. Deliveries in hand already are ignored: their message was redelivered.
+        Waits for `patience` seconds at most, and not for the endpoints `unawaited`, nor for those on trial if other calls do
+        so already. Gives the endpoints whose deliveries were not finished in time; those go on all the same. Deliveries in
+        hand already are ignored: their message was redelivered.
         """
-        awaited = Awaited(self._loop)
+        awaited, proven, trials = Awaited(self._loop), self._trials.proven, 0
+        takes_trials = self._trials_awaited < AWAITED
         for endpoint_id, delivery_id, size in batch.deliveries:
             held = (delivery_id, batch.lease)
             if held not in self._in_hand:
-                waits = endpoint_id not in unawaited
+                on_trial = endpoint_id not in proven
+                waits = (takes_trials or not on_trial) and endpoint_id not in unawaited
                 hand = DeliveryInHand(held, endpoint_id, size, batch, batch.ends, awaited if waits else None)
                 if waits:
                     awaited.hands.add(hand)
+                    trials |= on_trial
                 self._in_hand[held] = hand
                 hand.task = self._loop.create_task(self._deliver(hand))
-        return await awaited.wait(patience)
+        self._trials_awaited += trials
+        try:
+            return await awaited.wait(patience)
+        finally:
+            self._trials_awaited -= trials
 
     async def close(self, grace: float) -> None:
         """Hand back what is not being sent, let sends finish for `grace` seconds, hand back the rest, settle, and end."""
@@ -151,7 +162,10 @@ class Dispatcher:
         if not (lane.try_enter(1, most) or await lane.enter(1, most, self._start_by(hand, endpoint))):
             return Untried(hand.held, "pending")
         hand.lane = lane
-        verdict = await self._with_quota(hand, endpoint)
+        on_trial = endpoint.id not in self._trials.proven
+        verdict = await (self._on_trial if on_trial else self._with_quota)(hand, endpoint)
+        if isinstance(verdict, Tried):
+            self._trials.tried(endpoint.id, delivered=verdict.settlement.outcome == "delivered")
         if not isinstance(verdict, Tried) or verdict.settlement.outcome == "delivered":
             hand.lane = None
             lane.leave(1)  # a failure keeps its place until it is settled: the breaker must count it before others are tried
@@ -161,6 +175,15 @@ class Dispatcher:
         """The latest time to begin the delivery and still settle it under its lease, on the loop's clock."""
         batch = hand.batch
         return self._loop.time() + batch.ends.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
+
+    async def _on_trial(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
+        leave = await self._trials.enter(self._start_by(hand, endpoint))
+        if leave is None:
+            return Untried(hand.held, "pending")
+        try:
+            return await self._with_quota(hand, endpoint)
+        finally:
+            leave()
 
     async def _with_quota(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
         """Take the body's bytes from the endpoint's quota, then from the quota of all endpoints."""
@@ -240,6 +263,7 @@ class Dispatcher:
         for known in (self._lanes, self._shares):
             for id_ in [each for each in known if each not in kept and not _is_active(catalog, each)]:
                 del known[id_]
+        self._trials.proven = {id_ for id_ in self._trials.proven if _is_active(catalog, id_)}
         self._disabled = {id_: version for id_, version in self._disabled.items() if version == catalog.version}
         self._pruned = catalog.version
 

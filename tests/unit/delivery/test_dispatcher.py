@@ -113,6 +113,62 @@ def test_leases_are_renewed_though_failures_cannot_be_recorded(store: Store) -> 
         store.unblocked.set()
 
 
+def with_one_proven(number: int) -> Catalog:
+    return catalog(*(Endpoint(id_, "acme", f"e{id_}", "http://x", timeout=60) for id_ in range(1, number + 1)))
+
+
+async def send_unless_unknown(endpoint: Endpoint, *_: object) -> Receipt:
+    """Only the first endpoint answers."""
+    if endpoint.id > 1:
+        await asyncio.sleep(60)
+    return Receipt(NOW, 0.1, 200)
+
+
+def test_threads_do_not_all_wait_for_endpoints_that_were_never_seen_to_answer(store: Store) -> None:
+    threads, known = 32, with_one_proven(40)
+
+    async def main() -> None:
+        one = dispatcher(store, lambda: known, send_unless_unknown)
+        await one.take(batch(uuid4(), [1000]), 60, ())
+        waiting = [asyncio.create_task(one.take(batch(uuid4(), [id_ * 1000]), 60, ())) for id_ in range(2, 2 + threads)]
+
+        await until(lambda: sum(each.done() for each in waiting) >= threads // 2)
+        assert set() == await one.take(batch(uuid4(), [1001, 40_000]), 60, ()), "it waits for the proven endpoint only"
+        assert not all(each.done() for each in waiting), "if this process dies, the broker returns these at once"
+
+        for each in waiting:
+            each.cancel()
+        await one.close(0.0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.01])
+def test_few_deliveries_to_endpoints_never_seen_to_answer_are_sent_at_once(store: Store, monkeypatch, seconds) -> None:
+    monkeypatch.setattr("workers.delivery.trials.SECONDS", seconds)
+    monkeypatch.setattr("workers.delivery.trials.AT_ONCE", 20)
+    known, sent = with_one_proven(101), set()
+
+    async def main() -> None:
+        async def send(endpoint: Endpoint, *more: object) -> Receipt:
+            sent.add(endpoint.id)
+            return await send_unless_unknown(endpoint, *more)
+
+        one = dispatcher(store, lambda: known, send)
+        await one.take(batch(uuid4(), [1000]), 60, ())
+        await one.take(batch(uuid4(), [id_ * 1000 for id_ in range(2, 102)]), 0.0, ())
+        await until(lambda: len(sent) >= 21)
+        sent.discard(1)
+        assert set() == await one.take(batch(uuid4(), [1001]), 60, ())
+        assert 1 in sent
+        if seconds < 1:
+            await until(lambda: len(sent) == 101)
+        assert (21 if seconds > 1 else 101) == len(sent)
+        await one.close(0.0)
+
+    asyncio.run(main())
+
+
 def test_inactive_endpoints_are_forgotten_unless_something_of_them_is_in_hand(store: Store, monkeypatch) -> None:
     monkeypatch.setattr("workers.delivery.dispatcher.BEAT", 0.01)
     endpoints = [Endpoint(id_, "acme", f"e{id_}", "http://x") for id_ in (1, 2, 3)]
