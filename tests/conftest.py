@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import structlog
 from hypothesis import settings as property_tests
+from hypothesis.internal.conjecture import providers
 
 from ops.servers.leftovers import end_leftovers
 from ops.servers.private import PrivateServers, erase_servers, private_servers
@@ -41,6 +42,12 @@ structlog.configure = _configure_logs_uncached
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the examples the same in every process: else they include constants of the modules that were imported so far."""
+    if not config.getoption("--hypothesis-profile"):
+        providers._get_local_constants = lambda: providers._local_constants  # reading them takes 5 s of CPU a process
 
 
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
