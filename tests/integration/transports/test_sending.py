@@ -271,9 +271,8 @@ def test_of_an_endless_answer_a_little_is_read_and_less_is_kept() -> None:
     with wire(endless) as server:
         receipt = sent(to(server.url()), seconds=5)
 
-    assert (None, 200, b"x" * KEPT) == (receipt.error, receipt.status, receipt.response)
-    assert receipt.duration < 2
-    assert READ <= written < 64 * READ  # includes what the kernel's buffers hold
+    assert (None, 200, b"x" * KEPT) == (receipt.error, receipt.status, receipt.response)  # no error: within the deadline
+    assert READ <= written < 256 * READ  # includes what the kernel's buffers hold, 10 MB at most; without end it is gigabytes
 
 
 def test_a_body_that_unpacks_to_a_huge_one_is_not_unpacked() -> None:
