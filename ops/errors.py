@@ -26,3 +26,8 @@ class NotReady(OpsError):
 
 class AlreadyRunning(OpsError):
     """Another supervisor holds the data folder."""
+
+
+def one_line(error: BaseException | None) -> str:
+    """The first line of its text; of a database error the server's own, without the statement and its parameters."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from ops.errors import one_line
 from ops.runtime.db import Engine, transaction
 from ops.runtime.vault import Vault
 from ops.telemetry import metrics
@@ -99,5 +100,4 @@ class CatalogWatch:
         fault = type(error).__name__
         if fault != self._fault:
             self._fault = fault
-            told = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            _log.warning("catalog_unreachable", error=told, version=self._current.version)
+            _log.warning("catalog_unreachable", error=one_line(error), version=self._current.version)

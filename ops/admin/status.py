@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.admin.read_session import open_engine, snapshot
+from ops.errors import one_line
 from ops.runtime.db import Connection, damaged
 from ops.servers.process_tree import SeenProcess
 from ops.settings import Settings
@@ -65,8 +66,8 @@ def _ledger(conn: Connection) -> dict[str, Any]:
     except Exception as error:
         if not damaged(error):
             raise
-        cause = str(getattr(error, "orig", error)).partition("\n")[0]
-        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": f"Postgres cannot read it: {cause}"}
+        what = f"Postgres cannot read it: {one_line(error)}"
+        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": what}
     return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None}
 
 

@@ -72,9 +72,8 @@ def _of_source(index: int, endpoint: EndpointSpec, sources: Sequence[str]) -> It
         meets = _MEETS[str(at[-2])]
         value: Any = reduce(lambda part, step: part[step], at, endpoint.filter)
         if name == "source" and sources and not any(meets(each, value) for each in sources):
-            what = (
-                f"no source of {endpoint.tenant} is called {value!r:.80}: what senders call themselves is the attribute origin"
-            )
+            told = f"no source of {endpoint.tenant} in this file is called {value!r:.80}"
+            what = f"{told}: what senders call themselves is the attribute origin"
             yield LikelyMistake(("endpoints", index, "filter", *at), what)
 
 

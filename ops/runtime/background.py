@@ -6,6 +6,8 @@ from typing import Final
 
 import structlog
 
+from ops.errors import one_line
+
 SOON: Final = 30.0  # seconds until a failed chore is tried again, unless it is due earlier
 _END_SECONDS: Final = 2.0
 
@@ -35,9 +37,5 @@ class Chore:
                 self._work()
                 pause = self._seconds
             except Exception as error:  # noqa: BLE001 - a chore that fails must not end the process
-                _log.warning("chore_failed", chore=self._name, error=_one_line(error))
+                _log.warning("chore_failed", chore=self._name, error=one_line(error))
                 pause = min(self._seconds, SOON)
-
-
-def _one_line(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from ops.errors import one_line
 from ops.runtime.db import Connection, Engine, alone, lacks_partition, passes, persist, transaction
 from ops.telemetry import metrics
 from ops.telemetry.pulse import Recent
@@ -81,7 +82,7 @@ class DeliveryStore:
         try:
             written = self._written(verdicts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is lost: the leases end
-            _log.warning("settlement_failed", deliveries=len(verdicts), error=_one_line(error))
+            _log.warning("settlement_failed", deliveries=len(verdicts), error=one_line(error))
             if len(verdicts) > 1 and not passes(error):
                 middle = len(verdicts) // 2
                 self.settle(verdicts[:middle])
@@ -96,13 +97,13 @@ class DeliveryStore:
         """Record an internal failure as a dead letter. The lease ends and the delivery is retried until an operator decides."""
         if passes(error):
             return
-        name, detail = type(error).__name__, _one_line(error)
+        name, detail = type(error).__name__, one_line(error)
         try:
             fresh = self._until_done(
                 LOAD_SECONDS, lambda conn: dead_letters.note_failed(conn, held[0], name, detail, datetime.now(UTC))
             )
         except Exception as failure:  # noqa: BLE001 - the next attempt records it
-            _log.warning("failure_not_noted", delivery=held[0], error=_one_line(failure))
+            _log.warning("failure_not_noted", delivery=held[0], error=one_line(failure))
         else:
             if fresh:
                 metrics.observe_buried("actor", "internal")
@@ -155,7 +156,7 @@ class DeliveryStore:
 
     def _in_trouble(self, error: BaseException | None, tries: int) -> None:
         self.trouble.note(f"Postgres: {type(error).__name__}")
-        _log.warning("database_lost", tries=tries, error=_one_line(error))
+        _log.warning("database_lost", tries=tries, error=one_line(error))
 
 
 def _found(delivery: Delivery | None, id_: int, lease: UUID, erased: Collection[int]) -> Found:
@@ -176,7 +177,3 @@ def _move(conn: Connection, untried: Sequence[Untried], now: datetime) -> Aside:
 def _end(conn: Connection, given_up: GivenUp, now: datetime) -> bool:
     """Discard the delivery; give whether its lease was still valid."""
     return bool(deliveries.end(conn, [given_up.held], "discarded", now, given_up.why))
-
-
-def _one_line(error: BaseException | None) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -8,13 +8,14 @@ from typing import Final
 
 import structlog
 
+from ops.errors import one_line
 from ops.runtime.db import Connection, Engine, damaged, sqlstate, transaction
 from pipeline.ledger import broken_chains
 from pipeline.store.admin import notices
 from pipeline.store.ledger import entries as ledger_entries
 from schemas.entry import BrokenChain
 from schemas.event import Event
-from workers.ingest.failures import is_race, one_line
+from workers.ingest.failures import is_race
 from workers.ingest.operator_notices import Notices
 
 log = structlog.get_logger()

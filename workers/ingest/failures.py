@@ -6,7 +6,7 @@ from typing import Final
 
 from tenacity import RetryCallState, wait_exponential_jitter
 
-from ops.errors import OpsError
+from ops.errors import OpsError, one_line
 from ops.runtime.db import constraint, damaged, passes, sqlstate
 from pipeline.errors import BlobsAway
 from workers.ingest.judged import Refusal
@@ -54,11 +54,6 @@ class Failures:
             return False  # its halves are retried
         self._faults += 1
         return self._faults < 2
-
-
-def one_line(error: BaseException | None) -> str:
-    """The first line of the server's error message, without the SQL parameters."""
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def fatal(error: Exception) -> Refusal:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from ops.errors import OpsError
+from ops.errors import OpsError, one_line
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import Connection, Engine, damaged, passes, transaction
 from ops.runtime.vault import Vault
@@ -29,7 +29,7 @@ from workers.ingest.batch_report import Report
 from workers.ingest.chains_aside import ChainsAside
 from workers.ingest.claim_check import exchanged
 from workers.ingest.examiner import Examiner
-from workers.ingest.failures import DatabaseDamaged, Failures, Stopped, fatal, for_every_message, one_line, pause
+from workers.ingest.failures import DatabaseDamaged, Failures, Stopped, fatal, for_every_message, pause
 from workers.ingest.judged import Judged, broken, rejected
 from workers.ingest.operator_notices import Notices
 from workers.ingest.watchdog import TooSlow, Watch

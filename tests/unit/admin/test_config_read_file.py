@@ -494,8 +494,8 @@ mailboxes: [{tenant: acme, name: box, kind: imap, host: mx.example, username: a,
 
     sees = "what senders call themselves is the attribute origin"
     assert [
-        f"4: endpoints[0].filter.prefix.source: no source of acme is called 'https://github.com/': {sees}",
-        f"5: endpoints[1].filter.not.exact.source: no source of acme is called 'till': {sees}",
+        f"4: endpoints[0].filter.prefix.source: no source of acme in this file is called 'https://github.com/': {sees}",
+        f"5: endpoints[1].filter.not.exact.source: no source of acme in this file is called 'till': {sees}",
     ] == lines
 
 
