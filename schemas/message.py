@@ -14,6 +14,12 @@ OTHERS: Final = ("delivery_mode", "priority", "correlation_id", "reply_to", "exp
 #: of that user. The header is trusted only on the exchange where nobody but us may publish.
 FIRST_USER: Final = "waxseal-user"
 
+#: The header in which our own publishers say when they published a message, in Unix seconds, as text.
+PUBLISHED_AT: Final = "waxseal-published-at"
+
+#: The routing key of a message that asks how long messages wait in the inbox. It names no tenant: those have a name.
+PROBE_KEY: Final = "."
+
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
@@ -57,6 +63,16 @@ class Message:
         if not self.trusted or not self.headers or CLAIM not in self.headers:
             return None
         return read_claim(self.headers[CLAIM])
+
+    @property
+    def published_at(self) -> float | None:
+        """When one of our publishers published it, in Unix seconds; None if it was not one of ours."""
+        if not self.trusted or not self.headers:
+            return None
+        try:
+            return float(self.headers[PUBLISHED_AT])
+        except (KeyError, TypeError, ValueError):  # an older publisher, or a replay
+            return None
 
     @property
     def size(self) -> int:

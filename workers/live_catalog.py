@@ -10,7 +10,7 @@ import structlog
 from ops.errors import one_line
 from ops.runtime.db import Engine, transaction
 from ops.runtime.vault import Vault
-from ops.telemetry import metrics
+from ops.telemetry import table
 from pipeline.store.config import catalog as store
 from schemas.catalog import EMPTY, Catalog
 
@@ -80,7 +80,7 @@ class CatalogWatch:
             self._failed(error)
             return random.uniform(_PERIOD, 4 * _PERIOD)  # noqa: S311 - processes that lost one database return out of step
         self._looked = time.monotonic()
-        metrics.SERVER_LAST_ANSWER.labels("postgres").set_to_current_time()
+        table.SERVER_LAST_ANSWER.labels("postgres").set_to_current_time()
         if self._fault is not None:
             self._fault = None
             _log.info("catalog_reachable", version=self._current.version)

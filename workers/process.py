@@ -15,6 +15,8 @@ from ops.runtime import log as logs
 from ops.runtime.db import Engine, make_engine
 from ops.settings import Settings, require
 from ops.telemetry import probe_server, pulse
+from ops.telemetry.exposition import EXPOSITION
+from ops.telemetry.pools import POOLS
 from ops.telemetry.probes import Check
 
 _log = structlog.get_logger()
@@ -44,6 +46,7 @@ class Process:
         """
         require(settings, *needed)
         logs.configure(settings.log, settings.log_level, name)
+        EXPOSITION.of(name)
         if switch_interval is not None:
             sys.setswitchinterval(switch_interval)
         self.stop = threading.Event()
@@ -51,6 +54,7 @@ class Process:
         self._settings = settings
         self._at_signal: list[Callable[[], None]] = []
         self._open = ExitStack()
+        self._open.callback(EXPOSITION.of, None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
@@ -66,6 +70,8 @@ class Process:
         """Make an engine with `make_engine`'s options; its connections are closed at the end."""
         engine = make_engine(self._settings.database_url, pool_size=pool_size, **others)
         self._open.callback(engine.dispose)
+        POOLS.watch(engine)
+        self._open.callback(POOLS.forget, engine)
         return engine
 
     def closing(self, thing: _Thing) -> _Thing:

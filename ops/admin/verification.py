@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import IO
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
+from ops.runtime.db import transaction
 from ops.runtime.durable_files import replace_durably
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.ledger.bundle import entry_line, header_line
 from pipeline.ledger.verify import Keys, verify
+from pipeline.store.admin import verifications
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
 from schemas.fault import Fault, Verified
@@ -96,6 +99,16 @@ class LedgerSnapshot:
         except BlobLost as error:
             lost(f"{entry.subject!r} entry {entry.seq}: {error}")
             return entry
+
+
+def note(settings: Settings, verified: Verified, began: datetime) -> str | None:
+    """Record a verification of the whole ledger, and give None, or why it could not be: the verdict stands all the same."""
+    try:
+        with open_engine(settings) as engine, transaction(engine) as conn:
+            verifications.note(conn, verified, began, datetime.now(UTC))
+    except (SQLAlchemyError, OpsError) as error:  # such as a login that may only read, or a standby
+        return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return None
 
 
 @contextmanager

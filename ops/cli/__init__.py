@@ -13,6 +13,7 @@ from ops.cli.demo import COMMANDS as DEMO
 from ops.cli.endpoint import COMMANDS as ENDPOINT
 from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
+from ops.cli.metrics import COMMANDS as METRICS
 from ops.cli.processes import COMMANDS as PROCESSES
 from ops.cli.prune import COMMANDS as PRUNE
 from ops.cli.send import COMMANDS as SEND
@@ -27,6 +28,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *CONFIG,
     *SEND,
     *STATUS,
+    *METRICS,
     *TIMELINE,
     *UNDELIVERED,
     *DEAD,

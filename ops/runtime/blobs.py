@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import obstore
 from obstore.store import LocalStore, S3Store
@@ -30,6 +30,13 @@ FRESH: Final = timedelta(hours=1)  # a blob put within this time is safe: orphan
 ASIDE: Final = ".aside/"
 
 _Result = TypeVar("_Result")
+
+
+class Called(Protocol):
+    """Is told of a call to the store."""
+
+    def __call__(self, operation: str, /, *, answered: bool) -> None:
+        """`operation` was asked for, and the store did it, or did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,9 @@ class KeptBlob:
         return f"sha256:{self.key.rpartition('/')[2]}"
 
 
-def open_blobs(settings: Settings, seconds: float = SECONDS) -> "Blobs":
+def open_blobs(settings: Settings, seconds: float = SECONDS, called: Called | None = None) -> "Blobs":
     """Open the store that the settings name, without connecting or creating anything yet. `seconds` limits one call."""
-    return Blobs(settings.blobs, seconds)
+    return Blobs(settings.blobs, seconds, called)
 
 
 class Blobs:
@@ -62,12 +69,21 @@ class Blobs:
     Raises `BlobsAway` when the store cannot be reached, refuses, or takes too long: the same call may succeed later.
     """
 
-    def __init__(self, place: str, seconds: float = SECONDS) -> None:
-        """`place` is a folder or `s3://bucket/prefix`; the credentials of S3 come from the usual AWS_ variables."""
+    def __init__(self, place: str, seconds: float = SECONDS, called: Called | None = None) -> None:
+        """`place` is a folder or `s3://bucket/prefix`; the credentials of S3 come from the usual AWS_ variables.
+
+        `called` is told of each call, and whether the store answered.
+        """
+        self._called = called or _nobody
         self._root = None if place.startswith("s3://") else Path(place).absolute()
         self._seconds = seconds
         self._calls = threading.BoundedSemaphore(AT_ONCE)
         self._store: LocalStore | S3Store | None = None if self._root else _bucket(place, seconds)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is; None if it is not one."""
+        return self._root
 
     def keep(self, tenant: str, body: bytes) -> bytes | Blob:
         """Give back a small body as it is; store a larger one durably and return its name."""
@@ -183,6 +199,16 @@ class Blobs:
             raise BlobsAway(f"the blob store is not there: {_one_line(error)}") from error
 
     def _within(self, what: str, work: Callable[[], _Result]) -> _Result:
+        answered = True
+        try:
+            return self._in_time(what, work)
+        except BlobsAway:
+            answered = False
+            raise
+        finally:
+            self._called(what, answered=answered)
+
+    def _in_time(self, what: str, work: Callable[[], _Result]) -> _Result:
         """Run `work` in a thread, or raise `BlobsAway` in time: a network disk can hang for ever, and nothing can stop it."""
         answer: Future[_Result] = Future()
         if not self._calls.acquire(timeout=self._seconds):
@@ -211,6 +237,10 @@ class Blobs:
             answer.set_exception(error)
         finally:
             self._calls.release()
+
+
+def _nobody(_operation: str, /, *, answered: bool) -> None:
+    """Nobody wants to know of a call."""
 
 
 def _is_ours(kept: KeptBlob) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops.runtime import db_deadline
@@ -20,6 +21,7 @@ __all__ = [
     "UNIQUE_VIOLATION",
     "Connection",
     "Engine",
+    "Pool",
     "alone",
     "constraint",
     "damaged",
@@ -40,6 +42,21 @@ PLANS_KEPT: Final = 1.0  # seconds
 #: No cached plans: on a new table a cached plan keeps the size that it first saw, and lookups then scan. A process that stands
 #: still in a transaction holds locks for which others wait, chain heads among them; it loses them soon, and tries again.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s"
+
+
+class Pool(QueuePool):
+    """A pool that tells `waited` how many seconds each caller waited for its connection, with connecting if the pool grew."""
+
+    waited: Callable[[float], None] | None = None
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self.waited is None:
+            return super()._do_get()
+        began = time.monotonic()
+        try:
+            return super()._do_get()
+        finally:
+            self.waited(time.monotonic() - began)
 
 
 def make_engine(
@@ -64,6 +81,7 @@ def make_engine(
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT" if keep_plans else None,  # so that `alone` need not switch it on and off
+        poolclass=Pool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,

@@ -12,6 +12,9 @@ import structlog
 
 from ops.servers.child import Child
 from ops.servers.child import stop as stop_children
+from ops.telemetry import table
+from ops.telemetry.label_sets import SUPERVISED
+from ops.telemetry.metric_kinds import closed
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
@@ -96,6 +99,7 @@ class Supervisor:
             _log.error("process_not_restarted", name=watch.child.name, reason=_reason(error), restart_in=wait)
             return
         watch.due = None
+        table.PROCESS_RESTARTS.labels(closed(watch.child.role, SUPERVISED)).inc()
         _log.info("process_restarted", name=watch.child.name, new_pid=watch.child.pid)
         self._telling = _Telling(Backoff(), due=now)
 

@@ -2,10 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import disk_usage
 from types import FrameType
 from typing import Final
 
@@ -26,10 +27,15 @@ from ops.system.prepare import prepare
 from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
+from ops.telemetry import probe_server, table
+from ops.telemetry.exposition import EXPOSITION
+from ops.telemetry.label_sets import SUPERVISOR
 
 SECRETS: Final = "endpoint-secrets"  # in the data folder
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
+
+_OURS: Final = Post(SUPERVISOR, SUPERVISOR, ())  # this process; it has probes and metrics as the others do
 
 _log = structlog.get_logger()
 
@@ -98,13 +104,36 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
             worker.start()
         stack.keep(plan.data, everyone, ready=False)
         wait_ready(workers, _READY_SECONDS, requests.check)
-        stack.keep(plan.data, everyone, ready=True)
-        _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
-        _welcome(stack, plan.data)
-        Supervisor(everyone, lambda: stack.keep(plan.data, everyone, ready=True)).run(requests.check)
+        with _probes(plan, ports[SUPERVISOR]) as beat:
+            stack.keep(plan.data, everyone, ready=True)
+            _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
+            _welcome(stack, plan.data)
+
+            def interrupted() -> None:
+                beat()
+                requests.check()
+
+            Supervisor(everyone, lambda: stack.keep(plan.data, everyone, ready=True)).run(interrupted)
     finally:
         _log.info("workers_stopping")
         stop(workers, _STOP_SECONDS)
+
+
+@contextmanager
+def _probes(plan: Plan, port: int) -> Iterator[Callable[[], None]]:
+    """Serve the supervisor's own probes and metrics, with the disk of the data folder. Gives its heartbeat."""
+    EXPOSITION.of(SUPERVISOR)
+    table.DISK_FREE.labels("data").set_function(lambda: disk_usage(plan.data).free)
+    table.DISK_SIZE.labels("data").set_function(lambda: disk_usage(plan.data).total)
+    try:
+        server = probe_server.serve(plan.settings.metrics_host, port, {})
+    except OSError as error:
+        raise OpsError(f"the supervisor cannot serve its metrics on port {port}: {error.strerror}") from error
+    try:
+        yield server.beat
+    finally:
+        server.close()
+        EXPOSITION.of(None)
 
 
 def _apply(config: Path, settings: Settings, servers: PrivateServers, told: Mapping[str, str], data: Path) -> None:
@@ -135,13 +164,13 @@ def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
     if explicit and not (is_free(asked) and servers.claims.take(asked)):
         raise OpsError(f"WAXSEAL_INGRESS_PORT: port {asked} is in use; choose another, or unset it to get a free one")
     default = {} if explicit or INGRESS in servers.memory.ports else {INGRESS: asked}
-    names = [post.name for post in plan.posts]
+    names = [*(post.name for post in plan.posts), SUPERVISOR]
     servers.memory.take_ports(names, servers.claims, {INGRESS: asked} if explicit else default)
     return {name: servers.memory.ports[name] for name in names}
 
 
 def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: Mapping[str, int]) -> Stack:
-    urls = {post.name: base_url(post, ports[post.name], plan.settings) for post in plan.posts}
+    urls = {post.name: base_url(post, ports[post.name], plan.settings) for post in (*plan.posts, _OURS)}
     return Stack(
         ingress_url=urls.get(INGRESS, ""),
         amqp_url=servers.amqp_url,

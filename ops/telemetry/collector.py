@@ -5,14 +5,17 @@ the elected process cannot read, it shows its last figures, and `collector_up` s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from prometheus_client import Gauge
 from sqlalchemy import Connection
 
 from ops.runtime.db import make_engine
-from ops.telemetry import mail_metrics, metrics
-from pipeline.store.admin import counts
+from ops.telemetry import label_sets, metrics, table
+from pipeline.store.admin import counts, verifications
+from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
 from pipeline.store.mail import mailbox_overview
 
@@ -25,40 +28,64 @@ Queues = Callable[[], Mapping[str, tuple[int, int] | None]]
 """Asks the broker: for each queue, the number of ready messages and of consumers; None for a queue that does not exist."""
 
 _GAUGES: Final = (
-    metrics.RETRIES_DUE,
-    metrics.QUEUE_OLDEST_SECONDS,
-    metrics.DESTINATIONS,
-    mail_metrics.MAILBOXES,
-    metrics.DEAD_LETTERS,
-    metrics.DEAD_LETTER_OLDEST_SECONDS,
-    metrics.QUEUE_MESSAGES,
-    metrics.QUEUE_CONSUMERS,
-    metrics.COLLECTOR_UP,
-    metrics.COLLECTOR_LAST_SUCCESS,
+    table.OLDEST_SECONDS,
+    table.CHAIN_HEAD,
+    table.CHAIN_VERIFIED,
+    table.CHAIN_BROKEN,
+    table.CHAIN_VERIFIED_AT,
+    table.RETRIES_DUE,
+    table.QUEUE_OLDEST_SECONDS,
+    table.DESTINATIONS,
+    table.MAILBOXES,
+    table.DEAD_LETTERS,
+    table.DEAD_LETTER_OLDEST_SECONDS,
+    table.QUEUE_MESSAGES,
+    table.QUEUE_CONSUMERS,
+    table.COLLECTOR_UP,
+    table.COLLECTOR_LAST_SUCCESS,
 )
+_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT,)
+
+
+Inbox = Callable[[], float]
+"""Asks how many seconds a message that is published now would wait in the inbox, or that one has waited until now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """How to ask the broker. `deliveries` is the queue whose backlog waits in Postgres, and `inbox` the one that is probed."""
+
+    queues: Queues
+    probe: Inbox
+    deliveries: str
+    inbox: str
 
 
 class Collector:
     """Stands for election with every `turn`, until `close`. Not for several threads at once."""
 
-    def __init__(self, database_url: str, queues: Queues, deliveries: str) -> None:
-        """`deliveries` is the queue whose backlog waits in Postgres."""
+    def __init__(self, database_url: str, broker: Broker, *, lease: float) -> None:
+        """`lease`: the seconds of a lease on a delivery."""
         self._engine = make_engine(database_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
-        self._queues = queues
-        self._deliveries = deliveries
+        self._broker = broker
+        self._lease = lease
         self._conn: Connection | None = None
         self._elected = False
         self._counted = datetime.now(UTC) - _LAG  # up to when decisions are counted
 
     def turn(self) -> None:
-        """Read everything, if this process is elected. Raises what Postgres or the broker raises."""
+        """Read everything, if this process is elected. Raises what Postgres or the broker raises, after reading the other."""
         try:
             self._read_database()
         except Exception:
             self._lose_database()
             raise
-        if self._elected:
-            self._read_broker()
+        finally:
+            if self._elected:
+                try:
+                    self._read_broker()
+                finally:
+                    self._read_inbox()
 
     def close(self) -> None:
         """Release the lock, so that another process can be elected."""
@@ -73,10 +100,13 @@ class Collector:
         if not self._elected:
             self._counted = now - _LAG
             for gauge in _GAUGES:
-                gauge.clear()
+                _clear(gauge)
             return
         self._show_deliveries(counts.pending(self._conn, now), now)
+        table.OLDEST_SECONDS.labels("in_flight").set(_age(counts.oldest_leased(self._conn, self._lease), now))
+        table.OLDEST_SECONDS.labels("mail").set(_age(counts.oldest_pull(self._conn), now))
         _show_dead_letters(counts.open_dead_letters(self._conn), now)
+        _show_ledger(counts.entries(self._conn), verifications.last(self._conn))
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
@@ -96,43 +126,72 @@ class Collector:
 
     def _read_broker(self) -> None:
         try:
-            found = self._queues()
+            found = self._broker.queues()
         except Exception:
             metrics.collected("broker", None)
             raise
         for queue, state in found.items():
             ready, consumers = state or (0, 0)
-            metrics.QUEUE_MESSAGES.labels(queue, "ready").set(ready)
-            metrics.QUEUE_CONSUMERS.labels(queue).set(consumers)
+            table.QUEUE_MESSAGES.labels(queue, "ready").set(ready)
+            table.QUEUE_CONSUMERS.labels(queue).set(consumers)
         metrics.collected("broker", datetime.now(UTC).timestamp())
 
+    def _read_inbox(self) -> None:
+        try:
+            waited = self._broker.probe()
+        except Exception:
+            metrics.collected("inbox", None)
+            raise
+        table.OLDEST_SECONDS.labels("inbox").set(waited)
+        table.QUEUE_OLDEST_SECONDS.labels(self._broker.inbox).set(waited)
+        metrics.collected("inbox", datetime.now(UTC).timestamp())
+
     def _show_deliveries(self, pending: counts.Pending, now: datetime) -> None:
-        metrics.RETRIES_DUE.labels("overdue").set(pending.overdue)
-        metrics.RETRIES_DUE.labels("future").set(pending.future)
-        metrics.QUEUE_OLDEST_SECONDS.labels(self._deliveries).set(_age(pending.oldest, now))
+        table.RETRIES_DUE.labels("overdue").set(pending.overdue)
+        table.RETRIES_DUE.labels("future").set(pending.future)
+        table.QUEUE_OLDEST_SECONDS.labels(self._broker.deliveries).set(_age(pending.oldest, now))
+        table.OLDEST_SECONDS.labels("unclaimed").set(_age(pending.first, now))
+        table.OLDEST_SECONDS.labels("retries").set(_age(pending.again, now))
 
     def _count_decisions(self, conn: Connection, until: datetime) -> None:
         for result, count in counts.decisions(conn, self._counted, until).items():
-            metrics.DEAD_LETTER_REPLAYS.labels(result).inc(count)
+            table.DEAD_LETTER_REPLAYS.labels(result).inc(count)
         self._counted = max(self._counted, until)
 
 
+def _clear(gauge: Gauge) -> None:
+    """Show no value. A gauge without labels cannot be without a value: it shows 0."""
+    if gauge in _WITHOUT_LABELS:
+        gauge.set(0)
+    else:
+        gauge.clear()
+
+
+def _show_ledger(entries: int, verified: LastVerification | None) -> None:
+    table.CHAIN_HEAD.labels("all").set(entries)
+    table.CHAIN_VERIFIED.labels("all").set(verified.entries if verified else 0)
+    table.CHAIN_BROKEN.labels("all").set(verified.faults if verified else 0)
+    intact_at = verified.intact_at if verified else None
+    table.CHAIN_VERIFIED_AT.set(intact_at.timestamp() if intact_at else 0)
+
+
 def _show_endpoints(found: Mapping[str, int]) -> None:
-    for condition in metrics.DESTINATION_CONDITIONS:
-        metrics.DESTINATIONS.labels(condition).set(found.get(condition, 0))
+    for condition in label_sets.DESTINATION_CONDITIONS:
+        table.DESTINATIONS.labels(condition).set(found.get(condition, 0))
 
 
 def _show_mailboxes(found: Mapping[str, int]) -> None:
-    for condition in mail_metrics.MAILBOX_CONDITIONS:
-        mail_metrics.MAILBOXES.labels(condition).set(found.get(condition, 0))
+    for condition in label_sets.MAILBOX_CONDITIONS:
+        table.MAILBOXES.labels(condition).set(found.get(condition, 0))
 
 
 def _show_dead_letters(found: Sequence[counts.OpenDeadLetters], now: datetime) -> None:
     by_stage = {each.stage: each for each in found}
-    for stage in metrics.STAGES:
+    table.OLDEST_SECONDS.labels("dead_letters").set(_age(min((each.oldest for each in found), default=None), now))
+    for stage in label_sets.STAGES:
         waiting = by_stage.get(stage)
-        metrics.DEAD_LETTERS.labels(stage).set(waiting.count if waiting else 0)
-        metrics.DEAD_LETTER_OLDEST_SECONDS.labels(stage).set(_age(waiting.oldest if waiting else None, now))
+        table.DEAD_LETTERS.labels(stage).set(waiting.count if waiting else 0)
+        table.DEAD_LETTER_OLDEST_SECONDS.labels(stage).set(_age(waiting.oldest if waiting else None, now))
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -6,12 +6,15 @@ to this process", which a zero would hide, so its series appear when they are se
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from math import fsum
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
+
+from ops.telemetry.label_sets import Closed
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and are not read
 
@@ -21,7 +24,6 @@ BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 MESSAGE_BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576)
 ATTEMPTS = (1, 2, 3, 4, 5, 6, 8, 10, 15)
 
-Closed = tuple[str, ...]
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
@@ -30,23 +32,64 @@ def closed(value: str, allowed: Closed) -> str:
     return value if value in allowed else allowed[-1]
 
 
-def counter(name: str, meaning: str, **labels: Closed) -> Counter:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of the table. `labels`: the values of each label, none if only the process that feeds it knows them.
+
+    `by` are the processes that feed it; no other process shows it.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: Mapping[str, Closed]
+    meaning: str
+    by: Closed
+    metric: Counter | Gauge | Histogram = field(repr=False)
+
+    @property
+    def unit(self) -> str:
+        """Its base unit; empty for a number of things."""
+        stem = self.name.removesuffix("_total")
+        if stem.endswith("_timestamp_seconds"):
+            return "Unix time"
+        return next((unit for unit in ("seconds", "bytes") if stem.endswith(f"_{unit}")), "")
+
+
+#: Every metric by its name, in the order of the definitions in `ops.telemetry.table`.
+TABLE: Final[dict[str, Row]] = {}
+
+
+def counter(name: str, meaning: str, by: Closed, **labels: Closed) -> Counter:
     """Register the counter `waxseal_<name>`; `name` ends in `_total`."""
-    return _with_series(Counter(f"waxseal_{name}", meaning, tuple(labels)), labels)
+    made = Counter(f"waxseal_{name}", meaning, tuple(labels))
+    _enter(Row(f"waxseal_{name}", "counter", labels, meaning, by, made))
+    return _with_series(made, labels)
 
 
-def histogram(name: str, meaning: str, buckets: tuple[float, ...], **labels: Closed) -> Histogram:
+def histogram(name: str, meaning: str, by: Closed, buckets: tuple[float, ...], **labels: Closed) -> Histogram:
     """Register the histogram `waxseal_<name>`; `name` ends in its unit."""
-    return _with_series(_Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets), labels)
+    made = _Histogram(f"waxseal_{name}", meaning, tuple(labels), buckets=buckets)
+    _enter(Row(f"waxseal_{name}", "histogram", labels, meaning, by, made))
+    return _with_series(made, labels)
 
 
-def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+def gauge(name: str, meaning: str, by: Closed, **labels: Closed) -> Gauge:
     """Register the gauge `waxseal_<name>`."""
-    return _Gauge(f"waxseal_{name}", meaning, labels)
+    made = _Gauge(f"waxseal_{name}", meaning, tuple(labels))
+    _enter(Row(f"waxseal_{name}", "gauge", labels, meaning, by, made))
+    return made
+
+
+def _enter(row: Row) -> None:
+    TABLE[row.name] = row
 
 
 class _Histogram(Histogram):
-    """A histogram that finds the bucket by bisection and does not check its labels: it is observed at every message."""
+    """A histogram that finds the bucket by bisection and does not check its labels: it is observed at every message.
+
+    An `exemplar` links an observation to its trace. /metrics shows none: only OpenMetrics has a form for them, and `_Gauge`
+    says why it is not used.
+    """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         if exemplar is not None:
@@ -79,7 +122,7 @@ class _Gauge(Gauge):
         return []
 
 
-def _with_series(metric: _Metric, labels: dict[str, Closed]) -> _Metric:
+def _with_series(metric: _Metric, labels: Mapping[str, Closed]) -> _Metric:
     if all(labels.values()):
         for values in product(*labels.values()):
             if values:

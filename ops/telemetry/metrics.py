@@ -1,149 +1,28 @@
-"""The metrics of the system, and the functions that workers call with their facts.
-
-The assignments below are the table: name, meaning, buckets, and the closed set of each label. None has a tenant label,
-because tenants are not a closed set. A message is counted in `ingest_messages_total` once, where its outcome is decided:
-by the ingress when it rejects the message, else by the ingest worker after COMMIT.
-"""
+"""The functions that workers call with their facts; `ops.telemetry.table` defines the metrics."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
-from typing import get_args
 
 from prometheus_client import Counter, Histogram
 
-from ops.telemetry.metric_kinds import (
-    ATTEMPTS,
-    JOURNEY_SECONDS,
-    MESSAGE_BYTES,
-    WORK_SECONDS,
-    closed,
-    counter,
-    gauge,
-    histogram,
-    observe_all,
+from ops.telemetry import table
+from ops.telemetry.label_sets import (
+    ACTOR_OUTCOMES,
+    BLOB_CALLS,
+    BURIALS,
+    FAULTS,
+    KINDS_OF_MAILBOX,
+    OUTCOMES,
+    REJECTIONS,
+    RESOURCES,
+    SOURCES,
+    STAGES,
+    STATUSES,
+    TRANSPORTS,
 )
-from pipeline import sources as source_kinds
-from pipeline.errors import Rejected
-from schemas.config import transports
-from schemas.config.mailbox_kinds import MAIL_KINDS
-from schemas.dead_letter import Stage
-from schemas.endpoint_health import Breaker
-
-# The last member of each set stands for every value that is not in it.
-SOURCES = (*source_kinds.NAMES, *MAIL_KINDS, "unknown")
-OUTCOMES = ("accepted", "duplicate", "rejected", "error")
-TRANSPORTS = (*transports.TRANSPORTS, "other")
-HARMFUL = ("too_slow", "crashed", "poison", "chain_broken")
-REJECTIONS = (*Rejected.REASONS, "signature", "timestamp", "content_type", "rate_limited", *HARMFUL, "other")
-STATUSES = ("200", "202", "400", "401", "404", "405", "408", "411", "413", "415", "429", "431", "501", "503", "500")
-BURIALS = ("exhausted", "expired", "gone", "refused", "disabled", "internal", *REJECTIONS)
-BREAKERS = get_args(Breaker)
-DESTINATION_CONDITIONS = ("healthy", "degraded", "open", "paused")
-FAULTS = ("none", "destination", "platform")
-STAGES = get_args(Stage)
-CONNECTIONS = ("consumer", "publisher", "actors", "other")
-_WORKERS = ("ingress", "ingest", "relay", "deliver", "sequencer", "mail-pull", "mail-idle", "console")
-PROCESSES = (*_WORKERS, "postgres", "rabbitmq", "other")
-
-FIRST_ATTEMPT_SLO_SECONDS = 30.0  # 99 % of first attempts start within this; a bucket's bound, so that it can be measured
-
-INGEST_MESSAGES = counter(
-    "ingest_messages_total",
-    "Messages whose outcome was decided, by outcome.",
-    source=SOURCES,
-    outcome=OUTCOMES,
-)
-INGEST_REJECTIONS = counter(
-    "ingest_rejections_total", "Messages that were not admitted, by reason.", source=SOURCES, reason=REJECTIONS
-)
-INGEST_SECONDS = histogram(
-    "ingest_duration_seconds", "From a message's arrival to the answer to its sender.", WORK_SECONDS, source=SOURCES
-)
-INGEST_BYTES = histogram("ingest_message_bytes", "Size of a message's body.", MESSAGE_BYTES, source=SOURCES)
-INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingress, by status.", status=STATUSES)
-
-ATTEMPTS_MADE = counter(
-    "delivery_attempts_total",
-    "Attempts to deliver, by outcome, and by whose fault a failure was.",
-    transport=TRANSPORTS,
-    outcome=("delivered", "failed"),
-    fault=FAULTS,
-)
-ATTEMPT_SECONDS = histogram(
-    "delivery_attempt_duration_seconds",
-    "One attempt, from the look-up of the address to the end of the response.",
-    WORK_SECONDS,
-    transport=TRANSPORTS,
-)
-DELIVERIES = counter(
-    "deliveries_total",
-    "Deliveries that ended, by result; cancelled: their endpoint was removed before they were delivered.",
-    transport=TRANSPORTS,
-    result=("delivered", "dead_lettered", "cancelled"),
-)
-FIRST_ATTEMPT_SECONDS = histogram(
-    "delivery_first_attempt_delay_seconds",
-    "From the transaction that planned it to a delivery's first attempt.",
-    JOURNEY_SECONDS,
-    transport=TRANSPORTS,
-)
-END_TO_END_SECONDS = histogram(
-    "delivery_end_to_end_seconds",
-    "From the transaction that recorded the event to the end of the attempt that delivered it.",
-    JOURNEY_SECONDS,
-    transport=TRANSPORTS,
-)
-ATTEMPTS_TO_SUCCESS = histogram("delivery_attempts_to_success", "Attempts that a delivery took.", ATTEMPTS)
-HTTP_CONNECTIONS = counter(
-    "delivery_connections_total", "Connections used to deliver, by whether one was reused.", reused=("true", "false")
-)
-
-DESTINATIONS = gauge("destinations", "Endpoints, by state: healthy, degraded, open or paused.", "state")
-BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", to=BREAKERS)
-ENDPOINTS_DISABLED = counter(
-    "endpoints_disabled_total", "Endpoints disabled because they asked for it, or because every attempt failed for days."
-)
-
-ACTOR_MESSAGES = counter("actor_messages_total", "Messages that an actor has finished.", queue=(), actor=(), outcome=())
-ACTOR_SECONDS = histogram("actor_duration_seconds", "One run of an actor.", WORK_SECONDS, queue=(), actor=())
-ACTOR_WAIT_SECONDS = histogram("actor_queue_wait_seconds", "From enqueueing to an actor's start.", WORK_SECONDS, pool=())
-ACTOR_IN_PROGRESS = gauge("actor_in_progress", "Messages that actors are working on.", "pool")
-WORKER_THREADS = gauge("worker_threads", "Threads that can run an actor.", "pool")
-
-QUEUE_MESSAGES = gauge("queue_messages", "Messages in a queue, by state: ready or unacked.", "queue", "state")
-UNROUTED_MESSAGES = counter(
-    "unrouted_messages_total", "Messages that came out of waxseal.unrouted, because the inbox queue had been deleted."
-)
-QUEUE_CONSUMERS = gauge("queue_consumers", "Consumers of a queue.", "queue")
-QUEUE_OLDEST_SECONDS = gauge("queue_oldest_message_age_seconds", "Age of the oldest message that waits.", "queue")
-RETRIES_DUE = gauge("retries_due", "Deliveries that wait for a try, the first one too, by when: overdue or future.", "when")
-DEAD_LETTERS = gauge("dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", "queue")
-DEAD_LETTER_OLDEST_SECONDS = gauge("dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", "queue")
-DEAD_LETTERS_MADE = counter("dead_letters_total", "Dead letters, by stage and reason.", stage=STAGES, reason=BURIALS)
-DEAD_LETTER_REPLAYS = counter(
-    "dead_letter_replays_total", "Dead letters decided upon, by result.", result=("replayed", "discarded")
-)
-COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", "collector")
-COLLECTOR_LAST_SUCCESS = gauge("collector_last_success_timestamp_seconds", "When a collection last succeeded.", "collector")
-SERVER_LAST_ANSWER = gauge(
-    "server_last_answer_timestamp_seconds", "When Postgres or RabbitMQ last answered, where this process asks it.", "server"
-)
-
-MAIL_TOKEN_REFRESHES = counter(
-    "mail_token_refreshes_total",
-    "Requests for access tokens of mailboxes, by result; refused: a person has to authorise the mailbox again.",
-    kind=(*MAIL_KINDS, "other"),
-    outcome=("refreshed", "refused", "failed"),
-)
-
-POOL_CONNECTIONS = gauge("db_pool_connections", "Connections of the pool, by state: idle or checked_out.", "state")
-POOL_SIZE = gauge("db_pool_size", "Connections the pool may hold.")
-POOL_WAIT_SECONDS = histogram("db_pool_wait_seconds", "Waiting for a connection of the pool.", WORK_SECONDS)
-BROKER_RECONNECTS = counter("broker_reconnects_total", "Times a broker connection was made anew.", connection=CONNECTIONS)
-PROCESS_RESTARTS = counter("process_restarts_total", "Processes the supervisor started again.", process=PROCESSES)
-BUILD_INFO = gauge("build_info", "Always 1; what is running.", "version", "python")
+from ops.telemetry.metric_kinds import closed, observe_all
 
 
 def observe_response(source: str, status: int, seconds: float, size: int, rejection: str | None = None) -> None:
@@ -161,19 +40,23 @@ def observe_response(source: str, status: int, seconds: float, size: int, reject
 @lru_cache(256)  # finding series by their labels takes as long as counting
 def _of_response(source: str, status: int) -> tuple[Counter, Histogram, Histogram]:
     source = closed(source, SOURCES)
-    return INGRESS_RESPONSES.labels(closed(str(status), STATUSES)), INGEST_SECONDS.labels(source), INGEST_BYTES.labels(source)
+    return (
+        table.INGRESS_RESPONSES.labels(closed(str(status), STATUSES)),
+        table.INGEST_SECONDS.labels(source),
+        table.INGEST_BYTES.labels(source),
+    )
 
 
 def observe_ingested(source: str, outcome: str, count: int = 1) -> None:
     """Count messages of one source as `accepted`, `duplicate` or `error`, after COMMIT."""
-    INGEST_MESSAGES.labels(closed(source, SOURCES), closed(outcome, OUTCOMES)).inc(count)
+    table.INGEST_MESSAGES.labels(closed(source, SOURCES), closed(outcome, OUTCOMES)).inc(count)
 
 
 def observe_rejected(source: str, reason: str) -> None:
     """Count one message that was not admitted."""
     source = closed(source, SOURCES)
-    INGEST_MESSAGES.labels(source, "rejected").inc()
-    INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
+    table.INGEST_MESSAGES.labels(source, "rejected").inc()
+    table.INGEST_REJECTIONS.labels(source, closed(reason, REJECTIONS)).inc()
 
 
 def observe_attempt(
@@ -205,65 +88,70 @@ def observe_all_delivered(transport: str, attempts: Sequence[int], end_to_end: S
     delivered, journeys = _of_deliveries(transport)
     delivered.inc(len(attempts))
     observe_all(journeys, end_to_end)
-    observe_all(ATTEMPTS_TO_SUCCESS, attempts)
+    observe_all(table.ATTEMPTS_TO_SUCCESS, attempts)
 
 
 # Looking a series up by its labels takes longer than counting in it.
 
-_REUSED = {reused: HTTP_CONNECTIONS.labels(str(reused).lower()) for reused in (False, True)}
+_REUSED = {reused: table.HTTP_CONNECTIONS.labels(str(reused).lower()) for reused in (False, True)}
 
 
 @lru_cache(64)
 def _of_attempts(transport: str, fault: str) -> tuple[Counter, Histogram, Histogram]:
     transport, fault = closed(transport, TRANSPORTS), closed(fault, FAULTS)
-    made = ATTEMPTS_MADE.labels(transport, "delivered" if fault == "none" else "failed", fault)
-    return made, ATTEMPT_SECONDS.labels(transport), FIRST_ATTEMPT_SECONDS.labels(transport)
+    made = table.ATTEMPTS_MADE.labels(transport, "delivered" if fault == "none" else "failed", fault)
+    return made, table.ATTEMPT_SECONDS.labels(transport), table.FIRST_ATTEMPT_SECONDS.labels(transport)
 
 
 @lru_cache(64)
 def _of_deliveries(transport: str) -> tuple[Counter, Histogram]:
     transport = closed(transport, TRANSPORTS)
-    return DELIVERIES.labels(transport, "delivered"), END_TO_END_SECONDS.labels(transport)
+    return table.DELIVERIES.labels(transport, "delivered"), table.END_TO_END_SECONDS.labels(transport)
 
 
 def observe_cancelled(transport: str, count: int) -> None:
     """Count deliveries that were cancelled, because their endpoint was removed."""
-    DELIVERIES.labels(closed(transport, TRANSPORTS), "cancelled").inc(count)
+    table.DELIVERIES.labels(closed(transport, TRANSPORTS), "cancelled").inc(count)
 
 
 def observe_buried(stage: str, reason: str, transport: str | None = None) -> None:
     """Count a dead letter; with its `transport` if it was a delivery."""
-    DEAD_LETTERS_MADE.labels(closed(stage, STAGES), closed(reason, BURIALS)).inc()
+    table.DEAD_LETTERS_MADE.labels(closed(stage, STAGES), closed(reason, BURIALS)).inc()
     if transport is not None:
-        DELIVERIES.labels(closed(transport, TRANSPORTS), "dead_lettered").inc()
+        table.DELIVERIES.labels(closed(transport, TRANSPORTS), "dead_lettered").inc()
 
 
 def observe_token_refresh(kind: str, outcome: str) -> None:
     """Count a request for an access token: `refreshed`, `refused` for good, or `failed` for now."""
-    MAIL_TOKEN_REFRESHES.labels(closed(kind, (*MAIL_KINDS, "other")), outcome).inc()
+    table.MAIL_TOKEN_REFRESHES.labels(closed(kind, (*KINDS_OF_MAILBOX, "other")), outcome).inc()
 
 
 def declare_actor(queue: str, actor: str, pool: str) -> None:
     """Make the series of an actor exist from boot; only the modules that define actors know their names."""
-    for outcome in ("done", "failed", "skipped"):
-        ACTOR_MESSAGES.labels(queue, actor, outcome)
-    ACTOR_SECONDS.labels(queue, actor)
-    ACTOR_WAIT_SECONDS.labels(pool)
-    ACTOR_IN_PROGRESS.labels(pool).set(0)
+    for outcome in ACTOR_OUTCOMES:
+        table.ACTOR_MESSAGES.labels(queue, actor, outcome)
+    table.ACTOR_SECONDS.labels(queue, actor)
+    table.ACTOR_WAIT_SECONDS.labels(pool)
+    table.ACTOR_IN_PROGRESS.labels(pool).set(0)
 
 
-def watch_pool(size: int, idle: Callable[[], int], checked_out: Callable[[], int]) -> None:
-    """Read the database pool's state whenever the metrics are read."""
-    POOL_SIZE.set(size)
-    POOL_CONNECTIONS.labels("idle").set_function(idle)
-    POOL_CONNECTIONS.labels("checked_out").set_function(checked_out)
+def observe_blob_call(operation: str, *, answered: bool) -> None:
+    """Count a call to the blob store, by whether the store answered."""
+    table.BLOB_OPERATIONS.labels(closed(operation, BLOB_CALLS), "ok" if answered else "away").inc()
+
+
+def show_alarm(reason: str | None) -> None:
+    """Show what the broker lacks, in its own words, while it blocks this process's publisher; None when it does not."""
+    lacking = {resource for resource in RESOURCES if resource in (reason or "")} or ({RESOURCES[-1]} if reason else set())
+    for resource in RESOURCES:
+        table.BROKER_ALARM.labels(resource).set(resource in lacking)
 
 
 def collected(collector: str, now: float | None) -> None:
     """Say whether a collector could read its figures: at `now` (seconds since 1970), or None if it could not."""
-    COLLECTOR_UP.labels(collector).set(now is not None)
+    table.COLLECTOR_UP.labels(collector).set(now is not None)
     if now is not None:
-        COLLECTOR_LAST_SUCCESS.labels(collector).set(now)
+        table.COLLECTOR_LAST_SUCCESS.labels(collector).set(now)
 
 
 def _version() -> str:
@@ -273,4 +161,4 @@ def _version() -> str:
         return "unknown"
 
 
-BUILD_INFO.labels(_version(), platform.python_version()).set(1)
+table.BUILD_INFO.labels(_version(), platform.python_version()).set(1)

@@ -10,8 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import orjson
-import prometheus_client
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from ops.telemetry.exposition import EXPOSITION
 
 Check = Callable[[], str | None]
 
@@ -98,7 +99,7 @@ class Readiness:
 
 def metrics() -> Answer:
     """Give all metrics of this process in Prometheus' text format."""
-    return Answer(200, CONTENT_TYPE_PLAIN_0_0_4, prometheus_client.generate_latest())
+    return Answer(200, CONTENT_TYPE_PLAIN_0_0_4, EXPOSITION.text())
 
 
 def _in_thread(name: str, check: Check) -> Future[str | None]:

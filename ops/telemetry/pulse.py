@@ -12,7 +12,7 @@ import structlog
 
 from ops.runtime.db import make_engine
 from ops.settings import Settings
-from ops.telemetry import metrics
+from ops.telemetry import table
 from ops.telemetry.probes import Check
 from pipeline.store.admin import queries
 
@@ -69,7 +69,7 @@ class Pulse:
                 if silent:
                     _log.info("server_answers", server=self._server)
                 silent, self._answered = False, time.monotonic()
-                metrics.SERVER_LAST_ANSWER.labels(self._server.lower()).set_to_current_time()
+                table.SERVER_LAST_ANSWER.labels(self._server.lower()).set_to_current_time()
             self._stop.wait(EVERY)
 
 

@@ -8,6 +8,7 @@ of Postgres would multiply the attempts. Deliveries that an actor could not fini
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker
 from dramatiq.common import dq_name, xq_name
 
 from ops.settings import Settings
-from ops.telemetry import metrics
+from ops.telemetry import metrics, table
 from schemas.delivery import Claim
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
@@ -57,8 +58,8 @@ class Observed(dramatiq.Middleware):
         """Note how long the message waited, and that it is being worked on."""
         self._began[message.message_id] = time.monotonic()
         waited = time.time() - message.message_timestamp / 1000
-        metrics.ACTOR_WAIT_SECONDS.labels(self._pool).observe(max(0.0, waited))
-        metrics.ACTOR_IN_PROGRESS.labels(self._pool).inc()
+        table.ACTOR_WAIT_SECONDS.labels(self._pool).observe(max(0.0, waited))
+        table.ACTOR_IN_PROGRESS.labels(self._pool).inc()
 
     def after_process_message(
         self,
@@ -71,10 +72,10 @@ class Observed(dramatiq.Middleware):
         """Count the message as done or failed. A failed one is acked all the same; its deliveries' lease recovers them."""
         began = self._began.pop(message.message_id, None)
         if began is not None:
-            metrics.ACTOR_IN_PROGRESS.labels(self._pool).dec()
-            metrics.ACTOR_SECONDS.labels(message.queue_name, message.actor_name).observe(time.monotonic() - began)
+            table.ACTOR_IN_PROGRESS.labels(self._pool).dec()
+            table.ACTOR_SECONDS.labels(message.queue_name, message.actor_name).observe(time.monotonic() - began)
         outcome = "done" if exception is None else "failed"
-        metrics.ACTOR_MESSAGES.labels(message.queue_name, message.actor_name, outcome).inc()
+        table.ACTOR_MESSAGES.labels(message.queue_name, message.actor_name, outcome).inc()
         if exception is not None:
             _log.error("actor_failed", actor=message.actor_name, error=repr(exception))
 
@@ -84,9 +85,31 @@ class Observed(dramatiq.Middleware):
 MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Observed,)
 
 
+class ObservedBroker(RabbitmqBroker):
+    """Counts the connections that its consumers make anew, and shows the messages that they hold."""
+
+    def __init__(self, middleware: Sequence[dramatiq.Middleware]) -> None:
+        super().__init__(confirm_delivery=True, middleware=list(middleware))
+        self._consumed: set[str] = set()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """Consume the queue. Dramatiq calls this again when the connection was lost."""
+        consumer = super().consume(queue_name, prefetch, timeout)
+        if queue_name in self._consumed:
+            table.BROKER_RECONNECTS.labels("actors").inc()
+        self._consumed.add(queue_name)
+        table.QUEUE_MESSAGES.labels(queue_name, "unacked").set_function(partial(_held, consumer))
+        return consumer
+
+
+def _held(consumer: Any) -> int:
+    """The messages that the broker has given to the consumer: those with actors, and those that still wait in pika."""
+    return len(consumer.known_tags) + int(consumer.channel.get_waiting_message_count())
+
+
 def make_broker(settings: Settings, pool: str = POOL) -> RabbitmqBroker:
     """A broker on which nothing is declared yet, for the actors of one pool. It connects when it is first used."""
-    broker = RabbitmqBroker(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
+    broker = ObservedBroker([each(pool) for each in MIDDLEWARE])
     broker.parameters = _parameters(settings.amqp_url, pool)
     return broker
 

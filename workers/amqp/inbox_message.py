@@ -1,6 +1,7 @@
 """An event as a message for the inbox: CloudEvents' binary mode over AMQP (CONTRACT §5), which `pipeline.admit` decodes."""
 
 from collections.abc import Mapping
+from time import time
 from typing import Final
 
 from pika import BasicProperties
@@ -8,6 +9,7 @@ from pika import BasicProperties
 from pipeline.formats.cloudevents import BATCH, STRUCTURED
 from pipeline.formats.known_attributes import media_type
 from schemas.blob import CLAIM, Blob
+from schemas.message import PUBLISHED_AT
 from schemas.source import Source
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import RECEIVED
@@ -30,6 +32,7 @@ def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) 
     as_header = media_type(content_type) in (STRUCTURED, BATCH) or not _is_short(content_type)
     if as_header:
         headers[_PREFIX + _CONTENT_TYPE] = content_type
+    headers[PUBLISHED_AT] = repr(time())
     if isinstance(body, Blob):
         headers[CLAIM] = body.claim
         body = b""

@@ -13,7 +13,8 @@ import structlog
 from pika.channel import Channel
 from pika.spec import Basic
 
-from ops.telemetry import metrics
+from ops.telemetry import table
+from ops.telemetry.metrics import show_alarm
 from workers.amqp.session import Lost, Refused, Session
 from workers.amqp.topology import INBOX_QUEUE, QUEUES, Declaration
 from workers.amqp.topology_watch import TopologyWatch, declare
@@ -163,9 +164,10 @@ class Link:
     def _up(self, session: Session, channel: Channel) -> None:
         self._live = session
         self.reason = session.blocked
+        show_alarm(session.blocked)
         self._ups += 1
         if self._ups > 1:
-            metrics.BROKER_RECONNECTS.labels("publisher").inc()
+            table.BROKER_RECONNECTS.labels("publisher").inc()
         _log.info("broker_connected", times=self._ups)
         self._owner.on_up(channel)
 
@@ -173,6 +175,7 @@ class Link:
         if self._live is session:
             self._live = None
             self.reason = AWAY
+            show_alarm(None)
             said = session.ended.done() and not session.ended.cancelled()  # our own `close` cancels it
             self.ending = session.ended.result() if said else None
             self._owner.on_down(LOST)
@@ -193,12 +196,14 @@ class Link:
         session.blocked = f"the broker is in alarm: {frame.method.reason}"
         if self._live is session:
             self.reason = session.blocked
+            show_alarm(frame.method.reason)
             _log.warning("broker_blocked", reason=frame.method.reason)
 
     def _unblocked(self, session: Session, _connection: Any, _frame: Any) -> None:
         session.blocked = None
         if self._live is session:
             self.reason = None
+            show_alarm(None)
             _log.info("broker_unblocked")
 
 

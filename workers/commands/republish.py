@@ -11,7 +11,7 @@ from ops.admin.replay import Publish
 from ops.errors import OpsError
 from ops.runtime import log as logs
 from ops.settings import Settings, require
-from schemas.message import FIRST_USER, Message
+from schemas.message import FIRST_USER, PUBLISHED_AT, Message
 from workers.amqp import header_tables
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.publisher_thread import PublisherThread
@@ -25,6 +25,9 @@ _ONCE: Final = frozenset({"user_id", "expiration", "delivery_mode"})
 
 #: Headers that a quorum queue adds on redelivery; the sender did not set them.
 _BROKERS_OWN: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+
+#: Headers that are not published again: those, and when it was first published, which says nothing about its wait now.
+_LEFT_OUT: Final = _BROKERS_OWN | {PUBLISHED_AT}
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def outgoing(message: Message) -> Outgoing:
 
     A message that had a user name goes through the exchange that only our processes publish to, with the name in a header.
     """
-    headers = {name: value for name, value in (message.headers or {}).items() if name not in _BROKERS_OWN}
+    headers = {name: value for name, value in (message.headers or {}).items() if name not in _LEFT_OUT}
     user = None if message.trusted else message.others.get("user_id")
     if user is not None:
         headers[FIRST_USER] = user

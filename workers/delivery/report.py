@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from ops.telemetry import metrics
+from ops.telemetry import metrics, table
 from pipeline.delivery.settle_endpoint import HealthChange
 from pipeline.settle import Settled
 from pipeline.store.deliveries.inactive_endpoints import Aside
@@ -26,7 +26,7 @@ def tally(settled: Settled, expired: Iterable[TooOld], given_up: Iterable[GivenU
     for change in settled.changes:
         _tally_change(change)
     for endpoint_id, why in settled.disabled.items():
-        metrics.ENDPOINTS_DISABLED.inc()
+        table.ENDPOINTS_DISABLED.inc()
         _log.error("endpoint_disabled", endpoint=endpoint_id, reason=why)
 
 
@@ -74,7 +74,7 @@ def _tally_change(change: HealthChange) -> None:
     before, after = change.before, change.after
     if before.breaker == after.breaker:
         return
-    metrics.BREAKER_TRANSITIONS.labels(after.breaker).inc()
+    table.BREAKER_TRANSITIONS.labels(after.breaker).inc()
     _log.warning(
         "breaker_moved",
         endpoint=change.endpoint_id,

@@ -21,7 +21,7 @@ from ops.runtime import open_files
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.vault import Vault
 from ops.settings import Settings
-from ops.telemetry import metrics
+from ops.telemetry import metrics, table
 from pipeline.delivery.breaker import BreakerPolicy
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.dramatiq_broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
@@ -135,7 +135,7 @@ def run(settings: Settings) -> int:
         catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
         quick = process.engine(1, keep_plans=True)
         store = DeliveryStore(engine, settings.lease, breaker_policy(settings), quick=quick)
-        blobs = open_blobs(settings, BLOB_SECONDS)
+        blobs = open_blobs(settings, BLOB_SECONDS, metrics.observe_blob_call)
         delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)
         worker = _worker(settings, delivery_loop)
         broker = process.closing(of_rabbitmq(settings, "deliver")).with_work(lambda: _fault_of(worker))
@@ -168,7 +168,7 @@ def breaker_policy(settings: Settings) -> BreakerPolicy:
 def _worker(settings: Settings, delivery_loop: DeliveryLoop) -> dramatiq.Worker:
     broker = make_broker(settings)
     dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(delivery_loop.deliver)
-    metrics.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
+    table.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
     return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_POLL_MS)
 
 

@@ -17,15 +17,24 @@ log = structlog.get_logger()
 class Report:
     """Counts and logs a committed batch, by the source kinds in `catalog`; the other arguments are in seconds."""
 
-    def __init__(self, catalog: Catalog, seconds: float = 0.0, append_seconds: float = 0.0) -> None:
+    def __init__(
+        self, catalog: Catalog, seconds: float = 0.0, append_seconds: float = 0.0, lock_wait: float | None = None
+    ) -> None:
         self._catalog = catalog
         self._seconds = seconds
         self._append_seconds = append_seconds
+        self._lock_wait = lock_wait
 
     def batch(self, events: Sequence[Event], appended: Appended) -> None:
         """Report `events`; those that were not `appended` are duplicates."""
         new = self._by_kind([entry.event for entry in appended.entries])
-        ingest_metrics.observe_batch(new, self._by_kind(events) - new, seconds=self._seconds, append=self._append_seconds)
+        ingest_metrics.observe_batch(
+            new,
+            self._by_kind(events) - new,
+            seconds=self._seconds,
+            append=self._append_seconds,
+            lock_wait=self._lock_wait,
+        )
         log.debug(
             "batch_appended",
             events=len(events),

@@ -7,7 +7,7 @@ import pika
 import structlog
 from pika.exceptions import ChannelClosedByBroker
 
-from ops.telemetry import metrics
+from ops.telemetry import table
 from schemas.message import Message
 from workers.amqp.deliver_frames import Receive, take_over
 from workers.amqp.topology import INBOX, UNROUTED, declare, missing
@@ -74,7 +74,7 @@ class InboxConsumer:
         self._consumed[self.channel.basic_consume(queue, _never_called, consumer_tag=tag)] = queue
 
     def _receive_unrouted(self, tag: int, redelivered: bool, message: Message) -> None:
-        metrics.UNROUTED_MESSAGES.inc()
+        table.UNROUTED_MESSAGES.inc()
         if not self._unrouted_came and INBOX in self._consumed.values():  # may be old; else a binding is missing
             self._unrouted_came, self._look_at = True, 0.0
         self._receive(tag, redelivered, message)

@@ -7,7 +7,6 @@ If the process dies, all unacked messages are redelivered; those already committ
 import queue
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -23,11 +22,13 @@ from ops.runtime.blobs import open_blobs
 from ops.runtime.thread_priority import ThreadPriority
 from ops.runtime.vault import Vault
 from ops.settings import Settings
-from ops.telemetry import metrics
+from ops.telemetry import metrics, table
 from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.ingest.consumer import InboxConsumer
+from workers.ingest.held import Batch, Held, waits_since
+from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
 from workers.ingest.writer import Judged, Stopped, Writer
 from workers.process import Process
@@ -56,9 +57,10 @@ class Ingest:
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._consumer: InboxConsumer | None = None
-        self._buffer: deque[tuple[int, Judged]] = deque()
+        self._answers: ProbeAnswers | None = None
+        self._held = Held()
+        self._buffer, self._in_hand = self._held.buffer, self._held.in_hand
         self._buffered = 0  # bytes
-        self._in_hand: deque[tuple[int, int]] = deque()  # (last delivery tag, bytes) of each batch that the writer has
         self._batches: queue.Queue[list[Judged] | None] = queue.Queue(AHEAD + 1)
         self._results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._beat: Callable[[], None] = lambda: None
@@ -67,6 +69,7 @@ class Ingest:
     def run(self, beat: Callable[[], None]) -> None:
         """Consume until the process is to stop; reconnect whenever the broker goes away."""
         self._beat = lambda: self._on(beat)
+        self._held.show()
         thread = threading.Thread(target=self._write, name="writer")
         thread.start()
         wait = RECONNECT[0]
@@ -80,7 +83,7 @@ class Ingest:
                 except (AMQPError, AMQPConnectorException, OSError) as error:  # the second: no handshake
                     self.trouble = f"broker: {error!r}"
                     log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
-                    metrics.BROKER_RECONNECTS.labels("consumer").inc()
+                    table.BROKER_RECONNECTS.labels("consumer").inc()
                     self._disconnect()
                     self._stop.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, guards nothing
                     wait = min(wait * 2, RECONNECT[1])
@@ -105,6 +108,8 @@ class Ingest:
         prefetch = max(self._settings.prefetch, 2 * self._settings.batch_size)
         self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
         self._channel = self._consumer.channel
+        self._answers = ProbeAnswers(self._connection)
+        self._held.acked = 0
         self._consumer.start()
         self.trouble = None
 
@@ -132,6 +137,7 @@ class Ingest:
     def _consume(self) -> None:
         assert self._connection is not None
         assert self._consumer is not None
+        assert self._answers is not None
         while not self._stop.is_set():
             self._beat()
             self.trouble = self._consumer.turn()
@@ -139,16 +145,28 @@ class Ingest:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
             self._hand_over()
+            self._answers.send()
         self._close()
 
     def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
         self._priority.yield_to_first()
         self._watch.progress()
+        if is_probe(message):
+            self._take_probe(tag, message)
+            return
         if message.trusted and message.headers and FIRST_USER in message.headers:
             message = _as_first_published(message)
         judged = self._writer.judge(message, suspect=redelivered)
         self._buffer.append((tag, judged))
         self._buffered += judged.size
+
+    def _take_probe(self, tag: int, message: Message) -> None:
+        assert self._channel is not None
+        assert self._answers is not None
+        self._channel.basic_ack(tag)
+        if not self._buffer and not self._in_hand:
+            self._held.acked = tag
+        self._answers.arrived(message)
 
     def _hand_over(self) -> None:
         """Give an idle writer thread all messages that have arrived, up to a batch, without lingering.
@@ -162,13 +180,13 @@ class Ingest:
             taken = [self._buffer.popleft() for _ in range(count)]
             size = sum(judged.size for _tag, judged in taken)
             self._buffered -= size
-            self._in_hand.append((taken[-1][0], size))
+            self._in_hand.append(Batch(taken[-1][0], size, waits_since(taken[0][1].message)))
             self._batches.put([judged for _tag, judged in taken])
 
     def _may_go_ahead(self) -> bool:
         """Whether the next batch is full and may be queued: buffer and batches in hand stay within `MAX_BATCH` bytes."""
         whole = len(self._buffer) >= self._settings.batch_size
-        return whole and len(self._in_hand) < AHEAD and self._buffered + sum(size for _tag, size in self._in_hand) <= MAX_BATCH
+        return whole and len(self._in_hand) < AHEAD and self._buffered + sum(batch.size for batch in self._in_hand) <= MAX_BATCH
 
     def _settle(self, *, wait: bool) -> None:
         """Ack the batches that have been written, on the channel that delivered them."""
@@ -178,13 +196,14 @@ class Ingest:
                 failure = self._results.get(block=wait and written is None, timeout=1.0)
             except queue.Empty:
                 break
-            tag, _size = self._in_hand.popleft()
+            batch = self._in_hand.popleft()
             self._raise_failure(failure)
             if failure is None:  # a batch that ended with `Stopped` was not written
-                written = tag
+                written = batch.tag
         if written is not None:
             assert self._channel is not None
             self._channel.basic_ack(written, multiple=True)
+            self._held.acked = written
 
     def _raise_failure(self, failure: Exception | None) -> None:
         if failure is not None:
@@ -243,7 +262,8 @@ def run(settings: Settings) -> int:
         priority = ThreadPriority()
         engine = process.engine(2, connections=priority.connections)
         watch, stop = Watch(), process.stop
-        writer = process.closing(Writer(engine, Vault(settings.fernet_keys()), open_blobs(settings), stop.is_set, watch))
+        blobs = open_blobs(settings, called=metrics.observe_blob_call)
+        writer = process.closing(Writer(engine, Vault(settings.fernet_keys()), blobs, stop.is_set, watch))
         ingest = Ingest(settings, writer, stop, priority, watch)
         broker = process.closing(of_rabbitmq(settings, "ingest")).with_work(lambda: ingest.trouble)
         beat = process.serve({"broker": broker, "database": process.database(lambda: writer.trouble)})

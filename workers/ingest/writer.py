@@ -194,7 +194,9 @@ class Writer:
             now = datetime.now(UTC)
             if self._aside.damage_met:
                 ledger_entries.read_by_index(conn)
+            opening = time.monotonic()
             opened = open_batch(conn, _events(batch), made)
+            lock_wait = time.monotonic() - opening if opened.heads else None
             self._refresh(conn, opened.version)
             if any(judged.epoch != self._rules[1] for judged in batch):
                 raise _Outdated
@@ -205,7 +207,7 @@ class Writer:
             dead_letters.bury(conn, refused, now)
         made.update(entry.event.chain_key for entry in appended.entries)
         self._known_chains = made if len(made) <= MOST_KNOWN else set()
-        report = Report(self._rules[0], time.monotonic() - began, append_seconds)
+        report = Report(self._rules[0], time.monotonic() - began, append_seconds, lock_wait)
         report.batch([event for events in admitted for event in events], appended)
         report.buried(refused)
         self._notices.conflicts(appended.conflicts, self._rules[0])

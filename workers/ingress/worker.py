@@ -12,6 +12,7 @@ from ops.runtime import open_files
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.vault import Vault
 from ops.settings import Settings
+from ops.telemetry.metrics import observe_blob_call
 from ops.telemetry.probes import Answer as Report
 from ops.telemetry.probes import Heart, Readiness, metrics
 from workers.amqp.publisher import Publisher
@@ -104,7 +105,7 @@ def run(settings: Settings) -> int:
         open_files.allow(_FILES)
         catalog = CatalogWatch(process.engine(1), Vault(settings.fernet_keys()))
         publisher = Publisher(settings.amqp_url, "ingress", timeout=settings.confirm_timeout)
-        blobs = open_blobs(settings, BLOB_SECONDS)
+        blobs = open_blobs(settings, BLOB_SECONDS, observe_blob_call)
         route = make_route(catalog, publisher, blobs, settings.ingress_processes, stale_after=settings.unready_after)
         bounds = ClientBounds(settings.ingress_connections_per_address, grace=settings.confirm_timeout + 1)
         listener = Listener(route, host, port, bounds)

@@ -10,10 +10,14 @@ from ops.runtime.background import Chore
 from ops.runtime.blobs import open_blobs
 from ops.runtime.db import Engine, transaction
 from ops.settings import Settings
-from ops.telemetry.collector import SECONDS, Collector
+from ops.telemetry import metrics
+from ops.telemetry.collector import SECONDS, Broker, Collector
+from ops.telemetry.disks import show_disk
 from pipeline.store.deliveries import attempt_partitions
 from workers.amqp.dramatiq_broker import QUEUE
+from workers.amqp.inbox_probe import InboxProbe
 from workers.amqp.queue_depths import queues
+from workers.amqp.topology import INBOX
 from workers.documents.mail_parser import MailParser
 from workers.documents.maker import DocumentMaker
 
@@ -28,12 +32,18 @@ class Maintenance:
     """Runs the maintenance from construction to `close`, in threads of its own."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
-        self._collector = Collector(settings.database_url, partial(queues, settings.amqp_url), QUEUE)
-        self._maker = DocumentMaker(engine, open_blobs(settings), MailParser(dns=settings.mail_dns))
+        blobs = open_blobs(settings, called=metrics.observe_blob_call)
+        self._collector = Collector(
+            settings.database_url,
+            Broker(partial(queues, settings.amqp_url), InboxProbe(settings.amqp_url), QUEUE, INBOX),
+            lease=settings.lease,
+        )
+        self._maker = DocumentMaker(engine, blobs, MailParser(dns=settings.mail_dns))
         self._chores = (
             Chore("partitions", HOURLY, partial(make_partitions, engine)),
             Chore("documents", DOCUMENTS, self._maker.turn),
             Chore("collector", SECONDS, self._collector.turn),
+            Chore("disk", SECONDS, partial(show_disk, "blobs", blobs.folder)),  # beside the collector: a network disk can hang
         )
 
     def close(self) -> None:

@@ -6,6 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, TextClause, text
 
+from pipeline.store.ledger import scan
+
+SUMMED_BELOW = 16 * 1024 * 1024  # bytes of chains; they are summed every few seconds
 EXACT_BELOW = 256 * 1024 * 1024  # bytes; a smaller table is counted in well under a second
 
 DELIVERY_BYTES = text("SELECT pg_relation_size('delivery')")
@@ -94,11 +97,31 @@ def _counts(conn: Connection, statement: TextClause) -> dict[str, int]:
 LEAD = text("SELECT pg_try_advisory_lock(24852988478448746)")
 
 
+# From the index of pending deliveries alone. What an endpoint holds back itself (its breaker, its wait, its rate) does not
+# count as late.
 PENDING = text("""
-    SELECT count(*) FILTER (WHERE next_attempt_at <= :now) AS overdue, count(*) FILTER (WHERE next_attempt_at > :now) AS future,
-           min(next_attempt_at) AS oldest
-    FROM delivery WHERE state = 'pending'""")
+    WITH waiting AS (
+      SELECT endpoint_id, count(*) FILTER (WHERE next_attempt_at <= :now) AS overdue,
+        count(*) FILTER (WHERE next_attempt_at > :now) AS future,
+        min(next_attempt_at) FILTER (WHERE lane = 0) AS first, min(next_attempt_at) FILTER (WHERE lane = 1) AS again
+      FROM delivery WHERE state = 'pending' GROUP BY endpoint_id)
+    SELECT coalesce(sum(overdue), 0), coalesce(sum(future), 0), min(least(first, again)),
+      min(first) FILTER (WHERE free), min(again) FILTER (WHERE free)
+    FROM waiting LEFT JOIN LATERAL (
+      SELECT breaker = 'closed' AND coalesce(not_before <= :now, true) AND coalesce(tokens >= 1, true) AS known
+      FROM endpoint_health WHERE endpoint_id = waiting.endpoint_id LIMIT 1) AS health ON true
+    CROSS JOIN LATERAL (SELECT coalesce(known, true) AS free) AS free""")
 
+# At most as many rows as may be leased at once. A first try is in flight since it was planned: its lease is renewed, and taken
+# again, for as long as nobody sends it.
+OLDEST_LEASED = text("""
+    SELECT min(CASE WHEN attempts = 0 THEN coalesce(age_from, created_at) ELSE lease_until - make_interval(secs => :lease) END)
+    FROM delivery WHERE state = 'leased'""")
+
+OLDEST_PULL = text("SELECT min(next_pull_at) FROM mailbox WHERE state = 'active' AND lease_owner IS NULL")
+
+CHAIN_BYTES = text("SELECT pg_relation_size('chain')")
+ESTIMATE_ENTRIES = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = CAST('entry' AS regclass)")
 
 # Decisions are dated before they commit, so `until` must lie further back than the longest transaction takes.
 DECISIONS = text("""
@@ -108,11 +131,16 @@ DECISIONS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Deliveries that wait for a try: the number due now, the number planned for later, and the earliest time of all."""
+    """Deliveries that wait for a try: the number due now, the number planned for later, and the earliest time of all.
+
+    `first` and `again` are the earliest times of first and later tries at endpoints that could be sent to.
+    """
 
     overdue: int
     future: int
     oldest: datetime | None
+    first: datetime | None
+    again: datetime | None
 
 
 def lead(conn: Connection) -> bool:
@@ -123,6 +151,24 @@ def lead(conn: Connection) -> bool:
 def pending(conn: Connection, now: datetime) -> Pending:
     """The deliveries that wait for a try."""
     return Pending(*conn.execute(PENDING, {"now": now}).one())
+
+
+def oldest_leased(conn: Connection, lease: float) -> datetime | None:
+    """Since when the oldest claimed delivery has waited to be settled. `lease`: the seconds of a lease."""
+    oldest: datetime | None = conn.execute(OLDEST_LEASED, {"lease": lease}).scalar()
+    return oldest
+
+
+def oldest_pull(conn: Connection) -> datetime | None:
+    """When the mailbox that waits longest is, or was, to be pulled."""
+    oldest: datetime | None = conn.execute(OLDEST_PULL).scalar()
+    return oldest
+
+
+def entries(conn: Connection) -> int:
+    """The number of entries, by the heads of their chains, or estimated when there are many chains."""
+    exact = conn.execute(CHAIN_BYTES).scalar_one() < SUMMED_BELOW
+    return scan.size(conn)[1] if exact else int(conn.execute(ESTIMATE_ENTRIES).scalar_one())
 
 
 def decisions(conn: Connection, after: datetime, until: datetime) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ops.runtime.db import transaction
-from ops.telemetry import metrics
+from ops.telemetry import table
 from pipeline.deliver import judge
 from pipeline.delivery.breaker import BreakerPolicy
 from pipeline.settle import Settled, settle
@@ -60,7 +60,7 @@ def disabled(count: int, engine: Engine) -> None:
 def test_five_days_of_nothing_but_failures_disable_it_with_an_event_and_a_metric(database, engine) -> None:
     assert {} == tried(engine, 10, FAILED, NOW).disabled
     assert {} == tried(engine, 1, FAILED, LATER - timedelta(seconds=1)).disabled
-    before = metrics.ENDPOINTS_DISABLED._value.get()
+    before = table.ENDPOINTS_DISABLED._value.get()
 
     settled = tried(engine, 1, FAILED, LATER)
     tally(settled, (), ())
@@ -71,7 +71,7 @@ def test_five_days_of_nothing_but_failures_disable_it_with_an_event_and_a_metric
     assert [("endpoint_disabled", "acme", 1, why, LATER)] == database.rows(
         "SELECT kind, tenant, endpoint_id, detail, at FROM operator_event WHERE kind = 'endpoint_disabled'"
     )
-    assert before + 1 == metrics.ENDPOINTS_DISABLED._value.get()
+    assert before + 1 == table.ENDPOINTS_DISABLED._value.get()
 
 
 def test_one_success_in_between_begins_the_time_anew(database, engine) -> None:
@@ -166,7 +166,7 @@ def test_what_a_removed_endpoint_had_not_received_is_counted_as_cancelled(databa
     record(engine, [event(f"e-{n}") for n in range(3)])
     with database.connect() as owner:
         owner.execute("UPDATE endpoint SET state = 'removed'")
-    counted = metrics.DELIVERIES.labels("http", "cancelled")
+    counted = table.DELIVERIES.labels("http", "cancelled")
     before = counted._value.get()
 
     Repairs(engine).turn()

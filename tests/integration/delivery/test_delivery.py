@@ -19,7 +19,7 @@ from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from ops.runtime.db import transaction
-from ops.telemetry import metrics
+from ops.telemetry import table
 from pipeline.store.config import catalog
 from pipeline.store.deliveries import deliveries
 from support.blobs import NO_BLOBS
@@ -232,7 +232,7 @@ def test_what_was_erased_is_discarded_unsent(database, engine, sink, endpoint, d
     record(engine, [event("e-1")])
     with database.connect() as owner:
         owner.execute("DELETE FROM content")
-    cancelled = metrics.DELIVERIES.labels("http", "cancelled")
+    cancelled = table.DELIVERIES.labels("http", "cancelled")
     before = cancelled._value.get()
 
     deliver()

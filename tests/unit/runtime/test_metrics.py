@@ -1,6 +1,7 @@
 import math
 import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,10 +9,19 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from sqlalchemy.exc import OperationalError
 
-from ops.telemetry import ingest_metrics, mail_metrics, metric_kinds, metrics
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import make_engine
+from ops.telemetry import ingest_metrics, label_sets, metric_kinds, metrics, table
+from ops.telemetry.disks import show_disk
+from ops.telemetry.exposition import Exposition
+from ops.telemetry.metric_kinds import TABLE
+from ops.telemetry.metrics_page import metrics_page
+from ops.telemetry.pools import Pools
+from pipeline.errors import BlobsAway
 
-# name: (type, labels), on which dashboards and alerts rely
+# name: (type, labels), on which dashboards and alerts rely: there may be more, but none of these may change
 DOCUMENTED = {
     "ingest_messages_total": ("counter", {"source", "outcome"}),
     "ingest_rejections_total": ("counter", {"source", "reason"}),
@@ -67,7 +77,12 @@ DOCUMENTED = {
     "mailboxes": ("gauge", {"state"}),
     "ingest_last_success_timestamp_seconds": ("gauge", {"connector"}),
     "build_info": ("gauge", {"version", "python"}),
+    "chain_head_sequence": ("gauge", {"chain"}),
+    "chain_verified_sequence": ("gauge", {"chain"}),
+    "chain_broken_links": ("gauge", {"chain"}),
+    "chain_verify_last_success_timestamp_seconds": ("gauge", set()),
 }
+ROOT = Path(__file__).parents[2]
 
 
 def families() -> dict[str, Metric]:
@@ -89,32 +104,45 @@ def samples(name: str) -> list[Sample]:
     return [sample for family in collected for sample in family.samples if sample.name == full]
 
 
+def names_in(text: bytes) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
+
+
 def value(name: str, **labels: str) -> float:
     return next((sample.value for sample in samples(name) if sample.labels == labels), 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _everything_set() -> None:
+def _an_actor() -> None:
     metrics.declare_actor("waxseal.deliver", "deliver_batch", "deliver")
-    metrics.watch_pool(5, lambda: 3, lambda: 2)
-    metrics.collected("queues", 1.0)
-    metrics.SERVER_LAST_ANSWER.labels("postgres").set(1.0)
-    metrics.WORKER_THREADS.labels("deliver").set(8)
-    metrics.QUEUE_MESSAGES.labels("waxseal.ingest", "ready").set(0)
-    metrics.QUEUE_CONSUMERS.labels("waxseal.ingest").set(1)
-    metrics.RETRIES_DUE.labels("overdue").set(0)
-    metrics.DESTINATIONS.labels("healthy").set(1)
-    ingest_metrics.observe_conflict("amqp")
-    mail_metrics.observe_pull("imap", "done", 0.1)
-    mail_metrics.MAILBOXES.labels("active").set(1)
-    for metric in (metrics.QUEUE_OLDEST_SECONDS, metrics.DEAD_LETTERS, metrics.DEAD_LETTER_OLDEST_SECONDS):
-        metric.labels("admit").set(0)
 
 
-def test_the_metrics_are_the_documented_ones() -> None:
-    found = {name: (family.type, label_names(family)) for name, family in families().items()}
+def test_the_metrics_are_those_of_the_table() -> None:
+    registered = {f"waxseal_{name}": family.type for name, family in families().items()}
 
-    assert DOCUMENTED == found
+    assert {name: row.kind for name, row in TABLE.items()} == registered
+    assert [] == [row.name for row in TABLE.values() if not set(row.by) <= set(label_sets.PROCESSES) or not row.by]
+
+
+def test_what_dashboards_rely_on_is_in_the_table() -> None:
+    table = {name.removeprefix("waxseal_"): (row.kind, set(row.labels)) for name, row in TABLE.items()}
+
+    assert DOCUMENTED == {name: found for name, found in table.items() if name in DOCUMENTED}
+
+
+def test_the_page_on_metrics_is_what_is_generated_from_the_table() -> None:
+    assert metrics_page() == (ROOT / "ops/docs/metrics.md").read_text(encoding="utf-8")
+
+
+def test_a_process_shows_what_it_feeds_and_nothing_else() -> None:
+    exposition = Exposition()
+    whole = names_in(exposition.text())
+    exposition.of("ingress")
+    shown = names_in(exposition.text())
+
+    assert {name for name, row in TABLE.items() if "ingress" in row.by} == {n for n in shown if n.startswith("waxseal_")}
+    assert set(TABLE) == {name for name in whole if name.startswith("waxseal_")}
+    assert {"process_resident_memory_bytes", "process_start_time_seconds"} <= shown
 
 
 def test_every_metric_says_what_it_means() -> None:
@@ -139,18 +167,18 @@ def test_no_metric_has_a_tenant_or_endpoint_label() -> None:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("ingest_messages_total", {"source": metrics.SOURCES, "outcome": metrics.OUTCOMES}),
-        ("ingest_rejections_total", {"source": metrics.SOURCES, "reason": metrics.REJECTIONS}),
-        ("ingest_duration_seconds_count", {"source": metrics.SOURCES}),
-        ("ingress_responses_total", {"status": metrics.STATUSES}),
+        ("ingest_messages_total", {"source": label_sets.SOURCES, "outcome": label_sets.OUTCOMES}),
+        ("ingest_rejections_total", {"source": label_sets.SOURCES, "reason": label_sets.REJECTIONS}),
+        ("ingest_duration_seconds_count", {"source": label_sets.SOURCES}),
+        ("ingress_responses_total", {"status": label_sets.STATUSES}),
         (
             "delivery_attempts_total",
-            {"transport": metrics.TRANSPORTS, "outcome": ("delivered", "failed"), "fault": metrics.FAULTS},
+            {"transport": label_sets.TRANSPORTS, "outcome": ("delivered", "failed"), "fault": label_sets.FAULTS},
         ),
-        ("dead_letters_total", {"stage": metrics.STAGES, "reason": metrics.BURIALS}),
+        ("dead_letters_total", {"stage": label_sets.STAGES, "reason": label_sets.BURIALS}),
         ("breaker_transitions_total", {"to": ("closed", "open", "half_open")}),
-        ("broker_reconnects_total", {"connection": metrics.CONNECTIONS}),
-        ("process_restarts_total", {"process": metrics.PROCESSES}),
+        ("broker_reconnects_total", {"connection": label_sets.CONNECTIONS}),
+        ("process_restarts_total", {"process": label_sets.SUPERVISED}),
         (
             "actor_messages_total",
             {"queue": ["waxseal.deliver"], "actor": ["deliver_batch"], "outcome": ["done", "failed"]},
@@ -171,7 +199,9 @@ def test_the_series_of_one_process_stay_within_their_budget() -> None:
 
 
 def test_the_threshold_of_an_objective_is_an_edge_of_its_histogram() -> None:
-    assert metrics.FIRST_ATTEMPT_SLO_SECONDS in metric_kinds.JOURNEY_SECONDS
+    for name, seconds in table.OBJECTIVES.items():
+        edges = {sample.labels["le"] for sample in samples(f"{name.removeprefix('waxseal_')}_bucket")}
+        assert str(seconds) in edges
     assert value("delivery_first_attempt_delay_seconds_bucket", transport="http", le="30.0") is not None
     assert 1048576 in metric_kinds.MESSAGE_BYTES
 
@@ -185,7 +215,7 @@ def test_the_text_is_read_back_by_a_prometheus_parser() -> None:
 def test_a_histogram_counts_as_the_librarys_own_does() -> None:
     registry, edges = CollectorRegistry(), (0.1, 1.0, 5.0)
     theirs = Histogram("theirs", "", registry=registry, buckets=edges)
-    ours = type(metrics.INGEST_BYTES)("ours", "", registry=registry, buckets=edges)
+    ours = type(table.INGEST_BYTES)("ours", "", registry=registry, buckets=edges)
     for amount in (-1.0, 0, 0.1, 0.10001, 1, 4.9, 5.0, 5.1, math.inf):
         theirs.observe(amount)
         ours.observe(amount)
@@ -218,11 +248,11 @@ def test_a_batch_is_counted_by_source_and_result() -> None:
     ("status", "rejection", "counted"), [(202, None, []), (401, "signature", ["rejected"]), (503, None, ["error"])]
 )
 def test_the_ingress_counts_only_messages_that_end_with_it(status: int, rejection: str | None, counted: list[str]) -> None:
-    before = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
+    before = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in label_sets.OUTCOMES}
     metrics.observe_response("github", status, 0.01, 300, rejection)
-    after = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in metrics.OUTCOMES}
+    after = {outcome: value("ingest_messages_total", source="github", outcome=outcome) for outcome in label_sets.OUTCOMES}
 
-    assert counted == [outcome for outcome in metrics.OUTCOMES if after[outcome] > before[outcome]]
+    assert counted == [outcome for outcome in label_sets.OUTCOMES if after[outcome] > before[outcome]]
 
 
 @pytest.mark.parametrize(("fault", "outcome"), [("none", "delivered"), ("destination", "failed"), ("platform", "failed")])
@@ -256,17 +286,62 @@ def test_the_end_of_a_delivery_is_counted_once() -> None:
     assert [old + more for old, more in zip(before, (1, 1, 3), strict=True)] == after
 
 
-def test_the_pool_is_read_when_the_metrics_are_read() -> None:
-    assert (5, 3, 2) == (
-        value("db_pool_size"),
-        value("db_pool_connections", state="idle"),
-        value("db_pool_connections", state="checked_out"),
-    )
+def test_the_pools_are_read_when_the_metrics_are_read() -> None:
+    pools = Pools()
+    engines = [make_engine("postgresql://nobody@127.0.0.1:1/nothing", pool_size=size) for size in (5, 1)]
+    for engine in engines:
+        pools.watch(engine)
+    before = value("db_pool_wait_seconds_count")
+    with pytest.raises(OperationalError), engines[0].connect():
+        pass
+
+    assert before + 1 == value("db_pool_wait_seconds_count")
+    assert (6, 0) == (value("db_pool_size"), value("db_pool_connections", state="checked_out"))
+    pools.forget(engines[0])
+    assert 1 == value("db_pool_size")
+
+
+@pytest.mark.parametrize(
+    ("reason", "lacking"),
+    [
+        ("low on memory", {"memory"}),
+        ("low on disk", {"disk"}),
+        ("low on memory & disk", {"memory", "disk"}),
+        ("tired", {"other"}),
+        (None, set()),
+    ],
+)
+def test_an_alarm_of_the_broker_is_shown_by_what_it_lacks(reason: str | None, lacking: set[str]) -> None:
+    metrics.show_alarm(reason)
+
+    assert lacking == {each for each in label_sets.RESOURCES if value("broker_alarm", resource=each)}
+
+
+def test_the_disk_is_shown_before_its_folder_is_made(tmp_path: Path) -> None:
+    show_disk("blobs", tmp_path / "not" / "yet")
+    show_disk("blobs", None)
+
+    assert 0 < value("disk_free_bytes", disk="blobs") < value("disk_size_bytes", disk="blobs")
+
+
+def test_calls_to_the_blob_store_are_counted_by_whether_it_answered(tmp_path: Path) -> None:
+    counted = [("put", "ok"), ("get", "ok"), ("put", "away"), ("other", "ok")]
+    before = [value("blob_operations_total", operation=operation, outcome=outcome) for operation, outcome in counted]
+    blobs = Blobs(str(tmp_path / "blobs"), called=metrics.observe_blob_call)
+    blob = blobs.put("acme", b"x" * 100)
+    blobs.get("acme", blob.reference)
+    blobs.exists("acme", blob.reference)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BlobsAway):
+        Blobs(str(tmp_path / "file"), called=metrics.observe_blob_call).put("acme", b"x")
+
+    after = [value("blob_operations_total", operation=operation, outcome=outcome) for operation, outcome in counted]
+    assert [1, 1, 1, 1] == [now - then for now, then in zip(after, before, strict=True)]
 
 
 def test_a_collector_that_went_blind_keeps_the_time_of_its_last_success() -> None:
-    metrics.collected("queues", 100.0)
-    metrics.collected("queues", None)
+    metrics.collected("broker", 100.0)
+    metrics.collected("broker", None)
 
-    assert 0.0 == value("collector_up", collector="queues")
-    assert 100.0 == value("collector_last_success_timestamp_seconds", collector="queues")
+    assert 0.0 == value("collector_up", collector="broker")
+    assert 100.0 == value("collector_last_success_timestamp_seconds", collector="broker")

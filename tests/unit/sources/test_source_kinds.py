@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ops.telemetry.metrics import SOURCES
+from ops.telemetry.label_sets import SOURCES
 from pipeline.sources import KINDS, NAMES, check
 from schemas.source import Source
 from support.kinds import SHOPIFY_VECTORS, SLACK_BODY, SLACK_KEY, SLACK_SENT, SLACK_SIGNATURE, Headers, at, source, verdict

@@ -21,7 +21,7 @@ from ops.runtime import open_files
 from ops.runtime.db import Engine, passes, transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
-from ops.telemetry import mail_metrics
+from ops.telemetry import table
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailbox_overview, mailboxes
 from schemas.mailbox import Mailbox
@@ -81,7 +81,7 @@ class Idler:
         for listener in list(self._listeners.values()):
             self._settle(listener)
         self._make_due()
-        mail_metrics.IDLE_CONNECTIONS.set(len(self._selector.get_map()))
+        table.IDLE_CONNECTIONS.set(len(self._selector.get_map()))
         for key, _ in self._selector.select(seconds) if self._selector.get_map() else ():
             self._begin(key.data, self._renewed)
         if not self._selector.get_map():

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from ops.runtime.db import Connection, Engine, transaction
-from ops.telemetry import mail_metrics
+from ops.telemetry import mail_metrics, table
 from pipeline.mail.settle_pull import Done
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import leases as mail_leases
@@ -184,7 +184,7 @@ class PullBatch:
             self._store(position, pulled)
         except Gone as error:
             _log.info("mailbox_resynced", mailbox=self._mailbox.name, folder=folder, reason=str(error))
-            mail_metrics.RESYNCS.labels(self._mailbox.kind).inc()
+            table.RESYNCS.labels(self._mailbox.kind).inc()
             self._begin(folder)
             return False  # existing mails are in the backfill now; true could loop on a server that invalidates every cursor
         finally:

@@ -16,7 +16,7 @@ import structlog
 from ops.errors import OpsError
 from ops.runtime.db import Connection, Engine, passes, persist
 from ops.runtime.vault import Vault
-from ops.telemetry import mail_metrics
+from ops.telemetry import mail_metrics, table
 from ops.telemetry.pulse import Recent
 from pipeline.errors import Unreadable
 from pipeline.mail import settle_pull
@@ -124,7 +124,7 @@ class Puller:
             about = {"outcome": verdict.outcome, "error": verdict.error, "failures": lease.failures + 1}
             _log.warning("mailbox_failed", mailbox=mailbox.name, **about)
         elif isinstance(verdict, SetAside) and event is not None:
-            mail_metrics.REAUTHORIZATIONS.labels(mailbox.kind).inc()
+            table.REAUTHORIZATIONS.labels(mailbox.kind).inc()
             _log.error("mailbox_needs_reauthorization", mailbox=mailbox.name, error=verdict.error)
         return verdict.outcome
 

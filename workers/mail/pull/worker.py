@@ -20,10 +20,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from ops.runtime.blobs import open_blobs
-from ops.runtime.db import Engine, make_engine, transaction
+from ops.runtime.db import Engine, transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
-from ops.telemetry import metrics
+from ops.telemetry import metrics, table
 from pipeline.store.mail import leases as mail_leases
 from workers.amqp.dramatiq_broker import MAIL_QUEUES, hush_pika, make_broker
 from workers.amqp.publisher_thread import PublisherThread
@@ -94,7 +94,7 @@ def run(settings: Settings) -> int:
     with Process(settings, "mail-pull", "database_url", "amqp_url", "keys", switch_interval=THREAD_TURN) as process:
         hush_pika()
         logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it logs two lines for each look
-        pulling = Pulling(settings)
+        pulling = Pulling(settings, process.engine(min(settings.mail_threads + SLOW_THREADS, 20) + 3))
         beat = process.serve({"database": process.database(pulling.database), "broker": pulling.broker})
         process.closing(pulling)
         pulling.start(beat)
@@ -106,13 +106,13 @@ def run(settings: Settings) -> int:
 class Pulling:
     """The scheduler, the dramatiq workers and the connections of one process, from construction to `close`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         threads = settings.mail_threads
-        self._engine = make_engine(settings.database_url, pool_size=min(threads + SLOW_THREADS, 20) + 3)
+        self._engine = engine
         self._publisher = PublisherThread(settings.amqp_url, POOL)
         vault = Vault(settings.fernet_keys())
         self._sessions = Sessions(Tokens(self._engine, vault).of)
-        intake = MailIntake(self._publisher, open_blobs(settings))
+        intake = MailIntake(self._publisher, open_blobs(settings, called=metrics.observe_blob_call))
         owner = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
         self._puller = Puller(self._engine, vault, self._sessions, intake, owner)
         brokers = {queue: make_broker(settings, POOL) for queue in MAIL_QUEUES}
@@ -121,7 +121,7 @@ class Pulling:
             dramatiq.Worker(brokers[queue], worker_threads=count, worker_timeout=WORKER_TURN_MS)
             for queue, count in ((QUEUE, threads), (SLOW_QUEUE, SLOW_THREADS))
         ]
-        metrics.WORKER_THREADS.labels(POOL).set(threads + SLOW_THREADS)
+        table.WORKER_THREADS.labels(POOL).set(threads + SLOW_THREADS)
         self._scheduler = BackgroundScheduler(
             timezone=UTC, executors={"default": ThreadPoolExecutor(4)}, job_defaults={"coalesce": True, "max_instances": 1}
         )
@@ -149,7 +149,6 @@ class Pulling:
         self._stop_scheduler()
         self._sessions.sweep(everything=True)
         self._publisher.close()
-        self._engine.dispose()
 
     def database(self) -> str | None:
         """Why Postgres is unavailable; None if it is not."""
