@@ -2,19 +2,25 @@
 
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from ops.servers.ports import choose_ports, is_free
 from ops.servers.process_tree import wait_until
 from ops.system import stack_file
+from ops.telemetry import table  # noqa: F401 - defines the metrics
+from ops.telemetry.metric_kinds import TABLE
 from support.stack import READY, here, nothing_runs_on, processes_of, stack_of, up_with, waxseal
 from support.waiting import wait_for
 
@@ -48,11 +54,31 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
     crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle"}
-    assert crew == stack["metrics"].keys()
+    assert crew | {"supervisor"} == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777
     assert all(200 == status(url) for url in stack["metrics"].values())
     assert 200 == status(stack["ingress_url"] + "/readyz")
+
+
+def test_each_process_shows_the_metrics_of_the_table_that_it_feeds_with_their_labels(running: Path) -> None:
+    urls = stack_of(running)["metrics"]
+    wait_for(lambda: 'collector_up{collector="inbox"} 1.0' in text_of(urls["relay"]), 60)
+    shown = {name: families_of(url) for name, url in urls.items()}
+
+    for process, families in shown.items():
+        rows = {name: row for name, row in TABLE.items() if process.removesuffix("-2") in row.by}
+        assert {name: row.kind for name, row in rows.items()} == {name: each.type for name, each in families.items()}
+        for name, row in rows.items():
+            assert not any({*sample.labels} - {*row.labels} - {"le"} for sample in families[name].samples)
+            if all(row.labels.values()):
+                found = {tuple(sample.labels[label] for label in row.labels) for sample in families[name].samples}
+                possible = set(product(*row.labels.values()))
+                assert (possible == found) if row.kind != "gauge" else (found <= possible), (process, name)
+        assert 0 < sum(len(family.samples) for family in families.values()) < 2000
+    assert {"waxseal_ingest_last_success_timestamp_seconds"} == {  # there is no mailbox
+        name for name in TABLE if not any(families[name].samples for families in shown.values() if name in families)
+    }
 
 
 def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> None:
@@ -122,6 +148,7 @@ def test_commands_find_the_running_system_by_its_folder(running: Path) -> None:
 def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:
     before = stack_of(running)
     victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "postgres", "rabbitmq", "epmd")}
+    killed_at = time.time()
     for pid in victims.values():
         os.kill(pid, signal.SIGKILL)
     ingress = int(before["ingress_url"].rpartition(":")[2])
@@ -136,6 +163,15 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
     for name, url in before["metrics"].items():
         ready = wait_until(lambda url=url: is_ready(url), 300)
         assert ready, "\n".join([f"{name} is not ready", *last_lines(running, name), *last_lines(running, "supervisor")])
+    restarts = {
+        sample.labels["process"]: sample.value
+        for sample in families_of(before["metrics"]["supervisor"])["waxseal_process_restarts_total"].samples
+    }
+    assert [] == [role for role in victims if restarts[role] < 1]
+    again = text_of(before["metrics"]["ingest-2"])  # a new process: it starts from zero, and holds nothing
+    started = re.search(r"^process_start_time_seconds (\S+)$", again, re.MULTILINE)
+    assert killed_at - 2 < float(started[1])
+    assert 'waxseal_queue_messages{queue="waxseal.ingest",state="unacked"} 0.0' in again
     after = stack_of(running)
     assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
     assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
@@ -204,6 +240,17 @@ def test_down_where_nothing_runs_says_so_and_succeeds(tmp_path: Path) -> None:
 
 def last_lines(folder: Path, name: str) -> list[str]:
     return (folder / "log" / f"{name}.log").read_text().splitlines()[-20:]
+
+
+def text_of(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def families_of(url: str) -> dict[str, Metric]:
+    """Waxseal's own metrics of a process, by the names in the table."""
+    found = [family for family in text_string_to_metric_families(text_of(url)) if family.name.startswith("waxseal_")]
+    return {family.name + ("_total" if family.type == "counter" else ""): family for family in found}
 
 
 def status(url: str) -> int:

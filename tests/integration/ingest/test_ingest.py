@@ -5,15 +5,18 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client import REGISTRY
 
 from ops.settings import environment
+from schemas.message import PUBLISHED_AT
 from support.queues import consumers, depth
 from support.sessions import away, end_connections
 from support.waiting import wait_for
+from workers.amqp.inbox_probe import InboxProbe
 from workers.amqp.topology import RECEIVED
 
 pytestmark = pytest.mark.usefixtures("configured")
@@ -219,6 +222,39 @@ def test_the_worker_survives_a_database_that_goes_away(database, ingest, publish
     wait_for(lambda: len(by_id(database)) == 2)
 
     assert worker.thread.is_alive()
+
+
+def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest, servers, channel) -> None:
+    probe = InboxProbe(servers.amqp_url)
+    first = probe()
+    wait_for(lambda: probe() > first + 0.1)
+    wait_for(lambda: inbox_size(channel) == 1)  # one only, however often the inbox is probed
+    assert 0.5 <= first < probe()
+
+    worker = ingest()
+    waited: list[float] = []
+    wait_for(lambda: waited.append(probe()) or waited[-1] < 0.5)  # the one that waited is answered, and a new one at once
+
+    assert 0 == worker.ingest._held.unacked()
+    assert (0, []) == (inbox_size(channel), buried(database))
+
+
+def test_what_a_worker_holds_shows_how_long_it_has_waited_since_it_was_published(database, ingest, publish, channel) -> None:
+    shown = {"queue": "waxseal.ingest"}
+    old = {PUBLISHED_AT: repr(time.time() - 100), "cloudEvents:id": "old", "cloudEvents:subject": "s"}
+    worker = ingest()
+    wait_for(lambda: consumers(channel))
+    with database.connect() as conn, conn.transaction():
+        conn.execute("LOCK TABLE catalog IN ACCESS EXCLUSIVE MODE")
+        publish(b"1", "acme.hooks", RECEIVED, headers=old)
+        wait_for(lambda: worker.ingest._held.in_hand)
+        for number in range(3):  # of an upstream system, whose word does not count
+            publish(b"2", message_id=f"new-{number}", headers={"subject": "s", PUBLISHED_AT: "0"})
+        wait_for(lambda: REGISTRY.get_sample_value("waxseal_queue_messages", {**shown, "state": "unacked"}) == 4)
+        assert 100 <= REGISTRY.get_sample_value("waxseal_queue_oldest_message_age_seconds", shown) < 200
+    wait_for(lambda: worker.ingest._held.unacked() == 0 and len(attributes(database)) == 4)
+
+    assert 0.0 == REGISTRY.get_sample_value("waxseal_stage_oldest_age_seconds", {"stage": "inbox"})
 
 
 def test_two_workers_share_the_inbox_and_keep_every_chain_whole(database, ingest, publish, channel) -> None:

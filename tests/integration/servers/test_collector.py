@@ -13,10 +13,11 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from ops.runtime.db import transaction
-from ops.telemetry.collector import Collector
-from pipeline.store.admin import counts
+from ops.telemetry.collector import Broker, Collector
+from pipeline.store.admin import counts, verifications
 from pipeline.store.dead_letters import dead_letters
 from schemas.dead_letter import DeadLetter
+from schemas.fault import Verified
 from support.cli import Cli
 from support.deliveries import event, record
 from support.net.ports import free_port
@@ -37,12 +38,16 @@ def nothing() -> dict[str, tuple[int, int] | None]:
     return {}
 
 
+def at_once() -> float:
+    return 0.0
+
+
 @pytest.fixture
 def collector(database) -> Iterator[Callable[..., Collector]]:
     made = []
 
-    def collector(queues=nothing) -> Collector:
-        made.append(Collector(database.worker_url, queues, QUEUE))
+    def collector(queues=nothing, probe=at_once) -> Collector:
+        made.append(Collector(database.worker_url, Broker(queues, probe, QUEUE, INBOX), lease=90.0))
         return made[-1]
 
     yield collector
@@ -76,6 +81,76 @@ def test_what_is_planned_for_later_is_not_old(collector, engine) -> None:
     collector().turn()
 
     assert 0 == value("queue_oldest_message_age_seconds", queue=QUEUE)
+
+
+def age(stage: str) -> float | None:
+    return value("stage_oldest_age_seconds", stage=stage)
+
+
+def test_each_stage_shows_how_long_the_oldest_has_waited_and_leaves_out_what_endpoints_hold_back(
+    collector, engine, database
+) -> None:
+    now = datetime.now(UTC)
+    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(6)], [1], now - timedelta(seconds=100))
+    owe(engine, [event("h", "held")], [2], now - timedelta(seconds=5000))
+    with database.connect() as conn:
+        conn.execute("UPDATE delivery SET attempts = 1, next_attempt_at = now() - interval '50 s' WHERE id = 1")
+        conn.execute(
+            "UPDATE delivery SET state = 'leased', next_attempt_at = NULL, lease = gen_random_uuid(),"
+            " lease_until = now() + interval '30 s', attempts = id - 2 WHERE id IN (2, 3)"
+        )
+        conn.execute("UPDATE delivery SET created_at = now() - interval '300 s' WHERE id IN (2, 3)")
+        conn.execute("SET session_replication_role = replica")  # endpoint 2 itself is not needed
+        conn.execute(
+            "INSERT INTO endpoint_health (endpoint_id, breaker, opened_at, probe_at) VALUES (2, 'open', now(), now())"
+            " ON CONFLICT (endpoint_id) DO UPDATE SET breaker = 'open', opened_at = now(), probe_at = now()"
+        )
+    with transaction(engine) as conn:
+        dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x")], now - timedelta(hours=2))
+    counting = collector(probe=lambda: 7.5)
+    counting.turn()
+
+    assert 100 <= age("unclaimed") < 200
+    assert 50 <= age("retries") < 100
+    assert 300 <= age("in_flight") < 400
+    assert 7200 <= age("dead_letters") < 7300
+    assert (7.5, 0.0) == (age("inbox"), age("mail"))
+    assert 5000 <= value("queue_oldest_message_age_seconds", queue=QUEUE) < 5100
+    with database.connect() as conn:
+        conn.execute("UPDATE delivery SET attempts = 1 WHERE state = 'leased'")
+    counting.turn()
+    assert 60 <= age("in_flight") < 100  # a second try, since its lease was taken or renewed
+
+
+def test_the_ledger_is_shown_with_what_its_last_verification_found(collector, engine) -> None:
+    began = datetime.now(UTC) - timedelta(hours=1)
+    intact, broken = Verified(entries=7, chains=2, faults=0), Verified(entries=9, chains=2, faults=3)
+    counting = collector()
+    counting.turn()
+    assert 0 == value("chain_verify_last_success_timestamp_seconds")
+    owe(engine, [event("e-1"), event("e-2")])
+    with transaction(engine) as conn:
+        verifications.note(conn, intact, began, began)
+        verifications.note(conn, broken, began, datetime.now(UTC))
+    counting.turn()
+
+    assert (9, 3) == (value("chain_verified_sequence", chain="all"), value("chain_broken_links", chain="all"))
+    assert value("chain_verify_last_success_timestamp_seconds") == pytest.approx(began.timestamp())
+    assert 0 <= value("chain_head_sequence", chain="all")
+
+
+def test_with_postgres_away_the_broker_is_read_all_the_same(collector, database) -> None:
+    asked = []
+    cut = collector(lambda: asked.append("queues") or {}, lambda: float(asked.append("inbox") or 1))
+    cut.turn()
+    with database.connect() as conn:
+        conn.execute("ALTER TABLE dead_letter RENAME TO moved")
+        with pytest.raises(Exception, match="dead_letter"):
+            cut.turn()
+        conn.execute("ALTER TABLE moved RENAME TO dead_letter")
+
+    assert ["queues", "inbox"] * 2 == asked
+    assert (0, 1) == (value("collector_up", collector="database"), value("collector_up", collector="inbox"))
 
 
 def test_one_is_elected_and_the_others_show_nothing_until_it_ends(collector) -> None:
@@ -220,13 +295,16 @@ def test_the_figures_are_read_from_indexes_that_hold_nothing_else(database, engi
     with transaction(engine) as conn:
         plans = "\n".join(
             line
-            for statement in (counts.PENDING, counts.OPEN_DEAD_LETTERS, counts.DECISIONS)
+            for statement in (counts.PENDING, counts.OPEN_DEAD_LETTERS, counts.DECISIONS, counts.OLDEST_LEASED)
             for line in conn.execute(
-                text("EXPLAIN " + statement.text), {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW}
+                text("EXPLAIN " + statement.text),
+                {"now": NOW, "after": NOW - timedelta(seconds=30), "until": NOW, "lease": 90.0},
             ).scalars()
         )
 
-    assert "Seq Scan" not in plans
+    assert "Seq Scan on delivery" not in plans
+    assert "Seq Scan on dead_letter" not in plans
+    assert "Index Only Scan using delivery_by_due" in plans
 
 
 def test_a_relay_makes_partitions_and_shows_the_figures(servers, database, engine) -> None:

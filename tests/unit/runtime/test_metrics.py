@@ -1,3 +1,4 @@
+import ast
 import math
 import re
 from itertools import product
@@ -143,6 +144,38 @@ def test_a_process_shows_what_it_feeds_and_nothing_else() -> None:
     assert {name for name, row in TABLE.items() if "ingress" in row.by} == {n for n in shown if n.startswith("waxseal_")}
     assert set(TABLE) == {name for name in whole if name.startswith("waxseal_")}
     assert {"process_resident_memory_bytes", "process_start_time_seconds"} <= shown
+
+
+def test_every_metric_is_fed_by_code_that_something_outside_telemetry_uses() -> None:
+    """Follows the names of functions and classes from the processes to the metrics."""
+    constants = {name for name, metric in vars(table).items() if any(metric is row.metric for row in TABLE.values())}
+    uses: dict[str, set[str]] = {}  # what a function or class of ops/telemetry uses, by its name
+    fed: set[str] = set()
+    for path in (path for package in ("ops", "workers") for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.parent.name != "telemetry":
+            fed |= names_used(tree)
+        elif path.name != "table.py":
+            for each in tree.body:
+                if isinstance(each, ast.FunctionDef | ast.ClassDef):
+                    uses.setdefault(each.name, set()).update(names_used(each))
+                elif isinstance(each, ast.Expr):
+                    fed |= names_used(each)
+                elif isinstance(each, ast.Assign | ast.AnnAssign) and not isinstance(each.value, ast.Tuple):
+                    target = each.target if isinstance(each, ast.AnnAssign) else each.targets[0]
+                    uses[ast.unparse(target)] = names_used(each.value)
+    while more := {name for user in fed & uses.keys() for name in uses[user]} - fed:
+        fed |= more
+
+    assert len(TABLE) == len(constants)
+    assert set() == constants - fed
+
+
+def names_used(tree: ast.AST) -> set[str]:
+    nodes = list(ast.walk(tree))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | {
+        node.id for node in nodes if isinstance(node, ast.Name)
+    }
 
 
 def test_every_metric_says_what_it_means() -> None:

@@ -16,6 +16,7 @@ from ops.servers.child import Child, stop, wait_ready
 from ops.servers.process_tree import see
 from ops.settings import environment
 from ops.system.supervisor import Backoff, Supervisor
+from ops.telemetry import table
 
 
 class Enough(Exception):
@@ -52,8 +53,10 @@ def test_waits_double_up_to_half_a_minute_and_begin_anew_after_a_minute_alive() 
     assert [0.5, 1] == [backoff.next(lived=61), backoff.next(lived=1)]
 
 
-def test_a_killed_process_is_restarted_and_told_of(tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_counted_and_told_of(tmp_path: Path) -> None:
     worker, changes = child(tmp_path, "import time; time.sleep(60)"), []
+    worker.role = "relay"
+    counted = table.PROCESS_RESTARTS.labels("relay")._value.get()
     worker.start()
     first = worker.pid
     os.kill(first, signal.SIGKILL)
@@ -63,6 +66,7 @@ def test_a_killed_process_is_restarted_and_told_of(tmp_path: Path) -> None:
         assert [worker.pid] == changes
         assert worker.running
         assert first != worker.pid
+        assert counted + 1 == table.PROCESS_RESTARTS.labels("relay")._value.get()
     finally:
         stop([worker], 5)
 
