@@ -1,49 +1,13 @@
 """The table of metrics: name, meaning, the processes that feed it, and the values of each label.
 
 The page ops/docs/metrics.md is generated from it; `ops.telemetry.metrics` has the functions that workers call with their facts.
-
-None has a tenant label, because tenants are not a closed set. A message is counted in `ingest_messages_total` once, where its
-outcome is decided: by the ingress when it rejects the message, else by the ingest worker after COMMIT.
+A message is counted in `ingest_messages_total` once: by the ingress when it rejects it, else by ingest after COMMIT.
 """
 
 from typing import Final
 
-from ops.telemetry.label_sets import (
-    ACTOR_OUTCOMES,
-    BLOB_CALLS,
-    BLOB_OUTCOMES,
-    BREAKERS,
-    BURIALS,
-    CHAINS,
-    COLLECTORS,
-    CONNECTIONS,
-    DELIVER,
-    DESTINATION_CONDITIONS,
-    DISKS,
-    FAULTS,
-    INGEST,
-    INGRESS,
-    KINDS_OF_MAILBOX,
-    MAIL_IDLE,
-    MAIL_LANES,
-    MAIL_OUTCOMES,
-    MAIL_PULL,
-    MAILBOX_CONDITIONS,
-    OUTCOMES,
-    PROCESSES,
-    REJECTIONS,
-    RELAY,
-    RESOURCES,
-    SERVERS,
-    SOURCES,
-    STAGES,
-    STATUSES,
-    SUPERVISED,
-    SUPERVISOR,
-    TRANSPORTS,
-    WAITING,
-    WORKERS,
-)
+from ops.telemetry import label_sets as sets
+from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,
     BATCH_SIZES,
@@ -67,25 +31,27 @@ INGEST_MESSAGES = counter(
     "ingest_messages_total",
     "Messages whose outcome was decided, by outcome.",
     (INGRESS, INGEST),
-    source=SOURCES,
-    outcome=OUTCOMES,
+    source=sets.SOURCES,
+    outcome=sets.OUTCOMES,
 )
 INGEST_REJECTIONS = counter(
     "ingest_rejections_total",
     "Messages that were not admitted, by reason.",
     (INGRESS, INGEST),
-    source=SOURCES,
-    reason=REJECTIONS,
+    source=sets.SOURCES,
+    reason=sets.REJECTIONS,
 )
 INGEST_SECONDS = histogram(
     "ingest_duration_seconds",
     "From a message's arrival to the answer to its sender.",
     (INGRESS,),
     WORK_SECONDS,
-    source=SOURCES,
+    source=sets.SOURCES,
 )
-INGEST_BYTES = histogram("ingest_message_bytes", "Size of a message's body.", (INGRESS,), MESSAGE_BYTES, source=SOURCES)
-INGRESS_RESPONSES = counter("ingress_responses_total", "Answers of the HTTP ingress, by status.", (INGRESS,), status=STATUSES)
+INGEST_BYTES = histogram("ingest_message_bytes", "Size of a message's body.", (INGRESS,), MESSAGE_BYTES, source=sets.SOURCES)
+INGRESS_RESPONSES = counter(
+    "ingress_responses_total", "Answers of the HTTP ingress, by status.", (INGRESS,), status=sets.STATUSES
+)
 UNROUTED_MESSAGES = counter(
     "unrouted_messages_total",
     "Messages that came out of waxseal.unrouted, because the inbox queue had been deleted.",
@@ -103,7 +69,7 @@ CONFLICTS = counter(
     "dedupe_conflicts_total",
     "Duplicates whose content is not what was recorded under their identity.",
     (INGEST,),
-    source=SOURCES,
+    source=sets.SOURCES,
 )
 
 # --- The ledger
@@ -116,18 +82,16 @@ CHAIN_LOCK_SECONDS = histogram(
     WORK_SECONDS,
 )
 CHAIN_HEAD = gauge(
-    "chain_head_sequence", "Entries in the ledger; estimated when there are many chains.", (RELAY,), chain=CHAINS
+    "chain_head_sequence", "Entries in the ledger; estimated when there are many chains.", (RELAY,), chain=sets.CHAINS
 )
 CHAIN_VERIFIED = gauge(
-    "chain_verified_sequence", "Entries that the last verification of the whole ledger has read.", (RELAY,), chain=CHAINS
+    "chain_verified_sequence", "Entries that the last verification of the whole ledger has read.", (RELAY,), chain=sets.CHAINS
 )
 CHAIN_BROKEN = gauge(
-    "chain_broken_links", "Faults that the last verification of the whole ledger has found.", (RELAY,), chain=CHAINS
+    "chain_broken_links", "Faults that the last verification of the whole ledger has found.", (RELAY,), chain=sets.CHAINS
 )
 CHAIN_VERIFIED_AT = gauge(
-    "chain_verify_last_success_timestamp_seconds",
-    "When the whole ledger was last found intact; 0 if it never was.",
-    (RELAY,),
+    "chain_verify_last_success_timestamp_seconds", "When the whole ledger was last found intact; 0 if it never was.", (RELAY,)
 )
 
 # --- Delivery
@@ -136,22 +100,22 @@ ATTEMPTS_MADE = counter(
     "delivery_attempts_total",
     "Attempts to deliver, by outcome, and by whose fault a failure was.",
     (DELIVER,),
-    transport=TRANSPORTS,
+    transport=sets.TRANSPORTS,
     outcome=("delivered", "failed"),
-    fault=FAULTS,
+    fault=sets.FAULTS,
 )
 ATTEMPT_SECONDS = histogram(
     "delivery_attempt_duration_seconds",
     "One attempt, from looking the address up to the end of the answer.",
     (DELIVER,),
     WORK_SECONDS,
-    transport=TRANSPORTS,
+    transport=sets.TRANSPORTS,
 )
 DELIVERIES = counter(
     "deliveries_total",
     "Deliveries that came to their end, by result; cancelled: their endpoint was removed while they waited.",
     (DELIVER, RELAY),
-    transport=TRANSPORTS,
+    transport=sets.TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
 )
 FIRST_ATTEMPT_SECONDS = histogram(
@@ -159,14 +123,14 @@ FIRST_ATTEMPT_SECONDS = histogram(
     "From the transaction that planned it to a delivery's first attempt.",
     (DELIVER,),
     JOURNEY_SECONDS,
-    transport=TRANSPORTS,
+    transport=sets.TRANSPORTS,
 )
 END_TO_END_SECONDS = histogram(
     "delivery_end_to_end_seconds",
     "From the transaction that recorded the event to the end of the attempt that delivered it.",
     (DELIVER,),
     JOURNEY_SECONDS,
-    transport=TRANSPORTS,
+    transport=sets.TRANSPORTS,
 )
 ATTEMPTS_TO_SUCCESS = histogram("delivery_attempts_to_success", "Attempts that a delivery took.", (DELIVER,), ATTEMPTS)
 HTTP_CONNECTIONS = counter(
@@ -175,8 +139,8 @@ HTTP_CONNECTIONS = counter(
     (DELIVER,),
     reused=("true", "false"),
 )
-DESTINATIONS = gauge("destinations", "Endpoints, by state.", (RELAY,), state=DESTINATION_CONDITIONS)
-BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", (DELIVER,), to=BREAKERS)
+DESTINATIONS = gauge("destinations", "Endpoints, by state.", (RELAY,), state=sets.DESTINATION_CONDITIONS)
+BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", (DELIVER,), to=sets.BREAKERS)
 ENDPOINTS_DISABLED = counter(
     "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail.", (DELIVER,)
 )
@@ -189,7 +153,7 @@ ACTOR_MESSAGES = counter(
     (DELIVER, MAIL_PULL),
     queue=(),
     actor=(),
-    outcome=ACTOR_OUTCOMES,
+    outcome=sets.ACTOR_OUTCOMES,
 )
 ACTOR_SECONDS = histogram(
     "actor_duration_seconds", "One run of an actor.", (DELIVER, MAIL_PULL), WORK_SECONDS, queue=(), actor=()
@@ -220,64 +184,68 @@ OLDEST_SECONDS = gauge(
     "stage_oldest_age_seconds",
     "How long the oldest has waited at a stage, 0 if none waits; of several processes' figures the largest counts.",
     (RELAY, INGEST),
-    stage=WAITING,
+    stage=sets.WAITING,
 )
 RETRIES_DUE = gauge(
-    "retries_due",
-    "Deliveries that wait for a try, the first one too, by when it is due.",
-    (RELAY,),
-    when=("overdue", "future"),
+    "retries_due", "Deliveries that wait for a try, the first one too, by when it is due.", (RELAY,), when=("overdue", "future")
 )
 DEAD_LETTERS = gauge(
-    "dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", (RELAY,), queue=STAGES
+    "dead_letters", "Dead letters that wait for a decision, by the stage that buried them.", (RELAY,), queue=sets.STAGES
 )
-DEAD_LETTER_OLDEST_SECONDS = gauge("dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", (RELAY,), queue=STAGES)
+DEAD_LETTER_OLDEST_SECONDS = gauge(
+    "dead_letter_oldest_age_seconds", "Age of the oldest dead letter.", (RELAY,), queue=sets.STAGES
+)
 DEAD_LETTERS_MADE = counter(
-    "dead_letters_total", "Dead letters, by stage and reason.", (INGEST, DELIVER), stage=STAGES, reason=BURIALS
+    "dead_letters_total", "Dead letters, by stage and reason.", (INGEST, DELIVER), stage=sets.STAGES, reason=sets.BURIALS
 )
 DEAD_LETTER_REPLAYS = counter(
     "dead_letter_replays_total", "Dead letters decided upon, by result.", (RELAY,), result=("replayed", "discarded")
 )
-COLLECTOR_UP = gauge("collector_up", "Whether the last collection succeeded (1) or not (0).", (RELAY,), collector=COLLECTORS)
+COLLECTOR_UP = gauge(
+    "collector_up", "Whether the last collection succeeded (1) or not (0).", (RELAY,), collector=sets.COLLECTORS
+)
 COLLECTOR_LAST_SUCCESS = gauge(
-    "collector_last_success_timestamp_seconds",
-    "When a collection last succeeded.",
-    (RELAY,),
-    collector=COLLECTORS,
+    "collector_last_success_timestamp_seconds", "When a collection last succeeded.", (RELAY,), collector=sets.COLLECTORS
 )
 
 # --- Mailboxes
 
 PULLS = counter(
-    "mail_pulls_total", "Batches of mailboxes, by outcome.", (MAIL_PULL,), kind=KINDS_OF_MAILBOX, outcome=MAIL_OUTCOMES
+    "mail_pulls_total",
+    "Batches of mailboxes, by outcome.",
+    (MAIL_PULL,),
+    kind=sets.KINDS_OF_MAILBOX,
+    outcome=sets.MAIL_OUTCOMES,
 )
 PULL_SECONDS = histogram(
-    "mail_pull_duration_seconds", "One batch of one mailbox.", (MAIL_PULL,), WORK_SECONDS, kind=KINDS_OF_MAILBOX
+    "mail_pull_duration_seconds", "One batch of one mailbox.", (MAIL_PULL,), WORK_SECONDS, kind=sets.KINDS_OF_MAILBOX
 )
 FETCHED = counter(
     "mail_fetched_total",
     "Mails fetched and published, by whether they were there before.",
     (MAIL_PULL,),
-    kind=KINDS_OF_MAILBOX,
-    lane=MAIL_LANES,
+    kind=sets.KINDS_OF_MAILBOX,
+    lane=sets.MAIL_LANES,
 )
-MISSING = counter("mail_missing_total", "Mails that a server listed and did not give.", (MAIL_PULL,), kind=KINDS_OF_MAILBOX)
-RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", (MAIL_PULL,), kind=KINDS_OF_MAILBOX)
+MISSING = counter(
+    "mail_missing_total", "Mails that a server listed and did not give.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX
+)
+RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX)
 REAUTHORIZATIONS = counter(
     "mail_reauthorizations_needed_total",
     "Times that a mailbox refused its credentials, and was set aside.",
     (MAIL_PULL,),
-    kind=KINDS_OF_MAILBOX,
+    kind=sets.KINDS_OF_MAILBOX,
 )
 MAIL_TOKEN_REFRESHES = counter(
     "mail_token_refreshes_total",
     "Access tokens of mailboxes that were asked for; refused: somebody has to authorise anew.",
     (MAIL_PULL, MAIL_IDLE),
-    kind=(*KINDS_OF_MAILBOX, "other"),
+    kind=(*sets.KINDS_OF_MAILBOX, "other"),
     outcome=("refreshed", "refused", "failed"),
 )
 IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections that watch folders of mailboxes by IDLE.", (MAIL_IDLE,))
-MAILBOXES = gauge("mailboxes", "Mailboxes, by state.", (RELAY,), state=MAILBOX_CONDITIONS)
+MAILBOXES = gauge("mailboxes", "Mailboxes, by state.", (RELAY,), state=sets.MAILBOX_CONDITIONS)
 LAST_SUCCESS = gauge(
     "ingest_last_success_timestamp_seconds",
     "When a connector that pulls last read its source.",
@@ -288,51 +256,45 @@ LAST_SUCCESS = gauge(
 # --- What the processes stand on
 
 POOL_CONNECTIONS = gauge(
-    "db_pool_connections",
-    "Connections of the process's pools, by state.",
-    WORKERS,
-    state=("idle", "checked_out"),
+    "db_pool_connections", "Connections of the process's pools, by state.", WORKERS, state=("idle", "checked_out")
 )
 POOL_SIZE = gauge("db_pool_size", "Connections that the process's pools may hold.", WORKERS)
 POOL_WAIT_SECONDS = histogram(
-    "db_pool_wait_seconds",
-    "Waiting for a connection of a pool, and for connecting if the pool grows.",
-    WORKERS,
-    WORK_SECONDS,
+    "db_pool_wait_seconds", "Waiting for a connection of a pool, and for connecting if the pool grows.", WORKERS, WORK_SECONDS
 )
 SERVER_LAST_ANSWER = gauge(
     "server_last_answer_timestamp_seconds",
     "When Postgres or RabbitMQ last answered, where this process asks it.",
     WORKERS,
-    server=SERVERS,
+    server=sets.SERVERS,
 )
 BROKER_RECONNECTS = counter(
     "broker_reconnects_total",
     "Times a broker connection was made anew.",
     (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL),
-    connection=CONNECTIONS,
+    connection=sets.CONNECTIONS,
 )
 BROKER_ALARM = gauge(
     "broker_alarm",
-    "Whether RabbitMQ blocks this process's publisher (1) because it lacks the resource, or not (0).",
+    "1 while RabbitMQ blocks this process's publisher for want of it, else 0.",
     (INGRESS, RELAY, MAIL_PULL),
-    resource=RESOURCES,
+    resource=sets.RESOURCES,
 )
 BLOB_OPERATIONS = counter(
     "blob_operations_total",
-    "Calls to the blob store, by outcome; away: it could not be reached, refused, or took too long.",
+    "Calls to the blob store; away: it could not be reached, refused, or took too long.",
     (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL),
-    operation=BLOB_CALLS,
-    outcome=BLOB_OUTCOMES,
+    operation=sets.BLOB_CALLS,
+    outcome=sets.BLOB_OUTCOMES,
 )
 DISK_FREE = gauge(
     "disk_free_bytes",
-    "Bytes free on the disk of the data folder (private servers), or of the blob store if that is a folder.",
+    "Bytes free on the disk of the data folder, or of a blob store that is a folder.",
     (RELAY, SUPERVISOR),
-    disk=DISKS,
+    disk=sets.DISKS,
 )
-DISK_SIZE = gauge("disk_size_bytes", "The size of that disk.", (RELAY, SUPERVISOR), disk=DISKS)
+DISK_SIZE = gauge("disk_size_bytes", "The size of that disk.", (RELAY, SUPERVISOR), disk=sets.DISKS)
 PROCESS_RESTARTS = counter(
-    "process_restarts_total", "Processes the supervisor started again.", (SUPERVISOR,), process=SUPERVISED
+    "process_restarts_total", "Processes the supervisor started again.", (SUPERVISOR,), process=sets.SUPERVISED
 )
 BUILD_INFO = gauge("build_info", "Always 1; what is running.", PROCESSES, version=(), python=())

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from ops.runtime.db import transaction
+from ops.telemetry import table
 from ops.telemetry.collector import Broker, Collector
 from pipeline.store.admin import counts, verifications
 from pipeline.store.dead_letters import dead_letters
@@ -45,6 +46,8 @@ def at_once() -> float:
 @pytest.fixture
 def collector(database) -> Iterator[Callable[..., Collector]]:
     made = []
+    for gauge in (table.OLDEST_SECONDS, table.QUEUE_OLDEST_SECONDS):
+        gauge.clear()  # an ingest worker of another test, in this process, has given them a function
 
     def collector(queues=nothing, probe=at_once) -> Collector:
         made.append(Collector(database.worker_url, Broker(queues, probe, QUEUE, INBOX), lease=90.0))

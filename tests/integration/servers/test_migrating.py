@@ -131,7 +131,7 @@ def test_a_process_that_began_without_a_database_ends_when_it_turns_out_to_be_an
 def test_migrate_gives_way_and_says_to_whom(behind: str) -> None:
     migrate(behind)
     with psycopg.connect(behind, autocommit=True) as conn:
-        conn.execute("DROP TABLE mail_document, mailbox_folder_error")
+        conn.execute("DROP TABLE mail_document, mailbox_folder_error, verification")
         conn.execute("DROP INDEX content_by_blob, dead_letter_by_blob, operator_event_of_source")
         conn.execute("ALTER TABLE dead_letter DROP COLUMN blob")
         conn.execute("ALTER TABLE tenant DROP COLUMN before_origins")
