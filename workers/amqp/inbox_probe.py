@@ -25,16 +25,22 @@ _ARGUMENTS: Final = {"x-expires": 3_600_000, "x-max-length": 100}
 _LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
 _DEADLINE: Final = 5.0  # seconds for all of a call
 _AT_ONCE: Final = 0.5  # seconds within which a healthy inbox answers
+_LOST: Final = 60.0  # seconds after which an answer may have been lost
 _LOOK: Final = 0.05  # seconds between two looks for the answer
 
 
 class InboxProbe:
-    """Probes the inbox at each call. At most one probe waits there, however long nobody answers. For one thread."""
+    """Probes the inbox at each call, for one thread.
+
+    While a probe waits no other is sent, except when it has waited twice as long as at the last time: its answer may have been
+    lost, and who takes the later one has taken the first. So a day without an answer leaves a dozen probes in the inbox.
+    """
 
     def __init__(self, amqp_url: str) -> None:
         self._parameters = pika.URLParameters(amqp_url)
         self._parameters.socket_timeout = self._parameters.stack_timeout = _LOGIN
         self._sent: float | None = None  # when the probe that waits was published, in Unix seconds
+        self._again = 0.0  # when to send one beside it
 
     def __call__(self) -> float:
         """The seconds that the last probe waited, or has waited until now. Raises pika's `AMQPError`."""
@@ -58,8 +64,10 @@ class InboxProbe:
 
     async def _probed(self, session: Session, channel: Channel) -> float:
         waited = await self._answered(session, channel)
-        if self._sent is None:
-            self._sent = _publish(channel)
+        now = time.time()
+        if self._sent is None or now >= self._again:
+            self._sent = _publish(channel) if self._sent is None else min(self._sent, _publish(channel))
+            self._again = now + max(_LOST, now - self._sent)
             until = time.monotonic() + _AT_ONCE
             while self._sent is not None and time.monotonic() < until:
                 await asyncio.sleep(_LOOK)

@@ -14,7 +14,8 @@ class ProbeAnswers:
     """The answers that are to be sent, on a channel of their own: a broker that refuses one closes the channel."""
 
     def __init__(self, connection: pika.BlockingConnection) -> None:
-        self._channel: BlockingChannel = connection.channel()
+        self._connection = connection
+        self._channel: BlockingChannel | None = None
         self._answers: list[bytes] = []
 
     def arrived(self, message: Message) -> None:
@@ -23,7 +24,11 @@ class ProbeAnswers:
             self._answers.append(answer_to(message.published_at))
 
     def send(self) -> None:
-        """Send the answers. They need not arrive: a probe that is not answered is asked again."""
+        """Send the answers. One may be lost: then the inbox is probed again. Raises pika's `AMQPError`."""
+        if not self._answers:
+            return
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
         while self._answers:
             with suppress(AMQPChannelError):
                 self._channel.basic_publish("", ANSWERS, self._answers.pop())

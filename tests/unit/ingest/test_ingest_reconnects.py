@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from schemas.message import Message
 from workers.ingest import worker
 from workers.ingest.watchdog import Watch
 from workers.ingest.worker import Ingest
@@ -46,7 +47,7 @@ def ingest(monkeypatch, stop) -> Make:
         monkeypatch.setattr(worker.pika, "BlockingConnection", Connection)
         monkeypatch.setattr(worker, "InboxConsumer", consumer)
         settings: Any = SimpleNamespace(amqp_url="amqp://localhost", prefetch=10, batch_size=5)
-        writer: Any = SimpleNamespace(write=write, judge=lambda _message, suspect: SimpleNamespace(size=1))
+        writer: Any = SimpleNamespace(write=write, judge=lambda message, suspect: SimpleNamespace(message=message, size=1))
         priority: Any = SimpleNamespace(done=lambda: None, yield_to_first=lambda: None)
         return Ingest(settings, writer, stop, priority, Watch())
 
@@ -77,7 +78,7 @@ def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ing
         if len(Connection.made) == 2:
             again.set()
             stop.set()
-        message: Any = SimpleNamespace(trusted=False, headers=None)
+        message = Message("acme.orders", b"")
         handed: list[object] = []
 
         def turn() -> None:
