@@ -9,7 +9,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
+import pika
 import psutil
 import psycopg
 import pytest
@@ -21,8 +24,10 @@ from ops.servers.process_tree import wait_until
 from ops.system import stack_file
 from ops.telemetry import table  # noqa: F401 - defines the metrics
 from ops.telemetry.metric_kinds import TABLE
+from support.sink import Sink
 from support.stack import READY, here, nothing_runs_on, processes_of, stack_of, up_with, waxseal
 from support.waiting import wait_for
+from workers.amqp.topology import IN
 
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
 ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "postgres", "rabbitmq", "supervisor"}
@@ -36,6 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = tmp_path_factory.mktemp("stack") / "data"
     yield data
     here("down", "--delete-data", "--yes", "--data", str(data))
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    sink = Sink()
+    sink.start()
+    yield sink
+    sink.stop()
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +156,76 @@ def test_commands_find_the_running_system_by_its_folder(running: Path) -> None:
     done = here("migrate", "--data", str(running))
 
     assert (0, "the schema is at its newest version\n") == (done.exit_code, done.stdout)
+
+
+#: What the traffic below does not move, because it takes a mailbox, an outage or minutes.
+NOT_MOVED = {
+    *("waxseal_unrouted_messages_total", "waxseal_broker_reconnects_total", "waxseal_broker_alarm"),
+    *("waxseal_process_restarts_total", "waxseal_dead_letter_replays_total", "waxseal_build_info", "waxseal_worker_threads"),
+    *("waxseal_mail_fetched_total", "waxseal_mail_missing_total", "waxseal_mail_resyncs_total"),
+    *("waxseal_mail_reauthorizations_needed_total", "waxseal_mail_token_refreshes_total", "waxseal_mail_idle_connections"),
+    *(
+        "waxseal_ingest_last_success_timestamp_seconds",
+        "waxseal_chain_broken_links",
+        "waxseal_disk_size_bytes",
+        "waxseal_db_pool_size",
+    ),
+    *("waxseal_actor_in_progress", "waxseal_queue_messages", "waxseal_queue_consumers", "waxseal_collector_up"),
+}
+
+
+def test_every_metric_moves_when_messages_come_and_endpoints_take_refuse_and_end(running: Path, sink: Sink) -> None:
+    stack, config = stack_of(running), running.with_name("more.yaml")
+    config.write_text(f"""
+tenants: [{{name: acme}}]
+sources:
+  - {{tenant: acme, name: up, kind: amqp}}
+  - {{tenant: acme, name: hooks, kind: token, secrets: [s3cret]}}
+endpoints:
+  - {{tenant: acme, name: takes, url: "{sink.url("/200")}"}}
+  - {{tenant: acme, name: ends, url: "{sink.url("/410")}"}}
+mailboxes:
+  - {{tenant: acme, name: post, kind: imap, host: 127.0.0.1, port: 1, tls: false, username: us, password: s3cret}}
+""")
+    assert 0 == here("apply", str(config), "--data", str(running)).exit_code
+    before, moved = values_of(stack), set[str]()
+    with pika.BlockingConnection(pika.URLParameters(stack["amqp_url"])) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+
+        def publish(key: str, id: str, body: bytes) -> None:
+            properties = pika.BasicProperties(message_id=id, headers={"subject": "s"}, delivery_mode=2)
+            channel.basic_publish(IN, key, body, properties)
+
+        def tells(*names: str) -> bool:
+            moved.update(name for name, value in values_of(stack).items() if value != before[name])
+            return set(names) <= moved
+
+        for number in range(14):  # enough for the breaker of the endpoint that refuses
+            publish("acme.up", f"e-{number}", b"x" * (300_000 if number == 0 else 10))
+        publish("acme.nothing", "e", b"x")
+        wait_for(lambda: tells("waxseal_dedupe_messages_total", "waxseal_dead_letters_total"), 60)
+        publish("acme.up", "e-1", b"y")
+        post(stack, "s3cret")
+        with pytest.raises(HTTPError):
+            post(stack, "other")
+        waxseal("verify", "--data", str(running))
+        wait_for(lambda: tells(*TABLE.keys() - NOT_MOVED), 100)
+
+    assert TABLE.keys() >= NOT_MOVED
+
+
+def post(stack: dict[str, Any], token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    url = stack["ingress_url"] + "/in/acme/hooks"
+    with urllib.request.urlopen(urllib.request.Request(url, b"{}", headers), timeout=30) as answer:
+        assert 202 == answer.status
+
+
+def values_of(stack: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    """All values of each metric of the table, in all processes."""
+    shown = [families_of(url) for url in stack["metrics"].values()]
+    return {name: tuple(s.value for each in shown if name in each for s in each[name].samples) for name in TABLE}
 
 
 def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:

@@ -470,6 +470,21 @@ def test_the_exit_code_is_1_when_something_is_not_and_every_fault_is_a_line(data
     assert ("broken", 2) == (last(as_json)["verdict"], last(as_json)["faults"])
     assert "NOT intact, 2 faults" in as_text.output
     assert "\x1b" not in as_text.output
+    assert [(3, 1, 2)] * 2 == database.rows("SELECT entries, chains, faults FROM verification")
+
+
+def test_a_check_of_the_whole_ledger_is_recorded_and_its_verdict_stands_where_it_cannot_be(database, engine, cli) -> None:
+    add_tenants(database)
+    record(engine, event("acme", "order-1", "e-1"))
+    parts = [cli.run("verify", "--tenant", "acme").exit_code, cli.run("verify").exit_code]
+    database.run("ALTER TABLE verification ADD CONSTRAINT closed CHECK (false) NOT VALID")
+    unrecorded = cli.run("verify")
+    database.run("ALTER TABLE verification DROP CONSTRAINT closed")
+
+    assert ([0, 0], 0) == (parts, unrecorded.exit_code)
+    assert "intact: 1 entry" in unrecorded.stdout
+    assert "The result is not recorded" in unrecorded.stderr
+    assert [(1, 1, 0)] == database.rows("SELECT entries, chains, faults FROM verification")
 
 
 def test_the_exit_code_is_1_when_nothing_was_there_to_check(database, cli) -> None:
