@@ -276,7 +276,7 @@ BROKER_RECONNECTS = counter(
 )
 BROKER_ALARM = gauge(
     "broker_alarm",
-    "1 while RabbitMQ blocks this process's publisher for want of it, else 0.",
+    "Is 1 while RabbitMQ blocks this process's publisher for want of it, else 0.",
     (INGRESS, RELAY, MAIL_PULL),
     resource=sets.RESOURCES,
 )
