@@ -15,7 +15,10 @@ README = "README.md"
 #: Every page by its path, in the order in which their commands are run: those that change most for the others come last.
 PATHS = (
     README,
-    *(f"ops/docs/{name}.md" for name in ("sources", "delivery", "mailboxes", "dead-letters", "ledger", "scaling", "settings")),
+    *(
+        f"ops/docs/{name}.md"
+        for name in ("sources", "delivery", "mailboxes", "dead-letters", "ledger", "scaling", "settings", "metrics")
+    ),
     *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "operating")),
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
