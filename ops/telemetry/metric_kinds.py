@@ -24,6 +24,12 @@ BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 MESSAGE_BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576)
 ATTEMPTS = (1, 2, 3, 4, 5, 6, 8, 10, 15)
 
+#: The thresholds of objectives, in seconds. Each is a bucket's bound, or its objective could not be measured.
+OBJECTIVES: Final = {
+    "waxseal_delivery_first_attempt_delay_seconds": 30.0,  # 99 % of first attempts start within this
+    "waxseal_ingest_duration_seconds": 1.0,  # an answer to a webhook; the strictest sender gives up after 3 s
+}
+
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 

@@ -4,8 +4,6 @@ The page ops/docs/metrics.md is generated from it; `ops.telemetry.metrics` has t
 A message is counted in `ingest_messages_total` once: by the ingress when it rejects it, else by ingest after COMMIT.
 """
 
-from typing import Final
-
 from ops.telemetry import label_sets as sets
 from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
 from ops.telemetry.metric_kinds import (
@@ -18,12 +16,6 @@ from ops.telemetry.metric_kinds import (
     gauge,
     histogram,
 )
-
-#: The thresholds of objectives, in seconds. Each is a bucket's bound, or its objective could not be measured.
-OBJECTIVES: Final = {
-    "waxseal_delivery_first_attempt_delay_seconds": 30.0,  # 99 % of first attempts start within this
-    "waxseal_ingest_duration_seconds": 1.0,  # an answer to a webhook; the strictest sender gives up after 3 s
-}
 
 # --- Ingest: the ingress and the ingest workers
 
@@ -106,14 +98,14 @@ ATTEMPTS_MADE = counter(
 )
 ATTEMPT_SECONDS = histogram(
     "delivery_attempt_duration_seconds",
-    "One attempt, from looking the address up to the end of the answer.",
+    "One attempt, from the look-up of the address to the end of the response.",
     (DELIVER,),
     WORK_SECONDS,
     transport=sets.TRANSPORTS,
 )
 DELIVERIES = counter(
     "deliveries_total",
-    "Deliveries that came to their end, by result; cancelled: their endpoint was removed while they waited.",
+    "Deliveries that ended, by result; cancelled: their endpoint was removed before they were delivered.",
     (DELIVER, RELAY),
     transport=sets.TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
@@ -142,7 +134,9 @@ HTTP_CONNECTIONS = counter(
 DESTINATIONS = gauge("destinations", "Endpoints, by state.", (RELAY,), state=sets.DESTINATION_CONDITIONS)
 BREAKER_TRANSITIONS = counter("breaker_transitions_total", "State changes of circuit breakers.", (DELIVER,), to=sets.BREAKERS)
 ENDPOINTS_DISABLED = counter(
-    "endpoints_disabled_total", "Endpoints disabled because they asked for it, or did nothing but fail.", (DELIVER,)
+    "endpoints_disabled_total",
+    "Endpoints disabled because they asked for it, or because every attempt failed for days.",
+    (DELIVER,),
 )
 
 # --- Actors
@@ -228,18 +222,18 @@ FETCHED = counter(
     lane=sets.MAIL_LANES,
 )
 MISSING = counter(
-    "mail_missing_total", "Mails that a server listed and did not give.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX
+    "mail_missing_total", "Mails that a server listed but did not return.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX
 )
-RESYNCS = counter("mail_resyncs_total", "Times that a cursor meant nothing any more.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX)
+RESYNCS = counter("mail_resyncs_total", "Times that a cursor was no longer valid.", (MAIL_PULL,), kind=sets.KINDS_OF_MAILBOX)
 REAUTHORIZATIONS = counter(
     "mail_reauthorizations_needed_total",
-    "Times that a mailbox refused its credentials, and was set aside.",
+    "Mailboxes suspended because their credentials were refused.",
     (MAIL_PULL,),
     kind=sets.KINDS_OF_MAILBOX,
 )
 MAIL_TOKEN_REFRESHES = counter(
     "mail_token_refreshes_total",
-    "Access tokens of mailboxes that were asked for; refused: somebody has to authorise anew.",
+    "Requests for access tokens of mailboxes, by result; refused: a person has to authorise the mailbox again.",
     (MAIL_PULL, MAIL_IDLE),
     kind=(*sets.KINDS_OF_MAILBOX, "other"),
     outcome=("refreshed", "refused", "failed"),
@@ -248,7 +242,7 @@ IDLE_CONNECTIONS = gauge("mail_idle_connections", "Connections that watch folder
 MAILBOXES = gauge("mailboxes", "Mailboxes, by state.", (RELAY,), state=sets.MAILBOX_CONDITIONS)
 LAST_SUCCESS = gauge(
     "ingest_last_success_timestamp_seconds",
-    "When a connector that pulls last read its source.",
+    "When a connector last read its source successfully.",
     (MAIL_PULL,),
     connector=("mail",),
 )

@@ -24,7 +24,7 @@ from ops.servers.process_tree import wait_until
 from ops.system import stack_file
 from ops.telemetry import table  # noqa: F401 - defines the metrics
 from ops.telemetry.metric_kinds import TABLE
-from support.sink import Sink
+from support.net.sink import Sink
 from support.stack import READY, here, nothing_runs_on, processes_of, stack_of, up_with, waxseal
 from support.waiting import wait_for
 from workers.amqp.topology import IN

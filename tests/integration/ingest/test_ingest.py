@@ -228,7 +228,7 @@ def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest
     probe = InboxProbe(servers.amqp_url)
     first = probe()
     wait_for(lambda: probe() > first + 0.1)
-    wait_for(lambda: inbox_size(channel) == 1)  # one only, however often the inbox is probed
+    wait_for(lambda: depth(channel) == 1)  # one only, however often the inbox is probed
     assert 0.5 <= first < probe()
 
     worker = ingest()
@@ -236,7 +236,7 @@ def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest
     wait_for(lambda: waited.append(probe()) or waited[-1] < 0.5)  # the one that waited is answered, and a new one at once
 
     assert 0 == worker.ingest._held.unacked()
-    assert (0, []) == (inbox_size(channel), buried(database))
+    assert (0, []) == (depth(channel), buried(database))
 
 
 def test_what_a_worker_holds_shows_how_long_it_has_waited_since_it_was_published(database, ingest, publish, channel) -> None:

@@ -94,8 +94,8 @@ def test_each_stage_shows_how_long_the_oldest_has_waited_and_leaves_out_what_end
     collector, engine, database
 ) -> None:
     now = datetime.now(UTC)
-    owe(engine, [event(f"e-{n}", f"s-{n}") for n in range(6)], [1], now - timedelta(seconds=100))
-    owe(engine, [event("h", "held")], [2], now - timedelta(seconds=5000))
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(6)], [1], now - timedelta(seconds=100))
+    record(engine, [event("h", "held")], [2], now - timedelta(seconds=5000))
     with database.connect() as conn:
         conn.execute("UPDATE delivery SET attempts = 1, next_attempt_at = now() - interval '50 s' WHERE id = 1")
         conn.execute(
@@ -131,7 +131,7 @@ def test_the_ledger_is_shown_with_what_its_last_verification_found(collector, en
     counting = collector()
     counting.turn()
     assert 0 == value("chain_verify_last_success_timestamp_seconds")
-    owe(engine, [event("e-1"), event("e-2")])
+    record(engine, [event("e-1"), event("e-2")])
     with transaction(engine) as conn:
         verifications.note(conn, intact, began, began)
         verifications.note(conn, broken, began, datetime.now(UTC))
