@@ -1,8 +1,8 @@
 """Sets up, in a bare clone, everything that `make demo` and `make test` need: `python3 -m ops.bootstrap`.
 
 It runs before the virtual environment exists, so it imports only the standard library. It parses on older Pythons, so that it
-can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs the mail
-server that the tests need.
+can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs what only
+the tests need: a mail server, Prometheus and its Alertmanager.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ LOCK = ROOT / "requirements-dev.lock"
 STAMP = VENV / "waxseal-installed"
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
-MAIL_SERVER = "/usr/sbin/dovecot"
+# program: the packages that it is in
+FOR_TESTS = {
+    "/usr/sbin/dovecot": ("dovecot-core", "dovecot-imapd"),
+    "/usr/bin/promtool": ("prometheus",),
+    "/usr/bin/amtool": ("prometheus-alertmanager",),
+}
 CONTAINERS = "or run it in containers: docker compose up"
 
 
@@ -59,9 +64,11 @@ def _install_servers() -> None:
 
 
 def _install_for_tests() -> None:
-    """Install the mail server that mailboxes are tested against; only the tests and `bench mail` need it."""
-    if not Path(MAIL_SERVER).exists():
-        _apt_install(["dovecot-core", "dovecot-imapd"], "Dovecot, for the tests, not found on this machine")
+    """Install what only the tests need, and `bench mail` and `up --observe` can use, without starting it."""
+    lacking = [program for program in FOR_TESTS if not (Path(program).exists() or shutil.which(Path(program).name))]
+    if lacking:
+        names = ", ".join(Path(program).name for program in lacking)
+        _apt_install([package for program in lacking for package in FOR_TESTS[program]], f"{names}, for the tests, not found")
 
 
 def _missing_servers() -> list[str]:

@@ -43,6 +43,7 @@ ORDER = (
     "ops/migrations/versions",
     "ops/runtime",
     "ops/telemetry",
+    "ops/prometheus",
     "ops/servers",
     "ops",
     "ops/config",
