@@ -128,7 +128,7 @@ def _alert(objective: Objective, burn: Burn) -> dict[str, Any]:
             "description": f"{{{{ $value | humanizePercentage }}}} failed in {burn.long}; {objective.budget * 100:g} % may: "
             f"{objective.says}.",
             "runbook_url": f"ops/docs/runbook.md#{objective.alert.lower()}",
-            "dashboard_url": f"/d/waxseal-slo?var-slo={objective.name}",
+            "dashboard_url": "/d/waxseal-slo",
         },
     }
 
