@@ -190,11 +190,14 @@ def is_run_elsewhere(command: str) -> None:
 
 def suits_the_compose_file(command: str) -> None:
     """Its variables and services are in the Compose file, and it runs a valid waxseal command in a service."""
-    services: Mapping[str, object] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
+    services: Mapping[str, Mapping[str, object]] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
     words = shlex.split(command)
     while "=" in words[0]:
         assert "${" + words.pop(0).partition("=")[0] in (ROOT / "docker-compose.yml").read_text(), command
     assert words[:2] == ["docker", "compose"]
+    if words[2] == "--profile":
+        assert [words[3]] in [service.get("profiles") for service in services.values()], command
+        del words[2:4]
     scaled = {word.partition("=")[0] for before, word in pairwise(words) if before == "--scale"}
     assert scaled <= services.keys()
     if words[2] == "up":

@@ -43,6 +43,9 @@ def up(role: str, value: int, instance: str = "a") -> Series:
     return {f'up{{job="waxseal",role="{role}",instance="{instance}"}}': f"{value}x20"}
 
 
+OTHERS_UP = up("ingress", 1) | up("relay", 1) | up("deliver", 1)
+
+
 def ready(queue: str, values: str) -> Series:
     return {f'waxseal_queue_messages{{queue="{queue}",state="ready"}}': values}
 
@@ -73,7 +76,10 @@ CONSUMERS = 'waxseal_queue_consumers{{queue="{}"}}'
 CASES = {
     "WaxsealAllDown": Case(up("ingest", 0) | up("relay", 0), up("ingest", 0) | up("relay", 1), 4),
     "WaxsealRoleDown": Case(
-        up("ingest", 0) | up("relay", 1), up("ingest", 0) | up("ingest", 1, "b") | up("mail-idle", 0), 4, {"role": "ingest"}
+        up("ingest", 0) | OTHERS_UP,
+        up("ingest", 0) | up("ingest", 1, "b") | up("mail-idle", 0) | OTHERS_UP,
+        4,
+        {"role": "ingest"},
     ),
     "WaxsealProcessDown": Case(
         up("ingest", 0) | up("ingest", 1, "b"),
@@ -235,6 +241,10 @@ def passes(tests: list[dict[str, Any]], rules: Path, folder: Path) -> None:
     """JSON is YAML, too."""
     (folder / "tests.yml").write_text(json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests}))
     checked("promtool", "test", "rules", str(folder / "tests.yml"))
+
+
+def test_the_configuration_of_prometheus_is_valid() -> None:
+    checked("promtool", "check", "config", str(FOLDER / "prometheus.yml"))
 
 
 def test_the_rules_are_valid_and_none_is_there_twice() -> None:

@@ -14,6 +14,7 @@ from ops.settings import described
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
+PROMETHEUS = ROOT / "ops" / "prometheus" / "prometheus.yml"
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -27,6 +28,7 @@ def load(path: Path) -> dict[str, Any]:
 
 FILE = load(COMPOSE)
 SERVICES: dict[str, Service] = FILE["services"]
+WATCHING = {name: one for name, one in SERVICES.items() if one.get("profiles") == ["observability"]}
 LONG_RUNNING = {name: one for name, one in SERVICES.items() if name != "migrate"}
 OURS = {name: one for name, one in SERVICES.items() if "build" in one}
 
@@ -43,13 +45,14 @@ def test_the_file_is_valid_by_its_public_schema(schema: str, path: Path) -> None
 
 def test_every_process_of_the_system_is_there() -> None:
     ours = {"migrate", "ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"}
-    assert {"postgres", "rabbitmq"} | ours == set(SERVICES)
+    assert {"postgres", "rabbitmq"} | ours == SERVICES.keys() - WATCHING
+    assert {"prometheus", "alertmanager", "grafana", "postgres-exporter"} == WATCHING.keys()
     assert [] == [name for name, one in OURS.items() if one["command"] != [name]]
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_image_is_pinned_to_a_version(name: str) -> None:
-    assert re.fullmatch(r"[\w./-]+:\d+\.\d+(\.\d+)?(-[\w.]+)?", SERVICES[name]["image"])
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
@@ -98,11 +101,40 @@ def test_a_missing_secret_is_asked_for_by_name() -> None:
 
 
 def test_every_volume_secret_and_config_is_declared() -> None:
-    volumes = {volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", [])}
+    mounted = {volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", [])}
+    volumes = {each for each in mounted if not each.startswith("./")}
     secrets = {secret for one in SERVICES.values() for secret in one.get("secrets", [])}
     configs = {config["source"] for one in SERVICES.values() for config in one.get("configs", [])}
 
     assert (set(FILE["volumes"]), set(FILE["secrets"]), set(FILE["configs"])) == (volumes, secrets, configs)
+
+
+def test_what_watches_can_write_to_none_of_our_files_and_has_no_rights() -> None:
+    folders = [volume for one in WATCHING.values() for volume in one.get("volumes", []) if volume.startswith("./")]
+
+    assert folders
+    assert [] == [folder for folder in folders if not re.fullmatch(r"\./ops/\w+(/\w+)?:/etc/[\w/]+:ro", folder)]
+    assert [(["ALL"], ["no-new-privileges:true"])] * 4 == [(one["cap_drop"], one["security_opt"]) for one in WATCHING.values()]
+
+
+def test_prometheus_asks_every_process_at_its_port_and_both_servers() -> None:
+    config = load(PROMETHEUS)
+    asked = {job["job_name"]: job for job in config["scrape_configs"]}
+    found = {(name, each["port"]) for each in asked["waxseal"]["dns_sd_configs"] for name in each["names"]}
+    ports = {
+        (name, int(one["environment"].get("WAXSEAL_INGRESS_PORT", one["environment"]["WAXSEAL_METRICS_PORT"])))
+        for name, one in OURS.items()
+        if name != "migrate"
+    }
+    targets = {target for job in asked.values() for each in job.get("static_configs", []) for target in each["targets"]}
+
+    assert ports == found
+    assert {"rabbitmq:15692", "postgres-exporter:9187"} == targets
+    assert "rabbitmq_prometheus" in FILE["configs"]["broker_plugins"]["content"]
+    assert {"source": "broker_plugins", "target": "/etc/rabbitmq/enabled_plugins"} in SERVICES["rabbitmq"]["configs"]
+    assert "CREATE ROLE waxseal_monitor LOGIN PASSWORD :'monitor' IN ROLE pg_monitor;" in FILE["configs"]["logins"]["content"]
+    (alertmanagers,) = config["alerting"]["alertmanagers"]
+    assert [{"targets": ["alertmanager:9093"]}] == alertmanagers["static_configs"]
 
 
 @pytest.mark.parametrize("name", OURS)
