@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of ingest processes, and of deliver processes.",
 )
-def up(data: Path, config: Path | None, detach: bool, workers: int) -> None:
+@click.option("--observe", is_flag=True, help="Also start a private Prometheus with the alert rules, if it is installed.")
+def up(data: Path, config: Path | None, detach: bool, workers: int, observe: bool) -> None:
     """Start the whole system on private servers.
 
     Starts PostgreSQL and RabbitMQ in the data folder, brings the schema up to date, and starts all processes. A process
@@ -45,13 +46,14 @@ def up(data: Path, config: Path | None, detach: bool, workers: int) -> None:
         from ops.system.detach import up_detached
 
         arguments = ["--workers", str(workers), *(["--config", str(config)] if config else [])]
+        arguments += ["--observe"] if observe else []
         click.echo(up_detached(data.absolute(), arguments))
         return
     from ops.system.roles import full_crew
     from ops.system.up import Plan
     from ops.system.up import up as bring_up
 
-    bring_up(Plan(data.absolute(), settings, full_crew(workers), config))
+    bring_up(Plan(data.absolute(), settings, full_crew(workers), config, observe))
 
 
 @click.command()

@@ -1,1 +1,1 @@
-"""Private PostgreSQL and RabbitMQ, and the processes and files that they need. Nothing here knows of tenants."""
+"""Private PostgreSQL, RabbitMQ and Prometheus, and the processes and files that they need. Nothing here knows of tenants."""

@@ -1,4 +1,4 @@
-"""Where the programs of PostgreSQL and RabbitMQ are on this machine."""
+"""Where the programs of PostgreSQL, RabbitMQ and Prometheus are on this machine."""
 
 import re
 import shutil
@@ -12,6 +12,9 @@ ADVICE = (
     "install the packages postgresql and rabbitmq-server (`make demo` and `make test` do where apt can), "
     "or use containers: docker compose up"
 )
+
+
+_PROMETHEUS = "/usr/bin/prometheus"
 
 
 def find_postgres(version: str | None = None) -> Path:
@@ -57,6 +60,14 @@ def find_epmd() -> Path:
         for epmd in _newest_first(root.glob("erts-*/bin/epmd")):
             return epmd
     raise ServersMissing(f"Erlang's epmd is not on this machine: {ADVICE}")
+
+
+def find_prometheus() -> Path:
+    """Find Prometheus, which only `waxseal up --observe` and the tests need. Raises `ServersMissing`."""
+    found = shutil.which("prometheus") or _PROMETHEUS
+    if Path(found).exists():
+        return Path(found)
+    raise ServersMissing("Prometheus is not on this machine: install the package prometheus, or leave --observe out")
 
 
 def _has_version(folder: Path, version: str | None) -> bool:

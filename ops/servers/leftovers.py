@@ -9,7 +9,7 @@ import psutil
 
 from ops.servers.process_tree import SeenProcess, end
 
-_PROGRAMS: Final = {"postgres", "beam.smp", "epmd", "initdb"}
+_PROGRAMS: Final = {"postgres", "beam.smp", "epmd", "initdb", "prometheus"}
 _STOP_SECONDS: Final = 20.0
 
 

@@ -157,7 +157,7 @@ def erase_servers(data: Path) -> None:
     memory = peek(data.absolute())
     if memory is not None:
         end_leftovers(*memory.workplaces)
-        for name in ("postgres", "rabbitmq"):
+        for name in ("postgres", "rabbitmq", "prometheus"):
             rmtree(memory.folder / name, ignore_errors=True)
         if memory.elsewhere is not None:
             rmtree(memory.elsewhere, ignore_errors=True)

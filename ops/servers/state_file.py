@@ -38,7 +38,8 @@ class Memory:
     def workplaces(self) -> tuple[Path, ...]:
         """The working directories of the servers."""
         broker = self.folder / "rabbitmq"
-        return (self.folder / "postgres", self.folder / "postgres" / "data", broker, broker / "epmd")
+        postgres = self.folder / "postgres"
+        return (postgres, postgres / "data", broker, broker / "epmd", self.folder / "prometheus")
 
     def take_ports(self, names: Sequence[str], claims: Claims, preferred: Mapping[str, int] | None = None) -> None:
         """Choose free ports for these names, those of the last run first, claim them and write them to the file."""

@@ -33,6 +33,7 @@ class Stack:
     blobs: str
     allow_networks: str = ""
     console_url: str | None = None
+    prometheus_url: str | None = None
     metrics: dict[str, str] = field(default_factory=dict)
     pids: dict[str, list[int]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)

@@ -17,10 +17,12 @@ from ops.errors import OpsError
 from ops.runtime import log
 from ops.runtime.redact import redact_text
 from ops.servers.accounts import own_file
-from ops.servers.child import stop, wait_ready
+from ops.servers.binaries import find_prometheus
+from ops.servers.child import Child, stop, wait_ready
 from ops.servers.lock import sole_owner
 from ops.servers.ports import is_free
 from ops.servers.private import PrivateServers
+from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, prometheus_url
 from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.prepare import prepare
@@ -64,6 +66,7 @@ class Plan:
     settings: Settings
     posts: Sequence[Post]
     config: Path | None = None
+    observe: bool = False  # with a Prometheus of its own
 
 
 def up(plan: Plan) -> None:
@@ -72,6 +75,8 @@ def up(plan: Plan) -> None:
     Raises `AlreadyRunning` when another supervisor has the folder, and other `OpsError`s when the system does not come up.
     """
     check_path(plan.data)
+    if plan.observe:
+        find_prometheus()  # before anything is started
     log.configure(plan.settings.log, plan.settings.log_level, "supervisor")
     with sole_owner(plan.data), _stop_requests() as requests:
         ended = end_recorded(plan.data)
@@ -97,8 +102,10 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
     requests.check()
     ports = _ports(plan, servers)
     workers = worker_children(plan.posts, ports, plan.settings, told, plan.data)
-    everyone = [*servers.children, *workers]
     stack = _stack(plan, servers, told, ports)
+    if plan.observe:
+        workers.append(_prometheus(plan, servers, stack, ports[PROMETHEUS]))
+    everyone = [*servers.children, *workers]
     try:
         for worker in workers:
             worker.start()
@@ -164,7 +171,7 @@ def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
     if explicit and not (is_free(asked) and servers.claims.take(asked)):
         raise OpsError(f"WAXSEAL_INGRESS_PORT: port {asked} is in use; choose another, or unset it to get a free one")
     default = {} if explicit or INGRESS in servers.memory.ports else {INGRESS: asked}
-    names = [*(post.name for post in plan.posts), SUPERVISOR]
+    names = [*(post.name for post in plan.posts), SUPERVISOR, *([PROMETHEUS] if plan.observe else [])]
     servers.memory.take_ports(names, servers.claims, {INGRESS: asked} if explicit else default)
     return {name: servers.memory.ports[name] for name in names}
 
@@ -179,17 +186,26 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
         blobs=told["blobs"],
         allow_networks=told["allow_networks"],
         metrics={name: f"{url}/metrics" for name, url in urls.items()},
+        prometheus_url=prometheus_url(ports[PROMETHEUS]) if plan.observe else None,
     )
+
+
+def _prometheus(plan: Plan, servers: PrivateServers, stack: Stack, port: int) -> Child:
+    roles = {post.name: post.role for post in plan.posts}
+    watch = Watch([Target(roles.get(name, name), url) for name, url in stack.metrics.items()])
+    account = servers.memory.account(PROMETHEUS)
+    return prometheus_child(servers.memory.folder / PROMETHEUS, port, watch, account, plan.data / "log" / "prometheus.log")
 
 
 def _welcome(stack: Stack, data: Path) -> None:
     """Print where everything is; passwords on a terminal only, because any other output is a log."""
+    watched = f"  alerts     {stack.prometheus_url}/alerts\n" if stack.prometheus_url else ""
     words = f"""
 Waxseal is ready.
   webhooks   {stack.ingress_url}/in/TENANT/SOURCE
   AMQP       {stack.amqp_url}   (exchange waxseal.in)
   database   {stack.database_url}
-  all of it  {data / "stack.json"}; logs in {data / "log"}
+{watched}  all of it  {data / "stack.json"}; logs in {data / "log"}
 
 Next: describe tenants, sources and endpoints in a file and run `waxseal apply FILE`.
 Stop with Ctrl-C, or `waxseal down --data {data}`; `waxseal up --data {data}` resumes.

@@ -55,4 +55,4 @@ MAIL_IDLE: Final = "mail-idle"
 SUPERVISOR: Final = "supervisor"
 WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE)
 PROCESSES: Final = (*WORKERS, SUPERVISOR)
-SUPERVISED: Final = (*WORKERS, "sequencer", "console", "postgres", "rabbitmq", "epmd", "other")
+SUPERVISED: Final = (*WORKERS, "sequencer", "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pika
 import psutil
@@ -19,6 +20,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from ops.servers import binaries
 from ops.servers.ports import choose_ports, is_free
 from ops.servers.process_tree import wait_until
 from ops.system import stack_file
@@ -53,10 +55,10 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Path:
-    """The whole system, with two ingest and two deliver processes."""
+    """The whole system, with two ingest and two deliver processes, and a Prometheus."""
     config = folder.with_name("waxseal.yaml")
     config.write_text("tenants: [{name: acme}]\nendpoints: [{tenant: acme, name: out, url: 'http://127.0.0.1:1'}]\n")
-    done = waxseal("up", "--detach", "--workers", "2", "--data", str(folder), "--config", str(config))
+    done = waxseal("up", "--detach", "--observe", "--workers", "2", "--data", str(folder), "--config", str(config))
     assert (0, "") == (done.returncode, done.stderr)
     return folder
 
@@ -92,6 +94,39 @@ def test_each_process_shows_the_metrics_of_the_table_that_it_feeds_with_their_la
     assert {"waxseal_ingest_last_success_timestamp_seconds"} == {  # there is no mailbox
         name for name in TABLE if not any(families[name].samples for families in shown.values() if name in families)
     }
+
+
+def test_its_prometheus_scrapes_every_process_has_the_alerts_loaded_and_is_for_this_machine_only(running: Path) -> None:
+    stack = stack_of(running)
+    (prometheus,) = stack["pids"]["prometheus"]
+    asked = {name: urlsplit(url).netloc for name, url in stack["metrics"].items()}
+
+    def scraped() -> list[dict[str, Any]]:
+        found = told_by(stack, "targets")["activeTargets"]
+        return found if {"up"} == {each["health"] for each in found} else []
+
+    wait_for(scraped, 60)
+    labels = [each["labels"] for each in scraped()]
+    assert set(asked.values()) == {each["instance"] for each in labels}
+    assert {"waxseal"} == {each["job"] for each in labels}
+    assert {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"} <= {each["role"] for each in labels}
+    groups = told_by(stack, "rules")["groups"]
+    assert {"slo.yml", "alerts.yml"} == {Path(group["file"]).name for group in groups}
+    assert "WaxsealQueueStalled" in {rule["name"] for group in groups for rule in group["rules"]}
+    listening = [one for one in psutil.Process(prometheus).net_connections() if one.status == psutil.CONN_LISTEN]
+    assert ["127.0.0.1"] == [one.laddr.ip for one in listening]
+    assert f"{stack['prometheus_url']}/alerts" in (running / "log" / "supervisor.log").read_text()
+
+
+def test_without_prometheus_on_the_machine_observing_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "_PROMETHEUS", str(tmp_path / "nowhere"))
+    refused = here("up", "--observe", "--data", str(tmp_path / "data"), PATH=str(tmp_path))
+
+    assert (2, "", 1) == (refused.exit_code, refused.stdout, refused.stderr.count("\n"))
+    assert "install the package prometheus, or leave --observe out" in refused.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> None:
@@ -234,7 +269,7 @@ def values_of(stack: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: Path) -> None:
     before = stack_of(running)
-    victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "postgres", "rabbitmq", "epmd")}
+    victims = {role: before["pids"][role][-1] for role in ("ingress", "ingest", "postgres", "rabbitmq", "epmd", "prometheus")}
     killed_at = time.time()
     for pid in victims.values():
         os.kill(pid, signal.SIGKILL)
@@ -343,6 +378,12 @@ def families_of(url: str) -> dict[str, Metric]:
 def status(url: str) -> int:
     with urllib.request.urlopen(url, timeout=30) as answer:
         return answer.status
+
+
+def told_by(stack: dict[str, Any], what: str) -> dict[str, Any]:
+    """What the system's Prometheus says through its API."""
+    with urllib.request.urlopen(f"{stack['prometheus_url']}/api/v1/{what}", timeout=30) as answer:
+        return json.load(answer)["data"]
 
 
 def is_ready(metrics_url: str) -> bool:

@@ -276,6 +276,12 @@ def test_a_budget_that_burns_raises_all_its_alerts_and_one_that_lasts_or_a_singl
     assert 12 == len(burns)
 
 
+def test_the_time_that_an_objective_allows_is_the_bound_of_a_bucket() -> None:
+    (delay,) = (metric for metric in REGISTRY.collect() if metric.name == DELAY)
+
+    assert slo_rules.FIRST_ATTEMPT_SECONDS in {float(sample.labels["le"]) for sample in delay.samples if "le" in sample.labels}
+
+
 def test_every_alert_has_its_case() -> None:
     objectives = {objective.alert for objective in slo_rules.OBJECTIVES}
 
