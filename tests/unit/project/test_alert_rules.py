@@ -59,6 +59,9 @@ CHAIN_BROKEN = 'waxseal_dead_letters_total{stage="append",reason="chain_broken"}
 POISON = 'waxseal_dead_letters_total{stage="admit",reason="poison"}'
 BUSY_POOL = 'waxseal_db_pool_connections{role="ingest",instance="a",state="checked_out"}'
 POOL = {'waxseal_db_pool_size{role="ingest",instance="a"}': "10x20"}
+# Four processes of a role, each replaced once.
+REPLACED = {f'process_start_time_seconds{{job="waxseal",role="ingest",instance="{each}"}}': "-9x5 300x9" for each in "abcd"}
+STARTED_OFTEN = {'process_start_time_seconds{job="waxseal",role="ingest",instance="a"}': "0+60x15"}
 THREADS = {'waxseal_worker_threads{pool="mail"}': "10x30"}
 BUSY = {'waxseal_actor_in_progress{pool="mail"}': "10x30"}
 WAITS = 'waxseal_actor_queue_wait_seconds_bucket{{pool="mail",le="{}"}}'
@@ -89,8 +92,8 @@ CASES = {
         {"job": "waxseal", "role": "ingest", "instance": "a"},
     ),
     "WaxsealCrashLoop": Case(
-        {'waxseal_process_restarts_total{process="ingest"}': "0+1x15"},
-        {'waxseal_process_restarts_total{process="ingest"}': "0 1 2 3 3x15"},
+        {'waxseal_process_restarts_total{process="ingest"}': "0+1x15"} | STARTED_OFTEN,
+        {'waxseal_process_restarts_total{process="ingest"}': "0 1 2 3 3x15"} | REPLACED,
         12,
         {"process": "ingest"},
     ),
