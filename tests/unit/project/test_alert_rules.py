@@ -55,6 +55,10 @@ def disk(free: str) -> Series:
     return {'waxseal_disk_free_bytes{disk="data"}': free, 'waxseal_disk_size_bytes{disk="data"}': "100x20"}
 
 
+def answered(server: str, instance: str) -> str:
+    return f'waxseal_server_last_answer_timestamp_seconds{{server="{server}",role="relay",instance="{instance}"}}'
+
+
 CHAIN_BROKEN = 'waxseal_dead_letters_total{stage="append",reason="chain_broken"}'
 POISON = 'waxseal_dead_letters_total{stage="admit",reason="poison"}'
 BUSY_POOL = 'waxseal_db_pool_connections{role="ingest",instance="a",state="checked_out"}'
@@ -71,7 +75,6 @@ READ = 'waxseal_ingest_last_success_timestamp_seconds{connector="mail"}'
 COLLECTED = {'waxseal_collector_up{collector="database"}': "1x10"}
 SEEN = 'waxseal_collector_last_success_timestamp_seconds{collector="database"}'
 DELIVERED = 'waxseal_actor_messages_total{queue="waxseal.deliver",actor="deliver",outcome="done"}'
-ANSWERED = 'waxseal_server_last_answer_timestamp_seconds{{server="postgres",role="relay",instance="{}"}}'
 AGE = 'waxseal_stage_oldest_age_seconds{{stage="{}"}}'
 AWAY, FOUND = (f'waxseal_blob_operations_total{{operation="put",outcome="{outcome}"}}' for outcome in ("away", "ok"))
 VERIFIED = "waxseal_chain_verify_last_success_timestamp_seconds"
@@ -116,8 +119,12 @@ CASES = {
     "WaxsealDiskFilling": Case(disk("14x20"), disk("16x20"), 17, {"disk": "data"}),
     "WaxsealDiskAlmostFull": Case(disk("4x5"), disk("6x5"), 3, {"disk": "data"}),
     "WaxsealClockWrong": Case(
-        {ANSWERED.format("a"): "30+60x9", ANSWERED.format("b"): "0+60x9"},
-        {ANSWERED.format("a"): "-2+60x9", ANSWERED.format("b"): "4+60x9"},
+        {answered("postgres", "a"): "-60+60x9", answered("postgres", "b"): "0+60x9", answered("rabbitmq", "b"): "60x9"},
+        {  # postgres is frozen, b sees that rabbitmq is not
+            answered("postgres", "a"): "60x9",
+            answered("postgres", "b"): "60x9",
+            answered("rabbitmq", "b"): "4+60x9",
+        },
         7,
         {"role": "relay", "instance": "a"},
     ),
