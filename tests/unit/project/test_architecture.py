@@ -54,6 +54,7 @@ ORDER = (
     "ops/cli/terminal",
     "ops/cli/mail",
     "ops/cli",
+    "ops/grafana",
     "workers",
     "workers/net",
     "workers/amqp",
@@ -74,9 +75,12 @@ ORDER = (
 
 # Folders whose files are named after a noun: an endpoint has a schema, statements, acts and commands. Other file names are
 # unique, except those in OF_EVERY_PACKAGE.
-BY_NOUN = ("schemas", "schemas/config", "pipeline/store/", "ops/admin", "ops/bench", "ops/cli", "ops/cli/mail")
+BY_NOUN = ("schemas", "schemas/config", "pipeline/store/", "ops/admin", "ops/bench", "ops/cli", "ops/cli/mail", "ops/grafana")
 OF_EVERY_PACKAGE = {"errors"}
 MOST_FILES = 20
+
+# Writes files with libraries of development, so no process and no command may load it.
+GENERATOR = "ops/grafana/"
 
 # library: where it may be imported; benchmarks may import the libraries of the peers that they run
 HOMES = {
@@ -93,6 +97,7 @@ HOMES = {
     "logging": ("ops/", "workers/"),
     "prometheus_client": ("ops/",),
     "obstore": ("ops/runtime/blobs.py",),
+    "grafana_foundation_sdk": (GENERATOR,),
 }
 # Workers pass connections on and catch their errors; only the pipeline makes statements.
 HANDLES = ("sqlalchemy.Connection", "sqlalchemy.Engine", "sqlalchemy.exc.")
@@ -314,6 +319,14 @@ def test_a_library_is_imported_only_where_it_is_at_home(library: str) -> None:
     }
 
     assert set() == elsewhere
+
+
+def test_nothing_that_runs_imports_the_generator_of_dashboards() -> None:
+    importers = {
+        one.module.path for one in imports() if one.name.startswith("ops.grafana") and not one.module.path.startswith(GENERATOR)
+    }
+
+    assert set() == importers
 
 
 def test_statements_are_made_in_the_store_only() -> None:
