@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from ops.grafana.panels import Limits, Text, bars, lines
-from ops.grafana.promql import age, increase, largest, mean, quantile, share, total
+from ops.grafana.promql import age, increase, largest, mean, ours, quantile, share, total
 
 _USED: Final = total("db_pool_connections", 'state="checked_out"', by="instance")
 POSTGRES: Final[tuple[Panel, ...]] = (
@@ -97,6 +97,7 @@ POSTGRES: Final[tuple[Panel, ...]] = (
     ),
 )
 
+_ANSWERED: Final = ours("server_last_answer_timestamp_seconds")
 SERVERS: Final[tuple[Panel, ...]] = (
     bars(
         Text(
@@ -143,19 +144,31 @@ SERVERS: Final[tuple[Panel, ...]] = (
         ),
         {"{{disk}}": f"{largest('disk_free_bytes', by='disk')} / {largest('disk_size_bytes', by='disk')}"},
         "percentunit",
-        Limits(0.2, 0.1, falling=True),
+        Limits(0.15, 0.05, falling=True),
         size=(4, 8),
     ),
     lines(
         Text(
             "Blob store away",
-            "Share of the calls to the blob store that failed because it could not be reached, refused or took too long.",
+            "Share of the calls to the blob store that failed: it could not be reached, refused or took too long.",
             "see that the store answers and has room; large messages wait until then",
             "WaxsealBlobStoreAway",
         ),
         {"{{operation}}": share("blob_operations_total", 'outcome="away"', by="operation")},
         "percentunit",
-        Limits(0.01, 0.1),
+        Limits(0.001, 0.01),
         size=(4, 8),
+    ),
+    lines(
+        Text(
+            "Clocks",
+            "By how many seconds each process's clock is ahead of Prometheus's, seen when a server last answered it.",
+            "set the machine's clock (NTP): signatures and schedules depend on it. Far below 0, no server answers",
+            "WaxsealClockWrong",
+        ),
+        {"{{instance}}": f"max by (instance) ({_ANSWERED} - timestamp({_ANSWERED}))"},
+        "s",
+        Limits(2, 5),
+        size=(24, 6),
     ),
 )

@@ -90,7 +90,7 @@ def _variables(choices: Mapping[str, str]) -> list[VariableModel]:
         ),
         _choice("job", "label_values(waxseal_build_info, job)"),
         _choice("instance", 'label_values(waxseal_build_info{job=~"$job"}, instance)'),
-        *(_choice(name, f"label_values({ours(metric)}, {name})") for name, metric in choices.items()),
+        *(_choice(name, f"label_values({ours(metric)}, {name})", every=".*") for name, metric in choices.items()),
         VariableModel(
             VariableType.CONSTANT,
             "runbook",
@@ -104,7 +104,8 @@ def _variables(choices: Mapping[str, str]) -> list[VariableModel]:
     ]
 
 
-def _choice(name: str, query: str) -> VariableModel:
+def _choice(name: str, query: str, every: str = ".+") -> VariableModel:
+    # `.*` selects series that lack the label, too.
     return VariableModel(
         VariableType.QUERY,
         name,
@@ -113,7 +114,7 @@ def _choice(name: str, query: str) -> VariableModel:
         datasource=SOURCE,
         multi=True,
         include_all=True,
-        all_value=".+",
+        all_value=every,
         current=VariableOption(selected=True, text=["All"], value=["$__all"]),
         refresh=VariableRefresh.ON_TIME_RANGE_CHANGED,
         sort=VariableSort.ALPHABETICAL_ASC,

@@ -36,11 +36,11 @@ _NUMBERS: Final[tuple[Panel, ...]] = (
     number(
         Text(
             "Oldest waits",
-            "Age of the oldest that waits at any stage between the inbox and the last try.",
+            "Age of the oldest that waits to be recorded, or to be claimed for its first try.",
             "see the ages by stage below, then open the dashboard Queues",
-            "WaxsealQueueStalled",
+            "WaxsealInboxTooOld",
         ),
-        largest("stage_oldest_age_seconds", 'stage=~"inbox|unclaimed|in_flight|retries"'),
+        largest("stage_oldest_age_seconds", 'stage=~"inbox|unclaimed"'),
         "s",
         Limits(60, 300),
     ),
@@ -60,7 +60,7 @@ _NUMBERS: Final[tuple[Panel, ...]] = (
             "Chain",
             "Faults that the last verification found, and chains set aside within a day.",
             "run `waxseal verify`: it names the chain and the entry; change nothing in the ledger before",
-            "WaxsealChainSetAside",
+            "WaxsealChainBroken",
         ),
         or_zero(largest("chain_broken_links")) + " + " + or_zero(increase("dead_letters_total", "1d", 'reason="chain_broken"')),
         "short",
@@ -112,11 +112,12 @@ _WAITING: Final[tuple[Panel, ...]] = (
             "Oldest at each stage",
             "How long the oldest has waited, in the order of the route.",
             "act on the first red stage: the later ones wait for it",
-            "WaxsealQueueStalled",
+            "WaxsealOldestTooOld",
         ),
         {legend: largest("stage_oldest_age_seconds", f'stage="{stage}"') for stage, legend in STAGES.items()},
         "s",
         Limits(60, 300),
+        apart={"3 in flight": Limits(300, 900), "4 retries": Limits(300, 900), "mail": Limits(900, 3600)},
     ),
     lines(
         Text(

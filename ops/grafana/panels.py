@@ -6,14 +6,17 @@ from typing import Final
 
 from grafana_foundation_sdk.models import bargauge, common, heatmap, stat, table, timeseries
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardFieldConfigSourceOverrides,
     DashboardLink,
     DataSourceRef,
     DataTransformerConfig,
+    DynamicConfigValue,
     FieldColor,
     FieldColorModeId,
     FieldConfig,
     FieldConfigSource,
     GridPos,
+    MatcherConfig,
     Panel,
     Threshold,
     ThresholdsConfig,
@@ -52,8 +55,10 @@ class Limits:
     def steps(self) -> list[Threshold]:
         """The colours, from the lowest values to the highest."""
         if self.falling:
-            return [Threshold(None, "red"), Threshold(self.red, "yellow"), Threshold(self.yellow, "green")]
-        return [Threshold(None, "green"), Threshold(self.yellow, "yellow"), Threshold(self.red, "red")]
+            steps = [Threshold(None, "red"), Threshold(self.red, "yellow"), Threshold(self.yellow, "green")]
+        else:
+            steps = [Threshold(None, "green"), Threshold(self.yellow, "yellow"), Threshold(self.red, "red")]
+        return steps if self.yellow != self.red else [steps[0], steps[2]]
 
 
 def number(
@@ -104,14 +109,30 @@ def lines(
     return _panel("timeseries", text, queries, unit, limits, size, options, custom, FieldColorModeId.PALETTE_CLASSIC)
 
 
-def bars(text: Text, queries: Queries, unit: str, limits: Limits | None = None, *, size: tuple[int, int] = (8, 8)) -> Panel:
-    """A bar for each series, with its newest value."""
+def bars(
+    text: Text,
+    queries: Queries,
+    unit: str,
+    limits: Limits | None = None,
+    *,
+    size: tuple[int, int] = (8, 8),
+    apart: Mapping[str, Limits] | None = None,
+) -> Panel:
+    """A bar for each series, with its newest value; `apart` are the limits of those legends that have their own."""
     options = bargauge.Options(
         orientation=common.VizOrientation.HORIZONTAL,
         display_mode=common.BarGaugeDisplayMode.BASIC,
         reduce_options=_newest(),
     )
-    return _panel("bargauge", text, queries, unit, limits, size, options)
+    panel = _panel("bargauge", text, queries, unit, limits, size, options)
+    if panel.field_config is not None:
+        panel.field_config.overrides = [
+            DashboardFieldConfigSourceOverrides(
+                MatcherConfig("byName", legend), [DynamicConfigValue("thresholds", _thresholds(own))]
+            )
+            for legend, own in (apart or {}).items()
+        ]
+    return panel
 
 
 def heat(text: Text, query: str, unit: str, *, size: tuple[int, int] = (12, 8)) -> Panel:
@@ -170,7 +191,7 @@ def _panel(
                 unit=unit,
                 no_value="no data",
                 color=FieldColor(colour),
-                thresholds=ThresholdsConfig(ThresholdsMode.ABSOLUTE, limits.steps() if limits else [Threshold(None, "blue")]),
+                thresholds=_thresholds(limits),
                 custom=custom,
             ),
             [],
@@ -180,6 +201,10 @@ def _panel(
 
 def _query(reference: str, legend: str, expr: str) -> Dataquery:
     return Dataquery(expr, instant=False, range_val=True, legend_format=legend or "__auto", ref_id=reference, datasource=SOURCE)
+
+
+def _thresholds(limits: Limits | None) -> ThresholdsConfig:
+    return ThresholdsConfig(ThresholdsMode.ABSOLUTE, limits.steps() if limits else [Threshold(None, "blue")])
 
 
 def _newest() -> common.ReduceDataOptions:

@@ -6,11 +6,60 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from ops.grafana.frame import framed
 from ops.grafana.panels import Limits, Text, bars, lines, number, rows
-from ops.grafana.promql import age, increase, largest, ours, rate, total
+from ops.grafana.promql import age, increase, largest, ours, quantile, rate, total
 
 QUEUE: Final = 'queue=~"$queue"'
 READY: Final = 'state="ready"'
 DAY: Final = 86_400
+
+_INTAKE: Final[tuple[Panel, ...]] = (
+    lines(
+        Text(
+            "Answers of the ingress",
+            "Answers per second, by status: 202 is a message that was taken in.",
+            "5xx are ours: see RabbitMQ; 4xx are the sender's: the rejections beside say why",
+            "WaxsealIngestBudgetBurn",
+        ),
+        {"{{status}}": rate("ingress_responses_total", by="status")},
+        "reqps",
+        size=(6, 8),
+        stacked=True,
+    ),
+    lines(
+        Text(
+            "Time to answer",
+            "From a webhook's arrival to the answer. The strictest sender gives up after 3 s.",
+            "see RabbitMQ: the ingress answers when the broker has confirmed the message",
+            "WaxsealIngestBudgetBurn",
+        ),
+        {f"p{percent}": quantile(percent / 100, "ingest_duration_seconds") for percent in (50, 95, 99)},
+        "s",
+        Limits(0.5, 1),
+        size=(6, 8),
+    ),
+    lines(
+        Text(
+            "Rejections",
+            "Messages per second that were not admitted, by reason.",
+            "`signature` after a change of secrets means that one side has the old one; see `waxseal dead list` for the others",
+            "WaxsealDeadLettersArriving",
+        ),
+        {"{{reason}}": rate("ingest_rejections_total", by="reason")},
+        "mps",
+        size=(6, 8),
+    ),
+    lines(
+        Text(
+            "Size of messages",
+            "Size of the bodies that the ingress took in.",
+            "large ones go to the blob store: see its size, and the limit of the source",
+            "WaxsealBlobStoreAway",
+        ),
+        {f"p{percent}": quantile(percent / 100, "ingest_message_bytes") for percent in (50, 95, 99)},
+        "bytes",
+        size=(6, 8),
+    ),
+)
 
 _READY: Final = ours("queue_messages", QUEUE, READY)
 _INBOX: Final = ours("queue_messages", 'queue="waxseal.ingest"', READY)
@@ -31,7 +80,7 @@ _QUEUES: Final[tuple[Panel, ...]] = (
             "Age of the oldest by stage",
             "How long the oldest has waited at each stage. The axis is logarithmic.",
             "act on the first stage of the route that is red: inbox, unclaimed, in_flight, retries",
-            "WaxsealQueueStalled",
+            "WaxsealOldestTooOld",
         ),
         {"{{stage}}": largest("stage_oldest_age_seconds", 'stage!="dead_letters"', by="stage")},
         "s",
@@ -43,7 +92,7 @@ _QUEUES: Final[tuple[Panel, ...]] = (
             "Age of the oldest by queue",
             "How long the oldest has waited in the inbox, or for a try of its delivery. The axis is logarithmic.",
             "see whether the queue has consumers, then whether Postgres answers",
-            "WaxsealQueueStalled",
+            "WaxsealInboxTooOld",
         ),
         {"{{queue}}": largest("queue_oldest_message_age_seconds", QUEUE, by="queue")},
         "s",
@@ -65,11 +114,11 @@ _QUEUES: Final[tuple[Panel, ...]] = (
     bars(
         Text(
             "Consumers",
-            "Consumers of each queue. A queue without one is not worked on.",
+            "Consumers of the queues that always need one: without it, nothing takes messages out.",
             "start the process that consumes it: `waxseal status` shows which one is away",
             "WaxsealNoConsumer",
         ),
-        {"{{queue}}": largest("queue_consumers", QUEUE, by="queue")},
+        {"{{queue}}": largest("queue_consumers", QUEUE, 'queue=~"waxseal[.](ingest|deliver)"', by="queue")},
         "short",
         Limits(1, 1, falling=True),
     ),
@@ -205,7 +254,7 @@ def dashboard() -> Dashboard:
     return framed(
         "waxseal-queues",
         "Waxseal / Queues and dead letters",
-        "What waits, since when, and does it drain? What was given up, and why?",
-        {"Queues": _QUEUES, "Dead letters": _DEAD_LETTERS, "Are these figures right?": _COLLECTORS},
+        "What comes in, what waits and since when, and does it drain? What was given up, and why?",
+        {"Intake": _INTAKE, "Queues": _QUEUES, "Dead letters": _DEAD_LETTERS, "Are these figures right?": _COLLECTORS},
         choices={"queue": "queue_messages"},
     )

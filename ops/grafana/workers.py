@@ -9,6 +9,10 @@ from ops.grafana.frame import framed
 from ops.grafana.panels import Limits, Text, lines, rows
 from ops.grafana.promql import INTERVAL, increase, ours, quantile, rate, series, share, total
 
+# The roles of processes, as Prometheus is told them.
+ROLE: Final = 'role=~"$role"'
+POOL: Final = 'pool=~"$pool"'
+
 _ACTORS: Final[tuple[Panel, ...]] = (
     lines(
         Text(
@@ -17,7 +21,7 @@ _ACTORS: Final[tuple[Panel, ...]] = (
             "add processes, or threads in the settings, as long as Postgres and the CPU have room",
             "WaxsealWorkersSaturated",
         ),
-        {"{{pool}}": f"{total('actor_in_progress', by='pool')} / {total('worker_threads', by='pool')}"},
+        {"{{pool}}": f"{total('actor_in_progress', POOL, by='pool')} / {total('worker_threads', POOL, by='pool')}"},
         "percentunit",
         Limits(0.7, 0.9),
         size=(8, 8),
@@ -29,7 +33,7 @@ _ACTORS: Final[tuple[Panel, ...]] = (
             "see whether the threads are in use: if not, the broker is slow; if so, add processes",
             "WaxsealWorkersSaturated",
         ),
-        {"{{pool}}": quantile(0.95, "actor_queue_wait_seconds", by="pool")},
+        {"{{pool}}": quantile(0.95, "actor_queue_wait_seconds", POOL, by="pool")},
         "s",
         Limits(5, 30),
         size=(8, 8),
@@ -88,7 +92,7 @@ _PROCESSES: Final[tuple[Panel, ...]] = (
             "read the log of the process with the smallest age",
             "WaxsealCrashLoop",
         ),
-        {"{{instance}}": f"time() - {series('process_start_time_seconds')}"},
+        {"{{instance}}": f"time() - {series('process_start_time_seconds', ROLE)}"},
         "s",
         size=(8, 8),
         log=True,
@@ -100,7 +104,7 @@ _PROCESSES: Final[tuple[Panel, ...]] = (
             "finish the upgrade: all processes should run one version",
             "WaxsealProcessDown",
         ),
-        f"sum by (version, python) ({ours('build_info')})",
+        f"sum by (version, python) ({ours('build_info', ROLE)})",
         "short",
         value="processes",
         size=(8, 8),
@@ -112,7 +116,7 @@ _PROCESSES: Final[tuple[Panel, ...]] = (
             "start another process of the same kind",
             "WaxsealWorkersSaturated",
         ),
-        {"{{instance}}": f"rate({series('process_cpu_seconds_total')}[{INTERVAL}])"},
+        {"{{instance}}": f"rate({series('process_cpu_seconds_total', ROLE)}[{INTERVAL}])"},
         "none",
         Limits(0.8, 0.95),
         size=(8, 8),
@@ -124,7 +128,7 @@ _PROCESSES: Final[tuple[Panel, ...]] = (
             "if it grows without end, restart the process and report the leak; limits are in the page on containers",
             "WaxsealProcessDown",
         ),
-        {"{{instance}}": series("process_resident_memory_bytes")},
+        {"{{instance}}": series("process_resident_memory_bytes", ROLE)},
         "bytes",
         size=(8, 8),
     ),
@@ -135,7 +139,7 @@ _PROCESSES: Final[tuple[Panel, ...]] = (
             "raise the limit (`ulimit -n`); if the number only grows, restart the process and report the leak",
             "WaxsealProcessDown",
         ),
-        {"{{instance}}": f"{series('process_open_fds')} / {series('process_max_fds')}"},
+        {"{{instance}}": f"{series('process_open_fds', ROLE)} / {series('process_max_fds', ROLE)}"},
         "percentunit",
         Limits(0.7, 0.9),
         size=(8, 8),
@@ -155,4 +159,5 @@ def dashboard() -> Dashboard:
             "Postgres and the ledger": POSTGRES,
             "Servers and disks": SERVERS,
         },
+        choices={"role": "build_info", "pool": "worker_threads"},
     )

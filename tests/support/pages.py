@@ -19,7 +19,7 @@ PATHS = (
         f"ops/docs/{name}.md"
         for name in ("sources", "delivery", "mailboxes", "dead-letters", "ledger", "scaling", "settings", "metrics")
     ),
-    *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "runbook", "operating")),
+    *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "dashboards", "runbook", "operating")),
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
 )
