@@ -136,8 +136,8 @@ _TIME: Final[tuple[Panel, ...]] = (
     lines(
         Text(
             "Waiting deliveries",
-            "Deliveries that wait for a try: overdue ones should have been tried, future ones wait for their time.",
-            "if overdue ones grow, see whether `relay` and `deliver` run: the dashboard Workers shows them",
+            "Deliveries that wait for a try: future ones for their time, overdue ones for an open breaker or for us.",
+            "see whether breakers are open; if none is, see that `relay` and `deliver` run: the dashboard Workers shows them",
             "WaxsealFirstAttemptBudgetBurn",
         ),
         {"{{when}}": largest("retries_due", by="when")},

@@ -172,3 +172,44 @@ SERVERS: Final[tuple[Panel, ...]] = (
         size=(24, 6),
     ),
 )
+
+_DEAD: Final = "pg_stat_user_tables_n_dead_tup"
+# Their job is that of the exporter, which the variables do not name.
+EXPORTER: Final[tuple[Panel, ...]] = (
+    lines(
+        Text(
+            "Deadlocks within an hour",
+            "Transactions that Postgres ended because they waited for each other. They are tried again.",
+            "read Postgres' log: it names both statements; Waxseal locks in one order, so look for another program",
+            "WaxsealQueueStalled",
+        ),
+        {"{{datname}}": "sum by (datname) (increase(pg_stat_database_deadlocks[1h]))"},
+        "short",
+        Limits(1, 10),
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Dead rows",
+            "Share of dead rows in tables of more than a thousand.",
+            "see that autovacuum runs and that no transaction has been open for hours",
+            "WaxsealQueueStalled",
+        ),
+        {"{{relname}}": f"max by (relname) ({_DEAD} / ({_DEAD} + pg_stat_user_tables_n_live_tup > 1000))"},
+        "percentunit",
+        Limits(0.2, 0.5),
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Connections of Postgres",
+            "Share of the connections that Postgres allows to all programs.",
+            "see which program holds them (`pg_stat_activity`), or raise `max_connections`",
+            "WaxsealPoolExhausted",
+        ),
+        {"connections": "sum(pg_stat_activity_count) / max(pg_settings_max_connections)"},
+        "percentunit",
+        Limits(0.8, 0.95),
+        size=(8, 8),
+    ),
+)

@@ -122,7 +122,7 @@ _WAITING: Final[tuple[Panel, ...]] = (
     lines(
         Text(
             "Backlog",
-            "Messages in the inbox, and deliveries that are overdue.",
+            "Messages in the inbox, and deliveries that are overdue; those behind an open breaker are, too.",
             "open Queues: it shows for each queue whether it drains, and when it will be empty",
             "WaxsealBacklogGrowing",
         ),

@@ -69,13 +69,17 @@ def number(
     *,
     size: tuple[int, int] = (3, 4),
     decimals: int | None = None,
+    course: bool = True,
 ) -> Panel:
-    """One number, the newest, with its course in the background."""
+    """One number, the newest, with its `course` in the background unless that is dear to compute."""
     options = stat.Options(
         color_mode=common.BigValueColorMode.BACKGROUND if limits else common.BigValueColorMode.VALUE,
         reduce_options=_newest(),
     )
     panel = _panel("stat", text, {"": query}, unit, limits, size, options)
+    if not course:
+        options.graph_mode = common.BigValueGraphMode.NONE
+        panel.targets = [_query("A", "", query, instant=True)]
     if decimals is not None and panel.field_config is not None:
         panel.field_config.defaults.decimals = decimals
     return panel
@@ -199,8 +203,10 @@ def _panel(
     )
 
 
-def _query(reference: str, legend: str, expr: str) -> Dataquery:
-    return Dataquery(expr, instant=False, range_val=True, legend_format=legend or "__auto", ref_id=reference, datasource=SOURCE)
+def _query(reference: str, legend: str, expr: str, *, instant: bool = False) -> Dataquery:
+    return Dataquery(
+        expr, instant=instant, range_val=not instant, legend_format=legend or "__auto", ref_id=reference, datasource=SOURCE
+    )
 
 
 def _thresholds(limits: Limits | None) -> ThresholdsConfig:

@@ -76,6 +76,7 @@ def budget_left(objective: Objective, *, size: tuple[int, int] = (3, 4)) -> Pane
         "percentunit",
         Limits(0.25, 0, falling=True),
         size=size,
+        course=False,
     )
 
 
@@ -83,7 +84,7 @@ def _row(objective: Objective) -> list[Panel]:
     kept = number(
         Text(
             f"{objective.title}: kept in 30 days",
-            f"{objective.says} Each five minutes with traffic count the same.",
+            f"{objective.says} Each minute with traffic counts the same.",
             objective.act,
             objective.alert,
         ),
@@ -92,6 +93,7 @@ def _row(objective: Objective) -> list[Panel]:
         Limits(round(1 - objective.budget / 2, 6), 1 - objective.budget, falling=True),
         size=(4, 8),
         decimals=3,
+        course=False,
     )
     burning = [
         lines(
@@ -112,8 +114,8 @@ def _row(objective: Objective) -> list[Panel]:
 
 
 def _failed_of_30_days(objective: Objective) -> str:
-    # Five minutes without traffic have no ratio; the comparison leaves them out.
-    return f"avg_over_time(({_ratio('5m', objective)} >= 0)[30d:5m])"
+    # Minutes without traffic have no ratio; the comparison leaves them out.
+    return f"avg_over_time(({_ratio('5m', objective)} >= 0)[30d:1m])"
 
 
 def _ratio(window: str, objective: Objective) -> str:
