@@ -38,7 +38,7 @@ _ATTEMPTS: Final[tuple[Panel, ...]] = (
         Text(
             "Share of attempts that fail by the endpoint's fault",
             "Of all attempts, those that failed by the fault of the endpoint. They do not count against our objectives.",
-            "find the endpoint with `waxseal endpoint list`, and tell whoever runs it",
+            "find the endpoint with `waxseal endpoint list`, and tell its operator",
             "WaxsealBreakersOpen",
         ),
         {"{{transport}}": share("delivery_attempts_total", 'fault="destination"', of=(TRANSPORT,), by="transport")},
@@ -174,7 +174,7 @@ _ENDPOINTS: Final[tuple[Panel, ...]] = (
         Text(
             "Breakers and disabled endpoints",
             "State changes of breakers within an hour, and endpoints that were disabled for good.",
-            "an endpoint that was disabled needs somebody: mend it, then enable it in the configuration",
+            "an endpoint that was disabled stays so: mend it, then enable it in the configuration",
             "WaxsealEndpointDisabled",
         ),
         {
@@ -188,7 +188,7 @@ _ENDPOINTS: Final[tuple[Panel, ...]] = (
         Text(
             "Connections reused",
             "Share of attempts over HTTP that used a connection which was open already.",
-            "an endpoint that closes each connection costs a handshake per attempt: ask whoever runs it for keep-alive",
+            "an endpoint that closes each connection costs a handshake per attempt: ask its operator for keep-alive",
             "WaxsealWorkersSaturated",
         ),
         {"reused": share("delivery_connections_total", 'reused="true"')},

@@ -1,4 +1,4 @@
-"""Mailboxes: whether they are read, and which need somebody."""
+"""Mailboxes: whether they are read, and which need a new authorization."""
 
 from typing import Final
 
@@ -13,8 +13,8 @@ LIST = "run `waxseal mailbox list`: it names them and says since when"
 _STATE: Final[tuple[Panel, ...]] = (
     number(
         Text(
-            "Need somebody",
-            "Mailboxes that refused their credentials, and are not read until somebody authorises them anew.",
+            "To be authorized anew",
+            "Mailboxes that refused their credentials, and are not read until they are authorized anew.",
             f"{LIST}; then `waxseal mailbox reauthorize`",
             "WaxsealMailboxNeedsSomebody",
         ),
@@ -62,7 +62,7 @@ _STATE: Final[tuple[Panel, ...]] = (
     lines(
         Text(
             "Mailboxes by state",
-            "Mailboxes: active, failing, paused, or in need of somebody.",
+            "Mailboxes: active, failing, paused, or to be authorized anew.",
             LIST,
             "WaxsealMailboxesFailing",
         ),
@@ -90,7 +90,7 @@ _PULLS: Final[tuple[Panel, ...]] = (
         Text(
             "Pulls by outcome",
             "Batches of mailboxes per second. `away`, `throttled` and `refused` come from the server, `internal` from us.",
-            "for `internal` read the log of `mail-pull`; for the others ask whoever runs the mail server",
+            "for `internal` read the log of `mail-pull`; for the others ask the operator of the mail server",
             "WaxsealMailboxesFailing",
         ),
         {"{{outcome}}": rate("mail_pulls_total", _KIND, by="outcome")},
@@ -127,7 +127,7 @@ _FAULTS: Final[tuple[Panel, ...]] = (
     lines(
         Text(
             "Access tokens",
-            "Access tokens asked for within an hour, by outcome. `refused` ones need somebody.",
+            "Access tokens asked for within an hour, by outcome. After `refused`, the mailbox has to be authorized anew.",
             "if `failed` grows, see whether the provider can be reached",
             "WaxsealMailboxNeedsSomebody",
         ),
@@ -169,7 +169,7 @@ def dashboard() -> Dashboard:
     return framed(
         "waxseal-mailboxes",
         "Waxseal / Mailboxes",
-        "Is every mailbox read, how fast, and do any need somebody?",
+        "Is every mailbox read, how fast, and do any have to be authorized anew?",
         {"State": _STATE, "Pulls": _PULLS, "Consent and cursors": _FAULTS},
         choices={"kind": "mail_pulls_total"},
     )

@@ -151,7 +151,7 @@ _QUEUES: Final[tuple[Panel, ...]] = (
         Text(
             "Duplicates with other content",
             "Messages under an id that was recorded with other content, within an hour.",
-            "run `waxseal events` for the source: its sender uses one id twice, or somebody forges messages",
+            "run `waxseal events` for the source: its sender uses one id twice, or messages are forged",
             "WaxsealConflictingDuplicates",
         ),
         {"{{source}}": increase("dedupe_conflicts_total", "1h", by="source")},
