@@ -20,9 +20,9 @@ from ops.grafana.files import files
 from ops.prometheus import RULES, slo_rules
 from ops.telemetry import table  # noqa: F401 - importing it fills the table
 from ops.telemetry.metric_kinds import TABLE, Row
-from support.dashboards import DASHBOARDS, FOLDER, Json, PanelQuery, expanded, nodes, panel_queries, panels, selectors
 from support.pages import unknown_words
 from support.paths import ROOT
+from support.telemetry.dashboards import DASHBOARDS, FOLDER, Json, PanelQuery, expanded, nodes, panel_queries, panels, selectors
 
 UIDS = {f"waxseal-{name}" for name in ("overview", "delivery", "queues", "workers", "slo", "mailboxes")}
 QUERIES = panel_queries()
