@@ -20,7 +20,10 @@ Series = dict[str, str]
 
 ALERTMANAGER = FOLDER / "alertmanager.yml"
 RUNBOOK = "ops/docs/runbook.md"
-DASHBOARDS = {f"waxseal-{name}" for name in ("overview", "delivery", "queues", "workers", "slo", "mailboxes")}
+DASHBOARDS = {  # their variables, by uid
+    board["uid"]: {variable["name"] for variable in board["templating"]["list"]}
+    for board in (json.loads(path.read_text()) for path in (ROOT / "ops" / "grafana").glob("*.json"))
+}
 EVERY: list[dict[str, Any]] = [
     rule for path in RULES for group in YAML(typ="safe").load(path)["groups"] for rule in group["rules"]
 ]
@@ -324,7 +327,7 @@ def test_a_case_differs_from_the_one_that_nearly_fires() -> None:
 def test_an_alert_says_what_it_is_and_leads_to_its_section_and_its_dashboard(rule: dict[str, Any]) -> None:
     notes = rule["annotations"]
     page, _, anchor = notes["runbook_url"].partition("#")
-    dashboard = re.fullmatch(r"/d/([a-z-]+)(\?var-.*)?", notes["dashboard_url"])
+    dashboard = re.fullmatch(r"/d/([a-z-]+)(?:\?var-(\w+)=.+)?", notes["dashboard_url"])
 
     assert {"severity"} <= rule["labels"].keys()
     assert rule["labels"]["severity"] in ("page", "ticket")
@@ -333,6 +336,7 @@ def test_an_alert_says_what_it_is_and_leads_to_its_section_and_its_dashboard(rul
     assert f"\n## {rule['alert']}\n" in (ROOT / page).read_text(encoding="utf-8")
     assert dashboard is not None
     assert dashboard[1] in DASHBOARDS
+    assert dashboard[2] in {None, *DASHBOARDS[dashboard[1]]}
 
 
 def test_every_section_of_the_runbook_on_an_alert_has_that_alert() -> None:
@@ -394,3 +398,11 @@ def alternatives(pattern: str) -> list[str]:
     """The names in `Prefix(A|B)`, or the pattern itself."""
     listed = re.fullmatch(r"(\w+)\(([\w|]+)\)", pattern)
     return [pattern] if listed is None else [listed[1] + each for each in listed[2].split("|")]
+
+
+def test_every_metric_that_a_rule_names_exists() -> None:
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    known = {metric.name + suffix for metric in REGISTRY.collect() for suffix in suffixes.get(metric.type, ("",))}
+    used = {name for rule in EVERY for name in re.findall(r"\bwaxseal_\w+", rule["expr"])}
+
+    assert set() == used - known

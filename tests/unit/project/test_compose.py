@@ -113,6 +113,7 @@ def test_what_watches_can_write_to_none_of_our_files_and_has_no_rights() -> None
     folders = [volume for one in WATCHING.values() for volume in one.get("volumes", []) if volume.startswith("./")]
 
     assert folders
+    assert [] == [folder for folder in folders if not (ROOT / folder.split(":")[0]).is_dir()]
     assert [] == [folder for folder in folders if not re.fullmatch(r"\./ops/\w+(/\w+)?:/etc/[\w/]+:ro", folder)]
     assert [(["ALL"], ["no-new-privileges:true"])] * 4 == [(one["cap_drop"], one["security_opt"]) for one in WATCHING.values()]
 
