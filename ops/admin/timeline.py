@@ -1,13 +1,14 @@
 """Timelines, deliveries and dead letters, read in pages: no transaction stays open while the caller consumes them."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
 from ops.admin.read_session import check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
-from ops.admin.views import View, dead_letter_view, delivery_view, entry_view, whole_dead_letter_view
+from ops.admin.views import View, dead_letter_view, delivery_view, entry_view, reason_view, whole_dead_letter_view
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.settings import Settings
@@ -79,6 +80,25 @@ def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = N
         if not page:
             return
         before, left = page[-1]["id"], left - len(page)
+
+
+def dead_letters_by_reason(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None) -> Iterator[View]:
+    """The dead letters that match, in groups of one stage and reason, the largest first.
+
+    Raises `OpsError` for a tenant or endpoint that does not exist.
+    """
+    with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
+        found = by_reason(dead_letter_list.count(conn, wanted))
+    yield from found[:limit]
+
+
+def by_reason(groups: Iterable[dead_letter_list.Group]) -> list[View]:
+    """Groups of dead letters joined to one for each stage and reason, the largest first."""
+    joined: dict[tuple[str, str], list[dead_letter_list.Group]] = defaultdict(list)
+    for each in groups:
+        joined[each.stage, each.reason].append(each)
+    return sorted(map(reason_view, joined.values()), key=lambda view: -view["count"])
 
 
 def count_dead_letters(engine: Engine, wanted: DeadLetterFilter) -> int:

@@ -95,6 +95,19 @@ def group_view(group: Group) -> View:
     }
 
 
+def reason_view(groups: Sequence[Group]) -> View:
+    """The dead letters of one stage and reason, with the names of their tenants and endpoints."""
+    return {
+        "stage": groups[0].stage,
+        "reason": groups[0].reason,
+        "count": sum(each.count for each in groups),
+        "tenants": sorted({each.tenant for each in groups if each.tenant is not None}),
+        "endpoints": sorted({f"{each.tenant}/{each.endpoint}" for each in groups if each.endpoint is not None}),
+        "oldest": rfc3339(min(each.oldest for each in groups)),
+        "newest": rfc3339(max(each.newest for each in groups)),
+    }
+
+
 def undelivered_view(row: Row) -> View:
     """An undelivered pair of event and endpoint, with the reason."""
     attributes = _object(row["attributes"])

@@ -12,7 +12,7 @@ import click
 from ops.cli.terminal.confirm import ActTerms, bulk_act
 from ops.cli.terminal.exit_codes import PlainGroup
 from ops.cli.terminal.options import DATA, reads
-from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list
+from ops.cli.terminal.output import JSON, Column, counted, moment, show_fields, show_json, show_list, some
 from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
 from schemas.dead_letter import DeadLetterFilter, Stage
 
@@ -41,6 +41,15 @@ _GROUP: tuple[Column, ...] = (
     ("reason", "reason"),
     ("tenant", "tenant"),
     ("endpoint", "endpoint"),
+    ("oldest", moment("oldest")),
+    ("newest", moment("newest")),
+)
+_REASON: tuple[Column, ...] = (
+    ("count", "count"),
+    ("stage", "stage"),
+    ("reason", "reason"),
+    ("tenants", lambda row: some(row["tenants"])),
+    ("endpoints", lambda row: some(row["endpoints"])),
     ("oldest", moment("oldest")),
     ("newest", moment("newest")),
 )
@@ -82,20 +91,33 @@ def dead() -> None:
 @dead.command("list")
 @chosen
 @click.option("--all", "closed", is_flag=True, help="Also those that were replayed or discarded.")
+@click.option(
+    "--rows/--groups",
+    "rows",
+    default=None,
+    help="List each dead letter, or count them by reason.  [default: --groups, but --rows with --json, --id or --limit]",
+)
 @LIMIT
 @reads
-def list_dead_letters(engine: "Engine", wanted: DeadLetterFilter, closed: bool, limit: int | None, as_json: bool) -> None:
-    """List open dead letters, newest first.
+def list_dead_letters(
+    engine: "Engine", wanted: DeadLetterFilter, closed: bool, rows: bool | None, limit: int | None, as_json: bool
+) -> None:
+    """Count open dead letters by stage and reason, or list them, newest first.
 
-    Example: waxseal dead list --tenant acme --since 2h
+    Example: waxseal dead list --rows --reason exhausted --since 2h
     """
     from dataclasses import replace
 
-    from ops.admin.timeline import count_dead_letters, dead_letters
+    from ops.admin.timeline import count_dead_letters, dead_letters, dead_letters_by_reason
 
     wanted = replace(wanted, closed=closed)
-    found, total = dead_letters(engine, wanted, limit), partial(count_dead_letters, engine, wanted)
-    show_list(found, _LETTER, as_json, limited=limit is not None, total=total, none="no dead letters")
+    if rows or (rows is None and (as_json or wanted.ids or limit is not None)):
+        found, total = dead_letters(engine, wanted, limit), partial(count_dead_letters, engine, wanted)
+        show_list(found, _LETTER, as_json, limited=limit is not None, total=total, none="no dead letters")
+        return
+    groups = dead_letters_by_reason(engine, wanted, limit)
+    if show_list(groups, _REASON, as_json, limited=limit is not None, none="no dead letters") and not as_json:
+        click.echo("List those of one reason: waxseal dead list --rows --reason REASON", err=True)
 
 
 @dead.command("show")

@@ -79,6 +79,12 @@ def moment(name: str) -> Callable[[Row], object]:
     return lambda row: (row[name] or "")[:19].replace("T", " ")
 
 
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def counted(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else many}"

@@ -156,11 +156,29 @@ def test_a_long_list_is_bounded_and_says_how_many_there_are_more(cli, engine) ->
     with transaction(engine) as conn:
         dead_letters.bury(conn, [DeadLetter("admit", "missing_id", "an id is needed", "acme", "shop")] * 230, NOW)
 
-    asked, limited = cli.run("dead", "list"), cli.run("dead", "list", "--limit", "220")
+    asked, limited = cli.run("dead", "list", "--rows"), cli.run("dead", "list", "--limit", "220")
 
     assert (201, 221) == (asked.stdout.count("\n"), limited.stdout.count("\n"))
     assert "The first 200, and there are 30 more: --limit N shows N, --json shows all.\n" == asked.stderr
     assert 230 == len(cli.json("dead", "list"))
+
+
+def test_a_list_counts_by_reason_unless_rows_are_asked_for(cli, buried) -> None:
+    asked = cli.run("dead", "list")
+    first, *others = cli.json("dead", "list", "--groups")
+
+    assert {"count": 2, "stage": "admit", "reason": "missing_id", "tenants": ["acme"], "endpoints": []}.items() <= first.items()
+    assert {("admit", "unknown_tenant", 1), ("append", "poison", 1), ("actor", "poison", 1), ("deliver", "exhausted", 1)} == {
+        (each["stage"], each["reason"], each["count"]) for each in others
+    }
+    assert [["acme/billing"]] == [each["endpoints"] for each in others if each["stage"] == "deliver"]
+    assert ["count", "stage", "reason"] == asked.stdout.split("\t")[:3]
+    assert 6 == asked.stdout.count("\n")
+    assert "waxseal dead list --rows --reason REASON" in asked.stderr
+    assert 7 == cli.run("dead", "list", "--rows").stdout.count("\n")
+    assert 2 == cli.run("dead", "list", "--id", 4).stdout.count("\n")
+    assert 1 == len(cli.json("dead", "list", "--groups", "--limit", 1))
+    assert "no dead letters\n" == cli.run("dead", "list", "--until", "30d", "--reason", "gone").stderr
 
 
 def test_the_count_comes_first_by_stage_reason_tenant_and_endpoint(cli, buried) -> None:
