@@ -59,7 +59,7 @@ def audit(engine: "Engine", since: datetime | None, until: datetime | None, limi
 def events(
     engine: "Engine", tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool
 ) -> None:
-    """List operator events, newest first: disabled endpoints, open breakers, mailboxes, broken chains.
+    """List operator events, newest first: disabled endpoints, open breakers, mailboxes, broken chains, crash loops.
 
     Example: waxseal events --since 1d
     """

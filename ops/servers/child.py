@@ -23,7 +23,8 @@ class Child:
     """How to run and stop a process; `process` is the running one, if any.
 
     `clear` removes what an earlier process may have left behind; `ready` asks the process itself; the kernel sends it
-    `at_our_death` when we are killed.
+    `at_our_death` when we are killed. `restarts` and `last_end` are its supervisor's: how often it was restarted, and how the
+    process before ended.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Child:
     process: Popen[bytes] | None = field(default=None, repr=False)
     seen: SeenProcess | None = None
     began: float = 0.0
+    restarts: int = 0
+    last_end: str = ""
     _log_from: int = 0
 
     @property

@@ -24,7 +24,10 @@ _STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their
 
 @dataclass
 class Stack:
-    """The contents of stack.json. `started` has each pid's start time, so that a reused pid is not mistaken for ours."""
+    """The contents of stack.json. `started` has each pid's start time, so that a reused pid is not mistaken for ours.
+
+    `processes` has, by name, each process's role and pid, how often it was restarted, and how the one before ended.
+    """
 
     ingress_url: str
     amqp_url: str
@@ -37,13 +40,20 @@ class Stack:
     metrics: dict[str, str] = field(default_factory=dict)
     pids: dict[str, list[int]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
+    processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     ready: bool = False
 
     def keep(self, data: Path, running: Iterable[Child], *, ready: bool) -> None:
         """Write the running processes to the file, atomically; only the owner can read it, as it holds passwords."""
-        found = [(child.role, child.seen) for child in running if child.seen is not None]
+        present = [(child, child.seen) for child in running if child.seen is not None]
+        found = [(child.role, seen) for child, seen in present]
+        self.processes = {
+            child.name: {"role": child.role, "pid": seen.pid, "restarts": child.restarts, "last_end": child.last_end}
+            for child, seen in present
+        }
         if me := see(os.getpid()):
             found.append(("supervisor", me))
+            self.processes["supervisor"] = {"role": "supervisor", "pid": me.pid, "restarts": 0, "last_end": ""}
         self.ready = ready
         self.started = {str(seen.pid): seen.started for _, seen in found}
         self.pids = {role: [] for role in _ROLES}
@@ -73,7 +83,7 @@ def end_recorded(data: Path) -> int:
     servers = {pid for role in ("postgres", "rabbitmq", "epmd") for pid in known["pids"].get(role, [])}
     workers = {seen: signal.SIGTERM for seen in alive if seen.pid not in servers}
     end(workers, _STOP_SECONDS)
-    _write(data, {**known, "ready": False, "started": {}, "pids": {role: [] for role in known["pids"]}})
+    _write(data, {**known, "ready": False, "started": {}, "processes": {}, "pids": {role: [] for role in known["pids"]}})
     return len(workers)
 
 

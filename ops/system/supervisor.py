@@ -55,12 +55,19 @@ class _Telling:
 class Supervisor:
     """Restarts the children that die, each after its own backoff; calls `changed` after each restart.
 
+    `ended` is called with the name of each that ended, how, and when (monotonic).
     Whatever fails meanwhile is logged and tried again later: an error here would end the whole system.
     """
 
-    def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        children: Sequence[Child],
+        changed: Callable[[], None],
+        ended: Callable[[str, str, float], None] = lambda _name, _how, _now: None,
+    ) -> None:
         self._watches = [_Watch(child, Backoff()) for child in children]
         self._changed = changed
+        self._ended = ended
         self._telling = _Telling(Backoff())
 
     def run(self, interrupted: Callable[[], None]) -> None:
@@ -84,7 +91,9 @@ class Supervisor:
         child, lived = watch.child, now - watch.child.began
         wait = watch.backoff.next(lived)
         watch.due = now + wait
-        _log.warning("process_died", name=child.name, how=child.failure(), after=round(lived, 1), restart_in=wait)
+        child.last_end = child.failure()
+        _log.warning("process_died", name=child.name, how=child.last_end, after=round(lived, 1), restart_in=wait)
+        self._ended(child.name, child.last_end, now)
         try:
             stop_children([child], 5)  # and with it the processes that it had started
         except Exception as error:  # noqa: BLE001 - see the class
@@ -97,8 +106,10 @@ class Supervisor:
             wait = watch.backoff.next(0)
             watch.due = now + wait
             _log.error("process_not_restarted", name=watch.child.name, reason=_reason(error), restart_in=wait)
+            self._ended(watch.child.name, f"cannot be started: {_reason(error)}", now)
             return
         watch.due = None
+        watch.child.restarts += 1
         table.PROCESS_RESTARTS.labels(closed(watch.child.role, SUPERVISED)).inc()
         _log.info("process_restarted", name=watch.child.name, new_pid=watch.child.pid)
         self._telling = _Telling(Backoff(), due=now)

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import disk_usage
@@ -25,6 +25,7 @@ from ops.servers.private import PrivateServers
 from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, prometheus_url
 from ops.servers.state_file import check_path
 from ops.settings import Settings
+from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
 from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
@@ -111,7 +112,7 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
             worker.start()
         stack.keep(plan.data, everyone, ready=False)
         wait_ready(workers, _READY_SECONDS, requests.check)
-        with _probes(plan, ports[SUPERVISOR]) as beat:
+        with _probes(plan, ports[SUPERVISOR]) as beat, closing(EventWriter(servers.database_url)) as events:
             stack.keep(plan.data, everyone, ready=True)
             _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
             _welcome(stack, plan.data)
@@ -120,7 +121,8 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
                 beat()
                 requests.check()
 
-            Supervisor(everyone, lambda: stack.keep(plan.data, everyone, ready=True)).run(interrupted)
+            crash_loops = CrashLoops(events.write)
+            Supervisor(everyone, lambda: stack.keep(plan.data, everyone, ready=True), crash_loops.ended).run(interrupted)
     finally:
         _log.info("workers_stopping")
         stop(workers, _STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""Statements that add ingest's operator events: one an hour for each source or chain, over all processes.
+"""Statements that add operator events: those of ingest one an hour for each source or chain, over all processes.
 
 Of chains that cannot be read, one an hour for each tenant: their ids are not known.
 """
@@ -32,6 +32,8 @@ NOTE_UNREADABLE = text("""
     SELECT :now, 'chain_broken', :tenant, :detail WHERE NOT EXISTS (
       SELECT FROM operator_event WHERE kind = 'chain_broken' AND chain_id IS NULL AND tenant = :tenant AND at > :since)""")
 
+NOTE_CRASH_LOOP = text("INSERT INTO operator_event (at, kind, detail) VALUES (:now, 'crash_loop', :detail)")
+
 
 def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: datetime) -> None:
     """Adds an event that a duplicate had other content, unless the source had one within the hour.
@@ -60,3 +62,8 @@ def note_unreadable(conn: Connection, tenant: str, detail: str, now: datetime) -
     """
     conn.execute(LOCK)
     conn.execute(NOTE_UNREADABLE, {"tenant": tenant, "detail": storable(detail), "now": now, "since": now - INTERVAL})
+
+
+def note_crash_loop(conn: Connection, detail: str, now: datetime) -> None:
+    """Adds an event that a process ends again and again."""
+    conn.execute(NOTE_CRASH_LOOP, {"detail": storable(detail), "now": now})

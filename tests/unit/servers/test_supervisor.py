@@ -15,6 +15,7 @@ from ops.errors import NotReady
 from ops.servers.child import Child, stop, wait_ready
 from ops.servers.process_tree import see
 from ops.settings import environment
+from ops.system.crash_loops import CrashLoops
 from ops.system.supervisor import Backoff, Supervisor
 from ops.telemetry import table
 
@@ -69,6 +70,34 @@ def test_a_killed_process_is_restarted_counted_and_told_of(tmp_path: Path) -> No
         assert counted + 1 == table.PROCESS_RESTARTS.labels("relay")._value.get()
     finally:
         stop([worker], 5)
+
+
+def test_every_end_is_counted_and_told_with_how_it_was(tmp_path: Path) -> None:
+    worker, ends = child(tmp_path, "print('Error: plug it in', flush=True); raise SystemExit(3)"), []
+    worker.start()
+    watch(Supervisor([worker], lambda: None, lambda name, how, _now: ends.append((name, how))), lambda: len(ends) == 2)
+
+    how = f"worker exited with 3: plug it in (log: {worker.log})"
+    assert [("worker", how)] * 2 == ends
+    assert (1, how) == (worker.restarts, worker.last_end)
+
+
+def test_five_ends_within_five_minutes_are_a_crash_loop_told_once_an_hour() -> None:
+    told: list[str] = []
+    loops = CrashLoops(told.append)
+    for second in (0, 1, 2, 3):
+        loops.ended("ingest", "exited with 1", second)
+        loops.ended("relay", "exited with 1", second * 100)
+    assert [] == told
+
+    loops.ended("relay", "exited with 1", 401)
+    assert [] == told
+    for second in range(4, 3700, 30):
+        loops.ended("ingest", "exited with 1", second)
+    assert [
+        "ingest ended 5 times within 4 s, last: exited with 1",
+        "ingest ended 5 times within 120 s, last: exited with 1",
+    ] == told
 
 
 def test_a_program_that_is_gone_is_tried_again_later(tmp_path: Path) -> None:
