@@ -10,6 +10,7 @@ from ops.cli.bench import COMMANDS as BENCH
 from ops.cli.config import COMMANDS as CONFIG
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as DEMO
+from ops.cli.doctor import COMMANDS as DOCTOR
 from ops.cli.endpoint import COMMANDS as ENDPOINT
 from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
@@ -28,6 +29,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *CONFIG,
     *SEND,
     *STATUS,
+    *DOCTOR,
     *METRICS,
     *TIMELINE,
     *UNDELIVERED,

@@ -2,67 +2,139 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, counted, printable, show_json
+from ops.cli.terminal.output import JSON, counted, duration, printable, show_json
+
+Line = tuple[str, str]  # a label, and what it says
+
+_STAGES = {
+    "receive": "webhooks answered with 202",
+    "record": "messages in the inbox",
+    "claim": "deliveries due",
+    "try": "deliveries being sent",
+    "deliver": "deliveries accepted",
+    "later": "deliveries planned for later",
+    "bury": "dead letters",
+    "mail": "mailboxes due",
+}
 
 
 @click.command()
+@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C; with --json, one line each time.")
+@click.option(
+    "--over",
+    type=click.FloatRange(0, 3600),
+    help="Seconds over which rates are measured, and between two looks with --watch; 0 measures none.  [default: 1, or 2]",
+)
+@click.option(
+    "--metrics",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="Address of /metrics of a process that `waxseal up` did not start; may be given several times.",
+)
 @JSON
 @DATA
-def status(as_json: bool, data: Path) -> None:
-    """Show processes, queues, deliveries, dead letters and the ledger's size.
+def status(watch: bool, over: float | None, urls: tuple[str, ...], as_json: bool, data: Path) -> int | None:
+    """Show the route: rates, queues, oldest ages, processes, and what is in trouble.
 
-    Example: waxseal status
+    Each trouble comes with the command to look further. If Postgres or RabbitMQ does not answer, everything else is shown;
+    without Postgres the exit code is 2.
+
+    Example: waxseal status --watch
     """
-    from ops.admin.status import status as look
+    from ops.admin.status.overview import Watcher
+    from ops.admin.status.overview import status as look
+    from ops.errors import OpsError
     from ops.system.stack_file import settings_for
-    from workers.amqp.queue_depths import depths
-    from workers.amqp.topology import UNROUTED
+    from workers.amqp.queue_depths import queues
 
-    found = look(data, settings_for(data, "database_url"), depths)
+    settings = settings_for(data, "database_url")
+    if watch:
+        from ops.cli.terminal.live import keep_showing
+
+        watcher = Watcher(data, settings, queues, urls)
+        keep_showing(watcher.look, lambda found: list(lines(found)), 2.0 if over is None else over, as_json)
+        return None
+    found = look(data, settings, queues, urls, 1.0 if over is None else over)
     if as_json:
         show_json(found)
-        return
-    for name, value in _lines(found):
-        click.echo(f"{name:<15}{printable(value)}")
-    if kept := (found["queues"] or {}).get(UNROUTED):
-        told = (
-            f"{counted(kept, 'message', 'messages')} came while the inbox queue was deleted; ingest records them when it runs"
-        )
-        click.echo(f"{'unrouted':<15}{told}")
+    else:
+        for label, text in lines(found):
+            click.echo(f"{label:<15}{printable(text)}")
+    if found["database_error"]:
+        raise OpsError(f"{found['database_error']}: start it with `waxseal up`, or check WAXSEAL_DATABASE_URL")
+    return None
 
 
-def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def lines(found: dict[str, Any]) -> Iterator[Line]:
+    """The status as lines, in the order of the route; troubles last, where a terminal shows them."""
     for role, processes in (found["processes"] or {}).items():
-        yield role, ", ".join(f"{each['pid']} {'up' if each['up'] else 'DOWN'}" for each in processes) or "DOWN"
+        yield role, ", ".join(map(_process, processes)) or "DOWN"
+    yield from _route(found["route"], found["measured_seconds"])
     if found["queues"] is None:
         yield "queues", found["queues_error"]
     for queue, depth in (found["queues"] or {}).items():
         yield "queue", f"{queue}: {'not there yet' if depth is None else f'{depth} waiting'}"
+    if kept := (found["queues"] or {}).get("waxseal.unrouted"):
+        came = f"{counted(kept, 'message', 'messages')} came while the inbox queue was deleted"
+        yield "unrouted", f"{came}; ingest records them when it runs"
+    if found["database_error"]:
+        yield "database", found["database_error"]
+    else:
+        yield from _recorded(found)
+    yield from _troubles(found["troubles"])
+
+
+def _process(each: dict[str, Any]) -> str:
+    if not each["up"]:
+        return f"{each['pid']} DOWN"
+    restarts = f", restarted {counted(each['restarts'], 'time', 'times')}" if each["restarts"] else ""
+    unready = ", NOT READY" if each["ready"] is False else ""
+    return f"{each['pid']} up for {duration(each['age_seconds'])}{restarts}{unready}"
+
+
+def _route(stages: Sequence[dict[str, Any]], seconds: float | None) -> Iterator[Line]:
+    yield "route", f"{'/s':>9}{'waiting':>11}{'oldest':>9}{'drained in':>12}" + (f"   over {seconds:.1f} s" if seconds else "")
+    for each in stages:
+        rate = "" if each["per_second"] is None else f"{each['per_second']:.1f}"
+        waiting = "" if each["waiting"] is None else f"{each['waiting']:,}"
+        gone = "" if not each["waiting"] else duration(each["drain_seconds"])
+        ages = f"{duration(each['oldest_seconds']):>9}{gone:>12}"
+        yield f"  {each['stage']}", f"{rate:>9}{waiting:>11}{ages}   {_STAGES[each['stage']]}"
+
+
+def _recorded(found: dict[str, Any]) -> Iterator[Line]:
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["deliveries"].items())) or "none"
     yield "deliveries", ("about " if found["deliveries_estimated"] else "") + states
-    if found["oldest_due_seconds"]:
-        yield "", f"the oldest is due for {found['oldest_due_seconds']:.1f} s"
-    for endpoint, reason in found["disabled_endpoints"].items():
-        yield "disabled", f"{endpoint}: {reason}"
     if found["mailboxes"]:
         yield "mailboxes", ", ".join(f"{count} {state}" for state, count in sorted(found["mailboxes"].items()))
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
     if waiting := found["on_broken_chains"]:
-        yield "broken chains", f"{counted(waiting, 'message waits', 'messages wait')} (waxseal dead list --reason chain_broken)"
+        waits = counted(waiting, "message waits", "messages wait")
+        yield "broken chains", f"{waits} (waxseal dead list --rows --reason chain_broken)"
     ledger = found["ledger"]
     if found["ledger_error"]:
         yield "ledger", f"{found['ledger_error']}; {ledger['bytes'] / 2**20:.1f} MiB"
         return
     entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
     yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
+
+
+def _troubles(troubles: Sequence[dict[str, str]]) -> Iterator[Line]:
+    for each in troubles:
+        kind = each["kind"].replace("_", " ")
+        yield "TROUBLE", f"{kind} {each['name']}: {each['said']}" if kind != each["name"] else each["said"]
+        yield "", f"look: {each['look']}"
+    if not troubles:
+        yield "troubles", "none"
 
 
 COMMANDS: tuple[click.Command, ...] = (status,)

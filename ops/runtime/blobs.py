@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
+from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, S3Store
@@ -28,6 +29,7 @@ FRESH: Final = timedelta(hours=1)  # a blob put within this time is safe: orphan
 
 #: Prefix of the keys of blobs that are set aside to be deleted. No tenant's name begins with a dot.
 ASIDE: Final = ".aside/"
+_PROBE: Final = ".probe"  # in place of a tenant
 
 _Result = TypeVar("_Result")
 
@@ -134,6 +136,13 @@ class Blobs:
         """Delete it, if it is there."""
         with suppress(FileNotFoundError):
             self._within("delete", lambda: obstore.delete(self._opened(), kept.key))
+
+    def probe(self) -> None:
+        """Store, read and delete a small body, under no tenant. Raises `BlobsAway` or `BlobLost` if the store does not work."""
+        body = f"a probe {uuid4()}".encode()
+        blob = self.put(_PROBE, body)
+        self.get(_PROBE, blob.reference)
+        self.discard(KeptBlob(_key(_PROBE, blob.reference), blob.size, datetime.now(UTC)))
 
     def clear_debris(self, before: datetime) -> int:
         """Delete incomplete files of writers that died before then, if the store is a folder; returns how many."""

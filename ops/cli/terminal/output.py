@@ -85,6 +85,16 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
+def duration(seconds: float | None) -> str:
+    """How long, in its largest units; empty for None."""
+    if seconds is None:
+        return ""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
 def counted(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else many}"

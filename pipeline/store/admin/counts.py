@@ -174,3 +174,13 @@ def entries(conn: Connection) -> int:
 def decisions(conn: Connection, after: datetime, until: datetime) -> dict[str, int]:
     """The numbers of dead letters replayed and discarded after `after`, up to `until`."""
     return {row[0]: row[1] for row in conn.execute(DECISIONS, {"after": after, "until": until})}
+
+
+# Endpoint by endpoint, from an index of only the leased ones.
+LEASED = text("SELECT count(*), min(lease_until) FILTER (WHERE lease_until < :now) FROM delivery WHERE state = 'leased'")
+
+
+def leased(conn: Connection, now: datetime) -> tuple[int, datetime | None]:
+    """How many deliveries are being sent, and since when the first whose lease has ended is to be claimed again."""
+    row = conn.execute(LEASED, {"now": now}).one()
+    return row[0], row[1]

@@ -1,4 +1,4 @@
-"""Statements that add operator events: those of ingest one an hour for each source or chain, over all processes.
+"""Statements on operator events: those of ingest one an hour for each source or chain, over all processes.
 
 Of chains that cannot be read, one an hour for each tenant: their ids are not known.
 """
@@ -34,6 +34,8 @@ NOTE_UNREADABLE = text("""
 
 NOTE_CRASH_LOOP = text("INSERT INTO operator_event (at, kind, detail) VALUES (:now, 'crash_loop', :detail)")
 
+CRASH_LOOPS = text("SELECT detail FROM operator_event WHERE kind = 'crash_loop' AND at > :since ORDER BY id DESC LIMIT 20")
+
 
 def note_conflict(conn: Connection, tenant: str, source: str, detail: str, now: datetime) -> None:
     """Adds an event that a duplicate had other content, unless the source had one within the hour.
@@ -67,3 +69,8 @@ def note_unreadable(conn: Connection, tenant: str, detail: str, now: datetime) -
 def note_crash_loop(conn: Connection, detail: str, now: datetime) -> None:
     """Adds an event that a process ends again and again."""
     conn.execute(NOTE_CRASH_LOOP, {"detail": storable(detail), "now": now})
+
+
+def crash_loops(conn: Connection, since: datetime) -> list[str]:
+    """The details of crash loops since then, newest first, twenty at most."""
+    return list(conn.execute(CRASH_LOOPS, {"since": since}).scalars())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
@@ -32,6 +33,18 @@ FOLDERS = text("""
 STATES = text("""
     SELECT CASE WHEN state = 'active' AND failures > 0 THEN 'failing' ELSE state END AS condition, count(*)
     FROM mailbox GROUP BY 1""")
+
+# Failing mailboxes are among the due ones only when their time has come.
+DUE = text("""
+    SELECT count(*), min(next_pull_at) FROM mailbox WHERE state = 'active' AND next_pull_at <= :now AND lease_owner IS NULL""")
+
+TROUBLED = text("""
+    SELECT tenant.name AS tenant, source.name, state, reason, failures, failing_since, error, next_pull_at,
+      (SELECT count(*) FROM mailbox_folder_error WHERE mailbox_id = mailbox.id) AS unreadable
+    FROM mailbox JOIN source USING (id) JOIN tenant ON tenant.id = source.tenant_id
+    WHERE state = 'needs_reauthorization' OR (state = 'active' AND (failures > 0 OR next_pull_at < :late
+      OR EXISTS (SELECT FROM mailbox_folder_error WHERE mailbox_id = mailbox.id)))
+    ORDER BY state = 'active', failures DESC, tenant.name, source.name LIMIT :limit""")
 
 
 # The digest changes when a listener must reconnect. It is not a secret, and is not shown to anyone.
@@ -69,6 +82,17 @@ def folders(conn: Connection, mailbox_id: int) -> Sequence[Row]:
 def states(conn: Connection) -> Mapping[str, int]:
     """The numbers of mailboxes that are active, failing, paused, and that need reauthorization."""
     return {row[0]: row[1] for row in conn.execute(STATES)}
+
+
+def due(conn: Connection, now: datetime) -> tuple[int, datetime | None]:
+    """How many mailboxes are due and not being pulled, and since when the first is."""
+    row = conn.execute(DUE, {"now": now}).one()
+    return row[0], row[1]
+
+
+def troubled(conn: Connection, late: datetime, limit: int) -> Sequence[Row]:
+    """Mailboxes that need somebody, fail, have unreadable folders, or are due since before `late`."""
+    return conn.execute(TROUBLED, {"late": late, "limit": limit}).mappings().all()
 
 
 def listened_to(conn: Connection) -> Sequence[Listened]:

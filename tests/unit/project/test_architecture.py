@@ -49,6 +49,8 @@ ORDER = (
     "ops/config",
     "ops/system",
     "ops/admin",
+    "ops/admin/status",
+    "ops/admin/doctor",
     "ops/demo",
     "ops/bench",
     "ops/cli/terminal",

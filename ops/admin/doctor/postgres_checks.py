@@ -1,0 +1,190 @@
+"""Checks of Postgres: what commits are worth there, its limits, this login, and the protections of the ledger."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from ops.admin.doctor.finding import Finding, note, ok, wrong
+from ops.runtime.schema_check import judge
+from ops.runtime.vault import Vault
+from ops.settings import Settings
+from pipeline.store.admin import inspection, queries, schema_version
+
+OLDEST: Final = 140000  # server_version_num of the oldest Postgres that the migrations run on
+DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
+CLOCK: Final = 2.0  # seconds that clocks may differ
+FULL: Final = 0.8  # share of the connections in use, from which on there are too few
+
+#: What protects entries, made by the migrations. The triggers are enabled ALWAYS ("A"): `session_replication_role` does not
+#: switch them off.
+TRIGGERS: Final = ("append_only", "append_only_whole")
+CONSTRAINTS: Final = (
+    *("entry_pkey", "entry_fingerprint_key", "entry_hash", "entry_first", "entry_link"),
+    *("entry_seq_check", "entry_chain_id_seq_hash_key"),
+)
+
+#: What members of waxseal_writer may do with whole tables.
+_READ, _ADD = "SELECT", "INSERT SELECT"
+_KEEP, _OWN = "INSERT SELECT UPDATE", "DELETE INSERT SELECT UPDATE"
+GRANTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("alembic_version", "endpoint", "mailbox", "source", "subscription", "tenant"), _READ),
+    **dict.fromkeys(("attempt", "audit", "content", "entry", "operator_event", "verification"), _ADD),
+    **dict.fromkeys(("chain", "dead_letter", "delivery", "endpoint_health", "mail_document"), _KEEP),
+    **dict.fromkeys(("mail_item", "mailbox_cursor", "mailbox_folder_error"), _OWN),
+    "catalog": "SELECT UPDATE",
+}
+_RESTORE: Final = "find out who removed it; restore it as `pg_dump --schema-only` of an empty, migrated database has it"
+
+
+def check_postgres(conn: Connection, settings: Settings) -> Iterator[Finding]:
+    """Every check, the server's first; those of the schema only if it is the one that this program was written for."""
+    yield from _server(conn)
+    yield from _durability(conn)
+    state, told = judge(schema_version.found(conn))
+    if state != "current":
+        yield wrong("schema", told, "run `waxseal migrate` as the database's owner" if state in ("empty", "older") else told)
+        return
+    yield ok("schema", told)
+    yield from _login(conn)
+    yield from _protections(conn)
+    yield from _grants(conn)
+    yield from _days(conn)
+    yield from _keys(conn, settings)
+
+
+def _server(conn: Connection) -> Iterator[Finding]:
+    before = datetime.now(UTC)
+    server = inspection.server(conn)
+    apart = _apart(server["at"], before, datetime.now(UTC))
+    version = f"PostgreSQL {server['version']}"
+    if server["number"] < OLDEST:
+        yield wrong("postgres version", version, f"upgrade to {OLDEST // 10000} or newer")
+    else:
+        yield ok("postgres version", version)
+    if server["in_recovery"]:
+        yield wrong("postgres role", "a standby, which takes no writes", "let WAXSEAL_DATABASE_URL name the primary")
+    if server["encoding"] != "UTF8":
+        yield wrong("postgres encoding", str(server["encoding"]), "create the database with ENCODING 'UTF8', and migrate it")
+    if apart > CLOCK:
+        yield wrong("clocks", f"this machine and Postgres are {apart:.1f} s apart", "run an NTP client on both machines")
+    else:
+        yield ok("clocks", f"this machine and Postgres are less than {CLOCK:.0f} s apart")
+    used, most = server["used"], server["connections"]
+    if used >= FULL * most:
+        mend = "raise max_connections and restart Postgres, or run fewer processes, or put a pooler before it"
+        yield wrong("postgres connections", f"{used} of {most} in use", mend)
+    else:
+        yield ok("postgres connections", f"{used} of {most} in use")
+
+
+def _apart(there: datetime, before: datetime, after: datetime) -> float:
+    """By how many seconds at least the clocks differ, when the server's was read between two readings of ours."""
+    return max(0.0, (before - there).total_seconds(), (there - after).total_seconds())
+
+
+def _durability(conn: Connection) -> Iterator[Finding]:
+    names = (*DURABLE, "synchronous_standby_names", "data_checksums")
+    found = inspection.settings(conn, names)
+    off = [name for name in DURABLE if found[name] == "off"]
+    for name in off:
+        mend = f"set {name} = on in postgresql.conf and reload it; remove the setting from the role and the database"
+        yield wrong("durable commits", f"{name} is off: a crash loses what was acknowledged", mend)
+    if not off:
+        yield ok("durable commits", ", ".join(f"{name} is {found[name]}" for name in DURABLE))
+    if found["data_checksums"] != "on":
+        mend = "stop Postgres and run pg_checksums --enable"
+        yield note("data checksums", "off: a disk's silent faults are found by `waxseal verify` only", mend)
+    yield _standbys(conn, found["synchronous_standby_names"], found["synchronous_commit"])
+
+
+def _standbys(conn: Connection, names: str, commit: str) -> Finding:
+    if not names:
+        what = "none: what was acknowledged is on one machine only"
+        return note(
+            "synchronous standbys", what, "set synchronous_standby_names, if the loss of that machine must lose nothing"
+        )
+    connected = inspection.synchronous_standbys(conn)
+    if commit == "local":
+        mend = "set synchronous_commit = on in postgresql.conf and reload it"
+        return wrong("synchronous standbys", f"{names} are named, but synchronous_commit = local does not wait for them", mend)
+    if not connected:
+        mend = "start a standby, or take it out of synchronous_standby_names; only a member of pg_monitor can see standbys"
+        return wrong("synchronous standbys", f"{names} are named and none is connected: every commit waits", mend)
+    return ok("synchronous standbys", f"{connected} connected of {names}")
+
+
+def _login(conn: Connection) -> Iterator[Finding]:
+    login = inspection.login(conn)
+    if login["superuser"] or login["owner"]:
+        who = "a superuser" if login["superuser"] else "the ledger's owner"
+        mend = "let processes log in as a member of waxseal_writer; `waxseal up` does so"
+        yield note("login", f"{login['name']} is {who}: it could switch the ledger's protections off", mend)
+    elif not login["writer"]:
+        mend = f"as the database's owner: GRANT waxseal_writer TO {login['name']}"
+        yield wrong("login", f"{login['name']} is no member of waxseal_writer: processes cannot write", mend)
+    else:
+        yield ok("login", f"{login['name']} is a member of waxseal_writer, and no owner")
+
+
+def _protections(conn: Connection) -> Iterator[Finding]:
+    triggers, constraints = inspection.triggers(conn), inspection.constraints(conn)
+    faults = []
+    for name in TRIGGERS:
+        if name not in triggers:
+            faults.append(wrong("append-only", f"the trigger {name} of entry is missing", _RESTORE))
+        elif triggers[name] != "A":
+            enable = f"ALTER TABLE entry ENABLE ALWAYS TRIGGER {name}; then `waxseal verify`"
+            faults.append(wrong("append-only", f"the trigger {name} of entry is not always enabled", enable))
+    gone = [name for name in CONSTRAINTS if name not in constraints]
+    faults += [wrong("append-only", f"the constraint {name} of entry is missing or not valid", _RESTORE) for name in gone]
+    yield from faults
+    if not faults:
+        yield ok("append-only", f"{len(TRIGGERS)} triggers are always enabled, {len(CONSTRAINTS)} constraints are valid")
+
+
+def _grants(conn: Connection) -> Iterator[Finding]:
+    found = inspection.grants(conn)
+    faults = []
+    for table in sorted({*GRANTS, *found}):
+        wanted, given = set(GRANTS.get(table, "").split()), set(found.get(table, "").split())
+        if missing := wanted - given:
+            rights = ", ".join(sorted(missing))
+            mend = f"as the database's owner: GRANT {rights} ON {table} TO waxseal_writer"
+            faults.append(wrong("grants", f"waxseal_writer lacks {rights} on {table}", mend))
+        if table in GRANTS and (extra := given - wanted):
+            rights = ", ".join(sorted(extra))
+            mend = f"as the database's owner: REVOKE {rights} ON {table} FROM waxseal_writer, PUBLIC"
+            faults.append(wrong("grants", f"waxseal_writer or PUBLIC has {rights} on {table}", mend))
+    yield from faults
+    if not faults:
+        yield ok("grants", f"waxseal_writer has what it needs on {len(GRANTS)} tables, and no more")
+
+
+def _days(conn: Connection) -> Iterator[Finding]:
+    today = datetime.now(UTC).date()
+    missing = [day for day in (today, today + timedelta(days=1)) if not inspection.has_day(conn, day)]
+    if missing:
+        days = ", ".join(map(str, missing))
+        mend = "run `waxseal relay`, which makes them ahead; its log says why it could not"
+        yield wrong("attempts", f"there is no partition for {days}: attempts of that day cannot be stored", mend)
+    else:
+        yield ok("attempts", "there are partitions for today and tomorrow")
+
+
+def _keys(conn: Connection, settings: Settings) -> Iterator[Finding]:
+    keys, tenants = settings.fernet_keys(), queries.tenants(conn)
+    if not keys:
+        return
+    vault, locked = Vault(keys), []
+    for name, key in tenants.items():
+        try:
+            vault.decrypt(key)
+        except Exception:  # noqa: BLE001 - whatever the reason, these keys do not open it
+            locked.append(name)
+    if locked:
+        mend = "add the key that they were encrypted with to WAXSEAL_KEYS, or to the keys file"
+        yield wrong("keys", f"they do not decrypt the secrets of {', '.join(locked[:10])}", mend)
+    else:
+        yield ok("keys", f"{len(keys)} of them; they decrypt the secrets of all {len(tenants)} tenants")

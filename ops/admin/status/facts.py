@@ -1,0 +1,119 @@
+"""What the database says of the whole system, as `waxseal status` shows it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+from sqlalchemy import RowMapping as Row
+
+from ops.admin.timeline import by_reason
+from ops.admin.views import View
+from ops.runtime.db import damaged
+from pipeline.store.admin import counts, notices
+from pipeline.store.dead_letters import dead_letter_list
+from pipeline.store.deliveries import endpoint_overview
+from pipeline.store.ledger import scan
+from pipeline.store.mail import mailbox_overview
+from schemas.dead_letter import DeadLetterFilter
+
+LATE: Final = timedelta(seconds=60)  # that an endpoint's oldest delivery, or a mailbox, is due before it is called in trouble
+MOST: Final = 50  # endpoints, and mailboxes, shown by name
+_RECENT: Final = timedelta(hours=1)  # for which a crash loop is shown
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in Postgres, and for how many seconds the oldest has been due."""
+
+    overdue: int
+    overdue_seconds: float | None
+    future: int
+    leased: int
+    lost_seconds: float | None  # since the first lease ended that nobody claimed again
+    mailboxes: int
+    mailbox_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that Postgres says. `plain` are values of the status that need no further thought."""
+
+    backlog: Backlog
+    plain: View
+    reasons: Sequence[View]
+    endpoints: Sequence[Row] = ()
+    mailboxes: Sequence[Row] = ()
+    crash_loops: Sequence[str] = ()
+
+
+#: The names of `Facts.plain`.
+PLAIN: Final = (
+    *("deliveries", "deliveries_estimated", "oldest_due_seconds", "dead_letters", "on_broken_chains"),
+    *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "ledger", "ledger_error"),
+)
+
+
+def backlog(conn: Connection) -> Backlog:
+    """What waits just now."""
+    now = datetime.now(UTC)
+    pending = counts.pending(conn, now)
+    leased, lost = counts.leased(conn, now)
+    due, since = mailbox_overview.due(conn, now)
+    oldest = age(pending.oldest, now) if pending.overdue else None
+    return Backlog(pending.overdue, oldest, pending.future, leased, age(lost, now), due, age(since, now))
+
+
+def facts(conn: Connection) -> Facts:
+    """Everything, in one snapshot of the database."""
+    now = datetime.now(UTC)
+    groups = dead_letter_list.count(conn, DeadLetterFilter())
+    found = Facts(
+        backlog(conn),
+        _plain(conn, groups, now),
+        by_reason(groups),
+        endpoint_overview.troubled(conn, now, now - LATE, MOST),
+        mailbox_overview.troubled(conn, now - LATE, MOST),
+        notices.crash_loops(conn, now - _RECENT),
+    )
+    return replace(found, plain={**found.plain, **_ledger(conn)})
+
+
+def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: datetime) -> View:
+    counted = counts.deliveries(conn)
+    by_stage: dict[str, int] = {}
+    for each in groups:
+        by_stage[each.stage] = by_stage.get(each.stage, 0) + each.count
+    return {
+        "deliveries": counted.by_state,
+        "deliveries_estimated": counted.estimated,
+        "oldest_due_seconds": age(counted.oldest_due, now),
+        "dead_letters": by_stage,
+        "on_broken_chains": _count(groups, {"stage": "append", "reason": "chain_broken"}),
+        "oldest_dead_letter_seconds": age(min((each.oldest for each in groups), default=None), now),
+        "disabled_endpoints": counts.disabled_endpoints(conn),
+        "mailboxes": dict(mailbox_overview.states(conn)),
+    }
+
+
+def _ledger(conn: Connection) -> View:
+    """The ledger's size, read last: if the rows of chains cannot be read, the other figures are shown all the same."""
+    size = counts.ledger_bytes(conn)
+    try:
+        chains, entries = scan.size(conn)
+    except Exception as error:
+        if not damaged(error):
+            raise
+        cause = str(getattr(error, "orig", error)).partition("\n")[0]
+        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": f"Postgres cannot read it: {cause}"}
+    return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None}
+
+
+def age(since: datetime | None, now: datetime) -> float | None:
+    """Seconds since then; 0 for a time in the future."""
+    return None if since is None else round(max(0.0, (now - since).total_seconds()), 3)
+
+
+def _count(groups: Sequence[dead_letter_list.Group], wanted: Mapping[str, str]) -> int:
+    return sum(each.count for each in groups if all(getattr(each, name) == value for name, value in wanted.items()))

@@ -1,0 +1,91 @@
+"""Looks at the broker for `waxseal doctor`: its version and limits, its queues and exchanges, and whether it confirms."""
+
+import asyncio
+from functools import partial
+from typing import Any, Final
+
+import pika
+from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError
+
+from ops.admin.doctor.broker_checks import MISSING, BrokerFacts
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY
+from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.topology import NOT_FOUND, PROBE, Declaration, questions
+
+_LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
+_DEADLINE: Final = 8.0  # seconds for everything
+_CONFIRM: Final = 3.0
+
+
+def inspect_broker(amqp_url: str) -> BrokerFacts:
+    """What the broker says. Raises pika's `AMQPConnectionError` when it does not answer within eight seconds.
+
+    Each queue and exchange that is there is declared once more as the processes do, which changes nothing: a broker refuses
+    that if it differs.
+    """
+    try:
+        return asyncio.run(_inspect(amqp_url))
+    except (Lost, TimeoutError) as error:
+        raise AMQPConnectionError(str(error) or f"no answer within {_DEADLINE:.0f} s") from error
+
+
+async def _inspect(amqp_url: str) -> BrokerFacts:
+    parameters = pika.URLParameters(amqp_url)
+    parameters.socket_timeout = parameters.stack_timeout = _LOGIN
+    session = Session(parameters)
+    blocked: list[str] = []
+    session.connection.add_on_connection_blocked_callback(lambda _connection, frame: blocked.append(frame.method.reason))
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            await session.opened()
+            tuned = session.connection.params
+            return BrokerFacts(
+                version=str(session.connection.server_properties.get("version", "")),
+                heartbeat=tuned.heartbeat or 0,
+                channel_max=tuned.channel_max or 0,
+                frame_max=tuned.frame_max or 0,
+                queues=await _found(session, "queue_declare"),
+                exchanges=await _found(session, "exchange_declare"),
+                unconfirmed=await _unconfirmed(session, blocked),
+            )
+    finally:
+        await session.close()
+
+
+async def _found(session: Session, method: str) -> dict[str, str | None]:
+    """What is wrong with each queue, or with each exchange; None if nothing is."""
+    declared = [each for each in DELIVER_TOPOLOGY if each[0] == method]
+    kind = method.partition("_")[0]
+    return {each[1][kind]: await _fault(session, each) for each in declared}
+
+
+async def _fault(session: Session, declaration: Declaration) -> str | None:
+    ((question, _),) = questions([declaration])
+    for asked in (question, declaration):
+        async with session.side_channel() as channel:
+            try:
+                await channel.do(*asked)
+            except Refused as refused:
+                return MISSING if refused.code == NOT_FOUND else str(refused)
+    return None
+
+
+async def _unconfirmed(session: Session, blocked: list[str]) -> str | None:
+    """Publish a message that no queue takes; gives None once it is confirmed, else why not."""
+    if not await session.exists(PROBE):
+        return None  # no process has ever run here; the exchanges say so
+    channel: Channel = await session.channel()
+    confirmed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    await session.reply(partial(_confirm, channel, confirmed))
+    channel.basic_publish(PROBE, "", b"")
+    try:
+        async with asyncio.timeout(_CONFIRM):
+            await session.settled(confirmed)
+    except TimeoutError:
+        return f"the broker is in alarm: {blocked[0]}" if blocked else f"a message was not confirmed within {_CONFIRM:.0f} s"
+    return None
+
+
+def _confirm(channel: Channel, confirmed: "asyncio.Future[Any]", reply: Any) -> None:
+    channel.confirm_delivery(confirmed.set_result, callback=reply)
