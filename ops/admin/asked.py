@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, Generic, TypeVar
 
-_AGAIN: Final = 3.0  # seconds after a failure until the question is asked again
+_AGAIN: Final = 5.0  # seconds after a failure until the question is asked again
 
 _Answer = TypeVar("_Answer")
 

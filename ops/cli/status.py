@@ -60,7 +60,7 @@ def status(watch: bool, over: float | None, urls: tuple[str, ...], as_json: bool
         from ops.cli.terminal.live import keep_showing
 
         watcher = Watcher(data, settings, queues, urls)
-        keep_showing(watcher.look, lambda found: list(lines(found)), 2.0 if over is None else over, as_json)
+        keep_showing(watcher.look, lines, 2.0 if over is None else over, as_json)
         return None
     found = look(data, settings, queues, urls, 1.0 if over is None else over)
     if as_json:
@@ -73,8 +73,12 @@ def status(watch: bool, over: float | None, urls: tuple[str, ...], as_json: bool
     return None
 
 
-def lines(found: dict[str, Any]) -> Iterator[Line]:
-    """The status as lines, in the order of the route; troubles last, where a terminal shows them."""
+def lines(found: dict[str, Any]) -> list[Line]:
+    """The status as lines, in the order of the route; troubles last, next to where an operator types."""
+    return [*_state(found), *_troubles(found["troubles"])]
+
+
+def _state(found: dict[str, Any]) -> Iterator[Line]:
     for role, processes in (found["processes"] or {}).items():
         yield role, ", ".join(map(_process, processes)) or "DOWN"
     yield from _route(found["route"], found["measured_seconds"])
@@ -89,7 +93,6 @@ def lines(found: dict[str, Any]) -> Iterator[Line]:
         yield "database", found["database_error"]
     else:
         yield from _recorded(found)
-    yield from _troubles(found["troubles"])
 
 
 def _process(each: dict[str, Any]) -> str:

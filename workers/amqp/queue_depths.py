@@ -1,19 +1,15 @@
 """The depths of the queues, for `waxseal status` and for the collector."""
 
-import asyncio
-import time
 from typing import Final
 
-import pika
 from dramatiq.common import dq_name, xq_name
-from pika.exceptions import AMQPChannelError, AMQPConnectionError
 
 from workers.amqp.dramatiq_broker import MAIL_QUEUES, QUEUE
-from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.enquiry import enquire
+from workers.amqp.session import Refused, Session
 from workers.amqp.topology import INBOX, NOT_FOUND, UNROUTED
 
 QUEUES: Final = (INBOX, UNROUTED, QUEUE, dq_name(QUEUE), xq_name(QUEUE), *MAIL_QUEUES)
-_LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
 _DEADLINE: Final = 5.0  # seconds for the whole enquiry
 
 
@@ -28,27 +24,11 @@ def queues(amqp_url: str) -> dict[str, tuple[int, int] | None]:
     Declares nothing. Raises pika's `AMQPError` when the broker does not answer within five seconds, or with the broker's words
     when it refuses to tell, as a user without permission.
     """
-    began = time.monotonic()
-    try:
-        return asyncio.run(_ask(amqp_url))
-    except (Lost, TimeoutError) as error:
-        waited = time.monotonic() - began
-        why = str(error) if waited < _LOGIN else f"no answer within {waited:.0f} s"  # pika's text is long
-        raise AMQPConnectionError(why) from error
-    except Refused as refused:
-        raise AMQPChannelError(str(refused)) from refused
+    return enquire(amqp_url, _ask, _DEADLINE)
 
 
-async def _ask(amqp_url: str) -> dict[str, tuple[int, int] | None]:
-    parameters = pika.URLParameters(amqp_url)
-    parameters.socket_timeout = parameters.stack_timeout = _LOGIN
-    session = Session(parameters)
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            await session.opened()
-            return {queue: await _state(session, queue) for queue in QUEUES}
-    finally:
-        await session.close()
+async def _ask(session: Session) -> dict[str, tuple[int, int] | None]:
+    return {queue: await _state(session, queue) for queue in QUEUES}
 
 
 async def _state(session: Session, queue: str) -> tuple[int, int] | None:

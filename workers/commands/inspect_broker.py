@@ -4,53 +4,40 @@ import asyncio
 from functools import partial
 from typing import Any, Final
 
-import pika
 from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError
 
 from ops.admin.doctor.broker_checks import MISSING, BrokerFacts
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY
-from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.enquiry import enquire
+from workers.amqp.session import Refused, Session
 from workers.amqp.topology import NOT_FOUND, PROBE, Declaration, questions
 
-_LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
 _DEADLINE: Final = 8.0  # seconds for everything
 _CONFIRM: Final = 3.0
 
 
 def inspect_broker(amqp_url: str) -> BrokerFacts:
-    """What the broker says. Raises pika's `AMQPConnectionError` when it does not answer within eight seconds.
+    """What the broker says. Raises pika's `AMQPError` when it does not answer within eight seconds.
 
     Each queue and exchange that is there is declared once more as the processes do, which changes nothing: a broker refuses
     that if it differs.
     """
-    try:
-        return asyncio.run(_inspect(amqp_url))
-    except (Lost, TimeoutError) as error:
-        raise AMQPConnectionError(str(error) or f"no answer within {_DEADLINE:.0f} s") from error
+    return enquire(amqp_url, _inspect, _DEADLINE)
 
 
-async def _inspect(amqp_url: str) -> BrokerFacts:
-    parameters = pika.URLParameters(amqp_url)
-    parameters.socket_timeout = parameters.stack_timeout = _LOGIN
-    session = Session(parameters)
+async def _inspect(session: Session) -> BrokerFacts:
     blocked: list[str] = []
     session.connection.add_on_connection_blocked_callback(lambda _connection, frame: blocked.append(frame.method.reason))
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            await session.opened()
-            tuned = session.connection.params
-            return BrokerFacts(
-                version=str(session.connection.server_properties.get("version", "")),
-                heartbeat=tuned.heartbeat or 0,
-                channel_max=tuned.channel_max or 0,
-                frame_max=tuned.frame_max or 0,
-                queues=await _found(session, "queue_declare"),
-                exchanges=await _found(session, "exchange_declare"),
-                unconfirmed=await _unconfirmed(session, blocked),
-            )
-    finally:
-        await session.close()
+    tuned = session.connection.params
+    return BrokerFacts(
+        version=str(session.connection.server_properties.get("version", "")),
+        heartbeat=tuned.heartbeat or 0,
+        channel_max=tuned.channel_max or 0,
+        frame_max=tuned.frame_max or 0,
+        queues=await _found(session, "queue_declare"),
+        exchanges=await _found(session, "exchange_declare"),
+        unconfirmed=await _unconfirmed(session, blocked),
+    )
 
 
 async def _found(session: Session, method: str) -> dict[str, str | None]:

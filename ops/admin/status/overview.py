@@ -15,7 +15,7 @@ from ops.admin.status import facts as database
 from ops.admin.status.facts import PLAIN, Backlog, Facts
 from ops.admin.status.members import Member, Questions, Said, age, members, roles
 from ops.admin.status.route import Queues, Sample, route
-from ops.admin.status.troubles import of_facts, of_members, of_queues, of_servers
+from ops.admin.status.troubles import of_facts, of_members, of_queues, of_servers, of_urls
 from ops.admin.views import View
 from ops.runtime.db import make_engine, passes
 from ops.runtime.schema_check import check
@@ -92,6 +92,7 @@ class Watcher:
             "troubles": [
                 *of_servers(errors, self._data),
                 *of_members(known or [], said, self._data),
+                *of_urls(self._urls, said),
                 *of_queues(queues, self._data),
                 *(of_facts(found, self._data) if found else ()),
             ],

@@ -1,10 +1,11 @@
 """What is wrong, by name, each with the one command to look further."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import RowMapping as Row
 
@@ -27,18 +28,18 @@ def on(data: Path) -> str:
     return "" if data in (_DEFAULT, _DEFAULT.absolute()) else f" --data {shlex.quote(str(data))}"
 
 
-def of_servers(errors: dict[str, str | None], data: Path) -> Iterator[View]:
+def of_servers(errors: Mapping[str, str | None], data: Path) -> Iterator[View]:
     """Servers that do not answer."""
     for server, error in errors.items():
         if error is not None:
             yield trouble(server, server, error, f"waxseal doctor{on(data)}")
 
 
-def of_members(members: Sequence[Member], said: dict[str, Said], data: Path) -> Iterator[View]:
+def of_members(members: Sequence[Member], said: Mapping[str, Said], data: Path) -> Iterator[View]:
     """Processes that do not run, are not ready, or were restarted within five minutes."""
     for each in members:
         log = f"tail -n 50 {shlex.quote(str(data / 'log' / each.name))}.log"
-        unready = said[each.url].unready if each.url in said else None
+        unready = said[each.url].unready if each.url is not None and each.url in said else None
         if not each.seen.alive():
             began = "waxseal up" + on(data)
             down = "it does not run" + (f"; before: {each.last_end}" if each.last_end else "")
@@ -47,6 +48,14 @@ def of_members(members: Sequence[Member], said: dict[str, Said], data: Path) -> 
             yield trouble("process", each.name, f"not ready: {unready}", log)
         elif each.restarts and (lived := datetime.now(UTC).timestamp() - each.seen.started) < _RESTARTED:
             yield trouble("process", each.name, f"restarted {lived:.0f} s ago, {each.restarts} in all: {each.last_end}", log)
+
+
+def of_urls(urls: Sequence[str], said: Mapping[str, Said]) -> Iterator[View]:
+    """Processes elsewhere that are not ready, by their address."""
+    for url in urls:
+        if (unready := said[url].unready) is not None:
+            ready = f"{url.removesuffix('/metrics')}/readyz"
+            yield trouble("process", urlsplit(url).netloc, f"not ready: {unready}", f"curl -s {shlex.quote(ready)}")
 
 
 def of_queues(queues: Queues | None, data: Path) -> Iterator[View]:

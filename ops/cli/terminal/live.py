@@ -49,9 +49,11 @@ def _in_place(lines: Lines) -> Iterator[Show]:
         def draw(found: dict[str, Any]) -> None:
             text = Text(no_wrap=True, overflow="ellipsis")
             text.append(f"{'':<15}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, Ctrl-C ends this\n", "dim")
-            for label, said in lines(found):
-                bad = label in _BAD or "DOWN" in said or "NOT READY" in said
-                text.append(f"{label:<15}{printable(said)}\n", "bold red" if bad else "")
+            said = list(lines(found))
+            first = next((at for at, (label, _) in enumerate(said) if label == "TROUBLE"), len(said))
+            for label, line in [*said[first:], *said[:first]]:  # what does not fit is cut off at the end
+                bad = label in _BAD or "DOWN" in line or "NOT READY" in line
+                text.append(f"{label:<15}{printable(line)}\n", "bold red" if bad else "")
             live.update(text, refresh=True)
 
         yield draw

@@ -1,0 +1,186 @@
+"""`waxseal doctor`: what is wrong with the set-up, and that what it says to mend mends it."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+from cryptography.fernet import Fernet
+
+from ops.admin.doctor import broker_checks, machine_checks
+from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
+from support.cli import Cli
+from workers.amqp.topology import UNROUTED, declare
+from workers.commands.inspect_broker import inspect_broker
+
+pytestmark = pytest.mark.usefixtures("durable")
+
+NOWHERE = "127.0.0.1:1"
+MACHINE = ("disk",)  # says what the machine of the tests has
+
+DAMAGES = """
+ALTER TABLE entry DISABLE TRIGGER append_only;
+ALTER TABLE entry ENABLE TRIGGER append_only_whole;
+ALTER TABLE entry DROP CONSTRAINT entry_first;
+GRANT DELETE ON content TO PUBLIC;
+GRANT UPDATE ON entry TO waxseal_writer;
+REVOKE INSERT ON delivery FROM waxseal_writer;
+DROP TABLE attempt_{tomorrow};
+ALTER DATABASE {database} SET synchronous_commit = off
+"""
+SAID = {
+    ("append-only", "the trigger append_only of entry is not always enabled"),
+    ("append-only", "the trigger append_only_whole of entry is not always enabled"),
+    ("append-only", "the constraint entry_first of entry is missing or not valid"),
+    ("grants", "waxseal_writer or PUBLIC has DELETE on content"),
+    ("grants", "waxseal_writer or PUBLIC has UPDATE on entry"),
+    ("grants", "waxseal_writer lacks INSERT on delivery"),
+    ("attempts", "there is no partition for {day}: attempts of that day cannot be stored"),
+    ("durable commits", "synchronous_commit is off: a crash loses what was acknowledged"),
+}
+
+
+@pytest.fixture
+def doctor(cli: Cli, channel: Any, database: Any, tmp_path: Path) -> Cli:
+    """Commands on a system that has its queues, a store for blobs, and a port for the ingress."""
+    (tmp_path / "blobs").mkdir()
+    database.run("SELECT make_attempt_partitions((now() AT TIME ZONE 'UTC')::date, 3)")
+    return cli.but(ingress_port=0)
+
+
+def wrong(cli: Cli, code: int = 1) -> dict[tuple[str, str], str]:
+    """What is wrong, by check and finding, with what mends it."""
+    ended = cli.run("doctor", "--json", "--data", "/nonexistent")
+    found = [each for each in map(json.loads, ended.stdout.splitlines()) if each["check"] not in MACHINE]
+    assert code == ended.exit_code or any(each["check"] in MACHINE for each in found), ended.output
+    assert all(each["mend"] for each in found if each["state"] != "ok")
+    return {(each["check"], each["found"]): each["mend"] for each in found if each["state"] == "wrong"}
+
+
+def test_nothing_is_wrong_with_a_sound_set_up(doctor) -> None:
+    ended = doctor.run("doctor", "--data", "/nonexistent")
+
+    assert {} == wrong(doctor, 0)
+    rows = {line[7:29].strip() for line in ended.stdout.splitlines()}
+    assert {"postgres version", "clocks", "durable commits", "synchronous standbys", "schema", "login", "append-only"} <= rows
+    assert {"grants", "attempts", "broker version", "broker limits", "queues", "exchanges", "broker confirms"} <= rows
+    assert {"processes", "ports", "disk", "blob store", "DNS"} <= rows
+    assert "test_worker is a member of waxseal_writer, and no owner" in ended.stdout
+
+
+def test_damaged_protections_rights_and_durability_are_named_and_mended_as_it_says(doctor, database) -> None:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    (name,) = database.rows("SELECT current_database()")[0]
+    for statement in DAMAGES.format(tomorrow=f"{tomorrow:%Y%m%d}", database=name).strip().split(";\n"):
+        database.run(statement)
+    found = wrong(doctor)
+    try:
+        assert {(check, said.format(day=tomorrow)) for check, said in SAID} == found.keys()
+        for mend in found.values():
+            statement = mend.removeprefix("as the database's owner: ").partition(";")[0]
+            if statement.startswith(("ALTER", "GRANT", "REVOKE")):
+                database.run(statement)
+        assert {"attempts", "durable commits", "append-only"} == {check for check, _ in wrong(doctor)}
+        assert 3 == len(wrong(doctor))
+    finally:
+        database.run(f"ALTER DATABASE {name} RESET synchronous_commit")
+        database.run("ALTER TABLE entry ADD CONSTRAINT entry_first CHECK ((seq = 0) = (prev_hash IS NULL))")
+        database.run("SELECT make_attempt_partitions((now() AT TIME ZONE 'UTC')::date, 3)")
+
+
+def test_a_server_that_is_away_ends_only_its_own_checks(doctor) -> None:
+    without = wrong(doctor.but(database_url=f"postgresql://u:secret@{NOWHERE}/x", amqp_url=f"amqp://u:secret@{NOWHERE}/"))
+
+    assert {"postgres", "broker"} == {check for check, _ in without}
+    assert "secret" not in str(without)
+    unset = wrong(doctor.but(database_url="", amqp_url="", keys=""))
+    assert {"postgres", "broker", "keys"} == {check for check, _ in unset}
+
+
+def test_settings_that_cannot_be_used_are_named(doctor, servers) -> None:
+    ((check, said),) = wrong(doctor.but(batch_size="many", log="loud"))
+    (prefetch,) = wrong(doctor.but(prefetch=3000))
+
+    assert "settings" == check
+    assert "WAXSEAL_BATCH_SIZE" in said
+    assert "WAXSEAL_LOG" in said
+    assert ("prefetch", "3000, less than twice the batch size of 2000") == prefetch
+
+
+def test_keys_that_do_not_open_a_tenants_secrets_are_named(doctor, database) -> None:
+    database.add_tenant("acme")
+
+    assert {} == wrong(doctor, 0)
+    other = wrong(doctor.but(keys=Fernet.generate_key().decode()))
+    assert {("keys", "they do not decrypt the secrets of acme")} == other.keys()
+
+
+def test_names_without_an_address_a_store_that_refuses_and_a_port_in_use(doctor, database, tmp_path, monkeypatch) -> None:
+    database.add_tenant("acme")
+    database.add_endpoint("lost", "https://hooks.nowhere.example/x")
+    database.add_endpoint("here", "http://127.0.0.1:9/x")
+
+    resolve = socket.getaddrinfo
+
+    def look_up(host: str, *rest: Any, **others: Any) -> Any:
+        if host.endswith(".example"):
+            raise socket.gaierror(-2, "not known")
+        return resolve(host, *rest, **others)
+
+    monkeypatch.setattr(machine_checks.socket, "getaddrinfo", look_up)
+    (tmp_path / "blobs" / ".probe").write_text("in the way")
+    found = dict(wrong(doctor).keys())
+
+    assert {"DNS", "blob store"} == found.keys()
+    assert "hooks.nowhere.example has no address" in found["DNS"]
+    assert "used by endpoint acme/lost" in found["DNS"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}, the ingress', is in use" in doctor.but(ingress_port=port).run("doctor").stdout
+
+
+@contextmanager
+def another_queue(channel: Any, servers: Any) -> Iterator[None]:
+    """The queue of unrouted messages as somebody else might have declared it."""
+    channel.queue_delete(UNROUTED)
+    channel.queue_declare(UNROUTED, durable=True)
+    try:
+        yield
+    finally:
+        channel.queue_delete(UNROUTED)
+        with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+            declare(connection.channel())
+
+
+def test_a_queue_of_another_type_is_named(doctor, channel, servers) -> None:
+    with another_queue(channel, servers):
+        ((check, said),) = wrong(doctor)
+
+    assert "queues" == check
+    assert "waxseal.unrouted: " in said
+    assert "inequivalent arg" in said
+    assert {None} == set(inspect_broker(servers.amqp_url).queues.values())
+
+
+@pytest.mark.parametrize(
+    ("check", "facts"),
+    [
+        ("broker version", {"version": "3.9.27"}),
+        ("broker limits", {"channel_max": 4}),
+        ("broker limits", {"frame_max": 4096}),
+        ("exchanges", {"exchanges": {"waxseal.in": "ACCESS_REFUSED"}}),
+        ("broker confirms", {"unconfirmed": "the broker is in alarm: low on disk"}),
+    ],
+)
+def test_a_broker_that_cannot_do_its_work_is_told(check: str, facts: dict[str, Any]) -> None:
+    sound = {"version": "4.2.8", "heartbeat": 60, "channel_max": 2047, "frame_max": 131072}
+
+    assert [] == [each for each in check_broker(BrokerFacts(**sound)) if each.state != "ok"]
+    assert [check] == [each.check for each in check_broker(BrokerFacts(**{**sound, **facts})) if each.state == "wrong"]
+    missing = check_broker(BrokerFacts(**sound, queues={"waxseal.ingest": broker_checks.MISSING}))
+    assert ["queues"] == [each.check for each in missing if each.state == "note"]

@@ -1,0 +1,46 @@
+"""One enquiry to the broker, on a connection and an event loop of its own: for commands and for the collector."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import pika
+from pika.exceptions import AMQPChannelError, AMQPConnectionError
+
+from workers.amqp.session import Lost, Refused, Session
+
+_LOGIN: Final = 3.0  # seconds; less than the whole may take, because pika logs at length when it is cancelled during login
+
+_Answer = TypeVar("_Answer")
+
+
+def enquire(amqp_url: str, ask: Callable[[Session], Awaitable[_Answer]], seconds: float) -> _Answer:
+    """What `ask` finds out on an open session.
+
+    Raises pika's `AMQPError` when the broker does not answer within that many seconds, or with the broker's words when it
+    refuses to tell, as a user without permission.
+    """
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs several lines for what is raised here in one
+    began = time.monotonic()
+    try:
+        return asyncio.run(_ask(amqp_url, ask, seconds))
+    except (Lost, TimeoutError) as error:
+        waited = time.monotonic() - began
+        why = str(error) if waited < _LOGIN else f"no answer within {waited:.0f} s"  # pika's text is long
+        raise AMQPConnectionError(why) from error
+    except Refused as refused:
+        raise AMQPChannelError(str(refused)) from refused
+
+
+async def _ask(amqp_url: str, ask: Callable[[Session], Awaitable[_Answer]], seconds: float) -> _Answer:
+    parameters = pika.URLParameters(amqp_url)
+    parameters.socket_timeout = parameters.stack_timeout = _LOGIN
+    session = Session(parameters)
+    try:
+        async with asyncio.timeout(seconds):
+            await session.opened()
+            return await ask(session)
+    finally:
+        await session.close()
