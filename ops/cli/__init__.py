@@ -54,7 +54,8 @@ def main() -> None:
     Try it:
       waxseal up --config waxseal.yaml    servers and workers, in .waxseal
       waxseal send acme shop              a signed sample, to try a source out
-      waxseal status                      what is queued, delivered, dead
+      waxseal status                      what is queued, delivered, dead, in trouble
+      waxseal doctor                      is the set-up sound, and what to mend
       waxseal verify                      is the ledger as it was written?
       waxseal down                        stop everything; `up` resumes
 

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def status(watch: bool, over: float | None, urls: tuple[str, ...], as_json: bool
     if watch:
         from ops.cli.terminal.live import keep_showing
 
-        watcher = Watcher(data, settings, queues, urls)
-        keep_showing(watcher.look, lines, 2.0 if over is None else over, as_json)
+        with closing(Watcher(data, settings, queues, urls)) as watcher:
+            keep_showing(watcher.look, lines, 2.0 if over is None else over, as_json)
         return None
     found = look(data, settings, queues, urls, 1.0 if over is None else over)
     if as_json:

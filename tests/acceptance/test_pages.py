@@ -163,6 +163,9 @@ def run_block(system: System, block: Block) -> None:
             assert words[-1 if words[1] == "bench" else 1] in (ROOT / "tests" / tests).read_text(encoding="utf-8")
         elif (check := checks_of(command)) is not None:
             check(command)
+        elif words[:2] == ["waxseal", "doctor"]:  # the pages' mailbox is at a name that has no address
+            code, _, complained = system.answer(command)
+            assert (code, complained) in ((0, ""), (1, "")), command
         else:
             system.run(command.replace(".venv/bin/", f"{Path(sys.executable).parent}/"))
             if command.startswith("waxseal mail import") and "--dry-run" not in command:

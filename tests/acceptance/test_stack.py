@@ -295,6 +295,10 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
     assert killed_at - 2 < float(started[1])
     assert 'waxseal_queue_messages{queue="waxseal.ingest",state="unacked"} 0.0' in again
     after = stack_of(running)
+    again = after["processes"]["ingest-2"]
+    assert victims["ingest"] != again["pid"]
+    assert again["restarts"] >= 1
+    assert "ingest-2 was killed by SIGKILL" in again["last_end"]
     assert [before[name] for name in CONTRACT - {"pids"}] == [after[name] for name in CONTRACT - {"pids"}]
     assert before["pids"]["supervisor"] == after["pids"]["supervisor"]
 
