@@ -78,7 +78,7 @@ class Watcher:
         self._away = None
         now = Sample(time.monotonic(), said, queues, found.backlog if found else None)
         before, self._before = self._before, now
-        letters = (sum(found.plain["dead_letters"].values()), found.plain["oldest_dead_letter_seconds"]) if found else None
+        dead_letters = (sum(found.plain["dead_letters"].values()), found.plain["oldest_dead_letter_seconds"]) if found else None
         errors = {"database": database_error, "broker": broker_error if self._settings.amqp_url else None}
         return {
             "processes": None if known is None else self._by_role(known, said),
@@ -87,7 +87,7 @@ class Watcher:
             "database_error": database_error,
             **(found.plain if found else dict.fromkeys(PLAIN)),
             "measured_seconds": None if before is None else round(now.at - before.at, 1),
-            "route": route(before, now, letters),
+            "route": route(before, now, dead_letters),
             "dead_letters_by_reason": found and found.reasons,
             "troubles": [
                 *of_servers(errors, self._data),

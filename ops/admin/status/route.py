@@ -26,21 +26,23 @@ class Sample:
     backlog: Backlog | None = None
 
 
-def route(before: Sample | None, now: Sample, letters: Waits | None) -> list[View]:
-    """The stages. Rates and times to drain need a sample from before; `letters` are open dead letters, and the oldest's age."""
+def route(before: Sample | None, now: Sample, dead_letters: Waits | None) -> list[View]:
+    """The stages. Rates and times to drain need a sample from before; `dead_letters`: how many are open."""
     flows = rates(before, now)
-    owed = now.backlog
+    backlog = now.backlog
     inbox = waiting_in(now.queues)
     ages = [said.inbox_age for said in now.said.values() if said.inbox_age is not None]
     return [
         _stage("receive", flows.get("receive")),
         _stage("record", flows.get("record"), (inbox, max(ages, default=None)), _drain(before, now, "record")),
-        _stage("claim", None, None if owed is None else (owed.overdue, owed.overdue_seconds), _drain(before, now, "claim")),
-        _stage("try", flows.get("try"), None if owed is None else (owed.leased, owed.lost_seconds)),
+        _stage(
+            "claim", None, None if backlog is None else (backlog.overdue, backlog.overdue_seconds), _drain(before, now, "claim")
+        ),
+        _stage("try", flows.get("try"), None if backlog is None else (backlog.leased, backlog.lost_seconds)),
         _stage("deliver", flows.get("deliver")),
-        _stage("later", None, None if owed is None else (owed.future, None)),
-        _stage("bury", flows.get("bury"), letters),
-        _stage("mail", None, None if owed is None else (owed.mailboxes, owed.mailbox_seconds)),
+        _stage("later", None, None if backlog is None else (backlog.future, None)),
+        _stage("bury", flows.get("bury"), dead_letters),
+        _stage("mail", None, None if backlog is None else (backlog.mailboxes, backlog.mailbox_seconds)),
     ]
 
 

@@ -87,18 +87,18 @@ def of_facts(found: Facts, data: Path) -> Iterator[View]:
 
 
 def _endpoint(row: Row) -> str:
-    owed = f"{row['pending']} undelivered" + (f", {row['paused']} paused" if row["paused"] else "")
+    undelivered = f"{row['pending']} undelivered" + (f", {row['paused']} paused" if row["paused"] else "")
     now = datetime.now(UTC)
     if row["state"] == "disabled":
-        return f"disabled: {row['reason']}; {owed}"
+        return f"disabled: {row['reason']}; {undelivered}"
     last = f": {row['last_error']}" if row["last_error"] else ""
     if row["breaker"] != "closed":
-        return f"breaker {row['breaker']}{' by an operator' if row['forced'] else ''}{last}; {owed}"
+        return f"breaker {row['breaker']}{' by an operator' if row['forced'] else ''}{last}; {undelivered}"
     if row["failing_since"] is not None:
-        return f"{row['streak']} failures in a row for {age(row['failing_since'], now):.0f} s{last}; {owed}"
+        return f"{row['streak']} failures in a row for {age(row['failing_since'], now):.0f} s{last}; {undelivered}"
     if row["not_before"] is not None and row["not_before"] > now:
-        return f"asked to wait for {(row['not_before'] - now).total_seconds():.0f} s; {owed}"
-    return f"the oldest delivery is due for {age(row['oldest_due'], now):.0f} s; {owed}"
+        return f"asked to wait for {(row['not_before'] - now).total_seconds():.0f} s; {undelivered}"
+    return f"the oldest delivery is due for {age(row['oldest_due'], now):.0f} s; {undelivered}"
 
 
 def _mailbox(row: Row) -> str:
