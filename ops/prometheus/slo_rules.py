@@ -11,14 +11,15 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 
 from ops.prometheus import FOLDER
+from ops.telemetry.metric_kinds import OBJECTIVES as THRESHOLDS
 
 #: The error ratio over a window, and the failures per second of one: a quiet site spends its budget with a single failure.
 RATIO: Final = "waxseal:sli_error:ratio_rate{window}"
 FAILED: Final = "waxseal:sli_failed:rate{window}"
 LEAST_FAILURES: Final = 10
 
-#: 99 % of first attempts start within this; a bound of the histogram's buckets, or it could not be measured.
-FIRST_ATTEMPT_SECONDS: Final = 30
+_DELAY: Final = "waxseal_delivery_first_attempt_delay_seconds"
+FIRST_ATTEMPT_SECONDS: Final = THRESHOLDS[_DELAY]  # 99 % of first attempts start within this
 
 _HEAD: Final = "# Written by `python -m ops.prometheus.slo_rules`: change that, not this file.\n"
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
@@ -48,8 +49,7 @@ class Burn:
 
 
 # Matches both spellings of the bound: "30.0" as Python exports it, and "30" as newer servers store it.
-_IN_TIME: Final = f'le=~"{FIRST_ATTEMPT_SECONDS}(\\\\.0)?"'
-_DELAY: Final = "waxseal_delivery_first_attempt_delay_seconds"
+_IN_TIME: Final = f'le=~"{FIRST_ATTEMPT_SECONDS:g}(\\\\.0)?"'
 
 OBJECTIVES: Final = (
     Objective(
@@ -74,7 +74,7 @@ OBJECTIVES: Final = (
         0.01,
         f"(sum(rate({_DELAY}_count[{{w}}])) - sum(rate({_DELAY}_bucket{{{{{_IN_TIME}}}}}[{{w}}])))",
         f"sum(rate({_DELAY}_count[{{w}}]))",
-        f"first attempts start more than {FIRST_ATTEMPT_SECONDS} s after their event was recorded",
+        f"first attempts start more than {FIRST_ATTEMPT_SECONDS:g} s after their event was recorded",
     ),
 )
 BURNS: Final = (
