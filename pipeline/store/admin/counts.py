@@ -105,7 +105,7 @@ PENDING = text("""
         count(*) FILTER (WHERE next_attempt_at > :now) AS future,
         min(next_attempt_at) FILTER (WHERE lane = 0) AS first, min(next_attempt_at) FILTER (WHERE lane = 1) AS again
       FROM delivery WHERE state = 'pending' GROUP BY endpoint_id)
-    SELECT coalesce(sum(overdue), 0), coalesce(sum(future), 0), min(least(first, again)),
+    SELECT CAST(coalesce(sum(overdue), 0) AS bigint), CAST(coalesce(sum(future), 0) AS bigint), min(least(first, again)),
       min(first) FILTER (WHERE free), min(again) FILTER (WHERE free)
     FROM waiting LEFT JOIN LATERAL (
       SELECT breaker = 'closed' AND coalesce(not_before <= :now, true) AND coalesce(tokens >= 1, true) AS known
