@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client import REGISTRY
 
 from ops.servers.private import PrivateServers
 from ops.settings import environment
@@ -60,6 +61,10 @@ def seconds_until(condition: Callable[[], bool]) -> float:
     began = time.monotonic()
     wait_for(condition)
     return time.monotonic() - began
+
+
+def alarmed(resource: str) -> float | None:
+    return REGISTRY.get_sample_value("waxseal_broker_alarm", {"resource": resource})
 
 
 def is_unavailable(answer: Answer) -> bool:
@@ -122,7 +127,9 @@ def test_in_an_alarm_messages_are_refused_and_taken_again_when_it_is_over(
         assert is_unavailable(later)
         assert later_seconds < 0.5 + lateness()
         assert "the broker is in alarm: low on memory" == ready.json["checks"]["broker"]
+        assert (1, 0) == (alarmed("memory"), alarmed("disk"))
     wait_for(lambda: ingress.ready)
+    assert 0 == alarmed("memory")
     assert 202 == ingress.post("open").status
 
 

@@ -90,7 +90,7 @@ def _talk(conn: socket.socket, script: Script) -> None:
                 if said == HANG_UP:
                     return
                 if re.search(rb"(?m)^\+", said) and b"FETCH (UID" not in said:
-                    next(file)
+                    next(file, b"")
                 if tag not in said.split():
                     conn.sendall(tag + b" OK done\r\n")
         except OSError:
