@@ -7,6 +7,9 @@ long.
 from collections.abc import Iterable
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, Metric, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN_METRICS
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 from prometheus_client.registry import Collector
 
 from ops.telemetry import table  # noqa: F401 - defines the metrics
@@ -28,13 +31,36 @@ class Exposition:
         for collector in self._collectors():
             yield from collector.collect()
 
-    def text(self) -> bytes:
-        """The current values in Prometheus' text format."""
-        return generate_latest(self)
+    def text(self, accept: str = "") -> tuple[str, bytes]:
+        """The current values with their content type: OpenMetrics with exemplars to who accepts it, else plain text."""
+        if OPEN_METRICS.partition(";")[0] in accept:
+            return OPEN_METRICS, generate_open_metrics(_Apart(self))  # type: ignore[no-untyped-call]
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self)
 
     def _collectors(self) -> Iterable[Collector]:
         yield from (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR)
         yield from (row.metric for row in TABLE.values() if self._process is None or self._process in row.by)
+
+
+class _Apart:
+    """The same for OpenMetrics, where a counter and another metric must not differ by `_total` alone.
+
+    Such a counter, `dead_letters_total` beside `dead_letters`, is shown under its whole name as of unknown type.
+    """
+
+    def __init__(self, shown: Exposition) -> None:
+        self._shown = shown
+
+    def collect(self) -> Iterable[Metric]:
+        families = list(self._shown.collect())
+        others = {family.name for family in families if family.type != "counter"}
+        for family in families:
+            if family.type == "counter" and family.name in others:
+                apart = Metric(f"{family.name}_total", family.documentation, "unknown")
+                apart.samples = family.samples
+                yield apart
+            else:
+                yield family
 
 
 EXPOSITION = Exposition()

@@ -93,8 +93,7 @@ def _enter(row: Row) -> None:
 class _Histogram(Histogram):
     """A histogram that finds the bucket by bisection and does not check its labels: it is observed at every message.
 
-    An `exemplar` links an observation to its trace. /metrics shows none: only OpenMetrics has a form for them, and `_Gauge`
-    says why it is not used.
+    An `exemplar` links an observation to its trace; only OpenMetrics shows it.
     """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
@@ -121,7 +120,7 @@ def observe_all(histogram: Histogram, amounts: Iterable[float]) -> None:
 class _Gauge(Gauge):
     """A gauge that may have the name of a counter: `dead_letters` beside `dead_letters_total`.
 
-    Only OpenMetrics confuses the two, which is why /metrics uses the plain text format.
+    Only OpenMetrics confuses the two; `ops.telemetry.exposition` keeps them apart there.
     """
 
     def describe(self) -> list[Metric]:

@@ -22,7 +22,8 @@ _NOT_ALLOWED = Answer(405, "text/plain; charset=utf-8", b"only GET and HEAD\n")
 
 _log = structlog.get_logger()
 
-Routes = Mapping[str, Callable[[], Answer]]
+Routes = Mapping[str, Callable[[str], Answer]]
+"""What answers each path; it is given the Accept header."""
 
 
 class ProbeServer:
@@ -56,7 +57,7 @@ def serve(
     """
     heart = Heart(beat_limit)
     readiness = Readiness(checks, check_deadline)
-    routes: Routes = {"/livez": heart.answer, "/readyz": readiness.answer, "/metrics": metrics}
+    routes: Routes = {"/livez": lambda _: heart.answer(), "/readyz": lambda _: readiness.answer(), "/metrics": metrics}
     return ProbeServer(_Server(host, port, routes), heart)
 
 
@@ -126,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         route = self.server.routes.get(urlsplit(self.path).path)
-        self._send(_NOT_FOUND if route is None else route())
+        self._send(_NOT_FOUND if route is None else route(self.headers.get("Accept", "")))
 
     def do_HEAD(self) -> None:
         self.do_GET()

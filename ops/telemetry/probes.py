@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import orjson
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ops.telemetry.exposition import EXPOSITION
 
@@ -97,9 +96,9 @@ class Readiness:
         return "ok" if reason is None else reason[:_MAX_REASON]
 
 
-def metrics() -> Answer:
-    """Give all metrics of this process in Prometheus' text format."""
-    return Answer(200, CONTENT_TYPE_PLAIN_0_0_4, EXPOSITION.text())
+def metrics(accept: str = "") -> Answer:
+    """Give all metrics of this process, in the form that the Accept header asks for."""
+    return Answer(200, *EXPOSITION.text(accept))
 
 
 def _in_thread(name: str, check: Check) -> Future[str | None]:

@@ -43,12 +43,12 @@ def make_route(
     notes = {"database": partial(catalog.stale, stale_after)}
     readiness = Readiness({"broker": publisher.trouble, "catalog": catalog.ready}, notes=notes)
 
-    def alive() -> Report:
+    def alive(_accept: str) -> Report:
         heart.beat()  # the event loop runs, or it would not have called this
         return heart.answer()
 
     intake = Intake(catalog, publisher, blobs, processes)
-    probes = {"livez": _Probe(alive), "readyz": _Probe(readiness.answer), "metrics": _Probe(metrics)}
+    probes = {"livez": _Probe(alive), "readyz": _Probe(lambda _: readiness.answer()), "metrics": _Probe(metrics)}
 
     def route(request: Incoming) -> Handler:
         # Split before decoding: an encoded slash is part of a name, and no name contains one.
@@ -68,7 +68,8 @@ def make_route(
 class _Probe:
     """Handles the probes and the metrics."""
 
-    def __init__(self, report: Callable[[], Report]) -> None:
+    def __init__(self, report: Callable[[str], Report]) -> None:
+        """`report` is given the Accept header."""
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,7 +91,7 @@ class _Probe:
 
     async def _respond(self, request: Incoming) -> None:
         try:
-            report = await asyncio.to_thread(self._report)
+            report = await asyncio.to_thread(self._report, request.headers.get("accept", ""))
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender is answered
             _log.exception("request_failed", request_id=request.id)
             self.refuse(request, internal(error))

@@ -398,6 +398,8 @@ def test_the_probes_answer(ingress: Ingress) -> None:
     ready = ingress.ask("GET", "/readyz")
     assert (200, {"ready": True, "checks": {"broker": "ok", "catalog": "ok"}}) == (ready.status, ready.json)
     assert "text/plain" in ingress.ask("GET", "/metrics").headers["content-type"]
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}  # as of Prometheus
+    assert "openmetrics" in ingress.ask("GET", "/metrics", headers=accept).headers["content-type"]
 
 
 def test_answers_are_counted(ingress: Ingress) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, Metric, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sqlalchemy.exc import OperationalError
@@ -16,7 +17,7 @@ from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine
 from ops.telemetry import ingest_metrics, label_sets, metric_kinds, metrics, table
 from ops.telemetry.disks import show_disk
-from ops.telemetry.exposition import Exposition
+from ops.telemetry.exposition import EXPOSITION, Exposition
 from ops.telemetry.metric_kinds import TABLE
 from ops.telemetry.metrics_page import metrics_page
 from ops.telemetry.pools import Pools
@@ -105,8 +106,8 @@ def samples(name: str) -> list[Sample]:
     return [sample for family in collected for sample in family.samples if sample.name == full]
 
 
-def names_in(text: bytes) -> set[str]:
-    return set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
+def names_in(exposition: Exposition) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", exposition.text()[1].decode(), re.MULTILINE))
 
 
 def value(name: str, **labels: str) -> float:
@@ -137,9 +138,9 @@ def test_the_page_on_metrics_is_what_is_generated_from_the_table() -> None:
 
 def test_a_process_shows_what_it_feeds_and_nothing_else() -> None:
     exposition = Exposition()
-    whole = names_in(exposition.text())
+    whole = names_in(exposition)
     exposition.of("ingress")
-    shown = names_in(exposition.text())
+    shown = names_in(exposition)
 
     assert {name for name, row in TABLE.items() if "ingress" in row.by} == {n for n in shown if n.startswith("waxseal_")}
     assert set(TABLE) == {name for name in whole if name.startswith("waxseal_")}
@@ -305,6 +306,21 @@ def test_many_values_are_observed_as_each_of_them_would_be(values: list[float]) 
     (expected,), (actual,) = one.collect(), all_.collect()
 
     assert [sample.value for sample in expected.samples] == pytest.approx([sample.value for sample in actual.samples])
+
+
+def test_open_metrics_shows_the_same_series_and_the_traces_of_observations() -> None:
+    table.DEAD_LETTERS.labels("admit").set(3)
+    table.ATTEMPT_SECONDS.labels("smtp").observe(0.3, {"trace_id": "ab" * 16})
+    (_, plain), (content_type, text) = EXPOSITION.text("text/html, */*"), EXPOSITION.text("application/openmetrics-text;q=0.7")
+    samples = [sample for family in open_metrics(text.decode()) for sample in family.samples]
+
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    ours = {(each.name, *each.labels.items()) for each in samples if each.name.startswith("waxseal_")}
+    shown = (sample for family in text_string_to_metric_families(plain.decode()) for sample in family.samples)
+    assert ours == {(each.name, *each.labels.items()) for each in shown if each.name.startswith("waxseal_")}
+    (traced,) = (each for each in samples if each.exemplar is not None)
+    assert ("waxseal_delivery_attempt_duration_seconds_bucket", "0.5") == (traced.name, traced.labels["le"])
+    assert ({"trace_id": "ab" * 16}, 0.3) == (traced.exemplar.labels, traced.exemplar.value)
 
 
 def test_the_end_of_a_delivery_is_counted_once() -> None:

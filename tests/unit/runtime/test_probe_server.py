@@ -29,9 +29,9 @@ def start() -> Iterator[Serve]:
         server.close()
 
 
-def ask(server: ProbeServer, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
+def ask(server: ProbeServer, path: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.request(method, path)
+    connection.request(method, path, headers=headers)
     response = connection.getresponse()
     body = response.read()
     connection.close()
@@ -129,6 +129,13 @@ def test_metrics_are_served_in_the_text_format(start: Serve) -> None:
 
     assert (200, "text/plain; version=0.0.4; charset=utf-8") == (response.status, response.headers["Content-Type"])
     assert b"# TYPE " in body
+
+
+def test_metrics_are_in_open_metrics_for_who_accepts_it(start: Serve) -> None:
+    response, body = ask(start(), "/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+
+    assert "application/openmetrics-text; version=1.0.0; charset=utf-8" == response.headers["Content-Type"]
+    assert body.endswith(b"# EOF\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/readyz/../etc/passwd", "/metricsx"])
