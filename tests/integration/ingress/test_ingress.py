@@ -68,9 +68,10 @@ def test_a_signed_webhook_is_in_the_inbox_when_it_is_answered(ingress: Ingress, 
     assert (202, {"id": "msg_7"}, "application/json") == (answer.status, answer.json, answer.headers["content-type"])
     assert ("acme.hooks", body, True) == (message.routing_key, message.body, message.trusted)
     assert (2, "application/json", "msg_7") == (properties.delivery_mode, properties.content_type, properties.message_id)
-    assert {"id", "source", "type", "subject", "time", "specversion"} == {
+    assert {"id", "source", "type", "subject", "time", "specversion", "waxseal-published-at"} == {
         name.removeprefix("cloudEvents:") for name in properties.headers if name != "x-delivery-count"
     }
+    assert time.time() - 60 < message.published_at <= time.time()
 
 
 @pytest.mark.parametrize(
