@@ -6,6 +6,9 @@ from ops.telemetry import metrics, table
 from ops.telemetry.label_sets import SOURCES
 from ops.telemetry.metric_kinds import closed
 
+_NEW = table.DEDUPE_MESSAGES.labels("new")
+_KNOWN = table.DEDUPE_MESSAGES.labels("duplicate")
+
 
 def observe_batch(
     new: Mapping[str, int],
@@ -16,11 +19,14 @@ def observe_batch(
     lock_wait: float | None = None,
 ) -> None:
     """Count a committed batch: how many messages of each source were new or already known, and the seconds it took."""
-    for outcome, result, counts in (("accepted", "new", new), ("duplicate", "duplicate", duplicates)):
-        table.DEDUPE_MESSAGES.labels(result).inc(sum(counts.values()))
-        for source, count in counts.items():
-            metrics.observe_ingested(source, outcome, count)
-    table.BATCH_MESSAGES.observe(sum(new.values()) + sum(duplicates.values()))
+    messages = 0
+    for outcome, counter, counts in (("accepted", _NEW, new), ("duplicate", _KNOWN, duplicates)):
+        if counts:
+            counter.inc(size := sum(counts.values()))
+            messages += size
+            for source, count in counts.items():
+                metrics.observe_ingested(source, outcome, count)
+    table.BATCH_MESSAGES.observe(messages)
     table.BATCH_SECONDS.observe(seconds)
     table.CHAIN_APPEND_SECONDS.observe(append)
     if lock_wait is not None:

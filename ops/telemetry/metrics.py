@@ -49,7 +49,12 @@ def _of_response(source: str, status: int) -> tuple[Counter, Histogram, Histogra
 
 def observe_ingested(source: str, outcome: str, count: int = 1) -> None:
     """Count messages of one source as `accepted`, `duplicate` or `error`, after COMMIT."""
-    table.INGEST_MESSAGES.labels(closed(source, SOURCES), closed(outcome, OUTCOMES)).inc(count)
+    _of_messages(source, outcome).inc(count)
+
+
+@lru_cache(256)
+def _of_messages(source: str, outcome: str) -> Counter:
+    return table.INGEST_MESSAGES.labels(closed(source, SOURCES), closed(outcome, OUTCOMES))
 
 
 def observe_rejected(source: str, reason: str) -> None:
