@@ -8,9 +8,9 @@ from ops.telemetry.metric_kinds import TABLE, Row
 _TOP: Final = """\
 # Metrics
 
-Every process serves its metrics at /metrics, on `WAXSEAL_METRICS_PORT`, as Prometheus text; the ingress serves them on its own
-port. A process shows the metrics that it feeds, and those of any Python process (`process_…`, `python_…`). The relay's figures
-of the whole system are shown by one elected relay only.
+Every process serves its metrics at /metrics, on `WAXSEAL_METRICS_PORT`, as Prometheus text, or as OpenMetrics to who accepts
+that; the ingress serves them on its own port. A process shows the metrics that it feeds, and those of any Python process
+(`process_…`, `python_…`). The relay's figures of the whole system are shown by one elected relay only.
 
 Counters and histograms with a closed set of label values have all their series from the start. The series of a gauge appear
 when it is first known. None has a label for tenants, endpoints or subjects, because their number has no bound.
