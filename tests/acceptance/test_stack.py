@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -211,7 +212,7 @@ MOVED_ELSEWHERE = {"waxseal_broker_alarm": "tests/integration/ingress/test_ingre
 
 
 def test_every_metric_moves_when_messages_and_mails_come_and_endpoints_take_refuse_hang_and_end(
-    running: Path, sink: Sink, gmail: Gmail, watched: int
+    running: Path, sink: Sink, gmail: Gmail, watched: int, silent: int
 ) -> None:
     stack, config = stack_of(running), running.with_name("more.yaml")
     config.write_text(f"""
@@ -226,6 +227,7 @@ endpoints:
 mailboxes:
   - {{tenant: acme, name: post, kind: imap, host: 127.0.0.1, port: 1, tls: false, username: us, password: s3cret}}
   - {{tenant: acme, name: watched, kind: imap, host: 127.0.0.1, port: {watched}, tls: false, username: us, password: s3cret}}
+  - {{tenant: acme, name: silent, kind: imap, host: 127.0.0.1, port: {silent}, tls: false, username: us, password: s3cret}}
   - {{tenant: acme, name: letters, kind: gmail, username: u@x.org, api_url: "{gmail.url}", poll: 1s,
      oauth: {{token_url: "{gmail.token_url}", client_id: app, client_secret: shh, refresh_token: refresh-0}}}}
 """)
@@ -277,6 +279,13 @@ def watched() -> Iterator[int]:
     idles = {rb"CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN IDLE\r\n", rb"IDLE": b"+ idling\r\n", rb"EXAMINE": empty}
     with scripted(idles) as (mailbox, _):
         yield mailbox.port
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that says nothing: whoever asks it is busy for seconds, and holds a message meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 def receive_mail_until_consent_ends(gmail: Gmail, movement: Movement) -> None:
