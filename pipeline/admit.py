@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.dedupe import DEFAULT_TYPE, chain_key, fingerprint, identity, name_origin
 from pipeline.errors import Rejected
-from pipeline.formats import cloudevents
+from pipeline.formats import cloudevents, trace_context
 from pipeline.formats import known_attributes as facts
 from pipeline.formats.extraction import HEADER, Extractor
 from pipeline.formats.timestamps import moment
@@ -91,6 +91,7 @@ def _check_user(message: Message, source: Source) -> None:
 
 def _drafts(message: Message, source: Source) -> Iterator[Draft]:
     headers = message.headers or {}
+    traced = not message.trusted and trace_context.PARENT in headers  # our own receivers put the sender's with the attributes
     if facts.media_type(message.content_type) in (cloudevents.STRUCTURED, cloudevents.BATCH):
         drafts = cloudevents.events(message.content_type, message.body)
     else:
@@ -103,20 +104,36 @@ def _drafts(message: Message, source: Source) -> Iterator[Draft]:
         if not message.trusted and source.has_rules:
             lower = _lower(headers)
             _override(attributes, source, Extractor(lower, body), lower)
+        if traced:
+            _add_trace(attributes, headers)
         yield attributes, body
 
 
 def _plain(message: Message, headers: Mapping[str, Any]) -> dict[str, str]:
     """The attributes of a message that is not a CloudEvent, from AMQP's own properties (CONTRACT §5)."""
-    parent = headers.get("traceparent")
     found = {
         "id": message.message_id,
         "type": message.type,
         "time": _rfc3339(message.timestamp),
         "subject": _text("subject", headers.get("subject")),
-        "traceparent": parent if cloudevents.is_traceparent(parent) else None,  # an invalid trace must not reject the message
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _add_trace(attributes: dict[str, str], headers: Mapping[str, Any]) -> None:
+    """Adds the W3C trace context of the message's headers, if the event has none of its own.
+
+    An invalid one must not reject the message. Some clients send all text as bytes.
+    """
+    parent, state = (_decoded(headers.get(name)) for name in (trace_context.PARENT, trace_context.STATE))
+    if trace_context.PARENT not in attributes and trace_context.is_traceparent(parent):
+        attributes[trace_context.PARENT] = parent
+        if trace_context.is_tracestate(state):
+            attributes[trace_context.STATE] = state
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
 def _text(name: str, value: Any) -> str | None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pipeline.dedupe import name_origin
 from pipeline.errors import Rejected
-from pipeline.formats import cloudevents
+from pipeline.formats import cloudevents, trace_context
 from pipeline.formats.bounded_json import TooManyValues, members
 from pipeline.formats.extraction import Extractor
 from pipeline.formats.known_attributes import check, media_type
@@ -21,7 +21,6 @@ from schemas.source import Source
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 MAX_TOTAL: Final = 16 * 1024  # characters of all attributes together: they must fit in one AMQP frame of 128 KiB
 
-_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _CE: Final = "ce-"
@@ -163,9 +162,9 @@ def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
     if "traceparent" not in headers or "traceparent" in attributes:
         return
     parent, state = headers["traceparent"], headers.get("tracestate", "")
-    if cloudevents.is_traceparent(parent):
+    if trace_context.is_traceparent(parent):
         attributes["traceparent"] = parent
-        if _TRACESTATE.fullmatch(state):
+        if trace_context.is_tracestate(state):
             attributes["tracestate"] = state
 
 

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from schemas.trace import TraceContext
+
 #: What a response asks for in its `webhook-delivery` header: no more events at all, or no more tries of this one.
 Wish = Literal["disable", "abort"]
 
@@ -61,6 +63,7 @@ class Delivery:
     ordered: bool = False
     age_from: datetime | None = None  # start of its age, if not created_at; a replay or a release resets it
     blob: str | None = None  # the body's reference, if it is in the blob store
+    trace: TraceContext | None = None  # the span of this attempt, while traces are recorded
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import base64
 import re
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import orjson
 
+from pipeline.formats import trace_context
 from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery
+from schemas.trace import TraceContext
 
 PREFIX = "whsec_"
 RANDOM_BYTES = 24  # of a trace id and a span id
@@ -23,8 +25,6 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLAIN = re.compile(r"[!#$&-~]*")
 _UNESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _MEDIA_TYPE = re.compile(r"[!-~][!-.0-~]*/[ -~]+")  # in linear time: only the first slash behind a character can match
-_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
-_SAMPLED = 0x01
 _BLOCK = 64  # bytes of SHA-256 (RFC 2104 §2)
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _KEPT = 4096  # cached keys and attribute names, each
@@ -109,7 +109,7 @@ def headers(delivery: Delivery, keys: Sequence[bytes], user_agent: str, now: dat
         "user-agent": user_agent,
         "webhook-id": identity,
         "webhook-timestamp": str(timestamp),
-        "traceparent": traceparent(facts.get("traceparent"), random),
+        **trace_headers(delivery, facts, random),
     }
     if keys:
         found["webhook-signature"] = sign(keys, identity, timestamp, delivery.body)
@@ -126,13 +126,21 @@ def _header(name: str) -> str | None:
     return f"ce-{name}" if name.isascii() and name.isalnum() else None
 
 
-def traceparent(given: str | None, random: bytes) -> str:
-    """A new span in the trace that `given` names, if that is a valid traceparent (W3C Trace Context 1), else in a new one."""
-    trace, span, flags = random[:16].hex(), random[16:24].hex(), _SAMPLED
-    match = _TRACEPARENT.fullmatch(given) if given else None
-    if match and not (match[1] == "00" and match[4]):
-        trace, flags = match[2], int(match[3], 16) & _SAMPLED
-    return f"00-{trace}-{span}-{flags:02x}"
+def trace_headers(delivery: Delivery, facts: Mapping[str, str], random: bytes) -> dict[str, str]:
+    """`traceparent` and, if the sender gave one, `tracestate`: the span that the attempt is recorded as.
+
+    While traces are not recorded: a new span in the trace that the event's sender named, else in a new trace.
+    """
+    span = delivery.trace
+    if span is None:
+        parent = trace_context.given(facts)
+        if parent is None:
+            return {"traceparent": f"00-{random[:16].hex()}-{random[16:24].hex()}-01"}
+        span = TraceContext(parent.trace_id, random[16:24].hex(), parent.sampled, parent.state, parent.random)
+    found = {"traceparent": trace_context.traceparent(span)}
+    if span.state:
+        found["tracestate"] = span.state
+    return found
 
 
 def _escaped(value: str) -> str:

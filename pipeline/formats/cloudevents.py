@@ -33,7 +33,6 @@ _JSON_TYPE = re.compile(r"^[^/]+/(?:[^;+]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)((?:\.\d+)?(?:Z|[+-]\d\d:\d\d))", re.ASCII | re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n]*")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def media_type(content_type: str | None) -> str:
@@ -138,11 +137,6 @@ def instant(value: str) -> datetime:
             if (before.hour, before.minute) == (23, 59):
                 return before + timedelta(seconds=1)
     raise Rejected("malformed", f"time {value[:80]!r} is not an RFC 3339 time with a zone")
-
-
-def is_traceparent(value: Any) -> bool:
-    """Whether `value` is text in the form of a traceparent (W3C Trace Context 1, §3.2.2)."""
-    return isinstance(value, str) and _TRACEPARENT.fullmatch(value) is not None
 
 
 def _storable(value: str) -> bool:

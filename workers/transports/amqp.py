@@ -14,7 +14,7 @@ from typing import Final
 
 from pika import BasicProperties
 
-from pipeline.delivery.signing import RANDOM_BYTES, described, media_type, traceparent, webhook_id
+from pipeline.delivery.signing import RANDOM_BYTES, described, media_type, trace_headers, webhook_id
 from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
@@ -167,7 +167,7 @@ def outgoing(endpoint: Endpoint, delivery: Delivery, random: bytes) -> Outgoing:
         content_type=media_type(content_type),
         headers={
             **{f"cloudEvents:{name}": value for name, value in facts.items()},
-            "traceparent": traceparent(facts.get("traceparent"), random),
+            **trace_headers(delivery, facts, random),
         },
         delivery_mode=_PERSISTENT,
         message_id=webhook_id(facts["id"], delivery.fingerprint),

@@ -15,6 +15,8 @@ VERSION = text("SELECT version FROM catalog")
 
 TENANTS = text("SELECT name, fingerprint_key, before_origins FROM tenant ORDER BY id")
 
+TENANT_KEY = text("SELECT fingerprint_key FROM tenant WHERE name = :tenant")
+
 SOURCES = text("""
     SELECT tenant.name AS tenant, source.name, kind, secrets, settings
     FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
@@ -34,6 +36,11 @@ def version(conn: Connection) -> int:
 def version_query() -> Query:
     """The query of `version`, for one round trip with others."""
     return VERSION, {}
+
+
+def tenant_key(conn: Connection, tenant: str, decrypt: Decrypt) -> bytes:
+    """The key of the tenant's fingerprints. The tenant must exist."""
+    return decrypt(conn.execute(TENANT_KEY, {"tenant": tenant}).scalar_one())
 
 
 def load(conn: Connection, decrypt: Decrypt) -> Catalog:

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import unquote
 from uuid import UUID
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from pipeline.chain import encode
-from pipeline.delivery.signing import headers, key_of, sign, traceparent, webhook_id
+from pipeline.delivery.signing import headers, key_of, sign, webhook_id
 from schemas.blob import LARGEST_INLINE
 from schemas.delivery import Delivery
+from schemas.trace import TraceContext
 from support.sending import ATTRIBUTES as SAMPLE
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -195,31 +197,34 @@ def test_an_invalid_content_type_becomes_plain_bytes(content_type) -> None:
 
 
 def test_a_trace_is_continued_with_a_span_of_its_own() -> None:
-    assert f"00-4bf92f3577b34da6a3ce929d0e0e4736-{RANDOM[16:].hex()}-01" == traceparent(PARENT, RANDOM)
-    assert traceparent(PARENT[:-2] + "00", RANDOM).endswith("-00")
-    assert PARENT == of({"traceparent": PARENT})["ce-traceparent"]
+    found = of({"traceparent": PARENT, "tracestate": "vendor=opaque"})
+
+    assert f"00-4bf92f3577b34da6a3ce929d0e0e4736-{RANDOM[16:].hex()}-01" == found["traceparent"]
+    assert "vendor=opaque" == found["tracestate"]
+    assert of({"traceparent": PARENT[:-2] + "00"})["traceparent"].endswith("-00")
+    assert "tracestate" not in of({"traceparent": PARENT})
+    assert PARENT == found["ce-traceparent"]
 
 
 def test_a_trace_of_a_later_version_is_continued_as_far_as_it_is_known() -> None:
-    assert traceparent(PARENT, RANDOM) == traceparent("cc" + PARENT[2:-2] + "ff-what-comes", RANDOM)
+    later = of({"traceparent": "cc" + PARENT[2:-2] + "fd-what-comes"})
+
+    assert of({"traceparent": PARENT})["traceparent"] == later["traceparent"]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        None,
-        "",
-        "x",
-        PARENT.upper(),
-        PARENT + "-more",
-        PARENT + "\n",
-        "ff" + PARENT[2:],
-        PARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
-        PARENT.replace("00f067aa0ba902b7", "0" * 16),
-    ],
-)
+def test_an_attempt_that_is_recorded_names_its_span() -> None:
+    recorded = replace(delivery({"traceparent": PARENT}), trace=TraceContext("a" * 32, "b" * 16, sampled=False, state="c=d"))
+    found = headers(recorded, [], "waxseal/1.2", datetime.now(UTC), RANDOM)
+
+    assert (f"00-{'a' * 32}-{'b' * 16}-00", "c=d") == (found["traceparent"], found["tracestate"])
+
+
+@pytest.mark.parametrize("given", ["", "x", PARENT + "-more", "ff" + PARENT[2:]])
 def test_an_invalid_trace_is_replaced_by_a_new_one(given) -> None:
-    assert f"00-{RANDOM[:16].hex()}-{RANDOM[16:].hex()}-01" == traceparent(given, RANDOM)
+    found = of({"traceparent": given, "tracestate": "vendor=opaque"})
+
+    assert f"00-{RANDOM[:16].hex()}-{RANDOM[16:].hex()}-01" == found["traceparent"] == of()["traceparent"]
+    assert "tracestate" not in found
 
 
 def test_attributes_are_read_as_they_were_hashed() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -32,6 +33,7 @@ CATALOG = Catalog(
     },
     {},
 )
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 BINARY = {"cloudEvents:id": "e-1", "cloudEvents:type": "order.paid", "cloudEvents:subject": "s-1", "cloudEvents:source": "/up"}
 
 
@@ -110,10 +112,26 @@ def test_a_trace_that_is_invalid_is_left_out_and_does_not_reject_the_message(tra
 
 
 def test_a_valid_trace_is_kept() -> None:
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    (event,) = admit(plain(headers={"subject": "s-1", "traceparent": trace}), CATALOG, NOW)
+    for trace, state in ((TRACE, "vendor=opaque"), (TRACE.encode(), b"vendor=opaque")):
+        (event,) = admit(plain(headers={"subject": "s-1", "traceparent": trace, "tracestate": state}), CATALOG, NOW)
 
-    assert trace == event.attributes["traceparent"]
+        assert (TRACE, "vendor=opaque") == (event.attributes["traceparent"], event.attributes["tracestate"])
+
+
+def test_the_trace_of_a_messages_headers_is_kept_unless_the_event_names_one_itself() -> None:
+    other = TRACE.replace("4bf9", "4bf8")
+    headers = {"cloudEvents:id": "1", "cloudEvents:source": "s", "cloudEvents:type": "t", "cloudEvents:specversion": "1.0"}
+    (event,) = admit(plain(headers=headers | {"traceparent": TRACE}), CATALOG, NOW)
+    (itself,) = admit(plain(headers=headers | {"traceparent": TRACE, "cloudEvents:traceparent": other}), CATALOG, NOW)
+
+    assert (TRACE, other) == (event.attributes["traceparent"], itself.attributes["traceparent"])
+
+
+def test_the_span_in_which_our_own_receiver_published_is_not_part_of_the_event() -> None:
+    headers = {"cloudEvents:id": "1", "cloudEvents:source": "hooks", "cloudEvents:type": "t", "traceparent": TRACE}
+    (event,) = admit(replace(plain(headers=headers), routing_key="acme.hooks", trusted=True), CATALOG, NOW)
+
+    assert "traceparent" not in event.attributes
 
 
 def test_a_source_that_is_bound_to_users_takes_their_messages() -> None:
