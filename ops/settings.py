@@ -2,6 +2,7 @@
 
 import base64
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -191,8 +192,26 @@ def environment() -> dict[str, str]:
 
 
 def bare_environment() -> dict[str, str]:
-    """Copy it without our own and AWS variables: a process that parses untrusted messages needs no keys and no passwords."""
-    return {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+    """Copy it without our own, AWS and OTEL variables: a process that parses untrusted messages needs no keys, no passwords."""
+    return {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_", "OTEL_"))}
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """The variables of OpenTelemetry that we read ourselves; its SDK reads the others."""
+
+    sampler: str
+    argument: str
+
+
+def tracing_settings() -> TracingSettings | None:
+    """The settings of traces; None if none are wanted."""
+    named = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip() for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    elsewhere = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    if not named or disabled or elsewhere:
+        return None
+    return TracingSettings(os.environ.get("OTEL_TRACES_SAMPLER", ""), os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))
 
 
 def debug_wanted() -> bool:

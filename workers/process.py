@@ -18,6 +18,7 @@ from ops.telemetry import probe_server, pulse
 from ops.telemetry.exposition import EXPOSITION
 from ops.telemetry.pools import POOLS
 from ops.telemetry.probes import Check
+from ops.telemetry.tracing import switch as tracing
 
 _log = structlog.get_logger()
 
@@ -55,6 +56,8 @@ class Process:
         self._at_signal: list[Callable[[], None]] = []
         self._open = ExitStack()
         self._open.callback(EXPOSITION.of, None)
+        tracing.start(name)
+        self._open.callback(tracing.stop)  # after everything else has ended
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 

@@ -105,19 +105,19 @@ def migrate(data: Path, wait: float) -> None:
 @click.command()
 @click.option("--markdown", is_flag=True, help="Print the page ops/docs/settings.md.")
 def settings(markdown: bool) -> None:
-    """List the WAXSEAL_ variables.
+    """List the WAXSEAL_ variables, and OpenTelemetry's for traces.
 
     Each with its default and its meaning. The values in force are not shown, because some are secret.
 
     Example: waxseal settings
     """
-    from ops.config.settings_page import settings_page
+    from ops.config.settings_page import TRACING, settings_page
     from ops.settings import described
 
     if markdown:
         click.echo(settings_page(), nl=False)
         return
-    for variable, default, meaning in described():
+    for variable, default, meaning in (*described(), *TRACING):
         click.echo(f"{variable:<26}  {default or '-':<15}  {meaning}")
 
 

@@ -43,6 +43,7 @@ ORDER = (
     "ops/migrations/versions",
     "ops/runtime",
     "ops/telemetry",
+    "ops/telemetry/tracing",
     "ops/prometheus",
     "ops/servers",
     "ops",
@@ -99,6 +100,7 @@ HOMES = {
     "logging": ("ops/", "workers/"),
     "prometheus_client": ("ops/",),
     "obstore": ("ops/runtime/blobs.py",),
+    "opentelemetry": ("ops/telemetry/tracing/spans.py",),
     "grafana_foundation_sdk": (GENERATOR,),
 }
 # Workers pass connections on and catch their errors; only the pipeline makes statements.
@@ -380,7 +382,7 @@ def test_a_process_does_not_load_what_only_others_use() -> None:
 import sys
 import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker
 import workers.mail.idle.worker, workers.mail.pull.worker
-print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "tnefparse"} & set(sys.modules))
+print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "opentelemetry", "requests", "tnefparse"} & set(sys.modules))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
 

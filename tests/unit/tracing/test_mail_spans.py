@@ -1,0 +1,79 @@
+"""Mails that a pull publishes: each in its own trace, linked with the pull."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ops.telemetry.tracing.mail_spans import Pull, current_pull, during
+from ops.telemetry.tracing.sampling import sampling
+from pipeline.dedupe import identity
+from pipeline.formats.trace_context import parsed
+from schemas.mailbox import Mailbox, RawMail
+from schemas.trace import TraceContext
+from support.blobs import NO_BLOBS
+from workers.amqp.confirm_window import Outgoing
+from workers.mail.pull.publish import MailIntake, described
+
+MAILBOX = Mailbox(1, "acme", "support", "imap", "support@acme.example")
+KEY = b"k" * 32
+
+
+class Recorder:
+    """Keeps what would be exported."""
+
+    def __init__(self, share: str) -> None:
+        self.sampling = sampling("traceidratio", share)
+        self.recorded: list[tuple[str, TraceContext, dict[str, Any]]] = []
+
+    def record(self, name: str, context: TraceContext, parent_id: str, times: tuple[int, int], _: object, **more: Any) -> None:
+        assert times[0] <= times[1]
+        self.recorded.append((name, context, more | {"parent_id": parent_id}))
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.taken: list[Outgoing] = []
+
+    def publish_all(self, messages: Sequence[Outgoing], _seconds: float) -> list[bool]:
+        self.taken += messages
+        return [True] * len(messages)
+
+
+def pulled(share: str) -> tuple[Recorder, list[Outgoing], list[RawMail]]:
+    recorder, broker = Recorder(share), Broker()
+    mails = [RawMail(f"imap/1/{n}", "INBOX", b"Subject: %d\r\n\r\n" % n, datetime.now(UTC)) for n in range(3)]
+    pull = Pull(recorder, MAILBOX, KEY)  # type: ignore[arg-type]
+    with during(pull):
+        MailIntake(broker, NO_BLOBS).accept(MAILBOX, mails)  # type: ignore[arg-type]
+    pull.record("done")
+    return recorder, broker.taken, mails
+
+
+def test_each_mail_has_a_trace_of_its_own_which_is_linked_with_the_pull() -> None:
+    recorder, messages, mails = pulled("1")
+
+    *published, (name, pull, about) = recorder.recorded
+    assert ["publish waxseal.received"] * 3 == [each[0] for each in published]
+    traces = [identity(KEY, described(MAILBOX, mail)[1]).hex() for mail in mails]
+    assert traces == [span.trace_id for _, span, _ in published]
+    assert [(pull,)] * 3 == [more["links"] for _, _, more in published]
+    assert ("pull imap", [span for _, span, _ in published]) == (name, about["links"])
+    hops = [parsed((message.properties.headers or {}).get("traceparent")) for message in messages]
+    assert [span for _, span, _ in published] == hops
+    assert current_pull() is None
+
+
+def test_nothing_is_recorded_of_a_pull_that_is_not_sampled() -> None:
+    recorder, messages, _ = pulled("0")
+
+    assert [] == recorder.recorded
+    assert [None] * 3 == [(message.properties.headers or {}).get("traceparent") for message in messages]
+
+
+def test_a_pull_that_fails_says_how() -> None:
+    recorder = Recorder("1")
+    Pull(recorder, MAILBOX, KEY).record("refused")  # type: ignore[arg-type]
+
+    ((name, span, about),) = recorder.recorded
+    assert ("pull imap", "", "refused") == (name, about["parent_id"], about["error"])
+    assert span.sampled
