@@ -8,6 +8,7 @@ of Postgres would multiply the attempts. Deliveries that an actor could not fini
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +21,10 @@ from dramatiq.common import dq_name, xq_name
 
 from ops.settings import Settings
 from ops.telemetry import metrics, table
+from ops.telemetry.tracing.switch import active, within
+from pipeline.formats import trace_context
 from schemas.delivery import Claim
+from schemas.trace import TraceContext
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
 
@@ -80,9 +84,36 @@ class Observed(dramatiq.Middleware):
             _log.error("actor_failed", actor=message.actor_name, error=repr(exception))
 
 
+class Traced(dramatiq.Middleware):
+    """Has an actor work in the span that the options of its message name."""
+
+    def __init__(self, _pool: str = POOL) -> None:
+        self._working: dict[str, AbstractContextManager[None]] = {}  # by message id; one message is in one thread
+
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
+        """Enter the span."""
+        span = trace_context.parsed(message.options.get(trace_context.PARENT))
+        if span is not None and active() is not None:
+            working = self._working[message.message_id] = within(span)
+            working.__enter__()
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,  # noqa: ARG002
+        message: dramatiq.MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,  # noqa: ARG002
+    ) -> None:
+        """Leave it: the thread works on other messages after this."""
+        working = self._working.pop(message.message_id, None)
+        if working is not None:
+            working.__exit__(None, None, None)
+
+
 #: In order. No Retries (see above); no TimeLimit, because everything that an actor waits for has a deadline; no AgeLimit,
 #: because the lease fences an old message.
-MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Observed,)
+MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Traced, Observed)
 
 
 class ObservedBroker(RabbitmqBroker):
@@ -119,14 +150,15 @@ def hush_pika() -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
-def envelope(lease: UUID, until: float, claims: Sequence[Claim]) -> Outgoing:
-    """The message that hands `claims` to the actor. Their lease ends at `until`, in Unix seconds."""
+def envelope(lease: UUID, until: float, claims: Sequence[Claim], span: TraceContext | None = None) -> Outgoing:
+    """The message that hands `claims`, made in `span`, to the actor. Their lease ends at `until`, in Unix seconds."""
     arguments = {
         "lease": lease.hex,
         "until": until,
         "deliveries": [(claim.endpoint_id, claim.id, claim.size) for claim in claims],
     }
-    message: dramatiq.Message[None] = dramatiq.Message(QUEUE, ACTOR, (), arguments, {})
+    options = {} if span is None else {trace_context.PARENT: trace_context.traceparent(span)}
+    message: dramatiq.Message[None] = dramatiq.Message(QUEUE, ACTOR, (), arguments, options)
     return Outgoing("", QUEUE, message.encode(), pika.BasicProperties(delivery_mode=2))
 
 

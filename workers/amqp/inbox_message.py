@@ -8,9 +8,11 @@ from pika import BasicProperties
 
 from pipeline.formats.cloudevents import BATCH, STRUCTURED
 from pipeline.formats.known_attributes import media_type
+from pipeline.formats.trace_context import PARENT, traceparent
 from schemas.blob import CLAIM, Blob
 from schemas.message import PUBLISHED_AT
 from schemas.source import Source
+from schemas.trace import TraceContext
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import RECEIVED
 
@@ -21,10 +23,11 @@ _SHORT: Final = 255  # bytes of a short string in AMQP
 _PERSISTENT: Final = 2
 
 
-def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) -> Outgoing:
+def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob, hop: TraceContext | None = None) -> Outgoing:
     """The message that carries an event of `source`, received and verified by one of our processes.
 
     A large body must be in the blob store already (`ops.runtime.blobs.Blobs.keep`); the message carries a reference to it.
+    `hop` is the span in which it is published.
     """
     headers: dict[str, str] = dict(zip(map(_headed, attributes), attributes.values(), strict=True))
     content_type = headers.pop(_PREFIX + _CONTENT_TYPE)
@@ -33,6 +36,8 @@ def to_inbox(source: Source, attributes: Mapping[str, str], body: bytes | Blob) 
     if as_header:
         headers[_PREFIX + _CONTENT_TYPE] = content_type
     headers[PUBLISHED_AT] = repr(time())
+    if hop is not None:
+        headers[PARENT] = traceparent(hop)
     if isinstance(body, Blob):
         headers[CLAIM] = body.claim
         body = b""

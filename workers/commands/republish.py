@@ -11,7 +11,12 @@ from ops.admin.replay import Publish
 from ops.errors import OpsError
 from ops.runtime import log as logs
 from ops.settings import Settings, require
+from ops.telemetry.tracing import switch as tracing
+from ops.telemetry.tracing.publishing_spans import replayed, replaying
+from ops.telemetry.tracing.switch import active
+from pipeline.formats.trace_context import PARENT, traceparent
 from schemas.message import FIRST_USER, PUBLISHED_AT, Message
+from schemas.trace import TraceContext
 from workers.amqp import header_tables
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.publisher_thread import PublisherThread
@@ -42,22 +47,33 @@ def inbox(settings: Settings) -> Iterator[Publish]:
         def publish(messages: Sequence[Message]) -> list[bool]:
             if not opened:
                 opened.append(_open(settings))
+                stack.callback(tracing.stop)
                 stack.callback(opened[0].close)
             _wait_for(opened[0])
-            return opened[0].publish_all([outgoing(message) for message in messages], PATIENCE)
+            spans = active()
+            hops = [None if spans is None else replaying(spans, message) for message in messages]
+            asked = [outgoing(*each) for each in zip(messages, hops, strict=True)]
+            done = opened[0].publish_all(asked, PATIENCE)
+            for message, hop, confirmed in zip(messages, hops, done, strict=True):
+                if spans is not None and hop is not None:
+                    replayed(spans, message, hop, None if confirmed else "unconfirmed")
+            return done
 
         yield publish
 
 
-def outgoing(message: Message) -> Outgoing:
+def outgoing(message: Message, hop: TraceContext | None = None) -> Outgoing:
     """The message to publish to the inbox, through its original exchange: persistent, without user name or expiration.
 
     A message that had a user name goes through the exchange that only our processes publish to, with the name in a header.
+    `hop` is the span of the replay. The trace context that an upstream system gave is part of the event, and stays.
     """
     headers = {name: value for name, value in (message.headers or {}).items() if name not in _LEFT_OUT}
     user = None if message.trusted else message.others.get("user_id")
     if user is not None:
         headers[FIRST_USER] = user
+    if hop is not None and message.trusted:
+        headers[PARENT] = traceparent(hop)
     others = {name: value for name, value in message.others.items() if name not in _ONCE}
     properties = BasicProperties(
         content_type=message.content_type,
@@ -75,6 +91,7 @@ def outgoing(message: Message) -> Outgoing:
 def _open(settings: Settings) -> PublisherThread:
     require(settings, "amqp_url")
     logs.configure(settings.log, "error", "replay")  # the operator need not see the connection's steps
+    tracing.start("replay")
     header_tables.install()
     return PublisherThread(settings.amqp_url, "replay")
 

@@ -10,18 +10,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from ops.runtime.blobs import Blobs
+from ops.telemetry.tracing import delivery_spans
+from ops.telemetry.tracing.switch import active, within
 from pipeline.deliver import is_too_old, judge
 from pipeline.delivery.settle_endpoint import disabling
 from pipeline.store.deliveries.deliveries import Held
 from schemas.blob import LARGEST_INLINE
 from schemas.catalog import Catalog
-from schemas.delivery import Delivery, Tried
+from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from workers.delivery.bodies import BodyFetcher
 from workers.delivery.coalescer import Coalescer
@@ -223,24 +226,34 @@ class Dispatcher:
 
     async def _send_now(self, hand: DeliveryInHand, endpoint: Endpoint, found: Delivery) -> Tried | Untried:
         hand.begun = hand.sending = True
+        spans = active()
+        if spans is not None:
+            found = replace(found, trace=delivery_spans.attempt(spans, found))
+            delivery_spans.begun(spans, found, hand.batch.ends.until - self._store.lease, hand.batch.claim)
         try:
-            whole: Delivery | Untried = found
-            if endpoint.body != "raw":
-                whole = await self._documents.whole(found)
-            elif found.blob is not None:
-                whole = await self._fetcher.whole(found)
-            if isinstance(whole, Untried):
-                return whole
-            receipt = await self._send(endpoint, whole, endpoint.timeout, hand.check)
+            with within(found.trace):
+                sent = await self._sent(hand, endpoint, found)
         except LeaseEnded:
             _log.warning("lease_ended_unsent", delivery=hand.held[0])
             return Untried(hand.held, "pending")
         finally:
             hand.sending = False
-        settlement = judge(found, endpoint, receipt, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
+        if isinstance(sent, Untried):
+            return sent
+        settlement = judge(found, endpoint, sent, datetime.now(UTC), random.random())  # noqa: S311 - spreads retries
+        if spans is not None:
+            delivery_spans.attempted(spans, endpoint, found, settlement)
         if disabling(settlement) is not None:
             self._disabled[endpoint.id] = self._catalog().version
         return Tried(found, settlement, endpoint.transport)
+
+    async def _sent(self, hand: DeliveryInHand, endpoint: Endpoint, found: Delivery) -> Receipt | Untried:
+        whole: Delivery | Untried = found
+        if endpoint.body != "raw":
+            whole = await self._documents.whole(found)
+        elif found.blob is not None:
+            whole = await self._fetcher.whole(found)
+        return whole if isinstance(whole, Untried) else await self._send(endpoint, whole, endpoint.timeout, hand.check)
 
     async def _keep_leases(self) -> None:
         """Extend the leases of deliveries that have begun until they are settled, whatever the lease's length."""

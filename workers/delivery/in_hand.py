@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from pipeline.store.deliveries.deliveries import Held
+from schemas.trace import TraceContext
 from workers.delivery.weighted_semaphore import WeightedSemaphore
 from workers.net.lease_deadline import LeaseEnd, LeaseEnded
 
@@ -21,6 +22,7 @@ class LeasedBatch:
     ends: LeaseEnd
     deliveries: Sequence[tuple[int, int, int]]  # (endpoint id, delivery id, bytes of its body)
     whole: float  # seconds of the lease that were left when it was taken
+    claim: TraceContext | None = None  # the span in which a relay claimed it, if that is recorded
 
     @property
     def margin(self) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from ops.telemetry import metrics, table
+from ops.telemetry.tracing import delivery_spans
+from ops.telemetry.tracing.switch import active, within
 from pipeline.delivery.settle_endpoint import HealthChange
 from pipeline.settle import Settled
 from pipeline.store.deliveries.inactive_endpoints import Aside
@@ -47,7 +49,8 @@ def _tally_tries(tried: Iterable[Tried]) -> None:
         alike[each.transport, _fault(settlement)].append(each)
         if settlement.outcome == "dead":
             _tally_burial(each.delivery, settlement.reason or "exhausted", each.transport)
-        _log.debug("delivery_settled", delivery=each.delivery.id, outcome=settlement.outcome, attempt=settlement.attempt)
+        with within(each.delivery.trace):
+            _log.debug("delivery_settled", delivery=each.delivery.id, outcome=settlement.outcome, attempt=settlement.attempt)
     for (transport, fault), group in alike.items():
         _tally_alike(transport, fault, group)
 
@@ -67,7 +70,9 @@ def _tally_alike(transport: str, fault: str, tried: Sequence[Tried]) -> None:
 
 def _tally_burial(delivery: Delivery, reason: str, transport: str) -> None:
     metrics.observe_buried("deliver", reason, transport)
-    _log.warning("delivery_buried", delivery=delivery.id, endpoint=delivery.endpoint_id, reason=reason)
+    spans = active()
+    with within(None if spans is None else delivery_spans.buried(spans, delivery, reason)):
+        _log.warning("delivery_buried", delivery=delivery.id, endpoint=delivery.endpoint_id, reason=reason)
 
 
 def _tally_change(change: HealthChange) -> None:

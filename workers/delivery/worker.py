@@ -22,6 +22,7 @@ from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.vault import Vault
 from ops.settings import Settings
 from ops.telemetry import metrics, table
+from ops.telemetry.tracing.switch import current
 from pipeline.delivery.breaker import BreakerPolicy
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.dramatiq_broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
@@ -74,7 +75,7 @@ class DeliveryLoop:
         if whole <= 0:  # the lease has ended, so a relay claims it again, or has done so
             return
         batch = LeasedBatch(
-            UUID(hex=lease), lease_end(until), [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole
+            UUID(hex=lease), lease_end(until), [(endpoint, id_, size) for endpoint, id_, size in deliveries], whole, current()
         )
         began = time.monotonic()
         slow = self._slow_at(began)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 import structlog
 
 from ops.telemetry import ingest_metrics, metrics
+from ops.telemetry.tracing import ingest_spans
+from ops.telemetry.tracing.switch import active, within
 from pipeline.append import Appended
 from schemas.catalog import Catalog
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event
+from schemas.message import Message
 
 log = structlog.get_logger()
 
@@ -25,8 +28,9 @@ class Report:
         self._append_seconds = append_seconds
         self._lock_wait = lock_wait
 
-    def batch(self, events: Sequence[Event], appended: Appended) -> None:
-        """Report `events`; those that were not `appended` are duplicates."""
+    def batch(self, messages: Sequence[tuple[Message, Sequence[Event]]], appended: Appended) -> None:
+        """Report the events of `messages`; those that were not `appended` are duplicates."""
+        events = [event for _message, events in messages for event in events]
         new = self._by_kind([entry.event for entry in appended.entries])
         ingest_metrics.observe_batch(
             new,
@@ -35,21 +39,26 @@ class Report:
             append=self._append_seconds,
             lock_wait=self._lock_wait,
         )
-        log.debug(
-            "batch_appended",
-            events=len(events),
-            entries=len(appended.entries),
-            duplicates=appended.duplicates,
-            deliveries=appended.planned,
-            seconds=round(self._seconds, 4),
-        )
+        spans = active()
+        span = None if spans is None else ingest_spans.committed(spans, messages, appended.entries, self._seconds)
+        with within(span):
+            log.debug(
+                "batch_appended",
+                events=len(events),
+                entries=len(appended.entries),
+                duplicates=appended.duplicates,
+                deliveries=appended.planned,
+                seconds=round(self._seconds, 4),
+            )
 
     def buried(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Report messages that were buried."""
         for each in dead_letters:
             metrics.observe_buried(each.stage, each.reason)
             metrics.observe_rejected(self._kind(each.tenant or "", each.source or ""), each.reason)
-            log.warning("message_buried", stage=each.stage, reason=each.reason, detail=each.detail, source=each.source)
+            spans = active()
+            with within(None if spans is None else ingest_spans.buried(spans, each)):
+                log.warning("message_buried", stage=each.stage, reason=each.reason, detail=each.detail, source=each.source)
 
     def _by_kind(self, events: Sequence[Event]) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -202,13 +202,13 @@ class Writer:
                 raise _Outdated
             admitted, refused = self._sorted(conn, batch)
             appending = time.monotonic()
-            appended = append(conn, [event for events in admitted for event in events], self._subscribed, now, opened)
+            appended = append(conn, [event for _, events in admitted for event in events], self._subscribed, now, opened)
             append_seconds = time.monotonic() - appending
             dead_letters.bury(conn, refused, now)
         made.update(entry.event.chain_key for entry in appended.entries)
         self._known_chains = made if len(made) <= MOST_KNOWN else set()
         report = Report(self._rules[0], time.monotonic() - began, append_seconds, lock_wait)
-        report.batch([event for events in admitted for event in events], appended)
+        report.batch(admitted, appended)
         report.buried(refused)
         self._notices.conflicts(appended.conflicts, self._rules[0])
 
@@ -244,16 +244,17 @@ class Writer:
         self._most = max(1, MATCHES // max(1, max(map(len, self._subscribed.values()), default=1)))
         self._rules = (after, epoch if _judges_alike(before, after) else epoch + 1)
 
-    def _sorted(self, conn: Connection, batch: Sequence[Judged]) -> tuple[list[Sequence[Event]], list[DeadLetter]]:
-        """The events to append, by message, and the dead letters."""
+    def _sorted(
+        self, conn: Connection, batch: Sequence[Judged]
+    ) -> tuple[list[tuple[Message, Sequence[Event]]], list[DeadLetter]]:
+        """The messages to append, with their events, and the dead letters."""
         refused = [judged.refusal.dead_letter(judged.message) for judged in batch if judged.refusal is not None]
-        admitted = [judged for judged in batch if judged.refusal is None]
-        events = [judged.events or () for judged in admitted]
-        if held := self._aside.held_up(conn, events):
+        admitted = [(judged.message, judged.events or ()) for judged in batch if judged.refusal is None]
+        if held := self._aside.held_up(conn, [events for _, events in admitted]):
             for number, chain in held.items():
-                refused.append(broken(chain).dead_letter(admitted[number].message))
-            events = [each for number, each in enumerate(events) if number not in held]
-        return events, refused
+                refused.append(broken(chain).dead_letter(admitted[number][0]))
+            admitted = [each for number, each in enumerate(admitted) if number not in held]
+        return admitted, refused
 
     def _bury(self, judged: Judged, error: Exception) -> None:
         refused = fatal(error).dead_letter(judged.message)

@@ -3,29 +3,37 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from itertools import repeat
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import structlog
 
 from ops.runtime.blobs import Blobs
 from ops.telemetry import metrics
+from ops.telemetry.tracing import ingress_spans
+from ops.telemetry.tracing.ingress_spans import Receiving
+from ops.telemetry.tracing.switch import active, within
 from pipeline.errors import BlobsAway, Rejected
 from pipeline.formats.cloudevents import BATCH, media_type
 from pipeline.receive import receive
 from pipeline.sources import KINDS, Headers, Kind, Reply, Unverified
 from schemas.blob import LARGEST_INLINE, Blob
 from schemas.source import Source
+from schemas.trace import TraceContext
 from workers.amqp.inbox_message import to_inbox
 from workers.amqp.publisher import Publisher
 from workers.ingress.problems import RETRY_AFTER, Answer, Problem, internal
 from workers.ingress.rate_limits import Limits
 from workers.ingress.request import Incoming
 from workers.live_catalog import CatalogWatch
+
+if TYPE_CHECKING:
+    from ops.telemetry.tracing.spans import Spans
 
 BLOB_SECONDS: Final = 10.0  # to store the large bodies of a request, while its sender waits
 BLOBS_AT_ONCE: Final = 8
@@ -81,15 +89,16 @@ class Intake:
     def refuse(self, request: Incoming, problem: Problem) -> None:
         """Answer with the problem, and log it."""
         source = request.source
-        _log.info(
-            "message_refused",
-            status=problem.status,
-            reason=problem.reason,
-            detail=problem.detail,
-            tenant=source.tenant,
-            source=source.name,
-            request_id=request.id,
-        )
+        with within(None if request.receiving is None else request.receiving.span):
+            _log.info(
+                "message_refused",
+                status=problem.status,
+                reason=problem.reason,
+                detail=problem.detail,
+                tenant=source.tenant,
+                source=source.name,
+                request_id=request.id,
+            )
         self._answer(request, problem.answer(request.id), problem.reason if problem.status < 500 else None)
 
     def _source(self, request: Incoming) -> Source:
@@ -137,8 +146,20 @@ class Intake:
             return
         publisher, tell = self._publisher, partial(self._settled, request, answer)
         settle = tell if len(sealed) == 1 else _Settle(len(sealed), tell)
+        hops = self._hops(request, sealed)
         for attributes, body in sealed:
-            publisher.send(to_inbox(source, attributes, body), publisher.deadline(), settle)
+            publisher.send(to_inbox(source, attributes, body, next(hops)), publisher.deadline(), settle)
+
+    def _hops(self, request: Incoming, sealed: Sequence[Sealed]) -> Iterator[TraceContext | None]:
+        """For each event the span of its publishing, if that is recorded."""
+        spans = active()
+        if spans is None:
+            return repeat(None)
+        key = self._catalog.current.tenants.get(request.source.tenant)
+        if key is None:  # the tenant was removed a moment ago
+            return repeat(None)
+        request.receiving = Receiving(spans, request.headers, key, [attributes for attributes, _ in sealed])
+        return iter(request.receiving.hops)
 
     def _settled(self, request: Incoming, answer: Answer, fault: str | None) -> None:
         if fault is None:
@@ -148,8 +169,21 @@ class Intake:
 
     def _answer(self, request: Incoming, answer: Answer, rejection: str | None = None) -> None:
         label = request.source.kind if request.source is not NO_SOURCE else "unknown"
-        metrics.observe_response(label, answer.status, time.perf_counter() - request.began, request.size, rejection)
+        seconds = time.perf_counter() - request.began
+        metrics.observe_response(label, answer.status, seconds, request.size, rejection)
+        if (spans := active()) is not None:
+            _trace(spans, request, answer.status, seconds, rejection)
         request.answer(answer)
+
+
+def _trace(spans: "Spans", request: Incoming, status: int, seconds: float, rejection: str | None) -> None:
+    source = None if request.source is NO_SOURCE else request.source
+    told = ingress_spans.answer_of(source, request.method, status, request.size, request.id, rejection)
+    fault = str(status) if status >= 500 else None
+    if request.receiving is not None and source is not None:
+        request.receiving.record(spans, source, told, seconds, fault)
+    else:
+        ingress_spans.refused(spans, request.headers, told, seconds, fault)
 
 
 class _Settle:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, Protocol
 
+from ops.telemetry.tracing.ingress_spans import Receiving
 from pipeline.sources import Headers
 from schemas.blob import LARGEST
 from schemas.source import Source
@@ -62,6 +63,7 @@ class Incoming:
         self.segments: Sequence[str] = ()  # the segments of the path, decoded; the first is empty
         self.source: Source  # the source that sent the message
         self.began = 0.0  # when its head was complete, in seconds
+        self.receiving: Receiving | None = None  # its spans, while traces are recorded
         self._answer = answer
         self._budget = budget
         self._chunks: list[bytes] = []

@@ -21,6 +21,8 @@ import structlog
 
 from ops.runtime.db import Connection, Engine, alone, passes, transaction
 from ops.settings import Settings
+from ops.telemetry.tracing import delivery_spans
+from ops.telemetry.tracing.switch import active, within
 from pipeline.claim import Lease, Outlook, Round, claim_from, look
 from pipeline.store.deliveries import claims, deliveries, notify
 from schemas.delivery import Claim
@@ -179,11 +181,16 @@ class Relay:
             raise
 
     def _all_confirmed(self, got: Sequence[Claim], lease: UUID, until: datetime) -> bool:
+        spans = active()
+        span = None if spans is None else delivery_spans.claiming(spans)
         batches = list(batched(got))
-        messages = [envelope(lease, until.timestamp(), batch) for batch in batches]
+        messages = [envelope(lease, until.timestamp(), batch, span) for batch in batches]
         confirmed = self._publisher.publish_all(messages, CONFIRM_SECONDS)
-        _log.debug("deliveries_claimed", deliveries=len(got), messages=len(messages))
+        with within(span):
+            _log.debug("deliveries_claimed", deliveries=len(got), messages=len(messages))
         lost = [each for batch, taken in zip(batches, confirmed, strict=True) if not taken for each in batch]
+        if spans is not None and span is not None:
+            delivery_spans.claimed(spans, span, len(got), until - self._lease, lost=len(lost))
         if lost:
             with transaction(self._engine) as conn:
                 deliveries.release(conn, [(each.id, lease) for each in lost], datetime.now(UTC))

@@ -16,6 +16,7 @@ from ops.admin import mailboxes as ops_mailboxes
 from ops.config.apply import apply_file
 from ops.runtime.db import transaction
 from ops.settings import Settings
+from ops.telemetry.tracing import switch as tracing
 from pipeline.mail.settle_pull import DOUBTS, Outcome
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import leases as mail_leases
@@ -23,6 +24,7 @@ from pipeline.store.mail import mailboxes
 from schemas.mailbox import Mailbox, MailItem, RawMail
 from support.mail.dovecot import PASSWORD, change_validity, mail
 from support.mail.mailboxes import drain
+from support.telemetry.otlp import collector
 from support.waiting import wait_for
 from workers.mail.imap import imap_mailbox
 from workers.mail.mailbox_session import Away, MailboxSession, PullBounds, Refused, Throttled
@@ -90,6 +92,22 @@ def test_a_mailbox_is_read_whole_and_then_what_arrives(apply, puller, server, us
     assert [450, 451, 452] == inbox.numbers()[450:]
     assert not any(each.backfill for each in inbox.mails[450:])
     assert [(453,)] == database.rows("SELECT count(*) FROM mail_item")
+
+
+def test_a_pull_is_recorded_with_its_outcome_while_traces_are(apply, puller, server, user, inbox, monkeypatch) -> None:
+    server.deliver(user, mail(1))
+    with collector() as found:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.endpoint)
+        tracing.start("mail-pull")
+        try:
+            assert ["done"] == drain(puller(), apply())
+        finally:
+            tracing.stop()
+
+    (span,) = found.spans
+    assert ("waxseal-mail-pull", "pull imap", "client", "") == (span.service, span.name, span.kind, span.parent_id)
+    about = {"waxseal.tenant": "acme", "waxseal.mailbox": "support", "waxseal.outcome": "done"}
+    assert about == span.attributes
 
 
 def test_what_arrives_does_not_wait_for_what_was_there(apply, puller, server, user, inbox) -> None:

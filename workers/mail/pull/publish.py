@@ -7,10 +7,12 @@ from typing import Final
 
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs
+from ops.telemetry.tracing.mail_spans import current_pull
 from pipeline.errors import BlobsAway
 from pipeline.mail.event_attributes import event_id, read_attributes
 from schemas.mailbox import BACKFILL, CONTENT_TYPE, EVENT_TYPE, Mailbox, MailItem, RawMail
 from schemas.source import Source
+from schemas.trace import TraceContext
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.inbox_message import to_inbox
 from workers.amqp.publisher_thread import PublisherThread
@@ -43,17 +45,25 @@ class MailIntake:
         """
         items: list[MailItem] = []
         outgoing: dict[str, Outgoing] = {}
+        pull, began, traced = current_pull(), time.time_ns(), []
         for mail in mails:
             item, attributes = described(mailbox, mail)
             items.append(item)
             if attributes["id"] not in outgoing:
-                outgoing[attributes["id"]] = self._outgoing(mailbox, attributes, mail.raw)
+                publishing = None if pull is None else pull.publishing(attributes)
+                hop = None
+                if publishing is not None:
+                    traced.append(publishing)
+                    hop = publishing.span
+                outgoing[attributes["id"]] = self._outgoing(mailbox, attributes, mail.raw, hop)
         self._publish(list(outgoing.values()))
+        if pull is not None:
+            pull.published(_source(mailbox), traced, began)
         return items
 
-    def _outgoing(self, mailbox: Mailbox, attributes: dict[str, str], raw: bytes) -> Outgoing:
+    def _outgoing(self, mailbox: Mailbox, attributes: dict[str, str], raw: bytes, hop: TraceContext | None) -> Outgoing:
         try:
-            return to_inbox(_source(mailbox), attributes, self._blobs.keep(mailbox.tenant, raw))
+            return to_inbox(_source(mailbox), attributes, self._blobs.keep(mailbox.tenant, raw), hop)
         except BlobsAway as error:
             raise Untaken(str(error)) from error
 

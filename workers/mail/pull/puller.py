@@ -18,9 +18,12 @@ from ops.runtime.db import Connection, Engine, passes, persist
 from ops.runtime.vault import Vault
 from ops.telemetry import mail_metrics, table
 from ops.telemetry.pulse import Recent
+from ops.telemetry.tracing.mail_spans import Pull, during
+from ops.telemetry.tracing.switch import active
 from pipeline.errors import Unreadable
 from pipeline.mail import settle_pull
 from pipeline.mail.settle_pull import Done, Failed, Failure, HandedBack, Outcome, SetAside, Succeeded, Verdict
+from pipeline.store.config import catalog
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailboxes
 from pipeline.store.mail.leases import PullLease
@@ -69,7 +72,7 @@ class Puller:
             if mailbox is None:
                 return "busy"
             began = time.monotonic()
-            outcome = self._pulled(lease, mailbox, now, going_on=going_on)
+            outcome = self._traced(lease, mailbox, now, going_on=going_on)
             mail_metrics.observe_pull(mailbox.kind, outcome, time.monotonic() - began)
             return outcome
         finally:
@@ -93,6 +96,17 @@ class Puller:
                 mail_leases.hand_back(conn, lease, datetime.now(UTC))
 
         self._in(give_back)
+
+    def _traced(self, lease: PullLease, mailbox: Mailbox, began: datetime, *, going_on: bool) -> Outcome:
+        spans = active()
+        if spans is None:
+            return self._pulled(lease, mailbox, began, going_on=going_on)
+        key = self._in(lambda conn: catalog.tenant_key(conn, mailbox.tenant, self._vault.decrypt))
+        pull = Pull(spans, mailbox, key)
+        with during(pull):
+            outcome = self._pulled(lease, mailbox, began, going_on=going_on)
+        pull.record(outcome)
+        return outcome
 
     def _pulled(self, lease: PullLease, mailbox: Mailbox, began: datetime, *, going_on: bool) -> Outcome:
         try:
