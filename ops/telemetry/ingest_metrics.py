@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ops.telemetry import metrics, table
 from ops.telemetry.label_sets import SOURCES
-from ops.telemetry.metric_kinds import closed
+from ops.telemetry.metric_kinds import closed, exemplify
 
 _NEW = table.DEDUPE_MESSAGES.labels("new")
 _KNOWN = table.DEDUPE_MESSAGES.labels("duplicate")
@@ -17,6 +17,7 @@ def observe_batch(
     seconds: float,
     append: float,
     lock_wait: float | None = None,
+    trace_id: str | None = None,
 ) -> None:
     """Count a committed batch: how many messages of each source were new or already known, and the seconds it took."""
     messages = 0
@@ -29,6 +30,9 @@ def observe_batch(
     table.BATCH_MESSAGES.observe(messages)
     table.BATCH_SECONDS.observe(seconds)
     table.CHAIN_APPEND_SECONDS.observe(append)
+    if trace_id is not None:
+        exemplify(table.BATCH_SECONDS, seconds, trace_id)
+        exemplify(table.CHAIN_APPEND_SECONDS, append, trace_id)
     if lock_wait is not None:
         table.CHAIN_LOCK_SECONDS.observe(lock_wait)
 

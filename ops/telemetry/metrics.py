@@ -22,15 +22,19 @@ from ops.telemetry.label_sets import (
     STATUSES,
     TRANSPORTS,
 )
-from ops.telemetry.metric_kinds import closed, observe_all
+from ops.telemetry.metric_kinds import closed, exemplify, observe_all
 
 
-def observe_response(source: str, status: int, seconds: float, size: int, rejection: str | None = None) -> None:
+def observe_response(
+    source: str, status: int, seconds: float, size: int, rejection: str | None = None, trace_id: str | None = None
+) -> None:
     """Count an answer of the ingress: a 5xx as an error, a `rejection` as such; ingest counts what was answered with 202."""
     answered, took, held = _of_response(source, status)
     answered.inc()
     took.observe(seconds)
     held.observe(size)
+    if trace_id is not None:
+        exemplify(took, seconds, trace_id)
     if status >= 500:
         observe_ingested(source, "error")
     elif rejection is not None:
@@ -81,6 +85,14 @@ def observe_attempts(
     observe_all(delays, first_delays)
     for kept, connections in _REUSED.items():
         connections.inc(reused.count(kept))
+
+
+def exemplify_attempt(transport: str, fault: str, seconds: float, end_to_end: float, trace_id: str) -> None:
+    """Link an attempt that was counted with its trace."""
+    _, durations, _ = _of_attempts(transport, fault)
+    exemplify(durations, seconds, trace_id)
+    if fault == "none":
+        exemplify(_of_deliveries(transport)[1], end_to_end, trace_id)
 
 
 def observe_delivered(transport: str, attempts: int, end_to_end: float) -> None:

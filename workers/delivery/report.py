@@ -66,6 +66,10 @@ def _tally_alike(transport: str, fault: str, tried: Sequence[Tried]) -> None:
     metrics.observe_attempts(transport, fault, took, first, [receipt.reused for receipt in receipts])
     if fault == "none":
         metrics.observe_all_delivered(transport, numbers, [sum(each) for each in zip(waited, took, strict=True)])
+    for seconds, before, each in zip(took, waited, tried, strict=True):
+        if each.delivery.trace is not None and each.delivery.trace.sampled:  # one of each group is enough for a dashboard
+            metrics.exemplify_attempt(transport, fault, seconds, before + seconds, each.delivery.trace.trace_id)
+            break
 
 
 def _tally_burial(delivery: Delivery, reason: str, transport: str) -> None:

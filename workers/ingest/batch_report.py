@@ -32,15 +32,16 @@ class Report:
         """Report the events of `messages`; those that were not `appended` are duplicates."""
         events = [event for _message, events in messages for event in events]
         new = self._by_kind([entry.event for entry in appended.entries])
+        spans = active()
+        span = None if spans is None else ingest_spans.committed(spans, messages, appended.entries, self._seconds)
         ingest_metrics.observe_batch(
             new,
             self._by_kind(events) - new,
             seconds=self._seconds,
             append=self._append_seconds,
             lock_wait=self._lock_wait,
+            trace_id=None if span is None else span.trace_id,
         )
-        spans = active()
-        span = None if spans is None else ingest_spans.committed(spans, messages, appended.entries, self._seconds)
         with within(span):
             log.debug(
                 "batch_appended",

@@ -170,7 +170,9 @@ class Intake:
     def _answer(self, request: Incoming, answer: Answer, rejection: str | None = None) -> None:
         label = request.source.kind if request.source is not NO_SOURCE else "unknown"
         seconds = time.perf_counter() - request.began
-        metrics.observe_response(label, answer.status, seconds, request.size, rejection)
+        span = None if request.receiving is None else request.receiving.span
+        trace_id = span.trace_id if span is not None and span.sampled else None
+        metrics.observe_response(label, answer.status, seconds, request.size, rejection, trace_id)
         if (spans := active()) is not None:
             _trace(spans, request, answer.status, seconds, rejection)
         request.answer(answer)

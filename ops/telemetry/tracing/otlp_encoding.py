@@ -16,6 +16,22 @@ KINDS: Final[Mapping[str, bytes]] = {
     kind: bytes((6 << 3, number)) for number, kind in enumerate(("internal", "server", "client", "producer", "consumer"), 1)
 }
 
+#: Attributes of most spans that have few values. None is a number: to the cache 1, 1.0 and True are the same.
+_REPEATED: Final = frozenset(
+    {
+        "cloudevents.event_source",
+        "messaging.destination.name",
+        "messaging.operation.name",
+        "messaging.operation.type",
+        "messaging.rabbitmq.destination.routing_key",
+        "messaging.system",
+        "waxseal.endpoint",
+        "waxseal.outcome",
+        "waxseal.tenant",
+        "waxseal.transport",
+    }
+)
+
 _LENGTH: Final = 2  # the wire type of text, bytes and messages
 _times = Struct("<BQBQ").pack
 _double = Struct("<d").pack
@@ -49,7 +65,7 @@ def encoded_span(
         KINDS[kind],
         _times(_START, times[0], _END, times[1]),
     ]
-    pieces += [_attribute(key, value) for key, value in attributes.items()]
+    pieces += [(_repeated if key in _REPEATED else _attribute)(key, value) for key, value in attributes.items()]
     pieces += [_link(each) for each in links]
     pieces += (_FAILED if failed else _FINE, _REMOTE if parent_id else _ROOT)
     return message(2, b"".join(pieces))
@@ -76,6 +92,9 @@ def _key(key: str) -> bytes:
 
 def _attribute(key: str, value: Value) -> bytes:
     return message(9, _key(key) + message(2, _value(value)))
+
+
+_repeated = lru_cache(1000)(_attribute)
 
 
 def _value(value: Value) -> bytes:

@@ -58,12 +58,6 @@ def current() -> TraceContext | None:
     return _current.get()
 
 
-def current_trace_id() -> str | None:
-    """The trace that the caller works in, if it is recorded: for exemplars."""
-    context = _current.get()
-    return None if context is None else context.trace_id
-
-
 def within(context: TraceContext | None) -> AbstractContextManager[None]:
     """Work in that span: log lines carry its ids. None, or a span that is not recorded, changes nothing."""
     return _NOWHERE if context is None or not context.sampled else _within(context)

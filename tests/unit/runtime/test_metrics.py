@@ -310,7 +310,8 @@ def test_many_values_are_observed_as_each_of_them_would_be(values: list[float]) 
 
 def test_open_metrics_shows_the_same_series_and_the_traces_of_observations() -> None:
     table.DEAD_LETTERS.labels("admit").set(3)
-    table.ATTEMPT_SECONDS.labels("smtp").observe(0.3, {"trace_id": "ab" * 16})
+    metrics.observe_attempt("smtp", "destination", 0.3)
+    metrics.exemplify_attempt("smtp", "destination", 0.3, 0.3, "ab" * 16)
     (_, plain), (content_type, text) = EXPOSITION.text("text/html, */*"), EXPOSITION.text("application/openmetrics-text;q=0.7")
     samples = [sample for family in open_metrics(text.decode()) for sample in family.samples]
 

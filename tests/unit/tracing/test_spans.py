@@ -140,7 +140,7 @@ def test_log_lines_within_a_span_carry_its_ids(capsys) -> None:
                 logging.getLogger("library").warning("two")
             with switch.within(unsampled), switch.within(None):
                 log.info("three")
-            assert SPAN.trace_id == switch.current_trace_id()
+            assert SPAN == switch.current()
         log.info("four")
     finally:
         structlog.reset_defaults()
@@ -148,13 +148,13 @@ def test_log_lines_within_a_span_carry_its_ids(capsys) -> None:
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     own = (SPAN.trace_id, SPAN.span_id)
     assert [own, ("b" * 32, "c" * 16), own, (None, None)] == [(line.get("trace_id"), line.get("span_id")) for line in lines]
-    assert switch.current_trace_id() is None
+    assert switch.current() is None
 
 
 def test_threads_do_not_share_a_span() -> None:
-    found: list[str | None] = []
+    found: list[TraceContext | None] = []
     with switch.within(SPAN):
-        thread = threading.Thread(target=lambda: found.append(switch.current_trace_id()))
+        thread = threading.Thread(target=lambda: found.append(switch.current()))
         thread.start()
         thread.join()
 
