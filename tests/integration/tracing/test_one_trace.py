@@ -105,6 +105,8 @@ def test_one_trace_leads_from_the_sender_through_a_retry_a_dead_letter_and_a_rep
     assert {"claim batch"} == {name_of(traces, link) for span in claims for link in span.links}
     assert 3 == sum(len(span.links) for span in claims)
     assert [] == [each for each in ("4111", "s3cret", SECRET) if each in repr(traces.spans)]
+    shown = urllib.request.Request(f"{ingress}/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert f'trace_id="{trace}"' in urllib.request.urlopen(shown, timeout=30).read().decode()
 
 
 def test_an_amqp_message_and_a_trace_that_begins_here_are_followed_as_well(

@@ -2,32 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from ops.telemetry.tracing.mail_spans import Pull, current_pull, during
-from ops.telemetry.tracing.sampling import sampling
 from pipeline.dedupe import identity
 from pipeline.formats.trace_context import parsed
 from schemas.mailbox import Mailbox, RawMail
-from schemas.trace import TraceContext
 from support.blobs import NO_BLOBS
+from support.telemetry.recorder import Recorder
 from workers.amqp.confirm_window import Outgoing
 from workers.mail.pull.publish import MailIntake, described
 
 MAILBOX = Mailbox(1, "acme", "support", "imap", "support@acme.example")
 KEY = b"k" * 32
-
-
-class Recorder:
-    """Keeps what would be exported."""
-
-    def __init__(self, share: str) -> None:
-        self.sampling = sampling("traceidratio", share)
-        self.recorded: list[tuple[str, TraceContext, dict[str, Any]]] = []
-
-    def record(self, name: str, context: TraceContext, parent_id: str, times: tuple[int, int], _: object, **more: Any) -> None:
-        assert times[0] <= times[1]
-        self.recorded.append((name, context, more | {"parent_id": parent_id}))
 
 
 class Broker:
@@ -40,7 +26,7 @@ class Broker:
 
 
 def pulled(share: str) -> tuple[Recorder, list[Outgoing], list[RawMail]]:
-    recorder, broker = Recorder(share), Broker()
+    recorder, broker = Recorder(share, "traceidratio"), Broker()
     mails = [RawMail(f"imap/1/{n}", "INBOX", b"Subject: %d\r\n\r\n" % n, datetime.now(UTC)) for n in range(3)]
     pull = Pull(recorder, MAILBOX, KEY)  # type: ignore[arg-type]
     with during(pull):
@@ -52,21 +38,20 @@ def pulled(share: str) -> tuple[Recorder, list[Outgoing], list[RawMail]]:
 def test_each_mail_has_a_trace_of_its_own_which_is_linked_with_the_pull() -> None:
     recorder, messages, mails = pulled("1")
 
-    *published, (name, pull, about) = recorder.recorded
-    assert ["publish waxseal.received"] * 3 == [each[0] for each in published]
-    traces = [identity(KEY, described(MAILBOX, mail)[1]).hex() for mail in mails]
-    assert traces == [span.trace_id for _, span, _ in published]
-    assert [(pull,)] * 3 == [more["links"] for _, _, more in published]
-    assert ("pull imap", [span for _, span, _ in published]) == (name, about["links"])
-    hops = [parsed((message.properties.headers or {}).get("traceparent")) for message in messages]
-    assert [span for _, span, _ in published] == hops
+    *published, pull = recorder.spans
+    contexts = [each.context for each in published]
+    assert ["publish waxseal.received"] * 3 == [each.name for each in published]
+    assert [identity(KEY, described(MAILBOX, mail)[1]).hex() for mail in mails] == [each.trace_id for each in contexts]
+    assert [(pull.context,)] * 3 == [each.links for each in published]
+    assert ("pull imap", tuple(contexts)) == (pull.name, pull.links)
+    assert contexts == [parsed((message.properties.headers or {}).get("traceparent")) for message in messages]
     assert current_pull() is None
 
 
 def test_nothing_is_recorded_of_a_pull_that_is_not_sampled() -> None:
     recorder, messages, _ = pulled("0")
 
-    assert [] == recorder.recorded
+    assert [] == recorder.spans
     assert [None] * 3 == [(message.properties.headers or {}).get("traceparent") for message in messages]
 
 
@@ -74,6 +59,5 @@ def test_a_pull_that_fails_says_how() -> None:
     recorder = Recorder("1")
     Pull(recorder, MAILBOX, KEY).record("refused")  # type: ignore[arg-type]
 
-    ((name, span, about),) = recorder.recorded
-    assert ("pull imap", "", "refused") == (name, about["parent_id"], about["error"])
-    assert span.sampled
+    (span,) = recorder.spans
+    assert ("pull imap", "", "refused") == (span.name, span.parent_id, span.error)
