@@ -16,7 +16,6 @@ import structlog
 from ops.runtime.blobs import Blobs
 from ops.telemetry import metrics
 from ops.telemetry.tracing import ingress_spans
-from ops.telemetry.tracing.ingress_spans import Receiving
 from ops.telemetry.tracing.switch import active, within
 from pipeline.errors import BlobsAway, Rejected
 from pipeline.formats.cloudevents import BATCH, media_type
@@ -158,8 +157,9 @@ class Intake:
         key = self._catalog.current.tenants.get(request.source.tenant)
         if key is None:  # the tenant was removed a moment ago
             return repeat(None)
-        request.receiving = Receiving(spans, request.headers, key, [attributes for attributes, _ in sealed])
-        return iter(request.receiving.hops)
+        events = [attributes for attributes, _ in sealed]
+        request.receiving = ingress_spans.receiving(spans, request.headers, key, events)
+        return repeat(None) if request.receiving is None else iter(request.receiving.hops)
 
     def _settled(self, request: Incoming, answer: Answer, fault: str | None) -> None:
         if fault is None:

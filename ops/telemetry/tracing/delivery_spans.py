@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id, lasted
 from pipeline.formats.trace_context import entry_span_id
 from schemas.config.amqp_target import AmqpTarget
@@ -27,12 +28,14 @@ QUEUE: Final = "waxseal.deliver"
 _GIVEN: Final = b'"traceparent"'  # occurs in the attributes of every event whose sender named a trace
 
 
+@harmless
 def claiming(spans: Spans) -> TraceContext | None:
     """The span of the next claim of a relay, if that is to be recorded."""
     trace_id = fresh_trace_id()
     return TraceContext(trace_id, fresh_span_id(), sampled=True) if spans.sampling.of(trace_id) else None
 
 
+@harmless
 def claimed(spans: Spans, span: TraceContext, deliveries: int, began: datetime, *, lost: int) -> None:
     """Record the claim of a relay, from its beginning until the broker has confirmed its messages, all but the `lost` ones."""
     attributes: dict[str, Value] = {
@@ -46,6 +49,7 @@ def claimed(spans: Spans, span: TraceContext, deliveries: int, began: datetime, 
     spans.record("claim batch", span, "", times, attributes, kind="producer", error="unconfirmed" if lost else None)
 
 
+@harmless
 def attempt(spans: Spans, delivery: Delivery) -> TraceContext:
     """The span of the next attempt."""
     attributes = orjson.loads(delivery.attributes) if _GIVEN in delivery.attributes else {}
@@ -53,6 +57,7 @@ def attempt(spans: Spans, delivery: Delivery) -> TraceContext:
     return TraceContext(origin.trace_id, fresh_span_id(), origin.sampled, origin.state, origin.random)
 
 
+@harmless
 def begun(spans: Spans, delivery: Delivery, claimed_at: float, batch: TraceContext | None) -> None:
     """Record, when an attempt begins, the wait since the claim, which was part of `batch`; and the replay that led to it."""
     span = delivery.trace
@@ -65,6 +70,7 @@ def begun(spans: Spans, delivery: Delivery, claimed_at: float, batch: TraceConte
     _record(spans, "claim", delivery, claim, links=() if batch is None else (batch,))
 
 
+@harmless
 def attempted(spans: Spans, endpoint: Endpoint, delivery: Delivery, settlement: Settlement) -> None:
     """Record an attempt, with its verdict."""
     span, receipt = delivery.trace, settlement.receipt
@@ -86,10 +92,11 @@ def attempted(spans: Spans, endpoint: Endpoint, delivery: Delivery, settlement: 
     spans.record(name, span, entry_span_id(delivery.fingerprint), times, attributes, kind=kind, error=error)
 
 
+@harmless
 def buried(spans: Spans, delivery: Delivery, reason: str) -> TraceContext | None:
     """Record that a delivery became a dead letter, and give the span."""
     last = delivery.trace or attempt(spans, delivery)
-    if not last.sampled:
+    if last is None or not last.sampled:
         return None
     span = TraceContext(last.trace_id, fresh_span_id(), sampled=True, state=last.state)
     parent_id = last.span_id if delivery.trace is not None else entry_span_id(delivery.fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id, lasted
 from pipeline.formats.trace_context import PARENT, entry_span_id, named, parsed
 from schemas.trace import TraceContext
@@ -27,6 +28,7 @@ _BATCH: Final = {
 Found = tuple["Message", "Event"]
 
 
+@harmless
 def committed(
     spans: Spans, messages: Sequence[tuple[Message, Sequence[Event]]], entries: Sequence[Entry], seconds: float
 ) -> TraceContext | None:
@@ -43,6 +45,7 @@ def committed(
     return batch
 
 
+@harmless
 def buried(spans: Spans, letter: DeadLetter) -> TraceContext | None:
     """Record a message that became a dead letter, in the trace that it names or else in a new one, and give the span."""
     parent = named((letter.headers or {}).get("headers") or {})

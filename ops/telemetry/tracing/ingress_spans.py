@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id, lasted
 from ops.telemetry.tracing.publishing_spans import Publishing, publishing
 from pipeline.dedupe import identity
@@ -42,6 +43,7 @@ class Receiving:
         """For each event the span that its message names as where it comes from, if that is recorded."""
         return [None if each is None else each.span for each in self.published]
 
+    @harmless
     def record(self, spans: Spans, source: Source, answer: Mapping[str, Value], seconds: float, fault: str | None) -> None:
         """Record the request's span, and those of its events: published, or not because of `fault`."""
         if not self.span.sampled:
@@ -51,6 +53,12 @@ class Receiving:
         for each in self.published:
             if each is not None:
                 each.record(spans, source, times, None if fault is None else "unconfirmed")
+
+
+@harmless
+def receiving(spans: Spans, headers: Mapping[str, str], key: bytes, events: Sequence[Mapping[str, str]]) -> Receiving:
+    """The spans of a request whose events are about to be published."""
+    return Receiving(spans, headers, key, events)
 
 
 def answer_of(
@@ -74,6 +82,7 @@ def answer_of(
     return attributes
 
 
+@harmless
 def refused(spans: Spans, headers: Mapping[str, str], answer: Mapping[str, Value], seconds: float, fault: str | None) -> None:
     """Record a request that published nothing, by our own sampling: its sender is not proved, so its wish does not count."""
     if not spans.sampling.of(fresh_trace_id()):

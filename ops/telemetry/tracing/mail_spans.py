@@ -9,6 +9,7 @@ from dataclasses import replace
 from time import time_ns
 from typing import TYPE_CHECKING, Final
 
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id
 from ops.telemetry.tracing.publishing_spans import Publishing, publishing
 from ops.telemetry.tracing.switch import within
@@ -36,17 +37,20 @@ class Pull:
         self.span = TraceContext(trace_id, fresh_span_id(), spans.sampling.of(trace_id))
         self._published: list[TraceContext] = []
 
+    @harmless
     def publishing(self, attributes: Mapping[str, str]) -> Publishing | None:
         """The span of publishing a mail with these attributes, if that is recorded."""
         origin = self._spans.sampling.of_event(identity(self._key, attributes), attributes)
         return publishing(origin, replace(self.span, sampled=True))
 
+    @harmless
     def published(self, source: Source, mails: Sequence[Publishing], began: int) -> None:
         """Record that the broker has confirmed the mails, whose publishing began then."""
         for each in mails:
             each.record(self._spans, source, (began, time_ns()))
             self._published.append(each.span)
 
+    @harmless
     def record(self, outcome: str) -> None:
         """Record the pull, if it is sampled or any of its mails is."""
         if not self.span.sampled and not self._published:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, lasted
 from pipeline.formats.trace_context import named
 from schemas.trace import TraceContext
@@ -47,6 +48,7 @@ def publishing(event: TraceContext, within: TraceContext) -> Publishing | None:
     return Publishing(TraceContext(event.trace_id, fresh_span_id(), sampled=True, state=event.state), parent_id, within)
 
 
+@harmless
 def replaying(spans: Spans, message: Message) -> TraceContext | None:
     """The span of replaying a dead letter, in the trace that its message names, if that is recorded."""
     parent = named(message.headers or {})
@@ -55,6 +57,7 @@ def replaying(spans: Spans, message: Message) -> TraceContext | None:
     return TraceContext(parent.trace_id, fresh_span_id(), sampled=True, state=parent.state)
 
 
+@harmless
 def replayed(spans: Spans, message: Message, span: TraceContext, error: str | None) -> None:
     """Record that a dead letter was published again."""
     parent = named(message.headers or {})

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from ruamel.yaml import YAML
 
+from ops.config.settings_page import TRACING
 from ops.runtime.redact import is_secret_name
 from ops.settings import described
 
@@ -140,7 +141,7 @@ def test_prometheus_asks_every_process_at_its_port_and_both_servers() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_process_is_given_only_settings_that_exist(name: str) -> None:
-    assert set() == set(OURS[name]["environment"]) - {variable for variable, _, _ in described()}
+    assert set() == set(OURS[name]["environment"]) - {variable for variable, _, _ in (*described(), *TRACING)}
 
 
 @pytest.mark.parametrize("name", OURS)

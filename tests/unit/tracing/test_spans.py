@@ -24,8 +24,9 @@ from opentelemetry.semconv.attributes import (
 
 from ops.errors import Misconfigured
 from ops.runtime.log import configure
+from ops.telemetry.tracing import delivery_spans, ingest_spans, ingress_spans, mail_spans, publishing_spans, switch
 from ops.telemetry.tracing import spans as spans_module
-from ops.telemetry.tracing import switch
+from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.spans import Spans
 from schemas.trace import TraceContext
 from support.telemetry.otlp import collector
@@ -181,7 +182,8 @@ def test_tracing_is_off_unless_a_collector_is_named(variables, monkeypatch) -> N
 def test_nothing_is_loaded_while_tracing_is_off() -> None:
     program = """
 import sys
-from ops.telemetry.tracing import switch
+from ops.telemetry.tracing import delivery_spans, ingest_spans, ingress_spans, mail_spans, publishing_spans, switch
+from ops.telemetry.tracing.harmless import harmless
 switch.start("ingest")
 print(switch.active(), [name for name in sys.modules if name.startswith("opentelemetry")])
 """
@@ -196,6 +198,32 @@ def test_a_sampler_that_does_not_exist_stops_the_process(monkeypatch) -> None:
 
     with pytest.raises(Misconfigured, match="OTEL_TRACES_SAMPLER"):
         switch.start("ingest")
+
+
+def test_a_span_that_cannot_be_recorded_does_not_fail_its_step(capsys) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("odd")
+
+    configure("json", "info", "ingest")
+    try:
+        assert harmless(fail)(1) is None
+    finally:
+        structlog.reset_defaults()
+
+    line = json.loads(capsys.readouterr().err)
+    assert ("span_not_recorded", "error", "ValueError('odd')") == (line["event"], line["level"], line["error"])
+
+
+def test_every_step_is_harmless() -> None:
+    """What workers call while they hold messages: a span that raises would have a batch recorded again, and then buried."""
+    steps = [
+        *(ingest_spans.committed, ingest_spans.buried, ingress_spans.receiving, ingress_spans.refused),
+        *(ingress_spans.Receiving.record, mail_spans.Pull.publishing, mail_spans.Pull.published, mail_spans.Pull.record),
+        *(delivery_spans.claiming, delivery_spans.claimed, delivery_spans.attempt, delivery_spans.begun),
+        *(delivery_spans.attempted, delivery_spans.buried, publishing_spans.replaying, publishing_spans.replayed),
+    ]
+
+    assert [] == [step for step in steps if not hasattr(step, "__wrapped__")]
 
 
 CONVENTIONS = (
