@@ -24,7 +24,7 @@ from support.pages import unknown_words
 from support.paths import ROOT
 from support.telemetry.dashboards import DASHBOARDS, FOLDER, Json, PanelQuery, expanded, nodes, panel_queries, panels, selectors
 
-UIDS = {f"waxseal-{name}" for name in ("overview", "delivery", "queues", "workers", "slo", "mailboxes")}
+UIDS = [f"waxseal-{name}" for name in ("overview", "delivery", "queues", "workers", "slo", "mailboxes")]
 QUERIES = panel_queries()
 RUNBOOK = "ops/docs/runbook.md"
 
