@@ -356,10 +356,15 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
     wait_for(lambda: shows(relay, 'waxseal_collector_up{collector="database"} 1.0'), 60)
     wait_for(lambda: not shows(deliver, 'waxseal_broker_reconnects_total{connection="actors"} 0.0'), 60)
     for name in ("ingress", "ingest-2", "deliver-2", "mail-pull", "mail-idle"):
-        started = re.search(r"^process_start_time_seconds (\S+)$", text_of(before["metrics"][name]), re.MULTILINE)
-        assert killed_at - 2 < float(started[1])
+        assert killed_at - 2 < started_at(before["metrics"][name])
         wait_for(lambda url=before["metrics"][name]: holds(url) == 0)
     after = stack_of(running)
+    wait_for(lambda: entries(relay) is not None)  # some, if the tests above ran
+    known, killed_at, shown = entries(relay), time.time(), []
+    os.kill(after["pids"]["relay"][0], signal.SIGKILL)
+    wait_for(lambda: is_ready(relay) and started_at(relay) > killed_at - 2, 60)
+    wait_for(lambda: shown.append(entries(relay)) or shown[-1] == known)
+    assert {known} == {each for each in shown if each is not None}  # what is not known yet is not shown, not even as 0
     again = after["processes"]["ingest-2"]
     assert victims["ingest"] != again["pid"]
     assert again["restarts"] >= 1
@@ -455,6 +460,17 @@ def shows(url: str, line: str) -> bool:
     """Whether a process shows the line at /metrics. Takes half a second."""
     time.sleep(0.5)
     return line in text_of(url)
+
+
+def started_at(url: str) -> float:
+    """When the process that shows these metrics started, in Unix seconds."""
+    return float(re.search(r"^process_start_time_seconds (\S+)$", text_of(url), re.MULTILINE)[1])
+
+
+def entries(url: str) -> float | None:
+    """How many entries the ledger has, by a relay's metrics."""
+    found = re.search(r"^waxseal_chain_head_sequence\S* (\S+)$", text_of(url), re.MULTILINE)
+    return None if found is None else float(found[1])
 
 
 def holds(url: str) -> float:
