@@ -2,7 +2,7 @@
 
 It runs before the virtual environment exists, so it imports only the standard library. It parses on older Pythons, so that it
 can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs what only
-the tests need: a mail server, Prometheus and its Alertmanager.
+the tests need: a mail server, Prometheus, its Alertmanager and its exporter of Postgres.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FOR_TESTS = {
     "/usr/sbin/dovecot": ("dovecot-core", "dovecot-imapd"),
     "/usr/bin/promtool": ("prometheus",),
     "/usr/bin/amtool": ("prometheus-alertmanager",),
+    "/usr/bin/prometheus-postgres-exporter": ("prometheus-postgres-exporter",),
 }
 CONTAINERS = "or run it in containers: docker compose up"
 

@@ -112,7 +112,10 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
             worker.start()
         stack.keep(plan.data, everyone, ready=False)
         wait_ready(workers, _READY_SECONDS, requests.check)
-        with _probes(plan, ports[SUPERVISOR]) as beat, closing(EventWriter(servers.database_url)) as events:
+        with (
+            probes(plan.data, plan.settings.metrics_host, ports[SUPERVISOR]) as beat,
+            closing(EventWriter(servers.database_url)) as events,
+        ):
             stack.keep(plan.data, everyone, ready=True)
             _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
             _welcome(stack, plan.data)
@@ -129,13 +132,13 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
 
 
 @contextmanager
-def _probes(plan: Plan, port: int) -> Iterator[Callable[[], None]]:
+def probes(data: Path, host: str, port: int) -> Iterator[Callable[[], None]]:
     """Serve the supervisor's own probes and metrics, with the disk of the data folder. Gives its heartbeat."""
     EXPOSITION.of(SUPERVISOR)
-    table.DISK_FREE.labels("data").set_function(lambda: disk_usage(plan.data).free)
-    table.DISK_SIZE.labels("data").set_function(lambda: disk_usage(plan.data).total)
+    table.DISK_FREE.labels("data").set_function(lambda: disk_usage(data).free)
+    table.DISK_SIZE.labels("data").set_function(lambda: disk_usage(data).total)
     try:
-        server = probe_server.serve(plan.settings.metrics_host, port, {})
+        server = probe_server.serve(host, port, {})
     except OSError as error:
         raise OpsError(f"the supervisor cannot serve its metrics on port {port}: {error.strerror}") from error
     try:
