@@ -27,7 +27,7 @@ from support.net.ports import free_port
 from support.net.sink import Sink
 from support.telemetry.dashboards import DASHBOARDS, PanelQuery, expanded, panel_queries
 from support.telemetry.grafana import Prometheus, all_chosen, choices, chosen
-from support.telemetry.watching import exporting, supervising, watching
+from support.telemetry.observers import exporting, supervising, watching
 from workers.amqp.topology import IN, UNROUTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("untraced")]
@@ -53,7 +53,6 @@ def outside() -> Iterator[Outside]:
     sink = Sink()
     sink.start()
     with serving(Gmail()) as gmail, scripted(idles) as (mailbox, _):
-        gmail.put(mail(0))
         yield Outside(sink, gmail, mailbox.port)
     sink.stop()
 
@@ -73,7 +72,7 @@ endpoints:
   - {{tenant: acme, name: hangs, url: "{sink.url("/hang")}", filter: {{exact: {{source: hooks}}}}}}
 mailboxes:
   - {{tenant: acme, name: refused, {imap}, port: 1}}
-  - {{tenant: acme, name: watched, {imap}, port: {outside.watched}}}
+  - {{tenant: acme, name: watched, {imap}, port: {outside.watched}, poll: 1s}}
   - {{tenant: acme, name: letters, kind: gmail, username: u@x.org, api_url: "{gmail.url}", poll: 1s,
      oauth: {{token_url: "{gmail.token_url}", client_id: app, client_secret: shh, refresh_token: refresh-0}}}}
 """)
@@ -97,7 +96,7 @@ def exporter(shared_database, tmp_path_factory) -> Iterator[int]:
 def troubled(
     servers: PrivateServers, shared_database, shared_start, exporter: int, outside: Outside, tmp_path_factory
 ) -> Iterator[Prometheus]:
-    """Watches a system under a load with all its troubles, of which the last is that ingest is away."""
+    """Watches a system under a load with all its troubles, of which the last is that ingest and mail-pull are away."""
     folder = tmp_path_factory.mktemp("troubled")
     settings = {"blobs": str(folder / "blobs"), "allow_networks": "127.0.0.0/8"}
     configure(
@@ -124,8 +123,9 @@ def troubled(
         with pytest.raises(HTTPError):
             post(ports["ingress"], "other")
         lose_consent(outside.gmail, prometheus)
-        started["ingest"].terminate()
-        started["ingest"].wait(30)
+        for role in ("ingest", "mail-pull"):
+            started[role].terminate()
+            started[role].wait(30)
         post(ports["ingress"], "s3cret")
         yield prometheus
 
@@ -161,13 +161,17 @@ def post(port: int, token: str) -> None:
 
 
 def lose_consent(gmail: Gmail, prometheus: Prometheus) -> None:
-    """First a mail is read, then one is listed and not given, then the history is lost, and at last consent ends."""
+    """A mail is read, one is listed and not given, the history is lost, the provider is slow, and at last consent ends."""
+    gmail.put(mail(0))
     prometheus.until("sum(waxseal_mail_fetched_total) > 0")
     gmail.instead("/messages/", BACKEND_ERROR)
     gmail.put(mail(1))
     prometheus.until("sum(waxseal_mail_missing_total) > 0")
     gmail.forget_history()
     prometheus.until("sum(waxseal_mail_resyncs_total) > 0")
+    gmail.takes = 2.0
+    prometheus.until("sum(waxseal_actor_in_progress) > 0")
+    gmail.takes = 0.0
     gmail.tokens.revoke()
     prometheus.until("sum(waxseal_mail_reauthorizations_needed_total) > 0")
 

@@ -50,16 +50,17 @@ def exporting(database_url: str, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def watching(processes: Mapping[str, int], others: Mapping[str, int], folder: Path) -> Iterator[Prometheus]:
-    """Runs a Prometheus while the block runs: it scrapes these ports, and evaluates all rules, every second.
+    """Runs a Prometheus while the block runs: it scrapes `processes`, ports by role, and evaluates all rules every second.
 
-    `processes` are Waxseal's, by role, and `others` are other programs, by the name of their job.
+    `others` are ports of other programs by the name of their job, which are scraped every few seconds.
     """
     port, home = free_port(), folder / "home"
     watch = Watch([Target(role, f"http://{LOOPBACK}:{port}") for role, port in processes.items()], every=1)
     child = prometheus_child(home, port, watch, None, folder / "log")
     configuration = json.loads((home / "prometheus.yml").read_text())
     for job, other in others.items():
-        configuration["scrape_configs"].append({"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{other}"]}]})
+        scraped = {"job_name": job, "scrape_interval": "3s", "static_configs": [{"targets": [f"{LOOPBACK}:{other}"]}]}
+        configuration["scrape_configs"].append(scraped)
     (home / "prometheus.yml").write_text(json.dumps(configuration))
     for rule in RULES:
         (home / rule.name).write_text(rule.read_text().replace("interval: 1m", "interval: 1s"))
