@@ -13,21 +13,20 @@ from ruamel.yaml import YAML
 from ops.prometheus import FOLDER
 from ops.telemetry.metric_kinds import OBJECTIVES as THRESHOLDS
 
-#: The error ratio over a window, and the failures per second of one: a quiet site spends its budget with a single failure.
+#: The error ratio over a window, and the failures in one: a quiet site spends its budget with a single failure.
 RATIO: Final = "waxseal:sli_error:ratio_rate{window}"
-FAILED: Final = "waxseal:sli_failed:rate{window}"
+FAILED: Final = "waxseal:sli_failed:increase{window}"
 LEAST_FAILURES: Final = 10
 
 _DELAY: Final = "waxseal_delivery_first_attempt_delay_seconds"
 FIRST_ATTEMPT_SECONDS: Final = THRESHOLDS[_DELAY]  # 99 % of first attempts start within this
 
 _HEAD: Final = "# Written by `python -m ops.prometheus.slo_rules`: change that, not this file.\n"
-_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is promised: at most `budget` of all events fail. `{w}` in the expressions is the window."""
+    """What is promised: at most `budget` of all events fail. In the expressions, `{f}` is the function and `{w}` the window."""
 
     name: str
     alert: str
@@ -56,24 +55,24 @@ OBJECTIVES: Final = (
         "ingest_availability",
         "WaxsealIngestBudgetBurn",
         0.001,
-        'sum(rate(waxseal_ingest_messages_total{{outcome="error"}}[{w}]))',
-        'sum(rate(waxseal_ingest_messages_total{{outcome!="rejected"}}[{w}]))',
+        'sum({f}(waxseal_ingest_messages_total{{outcome="error"}}[{w}]))',
+        'sum({f}(waxseal_ingest_messages_total{{outcome!="rejected"}}[{w}]))',
         "webhooks get 5xx answers that their senders have to repeat",
     ),
     Objective(
         "delivery_platform_success",
         "WaxsealDeliveryBudgetBurn",
         0.001,
-        'sum(rate(waxseal_delivery_attempts_total{{outcome="failed",fault="platform"}}[{w}]))',
-        "sum(rate(waxseal_delivery_attempts_total[{w}]))",
+        'sum({f}(waxseal_delivery_attempts_total{{outcome="failed",fault="platform"}}[{w}]))',
+        "sum({f}(waxseal_delivery_attempts_total[{w}]))",
         "attempts to deliver fail by our own fault, not by that of the endpoints",
     ),
     Objective(
         "first_attempt_freshness",
         "WaxsealFirstAttemptBudgetBurn",
         0.01,
-        f"(sum(rate({_DELAY}_count[{{w}}])) - sum(rate({_DELAY}_bucket{{{{{_IN_TIME}}}}}[{{w}}])))",
-        f"sum(rate({_DELAY}_count[{{w}}]))",
+        f"(sum({{f}}({_DELAY}_count[{{w}}])) - sum({{f}}({_DELAY}_bucket{{{{{_IN_TIME}}}}}[{{w}}])))",
+        f"sum({{f}}({_DELAY}_count[{{w}}]))",
         f"first attempts start more than {FIRST_ATTEMPT_SECONDS:g} s after their event was recorded",
     ),
 )
@@ -108,21 +107,21 @@ def text() -> str:
 
 
 def _recorded(objective: Objective, window: str) -> list[dict[str, Any]]:
-    failed, every = (expression.format(w=window) for expression in (objective.failed, objective.all))
+    failed, every = (expression.format(f="rate", w=window) for expression in (objective.failed, objective.all))
     ratio = {"record": RATIO.format(window=window), "expr": f"{failed} / {every}", "labels": {"slo": objective.name}}
     if window not in {burn.long for burn in BURNS}:
         return [ratio]
-    return [ratio, {"record": FAILED.format(window=window), "expr": failed, "labels": {"slo": objective.name}}]
+    count = objective.failed.format(f="increase", w=window)
+    return [ratio, {"record": FAILED.format(window=window), "expr": count, "labels": {"slo": objective.name}}]
 
 
 def _alert(objective: Objective, burn: Burn) -> dict[str, Any]:
     slo, threshold = f'{{slo="{objective.name}"}}', f"{burn.factor:g} * {objective.budget:g}"
-    seconds = int(burn.long[:-1]) * _SECONDS[burn.long[-1]]
     return {
         "alert": objective.alert,
         "expr": f"{RATIO.format(window=burn.long)}{slo} > {threshold} "
         f"and on (slo) {RATIO.format(window=burn.short)}{slo} > {threshold} "
-        f"and on (slo) {FAILED.format(window=burn.long)}{slo} * {seconds} >= {LEAST_FAILURES}",
+        f"and on (slo) {FAILED.format(window=burn.long)}{slo} >= {LEAST_FAILURES}",
         "for": burn.wait,
         "labels": {"severity": burn.severity, "slo": objective.name, "long": burn.long, "short": burn.short},
         "annotations": {
