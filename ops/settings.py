@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     unready_after: float = Field(
         10.0, gt=0, description="seconds without an answer from Postgres or RabbitMQ after which /readyz says 503"
     )
+    collect_every: float = Field(
+        15.0,
+        gt=0,
+        le=30,
+        description="seconds between two readings of depths, ages and counts, by one of the relays. More makes figures and "
+        "alerts late, less costs Postgres a few queries each",
+    )
     ingress_host: str = Field("127.0.0.1", description="address that the HTTP ingress listens on")
     ingress_port: int = Field(8420, ge=0, le=65535, description="its port; 0: any free one")
     ingress_processes: int = Field(

@@ -19,7 +19,6 @@ from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
 from pipeline.store.mail import mailbox_overview
 
-SECONDS: Final = 15.0  # between two readings
 _STATEMENT_SECONDS: Final = 5.0
 _LAG: Final = timedelta(seconds=90)  # after its timestamp, a decision is committed or never will be
 _LATELY: Final = timedelta(minutes=5)  # for which an endpoint is called degraded after a failure

@@ -11,7 +11,7 @@ from ops.runtime.blobs import open_blobs
 from ops.runtime.db import Engine, transaction
 from ops.settings import Settings
 from ops.telemetry import metrics
-from ops.telemetry.collector import SECONDS, Broker, Collector
+from ops.telemetry.collector import Broker, Collector
 from ops.telemetry.disks import show_disk
 from pipeline.store.deliveries import attempt_partitions
 from workers.amqp.dramatiq_broker import QUEUE
@@ -42,8 +42,9 @@ class Maintenance:
         self._chores = (
             Chore("partitions", HOURLY, partial(make_partitions, engine)),
             Chore("documents", DOCUMENTS, self._maker.turn),
-            Chore("collector", SECONDS, self._collector.turn),
-            Chore("disk", SECONDS, partial(show_disk, "blobs", blobs.folder)),  # beside the collector: a network disk can hang
+            Chore("collector", settings.collect_every, self._collector.turn),
+            # Beside the collector: a network disk can hang.
+            Chore("disk", settings.collect_every, partial(show_disk, "blobs", blobs.folder)),
         )
 
     def close(self) -> None:
