@@ -1,7 +1,6 @@
 """Frozen servers: their kernel still answers for them, so only a client with a deadline of its own notices."""
 
 import json
-import signal
 import socket
 import threading
 import time
@@ -14,7 +13,6 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pika
-import psutil
 import pytest
 from sqlalchemy import text
 
@@ -23,6 +21,7 @@ from ops.servers.private import PrivateServers
 from pipeline.store.copy_binary import copy_rows
 from support.cli import Cli
 from support.forked import Forked
+from support.freezing import frozen
 from support.net.ports import free_port
 from support.net.sink import Sink
 from support.sending import SECRET
@@ -35,22 +34,6 @@ ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
 LEASE = 10.0  # seconds; a delivery loaded in vain during a freeze is delivered when its lease ends
 DEADLINE = 25.0  # seconds within which a running statement has failed; 8 s on an idle machine
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stops the process and its children until the block ends."""
-    postmaster = psutil.Process(pid)
-    family = [postmaster, *postmaster.children(recursive=True)]
-    for one in family:
-        with suppress(psutil.NoSuchProcess):
-            one.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for one in family:
-            with suppress(psutil.NoSuchProcess):
-                one.send_signal(signal.SIGCONT)
 
 
 @dataclass
