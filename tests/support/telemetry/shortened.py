@@ -19,7 +19,7 @@ _TIMES: Final = frozenset({"time", "timestamp"})
 
 @dataclass(frozen=True)
 class Motion:
-    """How much quicker. No limit of an age becomes less than `least` seconds: the processes look at their servers so often only."""
+    """How much quicker. No limit of an age becomes less than `least` seconds: the processes ask their servers no more often."""
 
     factor: float
     least: float = 0.0

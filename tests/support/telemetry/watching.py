@@ -52,6 +52,12 @@ class Watched:
         found = self._ask("query", query=f'last_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])')["result"]
         return {shown(each["metric"]): _own(each["metric"]) for each in found}
 
+    def samples(self, metrics: Iterable[str], since: float) -> list[tuple[Labels, list[tuple[float, float]]]]:
+        """What was scraped of these metrics since then: the labels of each series, and its values with their times."""
+        seconds = int(time.time() - since) + 1
+        found = self._ask("query", query=f'{{__name__=~"{"|".join(metrics)}"}}[{seconds}s]')["result"]
+        return [(each["metric"], [(float(at), float(value)) for at, value in each["values"]]) for each in found]
+
     def value(self, query: str) -> float | None:
         """The one value of a query."""
         found = self._ask("query", query=query)["result"]

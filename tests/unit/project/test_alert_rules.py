@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ops.prometheus import FOLDER, RULES, slo_rules
 from ops.telemetry import table  # noqa: F401 - importing it registers the metrics
 from ops.telemetry.metric_kinds import TABLE
 from support.paths import ROOT
+from support.telemetry.tools import checked
 
 Series = dict[str, str]
 
@@ -222,16 +222,6 @@ def counted(failed: str, fine: str, every: str) -> Series:
         f"{DELAY}_count": every,
         f'{DELAY}_bucket{{le="30.0"}}': fine,
     }
-
-
-def checked(*command: str) -> str:
-    """Runs promtool or amtool, which must find no fault. If it is not installed, the test fails and is never skipped."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError:
-        pytest.fail(f"{command[0]} is not on this machine (`make test` installs it, where apt can)")
-    assert 0 == done.returncode, done.stdout + done.stderr
-    return done.stdout
 
 
 def look(series: Series, alert: str, minutes: int, expected: list[dict[str, str]]) -> dict[str, Any]:

@@ -1,0 +1,15 @@
+"""The checkers that come with Prometheus and Alertmanager."""
+
+import subprocess
+
+import pytest
+
+
+def checked(*command: str) -> str:
+    """Runs promtool or amtool, which must find no fault. If it is not installed, the test fails and is never skipped."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.fail(f"{command[0]} is not on this machine (`make test` installs it, where apt can)")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
