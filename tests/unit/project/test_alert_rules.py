@@ -82,6 +82,7 @@ DELIVERED = 'waxseal_actor_messages_total{queue="waxseal.deliver",actor="deliver
 AGE = 'waxseal_stage_oldest_age_seconds{{stage="{}"}}'
 AWAY, FOUND = (f'waxseal_blob_operations_total{{operation="put",outcome="{outcome}"}}' for outcome in ("away", "ok"))
 VERIFIED = "waxseal_chain_verify_last_success_timestamp_seconds"
+RECORDED = 'waxseal_chain_head_sequence{chain="all"}'
 CONSUMERS = 'waxseal_queue_consumers{{queue="{}"}}'
 
 CASES = {
@@ -198,7 +199,9 @@ CASES = {
         2,
         {"chain": "all"},
     ),
-    "WaxsealChainUnverified": Case({VERIFIED: "-93600x65"}, {VERIFIED: "-93600x30 1800x35"}, 62),
+    "WaxsealChainUnverified": Case(
+        {VERIFIED: "-93600x65", RECORDED: "1x65"}, {VERIFIED: "-93600x30 1800x35", RECORDED: "1x65"}, 62
+    ),
     "WaxsealChainSetAside": Case({CHAIN_BROKEN: "0x3 1x5"}, {CHAIN_BROKEN: "1x8", POISON: "0+1x8"}, 6),
     "WaxsealConflictingDuplicates": Case(
         {'waxseal_dedupe_conflicts_total{source="amqp"}': "0x3 1x5"},
@@ -283,6 +286,13 @@ def test_every_alert_fires_when_it_has_to_and_only_then(tmp_path: Path) -> None:
     near = [look(case.near, alert, case.minutes, []) for alert, case in CASES.items()]
 
     passes([*together(fires), *together(near)], FOLDER / "alerts.yml", tmp_path)
+
+
+def test_an_empty_ledger_has_nothing_to_verify(tmp_path: Path) -> None:
+    fresh = {VERIFIED: "-93600x120", RECORDED: "0x50 1x70"}
+
+    nothing = look(fresh, "WaxsealChainUnverified", 105, [])
+    passes([nothing, look(fresh, "WaxsealChainUnverified", 115, [{"severity": "ticket"}])], FOLDER / "alerts.yml", tmp_path)
 
 
 def test_a_budget_that_burns_raises_all_its_alerts_and_one_that_lasts_or_a_single_failure_none(tmp_path: Path) -> None:
