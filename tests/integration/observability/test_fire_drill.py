@@ -25,8 +25,8 @@ from ops.servers.prometheus import Target, Watch
 from ops.settings import Settings
 from support.cli import Cli
 from support.forked import Forked
-from support.freezing import frozen
 from support.mail.imap_script import Answer, scripted
+from support.net.freezing import frozen
 from support.net.ports import free_port
 from support.net.sink import Sink
 from support.telemetry.shortened import Motion

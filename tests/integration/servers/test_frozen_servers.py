@@ -21,7 +21,7 @@ from ops.servers.private import PrivateServers
 from pipeline.store.copy_binary import copy_rows
 from support.cli import Cli
 from support.forked import Forked
-from support.freezing import frozen
+from support.net.freezing import frozen
 from support.net.ports import free_port
 from support.net.sink import Sink
 from support.sending import SECRET
