@@ -22,7 +22,7 @@ from ops.runtime.redact import redact
 Mode = Literal["console", "json", "auto"]
 
 # At INFO pika logs every step of every connection; the others log requests, and statements with their parameters.
-_CHATTY = ("pika", "sqlalchemy", "aiohttp.access", "asyncio")
+_CHATTY = ("pika", "sqlalchemy", "ops.runtime.db", "aiohttp.access", "asyncio")
 _OWN_HANDLERS = ("dramatiq", "pika")
 
 # Cached loggers keep a reference to this list, so it is changed in place.
