@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
-from ops.errors import OpsError
+from ops.errors import OpsError, one_line
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.db import transaction
 from ops.runtime.durable_files import replace_durably
@@ -107,7 +107,7 @@ def note(settings: Settings, verified: Verified, began: datetime) -> str | None:
         with open_engine(settings) as engine, transaction(engine) as conn:
             verifications.note(conn, verified, began, datetime.now(UTC))
     except (SQLAlchemyError, OpsError) as error:  # such as a login that may only read, or a standby
-        return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        return one_line(error)
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import structlog
 from sqlalchemy import Connection, Engine
 
-from ops.errors import OpsError
+from ops.errors import OpsError, one_line
 from ops.runtime.db import make_engine, passes
 from pipeline.store.admin import schema_version
 from pipeline.store.admin.schema_version import Found
@@ -129,7 +129,7 @@ class _LateCheck:
                 _check_database(self._database_url)
             except Exception as error:  # noqa: BLE001 - transient errors are retried; any other ends the process
                 if not passes(error):
-                    _log.error("schema_refused", reason=str(error).partition("\n")[0])
+                    _log.error("schema_refused", reason=one_line(error))
                     self.refusal = error
                     os.kill(os.getpid(), signal.SIGTERM)
                     return

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from ops.errors import one_line
 from ops.runtime.db import make_engine, transaction
 from pipeline.store.admin import notices
 
@@ -80,6 +81,6 @@ class EventWriter:
             with transaction(self._engine) as conn:
                 notices.note_crash_loop(conn, detail, at)
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor goes on; the next try may succeed
-            _log.warning("crash_loop_not_written_yet", reason=str(error).partition("\n")[0])
+            _log.warning("crash_loop_not_written_yet", reason=one_line(error))
             return False
         return True

@@ -22,11 +22,11 @@ from ops.telemetry.tracing.switch import active, within
 from pipeline.deliver import is_too_old, judge
 from pipeline.delivery.settle_endpoint import disabling
 from pipeline.store.deliveries.deliveries import Held
-from schemas.blob import LARGEST_INLINE
 from schemas.catalog import Catalog
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from workers.delivery.bodies import BodyFetcher
+from workers.delivery.body_quotas import BodyQuotas
 from workers.delivery.coalescer import Coalescer
 from workers.delivery.document_bodies import Documents
 from workers.delivery.in_hand import Awaited, DeliveryInHand, LeasedBatch
@@ -39,10 +39,6 @@ from workers.documents.maker import DocumentMaker
 from workers.net.lease_deadline import LeaseEnded, lease_end
 from workers.transports.transport import Send
 
-MAX_BYTES: Final = 64 * 1024 * 1024  # of bodies in memory, half for blobs, so that other bodies do not wait for the blob store
-SMALL: Final = 16 * 1024  # bytes; bodies up to this size, as most are, never queue behind larger ones
-MAX_SMALL: Final = 16 * 1024 * 1024  # bytes of small bodies in memory, in addition
-MAX_SHARE: Final = 4 * 1024 * 1024  # bytes for one endpoint, so that large bodies for one that hangs do not block others
 BEAT: Final = 1.0  # seconds between two checks for leases that end soon
 SETTLE_APART: Final = 0.01  # seconds between settlements: no caller waits, and a batch costs little more than one delivery
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
@@ -66,12 +62,9 @@ class Dispatcher:
         self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
         self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle, SETTLE_APART)
         self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
-        self._small_bytes = WeightedSemaphore()
-        self._bytes = WeightedSemaphore()
-        self._large_bytes = WeightedSemaphore()
+        self._quotas = BodyQuotas()
         self._fetcher = BodyFetcher(blobs, store)
         self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
-        self._shares: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
         self._trials = Trials()
         self._trials_awaited = 0  # calls of `take` that wait for deliveries on trial
         self._disabled: dict[int, int] = {}  # endpoint id -> the catalog version that does not show it as disabled yet
@@ -189,26 +182,13 @@ class Dispatcher:
             leave()
 
     async def _with_quota(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
-        """Take the body's bytes from the endpoint's quota, then from the quota of all endpoints."""
-        share, size = self._shares[endpoint.id], hand.size
-        if not (share.try_enter(size, MAX_SHARE) or await share.enter(size, MAX_SHARE, self._start_by(hand, endpoint))):
+        leave = await self._quotas.enter(endpoint.id, hand.size, self._start_by(hand, endpoint))
+        if leave is None:
             return Untried(hand.held, "pending")
         try:
-            quota, most = self._quota(size)
-            if not (quota.try_enter(size, most) or await quota.enter(size, most, self._start_by(hand, endpoint))):
-                return Untried(hand.held, "pending")
-            try:
-                return await self._try(hand)
-            finally:
-                quota.leave(size)
+            return await self._try(hand)
         finally:
-            share.leave(size)
-
-    def _quota(self, size: int) -> tuple[WeightedSemaphore, int]:
-        """The quota for bodies of `size` bytes, and its limit in bytes."""
-        if size <= SMALL:
-            return self._small_bytes, MAX_SMALL
-        return (self._bytes if size <= LARGEST_INLINE else self._large_bytes), MAX_BYTES // 2
+            leave()
 
     async def _try(self, hand: DeliveryInHand) -> Verdict | None:
         held, catalog = hand.held, self._catalog()
@@ -272,11 +252,12 @@ class Dispatcher:
         """
         if catalog.version == self._pruned:
             return
-        kept = {hand.endpoint_id for hand in self._in_hand.values()}
-        for known in (self._lanes, self._shares):
-            for id_ in [each for each in known if each not in kept and not _is_active(catalog, each)]:
-                del known[id_]
-        self._trials.proven = {id_ for id_ in self._trials.proven if _is_active(catalog, id_)}
+        enabled = {id_ for id_, endpoint in catalog.endpoints.items() if endpoint.state == "active"}
+        kept = enabled | {hand.endpoint_id for hand in self._in_hand.values()}
+        for id_ in [each for each in self._lanes if each not in kept]:
+            del self._lanes[id_]
+        self._quotas.keep(kept)
+        self._trials.proven &= enabled
         self._disabled = {id_: version for id_, version in self._disabled.items() if version == catalog.version}
         self._pruned = catalog.version
 
@@ -301,8 +282,3 @@ class Dispatcher:
                 return endpoint
             await asyncio.sleep(0.1)
         return None
-
-
-def _is_active(catalog: Catalog, endpoint_id: int) -> bool:
-    endpoint = catalog.endpoints.get(endpoint_id)
-    return endpoint is not None and endpoint.state == "active"

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from ops.errors import one_line
 from ops.runtime.db import Connection, Engine, transaction
 from ops.telemetry import ingest_metrics
 from pipeline.dedupe import Conflict, digest
@@ -40,7 +41,7 @@ class Notices:
             with transaction(self._engine) as conn:
                 note(conn)
         except Exception as error:  # noqa: BLE001 - whatever it is, the batch is recorded
-            log.warning("operator_event_not_written", about=str(about), error=str(error).partition("\n")[0])
+            log.warning("operator_event_not_written", about=str(about), error=one_line(error))
             return
         if len(self._told) >= MOST:
             self._told.clear()

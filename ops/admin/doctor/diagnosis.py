@@ -23,7 +23,7 @@ from ops.admin.doctor.machine_checks import (
 )
 from ops.admin.doctor.postgres_checks import check_postgres
 from ops.admin.status.members import members
-from ops.errors import OpsError
+from ops.errors import OpsError, one_line
 from ops.runtime.db import make_engine
 from ops.servers.state_file import peek
 from ops.settings import Settings
@@ -89,7 +89,7 @@ def _heard_postgres(
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         where = make_url(settings.database_url).render_as_string(hide_password=True)
         mend = "start Postgres, or correct WAXSEAL_DATABASE_URL, its user, and pg_hba.conf"
-        return [wrong("postgres", f"{where}: {_one_line(cause)}", mend)], ()
+        return [wrong("postgres", f"{where}: {one_line(cause)}", mend)], ()
 
 
 def _heard_broker(asked: Asked[BrokerFacts], settings: Settings) -> Sequence[Finding]:
@@ -97,7 +97,7 @@ def _heard_broker(asked: Asked[BrokerFacts], settings: Settings) -> Sequence[Fin
         return list(check_broker(asked.answer(_BROKER_SECONDS)))
     except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that it does not answer
         url = urlsplit(settings.amqp_url)
-        said = f"{type(error).__name__} {_one_line(error)}".strip()
+        said = f"{type(error).__name__} {one_line(error)}".strip()
         mend = "start RabbitMQ, or correct WAXSEAL_AMQP_URL, its user and virtual host"
         return [wrong("broker", f"{url.hostname}:{url.port or 5672}{url.path}: {said}", mend)]
 
@@ -113,7 +113,3 @@ def _places(data: Path, settings: Settings) -> dict[str, Path]:
     if memory is not None:
         places |= {"data folder": data, "servers": memory.folder}
     return places
-
-
-def _one_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping as Row
 
 from ops.admin.timeline import by_reason
 from ops.admin.views import View
+from ops.errors import one_line
 from ops.runtime.db import damaged
 from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
@@ -105,8 +106,8 @@ def _ledger(conn: Connection) -> View:
     except Exception as error:
         if not damaged(error):
             raise
-        cause = str(getattr(error, "orig", error)).partition("\n")[0]
-        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": f"Postgres cannot read it: {cause}"}
+        what = f"Postgres cannot read it: {one_line(error)}"
+        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": what}
     return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None}
 
 

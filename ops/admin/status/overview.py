@@ -17,6 +17,7 @@ from ops.admin.status.members import Member, Questions, Said, age, members, role
 from ops.admin.status.route import Queues, Sample, route
 from ops.admin.status.troubles import of_facts, of_members, of_queues, of_servers, of_urls
 from ops.admin.views import View
+from ops.errors import one_line
 from ops.runtime.db import make_engine, passes
 from ops.runtime.schema_check import check
 from ops.settings import Settings
@@ -123,7 +124,7 @@ class Watcher:
         try:
             return self._broker.answer(_BROKER_SECONDS), None
         except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that it does not answer
-            return None, f"the broker does not answer: {type(error).__name__} {_one_line(error)}".strip()
+            return None, f"the broker does not answer: {type(error).__name__} {one_line(error)}".strip()
 
     def _by_role(self, known: Sequence[Member], said: dict[str, Said]) -> dict[str, list[View]]:
         found: dict[str, list[View]] = {role: [] for role in roles(self._data)}
@@ -166,8 +167,4 @@ def _heard(asked: Asked[_Answer]) -> tuple[_Answer | None, str | None]:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         if not (isinstance(cause, Unheard | psycopg.OperationalError) or passes(error)):
             raise
-        return None, f"the database does not answer: {_one_line(cause)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+        return None, f"the database does not answer: {one_line(cause)}"

@@ -182,10 +182,10 @@ def test_inactive_endpoints_are_forgotten_unless_something_of_them_is_in_hand(st
 
         one = dispatcher(store, lambda: known[-1], send)
         await one.take(batch(uuid4(), [1000, 2000, 3000]), 60, {3})
-        assert {1, 2, 3} == one._lanes.keys() == one._shares.keys()
+        assert {1, 2, 3} == one._lanes.keys() == one._quotas._shares.keys()
         assert {1: 1} == one._disabled
         known.append(catalog(*(replace(each, state="active" if each.id == 2 else "removed") for each in endpoints), version=2))
-        await until(lambda: {2, 3} == one._lanes.keys() == one._shares.keys())
+        await until(lambda: {2, 3} == one._lanes.keys() == one._quotas._shares.keys())
         assert {} == one._disabled
         await one.close(0.0)
 
