@@ -77,9 +77,9 @@ class Dovecot:
         return sorted([*(box / "new").iterdir(), *(box / "cur").iterdir()])
 
     def processes(self, name: str = "imap") -> list[psutil.Process]:
-        """The server's own processes of that name."""
-        master = psutil.Process(int((self.home / "run" / "master.pid").read_text()))
-        return [child for child in master.children() if child.name() == name]
+        """The server's own processes of that name. One that ends meanwhile is left out."""
+        found = {"ppid": int((self.home / "run" / "master.pid").read_text()), "name": name}
+        return [process for process in psutil.process_iter(list(found)) if process.info == found]
 
 
 @contextmanager

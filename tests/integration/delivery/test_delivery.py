@@ -28,7 +28,7 @@ from support.net.sink import Sink
 from support.sending import SECRET
 from support.sessions import away
 from support.waiting import wait_for
-from workers.delivery import dispatcher
+from workers.delivery import body_quotas
 from workers.delivery.store import DeliveryStore
 from workers.delivery.worker import PATIENCE, DeliveryLoop
 from workers.net.terms import Terms
@@ -440,7 +440,7 @@ def test_closing_hands_back_what_hangs_for_too_long(database, engine, sink, endp
 def test_small_bodies_do_not_wait_for_memory_that_hanging_endpoints_hold_with_larger_ones(
     engine, sink, endpoint, deliver, monkeypatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "MAX_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(body_quotas, "MAX_BYTES", 2 * 1024 * 1024)
     hanging = [endpoint(f"/hang/{n}", timeout=20) for n in range(3)]
     well = endpoint("/200")
     record(engine, [event(f"e-{n}", f"s-{n}", b"x" * 100_000) for n in range(20)], hanging)

@@ -69,6 +69,7 @@ def test_one_trace_leads_from_the_sender_through_a_retry_a_dead_letter_and_a_rep
     cli.output("dead", "replay", "--all", "--yes")
     wait_for(lambda: any(span.attributes.get("waxseal.outcome") == "delivered" for span in traces.of(trace)))
 
+    wait_for(lambda: len(traces.of(trace)) == 11)  # each process exports its own
     spans = traces.of(trace)
     assert [
         ("POST /in/{tenant}/{source}", "server", "waxseal-ingress"),
@@ -118,14 +119,14 @@ def test_an_amqp_message_and_a_trace_that_begins_here_are_followed_as_well(
     for name, given in (("with", headers), ("without", {})):
         properties = pika.BasicProperties(message_id=name, delivery_mode=2, headers=given)
         channel.basic_publish(IN, "acme.orders", b"{}", properties)
-    wait_for(lambda: "POST" in traces.names(trace))
+    wait_for(lambda: len(traces.of(trace)) == 3)
 
     append, claim, post = traces.of(trace)
     assert (SENDER, append.span_id, append.span_id) == (append.parent_id, claim.parent_id, post.parent_id)
     ((fingerprint,),) = shared_database.rows(
         "SELECT fingerprint FROM entry JOIN content USING (chain_id, seq) WHERE attributes LIKE %s", b'%"id":"without"%'
     )
-    wait_for(lambda: "POST" in traces.names(fingerprint.hex))
+    wait_for(lambda: len(traces.of(fingerprint.hex)) == 3)
     assert ["append", "claim", "POST"] == traces.names(fingerprint.hex)
     assert "" == traces.of(fingerprint.hex)[0].parent_id
     assert fingerprint.hex in {each.headers["traceparent"].split("-")[1] for each in endpoint.requests}
@@ -150,7 +151,7 @@ def test_a_message_that_cannot_be_admitted_is_buried_and_replayed_in_its_trace(
     channel.basic_publish(IN, "acme.nowhere", b"{}", pika.BasicProperties(message_id="lost", delivery_mode=2, headers=headers))
     wait_for(lambda: "bury" in traces.names(trace))
     Cli(shared_database, servers.amqp_url).output("dead", "replay", "--reason", "unknown_source", "--yes")
-    wait_for(lambda: traces.names(trace).count("bury") == 2)
+    wait_for(lambda: len(traces.of(trace)) == 3)
 
     assert ["bury", "replay", "bury"] == traces.names(trace)
     assert {SENDER} == {span.parent_id for span in traces.of(trace)}
