@@ -253,10 +253,12 @@ def run(drill: Drill, mail_port: int) -> None:
     with drill.observed(*several, "ingest down", "an endpoint that hangs") as seen:
         with ExitStack() as damages:
             drill.post("slow", count=12)
-            poison(drill)
             drill.accepts = False
             damages.enter_context(full(drill.processes["ingress"].pid))
-            assert {503} == set(drill.post("open", LARGE, 4))
+            for _ in range(6):  # seconds: traffic goes on, and it takes the rules a few scrapes to see it
+                poison(drill)
+                assert [503] == drill.post("open", LARGE)
+                time.sleep(1)
             drill.wait_for_alerts(seen, *several)
             drill.processes["ingest"].kill()
             drill.post("open", count=3)
@@ -279,8 +281,8 @@ def run(drill: Drill, mail_port: int) -> None:
 def poison(drill: Drill) -> None:
     with pika.BlockingConnection(pika.URLParameters(drill.servers.amqp_url)) as connection:
         channel = connection.channel()
-        for number in range(15):
-            channel.basic_publish(IN, "acme.nothing", b"x", pika.BasicProperties(message_id=f"p-{number}"))
+        for number in range(5):
+            channel.basic_publish(IN, "acme.nothing", b"x", pika.BasicProperties(message_id=f"{time.time_ns()}-{number}"))
 
 
 @pytest.fixture(scope="module")

@@ -81,9 +81,9 @@ mailboxes:
 
 @pytest.fixture(scope="module")
 def exporter(shared_database, tmp_path_factory) -> Iterator[int]:
-    """The port of Postgres's exporter, which has the rights that docker-compose.yml gives it. One table has enough rows."""
+    """The port of Postgres's exporter, which has the rights that docker-compose.yml gives it. One table has dead rows."""
     shared_database.run("CREATE ROLE test_monitor LOGIN PASSWORD 'monitor' IN ROLE pg_monitor")
-    shared_database.run("CREATE TABLE large AS SELECT generate_series(1, 2000) AS n")
+    shared_database.run("CREATE TABLE large WITH (autovacuum_enabled = off) AS SELECT generate_series(1, 2000) AS n")
     shared_database.run("DELETE FROM large WHERE n <= 100")
     shared_database.run("SELECT pg_stat_force_next_flush()")
     url = make_url(shared_database.url).set(username="test_monitor", password="monitor")
