@@ -18,10 +18,13 @@ test: setup     ## lint, and all tests on real servers, with coverage; ARGS='-k 
 	@$(PYTHON) -m ops.bootstrap --tests
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
-# Hypothesis's tables of characters are made once, here: with coverage they would take each process half a minute.
+# Hypothesis's tables of characters and the bytecode of all modules are made once, here: with coverage they would take each
+# of the test processes half a minute.
+suite: export PYTHONDONTWRITEBYTECODE =
 suite:
 	@$(BIN)/python -c 'from hypothesis.internal import charmap as made; made.charmap(); made.intervals_from_codec("utf-8")'
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(COVERAGE) --durations=20 $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m pytest -p no:xdist --no-cov --collect-only -qq > /dev/null || :)  # the next line says what failed
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(COVERAGE) --durations=20 $(ARGS)
 
 lint: setup     ## rules, format, types
 	@$(BIN)/ruff check .

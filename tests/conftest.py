@@ -53,10 +53,18 @@ def pytest_configure(config: pytest.Config) -> None:
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
 
 
+_tracing: dict[str, str] = {}  # the variables that make a process measure its coverage
+
+
 def pytest_collection_finish() -> None:
-    """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
+    """Leaves what was collected out of every later garbage collection, which would go through it in vain.
+
+    From here on processes start without coverage, which makes them slower, unless a test uses `traced`.
+    """
     gc.freeze()
     gc.enable()
+    for name in [each for each in os.environ if each.startswith("COVERAGE_PROCESS_")]:
+        _tracing[name] = os.environ.pop(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -124,14 +132,11 @@ def syncs_files(servers: PrivateServers) -> bool:
 
 
 @pytest.fixture(scope="module")
-def untraced() -> Iterator[None]:
-    """Starts processes without coverage while the module runs.
-
-    For modules that compare times, which tracing multiplies, and for those that start processes whose code others cover.
-    """
+def traced() -> Iterator[None]:
+    """Measures the coverage of the processes that the module starts: for the few that start each program once."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-            patch.delenv(name, raising=False)
+        for name, value in _tracing.items():
+            patch.setenv(name, value)
         yield
 
 

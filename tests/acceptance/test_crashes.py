@@ -105,7 +105,7 @@ class System:
 
 
 @pytest.fixture
-def system(untraced, data_folder: Path, sink) -> Iterator[System]:
+def system(data_folder: Path, sink) -> Iterator[System]:
     config = data_folder / "waxseal.yaml"
     config.write_text(CONFIG.format(url=sink[0], secret=SECRET))
     settings = {"WAXSEAL_LEASE": "10", "WAXSEAL_INGRESS_PORT": "0"}

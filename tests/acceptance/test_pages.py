@@ -110,7 +110,7 @@ def the_readmes_walk() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def system(untraced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system started by the README's commands; the last of them, `waxseal down`, runs after all pages."""
     folder = tmp_path_factory.mktemp("pages")
     path = os.pathsep.join([str(Path(sys.executable).parent), str(find_postgres().parent), environment()["PATH"]])

@@ -15,7 +15,6 @@ from ops.cli import main
 from ops.servers.leftovers import end_leftovers
 from ops.servers.process_tree import SeenProcess
 from ops.servers.state_file import peek
-from ops.settings import environment
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
 
@@ -42,9 +41,8 @@ with socket.create_server(("127.0.0.1", int(os.environ["WAXSEAL_INGRESS_PORT"]))
 
 
 def waxseal(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Runs a command in a process of its own, without coverage of it and of what it starts: other tests cover that code."""
-    env = {name: value for name, value in environment().items() if not name.startswith("COVERAGE_")}
-    return subprocess.run([*WAXSEAL, *arguments], env=env, capture_output=True, text=True, timeout=170, check=False)
+    """Runs a command in a process of its own."""
+    return subprocess.run([*WAXSEAL, *arguments], capture_output=True, text=True, timeout=170, check=False)
 
 
 def here(*arguments: str, **settings: str) -> Result:

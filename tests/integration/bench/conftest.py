@@ -19,9 +19,7 @@ QUEUES = (INBOX, QUEUE, peers.QUEUE, peers.CELERY_QUEUE, delivery_peer.QUEUE)
 
 
 @pytest.fixture(scope="module")
-def small(
-    servers: PrivateServers, shared_database: Any, untraced: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Makes benchmarks use the servers of the tests, and measure so little that it takes seconds."""
 
     @contextmanager

@@ -36,7 +36,7 @@ from support.telemetry.watching import Labels, Told, Watched, alertmanager, show
 from workers.amqp.queue_depths import QUEUES
 from workers.amqp.topology import IN
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("untraced")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 QUICKER = 60.0
 LEAST = 5.0  # seconds

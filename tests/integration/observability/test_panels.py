@@ -30,7 +30,7 @@ from support.telemetry.grafana import Prometheus, all_chosen, choices, chosen
 from support.telemetry.observers import exporting, supervising, watching
 from workers.amqp.topology import IN, UNROUTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("untraced")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 QUERIES = panel_queries()

@@ -14,6 +14,8 @@ from support.telemetry.otlp import Collector, Received, collector
 from support.waiting import wait_for
 from workers.amqp.topology import IN
 
+pytestmark = pytest.mark.usefixtures("traced")
+
 SENDER = "00f067aa0ba902b7"
 
 

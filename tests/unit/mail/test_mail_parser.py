@@ -14,6 +14,8 @@ import pytest
 from workers.documents import mail_parser
 from workers.documents.mail_parser import MailParser
 
+pytestmark = pytest.mark.usefixtures("traced")
+
 MAIL = b"From: a@x.example\r\nDate: Fri, 17 Jul 2026 02:44:25 +0000\r\nMessage-ID: <1@x.example>\r\n\r\nhello\r\n"
 
 

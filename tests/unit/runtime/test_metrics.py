@@ -308,6 +308,16 @@ def test_many_values_are_observed_as_each_of_them_would_be(values: list[float]) 
     assert [sample.value for sample in expected.samples] == pytest.approx([sample.value for sample in actual.samples])
 
 
+def test_a_duration_that_clocks_which_differ_make_negative_counts_as_0() -> None:
+    delays = table.FIRST_ATTEMPT_SECONDS.labels("smtp")
+    before = {name: value(f"delivery_first_attempt_delay_seconds_{name}", transport="smtp") for name in ("sum", "count")}
+    delays.observe(-3600.0)
+    metric_kinds.observe_all(delays, [-7200.0, 2.0])
+
+    assert before["sum"] + 2.0 == value("delivery_first_attempt_delay_seconds_sum", transport="smtp")
+    assert before["count"] + 3 == value("delivery_first_attempt_delay_seconds_count", transport="smtp")
+
+
 def test_open_metrics_shows_the_same_series_and_the_traces_of_observations() -> None:
     table.DEAD_LETTERS.labels("admit").set(3)
     metrics.observe_attempt("smtp", "destination", 0.3)
