@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import psycopg
 import pytest
 import structlog
+from coverage import Coverage
 from hypothesis import settings as property_tests
 from hypothesis.internal.conjecture import providers
 
 from ops.servers.leftovers import end_leftovers
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
+from support.broker import on_one_core
 from support.waiting import lateness_measured, wait_for
 
 MEMORY = Path("/dev/shm")
@@ -65,6 +68,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
     for name in [each for each in os.environ if each.startswith("COVERAGE_PROCESS_")]:
         _tracing[name] = os.environ.pop(name)
+    measuring = Coverage.current()
+    if measuring is not None:
+        measuring.set_option("run:patch", [])  # else it sets them again whenever it goes on after a test with `no_cover`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,7 +102,10 @@ def servers() -> Iterator[PrivateServers]:
     """One PostgreSQL and one RabbitMQ for the whole session; share them, and use databases and names of your own."""
     folder = enterable_folder()
     try:
-        with private_servers(folder) as running:
+        with ExitStack() as stack:
+            with on_one_core():
+                running = stack.enter_context(private_servers(folder))
+            os.sched_setaffinity(running.postgres_pid, os.sched_getaffinity(0))
             sync_files(running, on=False)
             yield running
         assert no_server_is_left(folder)
