@@ -310,7 +310,7 @@ def decide_earlier(folder: Path) -> None:
 def a_forged_body(stack: dict[str, Any]) -> Iterator[None]:
     where = "WHERE seq = 1 AND body = %s"
     with psycopg.connect(stack["database_url"], autocommit=True) as conn:
-        assert 1 == conn.execute(f"UPDATE content SET body = %s {where}", (b"forged", b"x" * 10)).rowcount
+        wait_for(lambda: conn.execute(f"UPDATE content SET body = %s {where}", (b"forged", b"x" * 10)).rowcount == 1)
         yield
         assert 1 == conn.execute(f"UPDATE content SET body = %s {where}", (b"x" * 10, b"forged")).rowcount
 

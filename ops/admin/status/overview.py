@@ -87,7 +87,7 @@ class Watcher:
             "queues_error": broker_error,
             "database_error": database_error,
             **(found.plain if found else dict.fromkeys(PLAIN)),
-            "measured_seconds": None if before is None else round(now.at - before.at, 1),
+            "measured_seconds": None if before is None else round(now.at - before.at, 3),
             "route": route(before, now, dead_letters),
             "dead_letters_by_reason": found and found.reasons,
             "troubles": [
