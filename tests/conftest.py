@@ -74,6 +74,15 @@ def pytest_collection_finish() -> None:
     measuring = Coverage.current()
     if measuring is not None:
         measuring.set_option("run:patch", [])  # else it sets them again whenever it goes on after a test with `no_cover`
+        measure_once(measuring)
+
+
+def measure_once(measuring: Coverage) -> None:
+    """Ends what else measures this process: pytest-cov starts one too many beside xdist, and `no_cover` stops the last only."""
+    measuring.stop()
+    while (other := Coverage.current()) is not None:
+        other.stop()
+    measuring.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
