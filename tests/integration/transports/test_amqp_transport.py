@@ -235,6 +235,7 @@ def test_a_broker_that_is_away_is_our_own_fault_and_is_found_again(servers, chan
 
         first = await tried(30.0)
         await asyncio.to_thread(cable.cut)
+        await tried(1.0)  # fails at once if the loss was not noticed before
         hurried, patient = await tried(1.0), await tried(20.0)
         await asyncio.to_thread(cable.mend)
         again = await tried(30.0)
