@@ -30,11 +30,11 @@ main(prog_name="waxseal")
 
 #: A worker that starts at once and is always ready.
 READY = """
-import os, socket
+import contextlib, os, socket
 with socket.create_server(("127.0.0.1", int(os.environ["WAXSEAL_INGRESS_PORT"]))) as server:
     while True:
         connection, _ = server.accept()
-        with connection:
+        with connection, contextlib.suppress(OSError):
             connection.recv(4096)
             connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
 """
