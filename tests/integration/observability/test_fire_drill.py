@@ -87,6 +87,7 @@ DAMAGES = {
         # The relay waits for RabbitMQ each time before it reads again; connections without heartbeats are made anew afterwards.
         frozenset(
             {
+                "WaxsealInboxTooOld",
                 "WaxsealCollectorBlind(database)",
                 "WaxsealNoConsumer(waxseal.ingest)",
                 "WaxsealNoConsumer(waxseal.deliver)",
