@@ -308,7 +308,7 @@ def decide_earlier(folder: Path) -> None:
 
 @contextmanager
 def a_forged_body(stack: dict[str, Any]) -> Iterator[None]:
-    where = "WHERE seq = 1 AND body = %s"
+    where = "WHERE (chain_id, seq) = (SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1)"
     with psycopg.connect(stack["database_url"], autocommit=True) as conn:
         wait_for(lambda: conn.execute(f"UPDATE content SET body = %s {where}", (b"forged", b"x" * 10)).rowcount == 1)
         yield

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle")
 QUERIES = panel_queries()
+A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
 EVENTS = 14  # enough for the breaker of an endpoint that fails
 
 
@@ -117,7 +118,7 @@ def troubled(
         cli.output("dead", "discard", "--reason", "unknown_source", "--yes", "--by", "kim")
         # The collector counts decisions of 90 s ago, when all of them are committed.
         shared_database.run("UPDATE dead_letter SET decided_at = %s WHERE state = 'discarded'", ready - timedelta(seconds=85))
-        shared_database.run("UPDATE content SET body = 'forged' WHERE seq = 1 AND body = %s", b"x" * 10)
+        shared_database.run(f"UPDATE content SET body = 'forged' WHERE (chain_id, seq) = ({A_SMALL_ONE})", b"x" * 10)
         cli.output("verify", code=1)
         post(ports["ingress"], "s3cret")
         with pytest.raises(HTTPError):
