@@ -125,11 +125,7 @@ def _add_trace(attributes: dict[str, str], headers: Mapping[str, Any]) -> None:
 
     An invalid one must not reject the message. Some clients send all text as bytes.
     """
-    parent, state = (_decoded(headers.get(name)) for name in (trace_context.PARENT, trace_context.STATE))
-    if trace_context.PARENT not in attributes and trace_context.is_traceparent(parent):
-        attributes[trace_context.PARENT] = parent
-        if trace_context.is_tracestate(state):
-            attributes[trace_context.STATE] = state
+    trace_context.adopt(attributes, *(_decoded(headers.get(name)) for name in (trace_context.PARENT, trace_context.STATE)))
 
 
 def _decoded(value: Any) -> Any:

@@ -159,13 +159,8 @@ def _id(document: Mapping[str, Any], body: bytes) -> str | None:
 
 def _add_trace(attributes: dict[str, str], headers: Headers) -> None:
     """Adds the W3C trace context, if it is valid; an invalid one must not reject the message."""
-    if "traceparent" not in headers or "traceparent" in attributes:
-        return
-    parent, state = headers["traceparent"], headers.get("tracestate", "")
-    if trace_context.is_traceparent(parent):
-        attributes["traceparent"] = parent
-        if trace_context.is_tracestate(state):
-            attributes["tracestate"] = state
+    if trace_context.PARENT in headers:
+        trace_context.adopt(attributes, headers[trace_context.PARENT], headers.get(trace_context.STATE))
 
 
 def _text(value: str) -> str:

@@ -51,6 +51,14 @@ def traceparent(context: TraceContext) -> str:
     return f"00-{context.trace_id}-{context.span_id}-{_SAMPLED * context.sampled | _RANDOM * context.random:02x}"
 
 
+def adopt(attributes: dict[str, str], parent: Any, state: Any) -> None:
+    """Add the two headers' values to an event that has no trace context of its own. What is invalid is left out."""
+    if PARENT not in attributes and is_traceparent(parent):
+        attributes[PARENT] = parent
+        if is_tracestate(state):
+            attributes[STATE] = state
+
+
 def given(attributes: Mapping[str, Any]) -> TraceContext | None:
     """The span that the sender of an event named in its attributes; None if it named none."""
     if PARENT not in attributes:

@@ -62,7 +62,7 @@ class Observed(dramatiq.Middleware):
         """Note how long the message waited, and that it is being worked on."""
         self._began[message.message_id] = time.monotonic()
         waited = time.time() - message.message_timestamp / 1000
-        table.ACTOR_WAIT_SECONDS.labels(self._pool).observe(max(0.0, waited))
+        table.ACTOR_WAIT_SECONDS.labels(self._pool).observe(waited)
         table.ACTOR_IN_PROGRESS.labels(self._pool).inc()
 
     def after_process_message(

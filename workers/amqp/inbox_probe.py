@@ -11,18 +11,17 @@ from typing import Any, Final
 
 import pika
 from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError
 from pika.spec import Basic
 
 from schemas.message import PROBE_KEY, PUBLISHED_AT
-from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.enquiry import enquire
+from workers.amqp.session import Session
 from workers.amqp.topology import RECEIVED
 
 #: Where ingest processes answer. It goes away by itself; a lost answer is a probe that is answered late.
 ANSWERS: Final = "waxseal.probes"
 _ARGUMENTS: Final = {"x-expires": 3_600_000, "x-max-length": 100}
 
-_LOGIN: Final = 3.0  # seconds; less than `_DEADLINE`, because pika logs at length when it is cancelled during login
 _DEADLINE: Final = 5.0  # seconds for all of a call
 _AT_ONCE: Final = 0.5  # seconds within which a healthy inbox answers
 _LOST: Final = 60.0  # seconds after which an answer may have been lost
@@ -37,30 +36,20 @@ class InboxProbe:
     """
 
     def __init__(self, amqp_url: str) -> None:
-        self._parameters = pika.URLParameters(amqp_url)
-        self._parameters.socket_timeout = self._parameters.stack_timeout = _LOGIN
+        self._amqp_url = amqp_url
         self._sent: float | None = None  # when the probe that waits was published, in Unix seconds
         self._again = 0.0  # when to send one beside it
 
     def __call__(self) -> float:
         """The seconds that the last probe waited, or has waited until now. Raises pika's `AMQPError`."""
-        try:
-            return asyncio.run(self._ask())
-        except (Lost, Refused, TimeoutError) as error:
-            raise AMQPConnectionError(f"the inbox cannot be probed: {error or 'no answer'}") from error
+        return enquire(self._amqp_url, self._ask, _DEADLINE)
 
-    async def _ask(self) -> float:
-        session = Session(self._parameters)
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                await session.opened()
-                async with session.side_channel() as aside:
-                    await aside.do("queue_declare", {"queue": ANSWERS, "arguments": _ARGUMENTS})
-                channel = await session.channel()
-                channel.add_on_close_callback(lambda _channel, error: session.end(error))
-                return await self._probed(session, channel)
-        finally:
-            await session.close()
+    async def _ask(self, session: Session) -> float:
+        async with session.side_channel() as aside:
+            await aside.do("queue_declare", {"queue": ANSWERS, "arguments": _ARGUMENTS})
+        channel = await session.channel()
+        channel.add_on_close_callback(lambda _channel, error: session.end(error))
+        return await self._probed(session, channel)
 
     async def _probed(self, session: Session, channel: Channel) -> float:
         waited = await self._answered(session, channel)
