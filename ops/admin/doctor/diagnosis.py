@@ -86,10 +86,9 @@ def _heard_postgres(
     try:
         return asked.answer(_POSTGRES_SECONDS)
     except (Unheard, DBAPIError, psycopg.Error, OpsError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         where = make_url(settings.database_url).render_as_string(hide_password=True)
         mend = "start Postgres, or correct WAXSEAL_DATABASE_URL, its user, and pg_hba.conf"
-        return [wrong("postgres", f"{where}: {one_line(cause)}", mend)], ()
+        return [wrong("postgres", f"{where}: {one_line(error)}", mend)], ()
 
 
 def _heard_broker(asked: Asked[BrokerFacts], settings: Settings) -> Sequence[Finding]:

@@ -1,5 +1,6 @@
 """Checks of this machine: settings, processes, ports, disks, the blob store, and DNS."""
 
+import ipaddress
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -135,13 +136,11 @@ def _look_up(hosts: Sequence[str]) -> dict[str, str]:
 
 
 def _is_address(host: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host.strip("[]"))
-        except OSError:
-            continue
-        return True
-    return False
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _before(member: Member) -> str:

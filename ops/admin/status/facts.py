@@ -1,6 +1,6 @@
 """What the database says of the whole system, as `waxseal status` shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -91,7 +91,7 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
         "deliveries_estimated": counted.estimated,
         "oldest_due_seconds": age(counted.oldest_due, now),
         "dead_letters": by_stage,
-        "on_broken_chains": _count(groups, {"stage": "append", "reason": "chain_broken"}),
+        "on_broken_chains": sum(g.count for g in groups if (g.stage, g.reason) == ("append", "chain_broken")),
         "oldest_dead_letter_seconds": age(min((each.oldest for each in groups), default=None), now),
         "disabled_endpoints": counts.disabled_endpoints(conn),
         "mailboxes": dict(mailbox_overview.states(conn)),
@@ -114,7 +114,3 @@ def _ledger(conn: Connection) -> View:
 def age(since: datetime | None, now: datetime) -> float | None:
     """Seconds since then; 0 for a time in the future."""
     return None if since is None else round(max(0.0, (now - since).total_seconds()), 3)
-
-
-def _count(groups: Sequence[dead_letter_list.Group], wanted: Mapping[str, str]) -> int:
-    return sum(each.count for each in groups if all(getattr(each, name) == value for name, value in wanted.items()))

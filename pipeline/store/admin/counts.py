@@ -29,9 +29,6 @@ OPEN_DEAD_LETTERS = text(
     "SELECT stage, count(*) AS open, min(last_at) AS oldest FROM dead_letter WHERE state = 'open' GROUP BY stage"
 )
 
-ON_BROKEN_CHAINS = text("""
-    SELECT count(*) FROM dead_letter WHERE state = 'open' AND stage = 'append' AND reason = 'chain_broken'""")
-
 LEDGER_BYTES = text(
     "SELECT sum(pg_total_relation_size(CAST(name AS regclass))) FROM unnest(ARRAY['chain', 'entry', 'content']) AS name"
 )
@@ -72,11 +69,6 @@ def deliveries(conn: Connection) -> DeliveryCounts:
 def open_dead_letters(conn: Connection) -> Sequence[OpenDeadLetters]:
     """The dead letters that await a decision, by stage."""
     return [OpenDeadLetters(*row) for row in conn.execute(OPEN_DEAD_LETTERS)]
-
-
-def on_broken_chains(conn: Connection) -> int:
-    """The number of messages set aside because the head and the entries of their chain disagree."""
-    return int(conn.execute(ON_BROKEN_CHAINS).scalar_one())
 
 
 def ledger_bytes(conn: Connection) -> int:
