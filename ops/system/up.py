@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import disk_usage
 from types import FrameType
 from typing import Final
 
@@ -31,6 +30,7 @@ from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
 from ops.telemetry import probe_server, table
+from ops.telemetry.disks import room
 from ops.telemetry.exposition import EXPOSITION
 from ops.telemetry.label_sets import SUPERVISOR
 
@@ -135,8 +135,8 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
 def probes(data: Path, host: str, port: int) -> Iterator[Callable[[], None]]:
     """Serve the supervisor's own probes and metrics, with the disk of the data folder. Gives its heartbeat."""
     EXPOSITION.of(SUPERVISOR)
-    table.DISK_FREE.labels("data").set_function(lambda: disk_usage(data).free)
-    table.DISK_SIZE.labels("data").set_function(lambda: disk_usage(data).total)
+    table.DISK_FREE.labels("data").set_function(lambda: room(data).free)
+    table.DISK_SIZE.labels("data").set_function(lambda: room(data).size)
     try:
         server = probe_server.serve(host, port, {})
     except OSError as error:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from shutil import disk_usage
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from ops.errors import OpsError
 from ops.runtime.blobs import Blobs
 from ops.servers.ports import is_free
 from ops.settings import PREFIX, Settings
+from ops.telemetry.disks import room
 from pipeline.errors import BlobLost, BlobsAway
 
 _LOW: Final = 2**30  # bytes free on a disk below which it is as good as full
@@ -80,12 +80,9 @@ def check_ports(settings: Settings, known: Sequence[Member] | None) -> Iterator[
 def check_disks(places: dict[str, Path]) -> Iterator[Finding]:
     """The free space of the disks that hold these folders, if they are on this machine."""
     for what, place in places.items():
-        there = next((each for each in (place, *place.parents) if each.is_dir()), None)
-        if there is None:
-            continue
-        usage = disk_usage(there)
-        said = f"{what}: {usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB free"
-        if usage.free < _LOW or usage.free < _LOW_SHARE * usage.total:
+        disk = room(place)
+        said = f"{what}: {disk.free / 2**30:.1f} of {disk.size / 2**30:.1f} GiB free"
+        if disk.free < _LOW or disk.free < _LOW_SHARE * disk.size:
             yield wrong("disk", said, "free space or grow the disk; `waxseal prune` shows what Waxseal can drop")
         else:
             yield ok("disk", said)
