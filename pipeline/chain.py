@@ -9,6 +9,7 @@ import orjson
 from schemas.blob import LARGEST_INLINE
 from schemas.entry import Entry, Head, end_of, ends
 from schemas.event import Event
+from schemas.ledger_rows import StoredEntry
 
 VERSION = "waxseal/event/v1"
 LEAF = b"\x00"  # RFC 6962: an entry's hash is also its leaf hash
@@ -27,7 +28,7 @@ def encode(attributes: Mapping[str, str]) -> bytes:
     return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
 
 
-def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
+def commitment(salt: bytes, attributes: bytes, body: bytes) -> bytes:
     """`pc`: commits to the content and, once the 32-byte salt is deleted, reveals nothing of it."""
     key = salt.ljust(_BLOCK, b"\x00")
     before = key.translate(_INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes
@@ -36,17 +37,25 @@ def commitment(salt: bytes, attributes: bytes, body: bytes) -> str:
         hashed.update(body)
     else:
         hashed = sha256(before + body)
-    return sha256(key.translate(_OUTER) + hashed.digest()).hexdigest()
+    return sha256(key.translate(_OUTER) + hashed.digest()).digest()
 
 
-def envelope(tenant: str, head: Head, at: int, pc: str | None, kind: str = "event") -> bytes:
-    """The bytes of the entry that follows `head`, in RFC 8785 form. `at` is in microseconds UTC."""
-    prev = "null" if head.hash is None else f'"{head.hash.hex()}"'
-    commits = "null" if pc is None else f'"{pc}"'
+def envelope(chain: str, seq: int, prev: bytes | None, tenant: str, at: int, kind: str, pc: bytes | None) -> bytes:
+    """The bytes that an entry's hash covers, in RFC 8785 form; the SQL function `entry_envelope` makes the same ones.
+
+    `chain` is the chain's id in 32 hex digits; `at` is in microseconds UTC.
+    """
+    before = "null" if prev is None else f'"{prev.hex()}"'
+    commits = "null" if pc is None else f'"{pc.hex()}"'
     return (
-        f'{{"at":{at},"chain":"{head.chain_id.hex}","hash":"sha-256","kind":{_quoted(kind)},"pc":{commits},"prev":{prev},'
-        f'"seq":{head.seq + 1},"tenant":{_quoted(tenant)},"v":"{VERSION}"}}'
+        f'{{"at":{at},"chain":"{chain}","hash":"sha-256","kind":{_quoted(kind)},"pc":{commits},"prev":{before},'
+        f'"seq":{seq},"tenant":{_quoted(tenant)},"v":"{VERSION}"}}'
     ).encode()
+
+
+def stored_envelope(entry: StoredEntry) -> bytes:
+    """The envelope that a stored row stands for."""
+    return envelope(entry.chain_id.hex(), entry.seq, entry.prev_hash, entry.tenant, entry.at, entry.kind, entry.pc)
 
 
 @lru_cache(1000)
@@ -59,11 +68,13 @@ def entry_hash(sealed: bytes) -> bytes:
     return sha256(LEAF + sealed).digest()
 
 
-def extend(head: Head, event: Event, at: int, salt: bytes) -> Entry:
+def extend(head: Head, event: Event, at: int, salt: bytes, kind: str = "event") -> Entry:
     """The entry that records `event` after `head`."""
     attributes = encode(event.attributes)
-    sealed = envelope(event.tenant, head, at, commitment(salt, attributes, event.body))
-    return Entry(event, head.chain_id, head.seq + 1, head.hash, entry_hash(sealed), sealed, attributes, salt)
+    pc = commitment(salt, attributes, event.body)
+    seq = head.seq + 1
+    sealed = envelope(head.chain_id.hex, seq, head.hash, event.tenant, at, kind, pc)
+    return Entry(event, head.chain_id, seq, head.hash, entry_hash(sealed), at, kind, pc, attributes, salt)
 
 
 def extend_each(heads: Mapping[bytes, Head], events: Iterable[Event], at: int, salts: bytes) -> Iterator[Entry]:

@@ -18,14 +18,16 @@ class Head:
 
 @dataclass(slots=True)
 class Entry:
-    """One event in its chain: the exact bytes that are hashed and stored. Do not modify."""
+    """One event in its chain, and what its envelope consists of. Do not modify."""
 
     event: Event
     chain_id: UUID
     seq: int
     prev_hash: bytes | None
     hash: bytes
-    envelope: bytes
+    at: int  # recorded at, in microseconds UTC
+    kind: str
+    pc: bytes  # commits to attributes, body and salt
     attributes: bytes
     salt: bytes
 

@@ -19,11 +19,12 @@ class StoredEntry(NamedTuple):
 
     chain_id: bytes
     seq: int
-    prev_seq: int | None
     prev_hash: bytes | None
     hash: bytes
-    envelope: bytes
     tenant: str
+    at: int
+    kind: str
+    pc: bytes | None
     fingerprint: bytes | None
     attributes: bytes | None
     body: bytes | None

@@ -25,7 +25,7 @@ def entry_view(row: Row, chain: str, body: bytes | None) -> View:
     return {
         "seq": row["seq"],
         **{name: attributes.get(name) for name in named},
-        "at": _microseconds(_object(row["envelope"]).get("at")),
+        "at": _microseconds(row["at"]),
         "chain": chain,
         "hash": row["hash"].hex(),
         "prev": row["prev_hash"] and row["prev_hash"].hex(),
@@ -190,10 +190,10 @@ def _reason(row: Row) -> str | None:
     return ": ".join(part for part in parts if part) or None
 
 
-def _microseconds(at: Any) -> str | None:
+def _microseconds(at: int) -> str | None:
     try:
         return rfc3339(_EPOCH + timedelta(microseconds=at))
-    except (TypeError, OverflowError):
+    except OverflowError:
         return None  # the entry was altered: `waxseal verify` reports it
 
 

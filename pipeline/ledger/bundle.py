@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from pipeline.chain import entry_hash
+from pipeline.chain import entry_hash, stored_envelope
 from pipeline.errors import Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE
 from pipeline.ledger.checks import Finding, Thread, check_content, parse, read_attributes, read_envelope
@@ -52,7 +52,7 @@ def entry_line(entry: StoredEntry) -> bytes:
     content = None
     if entry.attributes is not None and entry.salt is not None and entry.body is not None:
         content = {"attributes": _base64(entry.attributes), "salt": entry.salt.hex(), "body": _base64(entry.body)}
-    return _line({"envelope": _base64(entry.envelope), "hash": entry.hash.hex(), "content": content})
+    return _line({"envelope": _base64(stored_envelope(entry)), "hash": entry.hash.hex(), "content": content})
 
 
 def verify_bundle(

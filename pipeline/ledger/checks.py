@@ -66,7 +66,7 @@ def read_attributes(raw: bytes) -> Mapping[str, str]:
 
 def check_content(pc: str, attributes: bytes, body: bytes, salt: bytes) -> Iterator[Finding]:
     """Finds content that does not match the commitment `pc`."""
-    if not compare_digest(commitment(salt, attributes, body), pc):
+    if not compare_digest(commitment(salt, attributes, body).hex(), pc):
         yield "content_altered", "attributes, body or salt are not what the envelope commits to"
 
 

@@ -6,10 +6,10 @@ Nothing stored is trusted, neither columns nor heads nor hashes: only what follo
 
 and for every entry of it, in order,
 
- (2) the stored hash is SHA-256(0x00 || envelope);
+ (2) the stored hash is SHA-256(0x00 || envelope), the envelope being made of the entry's columns;
  (3) the envelope is RFC 8785 JSON with exactly the keys of LEDGER §1;
  (4) its number is one more than the one before, and `prev` is the hash of the entry before;
- (5) the entry's columns and its chain's tenant agree with the envelope;
+ (5) its chain's tenant agrees with the envelope;
  (6) the content exists, its body in the row or in the blob store, and the envelope commits to it;
  (7) the attributes are RFC 8785 JSON, and the content's columns and the chain's subject agree with them;
  (8) the fingerprint is that of its tenant's key, source, origin and id, or, as earlier versions made it, without the origin;
@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from pipeline.chain import entry_hash
+from pipeline.chain import entry_hash, stored_envelope
 from pipeline.dedupe import chain_key, fingerprint, identity
 from pipeline.errors import BlobLost, Rejected, Unreadable
 from pipeline.formats.cloudevents import instant
@@ -134,19 +134,18 @@ class _Verifier:
             yield "chain_row", "its key is not that of its tenant and subject"
 
     def _entry(self, row: StoredChain | None, entry: StoredEntry, thread: Thread) -> Iterator[Finding]:
-        computed = entry_hash(entry.envelope or b"")
+        raw = _envelope(entry)
+        computed = entry_hash(raw)
         if entry.hash != computed:  # (2)
             yield "hash", f"hash is {_hex(entry.hash)}; the envelope hashes to {computed.hex()}"
         try:
-            envelope = read_envelope(entry.envelope or b"")  # (3)
+            envelope = read_envelope(raw)  # (3)
         except Unreadable as error:
             yield "envelope", str(error)
             thread.skip(computed)
             return
-        seq = envelope["seq"] if entry.seq is None else entry.seq
-        yield from thread.follow(seq, envelope["prev"], computed)  # (4)
-        yield from _columns(entry, envelope)  # (5)
-        if row is not None and row.tenant != envelope["tenant"]:
+        yield from thread.follow(envelope["seq"], envelope["prev"], computed)  # (4)
+        if row is not None and row.tenant != envelope["tenant"]:  # (5)
             yield "subject", f"the entry is of tenant {envelope['tenant']:.80}, its chain of {row.tenant}"
         yield from self._content(row, entry, envelope)
 
@@ -182,17 +181,12 @@ class _Verifier:
             yield "fingerprint", "it is not that of the entry's tenant, source, origin and id"
 
 
-def _columns(entry: StoredEntry, envelope: Mapping[str, Any]) -> Iterator[Finding]:
-    """(5) the entry's columns agree with the envelope."""
-    for name, stored, sealed in (
-        ("chain_id", _hex(entry.chain_id), envelope["chain"]),
-        ("seq", entry.seq, envelope["seq"]),
-        ("prev_seq", entry.prev_seq, envelope["seq"] - 1 if envelope["seq"] else None),
-        ("prev_hash", _hex(entry.prev_hash), envelope["prev"]),
-        ("tenant", entry.tenant, envelope["tenant"]),
-    ):
-        if stored != sealed:
-            yield "column", f"{name} is {stored!s:.80}; the envelope says {sealed!s:.80}"
+def _envelope(entry: StoredEntry) -> bytes:
+    """The envelope that the columns make; empty if one that it needs is NULL."""
+    try:
+        return stored_envelope(entry)
+    except (AttributeError, TypeError):
+        return b""
 
 
 def _copies(entry: StoredEntry, attributes: Mapping[str, str]) -> Iterator[Finding]:

@@ -19,10 +19,10 @@ FULL: Final = 0.8  # share of the connections in use, from which on there are to
 
 #: What protects entries, made by the migrations. The triggers are enabled ALWAYS ("A"): `session_replication_role` does not
 #: switch them off.
-TRIGGERS: Final = ("append_only", "append_only_whole")
+TRIGGERS: Final = ("append_only", "append_only_whole", "entry_link")
 CONSTRAINTS: Final = (
-    *("entry_pkey", "entry_fingerprint_key", "entry_hash", "entry_first", "entry_link"),
-    *("entry_seq_check", "entry_chain_id_seq_hash_key"),
+    *("entry_pkey", "entry_fingerprint_key", "entry_hash", "entry_first", "entry_seq_check", "entry_at_check"),
+    *("entry_pc_check", "entry_tenant_check", "entry_kind_check"),
 )
 
 #: What members of waxseal_writer may do with whole tables.

@@ -20,9 +20,10 @@ MOST_BYTES: Final = 1 << 20  # of bodies, because this copies them all
 
 # The columns and their order are those of the COPY statements in `entries` and `deliveries`.
 INSERT_ENTRIES = text("""
-    INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint)
+    INSERT INTO entry (chain_id, seq, prev_hash, hash, tenant, at, kind, pc, fingerprint)
     SELECT * FROM unnest(CAST(:chains AS uuid[]), CAST(:seqs AS bigint[]), CAST(:prevs AS bytea[]), CAST(:hashes AS bytea[]),
-                         CAST(:envelopes AS bytea[]), CAST(:tenants AS text[]), CAST(:fingerprints AS uuid[]))""")
+                         CAST(:tenants AS text[]), CAST(:ats AS bigint[]), CAST(:kinds AS text[]), CAST(:pcs AS bytea[]),
+                         CAST(:fingerprints AS uuid[]))""")
 
 INSERT_CONTENT = text("""
     INSERT INTO content (chain_id, seq, attributes, body, blob, salt, source, type, subject, time)
@@ -59,8 +60,10 @@ def _entries(entries: Sequence[Entry]) -> Query:
         **_places(entries),
         "prevs": octets([each.prev_hash for each in entries]),
         "hashes": octets([each.hash for each in entries]),
-        "envelopes": octets([each.envelope for each in entries]),
         "tenants": quoted([each.event.tenant for each in entries]),
+        "ats": plain([each.at for each in entries]),
+        "kinds": plain([each.kind for each in entries]),
+        "pcs": octets([each.pc for each in entries]),
         "fingerprints": ledger_entries.uuids([each.event.fingerprint for each in entries]),
     }
 

@@ -61,7 +61,7 @@ BY_INDEX = text("""
 # Reads one small row for each chain, instead of every entry.
 COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
 
-COPY_ENTRIES = "COPY entry (chain_id, seq, prev_hash, hash, envelope, tenant, fingerprint) FROM STDIN (FORMAT binary)"
+COPY_ENTRIES = "COPY entry (chain_id, seq, prev_hash, hash, tenant, at, kind, pc, fingerprint) FROM STDIN (FORMAT binary)"
 COPY_CONTENT = """
     COPY content (chain_id, seq, attributes, body, blob, salt, source, type, subject, time) FROM STDIN (FORMAT binary)"""
 
@@ -181,21 +181,23 @@ def _entry_rows(entries: Iterable[Entry], taken: list[Entry]) -> Iterator[bytes]
 
 
 # Each row is packed in few calls, because this is most of the computation while heads are locked.
-_FIRST_ENTRY = Struct(">hi16siqii32si")  # 7 fields: chain_id, seq, no prev_hash, hash, the length of the envelope
-_NEXT_ENTRY = Struct(">hi16siqi32si32si")
+_FIRST_ENTRY = Struct(">hi16siqii32s")  # 9 fields: chain_id, seq, no prev_hash, hash
+_NEXT_ENTRY = Struct(">hi16siqi32si32s")
+_AT = Struct(">iq")
+_REST = Struct(">i32si16s")  # pc, fingerprint
 _CONTENT = Struct(">hi16siqi")  # 10 fields: chain_id, seq, the length of the attributes
-_FINGERPRINT = Struct(">i16s")
 _SALT = Struct(">i32s")
 _MOMENT = Struct(">iq")
 
 
 def _entry_row(entry: Entry) -> bytes:
-    event, sealed = entry.event, entry.envelope
     if entry.prev_hash is None:
-        head = _FIRST_ENTRY.pack(7, 16, entry.chain_id.bytes, 8, entry.seq, -1, 32, entry.hash, len(sealed))
+        head = _FIRST_ENTRY.pack(9, 16, entry.chain_id.bytes, 8, entry.seq, -1, 32, entry.hash)
     else:
-        head = _NEXT_ENTRY.pack(7, 16, entry.chain_id.bytes, 8, entry.seq, 32, entry.prev_hash, 32, entry.hash, len(sealed))
-    return b"".join((head, sealed, word(event.tenant), _FINGERPRINT.pack(16, event.fingerprint)))
+        head = _NEXT_ENTRY.pack(9, 16, entry.chain_id.bytes, 8, entry.seq, 32, entry.prev_hash, 32, entry.hash)
+    event = entry.event
+    rest = _REST.pack(32, entry.pc, 16, event.fingerprint)
+    return b"".join((head, word(event.tenant), _AT.pack(8, entry.at), word(entry.kind), rest))
 
 
 def _content_row(entry: Entry) -> bytes:

@@ -13,8 +13,8 @@ INLINE: Final = 64 * 1024  # bytes; larger bodies are fetched one by one, so tha
 
 # In chain order, so that one pass sees each chain whole; an index has that order, so no sort is needed.
 ENTRIES = """
-    SELECT uuid_send(entry.chain_id), entry.seq, prev_seq, prev_hash, hash, envelope, tenant, uuid_send(fingerprint),
-           attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
+    SELECT uuid_send(entry.chain_id), entry.seq, prev_hash, hash, tenant, at, kind, pc,
+           uuid_send(fingerprint), attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
            source, type, subject, timestamptz_send("time"), octet_length(body) > {inline}
     FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     {where} ORDER BY entry.chain_id, entry.seq"""

@@ -20,6 +20,7 @@ from ops.runtime import db_deadline
 from ops.runtime.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
 from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
+from pipeline.chain import entry_hash, envelope
 from pipeline.fanout import subscriptions
 from pipeline.ledger.verify import verify
 from pipeline.store.array_literals import octets, plain, quoted
@@ -360,11 +361,12 @@ def test_a_body_comes_back_to_the_byte(database, engine, body) -> None:
 
 def forge(conn: psycopg.Connection, seq: int, prev_hash: bytes | None, hash: bytes | None = None) -> None:
     """Inserts an entry after the only one, as a second writer with a bug would."""
-    envelope = f"forged {seq}".encode()
+    ((chain_id,),) = conn.execute("SELECT chain_id FROM entry").fetchall()
+    sealed = entry_hash(envelope(chain_id.hex, seq, prev_hash, "acme", 1, "event", b"p" * 32))
     conn.execute(
-        "INSERT INTO entry (chain_id, seq, prev_hash, hash, envelope, tenant)"
-        " SELECT chain_id, %s, %s, %s, %s, tenant FROM entry",
-        (seq, prev_hash, hash or sha256(b"\0" + envelope).digest(), envelope),
+        "INSERT INTO entry (chain_id, seq, prev_hash, hash, tenant, at, kind, pc)"
+        " VALUES (%s, %s, %s, %s, 'acme', 1, 'event', %s)",
+        (chain_id, seq, prev_hash, hash or sealed, b"p" * 32),
     )
 
 

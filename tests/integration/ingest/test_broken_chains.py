@@ -26,7 +26,8 @@ DAMAGES = {
     "its head's hash is another": "UPDATE chain SET hash = sha256('x') WHERE subject = 'damaged'",
     "its id is another": "UPDATE chain SET chain_id = gen_random_uuid() WHERE subject = 'damaged'",
     "its last entry's hash is another": SILENT.format(
-        f"UPDATE entry SET envelope = 'x', hash = sha256('\\x00'::bytea || 'x'::bytea) WHERE {OF_CHAIN}"
+        "UPDATE entry SET at = at + 1, hash = sha256('\\x00'::bytea ||"
+        f" entry_envelope(chain_id, seq, prev_hash, tenant, at + 1, kind, pc)) WHERE {OF_CHAIN}"
     ),
     "its last entry is gone": SILENT.format(f"DELETE FROM entry WHERE {OF_CHAIN}"),
     "its last entry is gone and its head knows": SILENT.format(f"DELETE FROM entry WHERE {OF_CHAIN}")

@@ -105,9 +105,9 @@ def record_large(engine: Engine, blobs: Blobs, *endpoints: int, body: bytes = BO
 
 
 def sealed(database: Any) -> list[dict[str, Any]]:
-    """The commitment of each envelope, with salt and attributes."""
-    rows = database.rows("SELECT envelope, salt, attributes FROM entry JOIN content USING (chain_id, seq)")
-    return [{"pc": json.loads(envelope)["pc"], "content": (bytes(salt), bytes(said))} for envelope, salt, said in rows]
+    """The commitment of each entry, with salt and attributes."""
+    rows = database.rows("SELECT pc, salt, attributes FROM entry JOIN content USING (chain_id, seq)")
+    return [{"pc": pc, "content": (bytes(salt), bytes(said))} for pc, salt, said in rows]
 
 
 # The whole way.

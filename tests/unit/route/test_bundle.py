@@ -36,11 +36,12 @@ def stored(chain: int, subject: str, count: int) -> list[StoredEntry]:
         raw = (
             entry.chain_id.bytes,
             n,
-            None,
             entry.prev_hash,
             entry.hash,
-            entry.envelope,
             "acme",
+            entry.at,
+            entry.kind,
+            entry.pc,
             b"",
             encode(event.attributes),
         )
