@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from pipeline.chain import SALT_BYTES, extend_each
+from pipeline.chain import SALT_BYTES, extend, extend_each
 from pipeline.dedupe import Conflict, first_of_each, looked_up, sift
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
@@ -19,6 +19,9 @@ from pipeline.store.round_trip import together
 from schemas.delivery import Planned
 from schemas.entry import Entry, Head, ends
 from schemas.event import Event
+
+#: Kinds of entries that may be the first of their chain; an erasure's event names another subject than its chain's.
+_OPENING = ("heads", "origin")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,6 +96,28 @@ def append(
         together(conn, [ledger_entries.move_heads_query(ends(entries))])
     mail_documents.plan(conn, entries)
     return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
+
+
+def append_own(conn: Connection, event: Event, kind: str, now: datetime) -> Entry:
+    """Records an event of our own as an entry of another kind than "event", at the end of the chain `event.chain_key`.
+
+    It is neither deduplicated nor delivered. Runs in the caller's transaction and holds the chain's head until that ends; a
+    caller that locks several chains does so in the order of their keys. Creates the chain of a heads or origin entry; any
+    other must exist, else this raises `ChainBroken`. Raises a unique violation when (source, id) was recorded before.
+    """
+    if kind == "event":
+        raise ValueError("an event that came from outside takes `append`, which deduplicates it")
+    heads = ledger_entries.lock_heads(conn, [event.chain_key])
+    if not heads and kind in _OPENING:
+        missing = {event.chain_key: (event.tenant, event.subject)}
+        heads = ledger_entries.lock_heads(conn, missing, missing, os.urandom(16))
+    if not heads:
+        raise ChainBroken(
+            f"tenant {event.tenant} has no chain with the key {event.chain_key.hex()} for an entry of kind {kind}"
+        )
+    entry = extend(heads[event.chain_key], event, _microseconds(now), os.urandom(SALT_BYTES), kind)
+    append_few.insert(conn, [entry], (), now)
+    return entry
 
 
 def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping[bytes, Head]:

@@ -51,6 +51,8 @@ def judge(found: Found) -> tuple[State, str]:
     if len(versions) != 1:
         rows = ", ".join(versions) or "nothing"
         return "broken", f"the table alembic_version must hold one version and holds {rows}: restore it from a backup"
+    if found.copying and versions[0] in known():
+        return "older", "a migration has not copied all entries yet: run `waxseal migrate`, which continues it"
     return _compared(versions[0], known())
 
 

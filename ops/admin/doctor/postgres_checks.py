@@ -1,12 +1,13 @@
 """Checks of Postgres: what commits are worth there, its limits, this login, and the protections of the ledger."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
 
 from ops.admin.doctor.finding import Finding, note, ok, wrong
+from ops.admin.doctor.ledger_protections import check_grants, check_protections
 from ops.runtime.schema_check import judge
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -16,26 +17,6 @@ OLDEST: Final = 140000  # server_version_num of the oldest Postgres that the mig
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 CLOCK: Final = 2.0  # seconds that clocks may differ
 FULL: Final = 0.8  # share of the connections in use, from which on there are too few
-
-#: What protects entries, made by the migrations. The triggers are enabled ALWAYS ("A"): `session_replication_role` does not
-#: switch them off.
-TRIGGERS: Final = ("append_only", "append_only_whole", "entry_link")
-CONSTRAINTS: Final = (
-    *("entry_pkey", "entry_fingerprint_key", "entry_hash", "entry_first", "entry_seq_check", "entry_at_check"),
-    *("entry_pc_check", "entry_tenant_check", "entry_kind_check"),
-)
-
-#: What members of waxseal_writer may do with whole tables.
-_READ, _ADD = "SELECT", "INSERT SELECT"
-_KEEP, _OWN = "INSERT SELECT UPDATE", "DELETE INSERT SELECT UPDATE"
-GRANTS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("alembic_version", "endpoint", "mailbox", "source", "subscription", "tenant"), _READ),
-    **dict.fromkeys(("attempt", "audit", "content", "entry", "operator_event", "verification"), _ADD),
-    **dict.fromkeys(("chain", "dead_letter", "delivery", "endpoint_health", "mail_document"), _KEEP),
-    **dict.fromkeys(("mail_item", "mailbox_cursor", "mailbox_folder_error"), _OWN),
-    "catalog": "SELECT UPDATE",
-}
-_RESTORE: Final = "find out who removed it; restore it as `pg_dump --schema-only` of an empty, migrated database has it"
 
 
 def check_postgres(conn: Connection, settings: Settings) -> Iterator[Finding]:
@@ -48,8 +29,8 @@ def check_postgres(conn: Connection, settings: Settings) -> Iterator[Finding]:
         return
     yield ok("schema", told)
     yield from _login(conn)
-    yield from _protections(conn)
-    yield from _grants(conn)
+    yield from check_protections(conn)
+    yield from check_grants(conn)
     yield from _days(conn)
     yield from _keys(conn, settings)
 
@@ -126,40 +107,6 @@ def _login(conn: Connection) -> Iterator[Finding]:
         yield wrong("login", f"{login['name']} is no member of waxseal_writer: processes cannot write", mend)
     else:
         yield ok("login", f"{login['name']} is a member of waxseal_writer, and no owner")
-
-
-def _protections(conn: Connection) -> Iterator[Finding]:
-    triggers, constraints = inspection.triggers(conn), inspection.constraints(conn)
-    faults = []
-    for name in TRIGGERS:
-        if name not in triggers:
-            faults.append(wrong("append-only", f"the trigger {name} of entry is missing", _RESTORE))
-        elif triggers[name] != "A":
-            enable = f"ALTER TABLE entry ENABLE ALWAYS TRIGGER {name}; then `waxseal verify`"
-            faults.append(wrong("append-only", f"the trigger {name} of entry is not always enabled", enable))
-    gone = [name for name in CONSTRAINTS if name not in constraints]
-    faults += [wrong("append-only", f"the constraint {name} of entry is missing or not valid", _RESTORE) for name in gone]
-    yield from faults
-    if not faults:
-        yield ok("append-only", f"{len(TRIGGERS)} triggers are always enabled, {len(CONSTRAINTS)} constraints are valid")
-
-
-def _grants(conn: Connection) -> Iterator[Finding]:
-    found = inspection.grants(conn)
-    faults = []
-    for table in sorted({*GRANTS, *found}):
-        wanted, given = set(GRANTS.get(table, "").split()), set(found.get(table, "").split())
-        if missing := wanted - given:
-            rights = ", ".join(sorted(missing))
-            mend = f"as the database's owner: GRANT {rights} ON {table} TO waxseal_writer"
-            faults.append(wrong("grants", f"waxseal_writer lacks {rights} on {table}", mend))
-        if table in GRANTS and (extra := given - wanted):
-            rights = ", ".join(sorted(extra))
-            mend = f"as the database's owner: REVOKE {rights} ON {table} FROM waxseal_writer, PUBLIC"
-            faults.append(wrong("grants", f"waxseal_writer or PUBLIC has {rights} on {table}", mend))
-    yield from faults
-    if not faults:
-        yield ok("grants", f"waxseal_writer has what it needs on {len(GRANTS)} tables, and no more")
 
 
 def _days(conn: Connection) -> Iterator[Finding]:

@@ -6,6 +6,9 @@ ALTER INDEX entry_pkey RENAME TO entry_v1_pkey;
 ALTER INDEX entry_fingerprint_key RENAME TO entry_v1_fingerprint_key;
 ALTER INDEX entry_chain_id_seq_hash_key RENAME TO entry_v1_chain_id_seq_hash_key;
 REVOKE ALL ON entry_v1 FROM waxseal_writer;
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT FROM entry_v1) THEN DROP TABLE entry_v1; END IF;
+END $$;
 
 -- LEDGER §1, to the byte. It needs no escapes: the table's constraints allow no character that JSON would escape.
 -- Immutable parts only, each of them in pg_catalog, so that it is inlined in the CHECK. (As text: of ASCII, the bytes are the same.)
@@ -64,8 +67,76 @@ END $$;
 CREATE TRIGGER entry_link AFTER INSERT ON entry REFERENCING NEW TABLE AS added
   FOR EACH STATEMENT EXECUTE FUNCTION entry_link();
 
+-- Content belongs to an entry that commits to content. (Whether it is the content that the entry commits to, verification says.)
+CREATE FUNCTION content_entry() RETURNS trigger LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp
+  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+  wrong record;
+BEGIN
+  SELECT added.chain_id, added.seq INTO wrong
+    FROM added LEFT JOIN public.entry ON entry.chain_id = added.chain_id AND entry.seq = added.seq
+    WHERE entry.pc IS NULL LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'content for entry % of chain %, which does not exist or has none: content_entry refuses it', wrong.seq,
+      wrong.chain_id USING ERRCODE = 'foreign_key_violation', SCHEMA = 'public', TABLE = 'content', CONSTRAINT = 'content_entry';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER content_entry AFTER INSERT ON content REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION content_entry();
+
+-- The condition is tested without a call of the function.
+CREATE FUNCTION forward_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'the head of chain % moves forward only: from entry % to entry % is refused', OLD.chain_id, OLD.seq, NEW.seq
+    USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'public', TABLE = 'chain', CONSTRAINT = 'forward_only';
+END $$;
+CREATE TRIGGER forward_only BEFORE UPDATE OF seq, hash ON chain FOR EACH ROW WHEN (NEW.seq <= OLD.seq)
+  EXECUTE FUNCTION forward_only();
+
+-- In replicas, and while session_replication_role is replica, too.
 ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only_whole;
 ALTER TABLE entry ENABLE ALWAYS TRIGGER entry_link;
+ALTER TABLE content ENABLE ALWAYS TRIGGER content_entry;
+ALTER TABLE chain ENABLE ALWAYS TRIGGER forward_only;
 
-GRANT SELECT, INSERT ON entry TO waxseal_writer;
+-- Roles -----------------------------------------------------------------------------------------------------------
+
+-- reader: verifies, exports, answers questions; no secrets of sources, endpoints and mailboxes. The fingerprint keys that it may
+-- read are encrypted, and verification needs them. sealer: gives positions and signs. eraser: calls the function that erases.
+DO $$ DECLARE name text; BEGIN
+  FOREACH name IN ARRAY ARRAY['waxseal_reader', 'waxseal_sealer', 'waxseal_eraser'] LOOP
+    BEGIN
+      EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+    END;
+  END LOOP;
+END $$;
+GRANT USAGE ON SCHEMA public TO waxseal_reader, waxseal_sealer, waxseal_eraser;
+GRANT SELECT ON alembic_version TO waxseal_reader, waxseal_sealer, waxseal_eraser;
+
+GRANT SELECT ON attempt, audit, catalog, chain, content, dead_letter, delivery, endpoint_health, entry, mail_document,
+  operator_event, subscription, tenant, verification TO waxseal_reader;
+GRANT SELECT (id, tenant_id, name, kind, created_at) ON source TO waxseal_reader;
+GRANT SELECT (id, tenant_id, name, transport, url, settings, state, reason, created_at) ON endpoint TO waxseal_reader;
+GRANT SELECT (id, state, reason, state_at, lease_until, next_pull_at, slow, began_at, pulled_at, reconciled_at, failures,
+              failing_since, error) ON mailbox TO waxseal_reader;
+GRANT INSERT ON verification TO waxseal_reader;        -- its own results, which `status` and the metrics show
+
+-- UPDATE of a whole table, like DELETE and TRUNCATE, would allow LOCK TABLE in every mode, which stops all others. So the writer
+-- has it on columns only, and never on those that say what a row is about.
+GRANT SELECT ON entry TO waxseal_writer;
+DO $$ BEGIN -- else when all entries have been copied
+  IF to_regclass('public.entry_v1') IS NULL THEN GRANT INSERT ON entry TO waxseal_writer; END IF;
+END $$;
+REVOKE UPDATE ON chain, delivery, dead_letter, catalog, endpoint_health, mail_document FROM waxseal_writer;
+GRANT UPDATE (seq, hash) ON chain TO waxseal_writer;
+GRANT UPDATE (state, attempts, next_attempt_at, lease, lease_until, settled_at, error, age_from, schedule_from) ON delivery
+  TO waxseal_writer;
+GRANT UPDATE (state, detail, error, attempts, last_at, decided_at, decided_by) ON dead_letter TO waxseal_writer;
+GRANT UPDATE (version) ON catalog TO waxseal_writer;
+GRANT UPDATE (breaker, forced, opened_at, probe_at, trips, window_from, successes, failures, not_before, throttles, tokens,
+              tokens_at, failing_since, streak, last_error, enabled_at, changed_at) ON endpoint_health TO waxseal_writer;
+GRANT UPDATE (due, taken_at, document, parser, made_at) ON mail_document TO waxseal_writer;

@@ -30,17 +30,23 @@ LOGIN = text("""
 # tgenabled: A is ALWAYS, also in a replica; O only in an ordinary session; D is disabled.
 TRIGGERS = text("""
     SELECT tgname AS name, CAST(tgenabled AS text) AS enabled FROM pg_trigger
-    WHERE tgrelid = to_regclass('entry') AND NOT tgisinternal""")
+    WHERE tgrelid = to_regclass(:table) AND NOT tgisinternal""")
 
 CONSTRAINTS = text("""
-    SELECT conname AS name FROM pg_constraint WHERE conrelid = to_regclass('entry') AND convalidated""")
+    SELECT conname AS name FROM pg_constraint WHERE conrelid = to_regclass(:table) AND convalidated""")
 
-# Rights on whole tables; those on single columns, such as of endpoint, are not among them. PUBLIC has the oid 0.
+# Rights on whole tables; those on single columns are not among them. PUBLIC, the oid 0, has no row in pg_roles.
 GRANTS = text("""
     SELECT relname AS name, string_agg(DISTINCT privilege_type, ' ' ORDER BY privilege_type) AS rights
     FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS given LEFT JOIN pg_roles ON pg_roles.oid = grantee
     WHERE relnamespace = CAST('public' AS regnamespace) AND relkind IN ('r', 'p') AND NOT relispartition
-    AND (grantee = 0 OR rolname = 'waxseal_writer') GROUP BY relname""")
+    AND coalesce(rolname, 'PUBLIC') = :role GROUP BY relname""")
+
+COLUMN_GRANTS = text("""
+    SELECT relname AS name, string_agg(DISTINCT privilege_type || '(' || attname || ')', ' ') AS rights
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    CROSS JOIN LATERAL aclexplode(attacl) AS given LEFT JOIN pg_roles ON pg_roles.oid = grantee
+    WHERE relnamespace = CAST('public' AS regnamespace) AND coalesce(rolname, 'PUBLIC') = :role GROUP BY relname""")
 
 DAYS = text("""
     SELECT to_regclass('attempt_' || to_char(CAST(:day AS date), 'YYYYMMDD')) IS NOT NULL""")
@@ -75,19 +81,24 @@ def login(conn: Connection) -> Row:
     return conn.execute(LOGIN).mappings().one()
 
 
-def triggers(conn: Connection) -> dict[str, str]:
-    """The triggers of the table of entries, and when each is enabled."""
-    return {row.name: row.enabled for row in conn.execute(TRIGGERS)}
+def triggers(conn: Connection, table: str) -> dict[str, str]:
+    """The triggers of a table, and when each is enabled."""
+    return {row.name: row.enabled for row in conn.execute(TRIGGERS, {"table": table})}
 
 
-def constraints(conn: Connection) -> set[str]:
-    """The names of the valid constraints of the table of entries."""
-    return set(conn.execute(CONSTRAINTS).scalars())
+def constraints(conn: Connection, table: str) -> set[str]:
+    """The names of the valid constraints of a table."""
+    return set(conn.execute(CONSTRAINTS, {"table": table}).scalars())
 
 
-def grants(conn: Connection) -> dict[str, str]:
-    """What waxseal_writer and everybody may do with each table."""
-    return {row.name: row.rights for row in conn.execute(GRANTS)}
+def grants(conn: Connection, role: str) -> dict[str, str]:
+    """What members of a role may do with each table; with PUBLIC, what everybody may."""
+    return {row.name: row.rights for row in conn.execute(GRANTS, {"role": role})}
+
+
+def column_grants(conn: Connection, role: str) -> dict[str, str]:
+    """What they may do with single columns of each table, each as `RIGHT(column)`."""
+    return {row.name: row.rights for row in conn.execute(COLUMN_GRANTS, {"role": role})}
 
 
 def has_day(conn: Connection, day: date) -> bool:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-PRESENT = text("SELECT to_regclass('alembic_version') IS NOT NULL AS versioned, to_regclass('entry') IS NOT NULL AS filled")
+PRESENT = text("""
+    SELECT to_regclass('alembic_version') IS NOT NULL AS versioned, to_regclass('entry') IS NOT NULL AS filled,
+           to_regclass('entry_v1') IS NOT NULL AS copying""")
 VERSIONS = text("SELECT version_num FROM alembic_version ORDER BY 1")
 
 # A statement that waits for a table's lock blocks all later ones, readers too, so it gives up and the caller tries again.
@@ -24,10 +26,14 @@ BLOCKERS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The state of a database's schema: the rows of its version table, None without one; and whether it has our tables."""
+    """The state of a database's schema: the rows of its version table, None without one; and whether it has our tables.
+
+    While `copying`, only a part of the entries is in the table where they belong.
+    """
 
     versions: Sequence[str] | None
     filled: bool
+    copying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Blocker:
 def found(conn: Connection) -> Found:
     """The schema's state, even if it is inconsistent."""
     present = conn.execute(PRESENT).one()
-    return Found(conn.execute(VERSIONS).scalars().all() if present.versioned else None, present.filled)
+    return Found(conn.execute(VERSIONS).scalars().all() if present.versioned else None, present.filled, present.copying)
 
 
 def begin_change(conn: Connection) -> None:

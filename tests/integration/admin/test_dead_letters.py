@@ -372,12 +372,12 @@ def test_two_runs_at_once_share_the_work(cli, engine, buried, database) -> None:
 def test_a_message_that_was_not_confirmed_or_cannot_be_made_stays_open(cli, engine, buried, database) -> None:
     kept = '{"headers": {}, "properties": {}, "trusted": false}'
     with transaction(engine) as conn:
-        conn.execute(text("UPDATE dead_letter SET headers = CAST(:kept AS json) WHERE id < 4"), {"kept": kept})
         broken = ({}, {**json.loads(kept), "headers": 1}, {**json.loads(kept), "properties": {"unheard": "of"}})
         dead_letters.bury(conn, [DeadLetter("admit", "malformed", "x", headers=each) for each in broken], NOW)
         for each in ('{"$bytes": 5}', '{"$float": "x"}'):
             dead_letters.bury(conn, [DeadLetter("admit", "malformed", each)], NOW)
-            conn.execute(text("UPDATE dead_letter SET headers = CAST(detail AS json) WHERE detail = :each"), {"each": each})
+    database.run("UPDATE dead_letter SET headers = CAST(%s AS json) WHERE id < 4", kept)
+    database.run("UPDATE dead_letter SET headers = CAST(detail AS json) WHERE detail LIKE '{%%'")
     decision = decision_on(engine, DeadLetterFilter(stage="admit"), "ada")
     seen = []
 

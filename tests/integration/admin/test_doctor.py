@@ -29,6 +29,12 @@ ALTER TABLE entry ENABLE TRIGGER append_only_whole;
 ALTER TABLE entry DROP CONSTRAINT entry_first;
 GRANT DELETE ON content TO PUBLIC;
 GRANT UPDATE ON entry TO waxseal_writer;
+ALTER TABLE entry DISABLE TRIGGER entry_link;
+ALTER TABLE content ENABLE REPLICA TRIGGER content_entry;
+ALTER TABLE chain DISABLE TRIGGER forward_only;
+GRANT UPDATE (key) ON chain TO waxseal_writer;
+REVOKE UPDATE (error) ON delivery FROM waxseal_writer;
+GRANT SELECT (secrets) ON endpoint TO waxseal_reader;
 REVOKE INSERT ON delivery FROM waxseal_writer;
 DROP TABLE attempt_{tomorrow};
 ALTER DATABASE {database} SET synchronous_commit = off
@@ -37,8 +43,14 @@ SAID = {
     ("append-only", "the trigger append_only of entry is not always enabled"),
     ("append-only", "the trigger append_only_whole of entry is not always enabled"),
     ("append-only", "the constraint entry_first of entry is missing or not valid"),
-    ("grants", "waxseal_writer or PUBLIC has DELETE on content"),
-    ("grants", "waxseal_writer or PUBLIC has UPDATE on entry"),
+    ("append-only", "the trigger entry_link of entry is not always enabled"),
+    ("append-only", "the trigger content_entry of content is not always enabled"),
+    ("append-only", "the trigger forward_only of chain is not always enabled"),
+    ("grants", "PUBLIC has DELETE on content"),
+    ("grants", "waxseal_writer has UPDATE on entry"),
+    ("grants", "waxseal_writer has UPDATE(key) on chain"),
+    ("grants", "waxseal_writer lacks UPDATE(error) on delivery"),
+    ("grants", "waxseal_reader has SELECT(secrets) on endpoint"),
     ("grants", "waxseal_writer lacks INSERT on delivery"),
     ("attempts", "there is no partition for {day}: attempts of that day cannot be stored"),
     ("durable commits", "synchronous_commit is off: a crash loses what was acknowledged"),

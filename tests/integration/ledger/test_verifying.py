@@ -32,6 +32,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UNPROTECTED = """
     SET LOCAL session_replication_role = replica;
     ALTER TABLE entry DISABLE TRIGGER ALL;
+    ALTER TABLE content DISABLE TRIGGER ALL;
+    ALTER TABLE chain DISABLE TRIGGER ALL;
     DO $$ DECLARE found record; BEGIN
       FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint
                    WHERE conrelid IN ('entry'::regclass, 'content'::regclass, 'chain'::regclass)

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from ops.migrate import migrate
 from ops.runtime.schema_check import known
 from ops.servers.private import PrivateServers
+from support import old_schema
 from support.cli import Cli
 from support.waiting import wait_for
 
@@ -129,14 +130,7 @@ def test_a_process_that_began_without_a_database_ends_when_it_turns_out_to_be_an
 
 
 def test_migrate_gives_way_and_says_to_whom(behind: str) -> None:
-    migrate(behind)
-    with psycopg.connect(behind, autocommit=True) as conn:
-        conn.execute("DROP TABLE mail_document, mailbox_folder_error, verification")
-        conn.execute("DROP INDEX content_by_blob, dead_letter_by_blob, operator_event_of_source")
-        conn.execute("ALTER TABLE dead_letter DROP COLUMN blob")
-        conn.execute("ALTER TABLE tenant DROP COLUMN before_origins")
-        conn.execute("ALTER TABLE operator_event DROP COLUMN chain_id")
-        conn.execute("UPDATE alembic_version SET version_num = '0003'")
+    old_schema.make(behind, "0003")
     told: list[str] = []
     with ThreadPoolExecutor(1) as pool, psycopg.connect(behind, application_name="reporting") as reader:
         reader.execute("SELECT count(*) FROM dead_letter")
