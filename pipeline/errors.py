@@ -6,6 +6,7 @@ PipelineError
 ├── BlobLost      keep and report: a body in the blob store is missing or altered; an operator must look
 ├── BlobsAway     retry: the blob store cannot be reached, or does not answer in time
 └── Unreadable    stop: stored or exported data is not in a form that this version reads
+    └── Unproven  stop: a signature or a proof does not show what it is said to show
 """
 
 from typing import Literal
@@ -56,3 +57,7 @@ class BlobsAway(PipelineError):
 
 class Unreadable(PipelineError):
     """Stored or exported data is not in a form that this version reads."""
+
+
+class Unproven(Unreadable):
+    """A signature or a proof does not show what it is said to show."""
