@@ -72,6 +72,14 @@ class _Packet(psycopg.Pipeline):
             self.command_queue.append(partial(_all_of, commands))
             yield from super()._communicate_gen()
 
+    def _fetch_gen(self, *, flush: bool) -> Generator[Any, Any, None]:  # noqa: ARG002 - see below
+        """Without the Flush that psycopg sends after its Sync.
+
+        Postgres stops the clock of idle_in_transaction_session_timeout at that message and does not start it again, because
+        nothing follows that it would be ready for: a process that stood still then kept its locks.
+        """
+        yield from super()._fetch_gen(flush=False)
+
 
 def _all_of(commands: Sequence[Callable[[], None]]) -> None:
     for command in commands:
