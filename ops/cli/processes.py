@@ -218,6 +218,20 @@ def mail_idle(data: Path) -> None:
     _run(run, data, "database_url", "keys")
 
 
+@click.command()
+@DATA
+def sequencer(data: Path) -> None:
+    """Run a sequencer.
+
+    It gives recorded entries their positions in their tenant's log. Run a second one to take over if the first fails.
+
+    Example: waxseal sequencer
+    """
+    from workers.sequencer.worker import run
+
+    _run(run, data, "database_url")
+
+
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     from ops.admin.read_session import explained
     from ops.runtime.schema_check import fitting
@@ -229,4 +243,4 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(code)
 
 
-COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle)
+COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer)

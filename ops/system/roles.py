@@ -33,6 +33,7 @@ def full_crew(workers: int = 1) -> list[Post]:
         *(_post("deliver", number) for number in range(1, workers + 1)),
         _post("mail-pull"),
         _post("mail-idle"),
+        _post("sequencer"),
     ]
 
 

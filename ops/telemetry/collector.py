@@ -17,6 +17,7 @@ from ops.telemetry import label_sets, metrics, table
 from pipeline.store.admin import counts, verifications
 from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
+from pipeline.store.log import pending as log_pending
 from pipeline.store.mail import mailbox_overview
 
 _STATEMENT_SECONDS: Final = 5.0
@@ -104,6 +105,7 @@ class Collector:
         self._show_deliveries(counts.pending(self._conn, now), now)
         table.OLDEST_SECONDS.labels("in_flight").set(_age(counts.oldest_leased(self._conn, self._lease), now))
         table.OLDEST_SECONDS.labels("mail").set(_age(counts.oldest_pull(self._conn), now))
+        table.OLDEST_SECONDS.labels("sequencing").set(_age(log_pending.oldest(self._conn), now))
         _show_dead_letters(counts.open_dead_letters(self._conn), now)
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))

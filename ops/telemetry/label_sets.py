@@ -40,7 +40,7 @@ COLLECTORS: Final = ("database", "broker", "inbox")
 RESOURCES: Final = ("memory", "disk", "other")
 
 #: Where a message or a delivery can wait, in the order of its route.
-WAITING: Final = ("inbox", "unclaimed", "in_flight", "retries", "mail", "dead_letters")
+WAITING: Final = ("inbox", "sequencing", "unclaimed", "in_flight", "retries", "mail", "dead_letters")
 
 #: One ledger; its logs per tenant are no closed set.
 CHAINS: Final = ("all",)
@@ -52,7 +52,8 @@ RELAY: Final = "relay"
 DELIVER: Final = "deliver"
 MAIL_PULL: Final = "mail-pull"
 MAIL_IDLE: Final = "mail-idle"
+SEQUENCER: Final = "sequencer"
 SUPERVISOR: Final = "supervisor"
-WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE)
+WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER)
 PROCESSES: Final = (*WORKERS, SUPERVISOR)
-SUPERVISED: Final = (*WORKERS, "sequencer", "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")
+SUPERVISED: Final = (*WORKERS, "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")

@@ -5,7 +5,18 @@ A message is counted in `ingest_messages_total` once: by the ingress when it rej
 """
 
 from ops.telemetry import label_sets as sets
-from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
+from ops.telemetry.label_sets import (
+    DELIVER,
+    INGEST,
+    INGRESS,
+    MAIL_IDLE,
+    MAIL_PULL,
+    PROCESSES,
+    RELAY,
+    SEQUENCER,
+    SUPERVISOR,
+    WORKERS,
+)
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,
     BATCH_SIZES,
@@ -84,6 +95,16 @@ CHAIN_BROKEN = gauge(
 )
 CHAIN_VERIFIED_AT = gauge(
     "chain_verify_last_success_timestamp_seconds", "When the whole ledger was last found intact; 0 if it never was.", (RELAY,)
+)
+
+# --- The tenants' logs
+
+LOG_LEAVES = counter("log_leaves_total", "Entries that were given a position in their tenant's log.", (SEQUENCER,))
+LOG_SEQUENCE_SECONDS = histogram(
+    "log_sequence_duration_seconds", "One transaction that gives entries of one tenant positions.", (SEQUENCER,), WORK_SECONDS
+)
+LOG_ASIDE = gauge(
+    "log_set_aside", "Chains, and tenants, whose entries cannot be given positions, because they are damaged.", (SEQUENCER,)
 )
 
 # --- Delivery

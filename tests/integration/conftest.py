@@ -42,6 +42,11 @@ class Database:
     _kept: psycopg.Connection | None = field(default=None, init=False, repr=False)
 
     @property
+    def sealer_url(self) -> str:
+        """Logs in as a member of waxseal_sealer."""
+        return make_url(self.url).set(username="test_sealer", password="sealer").render_as_string(hide_password=False)
+
+    @property
     def vault(self) -> Vault:
         return Vault([self.key])
 
@@ -99,6 +104,7 @@ def template(servers: PrivateServers) -> str:
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+        conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE

@@ -11,16 +11,19 @@ from sqlalchemy import Engine
 
 # In a replica no foreign key orders the deletions, and no trigger refuses them but the ledger's own, which are always
 # enabled. The catalog's version goes on: a process may still hold the one before.
-EMPTY = """DO $$ DECLARE name regclass; BEGIN
+EMPTY = """DO $$ DECLARE name regclass; kept record; filled boolean; BEGIN
   SET LOCAL session_replication_role = replica;
   SET LOCAL lock_timeout = '30s';  -- a process that was killed holds its locks until the server notices
-  IF EXISTS (SELECT FROM entry) THEN
-    ALTER TABLE entry DISABLE TRIGGER append_only;
-    DELETE FROM entry;
-    ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only;
-  END IF;
+  FOR kept IN SELECT tgrelid::regclass AS name, tgname AS trigger FROM pg_trigger WHERE tgname IN ('append_only', 'kept') LOOP
+    EXECUTE 'SELECT EXISTS (SELECT FROM ' || kept.name || ')' INTO filled;
+    IF filled THEN
+      EXECUTE 'ALTER TABLE ' || kept.name || ' DISABLE TRIGGER ' || kept.trigger;
+      EXECUTE 'DELETE FROM ' || kept.name;
+      EXECUTE 'ALTER TABLE ' || kept.name || ' ENABLE ALWAYS TRIGGER ' || kept.trigger;
+    END IF;
+  END LOOP;
   FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-              AND NOT relispartition AND relname NOT IN ('alembic_version', 'catalog', 'entry') LOOP
+              AND NOT relispartition AND relname NOT IN ('alembic_version', 'catalog') LOOP
     EXECUTE 'DELETE FROM ' || name;
   END LOOP;
   FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP

@@ -170,6 +170,7 @@ ALTER TABLE log_pending ENABLE ALWAYS TRIGGER forward;
 -- Sequencer and sealer. They read what they position, and the tenants' names.
 GRANT USAGE ON SCHEMA public TO waxseal_sealer, waxseal_reader;
 GRANT SELECT ON log, log_pending, leaf, checkpoint, anchor, log_key, entry, chain, alembic_version TO waxseal_sealer;
+GRANT SELECT ON SEQUENCE log_pending_id_seq TO waxseal_sealer;
 GRANT SELECT (id, name) ON tenant TO waxseal_sealer;
 GRANT INSERT (tenant) ON log TO waxseal_sealer;
 GRANT UPDATE (size, frontier) ON log TO waxseal_sealer;

@@ -28,6 +28,7 @@ ORDER = (
     "pipeline/sources",
     "pipeline/store",
     "pipeline/store/ledger",
+    "pipeline/store/log",
     "pipeline/store/admin",
     "pipeline/store/deliveries",
     "pipeline/store/dead_letters",
@@ -73,6 +74,7 @@ ORDER = (
     "workers/mail/oauth",
     "workers/mail/pull",
     "workers/mail/idle",
+    "workers/sequencer",
     "workers/commands",
 )
 

@@ -1,0 +1,1 @@
+"""Statements on the tenants' logs: positions, checkpoints, anchors, keys. None moves or removes a leaf."""

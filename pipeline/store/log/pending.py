@@ -1,0 +1,75 @@
+"""Statements that find what has no position in its tenant's log yet."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from pipeline.store.array_literals import plain, quoted
+from pipeline.store.ledger.entries import BY_INDEX
+from pipeline.store.round_trip import together
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+TENANTS = text("SELECT name FROM tenant UNION SELECT tenant FROM log")
+
+# One look-up for each tenant. Above the floors, or each would go through what was deleted since the oldest snapshot that
+# somebody holds: a backup may hold one for hours.
+WAITING = text("""
+    SELECT tenant.name FROM unnest(CAST(:names AS text[]), CAST(:floors AS bigint[])) AS tenant (name, floor)
+    CROSS JOIN LATERAL (
+      SELECT id FROM log_pending WHERE log_pending.tenant = tenant.name AND id > floor ORDER BY log_pending.tenant, id LIMIT 1
+    ) AS earliest""")
+
+# In this order. An id that the first sees was drawn by a transaction that had begun to write before the second looks.
+LAST_ID = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM log_pending_id_seq")
+WRITERS = text("""
+    SELECT CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint), CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint)
+    FROM pg_current_snapshot() AS now""")
+
+# By tenant, the oldest by its id: ids are in the order of recording but for moments.
+OLDEST = text("""
+    SELECT min(earliest.at) FROM (SELECT name FROM tenant UNION SELECT tenant FROM log) AS tenant
+    CROSS JOIN LATERAL (
+      SELECT at FROM log_pending WHERE log_pending.tenant = tenant.name ORDER BY log_pending.tenant, id LIMIT 1) AS earliest""")
+
+SIZES = text("""
+    SELECT coalesce((SELECT sum(size) FROM log WHERE state = 'open'), 0),
+      coalesce((SELECT sum(last - first + 1) FROM log_pending), 0)""")
+
+
+class Writers(NamedTuple):
+    """The last pending id that was drawn, and the numbers of the oldest transaction that writes and of the next."""
+
+    last_id: int
+    oldest: int
+    next: int
+
+
+def tenants(conn: Connection) -> list[str]:
+    """The names of all tenants."""
+    return list(conn.execute(TENANTS).scalars())
+
+
+def waiting(conn: Connection, floors: Mapping[str, int]) -> list[str]:
+    """Those tenants of `floors` that have something pending above their floor."""
+    given = {"names": quoted(floors), "floors": plain(floors.values())}
+    return [name for (name,) in together(conn, [(BY_INDEX, {}), (WAITING, given)])[1]]
+
+
+def writers(conn: Connection) -> Writers:
+    """Which ids were drawn, and which transactions may still commit some of them."""
+    ((last_id,),), ((oldest, next_),) = together(conn, [(LAST_ID, {}), (WRITERS, {})])
+    return Writers(last_id, oldest, next_)
+
+
+def oldest(conn: Connection) -> datetime | None:
+    """When the entry was recorded that has waited longest for its position."""
+    at: int | None = conn.execute(OLDEST).scalar()
+    return None if at is None else _EPOCH + timedelta(microseconds=at)
+
+
+def sizes(conn: Connection) -> Sequence[int]:
+    """The numbers of leaves of all open logs, and of entries without a position."""
+    return [int(each) for each in conn.execute(SIZES).one()]

@@ -1,0 +1,405 @@
+"""Every entry gets one position in its tenant's log, whatever dies, stands still, races or commits late."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from ops.runtime.db import make_engine, passes, transaction
+from pipeline.append import append
+from pipeline.dedupe import chain_key, fingerprint
+from pipeline.ledger.merkle import read_frontier
+from pipeline.ledger.sequence import Incomplete, Sequenced, sequence
+from pipeline.store.log import positions
+from schemas.event import Event
+from support.emptying import empty
+from support.waiting import wait_for
+from workers.sequencer.worker import Sequencer
+
+KEY = b"k" * 32
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def event(tenant: str, subject: str, number: int) -> Event:
+    id_ = f"{subject}-{number}"
+    attributes = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "subject": subject}
+    attributes |= {"datacontenttype": "application/json", "time": "2026-01-01T12:00:00Z"}
+    key = sha256(tenant.encode()).digest()
+    return Event(tenant, attributes, b"{}", fingerprint(key, "shop", id_), chain_key(key, subject))
+
+
+def record(engine: Engine, *events: Event) -> None:
+    with transaction(engine) as conn:
+        append(conn, events, {}, NOW)
+
+
+@pytest.fixture
+def database(shared_database: Any) -> Iterator[Any]:
+    yield shared_database
+    empty(shared_database)
+
+
+@pytest.fixture
+def engine(database: Any, shared_engine: Engine) -> Engine:
+    return shared_engine
+
+
+@pytest.fixture(scope="module")
+def sealer(shared_database: Any) -> Iterator[Engine]:
+    """A pool with the rights of the sequencer and of the sealer."""
+    engine = make_engine(shared_database.sealer_url, pool_size=3)
+    yield engine
+    engine.dispose()
+
+
+def step(sealer: Engine, tenant: str = "acme", **terms: Any) -> Sequenced | None:
+    with transaction(sealer) as conn:
+        return sequence(conn, tenant, **terms)
+
+
+def drain(sealer: Engine, tenant: str = "acme", **terms: Any) -> list[int]:
+    """Sequences until nothing is left; the number of leaves of each transaction."""
+    leaves = []
+    while (got := step(sealer, tenant, **terms)) is not None and got.leaves:
+        leaves.append(got.leaves)
+    return leaves
+
+
+def root(hashes: list[bytes]) -> bytes:
+    """RFC 6962 §2.1, as it stands there."""
+    if not hashes:
+        return sha256().digest()
+    if len(hashes) == 1:
+        return hashes[0]
+    half = 1 << (len(hashes) - 1).bit_length() - 1
+    return sha256(b"\x01" + root(hashes[:half]) + root(hashes[half:])).digest()
+
+
+def whole(database: Any, tenant: str = "acme") -> int:
+    """Checks that each entry of the tenant has one position, or is pending once, and gives the number of its leaves."""
+    rows = database.rows(
+        "SELECT position, leaf.chain_id, leaf.seq, hash FROM leaf JOIN log ON log.id = log_id"
+        " JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq"
+        " WHERE log.tenant = %s AND entry.tenant = %s ORDER BY position",
+        *(tenant, tenant),
+    )
+    ((size, frontier),) = database.rows("SELECT size, frontier FROM log WHERE tenant = %s", tenant) or [(0, b"")]
+    assert list(range(size)) == [position for position, *_ in rows]
+    assert read_frontier(size, frontier).root() == root([hash_ for *_, hash_ in rows])
+    ends: dict[Any, int] = {}
+    for _, chain, seq, _ in rows:
+        assert seq == ends.get(chain, -1) + 1
+        ends[chain] = seq
+    for chain, first, last in database.rows(
+        "SELECT chain_id, first, last FROM log_pending WHERE tenant = %s ORDER BY id", tenant
+    ):
+        assert first == ends.get(chain, -1) + 1
+        ends[chain] = last
+    assert ends == dict(database.rows("SELECT chain_id, max(seq) FROM entry WHERE tenant = %s GROUP BY 1", tenant))
+    return int(size)
+
+
+def test_every_entry_gets_one_position_in_the_order_of_its_chain(database, engine, sealer) -> None:
+    for batch in range(4):
+        record(engine, *(event("acme", f"s-{n % 7}", 100 * batch + n) for n in range(30)))
+        record(engine, event("other", "s-1", batch))
+        if batch % 2:
+            drain(sealer, most=11)
+    assert [4] == [sum(drain(sealer, "other"))]
+
+    assert (120, 4) == (whole(database), whole(database, "other"))
+    assert [] == database.rows("SELECT FROM log_pending")
+    assert Sequenced(120, 0, more=False) == step(sealer)
+
+
+def test_one_row_is_pending_for_each_chain_and_statement(database, engine) -> None:
+    record(engine, *(event("acme", f"s-{n % 2}", n) for n in range(50)))
+    record(engine, event("acme", "s-1", 99))
+    microseconds = int(NOW.timestamp() * 1_000_000)
+
+    found = database.rows("SELECT tenant, first, last, at FROM log_pending ORDER BY id")
+    assert [("acme", 0, 24, microseconds), ("acme", 0, 24, microseconds), ("acme", 25, 25, microseconds)] == found
+
+
+def test_a_long_range_is_taken_in_bounded_parts(database, engine, sealer) -> None:
+    record(engine, *(event("acme", f"s-{n % 50 // 49}", n) for n in range(1000)))
+    record(engine, event("acme", "s-0", 1000))
+
+    first = step(sealer, most=300)
+    assert (Sequenced(300, 300, more=True), 300) == (first, whole(database))
+    assert [300, 300, 101] == drain(sealer, most=300)
+    assert 1001 == whole(database)
+
+
+def test_what_commits_late_is_sequenced(database, engine, sealer) -> None:
+    sequencer = Sequencer(sealer)
+    database.add_tenant()
+    record(engine, event("acme", "s-1", 0))
+    with engine.connect() as late, late.begin():
+        append(late, [event("acme", "late", 0), event("acme", "s-1", 1)], {}, NOW)
+        for number in range(5):  # looks that would pass over the ids of the open transaction, if it were not known to be open
+            record(engine, event("acme", "s-2", number))
+            sequencer._surveyed = float("-inf")
+            sequencer.turn()
+        assert 6 == whole(database)
+    record(engine, event("acme", "s-1", 2))
+    sequencer.turn()
+
+    assert 9 == whole(database)
+
+
+def test_what_is_gone_is_not_searched_again_while_a_snapshot_keeps_it(database, engine, sealer) -> None:
+    """As while a backup runs: nothing that was deleted since can be removed."""
+    database.add_tenant()
+    sequencer = Sequencer(sealer)
+    with database.connect() as backup:
+        backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        backup.execute("SELECT FROM entry")
+        for batch in range(4):
+            record(engine, *(event("acme", f"s-{n}", batch) for n in range(500)))
+            sequencer._surveyed = float("-inf")
+            sequencer.turn()
+        for _ in range(3):
+            sequencer._surveyed = float("-inf")
+            sequencer.turn()
+
+        ((last,),) = database.rows("SELECT last_value FROM log_pending_id_seq")
+        assert {"acme": last} == dict(sequencer._floors.all)
+    assert 2000 == whole(database)
+
+
+DYING = """
+import os, signal, sys
+from ops.runtime import db
+from pipeline.ledger import sequence
+from pipeline.store.log import positions
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dying(function):
+    return lambda *given: (function(*given), die())
+
+url, *steps = sys.argv[1:]
+for step in steps:
+    child = os.fork()
+    if not child:
+        if step != "committed":
+            setattr(positions, step, dying(getattr(positions, step)))
+        with db.transaction(db.make_engine(url)) as conn:
+            sequence.sequence(conn, "acme", most=40)
+        die()
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    print(step, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_sequencer_that_is_killed_at_any_step_loses_and_repeats_nothing(database, engine, sealer) -> None:
+    steps = ["lock", "place", "grow", "committed", "place", "committed"]
+    sizes = [0, 0, 0, 40, 40, 80]
+    command = [sys.executable, "-c", DYING, database.sealer_url, *steps]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdin
+        assert program.stdout
+        for number, (expected, size) in enumerate(zip(steps, sizes, strict=True)):
+            record(engine, *(event("acme", f"s-{n % 7}", 100 * number + n) for n in range(30)))
+            program.stdin.write("\n")
+            program.stdin.flush()
+            assert f"{expected}\n" == program.stdout.readline()
+            wait_for(lambda: not database.rows("SELECT FROM pg_locks WHERE locktype = 'advisory'"))
+            assert size == whole(database)
+    drain(sealer)
+
+    assert 180 == whole(database)
+
+
+def test_a_process_that_stands_still_in_a_transaction_loses_its_lock(database, engine, sealer, lateness) -> None:
+    record(engine, *(event("acme", f"s-{n}", 0) for n in range(10)))
+    with pytest.raises((psycopg.Error, DBAPIError)) as lost, transaction(sealer) as conn:
+        log = positions.lock(conn, "acme", 0.5)
+        positions.place(conn, log, positions.Choice("acme", 0, (), 5))
+        began = time.monotonic()
+        assert step(sealer) is None
+        wait_for(lambda: step(sealer))
+        assert time.monotonic() - began < 5 + lateness()
+        positions.grow(conn, log, 5, b"")
+
+    assert passes(lost.value)
+    assert 10 == whole(database)
+
+
+def test_two_that_race_give_each_entry_one_position(database, engine, sealer) -> None:
+    tenants = ("acme", "other")
+    for tenant in tenants:
+        database.add_tenant(tenant)
+        record(engine, *(event(tenant, f"s-{n % 20}", n) for n in range(600)))
+    racers = [Sequencer(sealer, most=30) for _ in range(2)]
+
+    def race(racer: Sequencer) -> None:
+        for _ in range(40):
+            racer.turn()
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(race, racers))
+    assert [600, 600] == [whole(database, tenant) for tenant in tenants]
+
+
+def test_tenants_do_not_wait_for_each_other(database, engine, sealer) -> None:
+    for tenant in ("acme", "other"):
+        database.add_tenant(tenant)
+        record(engine, *(event(tenant, "s-1", n) for n in range(5)))
+    sequencer = Sequencer(sealer)
+    with transaction(sealer) as conn:
+        positions.lock(conn, "acme", 60.0)
+        sequencer.turn()
+        assert (0, 5) == (whole(database), whole(database, "other"))
+    sequencer.turn()
+
+    assert 5 == whole(database)
+
+
+def test_a_chain_that_lacks_an_entry_is_set_aside_and_holds_up_nothing_else(database, engine, sealer) -> None:
+    database.add_tenant()
+    record(engine, *(event("acme", f"s-{n % 3}", n) for n in range(9)))
+    ((chain,),) = database.rows("SELECT chain_id FROM chain WHERE subject = 's-1'")
+    with database.connect() as conn:
+        conn.execute("ALTER TABLE entry DISABLE TRIGGER append_only")
+        conn.execute("DELETE FROM entry WHERE chain_id = %s AND seq = 1", [chain])
+        conn.execute("ALTER TABLE entry ENABLE ALWAYS TRIGGER append_only")
+    with pytest.raises(Incomplete):
+        step(sealer)
+    sequencer = Sequencer(sealer)
+    for _ in range(3):
+        sequencer.turn()
+    record(engine, event("acme", "s-2", 99))
+    sequencer.turn()
+
+    assert [(7,)] == database.rows("SELECT size FROM log")
+    assert [(chain, 0, 2)] == database.rows("SELECT chain_id, first, last FROM log_pending")
+
+
+def test_a_closed_log_grows_no_more(database, engine, sealer) -> None:
+    record(engine, event("acme", "s-1", 0))
+    drain(sealer)
+    database.run("UPDATE log SET state = 'closed'")
+    record(engine, event("acme", "s-1", 1))
+
+    assert Sequenced(1, 0, more=False) == step(sealer)
+
+
+@contextmanager
+def replica(database: Any) -> Iterator[psycopg.Connection]:
+    with database.connect() as conn:
+        conn.execute("SET session_replication_role = replica")
+        yield conn
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(psycopg.Error) as refused:
+        act()
+    return refused.value.sqlstate or ""
+
+
+INTEGRITY, DENIED = "23000", "42501"
+TABLES = ("log", "log_pending", "leaf", "checkpoint", "anchor", "log_key")
+
+
+def test_leaves_go_on_densely_and_a_log_only_grows_in_replica_mode_too(database, engine, sealer) -> None:
+    record(engine, *(event("acme", "s-1", n) for n in range(4)))
+    drain(sealer, most=2)
+    database.run("INSERT INTO checkpoint SELECT id, 2, sha256(''), 'x', now() FROM log")
+    database.run("INSERT INTO anchor (log_id, size, kind, place, at) SELECT id, 2, 'folder', '/x', now() FROM log")
+    put = "INSERT INTO leaf SELECT log.id, {}, gen_random_uuid(), 0 FROM log"
+    refused = [
+        put.format(5),
+        put.format("unnest(ARRAY[4, 6])"),
+        "INSERT INTO leaf SELECT 99, 0, gen_random_uuid(), 0",
+        "UPDATE log SET size = size - 1, frontier = sha256('')||sha256('')",
+        "UPDATE log SET size = size + 1, frontier = frontier||sha256('')",
+        "UPDATE log SET frontier = sha256('')",
+        "UPDATE log SET tenant = 'other'",
+        "DELETE FROM log",
+        "TRUNCATE log CASCADE",
+        *(f"DELETE FROM {table}" for table in ("leaf", "checkpoint", "anchor")),
+        *(f"TRUNCATE {table} CASCADE" for table in ("leaf", "checkpoint", "anchor")),
+        "UPDATE leaf SET position = 9",
+        "UPDATE checkpoint SET note = 'y'",
+        "UPDATE anchor SET place = 'y'",
+    ]
+    with database.connect() as owner, replica(database) as conn:
+        for statement in refused:
+            assert [INTEGRITY] * 2 == [refusal(lambda by=by, said=statement: by.execute(said)) for by in (owner, conn)], (
+                statement
+            )
+    assert "23505" == refusal(lambda: database.run("INSERT INTO leaf SELECT log_id, 4, chain_id, seq FROM leaf LIMIT 1"))
+    assert 4 == whole(database)
+
+
+def test_what_is_appended_in_replica_mode_is_pending_too(database, engine) -> None:
+    record(engine, event("acme", "s-1", 0))
+    with replica(database) as conn:
+        conn.execute(
+            "INSERT INTO entry (chain_id, seq, prev_hash, hash, tenant, at, kind, pc)"
+            " SELECT chain_id, 1, hash, sha256('\\x00'::bytea || entry_envelope(chain_id, 1, hash, tenant, at, kind, pc)),"
+            " tenant, at, kind, pc FROM entry"
+        )
+
+    assert [(0, 0), (1, 1)] == database.rows("SELECT first, last FROM log_pending ORDER BY id")
+
+
+FORGED = """
+    CREATE TEMP TABLE entry (tenant text, chain_id uuid, seq bigint, at bigint);
+    CREATE TRIGGER forged AFTER INSERT ON entry REFERENCING NEW TABLE AS appended
+      FOR EACH STATEMENT EXECUTE FUNCTION note_pending()"""
+
+
+def test_a_writer_can_do_nothing_to_a_log(database, engine) -> None:
+    record(engine, event("acme", "s-1", 0))
+    put = "INSERT INTO log_pending (tenant, chain_id, first, last, at) SELECT 'acme', gen_random_uuid(), 0, 0, 0"
+    forged = [
+        put,
+        "INSERT INTO log (tenant) VALUES ('acme')",
+        "INSERT INTO leaf VALUES (1, 0, gen_random_uuid(), 0)",
+        "INSERT INTO checkpoint VALUES (1, 0, sha256(''), '', now())",
+        "UPDATE log SET size = 1",
+        "UPDATE log_pending SET first = 1",
+        *(f"DELETE FROM {table}" for table in TABLES),
+        *(f"TRUNCATE {table}" for table in TABLES),
+        "SELECT private FROM log_key",
+        "ALTER TABLE entry DISABLE TRIGGER pending",
+        FORGED,
+    ]
+    with psycopg.connect(database.worker_url, autocommit=True) as writer:
+        assert [(DENIED, each) for each in forged] == [
+            (refusal(lambda each=each: writer.execute(each)), each) for each in forged
+        ]
+    assert 1 == len(database.rows("SELECT FROM log_pending"))
+
+
+def test_the_sequencer_can_position_and_nothing_else(database, engine) -> None:
+    record(engine, event("acme", "s-1", 0))
+    refused = [
+        "INSERT INTO log_pending (tenant, chain_id, first, last, at) SELECT 'acme', gen_random_uuid(), 0, 0, 0",
+        "INSERT INTO entry SELECT * FROM entry",
+        "UPDATE chain SET seq = 1",
+        "SELECT FROM content",
+        "SELECT fingerprint_key FROM tenant",
+        "UPDATE log SET state = 'closed'",
+        *(f"DELETE FROM {table}" for table in TABLES if table != "log_pending"),
+        *(f"TRUNCATE {table}" for table in TABLES),
+    ]
+    with psycopg.connect(database.sealer_url, autocommit=True) as sealer:
+        assert [(DENIED, each) for each in refused] == [
+            (refusal(lambda each=each: sealer.execute(each)), each) for each in refused
+        ]

@@ -1,0 +1,153 @@
+"""The sequencer: gives committed entries their positions in their tenant's log, in one transaction for each tenant in turn.
+
+Any number of these processes may run. Each transaction holds its tenant's lock, so at most one of them is at work on a tenant,
+and whichever comes next goes on where the last one committed: there is nothing to hand over. If a process dies, its transaction
+is undone and everything that it took is pending again; if it stands still in one, Postgres ends that after three seconds.
+
+It asks Postgres four times a second rather than being notified: a notification would make every COMMIT that sends one wait for
+the one before.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from ops.errors import one_line
+from ops.runtime.db import Engine, passes, transaction
+from ops.settings import Settings
+from ops.telemetry import table
+from pipeline.ledger.sequence import MOST, Incomplete, Sequenced, incomplete, sequence
+from pipeline.store.log import pending
+from workers.process import Process
+from workers.sequencer.floors import Floors
+
+POLL: Final = 0.25  # seconds between two looks when nothing was left over
+SURVEY: Final = 1.0  # seconds between two looks for new tenants
+SHARE: Final = 0.1  # of the time for looks at most, when there are many tenants
+ASIDE: Final = 60.0  # seconds until what could not be sequenced is tried again
+RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
+
+_log = structlog.get_logger()
+
+
+class Sequencer:
+    """Sequences all tenants, a bounded piece of each in turn, so that a long backlog of one does not hold up the others."""
+
+    def __init__(self, engine: Engine, most: int = MOST) -> None:
+        """`most`: entries in one transaction."""
+        self._engine = engine
+        self._most = most
+        self._floors = Floors()
+        self._surveyed = float("-inf")
+        self._aside: dict[tuple[str, str], float] = {}  # tenant, and chain or "" for all of it -> until when (monotonic)
+
+    def turn(self) -> float:
+        """Sequence a piece of every tenant that has something pending; give the seconds until the next turn."""
+        began = time.monotonic()
+        waiting = self._waiting(began)
+        cost = time.monotonic() - began
+        settled = self._floors.settled
+        random.shuffle(waiting)  # several processes begin with different tenants
+        left = [tenant for tenant in waiting if self._tenant(tenant, settled)]
+        return 0.0 if left else max(POLL, cost / SHARE)
+
+    def forget(self) -> None:
+        """Begin anew: after a restore of the database, ids that were gone may be back."""
+        self._floors = Floors()
+        self._surveyed = float("-inf")
+
+    def _waiting(self, now: float) -> list[str]:
+        self._aside = {what: until for what, until in self._aside.items() if until > now}
+        with transaction(self._engine) as conn:
+            if now - self._surveyed >= SURVEY:
+                self._floors.know(pending.tenants(conn))
+                self._floors.look(pending.writers(conn))
+                self._surveyed = now
+            found = pending.waiting(conn, self._floors.all)
+        for tenant in self._floors.all.keys() - set(found):
+            self._floors.drained(tenant, self._floors.settled)
+        table.LOG_ASIDE.set(len(self._aside))
+        return [tenant for tenant in found if (tenant, "") not in self._aside]
+
+    def _tenant(self, tenant: str, settled: int) -> bool:
+        """Sequence a piece of a tenant; whether there is more. `settled`: the floors' before its transaction."""
+        began = time.monotonic()
+        aside = [chain for each, chain in self._aside if each == tenant]
+        try:
+            got = self._sequenced(tenant, aside)
+        except Incomplete as error:
+            self._set_aside(tenant, self._lacking(tenant, aside) or [""], error)
+            return True
+        except Exception as error:
+            if passes(error):
+                raise
+            self._set_aside(tenant, [""], error)  # a damaged page, say: the other tenants are not to wait for its repair
+            return False
+        if got is None:
+            return False
+        if got.leaves:
+            table.LOG_LEAVES.inc(got.leaves)
+            table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
+            _log.debug("sequenced", tenant=tenant, leaves=got.leaves, size=got.size)
+        if not got.more and not aside:
+            self._floors.drained(tenant, settled)
+        return got.more
+
+    def _sequenced(self, tenant: str, aside: list[str]) -> Sequenced | None:
+        floor = self._floors.all.get(tenant, 0)
+        with transaction(self._engine) as conn:
+            return sequence(conn, tenant, floor=floor, aside=aside, most=self._most)
+
+    def _lacking(self, tenant: str, aside: list[str]) -> list[str]:
+        with transaction(self._engine) as conn:
+            return incomplete(conn, tenant, aside=aside, most=self._most)
+
+    def _set_aside(self, tenant: str, chains: list[str], error: Exception) -> None:
+        until = time.monotonic() + ASIDE
+        self._aside.update({(tenant, chain): until for chain in chains})
+        named = [chain for chain in chains if chain]
+        _log.error("not_sequenced", tenant=tenant, chains=named[:10], error=one_line(error), again_in=ASIDE)
+
+
+class Rounds:
+    """Takes the sequencer's turns until the process is to stop, and begins anew whenever Postgres goes away."""
+
+    def __init__(self, sequencer: Sequencer, stop: threading.Event) -> None:
+        self._sequencer = sequencer
+        self._stop = stop
+        self.trouble: str | None = "not connected yet"
+
+    def run(self, beat: Callable[[], None]) -> None:
+        """Return when the process is to stop."""
+        pause = RECONNECT[0]
+        while not self._stop.is_set():
+            beat()
+            try:
+                rest = self._sequencer.turn()
+            except Exception as error:
+                if not passes(error):
+                    raise
+                self._lost(error, pause)
+                pause = min(pause * 2, RECONNECT[1])
+            else:
+                self.trouble, pause = None, RECONNECT[0]
+                self._stop.wait(rest)
+
+    def _lost(self, error: Exception, pause: float) -> None:
+        self.trouble = f"Postgres: {type(error).__name__}"
+        self._sequencer.forget()
+        _log.warning("database_lost", error=one_line(error), again_in=round(pause, 1))
+        self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the processes, guards nothing
+
+
+def run(settings: Settings) -> int:
+    """Run one sequencer until SIGTERM or SIGINT. Returns the exit status."""
+    with Process(settings, "sequencer", "database_url") as process:
+        rounds = Rounds(Sequencer(process.engine(1)), process.stop)
+        beat = process.serve({"database": process.database(lambda: rounds.trouble)})
+        rounds.run(beat)
+    return process.status
