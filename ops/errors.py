@@ -4,7 +4,8 @@ OpsError
 ├── Misconfigured    a setting is missing or wrong: fix it and start again
 ├── ServersMissing   PostgreSQL or RabbitMQ is not installed: install it, or use containers
 ├── NotReady         a process did not come up in time: its log says why
-└── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
+├── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
+└── PlaceAway        the files of a log cannot be reached: check the place that the text names
 """
 
 
@@ -26,6 +27,10 @@ class NotReady(OpsError):
 
 class AlreadyRunning(OpsError):
     """Another supervisor holds the data folder."""
+
+
+class PlaceAway(OpsError):
+    """A place for files cannot be reached, refuses, or does not answer in time; the same call may succeed later."""
 
 
 def one_line(error: BaseException | None) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.errors import Misconfigured
 from pipeline.delivery.addresses import networks
+from schemas.config.anchors import read_anchors
 
 PREFIX: Final = "WAXSEAL_"
 LogLevel = Annotated[
@@ -111,6 +113,31 @@ class Settings(BaseSettings):
         description="proxy for deliveries over HTTP and for mail APIs: http(s)://[user:password@]host:port. The proxy must "
         "then refuse names that lead to private networks",
     )
+    log_files: str = Field(
+        "",
+        description="where the tenants' logs are published: a folder, or s3://bucket/prefix with the usual AWS_ variables. "
+        "With `waxseal up`: published, in the data folder",
+    )
+    log_origin: str = Field(
+        "",
+        description="what the tenants' logs are named by: a URL without scheme, spaces and +, as ledger.example; a log is "
+        "{origin}/{tenant}. With `waxseal up`: waxseal.local",
+    )
+    log_anchors: str = Field(
+        "",
+        description="where checkpoints are anchored besides, separated by spaces: /folder, s3://bucket/prefix, "
+        "rfc3161+https://host/path#ca=FILE, witness+https://host/prefix#vkey=KEY; &every=1h: not more often",
+    )
+    log_every: float = Field(
+        5.0,
+        ge=0.1,
+        description="seconds between two checkpoints of a log that grows. Each is kept for ever, and written as four files",
+    )
+    log_heads_every: float = Field(
+        86_400.0,
+        ge=1,
+        description="seconds between two entries that say where every chain of a tenant ended, if its log grew",
+    )
     mail_dns: bool = Field(
         True, description="look keys up in DNS to check the DKIM and ARC signatures of mails for their documents"
     )
@@ -145,6 +172,19 @@ class Settings(BaseSettings):
     @classmethod
     def _are_networks(cls, text: str) -> str:
         networks(text)
+        return text
+
+    @field_validator("log_origin")
+    @classmethod
+    def _is_an_origin(cls, origin: str) -> str:
+        if origin and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9._~-]+)*", origin):
+            raise ValueError("must be a URL without scheme, spaces and +, as ledger.example")
+        return origin
+
+    @field_validator("log_anchors")
+    @classmethod
+    def _are_anchors(cls, text: str) -> str:
+        read_anchors(text)
         return text
 
     @field_validator("proxy")

@@ -4,9 +4,7 @@ The order of writes makes it safe. A body is durable here before a message, an e
 that dies in between leaves a blob without a reference, which `ops.admin.orphan_blobs` deletes much later.
 """
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,13 +16,13 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore, S3Store
 
+from ops.runtime.calls_in_time import AT_ONCE, CallsInTime, Late
 from ops.runtime.durable_files import flush, make_folders
 from ops.settings import Settings
 from pipeline.errors import BlobLost, BlobsAway
 from schemas.blob import LARGEST, LARGEST_INLINE, Blob, is_reference, name
 
 SECONDS: Final = 30.0  # limit of one call to the store
-AT_ONCE: Final = 16  # concurrent calls; while so many hang, further calls time out as well
 FRESH: Final = timedelta(hours=1)  # a blob put within this time is safe: orphans are collected after a day at the earliest
 
 #: Prefix of the keys of blobs that are set aside to be deleted. No tenant's name begins with a dot.
@@ -78,9 +76,8 @@ class Blobs:
         """
         self._called = called or _nobody
         self._root = None if place.startswith("s3://") else Path(place).absolute()
-        self._seconds = seconds
-        self._calls = threading.BoundedSemaphore(AT_ONCE)
-        self._store: LocalStore | S3Store | None = None if self._root else _bucket(place, seconds)
+        self._calls = CallsInTime(seconds, AT_ONCE)
+        self._store: LocalStore | S3Store | None = None if self._root else bucket(place, seconds)
 
     @property
     def folder(self) -> Path | None:
@@ -205,7 +202,7 @@ class Blobs:
     def _check_place(self, error: FileNotFoundError) -> None:
         """Raise `BlobsAway` if the store itself is missing: that does not mean that this blob is lost."""
         if "NoSuchBucket" in str(error) or (self._root is not None and not self._root.is_dir()):
-            raise BlobsAway(f"the blob store is not there: {_one_line(error)}") from error
+            raise BlobsAway(f"the blob store is not there: {first_line(error)}") from error
 
     def _within(self, what: str, work: Callable[[], _Result]) -> _Result:
         answered = True
@@ -219,33 +216,17 @@ class Blobs:
 
     def _in_time(self, what: str, work: Callable[[], _Result]) -> _Result:
         """Run `work` in a thread, or raise `BlobsAway` in time: a network disk can hang for ever, and nothing can stop it."""
-        answer: Future[_Result] = Future()
-        if not self._calls.acquire(timeout=self._seconds):
-            raise BlobsAway(f"the blob store is busy: {AT_ONCE} calls wait for it")
         try:
-            threading.Thread(target=self._run, args=(work, answer), name="blobs", daemon=True).start()
-        except (RuntimeError, MemoryError) as error:  # too many threads, or no memory for one: `_run` will not free the slot
-            self._calls.release()
-            raise BlobsAway(f"the blob store cannot {what}: {_one_line(error)}") from error
-        try:
-            return answer.result(self._seconds)
-        except TimeoutError:
-            raise BlobsAway(f"the blob store did not {what} within {self._seconds:.0f} s") from None
+            return self._calls.call(what, work)
+        except Late as late:
+            raise BlobsAway(f"the blob store {late}") from late
         except FileNotFoundError as error:
             self._check_place(error)
             if what == "put":
-                raise BlobsAway(f"the blob store cannot put: {_one_line(error)}") from error
+                raise BlobsAway(f"the blob store cannot put: {first_line(error)}") from error
             raise
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise BlobsAway(f"the blob store cannot {what}: {_one_line(error)}") from error
-
-    def _run(self, work: Callable[[], _Result], answer: Future[_Result]) -> None:
-        try:
-            answer.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - `_within` raises it in the caller's thread
-            answer.set_exception(error)
-        finally:
-            self._calls.release()
+            raise BlobsAway(f"the blob store cannot {what}: {first_line(error)}") from error
 
 
 def _nobody(_operation: str, /, *, answered: bool) -> None:
@@ -261,7 +242,8 @@ def _key(tenant: str, reference: str) -> str:
     return f"{tenant}/{digest[:2]}/{digest[2:4]}/{digest}"
 
 
-def _bucket(place: str, seconds: float) -> S3Store:
+def bucket(place: str, seconds: float) -> S3Store:
+    """The S3 store at `s3://bucket/prefix`, with credentials, region and endpoint from the usual AWS_ variables."""
     return S3Store.from_url(
         place,
         # TLS is left out only for an endpoint that is configured as http://.
@@ -289,6 +271,6 @@ def _clear(root: Path, before: datetime) -> int:
     return cleared
 
 
-def _one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line, without the tree of causes that obstore prints below it."""
     return str(error).strip().partition("\n")[0][:300]

@@ -101,7 +101,7 @@ HOMES = {
     "structlog": ("ops/", "workers/"),
     "logging": ("ops/", "workers/"),
     "prometheus_client": ("ops/",),
-    "obstore": ("ops/runtime/blobs.py",),
+    "obstore": ("ops/runtime/blobs.py", "ops/runtime/places.py"),
     "opentelemetry": ("ops/telemetry/tracing/spans.py",),
     "grafana_foundation_sdk": (GENERATOR,),
 }
