@@ -63,5 +63,5 @@ def _kind(where: str) -> tuple[AnchorKind, str]:
     name, plus, url = where.partition("+")
     for kind in _OVER_HTTP:
         if plus and name == kind and urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname:
-            return kind, url  # type: ignore[return-value]
+            return kind, url
     raise ValueError(f"{where!r:.200} is none of /folder, s3://…, rfc3161+https://…, witness+https://…")

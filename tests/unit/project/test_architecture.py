@@ -34,6 +34,7 @@ ORDER = (
     "pipeline/store/dead_letters",
     "pipeline/store/config",
     "pipeline/store/mail",
+    "pipeline/store/log",
     "pipeline/delivery",
     "pipeline/mail",
     "pipeline",

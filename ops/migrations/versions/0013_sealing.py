@@ -1,0 +1,18 @@
+"""What the sealer needs: the log's first key, refusals, and which operator is told of them."""
+
+from ops.migrations import refuse, run_beside
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one, in the caller's transaction."""
+    run_beside(__file__)
+
+
+def downgrade() -> None:
+    """Refuse: the schema of an append-only ledger is not downgraded."""
+    refuse()

@@ -1,0 +1,76 @@
+"""What the threads of the sealer tell each other: which checkpoints are published, and what anchors have seen."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.judge import Outside
+from pipeline.store.log.checkpoints import OpenLog
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A log whose newest checkpoint is published; `note` as it was signed, without cosignatures."""
+
+    log: OpenLog
+    checkpoint: Checkpoint
+    note: str
+
+
+class Board:
+    """Safe for all threads. Nothing on it needs to outlive the process: it is found again outside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._published: dict[int, Published] = {}
+        self._seen: dict[int, dict[str, Outside]] = {}
+        self._alarmed: set[int] = set()
+        self._lines: dict[int, tuple[int, list[str]]] = {}
+
+    def show(self, published: Published) -> None:
+        """The log's newest checkpoint is this one."""
+        with self._lock:
+            self._published[published.log.id] = published
+
+    def withdraw(self, log_id: int) -> None:
+        """The log is refused: nothing of it is to be anchored."""
+        with self._lock:
+            self._published.pop(log_id, None)
+
+    def published(self) -> list[Published]:
+        """The logs that may be anchored."""
+        with self._lock:
+            return list(self._published.values())
+
+    def saw(self, log_id: int, seen: Outside, *, alarm: bool = False) -> None:
+        """An anchor has, or had, this checkpoint. With `alarm`, the log is to be judged again even if it does not grow."""
+        with self._lock:
+            self._seen.setdefault(log_id, {})[seen.place] = seen
+            if alarm:
+                self._alarmed.add(log_id)
+
+    def seen(self, log_id: int) -> list[Outside]:
+        """What anchors have of the log."""
+        with self._lock:
+            return list(self._seen.get(log_id, {}).values())
+
+    def take_alarm(self, log_id: int) -> bool:
+        """Whether an anchor has contradicted the log since this was last asked."""
+        with self._lock:
+            alarmed = log_id in self._alarmed
+            self._alarmed.discard(log_id)
+            return alarmed
+
+    def cosigned(self, log_id: int, size: int, lines: Iterable[str]) -> None:
+        """Witnesses have signed the checkpoint of this size too."""
+        with self._lock:
+            known, before = self._lines.get(log_id, (0, []))
+            kept = before if known == size else []
+            self._lines[log_id] = (size, [*kept, *(line for line in lines if line not in kept)])
+
+    def cosignatures(self, log_id: int, size: int) -> list[str]:
+        """The lines to add to the checkpoint of this size."""
+        with self._lock:
+            known, lines = self._lines.get(log_id, (0, []))
+            return list(lines) if known == size else []
