@@ -232,6 +232,21 @@ def sequencer(data: Path) -> None:
     _run(run, data, "database_url")
 
 
+@click.command()
+@DATA
+def sealer(data: Path) -> None:
+    """Run the sealer.
+
+    It signs the tenants' logs, publishes them at WAXSEAL_LOG_FILES, and has them anchored (`waxseal log status`). Its login
+    needs the role waxseal_sealer. A second one takes over when the first ends.
+
+    Example: WAXSEAL_LOG_FILES=s3://logs WAXSEAL_LOG_ORIGIN=ledger.example waxseal sealer
+    """
+    from workers.sealer.worker import run
+
+    _run(run, data, "database_url", "keys", "log_files", "log_origin")
+
+
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     from ops.admin.read_session import explained
     from ops.runtime.schema_check import fitting
@@ -243,4 +258,4 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(code)
 
 
-COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer)
+COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer, sealer)

@@ -8,6 +8,7 @@ from typing import Final, get_args
 from pipeline import sources as source_kinds
 from pipeline.errors import Rejected
 from schemas.config import transports
+from schemas.config.anchors import AnchorKind
 from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.dead_letter import Stage
 from schemas.endpoint_health import Breaker
@@ -42,6 +43,9 @@ RESOURCES: Final = ("memory", "disk", "other")
 #: Where a message or a delivery can wait, in the order of its route.
 WAITING: Final = ("inbox", "sequencing", "unclaimed", "in_flight", "retries", "mail", "dead_letters")
 
+#: The kinds of places where checkpoints are anchored.
+ANCHORS: Final[Closed] = get_args(AnchorKind)
+
 #: One ledger; its logs per tenant are no closed set.
 CHAINS: Final = ("all",)
 
@@ -53,7 +57,8 @@ DELIVER: Final = "deliver"
 MAIL_PULL: Final = "mail-pull"
 MAIL_IDLE: Final = "mail-idle"
 SEQUENCER: Final = "sequencer"
+SEALER: Final = "sealer"
 SUPERVISOR: Final = "supervisor"
-WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER)
+WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER, SEALER)
 PROCESSES: Final = (*WORKERS, SUPERVISOR)
 SUPERVISED: Final = (*WORKERS, "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")

@@ -13,6 +13,7 @@ from ops.telemetry.label_sets import (
     MAIL_PULL,
     PROCESSES,
     RELAY,
+    SEALER,
     SEQUENCER,
     SUPERVISOR,
     WORKERS,
@@ -105,6 +106,31 @@ LOG_SEQUENCE_SECONDS = histogram(
 )
 LOG_ASIDE = gauge(
     "log_set_aside", "Chains, and tenants, whose entries cannot be given positions, because they are damaged.", (SEQUENCER,)
+)
+
+LOG_SEAL_SECONDS = histogram(
+    "log_seal_duration_seconds", "One checkpoint, from reading the log to its publication.", (SEALER,), WORK_SECONDS
+)
+LOG_UNSEALED_SECONDS = gauge(
+    "log_unsealed_age_seconds", "For how long the log that waits longest has had leaves that are in no checkpoint.", (SEALER,)
+)
+LOG_REFUSED = gauge(
+    "log_refused",
+    "Logs that are not signed, because what was published or anchored of them is not a part of them.",
+    (SEALER,),
+)
+LOG_ANCHORS = counter(
+    "log_anchors_total",
+    "Checkpoints that were to be anchored, by the kind of place, and whether it took them.",
+    (SEALER,),
+    kind=sets.ANCHORS,
+    outcome=("anchored", "failed"),
+)
+LOG_ANCHORED_AT = gauge(
+    "log_anchor_last_success_timestamp_seconds",
+    "When a place of this kind last took a checkpoint from this process.",
+    (SEALER,),
+    kind=sets.ANCHORS,
 )
 
 # --- Delivery

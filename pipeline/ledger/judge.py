@@ -21,11 +21,11 @@ Leaves = Callable[[int, int], Iterable[bytes]]  # the envelopes of the leaves fr
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A checkpoint of the log that somebody outside the database keeps."""
+    """A checkpoint of the log that somebody outside the database keeps; `root` is None if he tells only its size."""
 
     place: str
     size: int
-    root: bytes
+    root: bytes | None
 
 
 class Refused(Exception):
@@ -56,6 +56,7 @@ def judge(size: int, root: bytes, published: Outside | None, others: Sequence[Ou
     for each in seen:
         if each.size > size:
             raise Refused("smaller", f"{each.place} has a checkpoint of size {each.size}, and the log has only {size} leaves")
+    seen = [each for each in seen if each.root is not None]
     try:
         since = read_tail(published.size, read) if published is not None else Tail()
         return Judged(since, _walked(size, root, since, published, seen, leaves, read))
@@ -104,6 +105,8 @@ def _confirm(old: Outside, published: Outside, read: Read) -> None:
         return
     reader = TileReader(read, published.size)
     proof = consistency_proof(old.size, published.size, reader.node)
+    assert old.root is not None
+    assert published.root is not None
     check_consistency(old.size, published.size, old.root, published.root, proof)
 
 

@@ -30,6 +30,8 @@ from workers.sealer.board import Board, Published
 
 KEPT: Final = 2 * checkpoints.AT_ONCE  # leaves that are kept between judging and publishing; more are read twice
 
+FirstLook = Callable[[OpenLog, bytes | None], None]
+
 _log = structlog.get_logger()
 
 
@@ -41,15 +43,25 @@ class Sealing:
     """Seals logs, one after the other."""
 
     def __init__(
-        self, engine: Engine, place: Place, base: str, vault: Vault, board: Board, beat: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        place: Place,
+        base: str,
+        vault: Vault,
+        board: Board,
+        first_look: FirstLook = lambda _log, _note: None,
     ) -> None:
-        """`base` begins the logs' origins; `beat` is called while a long log is read."""
+        """`base` begins the logs' origins. `first_look` is called before a log is judged: it puts on the board what anchors have.
+
+        `beat` is called while a long log is read.
+        """
         self._engine = engine
         self._place = place
         self._base = base
         self._vault = vault
         self._board = board
-        self._beat = beat
+        self._first_look = first_look
+        self.beat: Callable[[], None] = lambda: None
 
     def seal(self, log: OpenLog) -> bool:
         """Publish a checkpoint of the log as it is; give whether there was none of that size yet.
@@ -60,7 +72,7 @@ class Sealing:
         origin = log_origin(self._base, log.tenant, log.incarnation)
         checkpoint = Checkpoint(origin, log.size, _root(log))
         before = self._before(log, origin, files)
-        leaves = _Leaves(self._engine, log.id, self._beat)
+        leaves = _Leaves(self._engine, log.id, self.beat)
         judged = judge(log.size, checkpoint.root, before, self._board.seen(log.id), leaves.read, files.read)
         note = self._signed(log, checkpoint)
         published = Published(log, checkpoint, note)
@@ -91,6 +103,7 @@ class Sealing:
             known = [Key(origin, ED25519, key.public) for key in keys.keys(conn, log.id)]
             places = anchors.published_at(conn, log.id)
         raw = files.checkpoint()
+        self._first_look(log, raw)
         if raw is None and places:
             lost = f"the log was published at {', '.join(places)}, and {self._place.where} has no checkpoint of it"
             raise Refused("missing", f"{lost}: put the published files back, or copy them there")

@@ -12,6 +12,8 @@ from pipeline.store.storable_text import storable
 AT_ONCE: Final = 4096  # leaves in one statement
 TOLD: Final = timedelta(hours=1)  # between two operator events of one tenant
 
+LEAD = text("SELECT pg_try_advisory_lock(24852988478448749)")
+
 OPEN_LOGS = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND size > 0 ORDER BY tenant")
 
 OPEN_LOG = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND tenant = :tenant")
@@ -62,6 +64,11 @@ class OpenLog:
     incarnation: int
     size: int
     frontier: bytes
+
+
+def lead(conn: Connection) -> bool:
+    """Whether this session is the one that seals. It becomes so if there is none, until it ends."""
+    return bool(conn.execute(LEAD).scalar_one())
 
 
 def open_logs(conn: Connection) -> list[OpenLog]:

@@ -1,0 +1,168 @@
+"""Anchors every log's newest published checkpoint at one place, in a thread of its own, as often as the place allows.
+
+A place that fails never stops sealing: it is tried again, and what is not anchored there shows as missing. If the process dies
+between the place's answer and the receipt's row, the same checkpoint is anchored again.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from ops.errors import PlaceAway, one_line
+from ops.runtime.background import Chore
+from ops.runtime.db import Engine, transaction
+from ops.telemetry import log_metrics
+from pipeline.errors import Unreadable
+from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
+from pipeline.ledger.notes import split_note
+from pipeline.store.log import anchors
+from pipeline.store.log.checkpoints import OpenLog
+from schemas.config.anchors import AnchorPlace
+from workers.sealer.anchor import Anchor, Contradicted, Known, NotAnchored
+from workers.sealer.board import Board, Published
+
+TURN: Final = 1.0  # seconds between two looks at what is due
+AGAIN: Final = (2.0, 300.0)  # seconds until a place that failed is tried again: first, and at most
+FIRST_LOOK: Final = 5.0  # seconds that sealing waits for what the places have of a log, once in the life of the process
+
+_log = structlog.get_logger()
+
+Files = Callable[[OpenLog], Callable[[str], bytes]]  # how the published files of a log are read
+
+
+@dataclass(slots=True)
+class _Done:
+    size: int = 0
+    at: float = float("-inf")  # monotonic
+
+
+class Anchoring:
+    """One place, and what it has of each log. `look` may be called by several threads, `turn` by one."""
+
+    def __init__(self, setting: AnchorPlace, anchor: Anchor, engine: Engine, board: Board, files: Files) -> None:
+        self.setting = setting
+        self._anchor = anchor
+        self._engine = engine
+        self._board = board
+        self._files = files
+        self._looking = threading.Lock()
+        self._looked: set[int] = set()
+        self._done: dict[int, _Done] = {}
+        self._failures = 0
+        self._not_before = float("-inf")
+
+    @property
+    def away(self) -> bool:
+        """Whether the last call failed, and the next one is not due yet."""
+        return time.monotonic() < self._not_before
+
+    def look(self, log: OpenLog, checkpoint: Checkpoint | None, note: str) -> None:
+        """Put on the board what the place has of the log, once. Failures are counted and logged."""
+        with self._looking:
+            if log.id in self._looked or self.away:
+                return
+            try:
+                with transaction(self._engine) as conn:
+                    last = anchors.last(conn, log.id, self.setting.kind, self.setting.place)
+                self._done[log.id] = _Done(last[0]) if last else _Done()
+                seen = self._anchor.look(self._known(log, checkpoint, note))
+                self._looked.add(log.id)
+                if seen is not None:
+                    self._board.saw(log.id, seen, alarm=True)
+                self._well()
+            except Contradicted as error:
+                self._looked.add(log.id)
+                self._board.saw(log.id, error.seen, alarm=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other places and the sealing go on
+                self._failed(log, error)
+
+    def turn(self) -> None:
+        """Anchor the logs that are due."""
+        for published in self._board.published():
+            if self.away:
+                return
+            log = published.log
+            if log.id not in self._looked:
+                self.look(log, published.checkpoint, published.note)
+            done = self._done.get(log.id)
+            if log.id not in self._looked or done is None or not self._is_due(published, done):
+                continue
+            try:
+                self._take(published)
+            except Contradicted as error:
+                log_metrics.anchored(self.setting.kind, None)
+                _log.error("anchor_contradicts", place=self.setting.place, tenant=log.tenant, size=error.seen.size)
+                self._board.saw(log.id, error.seen, alarm=True)
+                done.at = time.monotonic()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._failed(log, error)
+
+    def _is_due(self, published: Published, done: _Done) -> bool:
+        return published.checkpoint.size > done.size and time.monotonic() - done.at >= self.setting.every
+
+    def _take(self, published: Published) -> None:
+        log, checkpoint, setting = published.log, published.checkpoint, self.setting
+        receipt, lines = self._anchor.take(self._known(log, checkpoint, published.note))
+        now = datetime.now(UTC)
+        with transaction(self._engine) as conn:
+            anchors.add(conn, log.id, checkpoint.size, setting.kind, setting.place, receipt, now)
+        self._done[log.id] = _Done(checkpoint.size, time.monotonic())
+        self._board.cosigned(log.id, checkpoint.size, lines)
+        log_metrics.anchored(setting.kind, now.timestamp())
+        self._well()
+        _log.debug("anchored", place=setting.place, tenant=log.tenant, size=checkpoint.size)
+
+    def _known(self, log: OpenLog, checkpoint: Checkpoint | None, note: str) -> Known:
+        done = self._done.get(log.id, _Done())
+        return Known(log, checkpoint, note, done.size, self._files(log))
+
+    def _well(self) -> None:
+        self._failures, self._not_before = 0, float("-inf")
+
+    def _failed(self, log: OpenLog, error: Exception) -> None:
+        self._failures += 1
+        pause = min(AGAIN[0] * 2 ** min(self._failures - 1, 10), AGAIN[1], max(self.setting.every, AGAIN[0]))
+        self._not_before = time.monotonic() + pause
+        log_metrics.anchored(self.setting.kind, None)
+        expected = isinstance(error, PlaceAway | NotAnchored)
+        said = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+        _log.warning("not_anchored", place=self.setting.place, tenant=log.tenant, error=said, again_in=round(pause, 1))
+
+
+class Anchorings:
+    """All places, each with a thread, until `close`."""
+
+    def __init__(self, places: Sequence[Anchoring]) -> None:
+        self._places = places
+        self._looked: set[int] = set()
+        self._pool = ThreadPoolExecutor(max(1, len(places)), thread_name_prefix="look")
+        self._chores = [Chore(f"anchor-{number}", TURN, each.turn) for number, each in enumerate(places, 1)]
+
+    def first_look(self, log: OpenLog, note: bytes | None) -> None:
+        """Before a log is judged for the first time: see what the places have of it, for a few seconds at most.
+
+        Those that do not answer in time put it on the board later, and the log is judged again.
+        """
+        if log.id in self._looked or not self._places:
+            return
+        self._looked.add(log.id)
+        text, checkpoint = "", None
+        try:
+            text = (note or b"").decode()
+            checkpoint = read_checkpoint(split_note(text)[0]) if note else None
+        except (Unreadable, UnicodeDecodeError):
+            return  # a checkpoint that nobody can read is refused
+        asked = [self._pool.submit(each.look, log, checkpoint, text) for each in self._places if not each.away]
+        wait(asked, FIRST_LOOK)
+
+    def close(self) -> None:
+        """End the threads; calls that hang are left behind."""
+        for chore in self._chores:
+            chore.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,65 @@
+"""One request to a time-stamping authority or a witness: bounded in time, and in the size of its answer."""
+
+import http.client
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from ops.errors import PlaceAway
+from ops.runtime.calls_in_time import CallsInTime, Late
+from ops.runtime.tls import client_context
+
+LARGEST: Final = 64 * 1024  # bytes of an answer
+
+
+class Answer(NamedTuple):
+    """What a server answered."""
+
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, for a person."""
+        return self.body[:200].decode("utf-8", "replace").strip().partition("\n")[0]
+
+
+class Poster:
+    """Posts to one URL. `seconds` limits a request from the look-up of the name to the last byte of the answer.
+
+    It follows no redirect, and sends nothing twice. The URL is the operator's own, so any address is allowed.
+    """
+
+    def __init__(self, url: str, content_type: str, seconds: float) -> None:
+        self._url = url
+        self._parts = urlsplit(url)
+        self._content_type = content_type
+        self._seconds = seconds
+        self._calls = CallsInTime(seconds, 2)
+
+    def post(self, body: bytes) -> Answer:
+        """The server's answer, whatever its status. Raises `PlaceAway`."""
+        try:
+            return self._calls.call("answer", lambda: self._post(body))
+        except Late as late:
+            raise PlaceAway(f"{self._url} {late}") from late
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise PlaceAway(f"{self._url} cannot be asked: {error}") from error
+
+    def _post(self, body: bytes) -> Answer:
+        connection = self._connection()
+        try:
+            headers = {"Content-Type": self._content_type, "Content-Length": str(len(body)), "User-Agent": "waxseal"}
+            connection.request("POST", self._parts.path or "/", body, headers)
+            response = connection.getresponse()
+            content = response.read(LARGEST + 1)
+        finally:
+            connection.close()
+        if len(content) > LARGEST:
+            raise ValueError("its answer is too long")
+        return Answer(response.status, content)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host = self._parts.hostname or ""
+        if self._parts.scheme == "https":
+            return http.client.HTTPSConnection(host, self._parts.port, timeout=self._seconds, context=client_context())
+        return http.client.HTTPConnection(host, self._parts.port, timeout=self._seconds)
