@@ -51,9 +51,9 @@ class Sealing:
         board: Board,
         first_look: FirstLook = lambda _log, _note: None,
     ) -> None:
-        """`base` begins the logs' origins. `first_look` is called before a log is judged: it puts on the board what anchors have.
+        """`base` begins the logs' origins; `beat` is called while a long log is read.
 
-        `beat` is called while a long log is read.
+        `first_look` is called before a log is judged: it puts on the board what anchors have of it.
         """
         self._engine = engine
         self._place = place
