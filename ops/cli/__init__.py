@@ -12,6 +12,7 @@ from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as DEMO
 from ops.cli.doctor import COMMANDS as DOCTOR
 from ops.cli.endpoint import COMMANDS as ENDPOINT
+from ops.cli.log.log_commands import COMMANDS as LOG
 from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
 from ops.cli.metrics import COMMANDS as METRICS
@@ -40,6 +41,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *AUDIT,
     *PRUNE,
     *VERIFY,
+    *LOG,
     *DEMO,
     *BENCH,
 )

@@ -15,6 +15,7 @@ from ops.settings import Settings
 from pipeline.delivery.addresses import LOOPBACK
 
 WORKER = "waxseal_worker"
+ORIGIN = "waxseal.local"  # of the tenants' logs, until somebody names it
 _WRITER = "waxseal_writer"  # made by the migrations: has the privileges that workers need, and no others
 
 _log = structlog.get_logger()
@@ -33,6 +34,8 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
         "amqp_url": servers.amqp_url,
         "blobs": _blobs(servers.data, settings),
         "allow_networks": allowed(settings),
+        "log_files": _published(servers.data, settings),
+        "log_origin": settings.log_origin or ORIGIN,
     }
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
@@ -60,6 +63,12 @@ def _blobs(data: Path, settings: Settings) -> str:
     folder = Path(place).absolute()
     make_folders(folder, 0o700)
     return str(folder)
+
+
+def _published(data: Path, settings: Settings) -> str:
+    """Where the tenants' logs are published, independent of the working directory."""
+    place = settings.log_files or str(data / "published")
+    return place if place.startswith("s3://") else str(Path(place).absolute())
 
 
 def _make_login(database_url: str, password: str) -> None:

@@ -34,6 +34,7 @@ def full_crew(workers: int = 1) -> list[Post]:
         _post("mail-pull"),
         _post("mail-idle"),
         _post("sequencer"),
+        _post("sealer"),
     ]
 
 

@@ -16,7 +16,7 @@ from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
 _ROLES: Final = (
-    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer"),
+    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer"),
     *("postgres", "rabbitmq", "epmd", "supervisor"),
 )
 _STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their supervisor died
@@ -35,6 +35,8 @@ class Stack:
     keys_file: str
     blobs: str
     allow_networks: str = ""
+    log_files: str = ""
+    log_origin: str = ""
     console_url: str | None = None
     prometheus_url: str | None = None
     metrics: dict[str, str] = field(default_factory=dict)
@@ -97,7 +99,7 @@ def settings_for(data: Path, *needed: str) -> Settings:
     given: dict[str, Any] = {name: known[name] for name in ("database_url", "amqp_url") if name in known}
     if known.get("keys_file") and not settings.keys:  # empty when the system got its keys from WAXSEAL_KEYS
         given["keys_file"] = Path(known["keys_file"])
-    given |= {name: known[name] for name in ("blobs", "allow_networks") if name in known}
+    given |= {name: known[name] for name in ("blobs", "allow_networks", "log_files", "log_origin") if name in known}
     missing = {name: value for name, value in given.items() if name not in settings.model_fields_set}
     settings = settings.model_copy(update=missing)
     require(settings, *needed)

@@ -190,6 +190,8 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
         keys_file=told.get("keys_file", ""),
         blobs=told["blobs"],
         allow_networks=told["allow_networks"],
+        log_files=told["log_files"],
+        log_origin=told["log_origin"],
         metrics={name: f"{url}/metrics" for name, url in urls.items()},
         prometheus_url=prometheus_url(ports[PROMETHEUS]) if plan.observe else None,
     )
