@@ -15,7 +15,7 @@ from pipeline.ledger.merkle import EMPTY_ROOT, Frontier, extend, inclusion_proof
 
 KIND = "heads"
 SUBJECT = "waxseal.heads"
-SOURCE = "waxseal"
+TYPE = "waxseal.heads"
 
 _AT_ONCE = 4096
 

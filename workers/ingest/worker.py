@@ -27,6 +27,7 @@ from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.ingest.consumer import InboxConsumer
+from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, waits_since
 from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
@@ -263,7 +264,8 @@ def run(settings: Settings) -> int:
         engine = process.engine(2, connections=priority.connections)
         watch, stop = Watch(), process.stop
         blobs = open_blobs(settings, called=metrics.observe_blob_call)
-        writer = process.closing(Writer(engine, Vault(settings.fernet_keys()), blobs, stop.is_set, watch))
+        vault = Vault(settings.fernet_keys())
+        writer = process.closing(Writer(engine, vault, blobs, stop.is_set, watch))
         ingest = Ingest(settings, writer, stop, priority, watch)
         broker = process.closing(of_rabbitmq(settings, "ingest")).with_work(lambda: ingest.trouble)
         beat = process.serve({"broker": broker, "database": process.database(lambda: writer.trouble)})
@@ -271,5 +273,6 @@ def run(settings: Settings) -> int:
         priority.done()
         watch.install()
         process.at_end(watch.close)
+        process.closing(HeadsEntries(process.engine(1), vault, settings.log_heads_every))
         ingest.run(beat)
     return process.status
