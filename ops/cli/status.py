@@ -17,6 +17,7 @@ Line = tuple[str, str]  # a label, and what it says
 _STAGES = {
     "receive": "webhooks answered with 202",
     "record": "messages in the inbox",
+    "sequence": "entries without a position in their log",
     "claim": "deliveries due",
     "try": "deliveries being sent",
     "deliver": "deliveries accepted",

@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from ops.grafana.panels import Limits, Text, bars, lines
-from ops.grafana.promql import age, increase, largest, mean, ours, quantile, share, total
+from ops.grafana.promql import age, increase, largest, mean, ours, quantile, rate, share, total
 
 _USED: Final = total("db_pool_connections", 'state="checked_out"', by="instance")
 POSTGRES: Final[tuple[Panel, ...]] = (
@@ -94,6 +94,44 @@ POSTGRES: Final[tuple[Panel, ...]] = (
         "s",
         Limits(2 * 86_400, 7 * 86_400),
         size=(4, 8),
+    ),
+)
+
+LOG: Final[tuple[Panel, ...]] = (
+    lines(
+        Text(
+            "Entries sequenced",
+            "Entries per second that got their position in their tenant's log, and those recorded.",
+            "if the first stays below the second, read the log of the sequencer; its process may be down",
+            "WaxsealSequencingLate",
+        ),
+        {"sequenced": rate("log_leaves_total"), "recorded": rate("ingest_messages_total", 'outcome="accepted"')},
+        "ops",
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "One transaction of the sequencer, p95",
+            "Duration of a transaction that gives up to 2,000 entries of one tenant their positions.",
+            "if it grows, Postgres is slow: see its disk",
+            "WaxsealSequencingLate",
+        ),
+        {"p95": quantile(0.95, "log_sequence_duration_seconds")},
+        "s",
+        Limits(0.5, 2),
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Set aside",
+            "Chains and tenants whose entries the sequencer cannot give positions.",
+            "its log names them; run `waxseal verify`",
+            "WaxsealSequencingLate",
+        ),
+        {"set aside": largest("log_set_aside")},
+        "short",
+        Limits(1, 10),
+        size=(8, 8),
     ),
 )
 

@@ -9,7 +9,14 @@ from ops.grafana.panels import Limits, Text, bars, lines, number
 from ops.grafana.promql import age, increase, largest, or_zero, rate, series, total
 from ops.grafana.slo import OBJECTIVES, budget_left
 
-STAGES = {"inbox": "1 inbox", "unclaimed": "2 unclaimed", "in_flight": "3 in flight", "retries": "4 retries", "mail": "mail"}
+STAGES = {
+    "inbox": "1 inbox",
+    "sequencing": "log",
+    "unclaimed": "2 unclaimed",
+    "in_flight": "3 in flight",
+    "retries": "4 retries",
+    "mail": "mail",
+}
 
 _NUMBERS: Final[tuple[Panel, ...]] = (
     number(

@@ -5,19 +5,8 @@ A message is counted in `ingest_messages_total` once: by the ingress when it rej
 """
 
 from ops.telemetry import label_sets as sets
-from ops.telemetry.label_sets import (
-    DELIVER,
-    INGEST,
-    INGRESS,
-    MAIL_IDLE,
-    MAIL_PULL,
-    PROCESSES,
-    RELAY,
-    SEALER,
-    SEQUENCER,
-    SUPERVISOR,
-    WORKERS,
-)
+from ops.telemetry import log_table  # noqa: F401 - its metrics are part of the table
+from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,
     BATCH_SIZES,
@@ -96,41 +85,6 @@ CHAIN_BROKEN = gauge(
 )
 CHAIN_VERIFIED_AT = gauge(
     "chain_verify_last_success_timestamp_seconds", "When the whole ledger was last found intact; 0 if it never was.", (RELAY,)
-)
-
-# --- The tenants' logs
-
-LOG_LEAVES = counter("log_leaves_total", "Entries that were given a position in their tenant's log.", (SEQUENCER,))
-LOG_SEQUENCE_SECONDS = histogram(
-    "log_sequence_duration_seconds", "One transaction that gives entries of one tenant positions.", (SEQUENCER,), WORK_SECONDS
-)
-LOG_ASIDE = gauge(
-    "log_set_aside", "Chains, and tenants, whose entries cannot be given positions, because they are damaged.", (SEQUENCER,)
-)
-
-LOG_SEAL_SECONDS = histogram(
-    "log_seal_duration_seconds", "One checkpoint, from reading the log to its publication.", (SEALER,), WORK_SECONDS
-)
-LOG_UNSEALED_SECONDS = gauge(
-    "log_unsealed_age_seconds", "For how long the log that waits longest has had leaves that are in no checkpoint.", (SEALER,)
-)
-LOG_REFUSED = gauge(
-    "log_refused",
-    "Logs that are not signed, because what was published or anchored of them is not a part of them.",
-    (SEALER,),
-)
-LOG_ANCHORS = counter(
-    "log_anchors_total",
-    "Checkpoints that were to be anchored, by the kind of place, and whether it took them.",
-    (SEALER,),
-    kind=sets.ANCHORS,
-    outcome=("anchored", "failed"),
-)
-LOG_ANCHORED_AT = gauge(
-    "log_anchor_last_success_timestamp_seconds",
-    "When a place of this kind last took a checkpoint from this process.",
-    (SEALER,),
-    kind=sets.ANCHORS,
 )
 
 # --- Delivery

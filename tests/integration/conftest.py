@@ -216,6 +216,8 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
             "allow_networks": "127.0.0.0/8",
             "blobs": blobs,
         }
+        if command == "sequencer":
+            ours["database_url"] = database.sealer_url
         env = environment() | variables(ours | settings)
         processes.append(Forked(command, env=env))
         return processes[-1]

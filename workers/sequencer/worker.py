@@ -19,7 +19,7 @@ import structlog
 from ops.errors import one_line
 from ops.runtime.db import Engine, passes, transaction
 from ops.settings import Settings
-from ops.telemetry import table
+from ops.telemetry import log_table
 from pipeline.ledger.sequence import MOST, Incomplete, Sequenced, incomplete, sequence
 from pipeline.store.log import pending
 from workers.process import Process
@@ -70,7 +70,7 @@ class Sequencer:
             found = pending.waiting(conn, self._floors.all)
         for tenant in self._floors.all.keys() - set(found):
             self._floors.drained(tenant, self._floors.settled)
-        table.LOG_ASIDE.set(len(self._aside))
+        log_table.LOG_ASIDE.set(len(self._aside))
         return [tenant for tenant in found if (tenant, "") not in self._aside]
 
     def _tenant(self, tenant: str, settled: int) -> bool:
@@ -90,8 +90,8 @@ class Sequencer:
         if got is None:
             return False
         if got.leaves:
-            table.LOG_LEAVES.inc(got.leaves)
-            table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
+            log_table.LOG_LEAVES.inc(got.leaves)
+            log_table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
             _log.debug("sequenced", tenant=tenant, leaves=got.leaves, size=got.size)
         if not got.more and not aside:
             self._floors.drained(tenant, settled)

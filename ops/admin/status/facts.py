@@ -16,6 +16,7 @@ from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import scan
+from pipeline.store.log import pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
 
@@ -35,6 +36,8 @@ class Backlog:
     lost_seconds: float | None  # since the first lease ended that nobody claimed again
     mailboxes: int
     mailbox_seconds: float | None
+    unsequenced: int  # entries that have no position in their log yet
+    unsequenced_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,15 @@ PLAIN: Final = (
 def backlog(conn: Connection) -> Backlog:
     """What waits just now."""
     now = datetime.now(UTC)
-    pending = counts.pending(conn, now)
+    deliveries = counts.pending(conn, now)
     leased, lost = counts.leased(conn, now)
     due, since = mailbox_overview.due(conn, now)
-    oldest = age(pending.oldest, now) if pending.overdue else None
-    return Backlog(pending.overdue, oldest, pending.future, leased, age(lost, now), due, age(since, now))
+    _, unsequenced = pending.sizes(conn)
+    oldest = age(deliveries.oldest, now) if deliveries.overdue else None
+    waited = age(pending.oldest(conn), now)
+    return Backlog(
+        deliveries.overdue, oldest, deliveries.future, leased, age(lost, now), due, age(since, now), unsequenced, waited
+    )
 
 
 def facts(conn: Connection) -> Facts:

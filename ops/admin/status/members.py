@@ -25,6 +25,7 @@ _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))  #
 FLOWS: Final[Mapping[str, tuple[str, str]]] = {
     "receive": ("waxseal_ingress_responses_total", 'status="202"'),
     "record": ("waxseal_ingest_messages_total", 'outcome="accepted"'),
+    "sequence": ("waxseal_log_leaves_total", ""),
     "try": ("waxseal_delivery_attempts_total", ""),
     "deliver": ("waxseal_deliveries_total", 'result="delivered"'),
     "bury": ("waxseal_dead_letters_total", ""),

@@ -36,6 +36,9 @@ def route(before: Sample | None, now: Sample, dead_letters: Waits | None) -> lis
         _stage("receive", flows.get("receive")),
         _stage("record", flows.get("record"), (inbox, max(ages, default=None)), _drain(before, now, "record")),
         _stage(
+            "sequence", flows.get("sequence"), None if backlog is None else (backlog.unsequenced, backlog.unsequenced_seconds)
+        ),
+        _stage(
             "claim", None, None if backlog is None else (backlog.overdue, backlog.overdue_seconds), _drain(before, now, "claim")
         ),
         _stage("try", flows.get("try"), None if backlog is None else (backlog.leased, backlog.lost_seconds)),

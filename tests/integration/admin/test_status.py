@@ -97,7 +97,7 @@ def test_the_route_is_shown_with_what_waits_and_for_how_long(troubled: Cli) -> N
     shown = troubled.output("status", "--over", 0)
     stages = {each["stage"]: each for each in found["route"]}
 
-    assert ["receive", "record", "claim", "try", "deliver", "later", "bury", "mail"] == list(stages)
+    assert ["receive", "record", "sequence", "claim", "try", "deliver", "later", "bury", "mail"] == list(stages)
     assert (1, None) == (stages["claim"]["waiting"], stages["claim"]["drain_seconds"])
     assert 300 <= stages["claim"]["oldest_seconds"] < 400
     assert 4 == stages["bury"]["waiting"]

@@ -43,7 +43,7 @@ LEAST = 5.0  # seconds
 EVERY = 1  # second between two scrapes, and between two evaluations
 DEADLINE = 60.0  # seconds within which an alert fires or goes quiet; a busy machine takes longer than the rules do
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull")
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "sequencer")
 SETTINGS = {"collect_every": 1, "breaker_wait": 1, "breaker_longest_wait": 2, "confirm_timeout": 2}
 REFUSED = b"%TAG% NO [AUTHENTICATIONFAILED] no\r\n"
 LARGE = b"x" * 300_000  # kept in the blob store
@@ -64,6 +64,7 @@ DAMAGES = {
     "a poisoned inbox": Damage(frozenset({"WaxsealDeadLettersArriving(unknown_source, admit)"})),
     "a refused login": Damage(frozenset({"WaxsealMailboxNeedsSomebody"})),
     "a full blob store": Damage(frozenset({"WaxsealBlobStoreAway"})),
+    "a tenant's log that is locked": Damage(frozenset({"WaxsealSequencingLate"})),
     "ingest down": Damage(
         frozenset({"WaxsealRoleDown(ingest)"}),
         frozenset(
@@ -79,7 +80,8 @@ DAMAGES = {
         frozenset({"WaxsealServerSilent(postgres)"}),
         frozenset({"WaxsealCollectorBlind(database)", "WaxsealInboxTooOld"}),  # the relay cannot read; nothing is recorded
         # The relay waits for Postgres each time before it asks RabbitMQ.
-        frozenset({"WaxsealCollectorBlind(broker)", "WaxsealCollectorBlind(inbox)"}),
+        # Afterwards the first entry waits until the sequencer has connected again.
+        frozenset({"WaxsealCollectorBlind(broker)", "WaxsealCollectorBlind(inbox)", "WaxsealSequencingLate"}),
     ),
     "RabbitMQ frozen": Damage(
         frozenset({"WaxsealServerSilent(rabbitmq)"}),
@@ -103,7 +105,11 @@ EVERY_RULE = [rule for path in RULES for group in YAML(typ="safe").load(path)["g
 
 #: What this drill is too short for, or has too little traffic for: a cause, what it is about, and what follows from it.
 FOLLOWS: list[tuple[str, Labels, str]] = [
-    ("ServerSilent", {"server": "postgres"}, "PoolExhausted BacklogGrowing QueueStalled MailNotRead OldestTooOld"),
+    (
+        "ServerSilent",
+        {"server": "postgres"},
+        "PoolExhausted BacklogGrowing QueueStalled MailNotRead OldestTooOld SequencingLate",
+    ),
     ("ServerSilent", {"server": "rabbitmq"}, "IngestBudgetBurn NoConsumer CollectorBlind InboxTooOld"),
     ("BlobStoreAway", {}, "IngestBudgetBurn QueueStalled InboxTooOld BacklogGrowing"),
     ("BrokerAlarm", {"resource": "disk"}, "IngestBudgetBurn OldestTooOld MailNotRead CollectorBlind"),
@@ -196,6 +202,14 @@ def full(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def locked(database: Any) -> Iterator[None]:
+    """Another session holds the lock of the tenant's log."""
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('waxseal log acme', 0))")
+        yield
+
+
 @pytest.fixture(scope="module")
 def drill(
     servers: PrivateServers, shared_database: Any, shared_start: Callable[..., Forked], tmp_path_factory: pytest.TempPathFactory
@@ -250,9 +264,10 @@ def all_well(drill: Drill) -> None:
 
 
 def run(drill: Drill, mail_port: int) -> None:
-    several = ("a poisoned inbox", "a refused login", "a full blob store")
+    several = ("a poisoned inbox", "a refused login", "a full blob store", "a tenant's log that is locked")
     with drill.observed(*several, "ingest down", "an endpoint that hangs") as seen:
         with ExitStack() as damages:
+            damages.enter_context(locked(drill.database))
             drill.post("slow", count=12)
             drill.accepts = False
             damages.enter_context(full(drill.processes["ingress"].pid))

@@ -19,7 +19,7 @@ def said(**flows: float) -> Said:
 
 
 def backlog(overdue: int) -> Backlog:
-    return Backlog(overdue, 12.0 if overdue else None, 7, 3, None, 0, None)
+    return Backlog(overdue, 12.0 if overdue else None, 7, 3, None, 0, None, 5, 1.5)
 
 
 def sample(at: float, inbox: int = 0, overdue: int = 0, heard: Mapping[str, Said] | None = None) -> Sample:

@@ -202,6 +202,7 @@ CASES = {
     "WaxsealChainUnverified": Case(
         {VERIFIED: "-93600x65", RECORDED: "1x65"}, {VERIFIED: "-93600x30 1800x35", RECORDED: "1x65"}, 62
     ),
+    "WaxsealSequencingLate": Case({AGE.format("sequencing"): "61x5"}, {AGE.format("sequencing"): "59x5"}, 3),
     "WaxsealChainSetAside": Case({CHAIN_BROKEN: "0x3 1x5"}, {CHAIN_BROKEN: "1x8", POISON: "0+1x8"}, 6),
     "WaxsealConflictingDuplicates": Case(
         {'waxseal_dedupe_conflicts_total{source="amqp"}': "0x3 1x5"},
