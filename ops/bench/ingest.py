@@ -1,16 +1,16 @@
 """`bench ingest`: from a full inbox to committed entries, compared with one task per event and a loop without any logic.
 
 Every contestant takes the same number of the same events from RabbitMQ, has the same prefetch, and writes rows to fresh tables
-of the same Postgres. One process of ours runs against one of a peer, two against two. The order alternates from round to
-round, because the machine's speed changes meanwhile.
+of the same Postgres. One process of ours runs against one of a peer, two against two; and one beside a sequencer, which gives
+what it records positions meanwhile. The order alternates from round to round, because the machine's speed changes meanwhile.
 """
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psutil
@@ -39,12 +39,13 @@ Environment = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A program that is measured: what fills its queue, and the command of each of its processes."""
+    """A program that is measured: what fills its queue, the command of each of its processes, and what runs beside them."""
 
     name: str
     fill: Callable[[str, int], None]
     command: Sequence[str]
     processes: int = 1
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def _contestants() -> Sequence[Contestant]:
     ours = [sys.executable, "-m", "ops.cli", "ingest"]
     return (
         Contestant("one_process", peers.fill_inbox, ours),
+        Contestant("sequenced", peers.fill_inbox, ours, beside={"sequencer": [*ours[:-1], "sequencer"]}),
         Contestant("floor", peers.fill_inbox, _peer("floor")),
         Contestant("dramatiq", peers.fill_dramatiq, _peer("dramatiq")),
         Contestant("celery", peers.fill_celery, _peer("celery")),
@@ -92,6 +94,7 @@ def _compared(figures: dict[str, dict[str, float]], events: int, rounds: int) ->
         **{f"{name}_{key}": value for name, found in figures.items() for key, value in found.items()},
         "ratio_to_dramatiq": ratio(rates["one_process"], rates["dramatiq"]),
         "ratio_to_celery": ratio(rates["one_process"], rates["celery"]),
+        "ratio_sequenced_to_one_process": ratio(rates["sequenced"], rates["one_process"]),
         "ratio_to_floor": ratio(rates["one_process"], rates["floor"]),
         "ratio_two_to_one_process": ratio(rates["two_processes"], rates["one_process"]),
         "ratio_two_to_two_of_dramatiq": ratio(rates["two_processes"], rates["dramatiq_two_processes"]),
@@ -104,7 +107,8 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
     """Within the window: the rate and the CPU per event; and the largest resident size of a process."""
     first, last = (int(count * part) for part in WINDOW)
     rss = 0
-    with _entries(env) as entries, running([one.command] * one.processes, env) as processes:
+    commands = [*[one.command] * one.processes, *one.beside.values()]
+    with _entries(env) as entries, running(commands, env) as processes:
         meter = CpuMeter(servers, processes)
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
@@ -124,7 +128,7 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
     return {
         "events_per_s": timed / (ended[0] - began[0]),
         "rss_mib": rss / 2**20,
-        **cpu_per_event(["python"] * one.processes, began[2], ended[2], timed),
+        **cpu_per_event([*["python"] * one.processes, *one.beside], began[2], ended[2], timed),
     }
 
 
