@@ -16,7 +16,9 @@ from pipeline.delivery.addresses import LOOPBACK
 
 WORKER = "waxseal_worker"
 ORIGIN = "waxseal.local"  # of the tenants' logs, until somebody names it
-_WRITER = "waxseal_writer"  # made by the migrations: has the privileges that workers need, and no others
+SEALER = "waxseal_sealer_login"
+#: The role of each login. The migrations make it: it has the privileges that its processes need, and no others.
+_ROLES = {WORKER: "waxseal_writer", SEALER: "waxseal_sealer"}
 
 _log = structlog.get_logger()
 
@@ -28,7 +30,8 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
     """
     migrate(servers.database_url, lambda line: _log.warning("migration_waits", what=line))
     password = servers.memory.passwords["worker"]
-    _make_login(servers.database_url, password)
+    _make_login(servers.database_url, WORKER, password)
+    _make_login(servers.database_url, SEALER, servers.memory.passwords["sealer"])
     told = {
         "database_url": servers.url_for(WORKER, password),
         "amqp_url": servers.amqp_url,
@@ -40,6 +43,11 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
     return told
+
+
+def own_databases(servers: PrivateServers) -> dict[str, str]:
+    """By role of a process, the URL of its database where it does not log in as the other workers do."""
+    return {"sequencer": servers.url_for(SEALER, servers.memory.passwords["sealer"])}
 
 
 def make_keys(data: Path) -> Path:
@@ -71,12 +79,12 @@ def _published(data: Path, settings: Settings) -> str:
     return place if place.startswith("s3://") else str(Path(place).absolute())
 
 
-def _make_login(database_url: str, password: str) -> None:
-    names = {"worker": sql.Identifier(WORKER), "writer": sql.Identifier(_WRITER)}
+def _make_login(database_url: str, login: str, password: str) -> None:
+    names = {"login": sql.Identifier(login), "role": sql.Identifier(_ROLES[login])}
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
         # Hashed by us, because the server logs a statement that fails, with its password.
-        secret = conn.pgconn.encrypt_password(password.encode(), WORKER.encode(), b"scram-sha-256").decode()
-        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [WORKER]).fetchone():
-            conn.execute(sql.SQL("CREATE ROLE {worker}").format(**names))
-        conn.execute(sql.SQL("ALTER ROLE {worker} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
-        conn.execute(sql.SQL("GRANT {writer} TO {worker}").format(**names))
+        secret = conn.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
+        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
+            conn.execute(sql.SQL("CREATE ROLE {login}").format(**names))
+        conn.execute(sql.SQL("ALTER ROLE {login} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
+        conn.execute(sql.SQL("GRANT {role} TO {login}").format(**names))

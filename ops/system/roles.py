@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from ops.servers.child import Child
@@ -50,10 +51,19 @@ def base_url(post: Post, port: int, settings: Settings) -> str:
 
 
 def worker_children(
-    posts: Sequence[Post], ports: Mapping[str, int], settings: Settings, urls: Mapping[str, str], data: Path
+    posts: Sequence[Post],
+    ports: Mapping[str, int],
+    settings: Settings,
+    urls: Mapping[str, str],
+    data: Path,
+    databases: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Child]:
-    """Describe the process of each post; it inherits our environment, with the URLs and its port added."""
-    return [_child(post, ports[post.name], settings, urls, data) for post in posts]
+    """Describe the process of each post; it inherits our environment, with the URLs and its port added.
+
+    `databases` are the URLs of roles that do not log in to the database as the others do.
+    """
+    own = {role: {"database_url": url} for role, url in databases.items()}
+    return [_child(post, ports[post.name], settings, {**urls, **own.get(post.role, {})}, data) for post in posts]
 
 
 def _child(post: Post, port: int, settings: Settings, urls: Mapping[str, str], data: Path) -> Child:

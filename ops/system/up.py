@@ -25,7 +25,7 @@ from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, 
 from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
-from ops.system.prepare import prepare
+from ops.system.prepare import own_databases, prepare
 from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
@@ -102,7 +102,7 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
         _apply(plan.config, plan.settings, servers, told, plan.data)
     requests.check()
     ports = _ports(plan, servers)
-    workers = worker_children(plan.posts, ports, plan.settings, told, plan.data)
+    workers = worker_children(plan.posts, ports, plan.settings, told, plan.data, own_databases(servers))
     stack = _stack(plan, servers, told, ports)
     if plan.observe:
         workers.append(_prometheus(plan, servers, stack, ports[PROMETHEUS]))
