@@ -10,7 +10,9 @@ FaultKind = Literal[
     "repeated",  # two entries with the same number
     "link",  # `prev` is not the hash of the entry before
     "column",  # a column of the entry differs from its envelope
-    "content_missing",
+    "content_missing",  # and no erasure authorises that
+    "content_erased",  # it is there, although an erasure lists it
+    "erasure",  # the entry does not say what it erases, or lists what it may not
     "content_altered",  # the envelope commits to other content
     "blob_missing",  # the body is not in the blob store
     "blob_altered",  # the blob store holds another body under the reference
@@ -24,7 +26,13 @@ FaultKind = Literal[
     "chain_row_missing",
     "entries_missing",  # a chain's row without any of its entries
     "line",  # of a bundle: not a valid line
-    "checkpoint",  # of a bundle: missing, or cannot be checked
+    "checkpoint",  # of a bundle: missing, or not shown to be what it must be
+    "inclusion",  # of a bundle: a proof does not show that an entry is in the log
+    "heads",  # of a bundle: what it says of the ends of chains does not hold
+    "chain_cut",  # of a bundle: a chain ends before where its log says that it ended
+    "chain_left_out",  # of a bundle: a chain of its log is not in it
+    "log_rewritten",  # of a bundle: its log does not continue one that was signed
+    "log_rolled_back",  # of a bundle: its log is smaller than one that was signed
 ]
 
 

@@ -7,6 +7,7 @@ import click
 
 from ops.cli.audit import COMMANDS as AUDIT
 from ops.cli.bench import COMMANDS as BENCH
+from ops.cli.bundle import COMMANDS as BUNDLE
 from ops.cli.config import COMMANDS as CONFIG
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as DEMO
@@ -42,6 +43,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *PRUNE,
     *VERIFY,
     *LOG,
+    *BUNDLE,
     *DEMO,
     *BENCH,
 )

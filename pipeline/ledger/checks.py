@@ -17,7 +17,7 @@ from schemas.fault import FaultKind
 Finding = tuple[FaultKind, str]
 
 #: The kinds of entries that this version knows; all have content.
-KINDS: Final = ("event",)
+KINDS: Final = ("event", "erasure", "heads", "origin")
 
 _KEYS: Final = frozenset({"v", "hash", "tenant", "chain", "seq", "prev", "at", "kind", "pc"})
 _HASH: Final = re.compile(r"[0-9a-f]{64}")

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from pipeline.chain import encode, extend
 from pipeline.errors import Unreadable
-from pipeline.ledger import bundle
-from pipeline.ledger.bundle import entry_line, header_line, verify_bundle
+from pipeline.ledger import bundle_lines
+from pipeline.ledger.bundle import entry_line, header_line
+from pipeline.ledger.bundle_verify import Known, verify_bundle
+from pipeline.ledger.notes import Signer
 from schemas.entry import Head
 from schemas.event import Event
 from schemas.fault import Fault, Verified
@@ -27,11 +29,13 @@ VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "ledger.json").rea
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def stored(chain: int, subject: str, count: int) -> list[StoredEntry]:
+def stored(chain: int, subject: str, count: int, **changed: str) -> list[StoredEntry]:
     head, rows = Head(UUID(int=chain), -1, None), []
     for n in range(count):
         names = {"id": f"e{n}", "source": "shop", "specversion": "1.0", "type": "t", "datacontenttype": "text/plain"}
-        event = Event("acme", {**names, "subject": subject, "time": "2026-01-01T00:00:00Z"}, b"body %d" % n, b"", b"")
+        event = Event(
+            "acme", {**names, "subject": subject, "time": "2026-01-01T00:00:00Z", **changed}, b"body %d" % n, b"", b""
+        )
         entry = extend(head, event, n, bytes([n]) * 32)
         raw = (
             entry.chain_id.bytes,
@@ -55,9 +59,13 @@ def lines(rows: list[StoredEntry] | None = None) -> list[bytes]:
     return [header_line("acme", NOW), *map(entry_line, rows)]
 
 
-def check(raw: bytes, vkey: str | None = None) -> tuple[Verified, list[Fault]]:
+KNOWN = Known()
+KEYED = Known([Signer("log.example/acme", bytes(32)).key])
+
+
+def check(raw: bytes, known: Known = KNOWN) -> tuple[Verified, list[Fault]]:
     faults: list[Fault] = []
-    return verify_bundle(io.BytesIO(raw), vkey, faults.append), faults
+    return verify_bundle(io.BytesIO(raw), known, faults.append).verified, faults
 
 
 def kinds(raw: bytes) -> list[str]:
@@ -104,6 +112,29 @@ def test_a_bundle_made_from_the_published_vectors_verifies() -> None:
     raw = header_line("acme", NOW) + b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
 
     assert (Verified(3, 1, 0), []) == check(raw)
+
+
+def test_a_bundle_of_the_first_version_is_read_and_holds_entries_only() -> None:
+    raw = b"".join(lines()).replace(b"waxseal/bundle/v2", b"waxseal/bundle/v1")
+
+    assert (Verified(5, 2, 0), []) == check(raw)
+    assert ["checkpoint"] == kinds(raw + b'{"checkpoint":"log"}\n')
+
+
+@pytest.mark.parametrize(
+    "changed", [{"more": 1}, {"exported_at": "yesterday"}, {"exported_at": None}, {"exported_at": "2026-01-01T00:00:00"}]
+)
+def test_a_first_line_with_another_member_or_a_bad_time_is_refused(changed) -> None:
+    first = json.dumps({**json.loads(lines()[0]), **changed}).encode() + b"\n"
+
+    with pytest.raises(Unreadable):
+        check(first + b"".join(lines()[1:]))
+
+
+@pytest.mark.parametrize("changed", [{"id": ""}, {"specversion": "0.3"}, {"time": "noon"}, {"time": "2026-02-30T00:00:00Z"}])
+def test_attributes_that_no_event_has_are_refused(changed) -> None:
+    assert ["attributes"] == kinds(b"".join(lines(stored(1, "order-1", 1, **changed))))
+    assert ["attributes"] == kinds(b"".join(lines(stored(1, "", 1))))
 
 
 def test_line_ends_do_not_matter() -> None:
@@ -197,7 +228,7 @@ def test_a_fault_is_short_however_long_the_texts_are_that_it_names() -> None:
     fork = [entry for n in range(1000) for entry in lines(stored(1, f"s-{n}", 2))[2:]]
     altered = edited(2, reenvelope(tenant=long))
 
-    faults = [*check(b"".join(raw), "a key")[1], *check(b"".join([*lines()[:2], *fork, lines()[3]]))[1], *check(altered)[1]]
+    faults = [*check(b"".join(raw), KEYED)[1], *check(b"".join([*lines()[:2], *fork, lines()[3]]))[1], *check(altered)[1]]
 
     assert {"column", "subject", "link", "repeated", "checkpoint"} <= {fault.kind for fault in faults}
     assert max(len(fault.detail) for fault in faults) < 1000
@@ -217,7 +248,7 @@ def test_nothing_to_check_is_not_intact() -> None:
 
 
 def test_a_key_without_a_checkpoint_is_a_fault() -> None:
-    verified, faults = check(b"".join(lines()), "log.example+00000000+AAAA")
+    verified, faults = check(b"".join(lines()), KEYED)
 
     assert ("broken", ["checkpoint"]) == (verified.verdict, [fault.kind for fault in faults])
 
@@ -227,7 +258,7 @@ def test_a_checkpoint_that_cannot_be_verified_yet_is_not_taken_on_trust() -> Non
 
 
 @pytest.mark.parametrize(
-    "first", [b"{}\n", b"[]\n", b"\n", b"\xff\n", b'{"v":"waxseal/bundle/v2","tenant":"a"}\n', b"[" * 9999]
+    "first", [b"{}\n", b"[]\n", b"\n", b"\xff\n", b'{"v":"waxseal/bundle/v3","tenant":"a"}\n', b"[" * 9999]
 )
 def test_what_is_no_bundle_is_unreadable(first) -> None:
     with pytest.raises(Unreadable):
@@ -276,7 +307,7 @@ def test_json_that_takes_far_more_memory_than_its_bytes_is_not_parsed() -> None:
 
 
 def test_a_line_without_end_is_skipped_in_bounded_memory(monkeypatch) -> None:
-    monkeypatch.setattr(bundle, "MAX_LINE", 2000)
+    monkeypatch.setattr(bundle_lines, "MAX_LINE", 2000)
     raw = lines()
 
     assert ["line"] == kinds(b"".join([*raw[:4], b"x" * 50_000 + b"\n", *raw[4:]]))
@@ -362,4 +393,6 @@ def test_as_json_every_fault_is_a_line_and_the_last_line_sums_up(tmp_path) -> No
 
     assert 1 == ended.exit_code
     assert ["content_altered"] == [line["kind"] for line in told[:-1]]
-    assert {"verdict": "broken", "entries": 5, "chains": 2, "faults": 1, "not_checked": []} == told[-1]
+    assert ["sealed", "complete"] == [each["claim"] for each in told[-1].pop("not_shown")]
+    counts = {"entries": 5, "chains": 2, "faults": 1}
+    assert {"verdict": "broken", **counts, "checkpoint": None, "not_sealed": [], "shown": [], "not_checked": []} == told[-1]

@@ -1,0 +1,209 @@
+"""Checks the entries of a bundle, chain by chain. Pure and offline; see `bundle_verify` for the plan.
+
+Kept for each entry are the 32 bytes of its hash, for the proofs that follow all entries; of contents, only which are missing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from pipeline.chain import entry_hash
+from pipeline.errors import Rejected, Unreadable
+from pipeline.formats.cloudevents import MAX_VALUE, instant
+from pipeline.ledger.bundle_lines import BundledEntry, Content, read_content
+from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
+from pipeline.ledger.erasures import Span, read_erasure
+from pipeline.ledger.merkle import HASH_BYTES
+from schemas.fault import Fault
+
+Report = Callable[[Fault], None]
+
+_MOST_REPORTED: Final = 10_000  # entries of a chain with the same fault that only its end shows
+
+
+class Chains:
+    """The chains of a bundle. After `end`, it knows every entry's hash."""
+
+    def __init__(self, tenant: str, report: Report) -> None:
+        self.entries = 0
+        self.faults = 0
+        self._tenant = tenant
+        self._report = report
+        self._hashes: dict[bytes, bytearray] = {}  # of the entries from the first on, as far as none is missing
+        self._subjects: dict[bytes, str | None] = {}
+        self._chain: str | None = None
+        self._subject: str | None = None
+        self._thread = Thread()
+        self._lost: list[list[int]] = []  # spans of numbers without content
+        self._kept: list[list[int]] = []  # spans of numbers with content
+        self._erased: list[Span] = []
+
+    @property
+    def ids(self) -> Iterable[bytes]:
+        """The ids of all chains, in the bundle's order."""
+        return self._hashes
+
+    def length(self, chain: bytes) -> int:
+        """The number of entries of a chain from the first on, as far as none is missing."""
+        return len(self._hashes.get(chain, b"")) // HASH_BYTES
+
+    def hash_at(self, chain: bytes, seq: int) -> bytes | None:
+        """The hash of an entry; None if the bundle does not hold it, or holds it after a gap."""
+        return bytes(self._hashes[chain][seq * HASH_BYTES :][:HASH_BYTES]) if seq < self.length(chain) else None
+
+    def subject(self, chain: bytes) -> str | None:
+        """What a chain is about, as far as its content says."""
+        return self._subjects.get(chain)
+
+    def add(self, number: int, line: BundledEntry) -> None:
+        """Checks the next entry, which is on line `number`."""
+        self.entries += 1
+        computed = entry_hash(line.envelope)
+        try:
+            envelope = read_envelope(line.envelope)  # (3)
+        except Unreadable as error:
+            self._thread.skip(computed)
+            self._found(None, [("envelope", f"line {number}: {error}")])
+            return
+        seq: int = envelope["seq"]
+        if envelope["chain"] != self._chain:
+            self._begin(envelope["chain"], seq)
+        if envelope["tenant"] != self._tenant:
+            detail = f"the bundle is of tenant {self._tenant!r:.80}; the envelope says {envelope['tenant']!r:.80}"
+            self._found(seq, [("column", detail)])
+        self._found(seq, self._thread.follow(seq, envelope["prev"], computed))  # (4)
+        self._keep(seq, computed)
+        if line.hash != computed.hex():  # (5)
+            self._found(seq, [("hash", f"hash is {str(line.hash)[:80]}; the envelope hashes to {computed.hex()}")])
+        try:
+            content = None if line.content is None else read_content(line.content)
+        except Unreadable as error:
+            self._found(None, [("line", f"line {number}: {error}")])
+            return
+        self._found(seq, self._content(seq, envelope["kind"], envelope["pc"], content))
+
+    def end(self) -> None:
+        """Ends the last chain. (8) no content is missing but what its chain's erasures list, and none of that is there."""
+        if self._chain is None:
+            return
+        self._subjects[bytes.fromhex(self._chain)] = self._subject
+        listed = _merged(self._erased)
+        for seq in _within(_outside(self._lost, listed)):
+            self._found(seq, [("content_missing", "it is missing, and no erasure authorises that")])
+        for seq in _within(_both(self._kept, listed)):
+            self._found(seq, [("content_erased", "it is there, although an erasure of its chain lists it")])
+
+    def _begin(self, chain: str, seq: int) -> None:
+        self.end()
+        self._chain, self._subject, self._thread = chain, None, Thread()
+        self._lost, self._kept, self._erased = [], [], []
+        key = bytes.fromhex(chain)
+        if key in self._hashes:
+            self._found(seq, [("repeated", "this chain has entries further up, with other chains' entries in between")])
+        self._hashes.setdefault(key, bytearray())
+
+    def _keep(self, seq: int, computed: bytes) -> None:
+        assert self._chain is not None
+        hashes = self._hashes[bytes.fromhex(self._chain)]
+        if seq * HASH_BYTES == len(hashes):
+            hashes += computed
+
+    def _content(self, seq: int, kind: str, pc: str, content: Content | None) -> Iterator[Finding]:
+        if content is None:
+            if kind == "event":
+                _add(self._lost, seq)
+            else:
+                yield "content_missing", f"it is missing, and no entry of kind {kind} is ever erased"
+            return
+        _add(self._kept, seq)
+        yield from check_content(pc, content.attributes, content.body, content.salt)  # (6)
+        try:
+            subject = _subject_of(content.attributes)  # (7)
+        except Unreadable as error:
+            yield "attributes", str(error)
+            return
+        if kind == "erasure":
+            yield from self._erasure(seq, subject, content.body)
+        elif self._subject is None or seq == 0:
+            self._subject = subject
+        elif subject != self._subject:
+            yield "subject", f"the entry is about {subject!r:.200}, its chain about {self._subject!r:.200}"
+
+    def _erasure(self, seq: int, subject: str, body: bytes) -> Iterator[Finding]:
+        if subject != self._chain:
+            yield "subject", f"it erases in chain {subject:.80}, and stands in another"
+            return
+        try:
+            spans = read_erasure(body).spans
+        except Unreadable as error:
+            yield "erasure", str(error)
+            return
+        if spans and spans[-1][1] >= seq:
+            yield "erasure", f"it lists entry {spans[-1][1]}, which is not before it"
+        else:
+            self._erased += spans
+
+    def _found(self, seq: int | None, findings: Iterable[Finding]) -> None:
+        for kind, detail in findings:
+            self.faults += 1
+            chain = self._chain if seq is not None else None
+            subject = None if self._subject is None else self._subject[:MAX_VALUE]
+            self._report(Fault(self._tenant[:MAX_VALUE], subject, chain, seq, kind, detail))
+
+
+def _subject_of(raw: bytes) -> str:
+    """The subject in an entry's attributes. Raises `Unreadable` unless they are those of an event."""
+    attributes = read_attributes(raw)
+    if not attributes["id"] or not attributes["subject"]:
+        raise Unreadable("its id or subject is empty")
+    if attributes["specversion"] != "1.0":
+        raise Unreadable(f"its specversion is {attributes['specversion']!r:.80}, and not 1.0")
+    try:
+        instant(attributes["time"])
+    except Rejected as error:
+        raise Unreadable(error.detail) from None
+    return attributes["subject"]
+
+
+def _add(spans: list[list[int]], seq: int) -> None:
+    if spans and spans[-1][1] == seq - 1:
+        spans[-1][1] = seq
+    else:
+        spans.append([seq, seq])
+
+
+def _merged(spans: Iterable[Span]) -> list[list[int]]:
+    merged: list[list[int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], last)
+        else:
+            merged.append([first, last])
+    return merged
+
+
+def _both(spans: list[list[int]], others: list[list[int]]) -> Iterator[Span]:
+    """What is in some of `spans` and in some of `others`; each of them is in order."""
+    at = 0
+    for first, last in sorted(spans):
+        while at < len(others) and others[at][1] < first:
+            at += 1
+        here = at
+        while here < len(others) and others[here][0] <= last:
+            yield max(first, others[here][0]), min(last, others[here][1])
+            here += 1
+
+
+def _outside(spans: list[list[int]], others: list[list[int]]) -> Iterator[Span]:
+    """What is in some of `spans` and in none of `others`."""
+    ends = [-1, *(last for _, last in others)]
+    gaps = [[end + 1, first - 1] for end, first in zip(ends, [*(first for first, _ in others), 2**63], strict=True)]
+    return _both(spans, gaps)
+
+
+def _within(spans: Iterable[Span]) -> Iterator[int]:
+    left = _MOST_REPORTED
+    for first, last in spans:
+        yield from range(first, min(last + 1, first + left))
+        left -= min(last + 1 - first, left)
+        if not left:
+            return
