@@ -21,7 +21,7 @@ from ops.runtime.durable_files import replace_durably
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
-from pipeline.ledger.bundle import entry_line, header_line
+from pipeline.ledger.bundles.bundle import entry_line, header_line
 from pipeline.ledger.verify import Keys, verify
 from pipeline.store.admin import verifications
 from pipeline.store.ledger import scan

@@ -12,7 +12,7 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, counted, printable, progress, show_json
 
 if TYPE_CHECKING:
-    from pipeline.ledger.bundle_verify import Known, VerifiedBundle
+    from pipeline.ledger.bundles.bundle_verify import Known, VerifiedBundle
 
 INTACT, NOT_INTACT = 0, 1
 
@@ -70,7 +70,7 @@ def verify_bundle(file: Path, vkeys: Sequence[str], checkpoints: Sequence[Path],
     """
     from ops.cli.terminal.faults import fault_reporter
     from pipeline.errors import Unreadable
-    from pipeline.ledger.bundle_verify import verify_bundle as check
+    from pipeline.ledger.bundles.bundle_verify import verify_bundle as check
 
     known = _known(vkeys, checkpoints, proofs)
     try:
@@ -85,8 +85,8 @@ def verify_bundle(file: Path, vkeys: Sequence[str], checkpoints: Sequence[Path],
 def _known(vkeys: Sequence[str], checkpoints: Sequence[Path], proofs: Sequence[Path]) -> "Known":
     """What the options name. Raises `ClickException` for what is none."""
     from pipeline.errors import Unreadable
-    from pipeline.ledger.bundle_log import read_signed
-    from pipeline.ledger.bundle_verify import Known
+    from pipeline.ledger.bundles.bundle_log import read_signed
+    from pipeline.ledger.bundles.bundle_verify import Known
     from pipeline.ledger.notes import read_vkey
     from pipeline.ledger.tlog_proof import read_consistency_proof
 

@@ -14,7 +14,7 @@ from pipeline.ledger.merkle import leaf_hash, root_of
 from pipeline.ledger.notes import Signer, new_private, open_note, sign
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace, read_anchors
-from support.logs import published
+from support.ledger.logs import published
 from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
 from workers.sealer.anchor import Contradicted, Known, NotAnchored

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from ops.cli import main
 from pipeline.errors import Unreadable
-from pipeline.ledger.bundle import entry_line, header_line
-from pipeline.ledger.bundle_verify import Known, VerifiedBundle, verify_bundle
+from pipeline.ledger.bundles.bundle import entry_line, header_line
+from pipeline.ledger.bundles.bundle_verify import Known, VerifiedBundle, verify_bundle
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.notes import Signer, sign
 from schemas.fault import Fault
-from support.bundles import NOW, SIGNER, Ledger
+from support.ledger.bundles import NOW, SIGNER, Ledger
 
 KEYED = Known([SIGNER.key])
 OTHER = Signer("ledger.example/acme", bytes(32))

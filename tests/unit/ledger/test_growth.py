@@ -13,7 +13,7 @@ from pipeline.ledger.heads import Gathered, Heads, Member, member_proofs, read_h
 from pipeline.ledger.judge import Leaves, Outside, Refused, grown, judge
 from pipeline.ledger.merkle import check_inclusion, leaf_hash, root_of
 from pipeline.ledger.tiles import Read
-from support.logs import published
+from support.ledger.logs import published
 
 ENTRIES = [b"entry %d" % number for number in range(70_000)]
 FEW = ENTRIES[:2100]

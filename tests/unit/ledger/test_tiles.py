@@ -18,7 +18,7 @@ from pipeline.ledger.merkle import (
 )
 from pipeline.ledger.tiles import TileReader, decode_entries, encode_entries, entries_path, tile_path, tiles_between
 from pipeline.ledger.tlog_proof import ConsistencyProof, InclusionProof, read_consistency_proof, read_inclusion_proof
-from support.logs import published
+from support.ledger.logs import published
 
 SIZE = 70_000
 ENTRIES = [b"entry %d" % number for number in range(SIZE)]

@@ -39,6 +39,7 @@ ORDER = (
     "pipeline/mail",
     "pipeline",
     "pipeline/ledger",
+    "pipeline/ledger/bundles",
     "ops/errors.py",
     "ops/settings.py",
     "ops/migrations",

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.chain import encode, extend
 from pipeline.errors import Unreadable
-from pipeline.ledger import bundle_lines
-from pipeline.ledger.bundle import entry_line, header_line
-from pipeline.ledger.bundle_verify import Known, verify_bundle
+from pipeline.ledger.bundles import bundle_lines
+from pipeline.ledger.bundles.bundle import entry_line, header_line
+from pipeline.ledger.bundles.bundle_verify import Known, verify_bundle
 from pipeline.ledger.notes import Signer
 from schemas.entry import Head
 from schemas.event import Event

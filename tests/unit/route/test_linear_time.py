@@ -17,7 +17,7 @@ from ops.runtime.redact import redact_text
 from pipeline.admit import admit
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats import cloudevents, dead_letter, extraction, forms
-from pipeline.ledger.bundle import verify_bundle
+from pipeline.ledger.bundles.bundle_verify import Known, verify_bundle
 from pipeline.mail.document import ParsingTerms, mail_document
 from pipeline.mail.event_attributes import read_attributes
 from pipeline.receive import receive
@@ -240,7 +240,7 @@ SCANNERS: tuple[tuple[str, Callable[[Any], object], Mapping[str, Callable[[int],
     ("IMAP's rows", lambda answer: list(rows(answer)), ROWS),
     ("redaction of logs", redact_text, TEXTS),
     ("what a terminal is shown", printable, TEXTS),
-    ("a bundle", lambda raw: verify_bundle(io.BytesIO(BUNDLE + raw), None, lambda _: None), JSON),
+    ("a bundle", lambda raw: verify_bundle(io.BytesIO(BUNDLE + raw), Known(), lambda _: None), JSON),
 )
 
 

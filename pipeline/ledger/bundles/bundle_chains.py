@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.chain import entry_hash
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE, instant
-from pipeline.ledger.bundle_lines import BundledEntry, Content, read_content
+from pipeline.ledger.bundles.bundle_lines import BundledEntry, Content, read_content
 from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
 from pipeline.ledger.erasures import Span, read_erasure
 from pipeline.ledger.merkle import HASH_BYTES

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 
 from pipeline.chain import encode, extend, stored_envelope
-from pipeline.ledger.bundle import Inclusion, checkpoint_line, entry_line, header_line, heads_line, inclusion_line
+from pipeline.ledger.bundles.bundle import Inclusion, checkpoint_line, entry_line, header_line, heads_line, inclusion_line
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.heads import Gathered, Heads, Member, member_proofs
 from pipeline.ledger.merkle import consistency_proof, inclusion_proof, tree_root
@@ -17,7 +17,7 @@ from pipeline.ledger.tlog_proof import ConsistencyProof
 from schemas.entry import Head
 from schemas.event import Event
 from schemas.ledger_rows import StoredEntry
-from support.logs import published
+from support.ledger.logs import published
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIGNER = Signer("ledger.example/acme", bytes(range(32)))

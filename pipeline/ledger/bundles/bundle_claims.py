@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pipeline.ledger.bundle_chains import Chains
-from pipeline.ledger.bundle_log import LogOfBundle
+from pipeline.ledger.bundles.bundle_chains import Chains
+from pipeline.ledger.bundles.bundle_log import LogOfBundle
 
 
 class Claim(NamedTuple):

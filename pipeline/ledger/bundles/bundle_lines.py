@@ -10,7 +10,7 @@ import orjson
 
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats.cloudevents import instant
-from pipeline.ledger.bundle import VERSION, Inclusion
+from pipeline.ledger.bundles.bundle import VERSION, Inclusion
 from pipeline.ledger.checks import parse
 from pipeline.ledger.encodings import from_base64, hash_from_base64
 from pipeline.ledger.heads import Member, MemberProof

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pipeline.chain import entry_hash
 from pipeline.errors import Unproven, Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE
-from pipeline.ledger.bundle import Inclusion
-from pipeline.ledger.bundle_chains import Chains
-from pipeline.ledger.bundle_lines import BundledEntry, BundledHeads, read_content
+from pipeline.ledger.bundles.bundle import Inclusion
+from pipeline.ledger.bundles.bundle_chains import Chains
+from pipeline.ledger.bundles.bundle_lines import BundledEntry, BundledHeads, read_content
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from pipeline.ledger.checks import Finding, check_content, read_envelope
 from pipeline.ledger.heads import Heads, MemberProof, read_heads

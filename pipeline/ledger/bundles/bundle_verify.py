@@ -35,13 +35,13 @@ from typing import IO, Final, NamedTuple
 
 from pipeline.errors import Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE
-from pipeline.ledger.bundle import VERSION, Inclusion
-from pipeline.ledger.bundle_chains import Chains, Report
-from pipeline.ledger.bundle_claims import Claim, claims
-from pipeline.ledger.bundle_lines import MAX_LINE, BundledEntry, lines, read_header, read_line
-from pipeline.ledger.bundle_log import LogOfBundle
+from pipeline.ledger.bundles.bundle import VERSION, Inclusion
+from pipeline.ledger.bundles.bundle_chains import Chains, Report
+from pipeline.ledger.bundles.bundle_claims import Claim, claims
+from pipeline.ledger.bundles.bundle_lines import MAX_LINE, BundledEntry, lines, read_header, read_line
+from pipeline.ledger.bundles.bundle_log import LogOfBundle
+from pipeline.ledger.bundles.continuation import compare
 from pipeline.ledger.checkpoint import Checkpoint
-from pipeline.ledger.continuation import compare
 from pipeline.ledger.notes import Key
 from pipeline.ledger.tlog_proof import ConsistencyProof
 from schemas.fault import Fault, FaultKind, Verified

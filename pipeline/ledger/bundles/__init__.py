@@ -1,0 +1,1 @@
+"""Writes bundles of the ledger, and verifies them offline (LEDGER §5)."""

@@ -1,0 +1,1 @@
+"""Ledgers with their logs, in memory, for tests. No fixtures."""
