@@ -5,7 +5,8 @@ OpsError
 ├── ServersMissing   PostgreSQL or RabbitMQ is not installed: install it, or use containers
 ├── NotReady         a process did not come up in time: its log says why
 ├── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
-└── PlaceAway        the files of a log cannot be reached: check the place that the text names
+├── PlaceAway        the files of a log cannot be reached: check the place that the text names
+└── NotPublished     what is asked of a tenant's log is not in it yet: ask again later
 """
 
 
@@ -31,6 +32,10 @@ class AlreadyRunning(OpsError):
 
 class PlaceAway(OpsError):
     """A place for files cannot be reached, refuses, or does not answer in time; the same call may succeed later."""
+
+
+class NotPublished(OpsError):
+    """What is asked of a tenant's log is not published yet."""
 
 
 def one_line(error: BaseException | None) -> str:

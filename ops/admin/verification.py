@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from ops.admin.bundle_export import Missing, write_log
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
 from ops.errors import OpsError, one_line
 from ops.runtime.blobs import Blobs, open_blobs
@@ -46,7 +48,7 @@ def whole_ledger(settings: Settings, wanted: Subject) -> Iterator["LedgerSnapsho
     with open_engine(settings) as engine, snapshot(engine) as conn:
         if wanted.tenant is not None:
             known_tenant(conn, wanted.tenant)
-        yield LedgerSnapshot(conn, wanted, tenant_keys(conn, settings), open_blobs(settings))
+        yield LedgerSnapshot(conn, wanted, tenant_keys(conn, settings), open_blobs(settings), settings)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class LedgerSnapshot:
     wanted: Subject
     keys: Keys | None
     blobs: Blobs
+    settings: Settings
 
     @property
     def scope(self) -> Scope:
@@ -76,19 +79,29 @@ class LedgerSnapshot:
     def export(self, out: IO[bytes], progress: Progress, lost: Callable[[str], None]) -> int:
         """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` if a subject has no entry.
 
-        An entry whose body the blob store has lost is written without content and reported to `lost`.
+        What is missing from it is reported to `lost`: a body that the blob store has lost, content that is gone and that no
+        erasure lists, and the end of a chain. If the tenant's log is published, proofs that the entries are in it follow.
         """
         assert self.wanted.tenant is not None
         out.write(header_line(self.wanted.tenant, datetime.now(UTC)))
-        count = 0
-        for count, entry in enumerate(scan.entries(self.conn, self.scope), 1):
-            out.write(entry_line(self._whole(entry, lost)))
-            if count % 1000 == 0:
-                progress(count)
+        count, ends = 0, {}
+        for chain_id, entries in groupby(scan.entries(self.conn, self.scope), lambda entry: entry.chain_id):
+            watch = Missing(lost)
+            for entry in entries:
+                out.write(entry_line(watch.see(self._whole(entry, lost))))
+                count += 1
+                if count % 1000 == 0:
+                    progress(count)
+            watch.end()
+            ends[chain_id] = watch.last
+        for chain in scan.chains(self.conn, self.scope):
+            if ends.get(chain.chain_id, -1) < chain.seq:
+                lost(f"{chain.subject!r}: its chain ends at entry {chain.seq}, its entries at {ends.get(chain.chain_id, -1)}")
         if not count and self.wanted.subject is not None:
             raise OpsError(
                 f"nothing is recorded of {self.wanted.subject!r} for tenant {self.wanted.tenant}: no file was written"
             )
+        write_log(out, self.conn, self.settings, self.wanted.tenant, ends.keys())
         return count
 
     def _whole(self, entry: StoredEntry, lost: Callable[[str], None]) -> StoredEntry:

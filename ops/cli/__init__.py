@@ -18,6 +18,7 @@ from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
 from ops.cli.metrics import COMMANDS as METRICS
 from ops.cli.processes import COMMANDS as PROCESSES
+from ops.cli.prove import COMMANDS as PROVE
 from ops.cli.prune import COMMANDS as PRUNE
 from ops.cli.send import COMMANDS as SEND
 from ops.cli.status import COMMANDS as STATUS
@@ -44,6 +45,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *VERIFY,
     *LOG,
     *BUNDLE,
+    *PROVE,
     *DEMO,
     *BENCH,
 )

@@ -13,7 +13,6 @@ LONGEST_ENTRY: Final = 0xFFFF
 CHECKPOINT: Final = "checkpoint"
 
 _LEVELS: Final = 8  # of tiles, for any size below 2**63
-_KEPT: Final = 64  # tiles that a reader keeps
 
 Read = Callable[[str], bytes]
 
@@ -76,16 +75,16 @@ def decode_entries(raw: bytes, width: int) -> list[bytes]:
 
 
 class TileReader:
-    """Reads the hashes of a tree of `size` leaves from its published tiles, each of them once, the last 64 kept.
+    """Reads the hashes of a tree of `size` leaves from its published tiles, of which the last `kept` stay in memory.
 
     `read` gives the file at a path, and raises FileNotFoundError if there is none. Nothing that it gives is trusted to be
     right, so check what is made of the hashes against a signed root.
     """
 
-    def __init__(self, read: Read, size: int) -> None:
+    def __init__(self, read: Read, size: int, kept: int = 64) -> None:
         self._read = read
         self._size = size
-        self._tile = lru_cache(_KEPT)(self._load)
+        self._tile = lru_cache(kept)(self._load)
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a full subtree of 2**level leaves. Raises `Unreadable` if it is not in the tree, or a tile is missing."""

@@ -4,20 +4,18 @@ Kept for each entry are the 32 bytes of its hash, for the proofs that follow all
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 
 from pipeline.chain import entry_hash
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE, instant
 from pipeline.ledger.bundles.bundle_lines import BundledEntry, Content, read_content
+from pipeline.ledger.bundles.contents import Contents
 from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
-from pipeline.ledger.erasures import Span, read_erasure
+from pipeline.ledger.erasures import read_erasure
 from pipeline.ledger.merkle import HASH_BYTES
 from schemas.fault import Fault
 
 Report = Callable[[Fault], None]
-
-_MOST_REPORTED: Final = 10_000  # entries of a chain with the same fault that only its end shows
 
 
 class Chains:
@@ -33,9 +31,7 @@ class Chains:
         self._chain: str | None = None
         self._subject: str | None = None
         self._thread = Thread()
-        self._lost: list[list[int]] = []  # spans of numbers without content
-        self._kept: list[list[int]] = []  # spans of numbers with content
-        self._erased: list[Span] = []
+        self._contents = Contents()
 
     @property
     def ids(self) -> Iterable[bytes]:
@@ -86,16 +82,15 @@ class Chains:
         if self._chain is None:
             return
         self._subjects[bytes.fromhex(self._chain)] = self._subject
-        listed = _merged(self._erased)
-        for seq in _within(_outside(self._lost, listed)):
+        for seq in self._contents.missing():
             self._found(seq, [("content_missing", "it is missing, and no erasure authorises that")])
-        for seq in _within(_both(self._kept, listed)):
+        for seq in self._contents.left():
             self._found(seq, [("content_erased", "it is there, although an erasure of its chain lists it")])
 
     def _begin(self, chain: str, seq: int) -> None:
         self.end()
         self._chain, self._subject, self._thread = chain, None, Thread()
-        self._lost, self._kept, self._erased = [], [], []
+        self._contents = Contents()
         key = bytes.fromhex(chain)
         if key in self._hashes:
             self._found(seq, [("repeated", "this chain has entries further up, with other chains' entries in between")])
@@ -110,11 +105,11 @@ class Chains:
     def _content(self, seq: int, kind: str, pc: str, content: Content | None) -> Iterator[Finding]:
         if content is None:
             if kind == "event":
-                _add(self._lost, seq)
+                self._contents.add(seq, present=False)
             else:
                 yield "content_missing", f"it is missing, and no entry of kind {kind} is ever erased"
             return
-        _add(self._kept, seq)
+        self._contents.add(seq, present=True)
         yield from check_content(pc, content.attributes, content.body, content.salt)  # (6)
         try:
             subject = _subject_of(content.attributes)  # (7)
@@ -140,7 +135,7 @@ class Chains:
         if spans and spans[-1][1] >= seq:
             yield "erasure", f"it lists entry {spans[-1][1]}, which is not before it"
         else:
-            self._erased += spans
+            self._contents.erase(spans)
 
     def _found(self, seq: int | None, findings: Iterable[Finding]) -> None:
         for kind, detail in findings:
@@ -162,48 +157,3 @@ def _subject_of(raw: bytes) -> str:
     except Rejected as error:
         raise Unreadable(error.detail) from None
     return attributes["subject"]
-
-
-def _add(spans: list[list[int]], seq: int) -> None:
-    if spans and spans[-1][1] == seq - 1:
-        spans[-1][1] = seq
-    else:
-        spans.append([seq, seq])
-
-
-def _merged(spans: Iterable[Span]) -> list[list[int]]:
-    merged: list[list[int]] = []
-    for first, last in sorted(spans):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1][1] = max(merged[-1][1], last)
-        else:
-            merged.append([first, last])
-    return merged
-
-
-def _both(spans: list[list[int]], others: list[list[int]]) -> Iterator[Span]:
-    """What is in some of `spans` and in some of `others`; each of them is in order."""
-    at = 0
-    for first, last in sorted(spans):
-        while at < len(others) and others[at][1] < first:
-            at += 1
-        here = at
-        while here < len(others) and others[here][0] <= last:
-            yield max(first, others[here][0]), min(last, others[here][1])
-            here += 1
-
-
-def _outside(spans: list[list[int]], others: list[list[int]]) -> Iterator[Span]:
-    """What is in some of `spans` and in none of `others`."""
-    ends = [-1, *(last for _, last in others)]
-    gaps = [[end + 1, first - 1] for end, first in zip(ends, [*(first for first, _ in others), 2**63], strict=True)]
-    return _both(spans, gaps)
-
-
-def _within(spans: Iterable[Span]) -> Iterator[int]:
-    left = _MOST_REPORTED
-    for first, last in spans:
-        yield from range(first, min(last + 1, first + left))
-        left -= min(last + 1 - first, left)
-        if not left:
-            return
