@@ -42,14 +42,11 @@ def prove(
     from ops.errors import NotPublished
     from ops.system.stack_file import settings_for
 
-    if (
-        (subject is None) is (consistency is None)
-        or (consistency and (complete or seq is not None))
-        or (complete and seq is not None)
-    ):
-        raise click.UsageError(
-            "either SUBJECT, with --seq or --complete, or --consistency OLD NEW", click.get_current_context()
-        )
+    of_an_entry = subject is not None and consistency is None
+    of_a_log = subject is None and consistency is not None and not complete
+    if not (of_an_entry or of_a_log) or (seq is not None and (of_a_log or complete)):
+        wanted = "give SUBJECT, perhaps with --seq or --complete, or --consistency OLD NEW"
+        raise click.UsageError(wanted, click.get_current_context())
     settings = settings_for(data, "database_url")
     try:
         with open_engine(settings) as engine, snapshot(engine) as conn:

@@ -380,7 +380,7 @@ def test_what_was_altered_is_exported_altered(timeline, database, tmp_path) -> N
         conn.execute("DELETE FROM content WHERE seq = 2")
     file = tmp_path / "bundle.jsonl"
 
-    assert 0 == timeline.run("export", "acme", "-o", file).exit_code
+    assert 1 == timeline.run("export", "acme", "-o", file).exit_code
     ended = timeline.run("verify-bundle", file, "--json")
 
     assert 1 == ended.exit_code
