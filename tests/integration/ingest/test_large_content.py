@@ -365,7 +365,7 @@ def test_verify_names_a_blob_that_is_not_as_it_was(configured, engine, blobs, pl
     assert (1, "broken", 2) == (ended.exit_code, verdict["verdict"], verdict["entries"])
     assert [("acme", "order-1", 0, kind)] == [(each["tenant"], each["subject"], each["seq"], each["kind"]) for each in faults]
     exported = cli.run("export", "acme", "-o", tmp_path / "acme.jsonl")
-    assert (0, True) == (
+    assert (1, True) == (
         exported.exit_code,
         f"'order-1' entry 0: the blob {name(BODY).reference}" in exported.stderr,
     )
