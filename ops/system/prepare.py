@@ -1,6 +1,9 @@
-"""Makes what the workers need before they start: the schema, their login, a key for secrets, and their settings."""
+"""Makes what the workers need before they start: the schema, their logins, a key for secrets, and their settings."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psycopg
 import structlog
@@ -14,26 +17,42 @@ from ops.servers.private import PrivateServers
 from ops.settings import Settings
 from pipeline.delivery.addresses import LOOPBACK
 
-WORKER = "waxseal_worker"
-ORIGIN = "waxseal.local"  # of the tenants' logs, until somebody names it
-SEALER = "waxseal_sealer_login"
-#: The role of each login. The migrations make it: it has the privileges that its processes need, and no others.
-_ROLES = {WORKER: "waxseal_writer", SEALER: "waxseal_sealer"}
+ORIGIN: Final = "waxseal.local"  # of the tenants' logs, until somebody names it
+#: The logins, and the role that each is a member of; the migrations make the roles, each with the privileges that its
+#: processes need, and no others.
+LOGINS: Final = {
+    "worker": ("waxseal_worker", "waxseal_writer"),
+    "reader": ("waxseal_reader_login", "waxseal_reader"),
+    "sealer": ("waxseal_sealer_login", "waxseal_sealer"),
+    "eraser": ("waxseal_eraser_login", "waxseal_eraser"),
+}
+#: The login of the processes of a role; of every other role it is that of the worker.
+LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "verify": "reader"}
 
 _log = structlog.get_logger()
 
 
-def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the workers are told: settings, of which the database's URL depends on the process's role."""
+
+    told: Mapping[str, str]
+    database_urls: Mapping[str, str]  # by login
+
+    def told_to(self, role: str) -> Mapping[str, str]:
+        """The settings of a process of this role."""
+        return {**self.told, "database_url": self.database_urls[LOGIN_OF.get(role, "worker")]}
+
+
+def prepare(servers: PrivateServers, settings: Settings) -> Prepared:
     """Bring the database up to date and make what is missing; returns the workers' settings.
 
     Running it again changes nothing.
     """
     migrate(servers.database_url, lambda line: _log.warning("migration_waits", what=line))
-    password = servers.memory.passwords["worker"]
-    _make_login(servers.database_url, WORKER, password)
-    _make_login(servers.database_url, SEALER, servers.memory.passwords["sealer"])
+    passwords = {login: servers.memory.passwords[login] for login in LOGINS}
+    _make_logins(servers.database_url, passwords)
     told = {
-        "database_url": servers.url_for(WORKER, password),
         "amqp_url": servers.amqp_url,
         "blobs": _blobs(servers.data, settings),
         "allow_networks": allowed(settings),
@@ -42,12 +61,7 @@ def prepare(servers: PrivateServers, settings: Settings) -> dict[str, str]:
     }
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
-    return told
-
-
-def own_databases(servers: PrivateServers) -> dict[str, str]:
-    """By role of a process, the URL of its database where it does not log in as the other workers do."""
-    return {"sequencer": servers.url_for(SEALER, servers.memory.passwords["sealer"])}
+    return Prepared(told, {login: servers.url_for(LOGINS[login][0], password) for login, password in passwords.items()})
 
 
 def make_keys(data: Path) -> Path:
@@ -79,12 +93,17 @@ def _published(data: Path, settings: Settings) -> str:
     return place if place.startswith("s3://") else str(Path(place).absolute())
 
 
-def _make_login(database_url: str, login: str, password: str) -> None:
-    names = {"login": sql.Identifier(login), "role": sql.Identifier(_ROLES[login])}
+def _make_logins(database_url: str, passwords: Mapping[str, str]) -> None:
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
-        # Hashed by us, because the server logs a statement that fails, with its password.
-        secret = conn.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
-        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
-            conn.execute(sql.SQL("CREATE ROLE {login}").format(**names))
-        conn.execute(sql.SQL("ALTER ROLE {login} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
-        conn.execute(sql.SQL("GRANT {role} TO {login}").format(**names))
+        for login, password in passwords.items():
+            _make_login(conn, *LOGINS[login], password)
+
+
+def _make_login(conn: psycopg.Connection, login: str, role: str, password: str) -> None:
+    names = {"login": sql.Identifier(login), "role": sql.Identifier(role)}
+    # Hashed by us, because the server logs a statement that fails, with its password.
+    secret = conn.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
+    if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
+        conn.execute(sql.SQL("CREATE ROLE {login}").format(**names))
+    conn.execute(sql.SQL("ALTER ROLE {login} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
+    conn.execute(sql.SQL("GRANT {role} TO {login}").format(**names))

@@ -3,10 +3,9 @@
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from ops.servers.child import Child
@@ -51,30 +50,21 @@ def base_url(post: Post, port: int, settings: Settings) -> str:
 
 
 def worker_children(
-    posts: Sequence[Post],
-    ports: Mapping[str, int],
-    settings: Settings,
-    urls: Mapping[str, str],
-    data: Path,
-    databases: Mapping[str, str] = MappingProxyType({}),
+    posts: Sequence[Post], ports: Mapping[str, int], settings: Settings, told_to: Callable[[str], Mapping[str, str]], data: Path
 ) -> list[Child]:
-    """Describe the process of each post; it inherits our environment, with the URLs and its port added.
-
-    `databases` are the URLs of roles that do not log in to the database as the others do.
-    """
-    own = {role: {"database_url": url} for role, url in databases.items()}
-    return [_child(post, ports[post.name], settings, {**urls, **own.get(post.role, {})}, data) for post in posts]
+    """Describe the process of each post; it inherits our environment, with what its role is told and its port added."""
+    return [_child(post, ports[post.name], settings, told_to(post.role), data) for post in posts]
 
 
-def _child(post: Post, port: int, settings: Settings, urls: Mapping[str, str], data: Path) -> Child:
+def _child(post: Post, port: int, settings: Settings, told: Mapping[str, str], data: Path) -> Child:
     variable = "INGRESS_PORT" if post.role == INGRESS else "METRICS_PORT"
-    told = {PREFIX + name.upper(): value for name, value in urls.items()}
+    variables = {PREFIX + name.upper(): value for name, value in told.items()}
     ready_url = base_url(post, port, settings) + "/readyz"
     return Child(
         name=post.name,
         role=post.role,
         command=post.command,
-        environment={**environment(), **told, PREFIX + variable: str(port), "PYTHONUNBUFFERED": "1"},
+        environment={**environment(), **variables, PREFIX + variable: str(port), "PYTHONUNBUFFERED": "1"},
         log=data / "log" / f"{post.name}.log",
         folder=Path.cwd(),
         ready=lambda: _says_yes(ready_url),

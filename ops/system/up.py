@@ -25,7 +25,7 @@ from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, 
 from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
-from ops.system.prepare import own_databases, prepare
+from ops.system.prepare import prepare
 from ops.system.roles import INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
@@ -97,12 +97,13 @@ def up(plan: Plan) -> None:
 
 
 def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
-    told = prepare(servers, plan.settings)
+    prepared = prepare(servers, plan.settings)
+    told = prepared.told
     if plan.config is not None:
         _apply(plan.config, plan.settings, servers, told, plan.data)
     requests.check()
     ports = _ports(plan, servers)
-    workers = worker_children(plan.posts, ports, plan.settings, told, plan.data, own_databases(servers))
+    workers = worker_children(plan.posts, ports, plan.settings, prepared.told_to, plan.data)
     stack = _stack(plan, servers, told, ports)
     if plan.observe:
         workers.append(_prometheus(plan, servers, stack, ports[PROMETHEUS]))
