@@ -120,8 +120,7 @@ class Settings(BaseSettings):
     )
     log_origin: str = Field(
         "",
-        description="what the tenants' logs are named by: a URL without scheme, spaces and +, as ledger.example; a log is "
-        "{origin}/{tenant}. With `waxseal up`: waxseal.local",
+        description="what names the tenants' logs: {origin}/{tenant}, a URL without scheme. With `waxseal up`: waxseal.local",
     )
     log_anchors: str = Field(
         "",

@@ -133,6 +133,53 @@ LOG: Final[tuple[Panel, ...]] = (
         Limits(1, 10),
         size=(8, 8),
     ),
+    lines(
+        Text(
+            "Refused logs",
+            "Logs that the sealer does not sign, because what is outside is not a part of them.",
+            "run `waxseal log status`; after a restore, `waxseal log new-origin`",
+            "WaxsealLogRefused",
+        ),
+        {"refused": largest("log_refused")},
+        "short",
+        Limits(1, 1),
+        size=(6, 8),
+    ),
+    lines(
+        Text(
+            "Unsealed for",
+            "How long the log that waits longest has had entries in no checkpoint, and the p95 of sealing one.",
+            "read the log of the sealer: the place where logs are published may be away",
+            "WaxsealLogUnsealed",
+        ),
+        {"unsealed": largest("log_unsealed_age_seconds"), "sealing p95": quantile(0.95, "log_seal_duration_seconds")},
+        "s",
+        Limits(60, 300),
+        size=(6, 8),
+    ),
+    lines(
+        Text(
+            "Anchors",
+            "Checkpoints per second that were to be anchored, by kind of place and outcome.",
+            "run `waxseal log status`: it names the place; the log of the sealer says what it answered",
+            "WaxsealNotAnchored",
+        ),
+        {"{{kind}} {{outcome}}": rate("log_anchors_total", by="kind, outcome")},
+        "ops",
+        size=(6, 8),
+    ),
+    lines(
+        Text(
+            "Last anchored",
+            "Seconds since a place of each kind last took a checkpoint; a log that does not grow needs none.",
+            "see the anchors beside",
+            "WaxsealNotAnchored",
+        ),
+        {"{{kind}}": age("log_anchor_last_success_timestamp_seconds", by="kind")},
+        "s",
+        Limits(86_400, 7 * 86_400),
+        size=(6, 8),
+    ),
 )
 
 _ANSWERED: Final = ours("server_last_answer_timestamp_seconds")

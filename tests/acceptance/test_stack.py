@@ -40,7 +40,19 @@ from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import IN, UNROUTED
 
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
-ROLES = {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "postgres", "rabbitmq", "supervisor"}
+ROLES = {
+    "ingress",
+    "ingest",
+    "relay",
+    "deliver",
+    "mail-pull",
+    "mail-idle",
+    "sequencer",
+    "sealer",
+    "postgres",
+    "rabbitmq",
+    "supervisor",
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # two servers and ten processes start anew, on a busy machine
 
@@ -76,7 +88,7 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
 
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
-    crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle", "sequencer"}
+    crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle", "sequencer", "sealer"}
     assert crew | {"supervisor"} == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777
@@ -119,7 +131,9 @@ def test_its_prometheus_scrapes_every_process_has_the_alerts_loaded_and_is_for_t
     labels = [each["labels"] for each in scraped()]
     assert set(asked.values()) == {each["instance"] for each in labels}
     assert {"waxseal"} == {each["job"] for each in labels}
-    assert {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer"} <= {each["role"] for each in labels}
+    assert {"ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer"} <= {
+        each["role"] for each in labels
+    }
     groups = told_by(stack, "rules")["groups"]
     assert {"slo.yml", "alerts.yml"} == {Path(group["file"]).name for group in groups}
     assert "WaxsealQueueStalled" in {rule["name"] for group in groups for rule in group["rules"]}
@@ -323,7 +337,19 @@ def post(stack: dict[str, Any], token: str) -> None:
 
 
 #: What dies: the last process of each role but the relay, which is to see the servers die, and one of deliver is left, too.
-VICTIMS = ("ingress", "ingest", "deliver", "mail-pull", "mail-idle", "sequencer", "postgres", "rabbitmq", "epmd", "prometheus")
+VICTIMS = (
+    "ingress",
+    "ingest",
+    "deliver",
+    "mail-pull",
+    "mail-idle",
+    "sequencer",
+    "sealer",
+    "postgres",
+    "rabbitmq",
+    "epmd",
+    "prometheus",
+)
 #: What a process holds at the moment: nothing of it may outlive the process.
 HELD = {"waxseal_queue_messages", "waxseal_actor_in_progress", "waxseal_mail_idle_connections"}
 
@@ -355,7 +381,7 @@ def test_whatever_dies_is_restarted_on_its_port_and_stack_json_says_so(running: 
     assert [] == [role for role in victims if restarts[role] < 1]
     wait_for(lambda: shows(relay, 'waxseal_collector_up{collector="database"} 1.0'), 60)
     wait_for(lambda: not shows(deliver, 'waxseal_broker_reconnects_total{connection="actors"} 0.0'), 60)
-    for name in ("ingress", "ingest-2", "deliver-2", "mail-pull", "mail-idle", "sequencer"):
+    for name in ("ingress", "ingest-2", "deliver-2", "mail-pull", "mail-idle", "sequencer", "sealer"):
         assert killed_at - 2 < started_at(before["metrics"][name])
         wait_for(lambda url=before["metrics"][name]: holds(url) == 0)
     after = stack_of(running)

@@ -215,8 +215,10 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
             "keys": database.key,
             "allow_networks": "127.0.0.0/8",
             "blobs": blobs,
+            "log_files": blobs.parent / "published",
+            "log_origin": "ledger.example",
         }
-        if command == "sequencer":
+        if command in ("sequencer", "sealer"):
             ours["database_url"] = database.sealer_url
         env = environment() | variables(ours | settings)
         processes.append(Forked(command, env=env))

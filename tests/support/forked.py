@@ -18,6 +18,7 @@ IMPORTED = [
     "workers.mail.idle.worker",
     "workers.mail.pull.worker",
     "workers.relay.worker",
+    "workers.sealer.worker",
     "workers.sequencer.worker",
 ]
 COVERAGE = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")

@@ -5,7 +5,7 @@ from schemas.config.anchors import AnchorPlace, read_anchors
 from workers.sealer.anchor import Anchor
 from workers.sealer.anchoring import Anchoring, Anchorings, Files
 from workers.sealer.board import Board
-from workers.sealer.timestamps import TimeStamps
+from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness
 from workers.sealer.write_once import WriteOnce
 

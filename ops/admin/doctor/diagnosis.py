@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from ops.admin.asked import Asked, Unheard
 from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
 from ops.admin.doctor.finding import Finding, wrong
+from ops.admin.doctor.log_checks import check_logs
 from ops.admin.doctor.machine_checks import (
     check_blobs,
     check_disks,
@@ -70,6 +71,8 @@ def _postgres(settings: Settings) -> tuple[list[Finding], Sequence[Row]]:
     try:
         with engine.connect() as conn:
             found = list(check_postgres(conn, settings))
+            if schema_version.found(conn).filled and not _is_old(found):
+                found += check_logs(conn, settings)
             configured = schema_version.found(conn).filled
             return found, inspection.hosts(conn, _MOST_HOSTS) if configured and not _is_old(found) else ()
     finally:

@@ -38,7 +38,7 @@ class Successor:
 
 
 def plan(engine: Engine, settings: Settings, tenant: str) -> Successor:
-    """What `begin` would do now. Raises `OpsError` for a tenant without a log, and `PlaceAway`."""
+    """What `start` would do now. Raises `OpsError` for a tenant without a log, and `PlaceAway`."""
     with transaction(engine) as conn:
         newest = incarnations.newest(conn, tenant)
         entries = incarnations.entries(conn, tenant)
@@ -52,7 +52,7 @@ def plan(engine: Engine, settings: Settings, tenant: str) -> Successor:
     return Successor(tenant, last + 1, log_origin(settings.log_origin, tenant, last + 1), former, held, entries)
 
 
-def begin(engine: Engine, settings: Settings, successor: Successor, who: str) -> int:
+def start(engine: Engine, settings: Settings, successor: Successor, who: str) -> int:
     """Begin it, with its first leaf, and have every entry positioned again; gives the number of chains.
 
     Writers wait while the chains are noted, some seconds per million. Killed before its COMMIT, nothing has happened.
@@ -62,7 +62,7 @@ def begin(engine: Engine, settings: Settings, successor: Successor, who: str) ->
     with noted(engine, Act(who, "log new-origin", about), 1) as tally:
         with transaction(engine) as conn:
             event = origin_event(tenant, _key(conn, settings, tenant), successor.incarnation, successor.former, now)
-            incarnations.begin(conn, tenant, successor.incarnation)
+            incarnations.open_next(conn, tenant, successor.incarnation)
             entry = append_own(conn, event, ORIGIN_KIND, now)
             chains = incarnations.note_all(conn, tenant, entry.chain_id)
         tally.done = 1

@@ -16,7 +16,7 @@ from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import scan
-from pipeline.store.log import pending
+from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
 
@@ -50,6 +50,7 @@ class Facts:
     endpoints: Sequence[Row] = ()
     mailboxes: Sequence[Row] = ()
     crash_loops: Sequence[str] = ()
+    refused_logs: Sequence[Row] = ()
 
 
 #: The names of `Facts.plain`.
@@ -84,6 +85,7 @@ def facts(conn: Connection) -> Facts:
         endpoint_overview.troubled(conn, now, now - LATE, MOST),
         mailbox_overview.troubled(conn, now - LATE, MOST),
         notices.crash_loops(conn, now - _RECENT),
+        checkpoints.refusals(conn),
     )
     return replace(found, plain={**found.plain, **_ledger(conn)})
 

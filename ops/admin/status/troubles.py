@@ -66,8 +66,11 @@ def of_queues(queues: Queues | None, data: Path) -> Iterator[View]:
 
 
 def of_facts(found: Facts, data: Path) -> Iterator[View]:
-    """Endpoints, mailboxes, dead letters and crash loops."""
+    """Logs that are refused, endpoints, mailboxes, dead letters and crash loops."""
     here = on(data)
+    for row in found.refused_logs:
+        look = f"waxseal log status --tenant {row['tenant']}{here}"
+        yield trouble("log", row["tenant"], f"not signed ({row['kind']}): {row['detail']}", look)
     for loop in found.crash_loops:
         yield trouble("crash_loop", loop.partition(" ")[0], loop, f"waxseal events --since 1h{here}")
     if found.backlog.lost_seconds is not None and found.backlog.lost_seconds > LATE.total_seconds():

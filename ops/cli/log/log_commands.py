@@ -119,7 +119,7 @@ def new_origin(tenant: str, terms: ActTerms, data: Path) -> None:
         if not terms.yes:
             click.echo("Nothing was done. Add --yes to do it.", err=True)
             return
-        chains = new_incarnation.begin(engine, settings, planned, terms.who)
+        chains = new_incarnation.start(engine, settings, planned, terms.who)
     click.echo(f"{planned.origin} has begun; {counted(chains, 'chain waits', 'chains wait')} for positions in it.")
 
 

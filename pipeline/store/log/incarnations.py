@@ -54,7 +54,7 @@ def entries(conn: Connection, tenant: str) -> int:
     return int(conn.execute(ENTRIES, {"tenant": tenant}).scalar_one())
 
 
-def begin(conn: Connection, tenant: str, incarnation: int) -> None:
+def open_next(conn: Connection, tenant: str, incarnation: int) -> None:
     """Close the tenant's log and open the next. Writers of all tenants wait until the transaction ends."""
     given = {"tenant": tenant}
     conn.execute(ALONE, given)

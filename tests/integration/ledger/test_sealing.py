@@ -22,7 +22,7 @@ from pipeline.ledger.notes import ED25519, Key, Signer
 from pipeline.ledger.tiles import TileReader
 from pipeline.store.log import checkpoints
 from pipeline.store.log.checkpoints import OpenLog
-from support.growing import add_log, grow
+from support.ledger.growing import add_log, grow
 from support.net.s3 import make_bucket, variables
 from support.waiting import wait_for
 from workers.sealer.board import Board

@@ -43,7 +43,7 @@ LEAST = 5.0  # seconds
 EVERY = 1  # second between two scrapes, and between two evaluations
 DEADLINE = 60.0  # seconds within which an alert fires or goes quiet; a busy machine takes longer than the rules do
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "sequencer")
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "sequencer", "sealer")
 SETTINGS = {"collect_every": 1, "breaker_wait": 1, "breaker_longest_wait": 2, "confirm_timeout": 2}
 REFUSED = b"%TAG% NO [AUTHENTICATIONFAILED] no\r\n"
 LARGE = b"x" * 300_000  # kept in the blob store

@@ -32,7 +32,7 @@ from workers.amqp.topology import IN, UNROUTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer")
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
 QUERIES = panel_queries()
 A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
 EVENTS = 14  # enough for the breaker of an endpoint that fails
@@ -110,7 +110,7 @@ def troubled(
         supervising(folder, ports["supervisor"]) as supervised,
     ):
         started = {role: shared_start(role, **settings, **port_of(role, ports)) for role in ROLES}
-        prometheus.until('count(up{job="waxseal"} == 1) == 8 and on () count(waxseal_collector_up == 1) == 3')
+        prometheus.until('count(up{job="waxseal"} == 1) == 9 and on () count(waxseal_collector_up == 1) == 3')
         ready = datetime.now(UTC)
         os.kill(supervised.pid, signal.SIGKILL)
         send(servers.amqp_url, prometheus)

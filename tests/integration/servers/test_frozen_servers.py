@@ -30,7 +30,7 @@ from workers.amqp.topology import IN
 
 pytestmark = pytest.mark.usefixtures("durable")
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer")
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
 LIMIT = 6.0  # seconds without an answer after which a process is not ready, instead of ten, to keep the freezes short
 LEASE = 10.0  # seconds; a delivery loaded in vain during a freeze is delivered when its lease ends
 DEADLINE = 25.0  # seconds within which a running statement has failed; 8 s on an idle machine

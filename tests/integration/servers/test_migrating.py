@@ -20,7 +20,7 @@ from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("durable")
 
-PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer")
+PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
 WORKERS = {"deliver": "delivery", "mail-pull": "mail.pull", "mail-idle": "mail.idle"}
 COMMANDS = (
     ("status",),

@@ -18,7 +18,7 @@ from support.ledger.logs import published
 from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
 from workers.sealer.anchor import Contradicted, Known, NotAnchored
-from workers.sealer.timestamps import TimeStamps
+from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness as WitnessAnchor
 from workers.sealer.write_once import WriteOnce
 

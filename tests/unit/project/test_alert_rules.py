@@ -81,6 +81,7 @@ SEEN = 'waxseal_collector_last_success_timestamp_seconds{collector="database"}'
 DELIVERED = 'waxseal_actor_messages_total{queue="waxseal.deliver",actor="deliver",outcome="done"}'
 AGE = 'waxseal_stage_oldest_age_seconds{{stage="{}"}}'
 AWAY, FOUND = (f'waxseal_blob_operations_total{{operation="put",outcome="{outcome}"}}' for outcome in ("away", "ok"))
+TAKEN = 'waxseal_log_anchors_total{{kind="witness",outcome="{}"}}'
 VERIFIED = "waxseal_chain_verify_last_success_timestamp_seconds"
 RECORDED = 'waxseal_chain_head_sequence{chain="all"}'
 CONSUMERS = 'waxseal_queue_consumers{{queue="{}"}}'
@@ -201,6 +202,14 @@ CASES = {
     ),
     "WaxsealChainUnverified": Case(
         {VERIFIED: "-93600x65", RECORDED: "1x65"}, {VERIFIED: "-93600x30 1800x35", RECORDED: "1x65"}, 62
+    ),
+    "WaxsealLogRefused": Case({"waxseal_log_refused": "1x3"}, {"waxseal_log_refused": "0x3"}, 2),
+    "WaxsealLogUnsealed": Case({"waxseal_log_unsealed_age_seconds": "301x5"}, {"waxseal_log_unsealed_age_seconds": "299x5"}, 3),
+    "WaxsealNotAnchored": Case(
+        {TAKEN.format("failed"): "0+1x90"},
+        {TAKEN.format("failed"): "0+1x90", TAKEN.format("anchored"): "0+0.1x90"},
+        85,
+        {"kind": "witness"},
     ),
     "WaxsealSequencingLate": Case({AGE.format("sequencing"): "61x5"}, {AGE.format("sequencing"): "59x5"}, 3),
     "WaxsealChainSetAside": Case({CHAIN_BROKEN: "0x3 1x5"}, {CHAIN_BROKEN: "1x8", POISON: "0+1x8"}, 6),

@@ -79,6 +79,7 @@ ORDER = (
     "workers/mail/pull",
     "workers/mail/idle",
     "workers/sequencer",
+    "workers/sealer",
     "workers/commands",
 )
 
@@ -313,7 +314,7 @@ def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
     entrances = {
         module.folder for module in modules() if module.path.startswith("workers/") and module.path.endswith("/worker.py")
     }
-    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay", "sequencer"}
+    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay", "sealer", "sequencer"}
 
     assert {f"workers/{each}" for each in processes} == entrances
 
@@ -387,7 +388,7 @@ def test_a_process_does_not_load_what_only_others_use() -> None:
     program = """
 import sys
 import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker
-import workers.mail.idle.worker, workers.mail.pull.worker, workers.sequencer.worker
+import workers.mail.idle.worker, workers.mail.pull.worker, workers.sealer.worker, workers.sequencer.worker
 print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "opentelemetry", "requests", "tnefparse"} & set(sys.modules))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
