@@ -39,6 +39,7 @@ MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessa
 #: waxseal commands that start servers of their own or call a provider, each with the tests that run it.
 ELSEWHERE = {
     "up": "acceptance/test_stack.py",
+    "log serve": "integration/ledger/test_restored_log.py",
     "bench ingest": "integration/bench/test_bench_ingest.py",
     "bench delivery": "integration/bench/test_bench_delivery.py",
     "bench ingress": "integration/bench/test_bench_ingress.py",
