@@ -87,7 +87,7 @@ def status(tenant: str | None, as_json: bool, data: Path) -> int:
             show_json(each)
         else:
             for label, said in _lines(each):
-                click.echo(f"{label:<11}{printable(said)}")
+                click.echo(f"{label:<13}{printable(said)}")
             click.echo()
     if not logs and not as_json:
         click.echo("No log yet: the sequencer makes one when a tenant's first entry is recorded.", err=True)
