@@ -27,7 +27,7 @@ from pipeline.store.log import checkpoints
 from schemas.entry import Head
 from schemas.event import Event
 from support.cli import Cli
-from support.growing import add_log, position
+from support.ledger.growing import add_log, position
 from workers.sealer.board import Board
 from workers.sealer.sealing import Sealing
 
