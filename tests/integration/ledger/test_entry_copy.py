@@ -18,8 +18,8 @@ from ops.servers.private import PrivateServers
 from pipeline.ledger.verify import verify
 from pipeline.store.ledger.scan import Scope
 from schemas.fault import Fault, Verified
-from support import old_schema
 from support.blobs import NO_BLOBS
+from support.ledger import old_schema
 
 KEYS = {"acme": old_schema.KEY}
 

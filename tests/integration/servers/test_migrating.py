@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 from ops.migrate import migrate
 from ops.runtime.schema_check import known
 from ops.servers.private import PrivateServers
-from support import old_schema
 from support.cli import Cli
+from support.ledger import old_schema
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("durable")
