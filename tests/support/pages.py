@@ -17,7 +17,18 @@ PATHS = (
     README,
     *(
         f"ops/docs/{name}.md"
-        for name in ("sources", "delivery", "mailboxes", "dead-letters", "ledger", "scaling", "settings", "metrics", "tracing")
+        for name in (
+            "sources",
+            "delivery",
+            "mailboxes",
+            "dead-letters",
+            "ledger",
+            "verifying",
+            "scaling",
+            "settings",
+            "metrics",
+            "tracing",
+        )
     ),
     *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "dashboards", "runbook", "operating")),
     ".github/CONTRIBUTING.md",

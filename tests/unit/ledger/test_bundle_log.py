@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,9 @@ from ops.cli import main
 from pipeline.errors import Unreadable
 from pipeline.ledger.bundles.bundle import entry_line, header_line
 from pipeline.ledger.bundles.bundle_verify import Known, VerifiedBundle, verify_bundle
-from pipeline.ledger.checkpoint import Checkpoint
-from pipeline.ledger.notes import Signer, sign
+from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
+from pipeline.ledger.notes import Signer, read_vkey, sign
+from pipeline.ledger.tlog_proof import read_consistency_proof
 from schemas.fault import Fault
 from support.ledger.bundles import NOW, SIGNER, Ledger
 
@@ -423,6 +425,25 @@ def test_a_bundle_with_a_checkpoint_verifies_on_the_command_line(tmp_path) -> No
     assert {"origin": "ledger.example/acme", "size": 10, "signed_by": ["ledger.example/acme"]}.items() <= told[
         "checkpoint"
     ].items()
+
+
+def test_the_published_bundle_verifies_as_the_page_says() -> None:
+    files = {path.name: path for path in (Path(__file__).parents[2] / "vectors" / "bundle").iterdir()}
+    key = read_vkey(files["vkey"].read_text().strip())
+    older, _ = open_checkpoint(files["older-checkpoint"].read_bytes(), [key])
+    proof = read_consistency_proof(files["consistency"].read_bytes())
+    lines = files["bundle.jsonl"].read_bytes().splitlines(keepends=True)
+
+    found, faults = check(lines, Known([key], [older]))
+    assert ([], 8, 4, ["order-2"]) == (
+        faults,
+        found.verified.entries,
+        found.verified.chains,
+        [each.subject for each in found.unsealed],
+    )
+    assert ["unaltered", "signed", "sealed", "complete", "consistent"] == shown(found)
+    without = [line for line in lines if not line.startswith(b'{"inclusion"') or b'"index":3' not in line]
+    assert (["checkpoint"], []) == (kinds(without, Known([key], [older])), kinds(without, Known([key], [older], [proof])))
 
 
 def test_verifying_a_log_needs_neither_a_database_nor_a_broker_nor_an_http_client(tmp_path) -> None:

@@ -18,6 +18,9 @@ from pipeline.admit import admit
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats import cloudevents, dead_letter, extraction, forms
 from pipeline.ledger.bundles.bundle_verify import Known, verify_bundle
+from pipeline.ledger.notes import open_note
+from pipeline.ledger.tiles import decode_entries
+from pipeline.ledger.tlog_proof import read_inclusion_proof
 from pipeline.mail.document import ParsingTerms, mail_document
 from pipeline.mail.event_attributes import read_attributes
 from pipeline.receive import receive
@@ -39,6 +42,7 @@ OPEN = Source("acme", "open", "none", max_body=LARGE)
 CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "orders"): RULED}, {})
 TERMS = ParsingTerms(trusted=["mx.example"], dns=lambda _: None)
 BUNDLE = b'{"v":"waxseal/bundle/v2","tenant":"acme","exported_at":"2026-06-01T00:00:00Z"}\n'
+NOTE, PROOF = "text\n\n\u2014 name ", "c2sp.org/tlog-proof@v1\nindex 1\n"
 SIGNED = {"content-type": "application/json", "x-twilio-signature": "AAAA", "x-slack-request-timestamp": "1"}
 
 
@@ -240,6 +244,9 @@ SCANNERS: tuple[tuple[str, Callable[[Any], object], Mapping[str, Callable[[int],
     ("IMAP's rows", lambda answer: list(rows(answer)), ROWS),
     ("redaction of logs", redact_text, TEXTS),
     ("what a terminal is shown", printable, TEXTS),
+    ("a signed note", lambda raw: open_note(NOTE + raw, ()), TEXTS),
+    ("a proof", lambda raw: read_inclusion_proof(PROOF + raw), TEXTS),
+    ("a bundle of entries", lambda raw: decode_entries(raw, 1), {"empty ones": bytes}),
     ("a bundle", lambda raw: verify_bundle(io.BytesIO(BUNDLE + raw), Known(), lambda _: None), JSON),
 )
 
