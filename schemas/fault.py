@@ -27,6 +27,7 @@ FaultKind = Literal[
     "entries_missing",  # a chain's row without any of its entries
     "line",  # of a bundle: not a valid line
     "checkpoint",  # of a bundle: missing, or not shown to be what it must be
+    "origin",  # the entry does not say which log its own goes on from
     "inclusion",  # of a bundle: a proof does not show that an entry is in the log
     "heads",  # of a bundle: what it says of the ends of chains does not hold
     "chain_cut",  # of a bundle: a chain ends before where its log says that it ended

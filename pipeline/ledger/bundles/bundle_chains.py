@@ -5,12 +5,15 @@ Kept for each entry are the 32 bytes of its hash, for the proofs that follow all
 
 from collections.abc import Callable, Iterable, Iterator
 
+import orjson
+
 from pipeline.chain import entry_hash
 from pipeline.errors import Rejected, Unreadable
 from pipeline.formats.cloudevents import MAX_VALUE, instant
 from pipeline.ledger.bundles.bundle_lines import BundledEntry, Content, read_content
 from pipeline.ledger.bundles.contents import Contents
-from pipeline.ledger.checks import Finding, Thread, check_content, read_attributes, read_envelope
+from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.checks import Finding, Thread, check_content, parse, read_attributes, read_envelope
 from pipeline.ledger.erasures import read_erasure
 from pipeline.ledger.merkle import HASH_BYTES
 from schemas.fault import Fault
@@ -24,6 +27,7 @@ class Chains:
     def __init__(self, tenant: str, report: Report) -> None:
         self.entries = 0
         self.faults = 0
+        self.origins: dict[tuple[bytes, int], Checkpoint] = {}  # what entries of kind "origin" say of the log before theirs
         self._tenant = tenant
         self._report = report
         self._hashes: dict[bytes, bytearray] = {}  # of the entries from the first on, as far as none is missing
@@ -116,6 +120,8 @@ class Chains:
         except Unreadable as error:
             yield "attributes", str(error)
             return
+        if kind == "origin":
+            yield from self._origin(seq, content.body)
         if kind == "erasure":
             yield from self._erasure(seq, subject, content.body)
         elif self._subject is None or seq == 0:
@@ -137,12 +143,36 @@ class Chains:
         else:
             self._contents.erase(spans)
 
+    def _origin(self, seq: int, body: bytes) -> Iterator[Finding]:
+        assert self._chain is not None
+        try:
+            self.origins[bytes.fromhex(self._chain), seq] = read_origin(body)
+        except Unreadable as error:
+            yield "origin", str(error)
+
     def _found(self, seq: int | None, findings: Iterable[Finding]) -> None:
         for kind, detail in findings:
             self.faults += 1
             chain = self._chain if seq is not None else None
             subject = None if self._subject is None else self._subject[:MAX_VALUE]
             self._report(Fault(self._tenant[:MAX_VALUE], subject, chain, seq, kind, detail))
+
+
+def read_origin(body: bytes) -> Checkpoint:
+    """What an entry of kind "origin" says of the log that its own goes on from (LEDGER §3). Raises `Unreadable`."""
+    told = parse(body)
+    if not isinstance(told, dict) or told.keys() != {"origin", "root", "size"}:
+        raise Unreadable("its body does not name the origin, root and size of another log")
+    origin, root, size = told["origin"], told["root"], told["size"]
+    if not isinstance(origin, str) or type(size) is not int or not isinstance(root, str) or len(root) != 2 * HASH_BYTES:
+        raise Unreadable("its body does not name the origin, root and size of another log")
+    try:
+        named = Checkpoint(origin, size, bytes.fromhex(root))
+    except ValueError:
+        raise Unreadable("its root is not hexadecimal") from None
+    if orjson.dumps({"origin": origin, "root": named.root.hex(), "size": size}) != body or size < 0:
+        raise Unreadable("its body is not in RFC 8785 form")
+    return named
 
 
 def _subject_of(raw: bytes) -> str:

@@ -38,6 +38,7 @@ class LogOfBundle:
         self.sealed: dict[bytes, int] = {}  # the last number of each chain that is shown to be in the log
         self.roots: dict[int, bytes] = {}
         self.wanted: set[int] = set()
+        self.first: tuple[bytes, int] | None = None  # the entry that is leaf 0, if that is shown
         self.heads: Heads | None = None
         self.members: dict[bytes, int] = {}  # by chain, where the heads say that it ended; those that agree with the bundle
         self._chains = chains
@@ -63,7 +64,10 @@ class LogOfBundle:
         if known is None:
             self.found([("inclusion", f"line {number}: its entry is not in the bundle")], inclusion.chain, inclusion.seq)
         elif self._included(number, inclusion, known):
-            self._places.setdefault(inclusion.chain, []).append((inclusion.seq, inclusion.index))
+            if inclusion.index:
+                self._places.setdefault(inclusion.chain, []).append((inclusion.seq, inclusion.index))
+            else:
+                self.first = (inclusion.chain, inclusion.seq)
             self.sealed[inclusion.chain] = max(inclusion.seq, self.sealed.get(inclusion.chain, 0))
             if inclusion.index + 1 in self.wanted:
                 root = prefix_root(known, inclusion.index, inclusion.size, inclusion.proof)
@@ -87,7 +91,7 @@ class LogOfBundle:
             self.found(self._member(chain, member, said), chain, member.member.seq)
 
     def end(self) -> None:
-        """(12) the log has each chain's entries in their order."""
+        """(12) the log has each chain's entries in their order, but for leaf 0, by which a restored log begins."""
         for chain, places in self._places.items():
             places.sort()
             wrong = next((one for one, other in pairwise(places) if one[1] > other[1]), None)

@@ -22,7 +22,7 @@ of the log
  (9) there is one checkpoint, signed by its own log;
 (10) each inclusion's entry is in the bundle, and its proof leads to the checkpoint's root;
 (11) the heads entry is in the log, and the bundle's chains end where it says, or later;
-(12) the log has each chain's entries in their order;
+(12) the log has each chain's entries in their order, but for leaf 0, by which a restored log begins;
 
 and with other checkpoints of that log
 
@@ -156,8 +156,11 @@ class _Verifier:
         if self.log.checkpoint is None:
             self._found("checkpoint", "a checkpoint was given, and the bundle holds none that holds: nothing compares with it")
             return False
-        known = {self.log.checkpoint.size: self.log.checkpoint.root, **self.log.roots}
-        fault = compare(self.log.checkpoint, known, other, self.known.proofs, self.known.keys)
+        own, roots = self.log.checkpoint, self.log.roots
+        before = None if self.log.first is None else self.chains.origins.get(self.log.first)
+        if before is not None and before.origin == other.origin:  # of the log that this one goes on from, after a restore
+            own, roots = before, {}
+        fault = compare(own, {own.size: own.root, **roots}, other, self.known.proofs, self.known.keys)
         if fault is not None:
             self._found(*fault)
         return fault is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -301,11 +302,46 @@ def test_a_checkpoint_of_another_log_or_none_in_the_bundle_compares_with_nothing
     assert ["checkpoint"] == kinds(lines[: line_of(lines, "checkpoint")], Known((), [ledger().checkpoint()]))
 
 
+def restored(lost: int) -> tuple[Ledger, Ledger]:
+    """A ledger, and the one that goes on from its backup, which lacks the `lost` newest entries."""
+    old = ledger(heads=False)
+    before = old.checkpoint(9 - lost)
+    made = Ledger(Signer("ledger.example/acme/r2", SIGNER.private))
+    told = {"origin": before.origin, "root": before.root.hex(), "size": before.size}
+    made.record(UUID(int=7777), orjson.dumps(told), "origin", subject="waxseal.origin")
+    for at in range(9 - lost):
+        made.record(at % 3 + 1)
+    return old, made
+
+
+def test_a_log_that_began_anew_after_a_restore_is_compared_with_the_one_before() -> None:
+    for lost, expected in ((0, []), (2, ["log_rolled_back"])):
+        old, made = restored(lost)
+        known = Known([SIGNER.key, made.signer.key], [old.checkpoint()])
+        assert expected == kinds(made.lines(), known)
+
+    old, made = restored(0)
+    known = Known([SIGNER.key, made.signer.key], [old.checkpoint(4)])
+    assert ["checkpoint"] == kinds(made.lines(), known)
+    assert [] == kinds(made.lines(), replace(known, proofs=[old.consistency(4, 9)]))
+    assert ["log_rewritten"] == kinds(made.lines(), replace(known, checkpoints=[rewritten(9).checkpoint()]))
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b'{"origin":1,"root":"00","size":1}', b'{"origin":"a","root":"%s","size":1}' % (b"g" * 64)]
+)
+def test_an_origin_entry_that_names_no_log_is_a_fault(body) -> None:
+    made = ledger(heads=False)
+    made.record(UUID(int=7777), body, "origin", subject="waxseal.origin")
+
+    assert ["origin"] == kinds(made.lines())
+
+
 def test_the_log_has_the_entries_of_a_chain_in_their_order() -> None:
     made = ledger(heads=False)
-    made.leaves[0], made.leaves[3] = made.leaves[3], made.leaves[0]
+    made.leaves[1], made.leaves[4] = made.leaves[4], made.leaves[1]
 
-    assert ["inclusion"] == kinds(made.lines(more=[0, 3]))
+    assert ["inclusion"] == kinds(made.lines(more=[1, 4]))
 
 
 def test_keys_may_be_several_and_one_of_the_log_s_must_have_signed() -> None:
