@@ -1,5 +1,7 @@
 """Every entry gets one position in its tenant's log, whatever dies, stands still, races or commits late."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from pipeline.ledger.sequence import Incomplete, Sequenced, sequence
 from pipeline.store.log import positions
 from schemas.event import Event
 from support.emptying import empty
+from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.sequencer.worker import Sequencer
 
@@ -237,6 +240,25 @@ def test_a_process_that_stands_still_in_a_transaction_loses_its_lock(database, e
 
     assert passes(lost.value)
     assert 10 == whole(database)
+
+
+def test_another_process_goes_on_within_seconds_when_one_stands_still_or_is_killed(database, engine, start, lateness) -> None:
+    database.add_tenant()
+    first, second = (start("sequencer", metrics_port=free_port(), log_level="error") for _ in range(2))
+    recorded = 0
+
+    def sequenced() -> bool:
+        return database.rows("SELECT size FROM log") == [(recorded,)]
+
+    for process, how in ((first, 0), (first, signal.SIGSTOP), (first, signal.SIGCONT), (second, signal.SIGKILL), (first, 0)):
+        record(engine, *(event("acme", f"s-{n}", recorded) for n in range(1500)))
+        recorded += 1500
+        os.kill(process.pid, how)  # while this one is at work, or the other, or while both still start
+        began = time.monotonic()
+        wait_for(sequenced)
+        assert recorded == 1500 or time.monotonic() - began < 5 + lateness()
+
+    assert 7500 == whole(database)
 
 
 def test_two_that_race_give_each_entry_one_position(database, engine, sealer) -> None:
