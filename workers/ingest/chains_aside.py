@@ -13,6 +13,7 @@ from ops.runtime.db import Connection, Engine, damaged, sqlstate, transaction
 from pipeline.ledger import broken_chains
 from pipeline.store.admin import notices
 from pipeline.store.ledger import entries as ledger_entries
+from pipeline.store.ledger import set_aside
 from schemas.entry import BrokenChain
 from schemas.event import Event
 from workers.ingest.failures import is_race
@@ -37,6 +38,17 @@ class ChainsAside:
         self._unreadable: set[bytes] = set()  # those of them that Postgres cannot read
         self._next_look = 0.0  # at those, on the monotonic clock
         self._avoid_until = 0.0  # on the monotonic clock
+        self._mended: set[bytes] = set()  # those that the database still has as broken
+
+    def load(self, conn: Connection) -> None:
+        """Remember the chains that were set aside before this process began."""
+        for row in set_aside.still_aside(conn, MOST):
+            self._keep(row.key, BrokenChain(row.tenant, row.subject or "", row.chain_id, row.fault))
+
+    def note_mended(self) -> None:
+        """Write down which chains were found whole again; outside of the batch's transaction, which holds the heads."""
+        if self._mended and self._notices.write("mended", partial(set_aside.mend, keys=self._mended, now=datetime.now(UTC))):
+            self._mended = set()
 
     @property
     def damage_met(self) -> bool:
@@ -59,7 +71,7 @@ class ChainsAside:
             self._unreadable.clear()
         for key, chain in found.items():
             self._keep(key, chain)
-            self._tell(chain)
+            self._tell(key, chain)
         return bool(found) or new_damage
 
     def unreadable(self, engine: Engine, messages: Sequence[Sequence[Event]]) -> Mapping[int, BrokenChain]:
@@ -113,10 +125,13 @@ class ChainsAside:
         for key in keys:
             mended = self._broken.pop(key)
             self._unreadable.discard(key)
+            self._mended.add(key)
             log.info("chain_mended", tenant=mended.tenant, chain=_name(mended))
 
-    def _tell(self, chain: BrokenChain) -> None:
+    def _tell(self, key: bytes, chain: BrokenChain) -> None:
         log.error("chain_set_aside", tenant=chain.tenant, chain=_name(chain), found=chain.fault)
+        self._mended.discard(key)
+        self._notices.write("aside", partial(set_aside.put, key=key, chain=chain, now=datetime.now(UTC)))
         note: Callable[[Connection], None]
         if chain.chain_id is None:
             note = partial(notices.note_unreadable, tenant=chain.tenant, detail=chain.detail, now=datetime.now(UTC))

@@ -37,15 +37,21 @@ class Notices:
         now = time.monotonic()
         if now - self._told.get(about, -INTERVAL) < INTERVAL:
             return
+        if not self.write(about, note):
+            return
+        if len(self._told) >= MOST:
+            self._told.clear()
+        self._told[about] = now
+
+    def write(self, about: Hashable, note: Callable[[Connection], None]) -> bool:
+        """Write `note` in a transaction of its own; give whether that succeeded. A failure is logged."""
         try:
             with transaction(self._engine) as conn:
                 note(conn)
         except Exception as error:  # noqa: BLE001 - whatever it is, the batch is recorded
             log.warning("operator_event_not_written", about=str(about), error=one_line(error))
-            return
-        if len(self._told) >= MOST:
-            self._told.clear()
-        self._told[about] = now
+            return False
+        return True
 
     def conflicts(self, found: Sequence[Conflict], catalog: Catalog) -> None:
         """Report duplicates that differ from the recorded event: count and log each, and notify once an hour for each source.

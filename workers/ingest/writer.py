@@ -75,6 +75,7 @@ class Writer:
         try:
             with transaction(self._engine) as conn:
                 self._refresh(conn, catalog.version(conn))
+                self._aside.load(conn)
         except Exception as error:
             if not passes(error):
                 raise
@@ -211,6 +212,7 @@ class Writer:
         report.batch(admitted, appended)
         report.buried(refused)
         self._notices.conflicts(appended.conflicts, self._rules[0])
+        self._aside.note_mended()
 
     def _readable(self, batch: Sequence[Judged]) -> Sequence[Judged]:
         """The batch, with a refusal for each message on a chain that Postgres cannot read."""

@@ -26,12 +26,12 @@ CONSTRAINTS: Final[Mapping[str, tuple[str, ...]]] = {
 #: What the members of each role may do with whole tables. None but the owner has UPDATE, DELETE or TRUNCATE on a table of the
 #: ledger, of deliveries or of dead letters: each of them would allow LOCK TABLE in every mode, too.
 _READ, _ADD, _OWN = "SELECT", "INSERT SELECT", "DELETE INSERT SELECT UPDATE"
-_ANSWERS: Final = ("alembic_version", "attempt", "audit", "catalog", "chain", "content", "dead_letter", "delivery")
-_MORE_ANSWERS: Final = ("endpoint_health", "entry", "mail_document", "operator_event", "subscription", "tenant")
+_ANSWERS: Final = ("alembic_version", "attempt", "audit", "catalog", "chain", "chain_aside", "content", "dead_letter")
+_MORE_ANSWERS: Final = ("delivery", "endpoint_health", "entry", "mail_document", "operator_event", "subscription", "tenant")
 GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
     "waxseal_writer": {
         **dict.fromkeys(("alembic_version", "catalog", "endpoint", "mailbox", "source", "subscription", "tenant"), _READ),
-        **dict.fromkeys(("attempt", "audit", "chain", "content", "dead_letter", "delivery", "entry"), _ADD),
+        **dict.fromkeys(("attempt", "audit", "chain", "chain_aside", "content", "dead_letter", "delivery", "entry"), _ADD),
         **dict.fromkeys(("endpoint_health", "mail_document", "operator_event", "verification"), _ADD),
         **dict.fromkeys(("mail_item", "mailbox_cursor", "mailbox_folder_error"), _OWN),
     },

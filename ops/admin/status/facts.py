@@ -15,10 +15,12 @@ from ops.runtime.db import damaged
 from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
-from pipeline.store.ledger import scan
+from pipeline.store.ledger import entries as ledger_entries
+from pipeline.store.ledger import scan, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
+from schemas.entry import BrokenChain
 
 LATE: Final = timedelta(seconds=60)  # that an endpoint's oldest delivery, or a mailbox, is due before it is called in trouble
 MOST: Final = 50  # endpoints, and mailboxes, shown by name
@@ -51,6 +53,7 @@ class Facts:
     mailboxes: Sequence[Row] = ()
     crash_loops: Sequence[str] = ()
     refused_logs: Sequence[Row] = ()
+    chains_aside: Sequence[BrokenChain] = ()
 
 
 #: The names of `Facts.plain`.
@@ -86,6 +89,7 @@ def facts(conn: Connection) -> Facts:
         mailbox_overview.troubled(conn, now - LATE, MOST),
         notices.crash_loops(conn, now - _RECENT),
         checkpoints.refusals(conn),
+        _chains_aside(conn),
     )
     return replace(found, plain={**found.plain, **_ledger(conn)})
 
@@ -105,6 +109,20 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
         "disabled_endpoints": counts.disabled_endpoints(conn),
         "mailboxes": dict(mailbox_overview.states(conn)),
     }
+
+
+def _chains_aside(conn: Connection) -> Sequence[BrokenChain]:
+    """The chains that were set aside and are broken now: nobody looks at a mended one before its next message."""
+    found = set_aside.still_aside(conn, MOST)
+    broken = {row.key for row in found}
+    if found:
+        try:
+            with conn.begin_nested():
+                broken = set(ledger_entries.broken_chains(conn, broken))
+        except Exception as error:
+            if not damaged(error):
+                raise
+    return [BrokenChain(row.tenant, row.subject or "", row.chain_id, row.fault) for row in found if row.key in broken]
 
 
 def _ledger(conn: Connection) -> View:

@@ -66,11 +66,15 @@ def of_queues(queues: Queues | None, data: Path) -> Iterator[View]:
 
 
 def of_facts(found: Facts, data: Path) -> Iterator[View]:
-    """Logs that are refused, endpoints, mailboxes, dead letters and crash loops."""
+    """Logs that are refused, chains set aside, endpoints, mailboxes, dead letters and crash loops."""
     here = on(data)
     for row in found.refused_logs:
         look = f"waxseal log status --tenant {row['tenant']}{here}"
         yield trouble("log", row["tenant"], f"not signed ({row['kind']}): {row['detail']}", look)
+    for chain in found.chains_aside:
+        subject = f" --subject {shlex.quote(chain.subject)}" if chain.subject else ""
+        look = f"waxseal verify --tenant {chain.tenant}{subject}{here}"
+        yield trouble("chain", f"{chain.tenant}/{chain.subject}", f"set aside: {chain.fault}", look)
     for loop in found.crash_loops:
         yield trouble("crash_loop", loop.partition(" ")[0], loop, f"waxseal events --since 1h{here}")
     if found.backlog.lost_seconds is not None and found.backlog.lost_seconds > LATE.total_seconds():

@@ -102,6 +102,17 @@ ALTER TABLE entry ENABLE ALWAYS TRIGGER entry_link;
 ALTER TABLE content ENABLE ALWAYS TRIGGER content_entry;
 ALTER TABLE chain ENABLE ALWAYS TRIGGER forward_only;
 
+-- Chains whose head and entries disagree, or that cannot be read: ingest does not add to them, and `status` shows them.
+CREATE TABLE chain_aside (
+  key       uuid PRIMARY KEY,                          -- of the chain
+  tenant    text NOT NULL,
+  chain_id  uuid,                                      -- null if the chain cannot be read
+  fault     text NOT NULL,
+  since     timestamptz NOT NULL,
+  mended_at timestamptz
+);
+CREATE INDEX chain_aside_open ON chain_aside (since) WHERE mended_at IS NULL;
+
 -- Roles -----------------------------------------------------------------------------------------------------------
 
 -- reader: verifies, exports, answers questions; no secrets of sources, endpoints and mailboxes. The fingerprint keys that it may
@@ -117,7 +128,7 @@ END $$;
 GRANT USAGE ON SCHEMA public TO waxseal_reader, waxseal_sealer, waxseal_eraser;
 GRANT SELECT ON alembic_version TO waxseal_reader, waxseal_sealer, waxseal_eraser;
 
-GRANT SELECT ON attempt, audit, catalog, chain, content, dead_letter, delivery, endpoint_health, entry, mail_document,
+GRANT SELECT ON attempt, audit, catalog, chain, chain_aside, content, dead_letter, delivery, endpoint_health, entry, mail_document,
   operator_event, subscription, tenant, verification TO waxseal_reader;
 GRANT SELECT (id, tenant_id, name, kind, created_at) ON source TO waxseal_reader;
 GRANT SELECT (id, tenant_id, name, transport, url, settings, state, reason, created_at) ON endpoint TO waxseal_reader;
@@ -139,4 +150,5 @@ GRANT UPDATE (state, detail, error, attempts, last_at, decided_at, decided_by) O
 GRANT UPDATE (version) ON catalog TO waxseal_writer;
 GRANT UPDATE (breaker, forced, opened_at, probe_at, trips, window_from, successes, failures, not_before, throttles, tokens,
               tokens_at, failing_since, streak, last_error, enabled_at, changed_at) ON endpoint_health TO waxseal_writer;
+GRANT SELECT, INSERT, UPDATE (chain_id, fault, since, mended_at) ON chain_aside TO waxseal_writer;
 GRANT UPDATE (due, taken_at, document, parser, made_at) ON mail_document TO waxseal_writer;

@@ -112,6 +112,7 @@ def test_messages_on_a_damaged_chain_are_set_aside_in_one_more_try_and_all_other
     assert [("append", "chain_broken", id_) for id_ in ("lost-0", "lost-1", "lost-2", "late-0", "late-1")] == buried(configured)
     told = "SELECT kind, tenant, chain_id = (SELECT chain_id FROM chain WHERE subject = 'damaged') FROM operator_event"
     assert [("chain_broken", "acme", True)] == configured.rows(told)
+    assert [("acme", None)] == configured.rows("SELECT tenant, mended_at FROM chain_aside")
 
 
 def test_a_message_of_several_events_is_set_aside_whole_and_a_duplicate_is_not(configured, write) -> None:
@@ -142,6 +143,25 @@ def test_a_mended_chain_takes_what_was_set_aside_in_its_order(configured, write,
     assert [3] == tries
     ids = "SELECT convert_from(attributes, 'UTF8')::json->>'id' FROM content ORDER BY seq"
     assert ["old-0", "old-1", "old-2", "lost-0", "lost-1", "lost-2"] == [id_ for (id_,) in configured.rows(ids)]
+    assert [(True,)] == configured.rows("SELECT mended_at >= since FROM chain_aside")
+
+
+def test_a_process_that_begins_knows_what_another_has_set_aside(configured, write, engine, tries, tmp_path) -> None:
+    write(messages("old", 3, "damaged"))
+    damage(configured, DAMAGES["its head moved back"])
+    write(messages("lost", 1, "damaged"))
+
+    writer = Writer(engine, configured.vault, Blobs(str(tmp_path)), lambda: False)
+    writer.load()
+    (held,) = writer._aside._broken.values()
+    assert ("acme", "damaged") == (held.tenant, held.subject)
+    with configured.connect() as owner:
+        owner.execute(FREELY.format(MEND))
+    writer.write([writer.judge(each) for each in messages("next", 2, "damaged")])
+    writer.close()
+
+    assert 3 + 2 == recorded(configured)
+    assert [(True,)] == configured.rows("SELECT mended_at IS NOT NULL FROM chain_aside")
 
 
 def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configured, ingest, publish, cli) -> None:
@@ -162,5 +182,7 @@ def test_what_was_set_aside_is_shown_and_replayed_by_the_running_system(configur
     wait_for(lambda: recorded(configured) == 56)
 
     assert "3 messages wait" in next(line for line in shown.splitlines() if line.startswith("broken chains"))
+    assert "chain acme/damaged: set aside: the chain's head is at 7, its last entry at 2" in shown
+    assert "set aside" not in cli.run("status").stdout
     assert 0 == cli.run("verify").exit_code
     assert [] == buried(configured)
