@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import psutil
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ops.bench.configured_system import configure, fresh_database, fresh_servers
 from ops.bench.cpu import CpuMeter, cpu_per_event, mean
@@ -25,6 +26,7 @@ from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.servers.private import PrivateServers
 from ops.settings import Settings
+from pipeline.store.admin import inspection
 from pipeline.store.ledger import entries as ledger_entries
 
 EVENTS: Final = 30_000
@@ -35,6 +37,7 @@ DEADLINE: Final = 240.0  # seconds for one contestant
 POLL: Final = 0.05  # seconds between two counts of the entries: the counts cost Postgres time as well
 
 Environment = dict[str, str]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +107,13 @@ def _compared(figures: dict[str, dict[str, float]], events: int, rounds: int) ->
 
 
 def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
-    """Within the window: the rate and the CPU per event; and the largest resident size of a process."""
+    """Within the window: the rate and the CPU per event. Of the whole run: the largest resident size, and WAL and disk."""
     first, last = (int(count * part) for part in WINDOW)
     rss = 0
     commands = [*[one.command] * one.processes, *one.beside.values()]
-    with _entries(env) as entries, running(commands, env) as processes:
-        meter = CpuMeter(servers, processes)
+    with _database(env) as database, running(commands, env) as processes:
+        entries = partial(database, ledger_entries.count_by_heads)
+        meter, before = CpuMeter(servers, processes), database(inspection.written)
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
         while ended[1] < last:
@@ -122,12 +126,16 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
                 raise OpsError(f"a contestant died: {' '.join(one.command)}")
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
+        log, files = (after - had for after, had in zip(database(inspection.written), before, strict=True))
+        counted = entries()
     if began is ended:  # so few events that all were recorded between two counts
         began = launched
     timed = ended[1] - began[1]
     return {
         "events_per_s": timed / (ended[0] - began[0]),
         "rss_mib": rss / 2**20,
+        "wal_bytes": log / counted,
+        "disk_bytes": files / counted,
         **cpu_per_event([*["python"] * one.processes, *one.beside], began[2], ended[2], timed),
     }
 
@@ -153,15 +161,15 @@ def _peer(name: str) -> list[str]:
 
 
 @contextmanager
-def _entries(env: Environment) -> Iterator[Callable[[], int]]:
-    """Give a function that counts the entries of a contestant's database."""
+def _database(env: Environment) -> Iterator[Callable[[Callable[[Connection], _Answer]], _Answer]]:
+    """Give a function that asks a contestant's database."""
     engine: Engine = make_engine(env["WAXSEAL_DATABASE_URL"], pool_size=1)
 
-    def count() -> int:
+    def ask(question: Callable[[Connection], _Answer]) -> _Answer:
         with transaction(engine) as conn:
-            return ledger_entries.count_by_heads(conn)
+            return question(conn)
 
     try:
-        yield count
+        yield ask
     finally:
         engine.dispose()

@@ -51,6 +51,10 @@ COLUMN_GRANTS = text("""
 DAYS = text("""
     SELECT to_regclass('attempt_' || to_char(CAST(:day AS date), 'YYYYMMDD')) IS NOT NULL""")
 
+# The whole server's log, and this database's files.
+WRITTEN = text("""
+    SELECT CAST(pg_current_wal_insert_lsn() - '0/0' AS bigint) AS log, pg_database_size(current_database()) AS files""")
+
 HOSTS = text("""
     SELECT tenant.name || '/' || endpoint.name AS name, 'endpoint' AS kind, url,
            CASE WHEN transport = 'smtp' THEN settings -> 'smtp' ->> 'host' END AS host
@@ -99,6 +103,12 @@ def grants(conn: Connection, role: str) -> dict[str, str]:
 def column_grants(conn: Connection, role: str) -> dict[str, str]:
     """What they may do with single columns of each table, each as `RIGHT(column)`."""
     return {row.name: row.rights for row in conn.execute(COLUMN_GRANTS, {"role": role})}
+
+
+def written(conn: Connection) -> tuple[int, int]:
+    """The bytes of write-ahead log that the server has written since it was made, and those of this database's files."""
+    log, files = conn.execute(WRITTEN).one()
+    return int(log), int(files)
 
 
 def has_day(conn: Connection, day: date) -> bool:

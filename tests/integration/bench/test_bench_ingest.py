@@ -51,6 +51,7 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     ):
         assert results[f"{name}_events_per_s"] > 0
         assert all(results[f"{name}_{user}_cpu_us"] >= 0 for user in ("python", "postgres", "rabbitmq"))
+    assert all(results[f"{name}_{what}_bytes"] > 0 for name in ("one_process", "dramatiq") for what in ("wal", "disk"))
     assert results["ratio_to_dramatiq"] == pytest.approx(
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"],
         rel=0.02,
