@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     mail_dns: bool = Field(
         True, description="look keys up in DNS to check the DKIM and ARC signatures of mails for their documents"
     )
+    retention_most: int = Field(100_000, ge=1, description="entries that the eraser erases at most in one of its hourly runs")
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 
     @model_validator(mode="before")

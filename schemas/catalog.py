@@ -16,6 +16,9 @@ class Catalog:
     sources: Mapping[tuple[str, str], Source]  # (tenant, name)
     endpoints: Mapping[int, Endpoint]  # by id, with the removed ones, whose remaining deliveries must still be settled
     before_origins: Set[str] = frozenset()  # tenants whose oldest events may have fingerprints without an origin
+    retentions: Mapping[str, int] = field(
+        default_factory=dict
+    )  # seconds for which tenants keep content, of those that have any
     #: Cache: sources by the routing keys of their messages, filled by look-ups.
     places: dict[str, Source] = field(default_factory=dict, init=False, compare=False, repr=False)
 

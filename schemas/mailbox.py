@@ -64,6 +64,7 @@ class Mailbox:
     deliver_backfill: bool = True
     authservs: tuple[str, ...] = ()
     poll: float = 300.0  # seconds between two pulls without a notification
+    retention: int | None = None  # seconds for which content is kept; None: as long as the tenant's
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class Source:
     `id`, `type`, `subject`, `time` and the values of `extensions` are rules: a JSON pointer (RFC 6901) into the body,
     `header:NAME`, `form:NAME` or `digest:body`; None leaves it to the kind. `options` are the kind's own settings, such as the
     header of an `hmac`. `rate_limit` is in messages a second over all ingress processes together; None: unlimited. `users` are
-    the broker logins that may publish for a source of kind `amqp`; empty: all.
+    the broker logins that may publish for a source of kind `amqp`; empty: all. `retention` is in seconds, after which the
+    content of its events is erased; None: that of the tenant.
     """
 
     tenant: str
@@ -31,6 +32,7 @@ class Source:
     rate_limit: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     users: tuple[str, ...] = ()
+    retention: int | None = None
 
     @property
     def has_rules(self) -> bool:

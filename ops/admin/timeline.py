@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
@@ -14,6 +15,7 @@ from ops.runtime.blobs import Blobs, open_blobs
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
+from pipeline.ledger.erase import Erasure, Erasures, erasures
 from pipeline.store.admin import audit, queries
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.ledger import scan
@@ -32,9 +34,11 @@ def timeline(
         keys = tenant_keys(conn, settings) or {}
         key = chain_key(keys[tenant], subject) if known_tenant(conn, tenant) in keys else None
         chain = queries.chain_of(conn, tenant, subject, key)
-    blobs = open_blobs(settings)
+    if chain is None:
+        return
+    blobs, erased = open_blobs(settings), _Erased(engine, chain)
     left = _NO_END if limit is None else limit
-    while chain is not None and left > 0:
+    while left > 0:
         with snapshot(engine) as conn:
             page = queries.timeline(conn, chain, after, min(left, PAGE))
         for row in page:
@@ -44,10 +48,28 @@ def timeline(
                     body = scan.body(conn, chain.bytes, row["seq"])
             elif row["blob"] is not None:
                 body = _fetched(blobs, tenant, row["blob"])
-            yield entry_view(row, chain.hex, body)
+            yield entry_view(row, chain.hex, body, erased.of(row["seq"]) if row["attributes"] is None else None)
         if not page:
             return
         after, left = page[-1]["seq"], left - len(page)
+
+
+class _Erased:
+    """The erasures of a chain, read when an entry without content is found."""
+
+    def __init__(self, engine: Engine, chain: UUID) -> None:
+        self._engine = engine
+        self._chain = chain
+        self._known = Erasures(())
+
+    def of(self, seq: int) -> Erasure | None:
+        """The erasure that took the entry's content, perhaps just now; None if there is none."""
+        found = self._known.of(seq)
+        if found is None:
+            with snapshot(self._engine) as conn:
+                self._known = erasures(conn, self._chain)
+            found = self._known.of(seq)
+        return found
 
 
 def deliveries(

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import RowMapping as Row
 
+from pipeline.ledger.erase import Erasure
 from pipeline.store.dead_letters.dead_letter_list import Group
 from pipeline.store.deliveries.attempt_partitions import Partition
 from pipeline.store.deliveries.undelivered import PlannedTries
@@ -18,12 +19,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 View = dict[str, Any]
 
 
-def entry_view(row: Row, chain: str, body: bytes | None) -> View:
-    """An entry of a timeline. `body_base64` is the exact body; `body` is its text, null if it is gone or not UTF-8."""
+def entry_view(row: Row, chain: str, body: bytes | None, erased: Erasure | None = None) -> View:
+    """An entry of a timeline. `body_base64` is the exact body; `body` is its text, null if it is gone or not UTF-8.
+
+    `erased` is the erasure that took its content.
+    """
     attributes = _object(row["attributes"])
     named = ("id", "type", "source", "subject", "time", "datacontenttype")
     return {
         "seq": row["seq"],
+        "kind": row["kind"],
         **{name: attributes.get(name) for name in named},
         "at": _microseconds(row["at"]),
         "chain": chain,
@@ -33,6 +38,7 @@ def entry_view(row: Row, chain: str, body: bytes | None) -> View:
         "blob": row["blob"],
         "body": _text(body),
         "body_base64": None if body is None else base64.b64encode(body).decode(),
+        "erased": erased and {"by_entry": erased.seq, "reason": erased.reason, "by": erased.by, "at": rfc3339(erased.at)},
     }
 
 

@@ -13,6 +13,8 @@ from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as DEMO
 from ops.cli.doctor import COMMANDS as DOCTOR
 from ops.cli.endpoint import COMMANDS as ENDPOINT
+from ops.cli.erasure.erase_command import COMMANDS as ERASE
+from ops.cli.erasure.retention_command import COMMANDS as RETENTION
 from ops.cli.log.log_commands import COMMANDS as LOG
 from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
@@ -42,6 +44,8 @@ COMMANDS: tuple[click.Command, ...] = (
     *MAIL,
     *AUDIT,
     *PRUNE,
+    *ERASE,
+    *RETENTION,
     *VERIFY,
     *LOG,
     *BUNDLE,

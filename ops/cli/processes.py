@@ -247,6 +247,20 @@ def sealer(data: Path) -> None:
     _run(run, data, "database_url", "keys", "log_files", "log_origin")
 
 
+@click.command()
+@DATA
+def eraser(data: Path) -> None:
+    """Run the eraser.
+
+    It erases content that is older than its retention, and deletes the large bodies of erased content. One is enough.
+
+    Example: waxseal eraser
+    """
+    from workers.eraser.worker import run
+
+    _run(run, data, "database_url", "keys")
+
+
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     from ops.admin.read_session import explained
     from ops.runtime.schema_check import fitting
@@ -258,4 +272,4 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(code)
 
 
-COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer, sealer)
+COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer, sealer, eraser)

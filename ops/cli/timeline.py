@@ -88,6 +88,10 @@ def deliveries(
 
 
 def _how_large(row: Any) -> str:
+    if (erased := row["erased"]) is not None:
+        return (
+            f"(erased by entry {erased['by_entry']}: {erased['reason']}, {erased['by']}, {erased['at'][:19].replace('T', ' ')})"
+        )
     return "(gone)" if row["body_base64"] is None else f"({len(row['body_base64']) * 3 // 4} bytes)"
 
 

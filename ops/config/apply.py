@@ -204,7 +204,9 @@ def _put(conn: Connection, vault: Vault, change: Change) -> None:
     elif isinstance(change.after, Mailbox):
         _put_mailbox(conn, vault, change, change.after)
     else:
-        configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+        if change.action == "created":
+            configure.add_tenant(conn, change.name, vault.encrypt(os.urandom(_KEY_BYTES)))
+        configure.set_retention(conn, change.name, change.settings["retention"])
 
 
 def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbox) -> None:
@@ -213,6 +215,8 @@ def _put_mailbox(conn: Connection, vault: Vault, change: Change, mailbox: Mailbo
     settings: dict[str, Any] = {"max_body": LARGEST}
     if not mailbox.deliver_backfill:
         settings["options"] = {DELIVER_BACKFILL: "false"}
+    if mailbox.retention is not None:
+        settings["retention"] = mailbox.retention
     configure.put_source(conn, Source(mailbox.tenant, mailbox.name, mailbox.kind), (), settings)
     id_ = mailboxes.put(conn, mailbox, vault.encrypt, now, anew=change.activate)
     before = change.before

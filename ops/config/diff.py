@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ops.runtime.redact import redact_text
 from schemas.catalog import Catalog
 from schemas.config.endpoint import EndpointSpec
-from schemas.config.file import ConfigFile, SourceSpec
+from schemas.config.file import ConfigFile, SourceSpec, TenantSpec
 from schemas.config.mailbox import MailboxSpec
 from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.endpoint import Endpoint
@@ -54,7 +54,7 @@ def differences(
     reauthorization, when its credentials change.
     """
     for tenant in config.tenants:
-        yield Change("unchanged" if tenant.name in now.tenants else "created", "tenant", tenant.name, tenant.name)
+        yield _tenant(tenant, now)
     for source in config.sources:
         yield _source(source, now.sources.get((source.tenant, source.name)))
     known = {(endpoint.tenant, endpoint.name): endpoint for endpoint in now.endpoints.values()}
@@ -94,6 +94,14 @@ def unnamed(config: ConfigFile, now: Catalog, in_use: Set[str], mailboxes: Mailb
             yield Change("kept", "tenant", name, name, (why,))
         elif name not in tenants:
             yield Change("removed", "tenant", name, name)
+
+
+def _tenant(spec: TenantSpec, now: Catalog) -> Change:
+    if spec.name not in now.tenants:
+        return Change("created", "tenant", spec.name, spec.name, settings={"retention": spec.retention})
+    before, after = now.retentions.get(spec.name), spec.retention
+    details = () if before == after else (f"retention: {_shown(before)} -> {_shown(after)}",)
+    return Change(_action(now, details), "tenant", spec.name, spec.name, details, settings={"retention": after})
 
 
 def _source(spec: SourceSpec, before: Source | None) -> Change:

@@ -95,6 +95,29 @@ POSTGRES: Final[tuple[Panel, ...]] = (
         Limits(2 * 86_400, 7 * 86_400),
         size=(4, 8),
     ),
+    lines(
+        Text(
+            "Retention behind",
+            "Seconds by which the policy that is most behind is late after the last run; held: 1 while a clock is doubted.",
+            "run `waxseal retention`, which says why",
+            "WaxsealRetentionHeld",
+        ),
+        {"behind": largest("retention_behind_seconds"), "held": largest("retention_held")},
+        "s",
+        Limits(86_400, 2 * 86_400),
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Erased by retention",
+            "Entries a second whose content is erased.",
+            "run `waxseal retention`, which says what is due",
+            "WaxsealRetentionHeld",
+        ),
+        {"entries": rate("erased_entries_total")},
+        "short",
+        size=(8, 8),
+    ),
 )
 
 LOG: Final[tuple[Panel, ...]] = (

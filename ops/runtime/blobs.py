@@ -117,6 +117,11 @@ class Blobs:
             kept = (KeptBlob(each["path"], each["size"], each["last_modified"]) for each in page)
             yield from (each for each in kept if each.key.startswith(ASIDE) is aside and _is_ours(each))
 
+    def find(self, tenant: str, reference: str, *, aside: bool = False) -> KeptBlob | None:
+        """The blob of that name in its place, or where it was set aside; None when it is not there."""
+        key = _key(tenant, reference)
+        return self._within("find", lambda: self._head(ASIDE + key if aside else key))
+
     def look(self, kept: KeptBlob) -> KeptBlob | None:
         """Its current state; None when it is gone."""
         return self._within("find", lambda: self._head(kept.key))

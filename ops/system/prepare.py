@@ -27,7 +27,7 @@ LOGINS: Final = {
     "eraser": ("waxseal_eraser_login", "waxseal_eraser"),
 }
 #: The login of the processes of a role; of every other role it is that of the worker.
-LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "verify": "reader"}
+LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "verify": "reader", "eraser": "eraser"}
 
 _log = structlog.get_logger()
 

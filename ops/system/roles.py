@@ -35,6 +35,7 @@ def full_crew(workers: int = 1) -> list[Post]:
         _post("mail-idle"),
         _post("sequencer"),
         _post("sealer"),
+        _post("eraser"),
     ]
 
 

@@ -6,6 +6,7 @@ A message is counted in `ingest_messages_total` once: by the ingress when it rej
 
 from ops.telemetry import label_sets as sets
 from ops.telemetry import log_table  # noqa: F401 - its metrics are part of the table
+from ops.telemetry.eraser_table import ERASED_ENTRIES, RETENTION_BEHIND, RETENTION_HELD  # noqa: F401 - the eraser's rows
 from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,
@@ -106,8 +107,8 @@ ATTEMPT_SECONDS = histogram(
 )
 DELIVERIES = counter(
     "deliveries_total",
-    "Deliveries that ended, by result; cancelled: their endpoint was removed before they were delivered.",
-    (DELIVER, RELAY),
+    "Deliveries that ended, by result; cancelled: their endpoint was removed, or their content erased, before that.",
+    (DELIVER, RELAY, sets.ERASER),
     transport=sets.TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
 )
@@ -278,7 +279,7 @@ BROKER_ALARM = gauge(
 BLOB_OPERATIONS = counter(
     "blob_operations_total",
     "Calls to the blob store; away: it could not be reached, refused, or took too long.",
-    (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL),
+    (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, sets.ERASER),
     operation=sets.BLOB_CALLS,
     outcome=sets.BLOB_OUTCOMES,
 )

@@ -1,1 +1,1 @@
-"""Verifies the ledger, writes and verifies bundles of it, and finds broken chains. Nothing here appends."""
+"""Verifies the ledger, erases content from it, writes and verifies bundles of it, and finds broken chains."""

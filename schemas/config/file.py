@@ -6,14 +6,15 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from schemas.config.endpoint import EndpointSpec, Rate
 from schemas.config.mailbox import MailboxSpec
-from schemas.config.values import BrokerUser, Extension, Kind, Rule, Secret, Size, Slug, Spec, Tolerance, checks
+from schemas.config.values import BrokerUser, Extension, Kind, Retention, Rule, Secret, Size, Slug, Spec, Tolerance, checks
 from schemas.source import Source
 
 
 class TenantSpec(Spec):
-    """A tenant."""
+    """A tenant. `retention` is for events of all its sources that have none of their own."""
 
     name: Slug
+    retention: Retention | None = None
 
 
 class SourceSpec(Spec):
@@ -33,6 +34,7 @@ class SourceSpec(Spec):
     options: dict[str, str] = Field({})
     rate_limit: Rate | None = None
     users: Annotated[list[BrokerUser], Field(min_length=1)] | None = None
+    retention: Retention | None = None
 
     @model_validator(mode="after")
     def _suits_its_kind(self, info: ValidationInfo) -> Self:
@@ -50,7 +52,7 @@ class SourceSpec(Spec):
     def settings(self) -> dict[str, Any]:
         """The values in the file that are stored as settings; defaults are not stored."""
         rules = ("id", "type", "subject", "time", "extensions")
-        return self.said(*rules, "max_body", "tolerance", "rate_limit", "options", "users")
+        return self.said(*rules, "max_body", "tolerance", "rate_limit", "options", "users", "retention")
 
 
 class ConfigFile(Spec):

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from schemas.config.mailbox_kinds import MAIL_KINDS, MAILBOX_KINDS
-from schemas.config.values import Secret, Slug, Spec, Url, between, checks
+from schemas.config.values import Retention, Secret, Slug, Spec, Url, between, checks
 from schemas.mailbox import DEFAULT_SUBJECT, Mailbox, OAuth
 from schemas.units import seconds
 
@@ -116,6 +116,7 @@ class MailboxSpec(Spec):
     deliver_backfill: bool = True
     authserv_ids: Annotated[list[Line], Field(max_length=20)] = Field([])
     poll: Poll = DEFAULT_POLL
+    retention: Retention | None = None
 
     @model_validator(mode="after")
     def _suits_its_kind(self) -> Self:
@@ -150,4 +151,5 @@ class MailboxSpec(Spec):
             self.deliver_backfill,
             tuple(self.authserv_ids),
             self.poll,
+            self.retention,
         )

@@ -19,6 +19,8 @@ MAX_BODY: Final = LARGEST  # bytes
 MAX_TIMEOUT: Final = 60.0  # seconds; shorter than the lease, or a slow endpoint would get everything twice
 MAX_WAIT: Final = 7 * 86_400.0  # seconds between two tries
 MAX_TRIES: Final = 50
+MIN_RETENTION: Final = 86_400  # seconds
+MAX_RETENTION: Final = 100 * 365 * 86_400
 MAX_URL: Final = 2048  # characters
 TAKEN: Final = (*REQUIRED, "dataschema", "data", "headers")
 
@@ -127,6 +129,13 @@ def _whole_seconds(value: object) -> int:
     return int(seconds(value))
 
 
+def _retention(value: object) -> int:
+    found = int(seconds(value))
+    if not MIN_RETENTION <= found <= MAX_RETENTION:
+        raise ValueError("must be a day at least and 36500d at most, as 90d")
+    return found
+
+
 Slug = Annotated[str, AfterValidator(_slug)]
 Kind = Annotated[str, AfterValidator(_kind)]
 Rule = Annotated[str, AfterValidator(_rule)]
@@ -138,6 +147,7 @@ Secret = Annotated[str, AfterValidator(_secret)]
 Whsec = Annotated[str, AfterValidator(_secret), AfterValidator(_whsec)]
 Size = Annotated[int, BeforeValidator(size), between(1, MAX_BODY, "bytes")]
 Tolerance = Annotated[int, BeforeValidator(_whole_seconds), between(1, 86_400, "s")]
+Retention = Annotated[int, BeforeValidator(_retention)]  # seconds
 Wait = Annotated[float, BeforeValidator(seconds), between(0.001, MAX_WAIT, "s")]
 Retry = Annotated[list[Wait], AfterValidator(_waits), Field(max_length=MAX_TRIES)]
 Timeout = Annotated[float, BeforeValidator(seconds), between(0.1, MAX_TIMEOUT, "s")]

@@ -49,6 +49,7 @@ ROLES = {
     "mail-idle",
     "sequencer",
     "sealer",
+    "eraser",
     "postgres",
     "rabbitmq",
     "supervisor",
@@ -88,7 +89,8 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
 
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
-    crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle", "sequencer", "sealer"}
+    crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle"}
+    crew |= {"sequencer", "sealer", "eraser"}
     assert crew | {"supervisor"} == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777

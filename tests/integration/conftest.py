@@ -50,6 +50,11 @@ class Database:
     def vault(self) -> Vault:
         return Vault([self.key])
 
+    @property
+    def eraser_url(self) -> str:
+        """Logs in as a member of waxseal_eraser."""
+        return make_url(self.url).set(username="test_eraser", password="eraser").render_as_string(hide_password=False)
+
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(self.url, autocommit=True)
 
@@ -105,6 +110,7 @@ def template(servers: PrivateServers) -> str:
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
+        conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE

@@ -30,7 +30,7 @@ PATHS = (
             "tracing",
         )
     ),
-    *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "dashboards", "runbook", "operating")),
+    *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "dashboards", "runbook", "operating", "erasure")),
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
 )

@@ -16,7 +16,7 @@ from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import entries as ledger_entries
-from pipeline.store.ledger import scan, set_aside
+from pipeline.store.ledger import retention, scan, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
@@ -54,6 +54,7 @@ class Facts:
     crash_loops: Sequence[str] = ()
     refused_logs: Sequence[Row] = ()
     chains_aside: Sequence[BrokenChain] = ()
+    retention_held: str | None = None  # why no content is erased by its retention
 
 
 #: The names of `Facts.plain`.
@@ -90,6 +91,7 @@ def facts(conn: Connection) -> Facts:
         notices.crash_loops(conn, now - _RECENT),
         checkpoints.refusals(conn),
         _chains_aside(conn),
+        None if (run := retention.last_run(conn)) is None else run.held,
     )
     return replace(found, plain={**found.plain, **_ledger(conn)})
 

@@ -80,6 +80,8 @@ def of_facts(found: Facts, data: Path) -> Iterator[View]:
     if found.backlog.lost_seconds is not None and found.backlog.lost_seconds > LATE.total_seconds():
         ended = f"leases ended {found.backlog.lost_seconds:.0f} s ago and nobody claims the deliveries again"
         yield trouble("process", "relay", ended, f"waxseal doctor{here}")
+    if found.retention_held is not None:
+        yield trouble("retention", "eraser", f"nothing is erased: {found.retention_held}", f"waxseal retention{here}")
     for row in found.endpoints:
         name = f"{row['tenant']}/{row['name']}"
         look = f"waxseal endpoint show {row['tenant']} {row['name']}{here}"

@@ -26,7 +26,7 @@ _YES = click.option("--yes", is_flag=True, help="Do it, without being asked.")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
-class _Rate(click.ParamType[float]):
+class Rate(click.ParamType[float]):
     """A rate per second, minute or hour; a plain number is per second."""
 
     name = "rate"
@@ -97,7 +97,7 @@ def bulk_act(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         JSON,
         _BY,
-        click.option("--rate", type=_Rate(), default="500/s", show_default=True, help="At most this many per s, m or h."),
+        click.option("--rate", type=Rate(), default="500/s", show_default=True, help="At most this many per s, m or h."),
         _YES,
     ):
         chosen = option(chosen)

@@ -29,7 +29,7 @@ CHAIN_BY_WORDS = text("SELECT chain_id FROM chain WHERE tenant = :tenant AND sub
 
 # In pages by number, so that no transaction stays open while the output is read; entries do not change between pages.
 TIMELINE = text("""
-    SELECT entry.seq, hash, prev_hash, at, attributes, octet_length(body) AS size,
+    SELECT entry.seq, hash, prev_hash, at, kind, attributes, octet_length(body) AS size,
            CASE WHEN octet_length(body) <= :inline THEN body END AS body, blob
     FROM entry
     LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq

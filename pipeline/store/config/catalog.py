@@ -13,7 +13,7 @@ from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE, Source
 # One row, read with every batch, so that a change takes effect with the next batch.
 VERSION = text("SELECT version FROM catalog")
 
-TENANTS = text("SELECT name, fingerprint_key, before_origins FROM tenant ORDER BY id")
+TENANTS = text("SELECT name, fingerprint_key, before_origins, retention FROM tenant ORDER BY id")
 
 TENANT_KEY = text("SELECT fingerprint_key FROM tenant WHERE name = :tenant")
 
@@ -58,6 +58,7 @@ def load(conn: Connection, decrypt: Decrypt) -> Catalog:
         {(source.tenant, source.name): source for source in sources},
         {each.id: each for each in endpoints},
         {row.name for row in tenants if row.before_origins},
+        {row.name: row.retention for row in tenants if row.retention is not None},
     )
 
 
@@ -82,4 +83,5 @@ def _source(row: Any, decrypt: Decrypt) -> Source:
         rate_limit=settings.get("rate_limit"),
         options=settings.get("options", {}),
         users=tuple(settings.get("users", ())),
+        retention=settings.get("retention"),
     )

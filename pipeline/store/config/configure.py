@@ -16,6 +16,8 @@ LIMIT_WAITS = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
 ADD_TENANT = text("INSERT INTO tenant (name, fingerprint_key) VALUES (:name, :key)")
 
+SET_RETENTION = text("UPDATE tenant SET retention = :retention WHERE name = :name")
+
 PUT_SOURCE = text("""
     INSERT INTO source (tenant_id, name, kind, secrets, settings)
     SELECT id, :name, :kind, :secrets, CAST(:settings AS jsonb) FROM tenant WHERE name = :tenant
@@ -71,6 +73,11 @@ def lock(conn: Connection) -> None:
 def add_tenant(conn: Connection, name: str, key: bytes) -> None:
     """Adds a tenant. `key`, encrypted, is the key of its fingerprints and must never change."""
     conn.execute(ADD_TENANT, {"name": name, "key": key})
+
+
+def set_retention(conn: Connection, tenant: str, seconds: int | None) -> None:
+    """Sets for how long the tenant keeps content; None: for ever."""
+    conn.execute(SET_RETENTION, {"name": tenant, "retention": seconds})
 
 
 def put_source(conn: Connection, source: Source, secrets: Sequence[bytes], settings: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ RENAME = text("""
     WHERE mailbox_id = :id AND source_key = old""")
 
 COUNT = text("""
-    SELECT count(*) AS held, count(*) FILTER (WHERE event_id IS NULL) AS unfetched,
+    SELECT count(*) AS held, count(*) FILTER (WHERE event_id IS NULL AND NOT 'erased' = ANY(flags)) AS unfetched,
       count(*) FILTER (WHERE :conflict = ANY(flags)) AS conflicts
     FROM mail_item WHERE mailbox_id = :id""")
 

@@ -36,6 +36,7 @@ _PLAIN: Final = (
     "deliver_backfill",
     "authservs",
     "poll",
+    "retention",
 )
 
 MAILBOXES = text("""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.admin.bulk import MOST, Pace, uninterrupted
-from ops.cli.terminal.confirm import ActTerms, _Rate
+from ops.cli.terminal.confirm import ActTerms, Rate
 from ops.servers.accounts import login_name
 
 
@@ -56,13 +56,13 @@ def test_a_chunk_is_a_quarter_of_a_second_of_the_rate_within_bounds(rate: float,
 
 @pytest.mark.parametrize(("text", "rate"), [("500/s", 500), ("500", 500), ("30/m", 0.5), ("3600/h", 1), ("0.5/s", 0.5)])
 def test_a_rate_is_per_second_minute_or_hour(text: str, rate: float) -> None:
-    assert rate == _Rate().convert(text, None, None)
+    assert rate == Rate().convert(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["", "0/s", "0", "-1", "5/d", "fast", "1e3", "٣/s"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no rate"):
-        _Rate().convert(text, None, None)
+        Rate().convert(text, None, None)
 
 
 def test_without_a_terminal_nothing_is_agreed_to_but_by_yes() -> None:

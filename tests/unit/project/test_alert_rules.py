@@ -213,6 +213,11 @@ CASES = {
     ),
     "WaxsealSequencingLate": Case({AGE.format("sequencing"): "61x5"}, {AGE.format("sequencing"): "59x5"}, 3),
     "WaxsealChainSetAside": Case({CHAIN_BROKEN: "0x3 1x5"}, {CHAIN_BROKEN: "1x8", POISON: "0+1x8"}, 6),
+    "WaxsealRetentionHeld": Case(
+        {"waxseal_retention_held": "1x20"},
+        {"waxseal_retention_held": "0x20", "waxseal_retention_behind_seconds": "3600x20"},
+        17,
+    ),
     "WaxsealConflictingDuplicates": Case(
         {'waxseal_dedupe_conflicts_total{source="amqp"}': "0x3 1x5"},
         {'waxseal_dedupe_conflicts_total{source="amqp"}': "1x8"},

@@ -54,6 +54,7 @@ ORDER = (
     "ops/system",
     "ops/admin",
     "ops/admin/log",
+    "ops/admin/erasure",
     "ops/admin/status",
     "ops/admin/doctor",
     "ops/demo",
@@ -61,6 +62,7 @@ ORDER = (
     "ops/cli/terminal",
     "ops/cli/mail",
     "ops/cli/log",
+    "ops/cli/erasure",
     "ops/cli",
     "ops/grafana",
     "workers",
@@ -70,6 +72,7 @@ ORDER = (
     "workers/transports",
     "workers/delivery",
     "workers/relay",
+    "workers/eraser",
     "workers/ingest",
     "workers/ingress",
     "workers/mail",
@@ -314,7 +317,7 @@ def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
     entrances = {
         module.folder for module in modules() if module.path.startswith("workers/") and module.path.endswith("/worker.py")
     }
-    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay", "sealer", "sequencer"}
+    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay", "sealer", "eraser", "sequencer"}
 
     assert {f"workers/{each}" for each in processes} == entrances
 

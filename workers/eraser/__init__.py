@@ -1,0 +1,1 @@
+"""The eraser process: carries out retention."""
