@@ -32,6 +32,10 @@ class Unfit(OpsError):
     """The ledger has entries that could not be copied as they are."""
 
 
+class StillRunning(OpsError):
+    """Processes are connected whose statements the new schema would refuse."""
+
+
 class LockedOut(OpsError):
     """Other sessions hold locks on tables that the migration must change."""
 
@@ -41,7 +45,7 @@ def migrate(database_url: str, tell: Tell = lambda _line: None, patience: float 
 
     The entries of a schema before 0011 are copied between two such transactions, in batches; a copy that was interrupted is
     continued by the next call, and no process starts before its end. Raises `Unfit` before anything has changed if an entry
-    could not be copied as it is.
+    could not be copied as it is, and `StillRunning` while processes are connected that know only the old table.
 
     Waits three seconds for a lock that others hold, because later sessions queue behind us; then it rolls everything back and
     tries again, for `patience` seconds. `tell` receives lines that name the blocking sessions, and the copy's progress. Raises
@@ -102,6 +106,7 @@ class _Attempt:
             config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes["connection"] = conn
             if not _is_copied(conn):
+                _check_alone(conn)
                 command.upgrade(config, _COPIED_AT)
             if entry_copy.pending(conn):
                 self._tell("checks all entries before it copies them to their new table; nobody can append meanwhile")
@@ -173,6 +178,13 @@ class _Progress:
         if not copied or time.monotonic() >= self._next:
             self._tell(f"{'copied' if copied else 'compared'} {self._done} of {self._sizes.old} entries")
             self._next = time.monotonic() + _TELL
+
+
+def _check_alone(conn: Connection) -> None:
+    """An older ingest process would take every refusal of the new table for the message's fault, and bury the message."""
+    if found := schema_version.writers(conn):
+        shown = ", ".join(found[:10])
+        raise StillRunning(f"stop all processes first, this migration changes how entries are stored; connected: {shown}")
 
 
 def _is_copied(conn: Connection) -> bool:

@@ -27,7 +27,15 @@ CONSTRAINTS: Final[Mapping[str, tuple[str, ...]]] = {
 #: ledger, of deliveries or of dead letters: each of them would allow LOCK TABLE in every mode, too.
 _READ, _ADD, _OWN = "SELECT", "INSERT SELECT", "DELETE INSERT SELECT UPDATE"
 _ANSWERS: Final = ("alembic_version", "attempt", "audit", "catalog", "chain", "chain_aside", "content", "dead_letter")
-_MORE_ANSWERS: Final = ("delivery", "endpoint_health", "entry", "mail_document", "operator_event", "subscription", "tenant")
+_MORE_ANSWERS: Final = (
+    "delivery",
+    "endpoint_health",
+    "entry",
+    "mail_document",
+    "mailbox_cursor",
+    "mailbox_folder_error",
+    "operator_event",
+)
 GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
     "waxseal_writer": {
         **dict.fromkeys(("alembic_version", "catalog", "endpoint", "mailbox", "source", "subscription", "tenant"), _READ),
@@ -35,7 +43,7 @@ GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("endpoint_health", "mail_document", "operator_event", "verification"), _ADD),
         **dict.fromkeys(("mail_item", "mailbox_cursor", "mailbox_folder_error"), _OWN),
     },
-    "waxseal_reader": {**dict.fromkeys((*_ANSWERS, *_MORE_ANSWERS), _READ), "verification": _ADD},
+    "waxseal_reader": {**dict.fromkeys((*_ANSWERS, *_MORE_ANSWERS, "subscription", "tenant"), _READ), "verification": _ADD},
 }
 
 #: What they may do with single columns of those tables.

@@ -129,11 +129,11 @@ GRANT USAGE ON SCHEMA public TO waxseal_reader, waxseal_sealer, waxseal_eraser;
 GRANT SELECT ON alembic_version TO waxseal_reader, waxseal_sealer, waxseal_eraser;
 
 GRANT SELECT ON attempt, audit, catalog, chain, chain_aside, content, dead_letter, delivery, endpoint_health, entry, mail_document,
-  operator_event, subscription, tenant, verification TO waxseal_reader;
+  mailbox_cursor, mailbox_folder_error, operator_event, subscription, tenant, verification TO waxseal_reader;
 GRANT SELECT (id, tenant_id, name, kind, created_at) ON source TO waxseal_reader;
 GRANT SELECT (id, tenant_id, name, transport, url, settings, state, reason, created_at) ON endpoint TO waxseal_reader;
-GRANT SELECT (id, state, reason, state_at, lease_until, next_pull_at, slow, began_at, pulled_at, reconciled_at, failures,
-              failing_since, error) ON mailbox TO waxseal_reader;
+GRANT SELECT (id, settings, state, reason, state_at, lease_epoch, lease_owner, lease_until, next_pull_at, enqueued_at, rung_at, slow,
+              began_at, pulled_at, reconciled_at, failures, failing_since, error) ON mailbox TO waxseal_reader;
 GRANT INSERT ON verification TO waxseal_reader;        -- its own results, which `status` and the metrics show
 
 -- UPDATE of a whole table, like DELETE and TRUNCATE, would allow LOCK TABLE in every mode, which stops all others. So the writer

@@ -24,6 +24,15 @@ BLOCKERS = text("""
     ORDER BY 1""")
 
 
+# Processes, by the name that their connections give; not the owner's commands, of which this is one.
+WRITERS = text("""
+    SELECT pid, usename AS login FROM pg_stat_activity JOIN pg_class ON pg_class.oid = to_regclass('entry')
+    WHERE datname = current_database() AND application_name = 'waxseal' AND usesysid IS NOT NULL
+      AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'waxseal_writer')
+      AND pg_has_role(usesysid, 'waxseal_writer', 'MEMBER') AND NOT pg_has_role(usesysid, relowner, 'MEMBER')
+    ORDER BY 1""")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The state of a database's schema: the rows of its version table, None without one; and whether it has our tables.
@@ -58,6 +67,11 @@ def begin_change(conn: Connection) -> None:
     """Prevents other schema changes until this transaction ends. The transaction waits for no lock longer than 3 seconds."""
     conn.execute(IMPATIENT)
     conn.execute(ALONE)
+
+
+def writers(conn: Connection) -> list[str]:
+    """The connections of processes, each as its pid and login."""
+    return [f"pid {row.pid} ({row.login})" for row in conn.execute(WRITERS)]
 
 
 def blockers(conn: Connection, pid: int) -> list[Blocker]:

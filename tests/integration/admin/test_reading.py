@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from ops.admin.verification import replacing
 from ops.cli.terminal.output import printable
@@ -427,3 +428,44 @@ def test_what_is_no_file_is_written_to_and_not_replaced() -> None:
         out.write(b"gone")
 
     assert Path("/dev/null").is_char_device()
+
+
+SECRETS = ("source.secrets", "endpoint.secrets", "mailbox.credentials", "mailbox.tokens", "mail_item.message_id")
+
+
+def test_a_reader_reads_what_is_asked_for_and_no_secrets_and_changes_nothing(timeline, database, tmp_path) -> None:
+    database.add_source("shop", "amqp", "whsec_x")
+    database.add_endpoint("billing", "http://127.0.0.1:9/", "whsec_y")
+    database.run("DROP ROLE IF EXISTS test_reader")
+    database.run("CREATE ROLE test_reader LOGIN PASSWORD 'reader' IN ROLE waxseal_reader")
+    url = make_url(database.url).set(username="test_reader", password="reader").render_as_string(hide_password=False)
+    reader = timeline.but(database_url=url)
+    commands = (
+        ("verify",),
+        ("verify", "--tenant", "acme"),
+        ("export", "acme", "-o", tmp_path / "acme.jsonl"),
+        ("timeline", "acme", "order-1"),
+        ("deliveries", "acme"),
+        ("dead", "list"),
+        ("undelivered", "acme"),
+        ("events",),
+        ("audit",),
+        ("endpoint", "list", "acme"),
+        ("mailbox", "list"),
+        ("status",),
+    )
+
+    assert {} == {command: said.output for command in commands if (said := reader.run(*command)).exit_code}
+    with psycopg.connect(url, autocommit=True) as conn:
+        for column in SECRETS:
+            table, _, name = column.partition(".")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(f"SELECT {name} FROM {table}")
+        for statement in (
+            "UPDATE chain SET seq = 9",
+            "DELETE FROM entry",
+            "LOCK TABLE entry IN SHARE MODE",
+            "INSERT INTO audit (who) VALUES ('x')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+                conn.execute(statement)

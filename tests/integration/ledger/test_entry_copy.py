@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from ops.migrate import Unfit, migrate
+from ops.migrate import StillRunning, Unfit, migrate
 from ops.migrations import entry_copy
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.schema_check import WrongSchema, check_engine, known
@@ -157,6 +157,19 @@ def test_what_could_not_be_copied_as_it_is_is_named(old, monkeypatch) -> None:
         assert said in str(refused.value), edit
         assert "/order-3" in str(refused.value) or "DELETE FROM chain" in edit
     engine.dispose()
+
+
+def test_nothing_is_begun_while_a_process_is_connected(old) -> None:
+    with psycopg.connect(old, autocommit=True) as owner:
+        owner.execute("DROP ROLE IF EXISTS test_old_worker")
+        owner.execute("CREATE ROLE test_old_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+    url = make_url(old).set(username="test_old_worker", password="worker").render_as_string(hide_password=False)
+    with psycopg.connect(url, application_name="waxseal") as worker:
+        with pytest.raises(StillRunning, match=rf"pid {worker.info.backend_pid} \(test_old_worker\)"):
+            migrate(old)
+        assert (200,) == worker.execute("SELECT count(envelope) FROM entry").fetchone()
+
+    assert migrate(old)
 
 
 def test_a_ledger_that_could_not_be_copied_as_it_is_is_refused_and_left_alone(old) -> None:
