@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
 QUERIES = panel_queries()
 A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
+NOWHERE = "gen_random_uuid(), 0, 0, extract(epoch FROM now()) * 1000000"  # an entry that is not in the ledger
 EVENTS = 14  # enough for the breaker of an endpoint that fails
 
 
@@ -114,6 +115,7 @@ def troubled(
         ready = datetime.now(UTC)
         os.kill(supervised.pid, signal.SIGKILL)
         send(servers.amqp_url, prometheus)
+        shared_database.run(f"INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', {NOWHERE})")
         cli.output("verify")
         cli.output("dead", "discard", "--reason", "unknown_source", "--yes", "--by", "kim")
         # The collector counts decisions of 90 s ago, when all of them are committed.
