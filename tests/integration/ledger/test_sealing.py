@@ -18,16 +18,18 @@ from ops.runtime.published_log import PublishedLog
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
 from pipeline.ledger.judge import Outside, Refused
 from pipeline.ledger.merkle import leaf_hash, root_of
-from pipeline.ledger.notes import ED25519, Key, Signer
+from pipeline.ledger.notes import ED25519, Key, Signer, sign
 from pipeline.ledger.tiles import TileReader
 from pipeline.store.log import checkpoints
 from pipeline.store.log.checkpoints import OpenLog
 from support.ledger.growing import add_log, grow
 from support.net.s3 import make_bucket, variables
 from support.waiting import wait_for
+from workers.sealer.anchor import Contradicted, Known
 from workers.sealer.board import Board
 from workers.sealer.sealing import NoKey, Sealing
 from workers.sealer.worker import Sealer
+from workers.sealer.write_once import WriteOnce
 
 BASE = "ledger.example"
 
@@ -119,6 +121,26 @@ def test_a_log_in_s3_is_published_as_one_in_a_folder(log, s3, monkeypatch) -> No
         log.grow(count)
         assert log.seal()
         log.check()
+
+
+def test_an_anchor_in_s3_never_overwrites_what_it_has(s3, monkeypatch) -> None:
+    for name, value in variables(s3).items():
+        monkeypatch.setenv(name, value)
+    anchor = WriteOnce(make_bucket(s3))
+
+    def known(size: int, root: bytes) -> Known:
+        checkpoint = Checkpoint(f"{BASE}/acme", size, root)
+        note = sign(checkpoint.text, [Signer(f"{BASE}/acme", bytes(32))])
+        return Known(OpenLog(1, "acme", 1, size, b""), checkpoint, note, 0, bytes)
+
+    assert anchor.look(known(9, b"a" * 32)) is None
+    for size in (9, 1200):
+        assert (b"", []) == anchor.take(known(size, b"a" * 32))
+        assert (b"", []) == anchor.take(known(size, b"a" * 32))
+    with pytest.raises(Contradicted):
+        anchor.take(known(9, b"b" * 32))
+    seen = anchor.look(known(5, b"a" * 32))
+    assert (1200, b"a" * 32) == (seen.size, seen.root)
 
 
 def test_the_private_key_is_encrypted_and_the_sealer_adds_no_second_one(log) -> None:
