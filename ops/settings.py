@@ -137,9 +137,7 @@ class Settings(BaseSettings):
         ge=1,
         description="seconds between two entries that say where every chain of a tenant ended, if its log grew",
     )
-    mail_dns: bool = Field(
-        True, description="look keys up in DNS to check the DKIM and ARC signatures of mails for their documents"
-    )
+    mail_dns: bool = Field(True, description="look keys up in DNS to check DKIM and ARC signatures of mails for documents")
     retention_most: int = Field(100_000, ge=1, description="entries that the eraser erases at most in one of its hourly runs")
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 

@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from ops.grafana.panels import Limits, Text, bars, lines
-from ops.grafana.promql import age, increase, largest, mean, ours, quantile, rate, share, total
+from ops.grafana.promql import age, increase, largest, mean, ours, quantile, share, total
 
 _USED: Final = total("db_pool_connections", 'state="checked_out"', by="instance")
 POSTGRES: Final[tuple[Panel, ...]] = (
@@ -94,114 +94,6 @@ POSTGRES: Final[tuple[Panel, ...]] = (
         "s",
         Limits(2 * 86_400, 7 * 86_400),
         size=(4, 8),
-    ),
-    lines(
-        Text(
-            "Retention behind",
-            "Seconds by which the policy that is most behind is late after the last run; held: 1 while a clock is doubted.",
-            "run `waxseal retention`, which says why",
-            "WaxsealRetentionHeld",
-        ),
-        {"behind": largest("retention_behind_seconds"), "held": largest("retention_held")},
-        "s",
-        Limits(86_400, 2 * 86_400),
-        size=(8, 8),
-    ),
-    lines(
-        Text(
-            "Erased by retention",
-            "Entries a second whose content is erased.",
-            "run `waxseal retention`, which says what is due",
-            "WaxsealRetentionHeld",
-        ),
-        {"entries": rate("erased_entries_total")},
-        "short",
-        size=(8, 8),
-    ),
-)
-
-LOG: Final[tuple[Panel, ...]] = (
-    lines(
-        Text(
-            "Entries sequenced",
-            "Entries per second that got their position in their tenant's log, and those recorded.",
-            "if the first stays below the second, read the log of the sequencer; its process may be down",
-            "WaxsealSequencingLate",
-        ),
-        {"sequenced": rate("log_leaves_total"), "recorded": rate("ingest_messages_total", 'outcome="accepted"')},
-        "ops",
-        size=(8, 8),
-    ),
-    lines(
-        Text(
-            "One transaction of the sequencer, p95",
-            "Duration of a transaction that gives up to 2,000 entries of one tenant their positions.",
-            "if it grows, Postgres is slow: see its disk",
-            "WaxsealSequencingLate",
-        ),
-        {"p95": quantile(0.95, "log_sequence_duration_seconds")},
-        "s",
-        Limits(0.5, 2),
-        size=(8, 8),
-    ),
-    lines(
-        Text(
-            "Set aside",
-            "Chains and tenants whose entries the sequencer cannot give positions.",
-            "its log names them; run `waxseal verify`",
-            "WaxsealSequencingLate",
-        ),
-        {"set aside": largest("log_set_aside")},
-        "short",
-        Limits(1, 10),
-        size=(8, 8),
-    ),
-    lines(
-        Text(
-            "Refused logs",
-            "Logs that the sealer does not sign, because what is outside is not a part of them.",
-            "run `waxseal log status`; after a restore, `waxseal log new-origin`",
-            "WaxsealLogRefused",
-        ),
-        {"refused": largest("log_refused")},
-        "short",
-        Limits(1, 1),
-        size=(6, 8),
-    ),
-    lines(
-        Text(
-            "Unsealed for",
-            "How long the log that waits longest has had entries in no checkpoint, and the p95 of sealing one.",
-            "read the log of the sealer: the place where logs are published may be away",
-            "WaxsealLogUnsealed",
-        ),
-        {"unsealed": largest("log_unsealed_age_seconds"), "sealing p95": quantile(0.95, "log_seal_duration_seconds")},
-        "s",
-        Limits(60, 300),
-        size=(6, 8),
-    ),
-    lines(
-        Text(
-            "Anchors",
-            "Checkpoints per second that were to be anchored, by kind of place and outcome.",
-            "run `waxseal log status`: it names the place; the log of the sealer says what it answered",
-            "WaxsealNotAnchored",
-        ),
-        {"{{kind}} {{outcome}}": rate("log_anchors_total", by="kind, outcome")},
-        "ops",
-        size=(6, 8),
-    ),
-    lines(
-        Text(
-            "Last anchored",
-            "Seconds since a place of each kind last took a checkpoint; a log that does not grow needs none.",
-            "see the anchors beside",
-            "WaxsealNotAnchored",
-        ),
-        {"{{kind}}": age("log_anchor_last_success_timestamp_seconds", by="kind")},
-        "s",
-        Limits(86_400, 7 * 86_400),
-        size=(6, 8),
     ),
 )
 

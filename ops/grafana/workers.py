@@ -4,8 +4,9 @@ from typing import Final
 
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from ops.grafana.foundation import EXPORTER, LOG, POSTGRES, SERVERS
+from ops.grafana.foundation import EXPORTER, POSTGRES, SERVERS
 from ops.grafana.frame import framed
+from ops.grafana.log_panels import LOG, RETENTION
 from ops.grafana.panels import Limits, Text, lines, rows
 from ops.grafana.promql import INTERVAL, increase, ours, quantile, rate, series, share, total
 
@@ -156,7 +157,7 @@ def dashboard() -> Dashboard:
         {
             "Actors": _ACTORS,
             "Processes": _PROCESSES,
-            "Postgres and the ledger": POSTGRES,
+            "Postgres and the ledger": (*POSTGRES, *RETENTION),
             "The tenants' logs": LOG,
             "Servers and disks": SERVERS,
             "Postgres, by its exporter": EXPORTER,
