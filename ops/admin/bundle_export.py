@@ -19,6 +19,7 @@ from schemas.ledger_rows import StoredEntry
 
 MOST_OLDER: Final = 500  # older checkpoints of which a bundle shows by itself that the log continues them
 MOST_MEMBERS: Final = 50_000  # chains in the line of heads: about a kibibyte each
+ONE_BY_ONE: Final = 1000  # chains of which each is looked up
 _READ: Final = 100_000  # sizes of checkpoints
 
 
@@ -70,9 +71,17 @@ def _shown(conn: Connection, tree: Tree, chains: Set[bytes]) -> Iterator[Leaf]:
     older = _spread(leaves.signed_sizes(conn, tree.log_id, size, _READ))
     edges = {leaf for leaf in leaves.leaves_at(conn, tree.log_id, [each - 1 for each in older if each]) if leaf.chain in chains}
     yield from sorted(edges, key=lambda leaf: leaf.position)
+    yield from (leaf for leaf in _ends(conn, tree, chains) if leaf not in edges)
+
+
+def _ends(conn: Connection, tree: Tree, chains: Set[bytes]) -> Iterator[Leaf]:
+    """The last entry of each chain in the log: one look-up each, or all of the tenant's in one pass if they are many."""
+    if len(chains) > ONE_BY_ONE:
+        yield from (leaf for leaf in leaves.ends(conn, tree.log_id, tree.checkpoint.size) if leaf.chain in chains)
+        return
     for chain in sorted(chains):
-        last = leaves.last_before(conn, tree.log_id, UUID(bytes=chain), size)
-        if last is not None and last not in edges:
+        last = leaves.last_before(conn, tree.log_id, UUID(bytes=chain), tree.checkpoint.size)
+        if last is not None:
             yield last
 
 

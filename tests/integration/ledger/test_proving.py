@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from click.testing import Result
 
+from ops.admin import bundle_export
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
@@ -241,6 +242,15 @@ def test_an_export_carries_proofs_and_verifies_with_every_older_checkpoint(seale
     assert "these are all entries among the log's first 9 leaves: no chain is left out" in ended.stdout
     assert "not yet sealed: order-1 entry 3" in ended.stdout
     assert "not yet sealed: order-4 entry 0" in ended.stdout
+
+
+def test_an_export_of_many_chains_carries_the_same_proofs(sealed, tmp_path, monkeypatch) -> None:
+    few, many = tmp_path / "few", tmp_path / "many"
+    assert 0 == sealed.run("export", "acme", "-o", few).exit_code
+    monkeypatch.setattr(bundle_export, "ONE_BY_ONE", 0)
+    assert 0 == sealed.run("export", "acme", "-o", many).exit_code
+
+    assert few.read_bytes().splitlines()[1:] == many.read_bytes().splitlines()[1:]
 
 
 def test_an_export_of_one_subject_is_complete_and_needs_a_proof_for_an_older_checkpoint(sealed, tmp_path) -> None:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Unreadable
@@ -90,6 +90,7 @@ def test_the_reader_gives_the_hashes_of_the_tree() -> None:
     assert ENTRIES[:256] == reader.entries(0)
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_proofs_made_from_tiles_hold(data) -> None:
     size = data.draw(st.integers(1, 2000) | st.sampled_from([65_535, 65_536, 65_537]))
