@@ -23,6 +23,7 @@ PATHS = (
             "mailboxes",
             "dead-letters",
             "ledger",
+            "log",
             "verifying",
             "scaling",
             "settings",
