@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     )
     mail_dns: bool = Field(True, description="look keys up in DNS to check DKIM and ARC signatures of mails for documents")
     retention_most: int = Field(100_000, ge=1, description="entries that the eraser erases at most in one of its hourly runs")
+    verify_every: float = Field(
+        600.0, gt=0, description="seconds between two verifications of what is new, by `waxseal verifier`"
+    )
+    verify_nights: int = Field(
+        30, ge=1, le=1000, description="days in which `waxseal verifier` verifies everything again, an equal part each day"
+    )
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 
     @model_validator(mode="before")

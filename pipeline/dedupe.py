@@ -37,9 +37,9 @@ def fingerprint(key: bytes, source: str, event_id: str, origin: str | None = Non
 
     `origin` is the CloudEvents `source` that the sender gave; without one, they are the fingerprint of (tenant, source, id).
     """
-    begun = _begun(key, source, origin or None).copy()
-    begun.update(_field(event_id))
-    return begun.digest()
+    hashed = begun(key, source, origin or None).copy()
+    hashed.update(_field(event_id))
+    return hashed.digest()
 
 
 def identity(key: bytes, attributes: Mapping[str, str]) -> bytes:
@@ -156,7 +156,7 @@ def _field(text: str) -> bytes:
 
 
 @lru_cache(4096)
-def _begun(key: bytes, source: str, origin: str | None) -> "blake2b":
+def begun(key: bytes, source: str, origin: str | None) -> "blake2b":
     """The hash of the common beginning of one sender's fingerprints."""
     return _keyed(key, b"fingerprint", source) if origin is None else _keyed(key, b"fingerprint", source, origin)
 

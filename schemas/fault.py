@@ -5,11 +5,14 @@ from typing import Literal
 
 FaultKind = Literal[
     "envelope",  # not the JSON that LEDGER §1 describes
-    "hash",  # the stored hash is not the envelope's
+    "hash",  # the stored hash is not the envelope's, which the next entry names
     "gap",  # entries are missing before this one
     "repeated",  # two entries with the same number
+    "content_repeated",  # two contents of one entry
+    "fingerprint_repeated",  # two entries with the fingerprint of one event
+    "chain_repeated",  # two chains' rows of one subject
     "link",  # `prev` is not the hash of the entry before
-    "column",  # a column of the entry differs from its envelope
+    "column",  # a column of the entry is not what was hashed
     "content_missing",  # and no erasure authorises that
     "content_erased",  # it is there, although an erasure lists it
     "erasure",  # the entry does not say what it erases, or lists what it may not
@@ -25,6 +28,14 @@ FaultKind = Literal[
     "chain_row",  # the chain's row contradicts its own key or its entries
     "chain_row_missing",
     "entries_missing",  # a chain's row without any of its entries
+    "tenant_key",  # a tenant's key is missing or damaged: its fingerprints and chain keys cannot be checked
+    "protection",  # something by which the database guards the ledger is missing or disabled
+    "shortened",  # the chain ends before where it was once verified
+    "rewritten",  # an entry is not the one that was once verified
+    "log_position",  # positions of the tenant's log are missing
+    "log_order",  # entries of a chain are in the log out of order, more than once, or without the one before
+    "log_entry",  # the log has an entry that the ledger has not, or lacks one
+    "log_root",  # the log's entries are not those that a checkpoint was signed for
     "line",  # of a bundle: not a valid line
     "checkpoint",  # of a bundle: missing, or not shown to be what it must be
     "origin",  # the entry does not say which log its own goes on from

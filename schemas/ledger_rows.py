@@ -8,7 +8,7 @@ class StoredChain(NamedTuple):
 
     key: bytes
     tenant: str
-    subject: str
+    subject: str | None  # None once an erasure took the name
     chain_id: bytes
     seq: int
     hash: bytes | None

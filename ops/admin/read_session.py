@@ -14,6 +14,7 @@ from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.store.admin import queries
 from pipeline.store.dead_letters import dead_letter_list
+from pipeline.store.ledger import scan
 from schemas.dead_letter import DeadLetterFilter
 
 _PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
@@ -21,9 +22,9 @@ _NO_TABLE, _DENIED = "42P01", "42501"
 
 
 @contextmanager
-def open_engine(settings: Settings) -> Iterator[Engine]:
-    """A pool of one connection, closed when the block ends. Raises `OpsError` for a schema of another version."""
-    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_PATIENCE)
+def open_engine(settings: Settings, pool_size: int = 1) -> Iterator[Engine]:
+    """A pool of one connection, or more, closed when the block ends. Raises `OpsError` for a schema of another version."""
+    engine = make_engine(settings.database_url, pool_size=pool_size, statement_timeout=_PATIENCE)
     try:
         with explained():
             check_engine(engine)
@@ -42,9 +43,11 @@ def explained() -> Iterator[None]:
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A read-only connection that sees the database as it is now until the block ends."""
+def snapshot(engine: Engine, shared: str | None = None) -> Iterator[Connection]:
+    """A read-only connection that sees the database as it is now, or as `shared` names it, until the block ends."""
     with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        if shared is not None:
+            scan.import_snapshot(conn, shared)
         queries.be_patient(conn)
         yield conn
 

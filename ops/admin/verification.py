@@ -1,4 +1,4 @@
-"""Verifies and exports the ledger in a snapshot: entries that are appended meanwhile are not included."""
+"""Exports the ledger in a snapshot: entries that are appended meanwhile are not included."""
 
 import contextlib
 import os
@@ -12,23 +12,19 @@ from pathlib import Path
 from typing import IO
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from ops.admin.bundle_export import Missing, write_log
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
-from ops.errors import OpsError, one_line
+from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
-from ops.runtime.db import transaction
 from ops.runtime.durable_files import replace_durably
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.ledger.bundles.bundle import entry_line, header_line
-from pipeline.ledger.verify import Keys, verify
-from pipeline.store.admin import verifications
+from pipeline.ledger.verify import Keys
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import Fault, Verified
 from schemas.ledger_rows import StoredEntry
 
 Progress = Callable[[int], None]
@@ -36,7 +32,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """What to verify or export: everything, a tenant, or one subject of a tenant."""
+    """What to export: everything, a tenant, or one subject of a tenant."""
 
     tenant: str | None = None
     subject: str | None = None
@@ -71,10 +67,6 @@ class LedgerSnapshot:
     def size(self) -> int:
         """The number of entries in the whole ledger, according to the heads; 0 when only a part is wanted."""
         return 0 if self.wanted.tenant else scan.size(self.conn)[1]
-
-    def verify(self, report: Callable[[Fault], None], progress: Progress) -> Verified:
-        """Checks everything that is wanted; see `pipeline.ledger.verify`."""
-        return verify(self.conn, self.scope, self.keys, self.blobs.get, report, progress)
 
     def export(self, out: IO[bytes], progress: Progress, lost: Callable[[str], None]) -> int:
         """Writes a bundle of what is wanted; returns how many entries it holds. Raises `OpsError` if a subject has no entry.
@@ -112,16 +104,6 @@ class LedgerSnapshot:
         except BlobLost as error:
             lost(f"{entry.subject!r} entry {entry.seq}: {error}")
             return entry
-
-
-def note(settings: Settings, verified: Verified, began: datetime) -> str | None:
-    """Record a verification of the whole ledger, and give None, or why it could not be: the verdict stands all the same."""
-    try:
-        with open_engine(settings) as engine, transaction(engine) as conn:
-            verifications.note(conn, verified, began, datetime.now(UTC))
-    except (SQLAlchemyError, OpsError) as error:  # such as a login that may only read, or a standby
-        return one_line(error)
-    return None
 
 
 @contextmanager

@@ -261,6 +261,21 @@ def eraser(data: Path) -> None:
     _run(run, data, "database_url", "keys")
 
 
+@click.command()
+@DATA
+def verifier(data: Path) -> None:
+    """Run the verifier.
+
+    It verifies what is new every few minutes, and a part of everything every day; `waxseal status` and the metrics show what
+    it found. Its login needs the role waxseal_verifier, and should be nobody else's.
+
+    Example: waxseal verifier
+    """
+    from workers.verifier.worker import run
+
+    _run(run, data, "database_url", "keys")
+
+
 def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     from ops.admin.read_session import explained
     from ops.runtime.schema_check import fitting
@@ -272,4 +287,20 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(code)
 
 
-COMMANDS = (up, down, migrate, settings, key, ingress, ingest, relay, deliver, mail_pull, mail_idle, sequencer, sealer, eraser)
+COMMANDS = (
+    up,
+    down,
+    migrate,
+    settings,
+    key,
+    ingress,
+    ingest,
+    relay,
+    deliver,
+    mail_pull,
+    mail_idle,
+    sequencer,
+    sealer,
+    eraser,
+    verifier,
+)

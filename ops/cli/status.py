@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,8 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, counted, duration, printable, show_json
 
 Line = tuple[str, str]  # a label, and what it says
+
+_TENANTS = 10  # whose claims are told one by one
 
 _STAGES = {
     "receive": "webhooks answered with 202",
@@ -131,6 +134,20 @@ def _recorded(found: dict[str, Any]) -> Iterator[Line]:
         return
     entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
     yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
+    yield from _claims(found["claims"])
+
+
+def _claims(claims: Sequence[dict[str, Any]]) -> Iterator[Line]:
+    """The word of each tenant; of many tenants, how many have each."""
+    if not claims:
+        yield "claim", "none was checked: run `waxseal verifier`, or `waxseal verify --new`"
+    elif len(claims) > _TENANTS:
+        words = Counter(each["claim"] for each in claims)
+        yield "claim", ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
+    else:
+        for each in claims:
+            missing = f"; {each['missing']}" if each["missing"] else ""
+            yield "claim", f"{each['tenant']}: {each['claim']}, checked {each['checked_at'][:16]}{missing}"
 
 
 def _troubles(troubles: Sequence[dict[str, str]]) -> Iterator[Line]:

@@ -4,7 +4,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,40 +12,63 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, counted, progress, show_json
 
 if TYPE_CHECKING:
-    from schemas.fault import Verified
+    from schemas.fault import Fault, Verified
 
-INTACT, NOT_INTACT = 0, 1
+INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
 
 
 @click.command()
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--subject", help="Only this subject of the tenant.")
+@click.option("--new", is_flag=True, help="Only what was recorded since the last verification that moved the verified points.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--without-keys", is_flag=True, help="Accept that fingerprints and chain keys are not checked.")
 @JSON
 @DATA
-def verify(tenant: str | None, subject: str | None, as_json: bool, data: Path) -> int:
+def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, without_keys: bool, as_json: bool, data: Path) -> int:
     """Check that the ledger is as it was written.
 
-    Checks every hash, link, number, column, content and head, and names every fault. Exit code 0: all intact. 1: a fault, or
-    nothing to check. 2: it could not be checked. A check of the whole ledger is recorded, for the metrics.
+    Checks every hash, link, number, column, content and head, that nothing is there twice, the tenants' logs, and that the
+    database's own protections are there; names every fault. Exit code 0: all intact. 1: a fault, or nothing to check. 2: it
+    could not be checked, or not all of it for want of WAXSEAL_KEYS. A check of the whole ledger is recorded, for the metrics.
 
     Example: waxseal verify --tenant acme
     """
-    from ops.admin.verification import Subject, note, whole_ledger
+    from ops.admin.verifying.verify_ledger import Wanted, keep_claims, note, verification
     from ops.cli.terminal.faults import fault_reporter
     from ops.system.stack_file import settings_for
 
     if subject is not None and tenant is None:
         raise click.UsageError("--subject needs --tenant", click.get_current_context())
+    if new and tenant is not None:
+        raise click.UsageError("--new is of the whole ledger", click.get_current_context())
     settings, began = settings_for(data, "database_url"), datetime.now(UTC)
-    with whole_ledger(settings, Subject(tenant, subject)) as ledger:
-        with progress("verifying", ledger.size()) as show:
-            verified = ledger.verify(fault_reporter(as_json), show)
+    faulty: set[str | None] = set()
+    tell = fault_reporter(as_json)
+
+    def report(fault: "Fault") -> None:
+        faulty.add(fault.tenant)
+        tell(fault)
+
+    with verification(settings, report) as ledger:
+        with progress("verifying", 0 if tenant or new else ledger.size()) as show:
+            verified = ledger.new(show) if new else ledger.all_of(Wanted(tenant, subject, jobs), show)
+        made = list(ledger.claims(faulty)) if tenant is None else []
         skipped = [] if ledger.keys is not None else ["fingerprint", "chain key"]
-    if tenant is None and verified.verdict != "nothing" and (why := note(settings, verified, began)):
+    part: Literal["new", "whole"] = "new" if new else "whole"
+    if new:
+        keep_claims(settings, made)
+    if tenant is None and (new or verified.verdict != "nothing") and (why := note(settings, verified, began, part)):
         click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
     if skipped and not as_json:
         click.echo("Not checked, for want of WAXSEAL_KEYS: fingerprints and the keys of chains.", err=True)
-    return _conclude(verified, as_json, skipped, "in the ledger")
+    if not as_json and verified.verdict != "nothing":
+        for name, each in made:
+            click.echo(f"{name}: {each.word}" + (f" ({each.missing})" if each.missing else ""))
+    code = _conclude(verified, as_json, skipped, "since the verified points" if new else "in the ledger")
+    if new and verified.verdict == "nothing":
+        code = INTACT  # there is nothing new
+    return NOT_CHECKED if code == INTACT and skipped and not without_keys else code
 
 
 def _conclude(verified: "Verified", as_json: bool, skipped: list[str], where: str) -> int:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.admin.read_session import open_engine
-from ops.admin.verification import Subject, whole_ledger
+from ops.admin.verifying.verify_ledger import Wanted, verification
 from ops.demo.outcome import Outcome, look
 from ops.demo.receivers import FAILURES, Sink
 from ops.demo.traffic import CONFIG, ENDPOINTS, GITHUB, SHOP, Publish, Sent, traffic
@@ -141,8 +141,8 @@ def _forgeries(console: Console, sink: Sink) -> list[str]:
 def _verify(console: Console, settings: Settings) -> list[str]:
     """Verify the whole ledger; returns its faults."""
     faults: list[Fault] = []
-    with whole_ledger(settings, Subject()) as sight:
-        verified = sight.verify(faults.append, lambda _done: None)
+    with verification(settings, faults.append) as ledger:
+        verified = ledger.all_of(Wanted(), lambda _done: None)
     console.print(
         f"The ledger is {verified.verdict}: {verified.entries} entries in {verified.chains} chains, every hash recomputed.\n"
     )

@@ -95,6 +95,29 @@ POSTGRES: Final[tuple[Panel, ...]] = (
         Limits(2 * 86_400, 7 * 86_400),
         size=(4, 8),
     ),
+    lines(
+        Text(
+            "What can be claimed",
+            "Tenants by what the last verification found that can be claimed of their ledgers.",
+            "`waxseal status` says what is missing for more; of none, `waxseal verify` names the faults",
+            "WaxsealChainBroken",
+        ),
+        {"{{claim}}": f"max by (claim) ({ours('ledger_claims')})"},
+        "short",
+        size=(4, 8),
+    ),
+    lines(
+        Text(
+            "Claims last checked",
+            "Seconds since the claim that was checked longest ago was.",
+            "see that `waxseal verifier` runs",
+            "WaxsealChainUnverified",
+        ),
+        {"age": age("ledger_claims_checked_timestamp_seconds")},
+        "s",
+        Limits(2 * 86_400, 7 * 86_400),
+        size=(4, 8),
+    ),
 )
 
 _ANSWERED: Final = ours("server_last_answer_timestamp_seconds")

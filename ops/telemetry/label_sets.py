@@ -13,6 +13,7 @@ from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.dead_letter import Stage
 from schemas.endpoint_health import Breaker
 from schemas.mailbox import LANES, MAILBOX_STATES
+from schemas.standing import WORDS
 
 Closed = tuple[str, ...]
 
@@ -48,6 +49,7 @@ ANCHORS: Final[Closed] = get_args(AnchorKind)
 
 #: One ledger; its logs per tenant are no closed set.
 CHAINS: Final = ("all",)
+CLAIMS: Final[Closed] = WORDS
 
 # The processes, by their names in logs.
 INGRESS: Final = "ingress"
@@ -59,7 +61,8 @@ MAIL_IDLE: Final = "mail-idle"
 ERASER: Final = "eraser"
 SEQUENCER: Final = "sequencer"
 SEALER: Final = "sealer"
+VERIFIER: Final = "verifier"
 SUPERVISOR: Final = "supervisor"
-WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER, SEALER, ERASER)
+WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER, SEALER, ERASER, VERIFIER)
 PROCESSES: Final = (*WORKERS, SUPERVISOR)
 SUPERVISED: Final = (*WORKERS, "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")

@@ -1,6 +1,7 @@
 """The part of the table of metrics that is about the tenants' logs."""
 
-from ops.telemetry.label_sets import ANCHORS, SEALER, SEQUENCER
+from ops.telemetry import label_sets as sets
+from ops.telemetry.label_sets import ANCHORS, RELAY, SEALER, SEQUENCER
 from ops.telemetry.metric_kinds import WORK_SECONDS, counter, gauge, histogram
 
 LOG_LEAVES = counter("log_leaves_total", "Entries that were given a position in their tenant's log.", (SEQUENCER,))
@@ -34,4 +35,12 @@ LOG_ANCHORED_AT = gauge(
     "When a place of this kind last took a checkpoint from this process.",
     (SEALER,),
     kind=ANCHORS,
+)
+LEDGER_CLAIMS = gauge(
+    "ledger_claims", "Tenants by what was last found that can be claimed of their ledgers.", (RELAY,), claim=sets.CLAIMS
+)
+LEDGER_CLAIMED_AT = gauge(
+    "ledger_claims_checked_timestamp_seconds",
+    "When the claim that is longest unchecked was checked; 0 if there is none.",
+    (RELAY,),
 )

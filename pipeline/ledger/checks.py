@@ -23,7 +23,7 @@ _KEYS: Final = frozenset({"v", "hash", "tenant", "chain", "seq", "prev", "at", "
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _CHAIN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9]+")
-_SAFE: Final = 2**53
+SAFE: Final = 2**53  # integers below are exact in every JSON parser
 _SHOWN: Final = 3  # hashes that a finding shows
 _REQUIRED: Final = frozenset(REQUIRED)
 
@@ -56,12 +56,22 @@ def read_envelope(raw: bytes) -> Mapping[str, Any]:
 def read_attributes(raw: bytes) -> Mapping[str, str]:
     """The attributes of an event. Raises `Unreadable` unless they conform to LEDGER §1, in RFC 8785 form."""
     attributes = _json(raw)
-    if not isinstance(attributes, dict) or not attributes.keys() >= _REQUIRED:
-        raise Unreadable("one of these is missing: " + " ".join(REQUIRED))
+    if not isinstance(attributes, dict):
+        raise Unreadable("it is not a JSON object")
+    check_names(attributes)
     for name, value in attributes.items():
-        if not isinstance(value, str) or not _NAME.fullmatch(name):
-            raise Unreadable(f"{name[:80]!r} is not a lower-case name with a string")
+        if not isinstance(value, str):
+            raise Unreadable(f"{name[:80]!r} is not a string")
     return attributes
+
+
+def check_names(names: Collection[str]) -> None:
+    """Raises `Unreadable` unless these are names that attributes may have, and all that they must have."""
+    if not _REQUIRED.issubset(names):
+        raise Unreadable("one of these is missing: " + " ".join(REQUIRED))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise Unreadable(f"{name[:80]!r} is not a lower-case name")
 
 
 def check_content(pc: str, attributes: bytes, body: bytes, salt: bytes) -> Iterator[Finding]:
@@ -73,10 +83,13 @@ def check_content(pc: str, attributes: bytes, body: bytes, salt: bytes) -> Itera
 class Thread:
     """Checks the numbers and links of one chain, from its first entry on."""
 
-    def __init__(self) -> None:
-        self.seq = -1
-        self.hash: bytes | None = None
-        self._here: set[str | None] = {None}  # hashes of the entries with the number `seq`; several in a fork
+    def __init__(self, seq: int = -1, entry_hash: bytes | None = None) -> None:
+        """`seq` and `entry_hash` of the last entry that was read; -1 and None before the first."""
+        self.seq = seq
+        self.hash = entry_hash
+        self._here: set[str | None] = {
+            None if entry_hash is None else entry_hash.hex()
+        }  # hashes of the entries with the number `seq`; several in a fork
         self._before: set[str | None] | None = None  # those with the number before; None if missing
 
     def follow(self, seq: int, prev: str | None, entry_hash: bytes) -> Iterator[Finding]:
@@ -129,8 +142,8 @@ def _is_hash(value: Any) -> bool:
 _VALUES: Final = {
     "tenant": lambda value: isinstance(value, str) and value != "",
     "chain": lambda value: isinstance(value, str) and _CHAIN.fullmatch(value) is not None,
-    "seq": lambda value: type(value) is int and 0 <= value < _SAFE,
+    "seq": lambda value: type(value) is int and 0 <= value < SAFE,
     "prev": lambda value: value is None or _is_hash(value),
-    "at": lambda value: type(value) is int and abs(value) < _SAFE,
+    "at": lambda value: type(value) is int and abs(value) < SAFE,
     "pc": _is_hash,
 }

@@ -109,6 +109,7 @@ def template(servers: PrivateServers) -> str:
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+        conn.execute("CREATE ROLE test_verifier LOGIN PASSWORD 'verifier' IN ROLE waxseal_verifier")
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
         conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:

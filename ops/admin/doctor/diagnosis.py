@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops.admin.asked import Asked, Unheard
 from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
+from ops.admin.doctor.claim_checks import check_claims
 from ops.admin.doctor.finding import Finding, wrong
 from ops.admin.doctor.log_checks import check_logs
 from ops.admin.doctor.machine_checks import (
@@ -73,6 +74,7 @@ def _postgres(settings: Settings) -> tuple[list[Finding], Sequence[Row]]:
             found = list(check_postgres(conn, settings))
             if schema_version.found(conn).filled and not _is_old(found):
                 found += check_logs(conn, settings)
+                found += check_claims(conn)
             configured = schema_version.found(conn).filled
             return found, inspection.hosts(conn, _MOST_HOSTS) if configured and not _is_old(found) else ()
     finally:

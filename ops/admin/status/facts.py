@@ -15,8 +15,8 @@ from ops.runtime.db import damaged
 from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
+from pipeline.store.ledger import claims, retention, scan, set_aside
 from pipeline.store.ledger import entries as ledger_entries
-from pipeline.store.ledger import retention, scan, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
@@ -136,8 +136,16 @@ def _ledger(conn: Connection) -> View:
         if not damaged(error):
             raise
         what = f"Postgres cannot read it: {one_line(error)}"
-        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": what}
-    return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None}
+        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": what, "claims": []}
+    return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None, "claims": _claims(conn)}
+
+
+def _claims(conn: Connection) -> list[View]:
+    """What can be claimed of each tenant's ledger: the word, when it was checked, and what is missing for the next."""
+    return [
+        {"tenant": each.tenant, "claim": each.word, "checked_at": each.checked_at.isoformat(), "missing": each.missing}
+        for each in claims.kept(conn)
+    ]
 
 
 def age(since: datetime | None, now: datetime) -> float | None:

@@ -1,8 +1,10 @@
 """Statements that read the ledger to verify and export it: all of it, in chain order, in bounded memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -10,34 +12,63 @@ from schemas.ledger_rows import StoredChain, StoredEntry
 
 FETCH: Final = 500  # rows in memory at once
 INLINE: Final = 64 * 1024  # bytes; larger bodies are fetched one by one, so that memory is bounded
+SMALL: Final = 32 * 1024  # bytes of attributes and body that are read in pages; both are in memory twice
 
 # In chain order, so that one pass sees each chain whole; an index has that order, so no sort is needed.
-ENTRIES = """
-    SELECT uuid_send(entry.chain_id), entry.seq, prev_hash, hash, tenant, at, kind, pc,
-           uuid_send(fingerprint), attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
+_ENTRY = """
+    SELECT uuid_send(entry.chain_id), entry.seq, prev_hash, hash, tenant, at, kind, pc, uuid_send(fingerprint),"""
+ENTRIES = (
+    _ENTRY
+    + """
+           attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
            source, type, subject, timestamptz_send("time"), octet_length(body) > {inline}
     FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     {where} ORDER BY entry.chain_id, entry.seq"""
+)
+PAGES = (
+    _ENTRY
+    + """
+           CASE WHEN small THEN attributes END, CASE WHEN small THEN body END, blob, salt,
+           source, type, subject, timestamptz_send("time"), NOT small
+    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+      CROSS JOIN LATERAL
+        (SELECT coalesce(octet_length(body), 0) + coalesce(octet_length(attributes), 0) <= {small}) AS size (small)
+    {join} {where} ORDER BY entry.chain_id, entry.seq"""
+)
 
 BODY = text("SELECT body FROM content WHERE chain_id = CAST(:chain_id AS uuid) AND seq = :seq LIMIT 1")
+
+CONTENT = text("SELECT attributes, body FROM content WHERE chain_id = CAST(:chain_id AS uuid) AND seq = :seq LIMIT 1")
 
 CHAINS = """
     SELECT uuid_send(key), tenant, subject, uuid_send(chain_id), seq, hash FROM chain {where} ORDER BY chain_id"""
 
-# Finds entries deleted without their content.
+# Finds entries deleted without their content. Whose they are, other tables may still tell.
 STRAY_CONTENT = """
-    SELECT uuid_send(chain_id), seq, subject FROM content {where} AND NOT EXISTS
+    SELECT uuid_send(content.chain_id), content.seq,
+           coalesce(chain.tenant,
+                    (SELECT log.tenant FROM leaf JOIN log ON log.id = leaf.log_id
+                     WHERE leaf.chain_id = content.chain_id AND leaf.seq = content.seq LIMIT 1),
+                    (SELECT delivery.tenant FROM delivery
+                     WHERE delivery.chain_id = content.chain_id AND delivery.seq = content.seq LIMIT 1),
+                    (SELECT log_pending.tenant FROM log_pending WHERE log_pending.chain_id = content.chain_id LIMIT 1)),
+           content.subject
+    FROM content LEFT JOIN chain ON chain.chain_id = content.chain_id
+    {where} AND NOT EXISTS
       (SELECT FROM entry WHERE entry.chain_id = content.chain_id AND entry.seq = content.seq)
-    ORDER BY chain_id, seq"""
+    ORDER BY content.chain_id, content.seq"""
 
 # Cheap: one row for each chain. The numbers are those of the heads.
 SIZE = text("SELECT count(*), coalesce(sum(seq + 1), 0) FROM chain")
 
-# A chain belongs to a tenant if its row, or only one of its entries, names the tenant: a row can be deleted or altered.
+SETTLE = text("VACUUM (ANALYZE) entry, content, chain")
+EXPORT_SNAPSHOT = text("SELECT pg_export_snapshot()")
+
+# A chain belongs to a tenant if its row says so, or the tenant's log: a row can be deleted or altered.
 OF_TENANT: Final = """
-    {table}.chain_id IN (SELECT chain_id FROM chain WHERE tenant = %(tenant)s UNION SELECT chain_id FROM entry
-      WHERE tenant = %(tenant)s AND NOT EXISTS
-        (SELECT FROM chain WHERE chain.chain_id = entry.chain_id AND chain.tenant = %(tenant)s))"""
+    {table}.chain_id IN (SELECT chain_id FROM chain WHERE tenant = %(tenant)s
+      UNION SELECT leaf.chain_id FROM log JOIN leaf ON leaf.log_id = log.id WHERE log.tenant = %(tenant)s AND leaf.seq = 0
+      UNION SELECT log_pending.chain_id FROM log_pending WHERE log_pending.tenant = %(tenant)s)"""
 
 # By key and also by tenant and subject, because either can be altered.
 OF_SUBJECT: Final = """
@@ -45,23 +76,41 @@ OF_SUBJECT: Final = """
       WHERE tenant = %(tenant)s AND subject = %(subject)s)"""
 
 
+Range = tuple[int, int] | None
+"""The chains whose ids lie in the k-th of n equal parts of all ids; `(n, n)` are the rows without an id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to read: everything, one tenant, or one subject of a tenant; `key` is that subject's chain key, if known."""
+    """What to read: everything, one tenant, or one subject of a tenant; `key` is that subject's chain key, if known.
+
+    `part` is one of n parts of it.
+    """
 
     tenant: str | None = None
     subject: str | None = None
     key: bytes | None = None
+    part: Range = None
 
     def where(self, table: str) -> str:
         """The condition on `table`, made of constants only."""
         clause = "true" if self.tenant is None else OF_TENANT if self.subject is None else OF_SUBJECT
-        return "WHERE " + clause.format(table=table)
+        return "WHERE " + clause.format(table=table) + self._within(table)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The parameters in `where`."""
         return {"tenant": self.tenant, "subject": self.subject, "key": self.key and self.key.hex()}
+
+    def _within(self, table: str) -> str:
+        if self.part is None:
+            return ""
+        number, count = self.part
+        if number == count:
+            return f" AND {table}.chain_id IS NULL"
+        first, end = (UUID(int=(1 << 128) * number // count), (1 << 128) * (number + 1) // count)
+        before = "" if number + 1 == count else f" AND {table}.chain_id < '{UUID(int=end)}'"
+        return f" AND {table}.chain_id >= '{first}'{before}"
 
 
 def size(conn: Connection) -> tuple[int, int]:
@@ -70,32 +119,71 @@ def size(conn: Connection) -> tuple[int, int]:
     return int(chains), int(entries)
 
 
+def settle(conn: Connection) -> None:
+    """Leave the ledger's tables as autovacuum would, for a benchmark. Not in a transaction."""
+    conn.execute(SETTLE)
+
+
+def export_snapshot(conn: Connection) -> str:
+    """A name by which other transactions can see what this one sees, while it lasts."""
+    return str(conn.execute(EXPORT_SNAPSHOT).scalar_one())
+
+
+def import_snapshot(conn: Connection, name: str) -> None:
+    """See what another transaction sees. Must be the first statement of its transaction."""
+    conn.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{name}'")
+
+
 def entries(conn: Connection, scope: Scope) -> Iterator[StoredEntry]:
     """Every entry in chain order, with whatever exists of its content."""
     statement = ENTRIES.format(inline=INLINE, where=scope.where("entry"))
-    for row in _stream(conn, "entries", statement, scope):
+    for row in stream(conn, "entries", statement, scope):
         entry = StoredEntry._make(row[:-1])
         yield entry._replace(body=body(conn, entry.chain_id, entry.seq)) if row[-1] else entry
 
 
 def chains(conn: Connection, scope: Scope) -> Iterator[StoredChain]:
     """Every chain's row in the order of chain ids."""
-    return map(StoredChain._make, _stream(conn, "chains", CHAINS.format(where=scope.where("chain")), scope))
+    return map(StoredChain._make, stream(conn, "chains", CHAINS.format(where=scope.where("chain")), scope))
 
 
-def stray_content(conn: Connection, scope: Scope) -> Iterator[tuple[bytes, int, str]]:
-    """The (chain id, number, subject) of content without an entry."""
-    return _stream(conn, "strays", STRAY_CONTENT.format(where=scope.where("content")), scope)
+def pages(conn: Connection, scope: Scope, join: str = "") -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Every entry in chain order, with what exists of its content, in pages of rows.
+
+    `join` limits them further. A row has the columns of `StoredEntry`, and tells whether attributes and body are too large to
+    be among them (see `content`).
+    """
+    with _cursor(conn, "pages", PAGES.format(small=SMALL, join=join, where=scope.where("entry")), scope) as cursor:
+        while page := cursor.fetchmany(FETCH):
+            yield page
 
 
-def _stream(conn: Connection, name: str, statement: str, scope: Scope) -> Iterator[Any]:
-    """Rows from a server-side cursor, fetched in pieces, in binary form, which needs no parsing."""
+def content(conn: Connection, chain_id: bytes, seq: int) -> tuple[bytes | None, bytes | None]:
+    """The attributes and the body of an entry, of any size."""
+    found = conn.execute(CONTENT, {"chain_id": chain_id.hex(), "seq": seq}).one_or_none()
+    return (None, None) if found is None else (found.attributes, found.body)
+
+
+def stray_content(conn: Connection, scope: Scope) -> Iterator[tuple[bytes, int, str | None, str]]:
+    """The (chain id, number, tenant if it can be told, subject) of content without an entry."""
+    return stream(conn, "strays", STRAY_CONTENT.format(where=scope.where("content")), scope)
+
+
+def stream(conn: Connection, name: str, statement: str, scope: Scope) -> Iterator[Any]:
+    """The rows of a statement, in binary form, in bounded memory."""
+    with _cursor(conn, name, statement, scope) as cursor:
+        yield from cursor
+
+
+@contextmanager
+def _cursor(conn: Connection, name: str, statement: str, scope: Scope) -> Iterator[Any]:
+    """A server-side cursor, read in pieces, in binary form, which needs no parsing."""
     driver = conn.connection.driver_connection
     assert driver is not None
     with driver.cursor(name) as cursor:
         cursor.itersize = FETCH
         cursor.execute(statement, scope.parameters, binary=True)
-        yield from cursor
+        yield cursor
 
 
 def body(conn: Connection, chain_id: bytes, seq: int) -> bytes | None:

@@ -38,6 +38,7 @@ ORDER = (
     "pipeline/delivery",
     "pipeline/mail",
     "pipeline",
+    "pipeline/ledger/verifying",
     "pipeline/ledger",
     "pipeline/ledger/bundles",
     "ops/errors.py",
@@ -52,12 +53,14 @@ ORDER = (
     "ops",
     "ops/config",
     "ops/system",
+    "ops/admin/verifying",
     "ops/admin",
     "ops/admin/log",
     "ops/admin/erasure",
     "ops/admin/status",
     "ops/admin/doctor",
     "ops/demo",
+    "ops/bench/mailserver",
     "ops/bench",
     "ops/cli/terminal",
     "ops/cli/mail",
@@ -73,6 +76,7 @@ ORDER = (
     "workers/delivery",
     "workers/relay",
     "workers/eraser",
+    "workers/verifier",
     "workers/ingest",
     "workers/ingress",
     "workers/mail",
@@ -317,7 +321,18 @@ def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
     entrances = {
         module.folder for module in modules() if module.path.startswith("workers/") and module.path.endswith("/worker.py")
     }
-    processes = {"delivery", "ingest", "ingress", "mail/idle", "mail/pull", "relay", "sealer", "eraser", "sequencer"}
+    processes = {
+        "delivery",
+        "eraser",
+        "ingest",
+        "ingress",
+        "mail/idle",
+        "mail/pull",
+        "relay",
+        "sealer",
+        "sequencer",
+        "verifier",
+    }
 
     assert {f"workers/{each}" for each in processes} == entrances
 

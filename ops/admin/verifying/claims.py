@@ -1,0 +1,78 @@
+"""Finds out what can be claimed of each tenant's ledger: after its verification, by looking at what is outside the database."""
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from ops.errors import PlaceAway, one_line
+from ops.runtime.places import Place
+from ops.runtime.published_log import PublishedLog
+from ops.settings import Settings
+from pipeline.errors import Unreadable
+from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from pipeline.ledger.notes import ED25519, Key
+from pipeline.ledger.standing import Checked, claim
+from pipeline.store.ledger import claims, log_scan
+from pipeline.store.ledger.claims import Seal
+from schemas.standing import Claim
+
+WAITING: Final = timedelta(minutes=5)  # for which an entry may be without a position, and its tenant still be called sealed
+FRESH: Final = timedelta(days=1)  # the age of an anchor by which a log is still called anchored
+
+
+def claims_of(conn: Connection, settings: Settings, faulty: Collection[str | None]) -> Iterator[tuple[str, Claim]]:
+    """What can be claimed of each tenant now. `faulty`: the tenants of which a fault was found; None: of the whole."""
+    place = Place(settings.log_files) if settings.log_files else None
+    now = datetime.now(UTC)
+    for seal in claims.seals(conn):
+        fault = seal.tenant in faulty or None in faulty or seal.broken
+        anchored = claims.anchored(conn, seal.log) if seal.log is not None else {}
+        checked = Checked(
+            chained="a verification that finds no fault" if fault else None,
+            sealed=_sealed(seal, now),
+            published=_published(conn, seal, place),
+            anchored=_anchor("an anchor outside", anchored.get("anchored"), now),
+            witnessed=_anchor("the signature of a witness", anchored.get("witnessed"), now),
+        )
+        yield seal.tenant, claim(checked)
+
+
+def _sealed(seal: Seal, now: datetime) -> str | None:
+    """The checkpoints themselves were verified with the log: what is looked at here is that they cover what was recorded."""
+    if seal.log is None or seal.size is None:
+        return "a checkpoint: run `waxseal sequencer` and `waxseal sealer`"
+    if seal.waiting_at is not None and seal.waiting_at < (now - WAITING).timestamp() * 1e6:
+        return f"positions for entries that have waited for more than {WAITING.seconds // 60} minutes: run `waxseal sequencer`"
+    return None
+
+
+def _published(conn: Connection, seal: Seal, place: Place | None) -> str | None:
+    if place is None:
+        return "the place of the published logs, to look there: set WAXSEAL_LOG_FILES"
+    if seal.log is None or seal.incarnation is None or seal.note is None:
+        return "a checkpoint"
+    try:
+        raw = PublishedLog(place, seal.tenant, seal.incarnation).checkpoint()
+        if raw is None:
+            return "a published checkpoint: there is none at the place of the published logs"
+        ours = read_checkpoint(seal.note.partition("\n\n")[0] + "\n")
+        keys = [Key(ours.origin, ED25519, public) for public in log_scan.public_keys(conn, seal.log)]
+        return _agrees(*open_checkpoint(raw, keys), dict(log_scan.checkpoints(conn, seal.log)), ours.origin)
+    except (PlaceAway, Unreadable) as error:
+        return f"a published checkpoint that can be read: {one_line(error)}"
+
+
+def _agrees(found: Checkpoint, names: Collection[str], sealed: dict[int, bytes], origin: str) -> str | None:
+    if found.origin != origin or origin not in names:
+        return "a published checkpoint that is signed by a key of the log"
+    if found.size not in sealed or sealed[found.size] != found.root:
+        return f"a published checkpoint that the database has too: the one of size {found.size} is not in it"
+    return None
+
+
+def _anchor(what: str, at: datetime | None, now: datetime) -> str | None:
+    if at is None:
+        return f"{what}: set WAXSEAL_LOG_ANCHORS"
+    return None if now - at <= FRESH else f"{what} of the last day: the latest is of {at:%Y-%m-%d %H:%M}Z"

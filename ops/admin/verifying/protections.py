@@ -1,0 +1,119 @@
+"""Finds what is missing or disabled of the database's own protections of the ledger: while it is, `verify` alone guards it.
+
+What must be there follows from the migrations, so that it is written down once. A trigger whose function was replaced guards
+nothing either, so its body is compared too.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+from ops.migrations import versions
+from pipeline.chain import envelope
+from pipeline.store.ledger import protections
+from schemas.fault import Fault
+
+CONSTRAINTS: Final[Mapping[tuple[str, str], str]] = {  # and what its definition must hold
+    ("entry", "entry_pkey"): "PRIMARY KEY (chain_id, seq)",
+    ("entry", "entry_fingerprint_key"): "UNIQUE (fingerprint)",
+    ("entry", "entry_hash"): "sha256(('\\x00'::bytea || entry_envelope(chain_id, seq, prev_hash, tenant, at, kind, pc)))",
+    ("entry", "entry_first"): "prev_hash IS NULL",
+    ("content", "content_pkey"): "PRIMARY KEY (chain_id, seq)",
+    ("chain", "chain_pkey"): "PRIMARY KEY (key)",
+    ("chain", "chain_chain_id_key"): "UNIQUE (chain_id)",
+    ("leaf", "leaf_pkey"): 'PRIMARY KEY (log_id, "position")',
+    ("leaf", "leaf_once"): "UNIQUE (chain_id, seq, log_id)",
+    ("checkpoint", "checkpoint_pkey"): "PRIMARY KEY (log_id, size)",
+}
+
+#: Rights that our roles do have, as the migrations grant them.
+GRANTED: Final = frozenset({("waxseal_sealer", "log_pending", "DELETE")})
+
+_LOOPED = ("leaf", "checkpoint", "anchor")  # whose triggers are made in a loop
+_CHAIN = "00112233445566778899aabbccddeeff"
+
+
+def missing(conn: Connection) -> Iterator[Fault]:
+    """A fault for each protection that is missing, disabled or altered."""
+    for detail in (*_triggers(conn), *_constraints(conn), *_rights(conn), *_envelopes(conn)):
+        yield Fault(None, None, None, None, "protection", detail)
+
+
+def _triggers(conn: Connection) -> Iterator[str]:
+    found = protections.triggers(conn)
+    for (table, name), (function, body) in sorted(_expected().items()):
+        trigger = found.get((table, name))
+        if trigger is None:
+            yield f"the trigger {name} of {table} is missing"
+        elif not trigger.always:
+            yield f"the trigger {name} of {table} is not always enabled"
+        elif trigger.function != function or trigger.body != body:
+            yield f"the trigger {name} of {table} does not run {function}() as the migrations made it"
+
+
+def _constraints(conn: Connection) -> Iterator[str]:
+    found = protections.constraints(conn)
+    for (table, name), holds in CONSTRAINTS.items():
+        if (table, name) not in found:
+            yield f"the constraint {name} of {table} is missing, not valid, or its index is not in use"
+        elif holds not in found[table, name]:
+            yield f"the constraint {name} of {table} is not as the migrations made it"
+
+
+def _rights(conn: Connection) -> Iterator[str]:
+    for role, table, right in sorted(protections.rights(conn) - GRANTED):
+        yield f"{role} may {right} {table}"
+
+
+def _envelopes(conn: Connection) -> Iterator[str]:
+    ours = (
+        envelope(_CHAIN, 7, b"\x01", "acme", 1700000000000001, "event", b"\x02"),
+        envelope(_CHAIN, 0, None, "a-b", -1, "heads", None),
+    )
+    if protections.sample_envelopes(conn) != ours:
+        yield "the function entry_envelope is not as the migrations made it"
+
+
+@cache
+def _expected() -> Mapping[tuple[str, str], tuple[str, str]]:
+    """The triggers on the ledger's tables that the migrations enable always: the function of each, and its body."""
+    functions: dict[str, str] = {}
+    triggers: dict[tuple[str, str], str] = {}
+    always: set[tuple[str, str]] = set()
+    for path in sorted(Path(versions.__path__[0]).glob("*.sql")):
+        for statement, body in _statements(path.read_text(encoding="utf-8")):
+            words = statement.replace("(", " (").split()
+            match words:
+                case ["CREATE", "FUNCTION", name, *_] | ["CREATE", "OR", "REPLACE", "FUNCTION", name, *_]:
+                    functions[name] = body
+                case ["CREATE", "TRIGGER", name, *_]:
+                    triggers[words[words.index("ON") + 1], name] = words[words.index("FUNCTION") + 1]
+                case ["ALTER", "TABLE", table, "ENABLE", "ALWAYS", "TRIGGER", name]:
+                    always.add((table, name))
+                case ["DROP", "TRIGGER", name, "ON", table]:
+                    triggers.pop((table, name), None)
+    for table in _LOOPED:
+        triggers |= {(table, "append_only"): "refuse", (table, "append_only_whole"): "refuse"}
+        always |= {(table, "append_only"), (table, "append_only_whole")}
+    return {
+        place: (function, functions[function])
+        for place, function in triggers.items()
+        if place in always and place[0] in protections.TABLES
+    }
+
+
+def _statements(script: str) -> Iterator[tuple[str, str]]:
+    """Every statement, without comments and without what is quoted by dollars; and that."""
+    pieces = script.split("$$")
+    body, begun = "", ""
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            body = piece
+            continue
+        plain = "\n".join(line.partition("--")[0] for line in piece.splitlines())
+        first, *others = plain.split(";")
+        yield from ((each, body) for each in [begun + first, *others[:-1]] if others)
+        begun = others[-1] if others else begun + first

@@ -1,0 +1,1 @@
+"""A Dovecot of our own, for the benchmark and the tests of mail."""

@@ -1,0 +1,182 @@
+"""`bench verify`: entries verified per second, whole and incremental, compared with a bare loop over the same rows.
+
+The bare loop fetches the same rows from the same database, makes each envelope and its SHA-256, and each content's HMAC. It
+compares nothing: no hash, link, column, attribute, fingerprint or head. `ratio_to_bare` is of the CPU that both take in their
+own process, because Postgres and other load work on the same cores; `ratio_to_bare_by_clock` is of the time that passes, and so
+is what two processes gain. They run in alternating order, each in a fresh process.
+"""
+
+import hmac
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from ops.admin.verifying.verify_jobs import verify_in_jobs
+from ops.bench import load
+from ops.bench.configured_system import configure, fresh_servers
+from ops.bench.results import ratio, report
+from ops.errors import OpsError
+from ops.runtime.blobs import Blobs
+from ops.runtime.db import make_engine, transaction
+from ops.settings import Settings
+from pipeline.append import append
+from pipeline.chain import CONTENT, LEAF, envelope
+from pipeline.dedupe import chain_key, fingerprint
+from pipeline.ledger.verify import verify, verify_new
+from pipeline.store.ledger import points, scan
+from pipeline.store.ledger.scan import Scope
+from schemas.event import Event
+from schemas.fault import Verified
+
+EVENTS: Final = 200_000
+QUICK_EVENTS: Final = 10_000
+ROUNDS: Final = 3
+BATCH: Final = 1000
+KEY: Final = b"k" * 32
+TENANT: Final = "bench"
+NEW: Final = 10  # per cent of the events are recorded after the points, for the incremental verification
+NO_BLOBS: Final = Blobs("/dev/null/blobs")
+
+
+def record(engine: Engine, count: int) -> None:
+    """Records so many events of the usual size in the ledger."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    batch: list[Event] = []
+    for number, (body, headers) in enumerate(load.events(count), 1):
+        attributes = {name.removeprefix("cloudEvents:"): value for name, value in headers.items()}
+        attributes |= {"datacontenttype": "application/json"}
+        subject, id_ = attributes["subject"], attributes["id"]
+        batch.append(Event(TENANT, attributes, body, fingerprint(KEY, "bench", id_), chain_key(KEY, subject)))
+        if number % BATCH == 0 or number == count:
+            with transaction(engine) as conn:
+                append(conn, batch, {}, now)
+            batch = []
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Record events on fresh private servers and verify them; gives the report of CONTRACT §8."""
+    events, rounds = (QUICK_EVENTS, 1) if quick else (EVENTS, ROUNDS)
+    with fresh_servers() as (servers, folder):
+        configure(servers, folder, load.CONFIG.format(url="http://127.0.0.1:9/"))
+        engine = make_engine(servers.database_url, pool_size=2)
+        try:
+            record(engine, events - events * NEW // 100)
+            settled(engine)
+            measured("points", servers.database_url)
+            record(engine, events * NEW // 100)
+            settled(engine)
+            found = _rounds(servers.database_url, rounds)
+        finally:
+            engine.dispose()
+        return report("verify", _results(found, events), servers.database_url)
+
+
+def _rounds(url: str, rounds: int) -> dict[str, list[dict[str, float]]]:
+    names = ("bare", "whole", "incremental", "two_jobs")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            found[name].append(measured(name, url))
+    return found
+
+
+def _results(found: dict[str, list[dict[str, float]]], events: int) -> dict[str, Any]:
+    best = {name: {each: min(run[each] for run in runs) for each in runs[0]} for name, runs in found.items()}
+    rates = {
+        f"{name}_per_{unit}": round(times["entries"] / times[seconds])
+        for name, times in best.items()
+        for unit, seconds in (("s", "clock"), ("cpu_s", "cpu"))
+        if not (name == "two_jobs" and unit == "cpu_s")  # theirs is not their parent's
+    }
+    return {
+        "entries": events,
+        **rates,
+        "ratio_to_bare": ratio(best["bare"]["cpu"], best["whole"]["cpu"]),
+        "ratio_to_bare_by_clock": ratio(best["bare"]["clock"], best["whole"]["clock"]),
+        "ratio_two_jobs_to_one": ratio(best["whole"]["clock"], best["two_jobs"]["clock"]),
+        "whole_mib": round(max(run["mib"] for run in found["whole"])),
+    }
+
+
+def measured(name: str, url: str) -> dict[str, float]:
+    """One run in a fresh process: its entries, seconds by the clock and of its own CPU, and its largest size."""
+    done = subprocess.run([sys.executable, "-m", "ops.bench.verify", name, url], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OpsError(f"a verification of the benchmark failed: {done.stderr.strip()[-300:]}")
+    return {key: float(value) for key, value in json.loads(done.stdout).items()}
+
+
+def settled(engine: Engine) -> None:
+    """As autovacuum would leave the tables."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        scan.settle(conn)
+
+
+def whole(engine: Engine, *, keep: bool = False) -> int:
+    """Verifies everything; gives the number of entries. `keep`: the verified points too."""
+    reached: list[points.Reached] = []
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        found = verify(conn, Scope(), {TENANT: KEY}, NO_BLOBS.get, _fail, reached=reached.append if keep else lambda _: None)
+    if keep:
+        with transaction(engine) as conn:
+            points.keep(conn, reached, datetime.now(UTC))
+    return _intact(found)
+
+
+def incremental(engine: Engine) -> int:
+    """Verifies what came after the points; gives the number of entries."""
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        return _intact(verify_new(conn, {TENANT: KEY}, NO_BLOBS.get, _fail, lambda _: None))
+
+
+def two_jobs(engine: Engine) -> int:
+    """Verifies everything in two processes; gives the number of entries."""
+    settings = Settings(database_url=engine.url.render_as_string(hide_password=False))
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        return _intact(verify_in_jobs(settings, conn, Scope(), {TENANT: KEY}, 2, _fail, lambda _: None))
+
+
+def bare(engine: Engine) -> int:
+    """Reads the same rows and hashes them; gives their number."""
+    count = 0
+    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+        for page in scan.pages(conn, Scope()):
+            for chain, seq, prev, _, tenant, at, kind, pc, _, attributes, body, _, salt, *_ in page:
+                sha256(LEAF + envelope(chain.hex(), seq, prev, tenant, at, kind, pc)).digest()
+                hmac.digest(salt, CONTENT + len(attributes).to_bytes(8, "big") + attributes + body, "sha256")
+                count += 1
+    return count
+
+
+def _intact(found: Verified) -> int:
+    if found.verdict != "intact":
+        raise OpsError(f"the benchmark's own ledger is {found.verdict}")
+    return found.entries
+
+
+def _fail(fault: object) -> None:
+    raise OpsError(f"the benchmark's own ledger has a fault: {fault}")
+
+
+RUNS: Final[dict[str, Callable[[Engine], int]]] = {
+    "bare": bare,
+    "whole": whole,
+    "points": lambda engine: whole(engine, keep=True),
+    "incremental": incremental,
+    "two_jobs": two_jobs,
+}
+
+if __name__ == "__main__":
+    _engine = make_engine(sys.argv[2], pool_size=1)
+    _clock, _cpu = time.monotonic(), time.process_time()
+    _entries = RUNS[sys.argv[1]](_engine)
+    _taken = {"entries": _entries, "clock": time.monotonic() - _clock, "cpu": time.process_time() - _cpu}
+    print(json.dumps({**_taken, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))  # noqa: T201 - for its parent

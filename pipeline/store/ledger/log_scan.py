@@ -1,0 +1,115 @@
+"""Statements by which the verifier compares a tenant's log with the tenant's entries."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from pipeline.store.ledger import scan
+from pipeline.store.ledger.scan import Scope
+
+SHOWN: Final = 1000  # faults of one kind in one log
+
+LOGS = text("""
+    SELECT id, tenant, size, frontier FROM log WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant ORDER BY id""")
+
+CHECKPOINTS = text("SELECT size, root FROM checkpoint WHERE log_id = :log ORDER BY size")
+
+NOTES = text("SELECT size, root, note FROM checkpoint WHERE log_id = :log ORDER BY size DESC")
+KEYS = text("SELECT public FROM log_key WHERE log_id = :log")
+
+# In the order of the tree. Positions and hashes only: a sort on disk is small.
+LEAVES = """
+    SELECT leaf.position, entry.hash FROM leaf LEFT JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq
+    WHERE leaf.log_id = {log} ORDER BY leaf.position"""
+
+# The log of an incarnation begins with its origin entry, and has the others in their chains' order.
+DISORDER = text("""
+    SELECT uuid_send(chain_id), seq, position, before FROM (
+      SELECT chain_id, seq, position, lag(seq) OVER (PARTITION BY chain_id ORDER BY position) AS before
+      FROM leaf WHERE log_id = :log AND position > :skipped) AS each
+    WHERE seq <> coalesce(before + 1, 0) LIMIT :shown""")
+ORIGIN = text("""
+    SELECT entry.kind FROM leaf JOIN entry USING (chain_id, seq) WHERE leaf.log_id = :log AND leaf.position = 0""")
+
+LOST = text("""
+    SELECT uuid_send(leaf.chain_id), min(leaf.seq), max(leaf.seq), min(leaf.position), chain.subject
+    FROM leaf LEFT JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq
+      LEFT JOIN chain ON chain.chain_id = leaf.chain_id
+    WHERE leaf.log_id = :log AND entry.chain_id IS NULL GROUP BY leaf.chain_id, chain.subject LIMIT :shown""")
+
+# Waits for its position, and is not there.
+LOST_WAITING = text("""
+    SELECT uuid_send(waiting.chain_id), waiting.first, waiting.last, waiting.tenant, chain.subject
+    FROM log_pending AS waiting LEFT JOIN chain ON chain.chain_id = waiting.chain_id
+    WHERE (CAST(:tenant AS text) IS NULL OR waiting.tenant = :tenant) AND NOT EXISTS
+      (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")
+
+# Has neither a position nor waits for one.
+FORGOTTEN = text("""
+    SELECT uuid_send(entry.chain_id), min(entry.seq), max(entry.seq), entry.tenant, min(content.subject)
+    FROM entry LEFT JOIN log ON log.tenant = entry.tenant AND log.state = 'open'
+      LEFT JOIN leaf ON leaf.chain_id = entry.chain_id AND leaf.seq = entry.seq AND leaf.log_id = log.id
+      LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+    WHERE (CAST(:tenant AS text) IS NULL OR entry.tenant = :tenant) AND leaf.log_id IS NULL AND NOT EXISTS
+      (SELECT FROM log_pending AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
+         AND entry.seq BETWEEN waiting.first AND waiting.last)
+    GROUP BY entry.chain_id, entry.tenant LIMIT :shown""")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """A log's row."""
+
+    id: int
+    tenant: str
+    size: int
+    frontier: bytes
+
+
+def logs(conn: Connection, tenant: str | None) -> Sequence[StoredLog]:
+    """All logs, or those of a tenant."""
+    return [StoredLog(row[0], row[1], row[2], bytes(row[3])) for row in conn.execute(LOGS, {"tenant": tenant})]
+
+
+def checkpoints(conn: Connection, log: int) -> Sequence[tuple[int, bytes]]:
+    """Size and root of every checkpoint of a log."""
+    return [(row[0], bytes(row[1])) for row in conn.execute(CHECKPOINTS, {"log": log})]
+
+
+def notes(conn: Connection, log: int) -> Iterator[tuple[int, bytes, str]]:
+    """Size, root and note of every checkpoint of a log, the latest first."""
+    for row in conn.execution_options(yield_per=1000).execute(NOTES, {"log": log}):
+        yield row[0], bytes(row[1]), row[2]
+
+
+def public_keys(conn: Connection, log: int) -> Sequence[bytes]:
+    """The public keys that a log has or had."""
+    return [bytes(key) for key in conn.execute(KEYS, {"log": log}).scalars()]
+
+
+def leaves(conn: Connection, log: int) -> Iterator[tuple[int, bytes | None]]:
+    """Position and entry's hash of every leaf in order; None where there is no such entry."""
+    return scan.stream(conn, "leaves", LEAVES.format(log=int(log)), Scope())
+
+
+def disorder(conn: Connection, log: int) -> Sequence[Any]:
+    """(chain, seq, position, seq before it) of leaves that do not follow the one before of their chain."""
+    skipped = 0 if conn.execute(ORIGIN, {"log": log}).scalar() == "origin" else -1
+    return conn.execute(DISORDER, {"log": log, "skipped": skipped, "shown": SHOWN}).all()
+
+
+def lost(conn: Connection, log: int) -> Sequence[Any]:
+    """(chain, first, last, position, subject) of leaves whose entries are not in the ledger."""
+    return conn.execute(LOST, {"log": log, "shown": SHOWN}).all()
+
+
+def lost_waiting(conn: Connection, tenant: str | None) -> Sequence[Any]:
+    """(chain, first, last, tenant, subject) of entries that wait for their positions and are not in the ledger."""
+    return conn.execute(LOST_WAITING, {"tenant": tenant, "shown": SHOWN}).all()
+
+
+def forgotten(conn: Connection, tenant: str | None) -> Sequence[Any]:
+    """(chain, first, last, tenant, subject) of entries that the log will never have."""
+    return conn.execute(FORGOTTEN, {"tenant": tenant, "shown": SHOWN}).all()

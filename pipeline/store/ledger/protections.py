@@ -1,0 +1,61 @@
+"""Statements that read by what the database itself guards the ledger."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+TABLES: Final = ("entry", "content", "chain", "leaf", "checkpoint", "anchor", "log", "log_pending")
+
+TRIGGERS = text("""
+    SELECT tgrelid::regclass::text AS place, tgname, tgenabled::text = 'A' AS always, proname, prosrc
+    FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+    WHERE tgrelid = ANY(CAST(:tables AS regclass[])) AND NOT tgisinternal""")
+
+# A unique index counts only while it is valid, in use and immediate; a check or a key only once it is validated.
+CONSTRAINTS = text("""
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(pg_constraint.oid)
+    FROM pg_constraint LEFT JOIN pg_index ON indexrelid = conindid
+    WHERE conrelid = ANY(CAST(:tables AS regclass[])) AND convalidated
+      AND (contype NOT IN ('p', 'u') OR indisvalid AND indisready AND indislive AND indisunique AND indimmediate)""")
+
+# By any role that is not the owner, however it came by the right.
+GRANTS = text("""
+    SELECT role.rolname, place::text, kind FROM unnest(CAST(:tables AS regclass[])) AS place
+      CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS kind JOIN pg_class ON pg_class.oid = place
+      CROSS JOIN pg_roles AS role
+    WHERE role.rolname LIKE 'waxseal\\_%' AND NOT role.rolsuper AND NOT pg_has_role(role.oid, relowner, 'USAGE')
+      AND has_table_privilege(role.oid, place, kind)
+    ORDER BY 1, 2, 3""")
+
+SAMPLE = text("""
+    SELECT entry_envelope('00112233-4455-6677-8899-aabbccddeeff', 7, '\\x01', 'acme', 1700000000000001, 'event', '\\x02'),
+           entry_envelope('00112233-4455-6677-8899-aabbccddeeff', 0, NULL, 'a-b', -1, 'heads', NULL)""")
+
+
+class Trigger:
+    """A trigger as the catalog has it: whether it is enabled always, and its function's name and body."""
+
+    def __init__(self, always: bool, function: str, body: str) -> None:
+        self.always, self.function, self.body = always, function, body
+
+
+def triggers(conn: Connection) -> Mapping[tuple[str, str], Trigger]:
+    """The triggers of the ledger's tables, by table and name."""
+    return {(row[0], row[1]): Trigger(row[2], row[3], row[4]) for row in conn.execute(TRIGGERS, {"tables": list(TABLES)})}
+
+
+def constraints(conn: Connection) -> Mapping[tuple[str, str], str]:
+    """The definitions of the constraints that hold on the ledger's tables, by table and name."""
+    return {(row[0], row[1]): row[2] for row in conn.execute(CONSTRAINTS, {"tables": list(TABLES)})}
+
+
+def rights(conn: Connection) -> set[tuple[str, str, str]]:
+    """(role, table, right) of our roles to change or empty whole tables of the ledger, or to put triggers on them."""
+    return {tuple(row) for row in conn.execute(GRANTS, {"tables": list(TABLES)})}
+
+
+def sample_envelopes(conn: Connection) -> tuple[bytes, bytes]:
+    """What the database's own function makes of two entries: (0x001122…, 7, 0x01, acme, …) and (0x001122…, 0, null, a-b, …)."""
+    row = conn.execute(SAMPLE).one()
+    return bytes(row[0]), bytes(row[1])

@@ -1,0 +1,423 @@
+"""What leaves no contradiction in the chains contradicts the tenant's log, or what was verified once before."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, make_url, text
+
+from ops.admin.doctor.claim_checks import check_claims
+from ops.admin.verifying.claims import claims_of
+from ops.runtime.db import make_engine, transaction
+from ops.settings import Settings
+from pipeline.append import append
+from pipeline.chain import extend
+from pipeline.dedupe import chain_key, fingerprint, identity
+from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.merkle import Frontier
+from pipeline.ledger.merkle import extend as grown
+from pipeline.ledger.notes import Signer, new_private, sign
+from pipeline.ledger.verify import verify, verify_new
+from pipeline.ledger.verify_log import verify_logs
+from pipeline.store.ledger import points
+from pipeline.store.ledger.scan import Scope
+from schemas.entry import Head
+from schemas.event import Event
+from schemas.fault import Fault, Verified
+from support.blobs import NO_BLOBS
+from support.cli import Cli
+from support.ledger.tampering import REHASHED, UNPROTECTED, of, run
+from support.waiting import wait_for
+
+KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key")
+OPEN = "DROP INDEX log_open; " + "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in LOGS)
+LOOSE = (
+    OPEN
+    + """;
+    DO $$ DECLARE found record; BEGIN
+      FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint WHERE conrelid = ANY(ARRAY[
+          'leaf'::regclass, 'log'::regclass, 'checkpoint'::regclass, 'log_pending'::regclass, 'anchor'::regclass])
+          ORDER BY contype = 'f' DESC LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', found.owner, found.conname);
+      END LOOP;
+    END $$"""
+)
+
+
+def event(tenant: str, subject: str, id_: str, **others: str) -> Event:
+    names = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "datacontenttype": "application/json"}
+    attributes = {**names, "subject": subject, "time": "2026-01-01T12:00:00Z", **others}
+    return Event(tenant, attributes, b"{}", fingerprint(KEYS[tenant], "shop", id_), chain_key(KEYS[tenant], subject))
+
+
+@dataclass
+class Ledger:
+    """Two tenants with logs: every entry but the last one of each has a position, and a signed checkpoint covers those."""
+
+    engine: Engine
+
+    def kinds(self, *edits: str | Callable[[Connection], None], scope: Scope = Scope()) -> set[str]:  # noqa: B008
+        return {fault.kind for fault in self.faults(*edits, scope=scope)}
+
+    def faults(self, *edits: str | Callable[[Connection], None], scope: Scope = Scope()) -> list[Fault]:  # noqa: B008
+        faults: list[Fault] = []
+        with self.engine.connect() as conn:
+            run(conn, UNPROTECTED)
+            run(conn, LOOSE)
+            for edit in edits:
+                if callable(edit):
+                    edit(conn)
+                else:
+                    assert run(conn, edit), f"nothing was changed by: {edit}"
+            verify(conn, scope, KEYS, NO_BLOBS.get, faults.append)
+            verify_logs(conn, scope.tenant, faults.append)
+            conn.rollback()
+        return faults
+
+
+def position(conn: Connection, tenant: str, signer: Signer) -> None:
+    """Gives the waiting entries positions, as the sequencer does, and seals them."""
+    rows = conn.execute(
+        text("SELECT chain_id, seq, hash FROM entry WHERE tenant = :t ORDER BY seq, chain_id"), {"t": tenant}
+    ).all()
+    log = conn.execute(text("INSERT INTO log (tenant) VALUES (:t) RETURNING id"), {"t": tenant}).scalar_one()
+    conn.execute(
+        text("INSERT INTO leaf SELECT :log, n - 1, c, s FROM unnest(:cs, :ss) WITH ORDINALITY AS each (c, s, n)"),
+        {"log": log, "cs": [row.chain_id for row in rows], "ss": [row.seq for row in rows]},
+    )
+    frontier = grown(Frontier(0, ()), [bytes(row.hash) for row in rows])
+    told = {
+        "log": log,
+        "size": len(rows),
+        "frontier": b"".join(frontier.hashes),
+        "root": frontier.root(),
+        "key": signer.key.public,
+    }
+    conn.execute(text("UPDATE log SET size = :size, frontier = :frontier WHERE id = :log"), told)
+    note = sign(Checkpoint(signer.name, len(rows), frontier.root()).text, [signer])
+    conn.execute(text("INSERT INTO log_key (log_id, public) VALUES (:log, :key)"), told)
+    conn.execute(
+        text("INSERT INTO checkpoint (log_id, size, root, note, signed_at) VALUES (:log, :size, :root, :note, now())"),
+        {**told, "note": note},
+    )
+    conn.execute(text("DELETE FROM log_pending WHERE tenant = :t"), {"t": tenant})
+
+
+@pytest.fixture(scope="module")
+def ledger(shared_database) -> Iterator[Ledger]:
+    with shared_database.connect() as conn:
+        for tenant, key in KEYS.items():
+            encrypted = shared_database.vault.encrypt(key)
+            conn.execute("INSERT INTO tenant (name, fingerprint_key) VALUES (%s, %s)", (tenant, encrypted))
+    engine = make_engine(shared_database.url)
+    with transaction(engine) as conn:
+        for tenant, subject in (("acme", "order-1"), ("acme", "order-2"), ("other", "order-1")):
+            append(conn, [event(tenant, subject, f"{subject}-{n}") for n in range(4)], {}, NOW)
+    with transaction(engine) as conn:
+        for tenant in KEYS:
+            position(conn, tenant, Signer(f"ledger.example/{tenant}", new_private()))
+    with transaction(engine) as conn:
+        for tenant in KEYS:
+            append(conn, [event(tenant, "order-1", "order-1-4")], {}, NOW)
+    yield Ledger(engine)
+    engine.dispose()
+
+
+def test_a_sealed_ledger_that_nobody_touched_is_intact(ledger) -> None:
+    assert [] == ledger.faults()
+    assert [] == ledger.faults(scope=Scope("acme"))
+
+
+CUT = [f"DELETE FROM {table} WHERE {of(seq=None)} AND seq >= {{0}}" for table in ("entry", "content")]
+BACK = (
+    "UPDATE chain SET (seq, hash) ="
+    " (SELECT seq, hash FROM entry WHERE entry.chain_id = chain.chain_id ORDER BY seq DESC LIMIT 1)"
+    " WHERE tenant = 'acme' AND subject = 'order-1'"
+)
+GONE = [f"DELETE FROM {table} WHERE {of(seq=None)}" for table in ("entry", "content", "chain")]
+
+
+def rehash(conn: Connection) -> None:
+    """Gives every entry of the chain the right link and hash, one after the other, and moves the head."""
+    for seq in conn.execute(text(f"SELECT seq FROM entry WHERE {of(seq=None)} ORDER BY seq")).scalars().all():
+        before = f"(SELECT hash FROM entry AS before WHERE before.chain_id = entry.chain_id AND before.seq = {seq} - 1)"
+        run(conn, f"UPDATE entry SET prev_hash = {before} WHERE {of(seq=seq)}")
+        run(conn, f"UPDATE entry SET hash = {REHASHED} WHERE {of(seq=seq)}")
+    run(conn, BACK)
+
+
+RENUMBERED = [
+    *(f"DELETE FROM {table} WHERE {of(seq=1)}" for table in ("entry", "content")),
+    *(f"UPDATE {table} SET seq = seq - 1 WHERE {of(seq=None)} AND seq > 1" for table in ("entry", "content")),
+]
+
+
+@pytest.mark.parametrize(
+    ("expected", "edits"),
+    [
+        ({"log_entry"}, [CUT[0].format(4), CUT[1].format(4), BACK]),
+        ({"log_entry"}, [CUT[0].format(2), CUT[1].format(2), BACK]),
+        ({"log_entry"}, GONE),
+        ({"log_root"}, [f"UPDATE entry SET at = at + 1 WHERE {of(seq=None)}", rehash]),
+        ({"log_root"}, [f"UPDATE entry SET at = at + 1 WHERE {of(seq=None)} AND seq >= 2", rehash]),
+        ({"log_entry"}, [*RENUMBERED, rehash]),
+        ({"column", "log_entry"}, [RENUMBERED[0], RENUMBERED[1], RENUMBERED[2], RENUMBERED[3], BACK]),
+    ],
+    ids=[
+        "a tail that had no position yet is cut, with the head",
+        "a tail is cut, with the head",
+        "a whole chain, with its row",
+        "a chain is written anew with right hashes",
+        "a suffix is written anew with right hashes",
+        "an entry is cut out, the rest renumbered with right hashes",
+        "an entry is cut out, the rest renumbered",
+    ],
+)
+def test_what_leaves_no_contradiction_in_the_chains_contradicts_the_log(ledger, expected, edits) -> None:
+    assert expected <= ledger.kinds(*edits)
+    if "log_root" not in expected:
+        found = ledger.faults(*edits, scope=Scope("acme"))
+        assert expected <= {fault.kind for fault in found}
+        assert {"acme"} == {fault.tenant for fault in found}
+
+
+ACME = "(SELECT id FROM log WHERE tenant = 'acme')"
+LEAF = f"log_id = {ACME} AND position = 2"
+LOG_EDITS: list[tuple[str, str, str, str, set[str]]] = [
+    ("leaf", "log_id", f"log_id + 100 WHERE {LEAF}", "", {"log_position", "log_entry", "log_order"}),
+    ("leaf", "position", f"100 WHERE {LEAF}", "", {"log_position"}),
+    ("leaf", "chain_id", f"gen_random_uuid() WHERE {LEAF}", "", {"log_entry", "log_order"}),
+    ("leaf", "seq", f"9 WHERE {LEAF}", "", {"log_entry", "log_order"}),
+    ("log", "id", "id + 100 WHERE tenant = 'acme'", "", {"log_position", "log_entry"}),
+    ("log", "tenant", "'other' WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log", "size", "size - 1 WHERE tenant = 'acme'", "", {"log_position"}),
+    ("log", "frontier", "sha256('x') WHERE tenant = 'acme'", "", {"log_root"}),
+    ("log", "state", "'closed' WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("checkpoint", "size", f"size - 1 WHERE log_id = {ACME}", "", {"log_root", "checkpoint"}),
+    ("checkpoint", "root", f"sha256('x') WHERE log_id = {ACME}", "", {"log_root", "checkpoint"}),
+    ("checkpoint", "note", f"replace(note, E'\\n8\\n', E'\\n9\\n') WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("log_key", "public", f"sha256('x') WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("log_pending", "chain_id", "gen_random_uuid() WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "first", "last + 1 WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "last", "last + 1 WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "tenant", "'other' WHERE tenant = 'acme'", "", {"log_entry"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "_", "expected"), LOG_EDITS, ids=[" ".join(each[:2]) for each in LOG_EDITS]
+)
+def test_an_edit_of_a_column_of_the_log_is_named(ledger, table, column, value, _, expected) -> None:
+    generated = f"ALTER TABLE {table} ALTER {column} DROP IDENTITY IF EXISTS"
+    found = ledger.kinds(lambda conn: run(conn, generated) and None, f"UPDATE {table} SET {column} = {value}")
+
+    assert expected <= found
+    assert found <= {"log_position", "log_order", "log_entry", "log_root", "checkpoint"}
+
+
+def test_a_leaf_that_is_deleted_or_there_twice_is_named(ledger) -> None:
+    twice = f"INSERT INTO leaf SELECT log_id, 100, chain_id, seq FROM leaf WHERE {LEAF}"
+    swapped = f"UPDATE leaf SET position = CASE position WHEN 0 THEN 2 ELSE 0 END WHERE log_id = {ACME} AND position IN (0, 2)"
+
+    assert {"log_position", "log_entry", "log_order"} <= ledger.kinds(f"DELETE FROM leaf WHERE {LEAF}")
+    assert {"log_order"} <= ledger.kinds(twice)
+    assert {"log_order", "log_root"} <= ledger.kinds(swapped)
+
+
+def test_an_entry_that_no_writer_noted_for_the_log_is_named(ledger) -> None:
+    (fault,) = ledger.faults("DELETE FROM log_pending WHERE tenant = 'acme'")
+
+    assert ("acme", "order-1", 4, "log_entry") == (fault.tenant, fault.subject, fault.seq, fault.kind)
+
+
+# --- Erasure
+
+
+def erase(conn: Connection, spans: str, *, subject: str = "order-1") -> None:
+    """Appends an erasure entry that lists the spans; deletes nothing."""
+    row = conn.execute(
+        text("SELECT chain_id, seq, hash FROM chain WHERE tenant = 'acme' AND subject = :s"), {"s": subject}
+    ).one()
+    body = f'{{"by":"ops","reason":"asked","seqs":{spans},"subject":false}}'.encode()
+    names = {"id": f"erasure-{row.seq}", "source": "waxseal", "type": "waxseal.erasure", "specversion": "1.0"}
+    about = {"subject": row.chain_id.hex, "datacontenttype": "application/json", "time": "2026-01-01T12:00:00Z"}
+    erasing = Event("acme", names | about, body, identity(KEYS["acme"], names | about), chain_key(KEYS["acme"], subject))
+    entry = extend(Head(UUID(bytes=row.chain_id.bytes), row.seq, bytes(row.hash)), erasing, 1, b"s" * 32, "erasure")
+    told = {
+        name: getattr(entry, name)
+        for name in ("chain_id", "seq", "prev_hash", "hash", "at", "kind", "pc", "attributes", "salt")
+    }
+    told |= {"fingerprint": erasing.fingerprint.hex(), "body": body, "about": row.chain_id.hex}
+    conn.execute(
+        text(
+            "INSERT INTO entry (chain_id, seq, prev_hash, hash, tenant, at, kind, pc, fingerprint)"
+            " VALUES (:chain_id, :seq, :prev_hash, :hash, 'acme', :at, :kind, :pc, CAST(:fingerprint AS uuid))"
+        ),
+        told,
+    )
+    conn.execute(
+        text(
+            "INSERT INTO content (chain_id, seq, attributes, body, salt, source, type, subject, time) VALUES (:chain_id, :seq,"
+            " :attributes, :body, :salt, 'waxseal', 'waxseal.erasure', :about, '2026-01-01T12:00:00Z')"
+        ),
+        told,
+    )
+    conn.execute(text("UPDATE chain SET seq = :seq, hash = :hash WHERE chain_id = :chain_id"), told)
+    conn.execute(
+        text("INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', :chain_id, :seq, :seq, 1)"), told
+    )
+
+
+def erased(*spans: tuple[int, int]) -> list[str | Callable[[Connection], None]]:
+    listed = "[" + ",".join(f"[{first},{last}]" for first, last in spans) + "]"
+    return [
+        lambda conn: erase(conn, listed),
+        *(f"DELETE FROM content WHERE {of(seq=None)} AND seq BETWEEN {a} AND {b}" for a, b in spans),
+    ]
+
+
+def test_content_that_an_entry_of_its_chain_erased_is_no_fault(ledger) -> None:
+    assert [] == ledger.faults(*erased((1, 2)))
+    assert [] == ledger.faults(*erased((0, 0), (2, 4)))
+    assert [] == ledger.faults(*erased((0, 0)), *erased((1, 3)))
+
+
+def test_content_that_is_missing_beyond_what_was_erased_is_named(ledger) -> None:
+    more = ledger.faults(*erased((1, 1)), f"DELETE FROM content WHERE {of(seq=3)}")
+    elsewhere = ledger.faults(*erased((1, 1)), f"DELETE FROM content WHERE {of('order-2', seq=1)}")
+    itself = ledger.faults(*erased((1, 1)), f"DELETE FROM content WHERE {of(seq=5)}")
+
+    assert [("order-1", 3, "content_missing")] == [(each.subject, each.seq, each.kind) for each in more]
+    assert [("order-2", 1, "content_missing")] == [(each.subject, each.seq, each.kind) for each in elsewhere]
+    assert {(1, "content_missing"), (5, "content_missing")} == {(each.seq, each.kind) for each in itself}
+
+
+def test_content_that_was_erased_and_is_there_is_named(ledger) -> None:
+    (fault,) = ledger.faults(lambda conn: erase(conn, "[[2,2]]"))
+
+    assert ("order-1", 2, "content_erased") == (fault.subject, fault.seq, fault.kind)
+
+
+@pytest.mark.parametrize("spans", ["[[5,5]]", "[[9,12]]", "[[3,1]]", "[[1,2],[2,3]]", '"all"', "[[1]]", "[[1,true]]"])
+def test_an_erasure_that_lists_what_it_may_not_is_named(ledger, spans) -> None:
+    listed = lambda conn: erase(conn, "[[5,5]]")  # noqa: E731
+    assert {"erasure", "content_missing"} == ledger.kinds(*erased((1, 1)), listed, f"DELETE FROM content WHERE {of(seq=5)}")
+
+
+# --- What can be claimed
+
+
+def test_the_word_is_the_strongest_that_was_checked_and_what_is_missing_is_said(ledger, shared_database, tmp_path) -> None:
+    ((note,),) = shared_database.rows("SELECT note FROM checkpoint JOIN log ON log.id = log_id WHERE tenant = 'acme'")
+    file = tmp_path / "acme" / "checkpoint"
+    file.parent.mkdir()
+    file.write_text(note)
+    settings = Settings(database_url=shared_database.url, log_files=str(tmp_path))
+    anchor = f"INSERT INTO anchor (log_id, size, kind, place, at) SELECT {ACME}, size, '{{}}', 'x', now() - interval '{{}}'"
+    anchor += f" FROM checkpoint WHERE log_id = {ACME}"
+
+    with ledger.engine.connect() as conn:
+
+        def said(*faulty: str | None, settings: Settings = settings) -> tuple[str, str]:
+            made = dict(claims_of(conn, settings, faulty))
+            return made["acme"].word, made["other"].word
+
+        waiting = dict(claims_of(conn, settings, ()))["acme"]
+        run(conn, "DELETE FROM log_pending")
+        found = [said(), said("acme"), said(None), said(settings=Settings(database_url=shared_database.url))]
+        for kind, age in (("folder", "2 days"), ("rfc3161", "1 hour"), ("witness", "1 hour")):
+            run(conn, anchor.format(kind, age))
+            found.append(said())
+        file.write_text(note.replace("\n8\n", "\n9\n"))
+        found.append(said())
+        conn.rollback()
+
+    assert ("chained", True) == (waiting.word, "positions for entries" in waiting.missing)
+    assert [("published", "sealed"), ("none", "sealed"), ("none", "none"), ("sealed", "sealed")] == found[:4]
+    assert ["published", "anchored", "witnessed", "sealed"] == [acme for acme, _ in found[4:]]
+
+
+def test_the_verifier_notes_what_it_found_and_status_and_doctor_say_it(ledger, shared_database, shared_start) -> None:
+    url = make_url(shared_database.url).set(username="test_verifier", password="verifier").render_as_string(hide_password=False)
+    cli = Cli(shared_database)
+    before = cli.json("status", "--over", 0)[0]["claims"]
+    verifier = shared_start("verifier", database_url=url, verify_every=0.2, verify_nights=2)
+    wait_for(lambda: shared_database.rows("SELECT 1 FROM verification WHERE part = 'new' OFFSET 1"))
+    verifier.terminate()
+    assert 0 == verifier.wait(30)
+    runs = shared_database.rows("SELECT part, entries, faults, read, slice FROM verification ORDER BY id LIMIT 3")
+    after = cli.json("status", "--over", 0)[0]["claims"]
+    with ledger.engine.connect() as conn:
+        told = [each.found for each in check_claims(conn)]
+
+    shared_database.run("TRUNCATE verified_point")
+
+    assert [] == before
+    assert [("new", 14, 0, 14, None), ("slice", 14, 0, runs[1][3], 0), ("new", 14, 0, 0, None)] == runs
+    assert {"acme", "other"} == {each["tenant"] for each in after}
+    assert {"chained"} == {each["claim"] for each in after}
+    assert told == ["acme: chained", "other: chained"]
+
+
+# --- What was verified once before
+
+
+def new(conn: Connection) -> tuple[Verified, list[Fault]]:
+    faults: list[Fault] = []
+    reached: list[points.Reached] = []
+    found = verify_new(conn, KEYS, NO_BLOBS.get, faults.append, reached.append)
+    points.keep(conn, list({each.chain_id: each for each in reached}.values()), NOW)
+    return found, faults
+
+
+def test_only_what_is_new_is_read_and_a_chain_with_a_fault_until_it_has_none(ledger) -> None:
+    with ledger.engine.connect() as conn:
+        first, again = new(conn)[0], new(conn)[0]
+        append(conn, [event("acme", "order-2", "order-2-4"), event("acme", "order-9", "order-9-0")], {}, NOW)
+        third = new(conn)[0]
+        append(conn, [event("acme", "order-2", "order-2-5")], {}, NOW)
+        run(conn, UNPROTECTED)
+        run(conn, f"UPDATE content SET type = 'x' WHERE {of('order-2', seq=5)}")
+        broken, still = new(conn), new(conn)
+        run(conn, f"UPDATE content SET type = 'order.paid' WHERE {of('order-2', seq=5)}")
+        mended, quiet = new(conn)[0], new(conn)[0]
+        conn.rollback()
+
+    assert [Verified(14, 3, 0), Verified(0, 0, 0), Verified(2, 2, 0)] == [first, again, third]
+    assert [Verified(1, 1, 1), Verified(6, 1, 1)] == [broken[0], still[0]]
+    assert [Verified(6, 1, 0), Verified(0, 0, 0)] == [mended, quiet]
+    assert ["content_column"] == [fault.kind for fault in still[1]]
+
+
+@pytest.mark.parametrize(
+    ("expected", "edits"),
+    [
+        ({"shortened"}, [CUT[0].format(2), CUT[1].format(2), BACK]),
+        ({"shortened"}, GONE),
+        ({"rewritten"}, [f"UPDATE entry SET at = at + 1 WHERE {of(seq=None)}", rehash]),
+        ({"shortened"}, [*RENUMBERED, rehash]),
+    ],
+    ids=[
+        "a tail is cut, with the head",
+        "a whole chain",
+        "a chain is written anew",
+        "an entry is cut out, the rest renumbered",
+    ],
+)
+def test_what_was_verified_once_is_missed_without_a_log(ledger, expected, edits) -> None:
+    with ledger.engine.connect() as conn:
+        new(conn)
+        run(conn, UNPROTECTED)
+        for edit in edits:
+            edit(conn) if callable(edit) else run(conn, edit)
+        (found, faults), (_, again) = new(conn), new(conn)
+        conn.rollback()
+
+    assert expected <= {fault.kind for fault in faults}
+    assert expected <= {fault.kind for fault in again}
+    assert {"acme"} == {fault.tenant for fault in faults}
+    assert found.faults == len(faults)

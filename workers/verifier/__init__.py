@@ -1,0 +1,1 @@
+"""The verifier: a process that verifies the ledger again and again, with rights of its own."""

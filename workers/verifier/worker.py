@@ -1,0 +1,114 @@
+"""The verifier: verifies what is new every few minutes, and one of N parts of everything every day.
+
+It reads with the rights of waxseal_verifier, and writes nothing but how far it came and what it found. If it dies, what it had
+not noted is verified again. Two of them do the same work twice, and harm nothing.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from ops.admin.verifying.verify_ledger import keep_claims, next_slice, note, verification
+from ops.errors import OpsError, one_line
+from ops.runtime.db import passes
+from ops.settings import Settings
+from pipeline.store.admin.verifications import Part
+from schemas.fault import Fault, Verified
+from workers.process import Process
+
+DAY: Final = timedelta(days=1)
+RETRY: Final = (5.0, 60.0)  # seconds after a failure, first and longest wait
+TOLD: Final = 100  # faults of one run that are logged
+
+_log = structlog.get_logger()
+
+
+class Stopped(Exception):
+    """The process is to stop; the run is not noted."""
+
+
+class VerifierWork:
+    """Takes turns: what is new, and a slice when a day has passed since the last one."""
+
+    def __init__(self, settings: Settings, process: Process) -> None:
+        self._settings = settings
+        self._process = process
+        self.beat: Callable[[], None] = lambda: None
+        self.trouble: str | None = None
+
+    def turn(self) -> None:
+        """Verify what is due. Raises `Stopped`, and what Postgres raises."""
+        self._run(None)
+        due = next_slice(self._settings, self._settings.verify_nights, datetime.now(UTC) - DAY)
+        if due is not None:
+            self._run(due)
+
+    def _run(self, slice_: int | None) -> None:
+        began, told = datetime.now(UTC), 0
+        parts = self._settings.verify_nights
+        faulty: set[str | None] = set()
+
+        def report(fault: Fault) -> None:
+            nonlocal told
+            told += 1
+            faulty.add(fault.tenant)
+            if told <= TOLD:
+                where = {"tenant": fault.tenant, "chain": fault.chain, "seq": fault.seq}
+                _log.error("fault", kind=fault.kind, detail=fault.detail, **where)
+
+        with verification(self._settings, report) as ledger:
+            found = ledger.new(self._progress) if slice_ is None else ledger.slice(slice_, parts, self._progress)
+            unchecked = ledger.keys is None
+            made = list(ledger.claims(faulty))
+        keep_claims(self._settings, made)
+        part: Part = "new" if slice_ is None else "slice"
+        why = note(self._settings, found, began, part, None if slice_ is None else (slice_, parts))
+        self._tell(part, found, began, why)
+        self.trouble = "WAXSEAL_KEYS is not set: fingerprints are not verified" if unchecked else why
+
+    def _tell(self, part: str, found: Verified, began: datetime, why: str | None) -> None:
+        seconds = round((datetime.now(UTC) - began).total_seconds(), 3)
+        _log.info("verified", part=part, entries=found.entries, chains=found.chains, faults=found.faults, seconds=seconds)
+        if why is not None:
+            _log.warning("verification_not_recorded", error=why)
+
+    def _progress(self, _entries: int) -> None:
+        self.beat()
+        if self._process.stop.is_set():
+            raise Stopped
+
+
+def run(settings: Settings) -> int:
+    """Run the verifier until SIGTERM or SIGINT. Returns the exit status."""
+    with Process(settings, "verifier", "database_url", "keys") as process:
+        work = VerifierWork(settings, process)
+        work.beat = process.serve({"database": process.database(lambda: work.trouble)})
+        pause = RETRY[0]
+        while not process.stop.is_set():
+            work.beat()
+            try:
+                work.turn()
+            except Stopped:
+                break
+            except Exception as error:
+                if not (passes(error) or isinstance(error, OpsError)):
+                    raise
+                work.trouble = one_line(error)
+                _log.warning("not_verified", error=work.trouble, again_in=round(pause, 1))
+                _wait(work, process, pause)
+                pause = min(pause * 2, RETRY[1])
+            else:
+                pause = RETRY[0]
+                _wait(work, process, settings.verify_every)
+    return process.status
+
+
+def _wait(work: VerifierWork, process: Process, seconds: float) -> None:
+    """Wait in small steps, because the heartbeat goes on; a little less or more, so that several do not stay in step."""
+    left = seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads the processes, guards nothing
+    while left > 0 and not process.stop.wait(min(left, 1.0)):
+        left -= 1.0
+        work.beat()
