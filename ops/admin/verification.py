@@ -22,7 +22,7 @@ from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.ledger.bundles.bundle import entry_line, header_line
-from pipeline.ledger.verify import Keys
+from pipeline.ledger.verifying.verify import Keys
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
 from schemas.ledger_rows import StoredEntry

@@ -30,7 +30,7 @@ from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import CONTENT, LEAF, envelope
 from pipeline.dedupe import chain_key, fingerprint
-from pipeline.ledger.verify import verify, verify_new
+from pipeline.ledger.verifying.verify import verify, verify_new
 from pipeline.store.ledger import points, scan
 from pipeline.store.ledger.scan import Scope
 from schemas.event import Event

@@ -23,8 +23,8 @@ What operators should know of some of them:
   first try from when it was planned.
 - `waxseal_queue_messages` with the state `ready` comes from the relay, and with `unacked` from each process that consumes: add
   them up.
-- `waxseal_chain_…` are of `waxseal verifier`, or of `waxseal verify` without a tenant: run one of them. The label `chain` has one
-  value, `all`.
+- `waxseal_chain_…` are of `waxseal verifier`, or of `waxseal verify` without a tenant: run one of them. The label
+  `chain` has one value, `all`.
 - `waxseal_broker_alarm` is what RabbitMQ says to publishers. Its own figures of memory and disk are in its Prometheus plugin.
 - `waxseal_process_restarts_total` is of the supervisor of `waxseal up`. Where systemd or Kubernetes restarts processes, look at
   changes of `process_start_time_seconds`.

@@ -11,12 +11,12 @@ from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
 from ops.settings import Settings
 from pipeline.errors import Unreadable
+from pipeline.ledger.assurance import Checked, claim
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from pipeline.ledger.notes import ED25519, Key
-from pipeline.ledger.standing import Checked, claim
 from pipeline.store.ledger import claims, log_scan
 from pipeline.store.ledger.claims import Seal
-from schemas.standing import Claim
+from schemas.assurance import Claim
 
 WAITING: Final = timedelta(minutes=5)  # for which an entry may be without a position, and its tenant still be called sealed
 FRESH: Final = timedelta(days=1)  # the age of an anchor by which a log is still called anchored

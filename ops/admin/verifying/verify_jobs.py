@@ -15,7 +15,7 @@ from ops.admin.read_session import open_engine, snapshot
 from ops.errors import OpsError, one_line
 from ops.runtime.blobs import open_blobs
 from ops.settings import Settings
-from pipeline.ledger.verify import Keys, Verifier
+from pipeline.ledger.verifying.verify import Keys, Verifier
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
 from schemas.fault import Fault, Verified
@@ -32,7 +32,7 @@ def verify_in_jobs(
     report: Callable[[Fault], None],
     progress: Callable[[int], None],
 ) -> Verified:
-    """As `pipeline.ledger.verify.verify`, in so many processes. Raises `OpsError` if one of them cannot go on."""
+    """As `pipeline.ledger.verifying.verify.verify`, in so many processes. Raises `OpsError` if one of them cannot go on."""
     shared = scan.export_snapshot(conn)
     context = get_context("spawn")
     pipes: dict[Any, int] = {}

@@ -19,15 +19,15 @@ from ops.runtime.db import transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
-from pipeline.ledger.verify import Keys, verify, verify_new
 from pipeline.ledger.verify_log import verify_logs
+from pipeline.ledger.verifying.verify import Keys, verify, verify_new
 from pipeline.store.admin import queries, verifications
 from pipeline.store.admin.verifications import Part
 from pipeline.store.ledger import claims, points, scan
 from pipeline.store.ledger.points import Reached
 from pipeline.store.ledger.scan import Scope
+from schemas.assurance import Claim
 from schemas.fault import Fault, Verified
-from schemas.standing import Claim
 
 Report = Callable[[Fault], None]
 Progress = Callable[[int], None]

@@ -27,7 +27,7 @@ class EntryChecks:
         self._lookups = lookups
 
     def entry(self, chain: Chain, stored: StoredEntry) -> Iterator[Finding]:
-        """Steps (2) to (8) of `pipeline.ledger.verify`. The chain moves on to this entry."""
+        """Steps (2) to (8) of `pipeline.ledger.verifying.verify`. The chain moves on to this entry."""
         entry, found, moved = self._as_hashed(chain, stored)
         yield from found
         if not found:

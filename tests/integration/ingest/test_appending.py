@@ -22,7 +22,7 @@ from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
 from pipeline.chain import entry_hash, envelope
 from pipeline.fanout import subscriptions
-from pipeline.ledger.verify import verify
+from pipeline.ledger.verifying.verify import verify
 from pipeline.store.array_literals import octets, plain, quoted
 from pipeline.store.deliveries import append_few
 from pipeline.store.ledger.scan import Scope

@@ -15,7 +15,7 @@ from ops.migrations import entry_copy
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.schema_check import WrongSchema, check_engine, known
 from ops.servers.private import PrivateServers
-from pipeline.ledger.verify import verify
+from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import Scope
 from schemas.fault import Fault, Verified
 from support.blobs import NO_BLOBS

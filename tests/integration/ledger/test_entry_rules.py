@@ -18,7 +18,7 @@ from pipeline.append import append, append_own
 from pipeline.chain import entry_hash, envelope
 from pipeline.dedupe import chain_key, fingerprint, identity
 from pipeline.errors import ChainBroken
-from pipeline.ledger.verify import verify
+from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import Scope
 from schemas.event import Event
 from schemas.fault import Fault

@@ -19,8 +19,8 @@ from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.merkle import Frontier
 from pipeline.ledger.merkle import extend as grown
 from pipeline.ledger.notes import Signer, new_private, sign
-from pipeline.ledger.verify import verify, verify_new
 from pipeline.ledger.verify_log import verify_logs
+from pipeline.ledger.verifying.verify import verify, verify_new
 from pipeline.store.ledger import points
 from pipeline.store.ledger.scan import Scope
 from schemas.entry import Head

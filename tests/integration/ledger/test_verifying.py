@@ -20,7 +20,7 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.append import append
 from pipeline.chain import commitment
 from pipeline.dedupe import chain_key, fingerprint
-from pipeline.ledger.verify import verify
+from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
 from schemas.fault import Fault, Verified

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.standing import WORDS, Claim, Word
+from schemas.assurance import WORDS, Claim, Word
 
 
 @dataclass(frozen=True, slots=True)
