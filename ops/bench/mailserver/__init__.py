@@ -1,1 +1,1 @@
-"""A Dovecot of our own, for the benchmark and the tests of mail."""
+"""The configuration of a Dovecot of our own."""

@@ -1,6 +1,6 @@
 """The fast half of the verifier: says of a page of entries that all of it is intact, or that something in it is not.
 
-It makes every check of `pipeline.ledger.verifying.verify`, on whole columns at once where that is faster, and names nothing: a page that
+It makes every check of `verify`, on whole columns at once where that is faster, and names nothing: a page that
 is not intact is gone through again by `entry_checks`, one by one. What it finds no fault with has none; if it is not sure, it
 says no.
 """

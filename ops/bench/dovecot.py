@@ -20,7 +20,7 @@ from typing import Final
 
 import psutil
 
-from ops.bench.mailserver.dovecot_conf import BEFORE_2_4, SINCE_2_4
+from ops.bench.mailserver.conf import BEFORE_2_4, SINCE_2_4
 from ops.bench.processes import end_all
 from ops.errors import NotReady, ServersMissing
 from ops.servers.accounts import server_account, switch_to
