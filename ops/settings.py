@@ -2,18 +2,19 @@
 
 import base64
 import os
-import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.errors import Misconfigured
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
+from schemas.ledger.log_names import read_origin
 
 PREFIX: Final = "WAXSEAL_"
 LogLevel = Annotated[
@@ -166,29 +167,10 @@ class Settings(BaseSettings):
     def _is_amqp(cls, url: str) -> str:
         return _with_scheme(url, "amqp://", "amqps://")
 
-    @field_validator("keys")
+    @field_validator("keys", "allow_networks", "log_origin", "log_anchors")
     @classmethod
-    def _are_keys(cls, keys: str) -> str:
-        split_keys(keys)
-        return keys
-
-    @field_validator("allow_networks")
-    @classmethod
-    def _are_networks(cls, text: str) -> str:
-        networks(text)
-        return text
-
-    @field_validator("log_origin")
-    @classmethod
-    def _is_an_origin(cls, origin: str) -> str:
-        if origin and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9._~-]+)*", origin):
-            raise ValueError("must be a URL without scheme, spaces and +, as ledger.example")
-        return origin
-
-    @field_validator("log_anchors")
-    @classmethod
-    def _are_anchors(cls, text: str) -> str:
-        read_anchors(text)
+    def _can_be_read(cls, text: str, info: ValidationInfo) -> str:
+        _READERS[str(info.field_name)](text)
         return text
 
     @field_validator("proxy")
@@ -277,6 +259,14 @@ def split_keys(text: str) -> list[str]:
         if not _is_fernet(key):
             raise ValueError(f"key {position} is not a Fernet key (32 bytes in url-safe base64)")
     return keys
+
+
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "keys": split_keys,
+    "allow_networks": networks,
+    "log_origin": read_origin,
+    "log_anchors": read_anchors,
+}
 
 
 def _is_fernet(key: str) -> bool:

@@ -9,7 +9,7 @@ import orjson
 from schemas.blob import LARGEST_INLINE
 from schemas.entry import Entry, Head, end_of, ends
 from schemas.event import Event
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 VERSION = "waxseal/event/v1"
 LEAF = b"\x00"  # RFC 6962: an entry's hash is also its leaf hash

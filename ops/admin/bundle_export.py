@@ -15,7 +15,7 @@ from pipeline.ledger.bundles.contents import Contents
 from pipeline.ledger.erasures import read_erasure
 from pipeline.store.log import leaves
 from pipeline.store.log.leaves import Leaf
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 MOST_OLDER: Final = 500  # older checkpoints of which a bundle shows by itself that the log continues them
 MOST_MEMBERS: Final = 50_000  # chains in the line of heads: about a kibibyte each

@@ -37,7 +37,7 @@ from pipeline.ledger.tlog_proof import ConsistencyProof, InclusionProof
 from pipeline.store.admin import queries
 from pipeline.store.log import leaves
 from pipeline.store.log.leaves import Leaf
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 _TILES: Final = 4096  # kept while all chains' ends are read: 80 MiB, for logs of up to a million leaves
 

@@ -25,7 +25,7 @@ from pipeline.ledger.bundles.bundle import entry_line, header_line
 from pipeline.ledger.verifying.verify import Keys
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 Progress = Callable[[int], None]
 

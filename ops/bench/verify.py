@@ -34,7 +34,7 @@ from pipeline.ledger.verifying.verify import verify, verify_new
 from pipeline.store.ledger import points, scan
 from pipeline.store.ledger.scan import Scope
 from schemas.event import Event
-from schemas.fault import Verified
+from schemas.ledger.fault import Verified
 
 EVENTS: Final = 200_000
 QUICK_EVENTS: Final = 10_000

@@ -287,20 +287,5 @@ def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
     click.get_current_context().exit(code)
 
 
-COMMANDS = (
-    up,
-    down,
-    migrate,
-    settings,
-    key,
-    ingress,
-    ingest,
-    relay,
-    deliver,
-    mail_pull,
-    mail_idle,
-    sequencer,
-    sealer,
-    eraser,
-    verifier,
-)
+_ROUTE = (ingress, ingest, relay, deliver, mail_pull, mail_idle)
+COMMANDS = (up, down, migrate, settings, key, *_ROUTE, sequencer, sealer, eraser, verifier)

@@ -12,7 +12,7 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, counted, progress, show_json
 
 if TYPE_CHECKING:
-    from schemas.fault import Fault, Verified
+    from schemas.ledger.fault import Fault, Verified
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
 

@@ -27,7 +27,7 @@ from ops.system.detach import up_detached
 from ops.system.down import down
 from ops.system.stack_file import read_stack
 from schemas.dead_letter import DeadLetterFilter
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 
 _SETTLED_SECONDS: Final = 30.0
 _WIDTH: Final = 150  # characters, where there is no terminal

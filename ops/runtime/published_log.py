@@ -5,7 +5,7 @@ from typing import Final
 
 from ops.runtime.places import Place
 from pipeline.ledger.tiles import CHECKPOINT
-from schemas.log_names import log_folder
+from schemas.ledger.log_names import log_folder
 
 AT_ONCE: Final = 32  # files in one call
 BYTES: Final = 4 * 1024 * 1024  # in one call, unless a single file has more

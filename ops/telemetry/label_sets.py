@@ -7,12 +7,12 @@ from typing import Final, get_args
 
 from pipeline import sources as source_kinds
 from pipeline.errors import Rejected
-from schemas.assurance import WORDS
 from schemas.config import transports
 from schemas.config.anchors import AnchorKind
 from schemas.config.mailbox_kinds import MAIL_KINDS
 from schemas.dead_letter import Stage
 from schemas.endpoint_health import Breaker
+from schemas.ledger.assurance import WORDS
 from schemas.mailbox import LANES, MAILBOX_STATES
 
 Closed = tuple[str, ...]

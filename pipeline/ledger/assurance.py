@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.assurance import WORDS, Claim, Word
+from schemas.ledger.assurance import WORDS, Claim, Word
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pipeline.chain import VERSION, commitment
 from pipeline.errors import Unreadable
 from pipeline.formats.bounded_json import TooManyValues, check_size
 from schemas.event import REQUIRED
-from schemas.fault import FaultKind
+from schemas.ledger.fault import FaultKind
 
 Finding = tuple[FaultKind, str]
 

@@ -20,8 +20,8 @@ from pipeline.dedupe import identity
 from pipeline.errors import Unreadable
 from pipeline.store.deliveries import deliveries
 from pipeline.store.ledger import erasure as store
-from schemas.erasure import ErasableChain, Erased
 from schemas.event import Event
+from schemas.ledger.erasure import ErasableChain, Erased
 
 KIND: Final = "erasure"
 TYPE: Final = "waxseal.erasure"

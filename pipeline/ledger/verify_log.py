@@ -27,7 +27,7 @@ from pipeline.ledger.merkle import Frontier, extend
 from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.ledger import log_scan
 from pipeline.store.ledger.log_scan import StoredLog
-from schemas.fault import Fault, FaultKind
+from schemas.ledger.fault import Fault, FaultKind
 
 STEP: Final = 4096  # leaves that are hashed at once
 SIGNATURES: Final = 1000  # latest checkpoints of a log whose signatures are checked

@@ -25,7 +25,7 @@ from pipeline.ledger.notes import ED25519, Key, Signer, new_private, sign, split
 from pipeline.ledger.tiles import WIDTH
 from pipeline.store.log import anchors, checkpoints, keys
 from pipeline.store.log.checkpoints import OpenLog
-from schemas.log_names import log_origin
+from schemas.ledger.log_names import log_origin
 from workers.sealer.board import Board, Published
 
 KEPT: Final = 2 * checkpoints.AT_ONCE  # leaves that are kept between judging and publishing; more are read twice

@@ -16,7 +16,7 @@ from ops.errors import OpsError, one_line
 from ops.runtime.db import passes
 from ops.settings import Settings
 from pipeline.store.admin.verifications import Part
-from schemas.fault import Fault, Verified
+from schemas.ledger.fault import Fault, Verified
 from workers.process import Process
 
 DAY: Final = timedelta(days=1)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from ops.admin.doctor.finding import Finding, note, ok, wrong
 from pipeline.store.ledger import claims
-from schemas.assurance import WORDS
+from schemas.ledger.assurance import WORDS
 
 _OLD: Final = timedelta(hours=26)
 _SHOWN: Final = 10

@@ -21,7 +21,7 @@ from pipeline.ledger import erase as rule
 from pipeline.ledger.erase import Batch, Erasures, Order
 from pipeline.store.admin import queries
 from pipeline.store.ledger import erasure
-from schemas.erasure import Counted, ErasableChain, Erased
+from schemas.ledger.erasure import Counted, ErasableChain, Erased
 
 PATIENCE: Final = 30.0  # seconds for which a batch that met a deadlock or a lost connection is tried again
 

@@ -17,7 +17,7 @@ from ops.runtime.blobs import Blobs
 from ops.runtime.db import transaction
 from pipeline.store.admin.blob_references import referred
 from pipeline.store.ledger import erasure
-from schemas.erasure import ErasedBlob
+from schemas.ledger.erasure import ErasedBlob
 
 AGE: Final = timedelta(days=1)  # that a blob is set aside before it is deleted
 PAGE: Final = 500  # blobs that Postgres is asked about at once

@@ -25,7 +25,7 @@ from pipeline.ledger.erase import Batch, Order
 from pipeline.store.ledger import erasure
 from pipeline.store.ledger import retention as store
 from pipeline.store.ledger.retention import DueContent, DueTotal, Policy, Progress, Run
-from schemas.erasure import Erased
+from schemas.ledger.erasure import Erased
 
 LONGEST_PAUSE: Final = timedelta(days=7)  # between two runs; longer than that, the clock may have jumped
 APART: Final = timedelta(minutes=1)  # this machine's clock and Postgres' at most

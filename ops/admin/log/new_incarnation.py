@@ -20,7 +20,7 @@ from pipeline.ledger.notes import split_note
 from pipeline.ledger.own_events import ORIGIN_KIND, origin_event
 from pipeline.store.admin import queries
 from pipeline.store.log import incarnations
-from schemas.log_names import log_origin
+from schemas.ledger.log_names import log_origin
 
 _SECONDS = 10.0  # for one published checkpoint
 

@@ -13,7 +13,7 @@ from ops.settings import Settings
 from pipeline.ledger.notes import ED25519, Key, Signer, new_private
 from pipeline.store.log import checkpoints, keys
 from pipeline.store.log.checkpoints import OpenLog
-from schemas.log_names import log_origin
+from schemas.ledger.log_names import log_origin
 
 
 def list_keys(engine: Engine, settings: Settings, tenant: str) -> list[View]:

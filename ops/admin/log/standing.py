@@ -17,7 +17,7 @@ from pipeline.ledger.checkpoint import open_checkpoint
 from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.log import anchors, checkpoints, keys
 from schemas.config.anchors import AnchorPlace, read_anchors
-from schemas.log_names import log_origin
+from schemas.ledger.log_names import log_origin
 
 _SECONDS = 5.0  # for the published checkpoint of one log
 

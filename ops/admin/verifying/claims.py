@@ -16,7 +16,7 @@ from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpo
 from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.ledger import claims, log_scan
 from pipeline.store.ledger.claims import Seal
-from schemas.assurance import Claim
+from schemas.ledger.assurance import Claim
 
 WAITING: Final = timedelta(minutes=5)  # for which an entry may be without a position, and its tenant still be called sealed
 FRESH: Final = timedelta(days=1)  # the age of an anchor by which a log is still called anchored

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from ops.migrations import versions
 from pipeline.chain import envelope
 from pipeline.store.ledger import protections
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 
 CONSTRAINTS: Final[Mapping[tuple[str, str], str]] = {  # and what its definition must hold
     ("entry", "entry_pkey"): "PRIMARY KEY (chain_id, seq)",

@@ -18,7 +18,7 @@ from ops.settings import Settings
 from pipeline.ledger.verifying.verify import Keys, Verifier
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import Fault, Verified
+from schemas.ledger.fault import Fault, Verified
 
 PARTS: Final = 4  # for each process: one that is done early has not far to wait for the others
 

@@ -26,8 +26,8 @@ from pipeline.store.admin.verifications import Part
 from pipeline.store.ledger import claims, points, scan
 from pipeline.store.ledger.points import Reached
 from pipeline.store.ledger.scan import Scope
-from schemas.assurance import Claim
-from schemas.fault import Fault, Verified
+from schemas.ledger.assurance import Claim
+from schemas.ledger.fault import Fault, Verified
 
 Report = Callable[[Fault], None]
 Progress = Callable[[int], None]

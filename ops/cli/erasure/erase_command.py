@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ops.admin.erasure.erase_subject import ErasurePlan
     from ops.admin.erasure.erased_blobs import Swept
     from ops.settings import Settings
-    from schemas.erasure import Erased
+    from schemas.ledger.erasure import Erased
 
 _MOST: Final = 100_000  # numbers that --seq may name
 

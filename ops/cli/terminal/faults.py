@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from ops.cli.terminal.output import printable, show_json
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 
 
 def fault_reporter(as_json: bool) -> Callable[[Fault], None]:

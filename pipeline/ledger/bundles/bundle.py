@@ -10,7 +10,7 @@ import orjson
 from pipeline.chain import stored_envelope
 from pipeline.ledger.encodings import to_base64
 from pipeline.ledger.heads import MemberProof
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 VERSION: Final = "waxseal/bundle/v2"
 

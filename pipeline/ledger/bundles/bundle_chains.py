@@ -16,7 +16,7 @@ from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.checks import Finding, Thread, check_content, parse, read_attributes, read_envelope
 from pipeline.ledger.erasures import read_erasure
 from pipeline.ledger.merkle import HASH_BYTES
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 
 Report = Callable[[Fault], None]
 

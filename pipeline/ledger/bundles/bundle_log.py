@@ -17,7 +17,7 @@ from pipeline.ledger.checks import Finding, check_content, read_envelope
 from pipeline.ledger.heads import Heads, MemberProof, read_heads
 from pipeline.ledger.merkle import check_inclusion, leaf_hash, prefix_root
 from pipeline.ledger.notes import Key, split_note
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 
 
 def read_signed(note: bytes | str, keys: Sequence[Key]) -> tuple[Checkpoint, tuple[str, ...]]:

@@ -44,7 +44,7 @@ from pipeline.ledger.bundles.continuation import compare
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.notes import Key
 from pipeline.ledger.tlog_proof import ConsistencyProof
-from schemas.fault import Fault, FaultKind, Verified
+from schemas.ledger.fault import Fault, FaultKind, Verified
 
 STEP: Final = 1000  # lines between two calls of `progress`
 

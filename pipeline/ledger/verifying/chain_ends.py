@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.ledger.checks import Finding
 from pipeline.ledger.verifying.chain_state import Chain, without
-from schemas.ledger_rows import StoredChain
+from schemas.ledger.ledger_rows import StoredChain
 
 
 def head(chain: Chain, row: StoredChain) -> Iterator[Finding]:

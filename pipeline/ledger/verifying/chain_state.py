@@ -4,7 +4,7 @@ from typing import Final
 
 from pipeline.ledger.checks import Thread
 from pipeline.ledger.erasures import Span
-from schemas.ledger_rows import StoredChain
+from schemas.ledger.ledger_rows import StoredChain
 
 _GAPS: Final = 100  # that are kept, to recognise an entry whose number was altered
 

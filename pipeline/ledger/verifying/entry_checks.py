@@ -13,7 +13,7 @@ from pipeline.ledger.verifying.chain_state import Chain
 from pipeline.ledger.verifying.naming import hash_of, mend, mended_attributes, shown
 from pipeline.store.copy_binary import timestamp
 from pipeline.store.ledger.lookups import Lookups
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 Fetch = Callable[[str, str], bytes]  # (tenant, reference) -> the body; raises `BlobLost` if it is missing or altered
 

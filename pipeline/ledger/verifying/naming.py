@@ -6,7 +6,7 @@ from typing import Any, Final
 from pipeline.chain import commitment, encode, entry_hash, stored_envelope
 from pipeline.ledger.checks import KINDS
 from pipeline.ledger.verifying.chain_state import Chain
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 _COPIES: Final = ("source", "type", "subject")
 _SHOWN: Final = 80

@@ -28,7 +28,7 @@ from pipeline.ledger.checks import KINDS, SAFE, check_names
 from pipeline.ledger.verifying.chain_state import Chain
 
 Row = tuple[Any, ...]
-"""The columns of `schemas.ledger_rows.StoredEntry`, and whether attributes and body are too large to be read with the rest."""
+"""The columns of `StoredEntry`, and whether attributes and body are too large to be read with the rest."""
 
 Runs = Sequence[tuple[Chain, Sequence[Row]]]
 """Consecutive entries of a page, by chain."""

@@ -49,8 +49,8 @@ from pipeline.store.ledger import points, repeats, scan
 from pipeline.store.ledger.lookups import Lookups
 from pipeline.store.ledger.points import Reached
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import Fault, Verified
-from schemas.ledger_rows import StoredChain, StoredEntry
+from schemas.ledger.fault import Fault, Verified
+from schemas.ledger.ledger_rows import StoredChain, StoredEntry
 
 Keys = Mapping[str, bytes | None]
 """The tenants' keys; None in place of one that is damaged."""

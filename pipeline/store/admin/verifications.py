@@ -7,7 +7,7 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from pipeline.store.ledger import points
-from schemas.fault import Verified
+from schemas.ledger.fault import Verified
 
 Part = Literal["whole", "new", "slice"]
 

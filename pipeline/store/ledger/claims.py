@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from schemas.assurance import Claim, Word
+from schemas.ledger.assurance import Claim, Word
 
 # Of every tenant that has entries: its open log, the newest checkpoint, and since when an entry has waited for its position.
 SEALS = text("""

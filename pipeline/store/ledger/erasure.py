@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from pipeline.store.array_literals import plain
-from schemas.erasure import Counted, ErasableChain, Erased, ErasedBlob
+from schemas.ledger.erasure import Counted, ErasableChain, Erased, ErasedBlob
 
 CHAIN = text("""
     SELECT uuid_send(key) AS key, tenant, chain_id, subject, seq FROM chain WHERE chain_id = CAST(:chain_id AS uuid)""")

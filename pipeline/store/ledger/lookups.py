@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 LOOKUPS: Final = 1000  # in one verification: each may take a scan, where an index is missing
 

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import FaultKind
-from schemas.ledger_rows import StoredChain
+from schemas.ledger.fault import FaultKind
+from schemas.ledger.ledger_rows import StoredChain
 
 # A chain in which a fault was found is new from its beginning, until none is found any more.
 _NEW = """

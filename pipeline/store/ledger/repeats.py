@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import FaultKind
+from schemas.ledger.fault import FaultKind
 
 # An index may lack rows that were added while it was marked as not in use. A sort that needs more memory goes on on disk.
 READ_TABLES = text("""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schemas.ledger_rows import StoredChain, StoredEntry
+from schemas.ledger.ledger_rows import StoredChain, StoredEntry
 
 FETCH: Final = 500  # rows in memory at once
 INLINE: Final = 64 * 1024  # bytes; larger bodies are fetched one by one, so that memory is bounded

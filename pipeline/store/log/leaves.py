@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from pipeline.store.ledger.scan import ENTRIES
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 
 NEWEST_LOG = text("SELECT id, incarnation FROM log WHERE tenant = :tenant ORDER BY incarnation DESC LIMIT 1")
 

@@ -30,7 +30,7 @@ from schemas.blob import LARGEST_INLINE, name
 from schemas.catalog import Catalog
 from schemas.endpoint import Endpoint
 from schemas.event import Event
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 from schemas.message import Message
 from schemas.source import Source
 from support.sessions import waits_for_lock

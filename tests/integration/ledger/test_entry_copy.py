@@ -17,7 +17,7 @@ from ops.runtime.schema_check import WrongSchema, check_engine, known
 from ops.servers.private import PrivateServers
 from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import Scope
-from schemas.fault import Fault, Verified
+from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.ledger import old_schema
 

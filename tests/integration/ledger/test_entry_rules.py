@@ -21,7 +21,7 @@ from pipeline.errors import ChainBroken
 from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import Scope
 from schemas.event import Event
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 from support.blobs import NO_BLOBS
 from support.sessions import waits_for_lock
 from support.waiting import wait_for

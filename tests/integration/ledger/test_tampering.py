@@ -25,7 +25,7 @@ from pipeline.store.ledger import points
 from pipeline.store.ledger.scan import Scope
 from schemas.entry import Head
 from schemas.event import Event
-from schemas.fault import Fault, Verified
+from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run

@@ -23,7 +23,7 @@ from pipeline.dedupe import chain_key, fingerprint
 from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
-from schemas.fault import Fault, Verified
+from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run

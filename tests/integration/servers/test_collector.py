@@ -18,7 +18,7 @@ from ops.telemetry.collector import Broker, Collector
 from pipeline.store.admin import counts, verifications
 from pipeline.store.dead_letters import dead_letters
 from schemas.dead_letter import DeadLetter
-from schemas.fault import Verified
+from schemas.ledger.fault import Verified
 from support.cli import Cli
 from support.deliveries import event, record
 from support.net.ports import free_port

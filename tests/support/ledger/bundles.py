@@ -16,7 +16,7 @@ from pipeline.ledger.tiles import TileReader
 from pipeline.ledger.tlog_proof import ConsistencyProof
 from schemas.entry import Head
 from schemas.event import Event
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.ledger_rows import StoredEntry
 from support.ledger.logs import published
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,7 +24,7 @@ from pipeline.ledger.bundles.bundle_verify import Known, VerifiedBundle, verify_
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
 from pipeline.ledger.notes import Signer, read_vkey, sign
 from pipeline.ledger.tlog_proof import read_consistency_proof
-from schemas.fault import Fault
+from schemas.ledger.fault import Fault
 from support.ledger.bundles import NOW, SIGNER, Ledger
 
 KEYED = Known([SIGNER.key])

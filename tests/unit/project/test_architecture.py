@@ -23,6 +23,7 @@ ROUTE = {"receive", "admit", "dedupe", "chain", "fanout", "append", "claim", "de
 ORDER = (
     "schemas",
     "schemas/config",
+    "schemas/ledger",
     "pipeline/errors.py",
     "pipeline/formats",
     "pipeline/sources",
@@ -92,7 +93,17 @@ ORDER = (
 
 # Folders whose files are named after a noun: an endpoint has a schema, statements, acts and commands. Other file names are
 # unique, except those in OF_EVERY_PACKAGE.
-BY_NOUN = ("schemas", "schemas/config", "pipeline/store/", "ops/admin", "ops/bench", "ops/cli", "ops/cli/mail", "ops/grafana")
+BY_NOUN = (
+    "schemas",
+    "schemas/config",
+    "schemas/ledger",
+    "pipeline/store/",
+    "ops/admin",
+    "ops/bench",
+    "ops/cli",
+    "ops/cli/mail",
+    "ops/grafana",
+)
 OF_EVERY_PACKAGE = {"errors"}
 MOST_FILES = 20
 

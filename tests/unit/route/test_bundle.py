@@ -22,8 +22,8 @@ from pipeline.ledger.bundles.bundle_verify import Known, verify_bundle
 from pipeline.ledger.notes import Signer
 from schemas.entry import Head
 from schemas.event import Event
-from schemas.fault import Fault, Verified
-from schemas.ledger_rows import StoredEntry
+from schemas.ledger.fault import Fault, Verified
+from schemas.ledger.ledger_rows import StoredEntry
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "ledger.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,5 +1,17 @@
 """What a tenant's log is called, and where its files lie. A restored backup goes on in a new incarnation of the log."""
 
+import re
+from typing import Final
+
+_ORIGIN: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9._~-]+)*", re.ASCII)
+
+
+def read_origin(text: str) -> str:
+    """The base of the logs' origins; may be empty. Raises ValueError for what is no URL without scheme (LEDGER §3)."""
+    if text and not _ORIGIN.fullmatch(text):
+        raise ValueError("must be a URL without scheme, spaces and +, as ledger.example")
+    return text
+
 
 def log_origin(base: str, tenant: str, incarnation: int) -> str:
     """The origin in its checkpoints, and the name of its keys (LEDGER §3)."""
