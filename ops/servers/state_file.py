@@ -15,7 +15,7 @@ from ops.servers.ports import Claims, choose_ports
 
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
-_SECRETS: Final = ("postgres", "rabbitmq", "worker", "reader", "sealer", "eraser")
+_SECRETS: Final = ("postgres", "rabbitmq", "worker", "sealer", "eraser", "verifier")
 #: RabbitMQ runs `df` on its folder through a shell, which waits for a closing quote; initdb refuses line ends.
 _AWKWARD: Final = frozenset("'\"`\\")
 

@@ -22,12 +22,12 @@ ORIGIN: Final = "waxseal.local"  # of the tenants' logs, until somebody names it
 #: processes need, and no others.
 LOGINS: Final = {
     "worker": ("waxseal_worker", "waxseal_writer"),
-    "reader": ("waxseal_reader_login", "waxseal_reader"),
     "sealer": ("waxseal_sealer_login", "waxseal_sealer"),
     "eraser": ("waxseal_eraser_login", "waxseal_eraser"),
+    "verifier": ("waxseal_verifier_login", "waxseal_verifier"),
 }
 #: The login of the processes of a role; of every other role it is that of the worker.
-LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "verify": "reader", "eraser": "eraser"}
+LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "eraser": "eraser", "verifier": "verifier"}
 
 _log = structlog.get_logger()
 

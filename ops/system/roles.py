@@ -36,6 +36,7 @@ def full_crew(workers: int = 1) -> list[Post]:
         _post("sequencer"),
         _post("sealer"),
         _post("eraser"),
+        _post("verifier"),
     ]
 
 

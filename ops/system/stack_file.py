@@ -16,7 +16,7 @@ from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
 _ROLES: Final = (
-    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser"),
+    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier"),
     *("postgres", "rabbitmq", "epmd", "supervisor"),
 )
 _STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their supervisor died

@@ -50,6 +50,7 @@ ROLES = {
     "sequencer",
     "sealer",
     "eraser",
+    "verifier",
     "postgres",
     "rabbitmq",
     "supervisor",
@@ -90,7 +91,7 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
     crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle"}
-    crew |= {"sequencer", "sealer", "eraser"}
+    crew |= {"sequencer", "sealer", "eraser", "verifier"}
     assert crew | {"supervisor"} == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777

@@ -1,6 +1,6 @@
 """Statements that read by what the database itself guards the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -19,13 +19,18 @@ CONSTRAINTS = text("""
     WHERE conrelid = ANY(CAST(:tables AS regclass[])) AND convalidated
       AND (contype NOT IN ('p', 'u') OR indisvalid AND indisready AND indislive AND indisunique AND indimmediate)""")
 
-# By any role that is not the owner, however it came by the right.
+# By any role that is not the owner, however it came by the right; `granted` are those that the migrations grant to a role, and
+# so to its members.
 GRANTS = text("""
     SELECT role.rolname, place::text, kind FROM unnest(CAST(:tables AS regclass[])) AS place
       CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS kind JOIN pg_class ON pg_class.oid = place
       CROSS JOIN pg_roles AS role
     WHERE role.rolname LIKE 'waxseal\\_%' AND NOT role.rolsuper AND NOT pg_has_role(role.oid, relowner, 'USAGE')
       AND has_table_privilege(role.oid, place, kind)
+      AND NOT EXISTS (
+        SELECT FROM unnest(CAST(:roles AS text[]), CAST(:places AS text[]), CAST(:kinds AS text[]))
+          AS granted (role, place, kind)
+        WHERE granted.place = place::text AND granted.kind = kind AND pg_has_role(role.oid, granted.role, 'USAGE'))
     ORDER BY 1, 2, 3""")
 
 SAMPLE = text("""
@@ -50,9 +55,14 @@ def constraints(conn: Connection) -> Mapping[tuple[str, str], str]:
     return {(row[0], row[1]): row[2] for row in conn.execute(CONSTRAINTS, {"tables": list(TABLES)})}
 
 
-def rights(conn: Connection) -> set[tuple[str, str, str]]:
-    """(role, table, right) of our roles to change or empty whole tables of the ledger, or to put triggers on them."""
-    return {tuple(row) for row in conn.execute(GRANTS, {"tables": list(TABLES)})}
+def rights(conn: Connection, granted: Collection[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """(role, table, right) of our roles to change or empty whole tables of the ledger, or to put triggers on them.
+
+    Leaves out what is `granted`, in the same form.
+    """
+    roles, places, kinds = (list(each) for each in zip(*granted, strict=True))
+    given = {"tables": list(TABLES), "roles": roles, "places": places, "kinds": kinds}
+    return [(role, table, right) for role, table, right in conn.execute(GRANTS, given)]
 
 
 def sample_envelopes(conn: Connection) -> tuple[bytes, bytes]:

@@ -45,7 +45,8 @@ def test_the_file_is_valid_by_its_public_schema(schema: str, path: Path) -> None
 
 
 def test_every_process_of_the_system_is_there() -> None:
-    ours = {"migrate", "ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser"}
+    ours = {"migrate", "ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"}
+    ours |= {"sequencer", "sealer", "eraser", "verifier"}
     assert {"postgres", "rabbitmq"} | ours == SERVICES.keys() - WATCHING
     assert {"prometheus", "alertmanager", "grafana", "postgres-exporter"} == WATCHING.keys()
     assert [] == [name for name, one in OURS.items() if one["command"] != [name]]
