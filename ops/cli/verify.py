@@ -56,10 +56,10 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
         made = list(ledger.claims(faulty)) if tenant is None else []
         skipped = [] if ledger.keys is not None else ["fingerprint", "chain key"]
     part: Literal["new", "whole"] = "new" if new else "whole"
-    if new:
-        keep_claims(settings, made)
-    if tenant is None and (new or verified.verdict != "nothing") and (why := note(settings, verified, began, part)):
-        click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
+    if tenant is None and (new or verified.verdict != "nothing"):
+        why = note(settings, verified, began, part) or keep_claims(settings, made)
+        if why is not None:
+            click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
     if skipped and not as_json:
         click.echo("Not checked, for want of WAXSEAL_KEYS: fingerprints and the keys of chains.", err=True)
     if not as_json and verified.verdict != "nothing":

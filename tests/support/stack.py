@@ -15,6 +15,7 @@ from ops.cli import main
 from ops.servers.leftovers import end_leftovers
 from ops.servers.process_tree import SeenProcess
 from ops.servers.state_file import peek
+from ops.settings import environment
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
 
@@ -40,9 +41,10 @@ with socket.create_server(("127.0.0.1", int(os.environ["WAXSEAL_INGRESS_PORT"]))
 """
 
 
-def waxseal(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def waxseal(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Runs a command in a process of its own."""
-    return subprocess.run([*WAXSEAL, *arguments], capture_output=True, text=True, timeout=170, check=False)
+    known = environment() | settings
+    return subprocess.run([*WAXSEAL, *arguments], capture_output=True, text=True, timeout=170, check=False, env=known)
 
 
 def here(*arguments: str, **settings: str) -> Result:

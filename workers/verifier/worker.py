@@ -63,9 +63,9 @@ class VerifierWork:
             found = ledger.new(self._progress) if slice_ is None else ledger.slice(slice_, parts, self._progress)
             unchecked = ledger.keys is None
             made = list(ledger.claims(faulty))
-        keep_claims(self._settings, made)
         part: Part = "new" if slice_ is None else "slice"
         why = note(self._settings, found, began, part, None if slice_ is None else (slice_, parts))
+        why = why or keep_claims(self._settings, made)
         self._tell(part, found, began, why)
         self.trouble = "WAXSEAL_KEYS is not set: fingerprints are not verified" if unchecked else why
 

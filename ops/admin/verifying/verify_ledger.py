@@ -164,11 +164,15 @@ def note(
     return None
 
 
-def keep_claims(settings: Settings, made: Iterable[tuple[str, Claim]]) -> None:
-    """Record what can be claimed of each tenant."""
-    with open_engine(settings) as engine, transaction(engine) as conn:
-        for tenant, each in made:
-            claims.keep(conn, tenant, each, datetime.now(UTC))
+def keep_claims(settings: Settings, made: Iterable[tuple[str, Claim]]) -> str | None:
+    """Record what can be claimed of each tenant, and give None, or why that could not be: it is true all the same."""
+    try:
+        with open_engine(settings) as engine, transaction(engine) as conn:
+            for tenant, each in made:
+                claims.keep(conn, tenant, each, datetime.now(UTC))
+    except (SQLAlchemyError, OpsError) as error:
+        return one_line(error)
+    return None
 
 
 def next_slice(settings: Settings, parts: int, before: datetime) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 from sqlalchemy import event as hooks
 
@@ -14,7 +15,6 @@ from ops.admin.erasure.retention import LONGEST_PAUSE, Ran, doubt, run_retention
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine
 from ops.settings import Settings
-from ops.telemetry import eraser_table
 from pipeline.dedupe import chain_key, identity
 from pipeline.store.ledger.retention import Run
 from schemas.event import Event
@@ -144,7 +144,7 @@ def test_the_first_run_by_itself_erases_nothing_and_a_clock_that_jumps_holds_it(
     database.run("UPDATE retention_run SET ran_at = now() - interval '400 days'")
     turn()
     assert {"old", "young"} == ids(database)
-    assert 1 == eraser_table.RETENTION_HELD._value.get()
+    assert 1 == shown("waxseal_retention_held")
     said = cli.owner.run("retention")
     assert "nothing is erased: the clock is 400 days after the last run" in said.output
     assert {"old", "young"} == ids(database)
@@ -153,8 +153,20 @@ def test_the_first_run_by_itself_erases_nothing_and_a_clock_that_jumps_holds_it(
 
     assert "erased 1 entry" in cli.owner.output("retention", "--yes", "--by", "ann")
     assert {"young"} == ids(database)
+    erased = shown("waxseal_erased_entries_total")
+    aged(engine, 95, of("later"))
+    database.run("DELETE FROM retention_progress")  # as a week later: the policy begins with the oldest entry
     turn()
-    assert 0 == eraser_table.RETENTION_HELD._value.get()
+    assert (0, erased + 1) == (shown("waxseal_retention_held"), shown("waxseal_erased_entries_total"))
+    assert {"young"} == ids(database)
+    assert shown("waxseal_retention_behind_seconds") >= 0
+
+
+def shown(name: str) -> float:
+    """The value that /metrics shows."""
+    value = REGISTRY.get_sample_value(name)
+    assert value is not None
+    return value
 
 
 def test_clocks_that_are_doubted() -> None:

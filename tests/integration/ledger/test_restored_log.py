@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import make_url
 
 from ops.runtime.db import make_engine, transaction
@@ -132,9 +133,12 @@ def test_yesterdays_database_is_refused_recording_goes_on_and_a_new_origin_begin
     assert "smaller" == kind
     assert "waxseal log new-origin acme" in detail
     assert [("log_refused",)] == yesterday.rows("SELECT kind FROM operator_event")
+    assert 1 == REGISTRY.get_sample_value("waxseal_log_refused")
     system.record(400, "c")  # grown beyond what was published, and another tree all the same
     system.sealer.turn()
     assert "inconsistent" == system.refusals()[0][0]
+    system.sealer.turn()
+    assert REGISTRY.get_sample_value("waxseal_log_unsealed_age_seconds") > 0
     assert 700 == yesterday.rows("SELECT count(*) FROM entry")[0][0]
     assert lost == (320, today_root(published))
     assert 1 == system.cli.run("log", "status").exit_code

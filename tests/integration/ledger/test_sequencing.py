@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -308,6 +309,7 @@ def test_a_chain_that_lacks_an_entry_is_set_aside_and_holds_up_nothing_else(data
     sequencer.turn()
 
     assert [(7,)] == database.rows("SELECT size FROM log")
+    assert 1 == REGISTRY.get_sample_value("waxseal_log_set_aside")
     assert [(chain, 0, 2)] == database.rows("SELECT chain_id, first, last FROM log_pending")
 
 
