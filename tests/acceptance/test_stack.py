@@ -118,7 +118,8 @@ def test_each_process_shows_the_metrics_of_the_table_that_it_feeds_with_their_la
         fixed = FIXED - ({"waxseal_db_pool_size"} if process == "verifier" else set())  # has no connection between its runs
         assert not [name for name in fixed & rows.keys() for sample in families[name].samples if sample.value <= 0]
     assert dict.fromkeys(urls, "") == {process: linted(text_of(url)) for process, url in urls.items()}
-    assert {"waxseal_ingest_last_success_timestamp_seconds"} == {  # there is no mailbox
+    waiting = {"waxseal_ingest_last_success_timestamp_seconds", "waxseal_log_anchor_last_success_timestamp_seconds"}
+    assert waiting == {  # there is no mailbox, and no entry
         name for name in TABLE if not any(families[name].samples for families in shown.values() if name in families)
     }
 
@@ -162,7 +163,7 @@ def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> Non
     with psycopg.connect(stack_of(running)["database_url"]) as conn:
         query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'waxseal'"
         logins = {name for (name,) in conn.execute(query)}
-        superusers = conn.execute("SELECT rolname FROM pg_roles WHERE rolsuper AND rolname LIKE 'waxseal%'").fetchall()
+        superusers = conn.execute("SELECT rolname FROM pg_roles WHERE rolsuper AND rolname LIKE 'waxseal\\_%'").fetchall()
 
     assert {"waxseal_worker", "waxseal_sealer_login", "waxseal_eraser_login", "waxseal_verifier_login"} == logins
     assert [] == superusers
