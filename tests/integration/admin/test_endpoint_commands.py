@@ -165,10 +165,22 @@ def test_what_a_removed_endpoint_missed_is_not_touched_by_an_act_that_is_refused
     assert [] == acts(database)
 
 
-def test_a_worker_may_do_all_of_it(engine) -> None:
+def test_a_worker_may_do_all_of_it_and_cannot_lock_the_tables(database, engine) -> None:
+    may_update = """
+        SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = to_regclass(%s) AND attnum > 0 AND has_column_privilege(attrelid, attnum, 'UPDATE')"""
     with transaction(engine) as conn:
-        rights = conn.exec_driver_sql(
-            "SELECT has_table_privilege('endpoint_health', 'UPDATE'), has_column_privilege('endpoint', 'url', 'UPDATE')"
-        ).one()
+        ((health,), (endpoint,)) = (
+            conn.exec_driver_sql(may_update, (table,)).one() for table in ("endpoint_health", "endpoint")
+        )
+        whole = conn.exec_driver_sql(
+            "SELECT bool_or(has_table_privilege(place, 'UPDATE')) FROM unnest(ARRAY['endpoint_health', 'endpoint']) AS place"
+        ).scalar_one()
 
-    assert (True, False) == tuple(rights)
+    all_columns = database.rows(
+        "SELECT attname::text FROM pg_attribute"
+        " WHERE attrelid = 'endpoint_health'::regclass AND attnum > 1 AND NOT attisdropped"
+    )
+    assert {name for (name,) in all_columns} == set(health), "all but the key"
+    assert ["state", "reason"] == endpoint
+    assert whole is False, "UPDATE of a whole table would allow LOCK TABLE"

@@ -20,7 +20,7 @@ from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("durable")
 
-PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
+PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier")
 WORKERS = {"deliver": "delivery", "mail-pull": "mail.pull", "mail-idle": "mail.idle"}
 COMMANDS = (
     ("status",),
@@ -84,11 +84,11 @@ def is_one_line(said: str) -> bool:
 
 
 @pytest.mark.parametrize("command", PROCESSES)
-def test_no_process_begins_on_another_schema(old, servers, monkeypatch, command: str) -> None:
+def test_no_process_begins_on_another_schema(old, servers, monkeypatch, tmp_path, command: str) -> None:
     begun: list[object] = []
     monkeypatch.setattr(f"workers.{WORKERS.get(command, command)}.worker.run", lambda settings: begun.append(settings) or 0)
 
-    ended = Cli(old, servers.amqp_url).run(command)
+    ended = Cli(old, servers.amqp_url, log_files=tmp_path, log_origin="ledger.example").run(command)
 
     assert (2, []) == (ended.exit_code, begun)
     assert is_one_line(ended.output)
