@@ -41,7 +41,6 @@ GRANT waxseal_reader TO waxseal_verifier;
 GRANT SELECT ON entry, content, chain, delivery, verification, verified_point, claim, alembic_version TO waxseal_reader;
 GRANT SELECT ON log, log_pending, leaf, checkpoint, anchor TO waxseal_reader;
 GRANT SELECT (id, log_id, public, state, created_at) ON log_key TO waxseal_reader;
-GRANT SELECT (id, name) ON tenant TO waxseal_reader;
 GRANT SELECT ON tenant TO waxseal_verifier;
 GRANT INSERT ON verification TO waxseal_verifier;
 GRANT INSERT, UPDATE ON verified_point, claim TO waxseal_verifier;
