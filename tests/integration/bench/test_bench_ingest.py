@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 #: Those that race here: each program once, in one process or in two; and those whose figures they lend to the report.
 LENT_TO = {
     "one_process": ["two_processes"],
+    "sequenced": [],
     "floor": [],
     "dramatiq": ["dramatiq_two_processes"],
     "celery_two_processes": ["celery"],
@@ -42,6 +43,7 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     assert {"benchmark", "machine", "versions", "results"} == set(ingested)
     for name in (
         "one_process",
+        "sequenced",
         "two_processes",
         "floor",
         "dramatiq",
@@ -51,13 +53,20 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     ):
         assert results[f"{name}_events_per_s"] > 0
         assert all(results[f"{name}_{user}_cpu_us"] >= 0 for user in ("python", "postgres", "rabbitmq"))
+    assert results["sequenced_sequencer_cpu_us"] > 0
     assert all(results[f"{name}_{what}_bytes"] > 0 for name in ("one_process", "dramatiq") for what in ("wal", "disk"))
     assert results["ratio_to_dramatiq"] == pytest.approx(
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"],
         rel=0.02,
         abs=0.01,  # both are rounded
     )
-    assert {"ratio_to_celery", "ratio_to_floor", "ratio_two_to_one_process", "ratio_two_to_two_of_dramatiq"} <= set(results)
+    assert {
+        "ratio_sequenced_to_one_process",
+        "ratio_to_celery",
+        "ratio_to_floor",
+        "ratio_two_to_one_process",
+        "ratio_two_to_two_of_dramatiq",
+    } <= set(results)
 
 
 def test_each_contestant_of_ingest_has_as_many_processes_as_ours() -> None:
@@ -65,8 +74,9 @@ def test_each_contestant_of_ingest_has_as_many_processes_as_ours() -> None:
 
     assert [1, 1, 1, 1] == [one.processes for one in contestants if one.name in ("one_process", "floor", "dramatiq", "celery")]
     assert [2, 2, 2] == [one.processes for one in contestants if one.name.endswith("two_processes")]
-    raced = {tuple(one.command) for one in contestants if one.name in LENT_TO}
-    assert raced == {tuple(one.command) for one in contestants}
+    assert {"sequenced": ["sequencer"]} == {one.name: list(one.beside) for one in contestants if one.beside}
+    raced = {(*one.command, *one.beside) for one in contestants if one.name in LENT_TO}
+    assert raced == {(*one.command, *one.beside) for one in contestants}
 
 
 def test_a_peers_pool_has_none_of_the_costs_of_ours(servers) -> None:
