@@ -76,7 +76,7 @@ class Ingest:
         wait = RECONNECT[0]
         try:
             while not self._stop.is_set():
-                self._watch.progress()
+                self._beat()
                 try:
                     self._connect()
                     wait = RECONNECT[0]
