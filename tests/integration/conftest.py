@@ -47,6 +47,11 @@ class Database:
         return make_url(self.url).set(username="test_sealer", password="sealer").render_as_string(hide_password=False)
 
     @property
+    def reader_url(self) -> str:
+        """Logs in as a member of waxseal_reader."""
+        return make_url(self.url).set(username="test_reader", password="reader").render_as_string(hide_password=False)
+
+    @property
     def vault(self) -> Vault:
         return Vault([self.key])
 
@@ -109,6 +114,7 @@ def template(servers: PrivateServers) -> str:
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
+        conn.execute("CREATE ROLE test_reader LOGIN PASSWORD 'reader' IN ROLE waxseal_reader")
         conn.execute("CREATE ROLE test_verifier LOGIN PASSWORD 'verifier' IN ROLE waxseal_verifier")
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
         conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")

@@ -92,7 +92,7 @@ def sealed(shared_database, servers, tmp_path_factory) -> Iterator[Sealed]:
     record(database, event("late", "order-1"))
     record(database, event("new", "order-4"))
     ((public,),) = database.rows("SELECT public FROM log_key")
-    cli = Cli(database, log_files=folder, log_origin=BASE, blobs=folder / "blobs").owner
+    cli = Cli(database, log_files=folder, log_origin=BASE, blobs=folder / "blobs")
     yield Sealed(database, cli, folder, Key(f"{BASE}/acme", ED25519, bytes(public)))
     engine.dispose()
 
@@ -264,6 +264,36 @@ def test_an_export_of_one_subject_is_complete_and_needs_a_proof_for_an_older_che
     assert 1 == sealed.run(*check).exit_code
     ended = sealed.run(*check, "--consistency", proof)
     assert (0, True) == (ended.exit_code, "shown: complete: of 1 chains" in ended.stdout)
+
+
+READING = {
+    "prove": ("prove", "acme", "order-2"),
+    "prove --complete": ("prove", "acme", "order-2", "--complete"),
+    "prove --consistency": ("prove", "acme", "--consistency", 1, 10),
+    "export": ("export", "acme", "-o", "bundle"),
+    "export --subject": ("export", "acme", "--subject", "order-2", "-o", "bundle"),
+    "log status": ("log", "status", "--json"),
+    "timeline": ("timeline", "acme", "order-1", "--json"),
+    "verify": ("verify", "--json"),
+}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_the_logins_of_workers_and_readers_are_told_what_the_owner_is(sealed, tmp_path, monkeypatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = tmp_path / "bundle"
+    answers = []
+    for url in (sealed.database.url, sealed.database.worker_url, sealed.database.reader_url):
+        ended = sealed.cli.but(database_url=url).run(*READING[command])
+        bundled = bundle.read_bytes().splitlines()[1:] if bundle.exists() else []
+        answers.append((ended.exit_code, ended.stdout, ended.stderr, bundled))
+        bundle.unlink(missing_ok=True)
+
+    owner, worker, reader = answers
+    assert owner == worker
+    assert owner == reader
+    assert "prove" not in command or owner[0] == 0
+    assert "export" not in command or owner[3]
 
 
 def test_an_export_that_lacks_something_says_so_and_ends_with_1(sealed, tmp_path) -> None:
