@@ -1,10 +1,11 @@
 """Finds what is missing or disabled of the database's own protections of the ledger: while it is, `verify` alone guards it.
 
 What must be there follows from the migrations, so that it is written down once. A trigger whose function was replaced guards
-nothing either, so its body is compared too.
+nothing either, so its body is compared too. `waxseal doctor` shows the same, with what mends it.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,20 @@ CONSTRAINTS: Final[Mapping[tuple[str, str], str]] = {  # and what its definition
     ("entry", "entry_fingerprint_key"): "UNIQUE (fingerprint)",
     ("entry", "entry_hash"): "sha256(('\\x00'::bytea || entry_envelope(chain_id, seq, prev_hash, tenant, at, kind, pc)))",
     ("entry", "entry_first"): "prev_hash IS NULL",
+    ("entry", "entry_seq_check"): "(seq >= 0) AND (seq <= '9007199254740991'::bigint)",
+    ("entry", "entry_at_check"): "(at >= '-9007199254740991'::bigint) AND (at <= '9007199254740991'::bigint)",
+    ("entry", "entry_pc_check"): "octet_length(pc) = 32",
+    ("entry", "entry_tenant_check"): "translate(tenant, 'abcdefghijklmnopqrstuvwxyz0123456789-'::text, ''::text) = ''::text",
+    ("entry", "entry_kind_check"): "(kind = 'event'::text) OR (kind ~ '^[a-z]{1,32}$'::text)",
     ("content", "content_pkey"): "PRIMARY KEY (chain_id, seq)",
     ("chain", "chain_pkey"): "PRIMARY KEY (key)",
     ("chain", "chain_chain_id_key"): "UNIQUE (chain_id)",
     ("leaf", "leaf_pkey"): 'PRIMARY KEY (log_id, "position")',
     ("leaf", "leaf_once"): "UNIQUE (chain_id, seq, log_id)",
     ("checkpoint", "checkpoint_pkey"): "PRIMARY KEY (log_id, size)",
+    ("anchor", "anchor_log_id_size_fkey"): "FOREIGN KEY (log_id, size) REFERENCES checkpoint",
+    ("log", "log_tenant_incarnation_key"): "UNIQUE (tenant, incarnation)",
+    ("log", "log_frontier"): "octet_length(frontier) = (32 * bit_count(int8send(size)))",
 }
 
 #: Rights that our roles do have, as the migrations grant them.
@@ -36,31 +45,47 @@ _LOOPED = ("leaf", "checkpoint", "anchor")  # whose triggers are made in a loop
 _CHAIN = "00112233445566778899aabbccddeeff"
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A trigger, constraint or function that is not as the migrations made it; `mend`: the statement that enables it again."""
+
+    detail: str
+    mend: str = ""
+
+
 def missing(conn: Connection) -> Iterator[Fault]:
-    """A fault for each protection that is missing, disabled or altered."""
-    for detail in (*_triggers(conn), *_constraints(conn), *_rights(conn), *_envelopes(conn)):
+    """A fault for each protection that is missing, disabled or altered, and for each right that evades them."""
+    for detail in (*(gap.detail for gap in gaps(conn)), *_rights(conn)):
         yield Fault(None, None, None, None, "protection", detail)
 
 
-def _triggers(conn: Connection) -> Iterator[str]:
+def gaps(conn: Connection) -> Iterator[Gap]:
+    """Each trigger, constraint and function that is missing, disabled or altered."""
+    yield from _triggers(conn)
+    yield from _constraints(conn)
+    yield from _envelopes(conn)
+
+
+def _triggers(conn: Connection) -> Iterator[Gap]:
     found = protections.triggers(conn)
-    for (table, name), (function, body) in sorted(_expected().items()):
+    for (table, name), (function, body) in sorted(triggers().items()):
         trigger = found.get((table, name))
         if trigger is None:
-            yield f"the trigger {name} of {table} is missing"
+            yield Gap(f"the trigger {name} of {table} is missing")
         elif not trigger.always:
-            yield f"the trigger {name} of {table} is not always enabled"
+            enable = f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"
+            yield Gap(f"the trigger {name} of {table} is not always enabled", enable)
         elif trigger.function != function or trigger.body != body:
-            yield f"the trigger {name} of {table} does not run {function}() as the migrations made it"
+            yield Gap(f"the trigger {name} of {table} does not run {function}() as the migrations made it")
 
 
-def _constraints(conn: Connection) -> Iterator[str]:
+def _constraints(conn: Connection) -> Iterator[Gap]:
     found = protections.constraints(conn)
     for (table, name), holds in CONSTRAINTS.items():
         if (table, name) not in found:
-            yield f"the constraint {name} of {table} is missing, not valid, or its index is not in use"
+            yield Gap(f"the constraint {name} of {table} is missing, not valid, or its index is not in use")
         elif holds not in found[table, name]:
-            yield f"the constraint {name} of {table} is not as the migrations made it"
+            yield Gap(f"the constraint {name} of {table} is not as the migrations made it")
 
 
 def _rights(conn: Connection) -> Iterator[str]:
@@ -68,17 +93,17 @@ def _rights(conn: Connection) -> Iterator[str]:
         yield f"{role} may {right} {table}"
 
 
-def _envelopes(conn: Connection) -> Iterator[str]:
+def _envelopes(conn: Connection) -> Iterator[Gap]:
     ours = (
         envelope(_CHAIN, 7, b"\x01", "acme", 1700000000000001, "event", b"\x02"),
         envelope(_CHAIN, 0, None, "a-b", -1, "heads", None),
     )
     if protections.sample_envelopes(conn) != ours:
-        yield "the function entry_envelope is not as the migrations made it"
+        yield Gap("the function entry_envelope is not as the migrations made it")
 
 
 @cache
-def _expected() -> Mapping[tuple[str, str], tuple[str, str]]:
+def triggers() -> Mapping[tuple[str, str], tuple[str, str]]:
     """The triggers on the ledger's tables that the migrations enable always: the function of each, and its body."""
     functions: dict[str, str] = {}
     triggers: dict[tuple[str, str], str] = {}

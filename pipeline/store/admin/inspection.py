@@ -1,4 +1,4 @@
-"""Statements that inspect the database itself: the server's settings, this login's rights, the ledger's protections."""
+"""Statements that inspect the database itself: the server's settings, this login's rights, and those of each role."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -26,14 +26,6 @@ LOGIN = text("""
            EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('entry') AND pg_has_role(current_user, relowner, 'MEMBER'))
              AS owner
     FROM pg_roles WHERE rolname = current_user""")
-
-# tgenabled: A is ALWAYS, also in a replica; O only in an ordinary session; D is disabled.
-TRIGGERS = text("""
-    SELECT tgname AS name, CAST(tgenabled AS text) AS enabled FROM pg_trigger
-    WHERE tgrelid = to_regclass(:table) AND NOT tgisinternal""")
-
-CONSTRAINTS = text("""
-    SELECT conname AS name FROM pg_constraint WHERE conrelid = to_regclass(:table) AND convalidated""")
 
 # Rights on whole tables; those on single columns are not among them. PUBLIC, the oid 0, has no row in pg_roles.
 GRANTS = text("""
@@ -83,16 +75,6 @@ def synchronous_standbys(conn: Connection) -> int:
 def login(conn: Connection) -> Row:
     """Who this session is: a superuser, a member of waxseal_writer, an owner of the ledger."""
     return conn.execute(LOGIN).mappings().one()
-
-
-def triggers(conn: Connection, table: str) -> dict[str, str]:
-    """The triggers of a table, and when each is enabled."""
-    return {row.name: row.enabled for row in conn.execute(TRIGGERS, {"table": table})}
-
-
-def constraints(conn: Connection, table: str) -> set[str]:
-    """The names of the valid constraints of a table."""
-    return set(conn.execute(CONSTRAINTS, {"table": table}).scalars())
 
 
 def grants(conn: Connection, role: str) -> dict[str, str]:

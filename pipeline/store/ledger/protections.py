@@ -5,24 +5,25 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-TABLES: Final = ("entry", "content", "chain", "leaf", "checkpoint", "anchor", "log", "log_pending")
+TABLES: Final = ("entry", "content", "chain", "leaf", "checkpoint", "anchor", "log", "log_pending", "log_key")
 
+# A table that was dropped has no triggers and no constraints.
 TRIGGERS = text("""
     SELECT tgrelid::regclass::text AS place, tgname, tgenabled::text = 'A' AS always, proname, prosrc
     FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
-    WHERE tgrelid = ANY(CAST(:tables AS regclass[])) AND NOT tgisinternal""")
+    WHERE tgrelid = ANY(ARRAY(SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)) AND NOT tgisinternal""")
 
 # A unique index counts only while it is valid, in use and immediate; a check or a key only once it is validated.
 CONSTRAINTS = text("""
     SELECT conrelid::regclass::text, conname, pg_get_constraintdef(pg_constraint.oid)
     FROM pg_constraint LEFT JOIN pg_index ON indexrelid = conindid
-    WHERE conrelid = ANY(CAST(:tables AS regclass[])) AND convalidated
+    WHERE conrelid = ANY(ARRAY(SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)) AND convalidated
       AND (contype NOT IN ('p', 'u') OR indisvalid AND indisready AND indislive AND indisunique AND indimmediate)""")
 
 # By any role that is not the owner, however it came by the right; `granted` are those that the migrations grant to a role, and
 # so to its members.
 GRANTS = text("""
-    SELECT role.rolname, place::text, kind FROM unnest(CAST(:tables AS regclass[])) AS place
+    SELECT role.rolname, place::text, kind FROM unnest(CAST(:tables AS text[])) AS name CROSS JOIN to_regclass(name) AS place
       CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS kind JOIN pg_class ON pg_class.oid = place
       CROSS JOIN pg_roles AS role
     WHERE role.rolname LIKE 'waxseal\\_%' AND NOT role.rolsuper AND NOT pg_has_role(role.oid, relowner, 'USAGE')

@@ -36,13 +36,20 @@ GRANT UPDATE (key) ON chain TO waxseal_writer;
 REVOKE UPDATE (error) ON delivery FROM waxseal_writer;
 GRANT SELECT (secrets) ON endpoint TO waxseal_reader;
 REVOKE INSERT ON delivery FROM waxseal_writer;
+ALTER TABLE leaf DISABLE TRIGGER append_only_whole;
+ALTER TABLE log_key DISABLE TRIGGER only_retires;
+GRANT UPDATE ON log_key TO waxseal_sealer;
+REVOKE INSERT (receipt) ON anchor FROM waxseal_sealer;
+GRANT DELETE ON content TO waxseal_eraser;
+REVOKE UPDATE ON verified_point FROM waxseal_verifier;
+GRANT UPDATE (hash) ON verified_point TO waxseal_writer;
 DROP TABLE attempt_{tomorrow};
 ALTER DATABASE {database} SET synchronous_commit = off
 """
 SAID = {
     ("append-only", "the trigger append_only of entry is not always enabled"),
     ("append-only", "the trigger append_only_whole of entry is not always enabled"),
-    ("append-only", "the constraint entry_first of entry is missing or not valid"),
+    ("append-only", "the constraint entry_first of entry is missing, not valid, or its index is not in use"),
     ("append-only", "the trigger entry_link of entry is not always enabled"),
     ("append-only", "the trigger content_entry of content is not always enabled"),
     ("append-only", "the trigger forward_only of chain is not always enabled"),
@@ -52,6 +59,13 @@ SAID = {
     ("grants", "waxseal_writer lacks UPDATE(error) on delivery"),
     ("grants", "waxseal_reader has SELECT(secrets) on endpoint"),
     ("grants", "waxseal_writer lacks INSERT on delivery"),
+    ("append-only", "the trigger append_only_whole of leaf is not always enabled"),
+    ("append-only", "the trigger only_retires of log_key is not always enabled"),
+    ("grants", "waxseal_sealer has UPDATE on log_key"),
+    ("grants", "waxseal_sealer lacks INSERT(receipt) on anchor"),
+    ("grants", "waxseal_eraser has DELETE on content"),
+    ("grants", "waxseal_verifier lacks UPDATE on verified_point"),
+    ("grants", "waxseal_writer has UPDATE(hash) on verified_point"),
     ("attempts", "there is no partition for {day}: attempts of that day cannot be stored"),
     ("durable commits", "synchronous_commit is off: a crash loses what was acknowledged"),
 }

@@ -548,6 +548,9 @@ PROTECTIONS = [
     ("ALTER TABLE entry ENABLE TRIGGER entry_link", "the trigger entry_link of entry is not always enabled"),
     ("DROP TRIGGER append_only_whole ON entry", "the trigger append_only_whole of entry is missing"),
     ("DROP TRIGGER dense ON leaf", "the trigger dense of leaf is missing"),
+    ("DROP TABLE anchor", "the trigger append_only of anchor is missing"),
+    ("ALTER TABLE log_key DISABLE TRIGGER only_retires", "the trigger only_retires of log_key is not always enabled"),
+    ("ALTER TABLE entry DROP CONSTRAINT entry_tenant_check", "the constraint entry_tenant_check of entry is missing"),
     (
         "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
         "the trigger append_only of entry does not run refuse() as the migrations made it",
