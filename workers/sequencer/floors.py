@@ -34,7 +34,7 @@ class Floors:
         """Note which ids have been drawn, and which transactions write."""
         if self._seen is not None and now.last_id < self._seen.last_id:  # ids begin anew
             self._floors, self._seen, self.settled = dict.fromkeys(self._floors, 0), None, 0
-        if self._seen is None:
+        elif self._seen is None:
             self._seen = now
         elif now.oldest >= self._seen.next:
             self.settled, self._seen = self._seen.last_id, now

@@ -65,7 +65,7 @@ class Sequencer:
         with transaction(self._engine) as conn:
             if now - self._surveyed >= SURVEY:
                 self._floors.know(pending.tenants(conn))
-                self._floors.look(pending.writers(conn))
+                self._floors.look(pending.writers(conn, self._floors.settled))
                 self._surveyed = now
             found = pending.waiting(conn, self._floors.all)
         for tenant in self._floors.all.keys() - set(found):

@@ -22,11 +22,15 @@ WAITING = text("""
       SELECT id FROM log_pending WHERE log_pending.tenant = tenant.name AND id > floor ORDER BY log_pending.tenant, id LIMIT 1
     ) AS earliest""")
 
-# In this order. An id that the first sees was drawn by a transaction that had begun to write before the second looks.
+# In this order. An id that the first sees was drawn by a transaction that had begun to write before the second looks, so its
+# number is less than one that the second draws itself. A snapshot's xmax would not do: it is the number after that of the last
+# transaction that has ended, and those that write just now may have greater ones. Nothing is drawn when no id is new.
 LAST_ID = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM log_pending_id_seq")
 WRITERS = text("""
-    SELECT CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint), CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint)
-    FROM pg_current_snapshot() AS now""")
+    SELECT CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint),
+      CAST(CAST(CASE WHEN is_called AND last_value <> :settled THEN pg_current_xact_id() ELSE pg_snapshot_xmax(now) END
+                AS text) AS bigint)
+    FROM pg_current_snapshot() AS now, log_pending_id_seq""")
 
 # By tenant, the oldest by its id: ids are in the order of recording but for moments.
 OLDEST = text("""
@@ -40,7 +44,10 @@ SIZES = text("""
 
 
 class Writers(NamedTuple):
-    """The last pending id that was drawn, and the numbers of the oldest transaction that writes and of the next."""
+    """The last pending id that was drawn, the number of the oldest transaction that writes, and one that none of them has yet.
+
+    `next` is not to be relied on when the last id is the one that is settled already.
+    """
 
     last_id: int
     oldest: int
@@ -58,9 +65,9 @@ def waiting(conn: Connection, floors: Mapping[str, int]) -> list[str]:
     return [name for (name,) in together(conn, [(BY_INDEX, {}), (WAITING, given)])[1]]
 
 
-def writers(conn: Connection) -> Writers:
-    """Which ids were drawn, and which transactions may still commit some of them."""
-    ((last_id,),), ((oldest, next_),) = together(conn, [(LAST_ID, {}), (WRITERS, {})])
+def writers(conn: Connection, settled: int) -> Writers:
+    """Which ids were drawn, and which transactions may still commit some of them. `settled`: nobody will commit that id."""
+    ((last_id,),), ((oldest, next_),) = together(conn, [(LAST_ID, {}), (WRITERS, {"settled": settled})])
     return Writers(last_id, oldest, next_)
 
 

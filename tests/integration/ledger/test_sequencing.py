@@ -162,6 +162,22 @@ def test_what_commits_late_is_sequenced(database, engine, sealer) -> None:
     assert 9 == whole(database)
 
 
+def test_what_commits_late_is_sequenced_if_no_transaction_began_after_its_own(database, engine, sealer) -> None:
+    """Then no snapshot tells of it: its xmax is the number after that of the last transaction that has ended."""
+    sequencer = Sequencer(sealer)
+    database.add_tenant()
+    record(engine, event("acme", "s-1", 0))
+    sequencer.turn()
+    with engine.connect() as late, late.begin():
+        append(late, [event("acme", "late", 0)], {}, NOW)
+        for _ in range(4):
+            sequencer._surveyed = float("-inf")
+            sequencer.turn()
+    sequencer.turn()
+
+    assert 2 == whole(database)
+
+
 def test_what_is_gone_is_not_searched_again_while_a_snapshot_keeps_it(database, engine, sealer) -> None:
     """As while a backup runs: nothing that was deleted since can be removed."""
     database.add_tenant()
