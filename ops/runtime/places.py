@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import Final, Protocol, TypeVar
@@ -32,6 +33,8 @@ class _Files(Protocol):
     """What a folder and a prefix in S3 can do; they raise the system's errors, `FileExistsError` for what exists."""
 
     def read(self, name: str) -> bytes: ...
+
+    def written_at(self, name: str) -> datetime: ...
 
     def write(self, files: Mapping[str, bytes]) -> None: ...
 
@@ -60,6 +63,13 @@ class Place:
         _check(name)
         with suppress(FileNotFoundError):
             return self._call("read", lambda: self._files.read(name))
+        return None
+
+    def written_at(self, name: str) -> datetime | None:
+        """When the file was written, by the clock of the place; None when there is none of that name."""
+        _check(name)
+        with suppress(FileNotFoundError):
+            return self._call("read", lambda: self._files.written_at(name))
         return None
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -110,6 +120,9 @@ class _Folder:
         if len(content) > LARGEST:
             raise OSError(f"{name} is larger than any of these files")
         return content
+
+    def written_at(self, name: str) -> datetime:
+        return datetime.fromtimestamp((self._root / name).stat().st_mtime, UTC)
 
     def write(self, files: Mapping[str, bytes]) -> None:
         folders = set()
@@ -162,6 +175,9 @@ class _Bucket:
         if found.meta["size"] > LARGEST:
             raise OSError(f"{name} is larger than any of these files")
         return bytes(found.bytes())
+
+    def written_at(self, name: str) -> datetime:
+        return obstore.head(self._store, name)["last_modified"]
 
     def write(self, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+SIZE_DIGITS: Final = 20  # so that names sort by size
 _ORIGIN: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9._~-]+)*", re.ASCII)
 
 
@@ -21,3 +22,13 @@ def log_origin(base: str, tenant: str, incarnation: int) -> str:
 def log_folder(tenant: str, incarnation: int) -> str:
     """The folder of its files, which is the origin without its base: a client finds the files by the origin."""
     return tenant if incarnation == 1 else f"{tenant}/r{incarnation}"
+
+
+def anchor_folder(tenant: str, incarnation: int) -> str:
+    """The folder of its anchored checkpoints, at an anchor that is a place for files."""
+    return f"{tenant}/r{incarnation}"
+
+
+def anchor_name(size: int) -> str:
+    """The name there of the checkpoint of this size."""
+    return f"{size:0{SIZE_DIGITS}}"

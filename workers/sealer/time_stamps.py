@@ -4,19 +4,12 @@ An authority remembers nothing, so it cannot say how long a log was; the stamp i
 who trusts the authority that the log had this root no later than then. Verify one with `openssl ts -verify`.
 """
 
-from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from rfc3161_client import (
-    HashAlgorithm,
-    TimestampRequestBuilder,
-    VerificationError,
-    VerifierBuilder,
-    decode_timestamp_response,
-)
+from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
 
-from ops.errors import Misconfigured
+from ops.runtime.anchor_trust import Authorities
+from pipeline.errors import Unproven
 from pipeline.ledger.judge import Outside
 from workers.sealer.anchor import SECONDS, Known, NotAnchored
 from workers.sealer.http_post import Poster
@@ -31,7 +24,7 @@ class TimeStamps:
         """`authorities`: a file of PEM certificates, the trusted roots and perhaps some between. Raises `Misconfigured`."""
         self._url = url
         self._poster = Poster(url, _QUERY, seconds)
-        self._roots, self._between = _certificates(authorities)
+        self._authorities = Authorities(authorities)
 
     def look(self, known: Known) -> Outside | None:  # noqa: ARG002 - others look
         """An authority keeps nothing."""
@@ -44,25 +37,8 @@ class TimeStamps:
         answer = self._poster.post(asked.as_bytes())
         if answer.status != 200:
             raise NotAnchored(f"{self._url} answered {answer.status}: {answer.text}")
-        verifier = VerifierBuilder.from_request(asked)
-        for root in self._roots:
-            verifier = verifier.add_root_certificate(root)
-        for each in self._between:
-            verifier = verifier.add_intermediate_certificate(each)
         try:
-            verifier.build().verify_message(decode_timestamp_response(answer.body), note)
-        except (VerificationError, ValueError) as error:
-            raise NotAnchored(f"{self._url} gave a time stamp that does not verify: {error}") from error
+            self._authorities.stamped_at(answer.body, note, asked)
+        except Unproven as error:
+            raise NotAnchored(f"{self._url}: {error}") from error
         return answer.body, []
-
-
-def _certificates(path: str) -> tuple[list[x509.Certificate], list[x509.Certificate]]:
-    """The self-signed ones, which are trusted, and the others."""
-    try:
-        found = x509.load_pem_x509_certificates(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise Misconfigured(f"WAXSEAL_LOG_ANCHORS: {path} is no file of PEM certificates: {error}") from error
-    roots = [each for each in found if each.subject == each.issuer]
-    if not roots:
-        raise Misconfigured(f"WAXSEAL_LOG_ANCHORS: {path} holds no root certificate")
-    return roots, [each for each in found if each.subject != each.issuer]

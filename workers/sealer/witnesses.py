@@ -6,13 +6,12 @@ learns what was signed before.
 
 from typing import Final
 
-from ops.errors import Misconfigured
+from ops.runtime.anchor_trust import witness_key
 from pipeline.errors import Unreadable
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.cosignature import read_conflict, read_cosignatures
 from pipeline.ledger.judge import Outside
 from pipeline.ledger.merkle import consistency_proof
-from pipeline.ledger.notes import COSIGNATURE, read_vkey
 from pipeline.ledger.tiles import TileReader
 from pipeline.ledger.tlog_proof import ConsistencyProof
 from workers.sealer.anchor import SECONDS, Contradicted, Known, NotAnchored
@@ -27,12 +26,7 @@ class Witness:
 
     def __init__(self, url: str, vkey: str, seconds: float = SECONDS) -> None:
         """Raises `Misconfigured` unless `vkey` is a witness's verifier key."""
-        try:
-            self._key = read_vkey(vkey)
-        except Unreadable as error:
-            raise Misconfigured(f"WAXSEAL_LOG_ANCHORS: the vkey of {url}: {error}") from error
-        if self._key.algorithm != COSIGNATURE:
-            raise Misconfigured(f"WAXSEAL_LOG_ANCHORS: the vkey of {url} is a log's, not a witness's (cosignature/v1)")
+        self._key = witness_key(url, vkey)
         self._url = url
         self._poster = Poster(f"{url.rstrip('/')}/add-checkpoint", _CONTENT_TYPE, seconds)
         self._sizes: dict[int, int] = {}

@@ -1,7 +1,7 @@
 """Anchors that are files elsewhere: a folder or an S3 prefix, where a name is written once and never again.
 
-One file for each checkpoint, `{tenant}/r{incarnation}/{size, 20 digits}`, the note as it was signed. Let the place forbid its
-writers to delete (S3: object lock, or a policy without DeleteObject; a folder: another machine's, append-only).
+One file for each checkpoint, the note as it was signed; its name ends with the checkpoint's size in 20 digits. Let the place
+forbid its writers to delete (S3: object lock, or a policy without DeleteObject; a folder: another machine's, append-only).
 """
 
 from typing import Final
@@ -11,9 +11,9 @@ from pipeline.errors import Unreadable
 from pipeline.ledger.checkpoint import read_checkpoint
 from pipeline.ledger.judge import Outside
 from pipeline.ledger.notes import split_note
+from schemas.ledger.log_names import SIZE_DIGITS, anchor_folder, anchor_name
 from workers.sealer.anchor import SECONDS, Contradicted, Known, NotAnchored
 
-DIGITS: Final = 20
 _PAGE: Final = 1000  # names in one call
 
 
@@ -25,9 +25,9 @@ class WriteOnce:
 
     def look(self, known: Known) -> Outside | None:
         """The largest checkpoint there, whoever signed it: what the log's own tables know of it may be old."""
-        folder, after = _folder(known), _name(known.anchored - 1) if known.anchored else ""
+        folder, after = _folder(known), anchor_name(known.anchored - 1) if known.anchored else ""
         newest = ""
-        while names := [name for name in self._place.names(folder, after) if name.isdecimal() and len(name) == DIGITS]:
+        while names := [name for name in self._place.names(folder, after) if name.isdecimal() and len(name) == SIZE_DIGITS]:
             newest = after = names[-1]
             if len(names) < _PAGE:
                 break
@@ -36,7 +36,7 @@ class WriteOnce:
     def take(self, known: Known) -> tuple[bytes, list[str]]:
         """Write the checkpoint; what is there already has to be of the same tree."""
         checkpoint = known.published
-        folder, name = _folder(known), _name(checkpoint.size)
+        folder, name = _folder(known), anchor_name(checkpoint.size)
         if not self._place.create(f"{folder}/{name}", known.note.encode()):
             seen = self._read(folder, name)
             if (seen.size, seen.root) != (checkpoint.size, checkpoint.root):
@@ -53,8 +53,4 @@ class WriteOnce:
 
 
 def _folder(known: Known) -> str:
-    return f"{known.log.tenant}/r{known.log.incarnation}"
-
-
-def _name(size: int) -> str:
-    return f"{size:0{DIGITS}}"
+    return anchor_folder(known.log.tenant, known.log.incarnation)

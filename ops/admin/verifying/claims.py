@@ -1,18 +1,19 @@
 """Finds out what can be claimed of each tenant's ledger: after its verification, by looking at what is outside the database."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
 
+from ops.admin.verifying.anchor_receipts import ANCHORED, WITNESSED, AnchorReceipts, Found
 from ops.errors import PlaceAway, one_line
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
 from ops.settings import Settings
 from pipeline.errors import Unreadable
 from pipeline.ledger.assurance import Checked, claim
-from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
 from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.ledger import claims, log_scan
 from pipeline.store.ledger.claims import Seal
@@ -25,16 +26,17 @@ FRESH: Final = timedelta(days=1)  # the age of an anchor by which a log is still
 def claims_of(conn: Connection, settings: Settings, faulty: Collection[str | None]) -> Iterator[tuple[str, Claim]]:
     """What can be claimed of each tenant now. `faulty`: the tenants of which a fault was found; None: of the whole."""
     place = Place(settings.log_files) if settings.log_files else None
+    receipts = AnchorReceipts(settings.log_anchors)
     now = datetime.now(UTC)
     for seal in claims.seals(conn):
         fault = seal.tenant in faulty or None in faulty or seal.broken
-        anchored = claims.anchored(conn, seal.log) if seal.log is not None else {}
+        keys = _keys(conn, seal)
         checked = Checked(
             chained="a verification that finds no fault" if fault else None,
             sealed=_sealed(seal, now),
-            published=_published(conn, seal, place),
-            anchored=_anchor("an anchor outside", anchored.get("anchored"), now),
-            witnessed=_anchor("the signature of a witness", anchored.get("witnessed"), now),
+            published=_published(conn, seal, keys, place),
+            anchored=_anchor("an anchor outside", receipts.look(conn, seal, keys, ANCHORED), now),
+            witnessed=_anchor("the signature of a witness", receipts.look(conn, seal, keys, WITNESSED), now),
         )
         yield seal.tenant, claim(checked)
 
@@ -48,18 +50,24 @@ def _sealed(seal: Seal, now: datetime) -> str | None:
     return None
 
 
-def _published(conn: Connection, seal: Seal, place: Place | None) -> str | None:
+def _keys(conn: Connection, seal: Seal) -> list[Key]:
+    """The log's keys, by the origin of its newest checkpoint; none if it has no checkpoint that can be read."""
+    if seal.log is None or seal.note is None:
+        return []
+    origin = seal.note.partition("\n")[0]
+    return [Key(origin, ED25519, public) for public in log_scan.public_keys(conn, seal.log)]
+
+
+def _published(conn: Connection, seal: Seal, keys: Sequence[Key], place: Place | None) -> str | None:
     if place is None:
         return "the place of the published logs, to look there: set WAXSEAL_LOG_FILES"
-    if seal.log is None or seal.incarnation is None or seal.note is None:
+    if seal.log is None or seal.incarnation is None or not keys:
         return "a checkpoint"
     try:
         raw = PublishedLog(place, seal.tenant, seal.incarnation).checkpoint()
         if raw is None:
             return "a published checkpoint: there is none at the place of the published logs"
-        ours = read_checkpoint(seal.note.partition("\n\n")[0] + "\n")
-        keys = [Key(ours.origin, ED25519, public) for public in log_scan.public_keys(conn, seal.log)]
-        return _agrees(*open_checkpoint(raw, keys), dict(log_scan.checkpoints(conn, seal.log)), ours.origin)
+        return _agrees(*open_checkpoint(raw, keys), dict(log_scan.checkpoints(conn, seal.log)), keys[0].name)
     except (PlaceAway, Unreadable) as error:
         return f"a published checkpoint that can be read: {one_line(error)}"
 
@@ -72,7 +80,7 @@ def _agrees(found: Checkpoint, names: Collection[str], sealed: dict[int, bytes],
     return None
 
 
-def _anchor(what: str, at: datetime | None, now: datetime) -> str | None:
-    if at is None:
-        return f"{what}: set WAXSEAL_LOG_ANCHORS"
-    return None if now - at <= FRESH else f"{what} of the last day: the latest is of {at:%Y-%m-%d %H:%M}Z"
+def _anchor(what: str, found: Found, now: datetime) -> str | None:
+    if found.at is None:
+        return f"{what}: {found.why or 'name one in WAXSEAL_LOG_ANCHORS'}"
+    return None if now - found.at <= FRESH else f"{what} of the last day: the latest is of {found.at:%Y-%m-%d %H:%M}Z"

@@ -1,6 +1,6 @@
 """Statements about what can be claimed of each tenant's ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,10 +18,12 @@ SEALS = text("""
       LEFT JOIN LATERAL (SELECT size, note FROM checkpoint WHERE log_id = log.id ORDER BY size DESC LIMIT 1) AS newest ON true
     ORDER BY each.tenant""")
 
-# Whoever anchors writes a row once he has checked the receipt.
-ANCHORED = text("""
-    SELECT CASE WHEN kind = 'witness' THEN 'witnessed' ELSE 'anchored' END, max(at) FROM anchor
-    WHERE log_id = :log AND kind IN ('folder', 's3', 'rfc3161', 'witness') GROUP BY 1""")
+# The latest receipts that a place is said to have given: whoever owns the database can write such rows himself.
+RECEIPTS = text("""
+    SELECT anchor.size, checkpoint.root, checkpoint.note, anchor.receipt
+    FROM anchor JOIN checkpoint ON checkpoint.log_id = anchor.log_id AND checkpoint.size = anchor.size
+    WHERE anchor.log_id = :log AND anchor.kind = :kind AND anchor.place = :place ORDER BY anchor.size DESC, anchor.id DESC
+    LIMIT :most""")
 
 KEEP = text("""
     INSERT INTO claim (tenant, word, checked_at, missing) VALUES (:tenant, :word, :at, :missing)
@@ -44,6 +46,16 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """A checkpoint in the database, and what a place is said to have given for it."""
+
+    size: int
+    root: bytes
+    note: str
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class KeptClaim:
     """What was claimed of a tenant, and when it was checked."""
 
@@ -58,9 +70,10 @@ def seals(conn: Connection) -> Sequence[Seal]:
     return [Seal(*row) for row in conn.execute(SEALS)]
 
 
-def anchored(conn: Connection, log: int) -> Mapping[str, datetime]:
-    """When the log was last `anchored` and `witnessed`."""
-    return {row[0]: row[1] for row in conn.execute(ANCHORED, {"log": log})}
+def receipts(conn: Connection, log: int, kind: str, place: str, most: int) -> Sequence[Receipt]:
+    """The latest receipts of a place for checkpoints of a log. Nothing in them was checked."""
+    told = {"log": log, "kind": kind, "place": place, "most": most}
+    return [Receipt(row[0], bytes(row[1]), row[2], bytes(row[3])) for row in conn.execute(RECEIPTS, told)]
 
 
 def keep(conn: Connection, tenant: str, made: Claim, now: datetime) -> None:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -126,7 +127,8 @@ def test_a_log_in_s3_is_published_as_one_in_a_folder(log, s3, monkeypatch) -> No
 def test_an_anchor_in_s3_never_overwrites_what_it_has(s3, monkeypatch) -> None:
     for name, value in variables(s3).items():
         monkeypatch.setenv(name, value)
-    anchor = WriteOnce(make_bucket(s3))
+    bucket = make_bucket(s3)
+    anchor = WriteOnce(bucket)
 
     def known(size: int, root: bytes) -> Known:
         checkpoint = Checkpoint(f"{BASE}/acme", size, root)
@@ -140,6 +142,9 @@ def test_an_anchor_in_s3_never_overwrites_what_it_has(s3, monkeypatch) -> None:
     with pytest.raises(Contradicted):
         anchor.take(known(9, b"b" * 32))
     seen = anchor.look(known(5, b"a" * 32))
+    place = Place(bucket)
+    assert timedelta() < datetime.now(UTC) - place.written_at(f"acme/r1/{9:020}") + timedelta(seconds=2) < timedelta(minutes=5)
+    assert place.written_at(f"acme/r1/{10:020}") is None
     assert (1200, b"a" * 32) == (seen.size, seen.root)
 
 

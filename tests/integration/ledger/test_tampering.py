@@ -1,37 +1,50 @@
 """What leaves no contradiction in the chains contradicts the tenant's log, or what was verified once before."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.admin.doctor.claim_checks import check_claims
+from ops.admin.verifying.anchor_receipts import AnchorReceipts
 from ops.admin.verifying.claims import claims_of
+from ops.errors import PlaceAway
 from ops.runtime.db import make_engine, transaction
+from ops.runtime.places import Place
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import extend
 from pipeline.dedupe import chain_key, fingerprint, identity
 from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.cosignature import cosign
 from pipeline.ledger.merkle import Frontier
 from pipeline.ledger.merkle import extend as grown
 from pipeline.ledger.notes import Signer, new_private, sign
 from pipeline.ledger.verify_log import verify_logs
 from pipeline.ledger.verifying.verify import verify, verify_new
-from pipeline.store.ledger import points
+from pipeline.store.ledger import claims, points
 from pipeline.store.ledger.scan import Scope
+from pipeline.store.log.checkpoints import OpenLog
 from schemas.entry import Head
 from schemas.event import Event
+from schemas.ledger.assurance import Claim
 from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run
+from support.net.tsa import Authority, time_stamping
+from support.net.witness import Witness, served
 from support.waiting import wait_for
+from workers.sealer.anchor import Known
+from workers.sealer.time_stamps import TimeStamps
 
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
+SIGNERS = {tenant: Signer(f"ledger.example/{tenant}", new_private()) for tenant in KEYS}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key")
 OPEN = "DROP INDEX log_open; " + "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in LOGS)
@@ -119,7 +132,7 @@ def ledger(shared_database) -> Iterator[Ledger]:
             append(conn, [event(tenant, subject, f"{subject}-{n}") for n in range(4)], {}, NOW)
     with transaction(engine) as conn:
         for tenant in KEYS:
-            position(conn, tenant, Signer(f"ledger.example/{tenant}", new_private()))
+            position(conn, tenant, SIGNERS[tenant])
     with transaction(engine) as conn:
         for tenant in KEYS:
             append(conn, [event(tenant, "order-1", "order-1-4")], {}, NOW)
@@ -317,9 +330,6 @@ def test_the_word_is_the_strongest_that_was_checked_and_what_is_missing_is_said(
     file.parent.mkdir()
     file.write_text(note)
     settings = Settings(database_url=shared_database.url, log_files=str(tmp_path))
-    anchor = f"INSERT INTO anchor (log_id, size, kind, place, at) SELECT {ACME}, size, '{{}}', 'x', now() - interval '{{}}'"
-    anchor += f" FROM checkpoint WHERE log_id = {ACME}"
-
     with ledger.engine.connect() as conn:
 
         def said(*faulty: str | None, settings: Settings = settings) -> tuple[str, str]:
@@ -329,16 +339,153 @@ def test_the_word_is_the_strongest_that_was_checked_and_what_is_missing_is_said(
         waiting = dict(claims_of(conn, settings, ()))["acme"]
         run(conn, "DELETE FROM log_pending")
         found = [said(), said("acme"), said(None), said(settings=Settings(database_url=shared_database.url))]
-        for kind, age in (("folder", "2 days"), ("rfc3161", "1 hour"), ("witness", "1 hour")):
-            run(conn, anchor.format(kind, age))
-            found.append(said())
         file.write_text(note.replace("\n8\n", "\n9\n"))
         found.append(said())
         conn.rollback()
 
     assert ("chained", True) == (waiting.word, "positions for entries" in waiting.missing)
     assert [("published", "sealed"), ("none", "sealed"), ("none", "none"), ("sealed", "sealed")] == found[:4]
-    assert ["published", "anchored", "witnessed", "sealed"] == [acme for acme, _ in found[4:]]
+    assert [("sealed", "sealed")] == found[4:]
+
+
+class Outside:
+    """A ledger that is published, with places of each kind, and rows about them that the database's owner writes."""
+
+    def __init__(self, conn: Connection, note: str, folder: Path, tsa: Authority, witness: Witness) -> None:
+        self.conn, self.note, self.witness = conn, note, witness
+        (folder / "published" / "acme").mkdir(parents=True)
+        (folder / "published" / "acme" / "checkpoint").write_text(note)
+        self.file = folder / "worm" / "acme" / "r1" / f"{8:020}"
+        self.file.parent.mkdir(parents=True)
+        trusted = {"folder": f"{folder}/worm", "rfc3161": f"rfc3161+{tsa.url}#ca={tsa.certificates}"}
+        self.trusted = {**trusted, "witness": f"witness+{witness.url}#vkey={witness.key.vkey}"}
+        self.places = {"folder": f"{folder}/worm", "rfc3161": tsa.url, "witness": witness.url}
+        self.settings = Settings(log_files=str(folder / "published"), log_anchors=" ".join(self.trusted.values()))
+        run(conn, "DELETE FROM log_pending; ALTER TABLE anchor DISABLE TRIGGER ALL")
+
+    def row(self, kind: str, receipt: bytes = b"") -> None:
+        """The only row of the kind."""
+        run(self.conn, f"DELETE FROM anchor WHERE kind = '{kind}'")
+        told = {"kind": kind, "place": self.places[kind], "receipt": receipt}
+        values = f"SELECT id, 8, :kind, :place, now(), :receipt FROM log WHERE id = {ACME}"
+        self.conn.execute(text(f"INSERT INTO anchor (log_id, size, kind, place, at, receipt) {values}"), told)
+
+    def said(self, *but: str) -> Claim:
+        """What is claimed, when places of the kinds `but` are not configured."""
+        anchors = " ".join(place for kind, place in self.trusted.items() if kind not in but)
+        return dict(claims_of(self.conn, self.settings.model_copy(update={"log_anchors": anchors}), ()))["acme"]
+
+    def keep(self, note: str) -> None:
+        self.file.write_text(note)
+        self.row("folder")
+
+    def cosigned(self, witness: Witness, note: str, ago: timedelta = timedelta()) -> None:
+        at = int((datetime.now(UTC) - ago).timestamp())
+        self.row("witness", cosign(witness.name, witness.private, note, at).encode())
+
+
+@pytest.fixture
+def outside(ledger, shared_database, tmp_path) -> Iterator[Outside]:
+    ((note,),) = shared_database.rows("SELECT note FROM checkpoint JOIN log ON log.id = log_id WHERE tenant = 'acme'")
+    (tmp_path / "tsa").mkdir()
+    with time_stamping(tmp_path / "tsa") as tsa, served(Witness()) as witness, ledger.engine.connect() as conn:
+        run(conn, UNPROTECTED)
+        run(conn, LOOSE)
+        yield Outside(conn, note, tmp_path, tsa, witness)
+        conn.rollback()
+
+
+def other_note() -> str:
+    return sign(Checkpoint(SIGNERS["acme"].name, 8, b"x" * 32).text, [SIGNERS["acme"]])
+
+
+def test_rows_about_anchors_claim_nothing(outside) -> None:
+    assert ("published", "for anchored: an anchor outside: ") == (outside.said().word, outside.said().missing[:33])
+    for kind in outside.places:
+        outside.row(kind, b"receipt")
+    forged = outside.said()
+    unconfigured = outside.said(*outside.places)
+
+    assert "published" == forged.word
+    assert f"{outside.places['folder']}: for size 8, there is no acme/r1/{8:020} there" in forged.missing
+    assert ("published", True) == (unconfigured.word, "name one in WAXSEAL_LOG_ANCHORS" in unconfigured.missing)
+
+
+def test_a_file_elsewhere_anchors_when_it_is_the_logs_checkpoint_and_of_the_last_day(outside) -> None:
+    forged = Signer(SIGNERS["acme"].name, new_private())
+    text_ = outside.note.partition("\n\n")[0] + "\n"
+    for note in ("", "what is this", other_note(), sign(text_, [forged]), text_ + "\n"):
+        outside.keep(note)
+        assert "published" == outside.said().word
+    outside.keep(outside.note)
+    kept, elsewhere = outside.said(), outside.said("folder")
+    long_ago = (datetime.now(UTC) - timedelta(days=2)).timestamp()
+    os.utime(outside.file, (long_ago, long_ago))
+    old = outside.said()
+    outside.file.unlink()
+
+    assert ("anchored", "for witnessed: the signature of a witness: ") == (kept.word, kept.missing[:43])
+    assert "published" == elsewhere.word == outside.said().word
+    assert ("published", True) == (old.word, "of the last day: the latest is of" in old.missing)
+
+
+def test_a_time_stamp_anchors_when_a_trusted_authority_gave_it_for_this_checkpoint(outside, tmp_path) -> None:
+    def stamped(url: str, certificates: object, note: str) -> bytes:
+        log = OpenLog(1, "acme", 1, 8, b"")
+        return TimeStamps(url, str(certificates)).take(Known(log, None, note, 0, bytes))[0]
+
+    url, certificates = outside.places["rfc3161"], outside.trusted["rfc3161"].partition("#ca=")[2]
+    (tmp_path / "other").mkdir()
+    with time_stamping(tmp_path / "other") as other:
+        for receipt in (stamped(other.url, other.certificates, outside.note), stamped(url, certificates, other_note())):
+            outside.row("rfc3161", receipt)
+            assert ("published", True) == (outside.said().word, "the time stamp does not verify" in outside.said().missing)
+    receipt = stamped(url, certificates, outside.note)
+    outside.row("rfc3161", receipt)
+    found, elsewhere = outside.said(), outside.said("rfc3161")
+    outside.row("rfc3161", receipt[:-40])
+
+    assert ["anchored", "published", "published"] == [found.word, elsewhere.word, outside.said().word]
+
+
+def test_a_log_is_witnessed_when_the_witness_has_signed_this_checkpoint_in_the_last_day(outside) -> None:
+    outside.keep(outside.note)
+    outside.cosigned(Witness(outside.witness.name), outside.note)
+    by_another = outside.said()
+    outside.cosigned(outside.witness, other_note())
+    of_another = outside.said()
+    outside.cosigned(outside.witness, outside.note, timedelta(days=2))
+    old = outside.said()
+    outside.cosigned(outside.witness, outside.note)
+    found, elsewhere = outside.said(), outside.said("witness")
+
+    assert ["anchored"] * 4 == [by_another.word, of_another.word, old.word, elsewhere.word]
+    assert "no key that was given has signed this" in by_another.missing
+    assert f"the signature of {outside.witness.name} is not of this text" in of_another.missing
+    assert "of the last day" in old.missing
+    assert ("witnessed", "") == (found.word, found.missing)
+
+
+def test_a_place_that_cannot_be_reached_or_verified_anchors_nothing_and_is_asked_once(outside, monkeypatch) -> None:
+    asked = []
+
+    def away(_self: object, name: str) -> bytes:
+        asked.append(name)
+        raise PlaceAway("the disk is away")
+
+    outside.keep(outside.note)
+    monkeypatch.setattr(Place, "read", away)
+    receipts, seals = AnchorReceipts(outside.settings.log_anchors), claims.seals(outside.conn)
+    keys = [SIGNERS["acme"].key]
+    for _ in range(2):
+        found = receipts.look(outside.conn, seals[0], keys, ["folder"])
+        assert (None, True) == (found.at, found.why.endswith("the disk is away"))
+    assert 1 == len(asked)
+    outside.row("rfc3161", b"receipt")
+    found = AnchorReceipts("rfc3161+http://tsa.example#ca=/nothing").look(outside.conn, seals[0], keys, ["rfc3161"])
+    assert "http://tsa.example: it has given no receipt" == found.why
+    untrusted = AnchorReceipts(f"rfc3161+{outside.places['rfc3161']}#ca=/nothing")
+    assert "no file of PEM certificates" in untrusted.look(outside.conn, seals[0], keys, ["rfc3161"]).why
 
 
 def test_the_verifier_notes_what_it_found_and_status_and_doctor_say_it(ledger, shared_database, shared_start) -> None:
