@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from ops.admin.bundle_export import Missing, write_log
 from ops.admin.read_session import known_tenant, open_engine, snapshot, tenant_keys
+from ops.admin.views import View
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.durable_files import replace_durably
@@ -23,7 +24,7 @@ from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.ledger.bundles.bundle import entry_line, header_line
 from pipeline.ledger.verifying.verify import Keys
-from pipeline.store.ledger import scan
+from pipeline.store.ledger import claims, scan
 from pipeline.store.ledger.scan import Scope
 from schemas.ledger.ledger_rows import StoredEntry
 
@@ -95,6 +96,18 @@ class LedgerSnapshot:
             )
         write_log(out, self.conn, self.settings, self.wanted.tenant, ends.keys())
         return count
+
+    def claim(self, *, complete: bool) -> View:
+        """What the last verification claimed of the tenant's ledger; nothing if what is exported was not `complete`.
+
+        `claim` and `checked_at` are None if there was no verification that claims anything.
+        """
+        if not complete:
+            return {"claim": "none", "checked_at": None, "missing": "for chained: what is missing from the export"}
+        found = next((each for each in claims.kept(self.conn) if each.tenant == self.wanted.tenant), None)
+        if found is None:
+            return {"claim": None, "checked_at": None, "missing": "for chained: a verification: run `waxseal verifier`"}
+        return {"claim": found.word, "checked_at": found.checked_at.astimezone(UTC).isoformat(), "missing": found.missing}
 
     def _whole(self, entry: StoredEntry, lost: Callable[[str], None]) -> StoredEntry:
         if entry.blob is None or entry.body is not None:

@@ -2,9 +2,9 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run; verify-bundle must not need a database's driver
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -27,19 +27,23 @@ _LISTED = 10  # chains whose unsealed entries are named one by one
 @click.argument("tenant")
 @click.option("--subject", help="Only this subject.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--json", "as_json", is_flag=True, help="On stdout, what was exported, as one line of JSON.")
 @DATA
-def export(tenant: str, subject: str | None, output: Path, data: Path) -> int:
+def export(tenant: str, subject: str | None, output: Path, as_json: bool, data: Path) -> int:
     """Write a tenant's entries to a file that anyone can verify.
 
     JSON Lines, with all content, so only you can read the file. If the tenant's log is published, its checkpoint and the proofs
-    that the entries are in it come with them. An existing file is replaced when the new one is complete. Exit code 1: something
-    that was recorded is missing from it.
+    that the entries are in it come with them. An existing file is replaced when the new one is complete. Says what the last
+    verification claimed of the tenant's ledger, and what is missing for more. Exit code 1: something that was recorded is
+    missing from it.
 
     Example: waxseal export acme -o acme.jsonl && waxseal verify-bundle acme.jsonl
     """
     from ops.admin.verification import Subject, replacing, whole_ledger
     from ops.system.stack_file import settings_for
 
+    if as_json and str(output) == "/dev/stdout":
+        raise click.UsageError("--json writes to stdout: give another file with -o", click.get_current_context())
     lost: list[str] = []
     with (
         whole_ledger(settings_for(data, "database_url"), Subject(tenant, subject)) as ledger,
@@ -47,10 +51,20 @@ def export(tenant: str, subject: str | None, output: Path, data: Path) -> int:
         replacing(output) as out,
     ):
         count = ledger.export(out, show, lost.append)
-    for each in lost:
-        click.echo(printable(f"missing: {each}"), err=True)
-    click.echo(f"{counted(count, 'entry', 'entries')} in {output}", err=True)
+        claim = ledger.claim(complete=not lost)
+    if as_json:
+        show_json({"tenant": tenant, "subject": subject, "entries": count, "lost": lost, **claim})
+    else:
+        for each in lost:
+            click.echo(printable(f"missing: {each}"), err=True)
+        click.echo(f"{counted(count, 'entry', 'entries')} in {output}", err=True)
+        click.echo(printable(f"claim: {_claimed(claim)}"), err=True)
     return NOT_INTACT if lost else INTACT
+
+
+def _claimed(claim: Mapping[str, Any]) -> str:
+    checked = f" (checked at {claim['checked_at'][:16].replace('T', ' ')}Z)" if claim["checked_at"] else ""
+    return f"{claim['claim'] or 'none yet'}{checked}" + (f"; {claim['missing']}" if claim["missing"] else "")
 
 
 @click.command("verify-bundle")

@@ -375,6 +375,29 @@ def test_what_is_exported_verifies_offline(timeline, tmp_path) -> None:
     assert 0o600 == whole.stat().st_mode & 0o777
 
 
+def test_an_export_says_what_was_claimed_of_the_ledger_and_what_is_missing_for_more(timeline, database, tmp_path) -> None:
+    file = tmp_path / "acme.jsonl"
+    unchecked = timeline.run("export", "acme", "-o", file)
+    database.run(
+        "INSERT INTO claim (tenant, word, checked_at, missing)"
+        " VALUES ('acme', 'sealed', '2026-01-02T03:04:05Z', 'for published: a place'), ('other', 'chained', now(), '')"
+    )
+    checked = timeline.run("export", "acme", "-o", file)
+    (whole,) = timeline.json("export", "acme", "-o", file)
+    with database.connect() as conn:
+        conn.execute("DELETE FROM content WHERE seq = 2")
+    broken = timeline.run("export", "acme", "--subject", "order-1", "-o", file, "--json")
+    mixed = timeline.run("export", "acme", "-o", "/dev/stdout", "--json")
+
+    assert "claim: none yet; for chained: a verification" in unchecked.stderr
+    assert "claim: sealed (checked at 2026-01-02 03:04Z); for published: a place\n" in checked.stderr
+    assert {"tenant": "acme", "subject": None, "entries": 6, "lost": [], "claim": "sealed"}.items() <= whole.items()
+    assert ("2026-01-02T03:04:05+00:00", "for published: a place") == (whole["checked_at"], whole["missing"])
+    found = json.loads(broken.stdout)
+    assert (1, "none", 1, "order-1") == (broken.exit_code, found["claim"], len(found["lost"]), found["subject"])
+    assert 2 == mixed.exit_code
+
+
 def test_what_was_altered_is_exported_altered(timeline, database, tmp_path) -> None:
     with database.connect() as conn:
         conn.execute("UPDATE content SET body = 'forged' WHERE seq = 1")
