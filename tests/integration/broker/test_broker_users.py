@@ -116,12 +116,19 @@ def test_the_user_that_takes_over_has_the_rights_of_the_one_before() -> None:
     assert rights["waxseal-worker"] == rights["waxseal-worker-2"]
 
 
-def test_the_roles_of_the_pages_log_in_as_writers(database, servers: PrivateServers) -> None:
-    replacing, making = (block.text for block in blocks("sql") if " ROLE " in block.text)
+def test_the_roles_of_the_pages_log_in_as_what_they_are_for(database, servers: PrivateServers) -> None:
+    replacing, making, others = (block.text for block in blocks("sql") if " ROLE " in block.text)
+    logins = {f"waxseal_{name}_login": f"waxseal_{name}" for name in ("eraser", "verifier", "sealer")}
     try:
         with psycopg.connect(database.url, autocommit=True) as owner:
             owner.execute(making)
+            owner.execute(others)
             owner.execute(replacing)
+        for login, role in logins.items():
+            with psycopg.connect(database.url, user=login, password="PASSWORD") as process:
+                assert (True, False) == process.execute(
+                    "SELECT pg_has_role(%s, 'USAGE'), pg_has_role('waxseal_writer', 'USAGE')", [role]
+                ).fetchone()
         with psycopg.connect(database.url, user="waxseal_worker_2", password="PASSWORD") as worker:
             found = worker.execute("SELECT pg_has_role('waxseal_writer', 'USAGE'), count(*) FROM entry").fetchone()
         assert (True, 0) == found
@@ -130,3 +137,5 @@ def test_the_roles_of_the_pages_log_in_as_writers(database, servers: PrivateServ
         with psycopg.connect(database.url, autocommit=True) as owner:
             owner.execute("DROP ROLE IF EXISTS waxseal_worker")
             owner.execute("DROP ROLE IF EXISTS waxseal_worker_2")
+            for login in logins:
+                owner.execute(f"DROP ROLE IF EXISTS {login}")
