@@ -116,26 +116,27 @@ def test_the_user_that_takes_over_has_the_rights_of_the_one_before() -> None:
     assert rights["waxseal-worker"] == rights["waxseal-worker-2"]
 
 
-def test_the_roles_of_the_pages_log_in_as_what_they_are_for(database, servers: PrivateServers) -> None:
-    replacing, making, others = (block.text for block in blocks("sql") if " ROLE " in block.text)
-    logins = {f"waxseal_{name}_login": f"waxseal_{name}" for name in ("eraser", "verifier", "sealer")}
+def test_the_roles_of_the_pages_log_in_with_the_rights_of_their_processes(database, servers: PrivateServers) -> None:
+    replacing, making, others = (block.text for block in blocks("sql", "ops/docs/operating.md") if " ROLE " in block.text)
+    logins = {
+        "waxseal_worker_2": "waxseal_writer",
+        "waxseal_eraser_login": "waxseal_eraser",
+        "waxseal_verifier_login": "waxseal_verifier",
+        "waxseal_sealer_login": "waxseal_sealer",
+    }
     try:
         with psycopg.connect(database.url, autocommit=True) as owner:
-            owner.execute(making)
-            owner.execute(others)
-            owner.execute(replacing)
+            for block in (making, replacing, others):
+                owner.execute(block)
         for login, role in logins.items():
             with psycopg.connect(database.url, user=login, password="PASSWORD") as process:
-                assert (True, False) == process.execute(
-                    "SELECT pg_has_role(%s, 'USAGE'), pg_has_role('waxseal_writer', 'USAGE')", [role]
+                found = process.execute("SELECT pg_has_role(%s, 'USAGE'), count(*) FROM entry", (role,)).fetchone()
+                members = process.execute(
+                    "SELECT array_agg(roleid::regrole::text) FROM pg_auth_members WHERE member = current_user::regrole"
                 ).fetchone()
-        with psycopg.connect(database.url, user="waxseal_worker_2", password="PASSWORD") as worker:
-            found = worker.execute("SELECT pg_has_role('waxseal_writer', 'USAGE'), count(*) FROM entry").fetchone()
-        assert (True, 0) == found
+            assert ((True, 0), ([role],)) == (found, members), login
         assert [] == database.rows("SELECT FROM pg_roles WHERE rolname = 'waxseal_worker'")
     finally:
         with psycopg.connect(database.url, autocommit=True) as owner:
-            owner.execute("DROP ROLE IF EXISTS waxseal_worker")
-            owner.execute("DROP ROLE IF EXISTS waxseal_worker_2")
-            for login in logins:
+            for login in ("waxseal_worker", *logins):
                 owner.execute(f"DROP ROLE IF EXISTS {login}")
