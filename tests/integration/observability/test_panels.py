@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 import pika
@@ -32,7 +33,7 @@ from workers.amqp.topology import IN, UNROUTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer")
+ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier")
 QUERIES = panel_queries()
 A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
 NOWHERE = "gen_random_uuid(), 0, 0, extract(epoch FROM now()) * 1000000"  # an entry that is not in the ledger
@@ -63,7 +64,7 @@ def configure(outside: Outside, settings: Settings, path: Path) -> None:
     sink, gmail = outside.sink, outside.gmail
     imap = "kind: imap, host: 127.0.0.1, tls: false, username: us, password: s3cret"
     path.write_text(f"""
-tenants: [{{name: acme}}]
+tenants: [{{name: acme, retention: 1d}}]
 sources:
   - {{tenant: acme, name: up, kind: amqp}}
   - {{tenant: acme, name: hooks, kind: token, secrets: [s3cret]}}
@@ -110,13 +111,15 @@ def troubled(
         watching(ports, {"postgres": exporter}, folder) as prometheus,
         supervising(folder, ports["supervisor"]) as supervised,
     ):
-        started = {role: shared_start(role, **settings, **port_of(role, ports)) for role in ROLES}
-        prometheus.until('count(up{job="waxseal"} == 1) == 9 and on () count(waxseal_collector_up == 1) == 3')
+        shared_database.run("INSERT INTO retention_run (ran_at, erased, more) VALUES (now() - interval '30 days', 0, false)")
+        started = {role: shared_start(role, **settings, **others(role, ports, folder, shared_database)) for role in ROLES}
+        prometheus.until(f'count(up{{job="waxseal"}} == 1) == {len(ports)} and on () count(waxseal_collector_up == 1) == 3')
         ready = datetime.now(UTC)
         os.kill(supervised.pid, signal.SIGKILL)
         send(servers.amqp_url, prometheus)
-        shared_database.run(f"INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', {NOWHERE})")
         cli.output("verify")
+        cli.output("verify", "--new")
+        shared_database.run(f"INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', {NOWHERE})")
         cli.output("dead", "discard", "--reason", "unknown_source", "--yes", "--by", "kim")
         # The collector counts decisions of 90 s ago, when all of them are committed.
         shared_database.run("UPDATE dead_letter SET decided_at = %s WHERE state = 'discarded'", ready - timedelta(seconds=85))
@@ -133,8 +136,17 @@ def troubled(
         yield prometheus
 
 
-def port_of(role: str, ports: Mapping[str, int]) -> dict[str, int]:
-    return {"ingress_port" if role == "ingress" else "metrics_port": ports[role]}
+def others(role: str, ports: Mapping[str, int], folder: Path, database: Any) -> dict[str, object]:
+    """The settings of a process by its role."""
+    settings: dict[str, object] = {"ingress_port" if role == "ingress" else "metrics_port": ports[role]}
+    if role == "sealer":
+        settings["log_anchors"] = folder / "anchors"
+    if role == "eraser":
+        settings["database_url"] = database.eraser_url
+    if role == "verifier":
+        verifier = make_url(database.url).set(username="test_verifier", password="verifier")
+        settings["database_url"] = verifier.render_as_string(hide_password=False)
+    return settings
 
 
 def send(amqp_url: str, prometheus: Prometheus) -> None:
@@ -189,6 +201,10 @@ MAY_BE_0 = {
     "waxseal-workers / RabbitMQ blocks publishers / {{resource}}": "it lacks nothing",
     "waxseal-workers / Connections to RabbitMQ made anew / {{connection}}": "it is not restarted",
     "waxseal-workers / Blob store away / {{operation}}": "it is there",
+    "waxseal-workers / Retention behind / behind": "nothing is old enough",
+    "waxseal-workers / Erased by retention / entries": "likewise, and it is held",
+    "waxseal-workers / Unsealed for / unsealed": "`sealer` seals all of it in each of its turns",
+    "waxseal-workers / Refused logs / refused": "what is published is a part of the logs",
     "waxseal-workers / Deadlocks within an hour / {{datname}}": "locks are taken in one order",
 }
 
