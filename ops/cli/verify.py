@@ -12,6 +12,8 @@ from ops.cli.terminal.options import DATA
 from ops.cli.terminal.output import JSON, counted, progress, show_json
 
 if TYPE_CHECKING:
+    from ops.settings import Settings
+    from schemas.ledger.assurance import Claim
     from schemas.ledger.fault import Fault, Verified
 
 INTACT, NOT_INTACT, NOT_CHECKED = 0, 1, 2
@@ -34,7 +36,7 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
 
     Example: waxseal verify --tenant acme
     """
-    from ops.admin.verifying.verify_ledger import Wanted, keep_claims, note, verification
+    from ops.admin.verifying.verify_ledger import Wanted, verification
     from ops.cli.terminal.faults import fault_reporter
     from ops.system.stack_file import settings_for
 
@@ -55,11 +57,8 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
             verified = ledger.new(show) if new else ledger.all_of(Wanted(tenant, subject, jobs), show)
         made = list(ledger.claims(faulty)) if tenant is None else []
         skipped = [] if ledger.keys is not None else ["fingerprint", "chain key"]
-    part: Literal["new", "whole"] = "new" if new else "whole"
     if tenant is None and (new or verified.verdict != "nothing"):
-        why = note(settings, verified, began, part) or keep_claims(settings, made)
-        if why is not None:
-            click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
+        _record(settings, verified, began, "new" if new else "whole", made)
     if skipped and not as_json:
         click.echo("Not checked, for want of WAXSEAL_KEYS: fingerprints and the keys of chains.", err=True)
     if not as_json and verified.verdict != "nothing":
@@ -69,6 +68,17 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
     if new and verified.verdict == "nothing":
         code = INTACT  # there is nothing new
     return NOT_CHECKED if code == INTACT and skipped and not without_keys else code
+
+
+def _record(
+    settings: "Settings", verified: "Verified", began: datetime, part: Literal["new", "whole"], made: list[tuple[str, "Claim"]]
+) -> None:
+    from ops.admin.verifying.verify_ledger import keep_claims, note
+
+    if why := keep_claims(settings, made, part):
+        click.echo(f"What can be claimed is not recorded, and status will not show it: {why}", err=True)
+    if why := note(settings, verified, began, part):
+        click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
 
 
 def _conclude(verified: "Verified", as_json: bool, skipped: list[str], where: str) -> int:

@@ -64,8 +64,8 @@ class VerifierWork:
             unchecked = ledger.keys is None
             made = list(ledger.claims(faulty))
         part: Part = "new" if slice_ is None else "slice"
-        why = note(self._settings, found, began, part, None if slice_ is None else (slice_, parts))
-        why = why or keep_claims(self._settings, made)
+        unkept = keep_claims(self._settings, made, part)
+        why = note(self._settings, found, began, part, None if slice_ is None else (slice_, parts)) or unkept
         self._tell(part, found, began, why)
         self.trouble = "WAXSEAL_KEYS is not set: fingerprints are not verified" if unchecked else why
 

@@ -152,25 +152,24 @@ def verification(settings: Settings, report: Report) -> Iterator[LedgerVerificat
         yield LedgerVerification(settings, engine, conn, report)
 
 
+def keep_claims(settings: Settings, made: Iterable[tuple[str, Claim]], part: Part) -> str | None:
+    """Record what can be claimed of each tenant, and give None, or why it could not be. Call it before `note`."""
+    now = datetime.now(UTC)
+    return _recorded(settings, lambda conn: claims.keep(conn, made, now, only_new=part == "new"))
+
+
 def note(
     settings: Settings, verified: Verified, began: datetime, part: Part, slice_: tuple[int, int] | None = None
 ) -> str | None:
     """Record what a verification found, and give None, or why it could not be: the verdict stands all the same."""
+    return _recorded(settings, lambda conn: verifications.note(conn, verified, began, datetime.now(UTC), part, slice_))
+
+
+def _recorded(settings: Settings, write: Callable[[Connection], None]) -> str | None:
     try:
         with open_engine(settings) as engine, transaction(engine) as conn:
-            verifications.note(conn, verified, began, datetime.now(UTC), part, slice_)
+            write(conn)
     except (SQLAlchemyError, OpsError) as error:  # such as a login that may only read, or a standby
-        return one_line(error)
-    return None
-
-
-def keep_claims(settings: Settings, made: Iterable[tuple[str, Claim]]) -> str | None:
-    """Record what can be claimed of each tenant, and give None, or why that could not be: it is true all the same."""
-    try:
-        with open_engine(settings) as engine, transaction(engine) as conn:
-            for tenant, each in made:
-                claims.keep(conn, tenant, each, datetime.now(UTC))
-    except (SQLAlchemyError, OpsError) as error:
         return one_line(error)
     return None
 

@@ -1,6 +1,6 @@
 """Statements about what can be claimed of each tenant's ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,9 +25,12 @@ RECEIPTS = text("""
     WHERE anchor.log_id = :log AND anchor.kind = :kind AND anchor.place = :place ORDER BY anchor.size DESC, anchor.id DESC
     LIMIT :most""")
 
+# What a run found that verified the logs as well stands until such a run finds something else.
 KEEP = text("""
     INSERT INTO claim (tenant, word, checked_at, missing) VALUES (:tenant, :word, :at, :missing)
-    ON CONFLICT (tenant) DO UPDATE SET word = excluded.word, checked_at = excluded.checked_at, missing = excluded.missing""")
+    ON CONFLICT (tenant) DO UPDATE SET word = excluded.word, checked_at = excluded.checked_at, missing = excluded.missing
+    WHERE NOT (:only_new AND claim.word = 'none' AND EXISTS
+      (SELECT FROM verification WHERE part <> 'new' AND faults > 0 AND claim.checked_at BETWEEN began_at AND ended_at))""")
 
 ALL = text("SELECT tenant, word, checked_at, missing FROM claim ORDER BY tenant")
 
@@ -76,9 +79,14 @@ def receipts(conn: Connection, log: int, kind: str, place: str, most: int) -> Se
     return [Receipt(row[0], bytes(row[1]), row[2], bytes(row[3])) for row in conn.execute(RECEIPTS, told)]
 
 
-def keep(conn: Connection, tenant: str, made: Claim, now: datetime) -> None:
-    """Record what can be claimed of a tenant now."""
-    conn.execute(KEEP, {"tenant": tenant, "word": made.word, "at": now, "missing": made.missing})
+def keep(conn: Connection, made: Iterable[tuple[str, Claim]], now: datetime, *, only_new: bool) -> None:
+    """Record what can be claimed of tenants now, before the verification that found it is noted.
+
+    `only_new`: it did not verify the logs. Then a fault that a run found which did is not taken back.
+    """
+    for tenant, each in made:
+        told = {"tenant": tenant, "word": each.word, "at": now, "missing": each.missing, "only_new": only_new}
+        conn.execute(KEEP, told)
 
 
 def kept(conn: Connection) -> Sequence[KeptClaim]:

@@ -27,12 +27,13 @@ from pipeline.ledger.merkle import extend as grown
 from pipeline.ledger.notes import Signer, new_private, sign
 from pipeline.ledger.verify_log import verify_logs
 from pipeline.ledger.verifying.verify import verify, verify_new
+from pipeline.store.admin import verifications
 from pipeline.store.ledger import claims, points
 from pipeline.store.ledger.scan import Scope
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.entry import Head
 from schemas.event import Event
-from schemas.ledger.assurance import Claim
+from schemas.ledger.assurance import Claim, Word
 from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
@@ -488,6 +489,26 @@ def test_a_place_that_cannot_be_reached_or_verified_anchors_nothing_and_is_asked
     assert "no file of PEM certificates" in untrusted.look(outside.conn, seals[0], keys, ["rfc3161"]).why
 
 
+def test_a_fault_of_a_log_stands_until_a_run_verifies_the_logs_again(ledger) -> None:
+    with ledger.engine.connect() as conn:
+
+        def kept(part: verifications.Part, word: Word, minute: int) -> Word:
+            at, slice_ = NOW + timedelta(minutes=minute), (0, 1) if part == "slice" else None
+            claims.keep(conn, [("acme", Claim(word, ""))], at, only_new=part == "new")
+            found = Verified(1, 1, int(word == "none"))
+            verifications.note(conn, found, at - timedelta(seconds=9), at, part, slice_)
+            return next(each.word for each in claims.kept(conn) if each.tenant == "acme")
+
+        found = [kept("slice", "none", 1), kept("new", "witnessed", 2), kept("new", "none", 3), kept("new", "witnessed", 4)]
+        mended = [kept("slice", "witnessed", 5), kept("new", "none", 6), kept("new", "witnessed", 7)]
+        whole = [kept("whole", "none", 8), kept("new", "anchored", 9), kept("whole", "anchored", 10)]
+        conn.rollback()
+
+    assert ["none"] * 4 == found
+    assert ["witnessed", "none", "witnessed"] == mended
+    assert ["none", "none", "anchored"] == whole
+
+
 def test_the_verifier_notes_what_it_found_and_status_and_doctor_say_it(ledger, shared_database, shared_start) -> None:
     url = make_url(shared_database.url).set(username="test_verifier", password="verifier").render_as_string(hide_password=False)
     cli = Cli(shared_database)
@@ -501,9 +522,15 @@ def test_the_verifier_notes_what_it_found_and_status_and_doctor_say_it(ledger, s
     with ledger.engine.connect() as conn:
         told = [each.found for each in check_claims(conn)]
 
+    told_writer = cli.run("verify").stderr
+    cli.owner.run("verify")
+    again = cli.json("status", "--over", 0)[0]["claims"]
     shared_database.run("TRUNCATE verified_point")
 
     assert [] == before
+    assert "What can be claimed is not recorded" in told_writer
+    assert "permission denied for table claim" in told_writer
+    assert [each["checked_at"] for each in after] < [each["checked_at"] for each in again]
     assert [("new", 14, 0, 14, None), ("slice", 14, 0, runs[1][3], 0), ("new", 14, 0, 0, None)] == runs
     assert {"acme", "other"} == {each["tenant"] for each in after}
     assert {"chained"} == {each["claim"] for each in after}
