@@ -24,15 +24,20 @@ from pipeline.chain import commitment
 from pipeline.deliver import judge
 from pipeline.ledger import erase as rule
 from pipeline.ledger.erase import Order, read_erasure
+from pipeline.ledger.verifying.verify import verify
 from pipeline.settle import Tried
 from pipeline.store.dead_letters import dead_letters, decisions
 from pipeline.store.ledger import erasure
+from pipeline.store.ledger.scan import Scope
 from schemas.dead_letter import DeadLetter, DeadLetterFilter
 from schemas.delivery import Receipt
 from schemas.endpoint import Endpoint
 from schemas.event import Event
+from schemas.ledger.fault import Fault
+from support.blobs import NO_BLOBS
 from support.cli import Cli
 from support.deliveries import claimed, event, record
+from support.ledger.tampering import UNPROTECTED, run
 from support.waiting import wait_for
 from workers.delivery.store import DeliveryStore
 
@@ -202,6 +207,56 @@ def test_the_name_of_a_subject_goes_from_every_table_and_its_chain_goes_on(datab
     record(engine, [event("d", name)])
     assert [0, 1, 2, 3] == [entry["seq"] for entry in cli.json("timeline", "acme", name)]
     assert 2 == database.rows("SELECT count(*) FROM chain")[0][0]
+
+
+def test_a_chain_whose_subjects_name_was_erased_is_verified_like_any_other(database, engine, erase) -> None:
+    name = "ann@customer.example"
+    record(engine, [event("a", name), event("b", name), event("c", "order-1")])
+    erase(name, name=True)
+    ((key,),) = database.rows("SELECT fingerprint_key FROM tenant")
+    keys = {"acme": database.vault.decrypt(bytes(key))}
+    erased = "chain_id = (SELECT chain_id FROM chain WHERE subject IS NULL)"
+    owner = make_engine(database.url)
+
+    def kinds(*edits: str) -> set[str]:
+        faults: list[Fault] = []
+        with owner.connect() as conn:
+            run(conn, UNPROTECTED)
+            for edit in edits:
+                assert run(conn, edit), edit
+            verify(conn, Scope(), keys, NO_BLOBS.get, faults.append)
+            conn.rollback()
+        return {fault.kind for fault in faults}
+
+    columns = "attributes, body, salt, source, type, subject, time"
+    back = f"INSERT INTO content (chain_id, seq, {columns}) SELECT chain_id, 0, {columns} FROM content"
+    head = f"(SELECT hash FROM entry WHERE {erased} AND seq = 1)"
+    last = [f"DELETE FROM {table} WHERE {erased} AND seq = 2" for table in ("entry", "content")]
+    found = {
+        "nothing": kinds(),
+        "an entry": kinds(f"UPDATE entry SET at = at + 1 WHERE {erased} AND seq = 0"),
+        "an entry is gone": kinds(f"DELETE FROM entry WHERE {erased} AND seq = 1"),
+        "a name is put there": kinds(f"UPDATE chain SET subject = 'bob' WHERE {erased}"),
+        "the erasure's body": kinds(f"UPDATE content SET body = '{{}}' WHERE {erased} AND seq = 2"),
+        "the erasure is cut off": kinds(f"UPDATE chain SET seq = 1, hash = {head} WHERE {erased}", *last),
+        "another's name is gone": kinds("UPDATE chain SET subject = NULL WHERE subject = 'order-1'"),
+        "content is put back": kinds(f"{back} WHERE {erased} AND seq = 2"),
+    }
+    record(engine, [event("d", name)])
+    found["it goes on"] = kinds()
+    owner.dispose()
+
+    assert {
+        "nothing": set(),
+        "it goes on": set(),
+        "an entry": {"column"},
+        "an entry is gone": {"gap"},
+        "a name is put there": {"chain_row"},
+        "the erasure's body": {"content_altered", "content_missing", "chain_row"},
+        "the erasure is cut off": {"content_missing", "chain_row"},
+        "another's name is gone": {"chain_row"},
+        "content is put back": {"content_erased", "content_altered"},
+    } == found
 
 
 def test_a_name_goes_later_than_the_content(database, engine, erase) -> None:
