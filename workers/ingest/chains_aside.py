@@ -43,7 +43,7 @@ class ChainsAside:
     def load(self, conn: Connection) -> None:
         """Remember the chains that were set aside before this process began."""
         for row in set_aside.still_aside(conn, MOST):
-            self._keep(row.key, BrokenChain(row.tenant, row.subject or "", row.chain_id, row.fault))
+            self._keep(row.key, BrokenChain(row.tenant, "", row.chain_id, row.fault))
 
     def note_mended(self) -> None:
         """Write down which chains were found whole again; outside of the batch's transaction, which holds the heads."""

@@ -28,6 +28,7 @@ from workers.sequencer.floors import Floors
 POLL: Final = 0.25  # seconds between two looks when nothing was left over
 SURVEY: Final = 1.0  # seconds between two looks for new tenants
 SHARE: Final = 0.1  # of the time for looks at most, when there are many tenants
+LONGEST: Final = 2.0  # seconds between two looks: one that waited for a Postgres that stood still tells nothing of the next
 ASIDE: Final = 60.0  # seconds until what could not be sequenced is tried again
 RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
@@ -53,7 +54,7 @@ class Sequencer:
         settled = self._floors.settled
         random.shuffle(waiting)  # several processes begin with different tenants
         left = [tenant for tenant in waiting if self._tenant(tenant, settled)]
-        return 0.0 if left else max(POLL, cost / SHARE)
+        return 0.0 if left else min(max(POLL, cost / SHARE), LONGEST)
 
     def forget(self) -> None:
         """Begin anew: after a restore of the database, ids that were gone may be back."""

@@ -116,15 +116,16 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
 def _chains_aside(conn: Connection) -> Sequence[BrokenChain]:
     """The chains that were set aside and are broken now: nobody looks at a mended one before its next message."""
     found = set_aside.still_aside(conn, MOST)
-    broken = {row.key for row in found}
+    subjects = {row.key: "" for row in found}
     if found:
         try:
             with conn.begin_nested():
-                broken = set(ledger_entries.broken_chains(conn, broken))
+                broken = ledger_entries.broken_chains(conn, list(subjects))
+                subjects = {key: chain.subject or "" for key, chain in broken.items()}
         except Exception as error:
             if not damaged(error):
                 raise
-    return [BrokenChain(row.tenant, row.subject or "", row.chain_id, row.fault) for row in found if row.key in broken]
+    return [BrokenChain(row.tenant, subjects[row.key], row.chain_id, row.fault) for row in found if row.key in subjects]
 
 
 def _ledger(conn: Connection) -> View:

@@ -19,11 +19,10 @@ PUT = text("""
 MEND = text("""
     UPDATE chain_aside SET mended_at = :now WHERE key = ANY(CAST(:keys AS uuid[])) AND mended_at IS NULL""")
 
-# Without the subject, which is a copy that nobody would think of when it is erased.
+# Without the subject, which is a copy that nobody would think of when it is erased; nor from `chain`, which may be unreadable.
 OPEN = text("""
-    SELECT uuid_send(chain_aside.key) AS key, chain_aside.tenant, subject, chain_aside.chain_id, fault, since
-    FROM chain_aside LEFT JOIN chain ON chain.key = chain_aside.key
-    WHERE mended_at IS NULL ORDER BY since, chain_aside.key LIMIT :most""")
+    SELECT uuid_send(key) AS key, tenant, chain_id, fault, since FROM chain_aside
+    WHERE mended_at IS NULL ORDER BY since, key LIMIT :most""")
 
 
 def put(conn: Connection, key: bytes, chain: BrokenChain, now: datetime) -> None:

@@ -23,12 +23,12 @@ from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
 from pipeline.ledger.merkle import read_frontier
 from pipeline.ledger.sequence import Incomplete, Sequenced, sequence
-from pipeline.store.log import positions
+from pipeline.store.log import pending, positions
 from schemas.event import Event
 from support.emptying import empty
 from support.net.ports import free_port
 from support.waiting import wait_for
-from workers.sequencer.worker import Sequencer
+from workers.sequencer.worker import LONGEST, Sequencer
 
 KEY = b"k" * 32
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -176,6 +176,18 @@ def test_what_commits_late_is_sequenced_if_no_transaction_began_after_its_own(da
     sequencer.turn()
 
     assert 2 == whole(database)
+
+
+def test_a_look_that_waited_for_postgres_does_not_put_off_the_next_for_long(database, sealer, monkeypatch) -> None:
+    looked = pending.waiting
+
+    def waited(*given: Any) -> list[str]:
+        time.sleep(0.5)
+        return looked(*given)
+
+    monkeypatch.setattr(pending, "waiting", waited)
+
+    assert LONGEST == Sequencer(sealer).turn()
 
 
 def test_what_is_gone_is_not_searched_again_while_a_snapshot_keeps_it(database, engine, sealer) -> None:
