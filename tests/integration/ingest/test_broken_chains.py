@@ -154,7 +154,7 @@ def test_a_process_that_begins_knows_what_another_has_set_aside(configured, writ
     writer = Writer(engine, configured.vault, Blobs(str(tmp_path)), lambda: False)
     writer.load()
     (held,) = writer._aside._broken.values()
-    assert ("acme", "damaged") == (held.tenant, held.subject)
+    assert [(held.tenant, held.chain_id, held.fault)] == configured.rows("SELECT tenant, chain_id, fault FROM chain_aside")
     with configured.connect() as owner:
         owner.execute(FREELY.format(MEND))
     writer.write([writer.judge(each) for each in messages("next", 2, "damaged")])
