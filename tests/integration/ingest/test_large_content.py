@@ -19,6 +19,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import Engine
 
 from ops.runtime.blobs import ASIDE, Blobs
+from ops.runtime.calls_in_time import CallsInTime
 from ops.servers.private import PrivateServers
 from pipeline.chain import commitment
 from pipeline.delivery.addresses import LOOPBACK, networks
@@ -467,7 +468,7 @@ def test_small_deliveries_pass_those_that_wait_for_the_blob_store(configured, en
     record(engine, [event(f"small-{n}", subject=f"small-{n}", body=b"small") for n in range(5)], [billing])
     file_of(place).unlink()
     os.mkfifo(file_of(place))  # opening it blocks
-    blobs._seconds = 1.0
+    blobs._calls = CallsInTime(1.0)
 
     deliver()
 
