@@ -9,9 +9,8 @@ claimed deliveries are claimed again when the lease ends; deliveries that it can
 """
 
 import random
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -32,6 +31,7 @@ from workers.process import Process
 from workers.relay.maintenance import Maintenance
 from workers.relay.repairs import Repairs
 from workers.relay.schedule import CheckSchedule
+from workers.rounds import RECONNECT, Rounds
 
 CLAIM: Final = 500  # deliveries in one claim
 BATCH: Final = 100  # deliveries in one message
@@ -43,7 +43,6 @@ ROUND: Final = 0.01  # seconds from the start of a round to the next, at least, 
 QUICK: Final = 0.002  # the same when it found none
 EACH: Final = 0.001  # added to `QUICK` for each delivery that it found, up to `ROUND`
 FULL: Final = 0.01  # seconds until the next check when nothing more can be published
-RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 SWITCH_INTERVAL: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
 
 _log = structlog.get_logger()
@@ -225,7 +224,8 @@ def run(settings: Settings) -> int:
         publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
         quick = process.engine(1, keep_plans=True)
         relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
-        rounds = Rounds(relay, DueNotifications(engine), process.stop)
+        work = process.closing(RelayRounds(relay, DueNotifications(engine)))
+        rounds = Rounds(process.stop, work.turn, work.lost)
         beat = process.serve({"database": process.database(lambda: rounds.trouble), "broker": publisher.trouble})
         process.closing(relay)  # after the publisher, so that it is quick
         process.closing(publisher)
@@ -234,38 +234,27 @@ def run(settings: Settings) -> int:
     return process.status
 
 
-class Rounds:
-    """Runs the relay's rounds until the process is to stop, and reconnects whenever Postgres goes away."""
+class RelayRounds:
+    """Runs the relay's rounds, each with the endpoints that were notified while the one before was resting."""
 
-    def __init__(self, relay: Relay, notifications: DueNotifications, stop: threading.Event) -> None:
+    def __init__(self, relay: Relay, notifications: DueNotifications) -> None:
         self._relay = relay
         self._notifications = notifications
-        self._stop = stop
-        self.trouble: str | None = "not connected yet"
+        self._notified: set[int] = set()
 
-    def run(self, beat: Callable[[], None]) -> None:
-        """Return when the process is to stop."""
-        pause = RECONNECT[0]
-        notified: set[int] = set()
-        while not self._stop.is_set():
-            beat()
-            began = time.monotonic()
-            try:
-                notified = self._notifications.wait(self._relay.turn(notified))
-                if (rest := began + spacing(self._relay.found) - time.monotonic()) > 0:
-                    time.sleep(rest)
-                    notified |= self._notifications.wait(0.0)
-            except Exception as error:
-                if not passes(error):
-                    raise
-                notified = {notify.ANY}
-                self._lost(error, pause)
-                pause = min(pause * 2, RECONNECT[1])
-            else:
-                self.trouble, pause = None, RECONNECT[0]
+    def turn(self) -> float:
+        """Run one round and wait for what is to do in the next. Raises SQLAlchemy's errors when Postgres is away."""
+        began = time.monotonic()
+        self._notified = self._notifications.wait(self._relay.turn(self._notified))
+        if (rest := began + spacing(self._relay.found) - time.monotonic()) > 0:
+            time.sleep(rest)
+            self._notified |= self._notifications.wait(0.0)
+        return 0.0
+
+    def lost(self) -> None:
+        """Survey all endpoints in the next round, because notifications may have been lost."""
+        self._notified = {notify.ANY}
+
+    def close(self) -> None:
+        """Stop listening for notifications."""
         self._notifications.close()
-
-    def _lost(self, error: Exception, pause: float) -> None:
-        self.trouble = f"Postgres: {type(error).__name__}"
-        _log.warning("database_lost", error=str(error), again_in=round(pause, 1))
-        self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the relays, guards nothing

@@ -4,8 +4,6 @@ Any number may run, and one of them seals: it holds an advisory lock on a connec
 past it reads outside the database; `workers.sealer.sealing` says what is repeated when it dies.
 """
 
-import random
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from typing import Final
 import structlog
 
 from ops.errors import OpsError, PlaceAway, one_line
-from ops.runtime.db import Connection, Engine, passes, transaction
+from ops.runtime.db import Connection, Engine, transaction
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
 from ops.runtime.vault import Vault
@@ -26,12 +24,12 @@ from pipeline.ledger.judge import Refused
 from pipeline.store.log import checkpoints
 from pipeline.store.log.checkpoints import OpenLog
 from workers.process import Process
+from workers.rounds import Rounds
 from workers.sealer.board import Board
 from workers.sealer.open_anchors import open_anchors
 from workers.sealer.sealing import NoKey, Sealing
 
 RETRY: Final = 60.0  # seconds until a refused log is judged again, unless it grew
-RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
 _log = structlog.get_logger()
 
@@ -147,7 +145,7 @@ def run(settings: Settings) -> int:
         vault = Vault(settings.fernet_keys())
         sealing = Sealing(engine, place, settings.log_origin, vault, board, anchorings.first_look)
         sealer = Sealer(engine, sealing, board)
-        rounds = Rounds(sealer, process.stop, settings.log_every)
+        rounds = Rounds(process.stop, partial(_round, sealer, settings.log_every), sealer.close)
         checks = {"database": process.database(lambda: rounds.trouble), "log_files": lambda: sealer.trouble}
         sealing.beat = process.serve(checks)
         process.closing(sealer)
@@ -155,38 +153,11 @@ def run(settings: Settings) -> int:
     return process.status
 
 
+def _round(sealer: Sealer, every: float) -> float:
+    began = time.monotonic()
+    sealer.turn()
+    return began + every - time.monotonic()
+
+
 def _reader(place: Place, log: OpenLog) -> Callable[[str], bytes]:
     return PublishedLog(place, log.tenant, log.incarnation).read
-
-
-class Rounds:
-    """Takes the sealer's turns until the process is to stop, and begins anew whenever Postgres goes away."""
-
-    def __init__(self, sealer: Sealer, stop: threading.Event, every: float) -> None:
-        self._sealer = sealer
-        self._stop = stop
-        self._every = every
-        self.trouble: str | None = "not connected yet"
-
-    def run(self, beat: Callable[[], None]) -> None:
-        """Return when the process is to stop."""
-        pause = RECONNECT[0]
-        while not self._stop.is_set():
-            beat()
-            began = time.monotonic()
-            try:
-                self._sealer.turn()
-            except Exception as error:
-                if not passes(error):
-                    raise
-                self._lost(error, pause)
-                pause = min(pause * 2, RECONNECT[1])
-            else:
-                self.trouble, pause = None, RECONNECT[0]
-                self._stop.wait(max(0.0, began + self._every - time.monotonic()))
-
-    def _lost(self, error: Exception, pause: float) -> None:
-        self.trouble = f"Postgres: {type(error).__name__}"
-        self._sealer.close()
-        _log.warning("database_lost", error=one_line(error), again_in=round(pause, 1))
-        self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the processes, guards nothing

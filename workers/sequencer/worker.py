@@ -9,9 +9,7 @@ the one before.
 """
 
 import random
-import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -23,6 +21,7 @@ from ops.telemetry import log_table
 from pipeline.ledger.sequence import MOST, Incomplete, Sequenced, incomplete, sequence
 from pipeline.store.log import pending
 from workers.process import Process
+from workers.rounds import Rounds
 from workers.sequencer.floors import Floors
 
 POLL: Final = 0.25  # seconds between two looks when nothing was left over
@@ -30,7 +29,6 @@ SURVEY: Final = 1.0  # seconds between two looks for new tenants
 SHARE: Final = 0.1  # of the time for looks at most, when there are many tenants
 LONGEST: Final = 2.0  # seconds between two looks: one that waited for a Postgres that stood still tells nothing of the next
 ASIDE: Final = 60.0  # seconds until what could not be sequenced is tried again
-RECONNECT: Final = (0.2, 5.0)  # seconds, first and longest wait
 
 _log = structlog.get_logger()
 
@@ -114,41 +112,11 @@ class Sequencer:
         _log.error("not_sequenced", tenant=tenant, chains=named[:10], error=one_line(error), again_in=ASIDE)
 
 
-class Rounds:
-    """Takes the sequencer's turns until the process is to stop, and begins anew whenever Postgres goes away."""
-
-    def __init__(self, sequencer: Sequencer, stop: threading.Event) -> None:
-        self._sequencer = sequencer
-        self._stop = stop
-        self.trouble: str | None = "not connected yet"
-
-    def run(self, beat: Callable[[], None]) -> None:
-        """Return when the process is to stop."""
-        pause = RECONNECT[0]
-        while not self._stop.is_set():
-            beat()
-            try:
-                rest = self._sequencer.turn()
-            except Exception as error:
-                if not passes(error):
-                    raise
-                self._lost(error, pause)
-                pause = min(pause * 2, RECONNECT[1])
-            else:
-                self.trouble, pause = None, RECONNECT[0]
-                self._stop.wait(rest)
-
-    def _lost(self, error: Exception, pause: float) -> None:
-        self.trouble = f"Postgres: {type(error).__name__}"
-        self._sequencer.forget()
-        _log.warning("database_lost", error=one_line(error), again_in=round(pause, 1))
-        self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the processes, guards nothing
-
-
 def run(settings: Settings) -> int:
     """Run one sequencer until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "sequencer", "database_url") as process:
-        rounds = Rounds(Sequencer(process.engine(1)), process.stop)
+        sequencer = Sequencer(process.engine(1))
+        rounds = Rounds(process.stop, sequencer.turn, sequencer.forget)
         beat = process.serve({"database": process.database(lambda: rounds.trouble)})
         rounds.run(beat)
     return process.status
