@@ -13,11 +13,11 @@ import structlog
 
 from ops.admin.verifying.verify_ledger import keep_claims, next_slice, note, verification
 from ops.errors import OpsError, one_line
-from ops.runtime.db import passes
 from ops.settings import Settings
 from pipeline.store.admin.verifications import Part
 from schemas.ledger.fault import Fault, Verified
 from workers.process import Process
+from workers.rounds import Rounds
 
 DAY: Final = timedelta(days=1)
 RETRY: Final = (5.0, 60.0)  # seconds after a failure, first and longest wait
@@ -38,9 +38,23 @@ class VerifierWork:
         self._process = process
         self.beat: Callable[[], None] = lambda: None
         self.trouble: str | None = None
+        self._pause = RETRY[0]
 
-    def turn(self) -> None:
-        """Verify what is due. Raises `Stopped`, and what Postgres raises."""
+    def turn(self) -> float:
+        """Verify what is due; give the seconds until the next turn. Raises what Postgres raises."""
+        try:
+            self._verify_due()
+        except Stopped:
+            return 0.0
+        except OpsError as error:
+            self.trouble = one_line(error)
+            _log.warning("not_verified", error=self.trouble, again_in=round(self._pause, 1))
+            rest, self._pause = self._pause, min(self._pause * 2, RETRY[1])
+        else:
+            rest, self._pause = self._settings.verify_every, RETRY[0]
+        return rest * random.uniform(0.9, 1.1)  # noqa: S311 - several processes do not stay in step; guards nothing
+
+    def _verify_due(self) -> None:
         self._run(None)
         due = next_slice(self._settings, self._settings.verify_nights, datetime.now(UTC) - DAY)
         if due is not None:
@@ -85,30 +99,8 @@ def run(settings: Settings) -> int:
     """Run the verifier until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "verifier", "database_url", "keys") as process:
         work = VerifierWork(settings, process)
-        work.beat = process.serve({"database": process.database(lambda: work.trouble)})
-        pause = RETRY[0]
-        while not process.stop.is_set():
-            work.beat()
-            try:
-                work.turn()
-            except Stopped:
-                break
-            except Exception as error:
-                if not (passes(error) or isinstance(error, OpsError)):
-                    raise
-                work.trouble = one_line(error)
-                _log.warning("not_verified", error=work.trouble, again_in=round(pause, 1))
-                _wait(work, process, pause)
-                pause = min(pause * 2, RETRY[1])
-            else:
-                pause = RETRY[0]
-                _wait(work, process, settings.verify_every)
+        rounds = Rounds(process.stop, work.turn)
+        rounds.trouble = None  # it is ready at once, because its first round may take hours
+        work.beat = process.serve({"database": process.database(lambda: rounds.trouble or work.trouble)})
+        rounds.run(work.beat)
     return process.status
-
-
-def _wait(work: VerifierWork, process: Process, seconds: float) -> None:
-    """Wait in small steps, because the heartbeat goes on; a little less or more, so that several do not stay in step."""
-    left = seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads the processes, guards nothing
-    while left > 0 and not process.stop.wait(min(left, 1.0)):
-        left -= 1.0
-        work.beat()
