@@ -23,10 +23,9 @@ LogLevel = Annotated[
 
 
 class Settings(BaseSettings):
-    """The settings of one process, read once at its start and never changed.
+    """The settings of one process, read once at its start and never changed; its repr shows no secrets.
 
     A URL that is not set is empty; a process names the settings that it requires (`load_settings`).
-    A repr does not show secret values.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
@@ -217,6 +216,12 @@ def described() -> list[tuple[str, str, str]]:
         (PREFIX + name.upper(), "" if field.default is None else str(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+def replace_environment(variables: Mapping[str, str]) -> None:
+    """Give this process these environment variables, and no others."""
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def environment() -> dict[str, str]:

@@ -2,4 +2,5 @@
 
 from ops.cli import main
 
-main(prog_name="waxseal")
+if __name__ == "__main__":  # not when a fork imports what its parent ran
+    main(prog_name="waxseal")

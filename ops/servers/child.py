@@ -12,6 +12,7 @@ from typing import IO, Final
 
 from ops.errors import NotReady
 from ops.servers.accounts import Account, make_folder
+from ops.servers.forks import Fork
 from ops.servers.process_tree import SeenProcess, end, see, spawn, wait_until
 
 _TOLD: Final = re.compile(r"^(?:Error: |.* FATAL: +)(.+)$", re.MULTILINE)
@@ -23,8 +24,8 @@ class Child:
     """How to run and stop a process; `process` is the running one, if any.
 
     `clear` removes what an earlier process may have left behind; `ready` asks the process itself; the kernel sends it
-    `at_our_death` when we are killed. `restarts` and `last_end` are its supervisor's: how often it was restarted, and how the
-    process before ended.
+    `at_our_death` when we are killed. If `forked`, the command is one of `waxseal`, see `Fork`. `restarts`
+    and `last_end` are its supervisor's: how often it was restarted, and how the process before ended.
     """
 
     name: str
@@ -38,7 +39,8 @@ class Child:
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     at_our_death: signal.Signals = signal.SIGTERM
-    process: Popen[bytes] | None = field(default=None, repr=False)
+    forked: bool = False
+    process: Popen[bytes] | Fork | None = field(default=None, repr=False)
     seen: SeenProcess | None = None
     began: float = 0.0
     restarts: int = 0
@@ -62,15 +64,21 @@ class Child:
         self.clear()
         with open_log(self.log) as output:
             self._log_from = output.tell()
-            self.process = spawn(
-                list(self.command),
-                dict(self.environment),
-                folder=str(self.folder),
-                output=output,
-                account=self.account,
-                at_our_death=self.at_our_death,
-            )
+            self.process = self._forked(output) if self.forked else self._spawned(output)
         self.seen, self.began = see(self.process.pid), time.monotonic()
+
+    def _spawned(self, output: IO[bytes]) -> Popen[bytes]:
+        return spawn(
+            list(self.command),
+            dict(self.environment),
+            folder=str(self.folder),
+            output=output,
+            account=self.account,
+            at_our_death=self.at_our_death,
+        )
+
+    def _forked(self, output: IO[bytes]) -> Fork:
+        return Fork(*self.command, env=self.environment, folder=str(self.folder), output=output)
 
     def failure(self) -> str:
         """Say in one line how the process ended, the reason if it logged one, and where its log is."""

@@ -17,6 +17,9 @@ from ops.servers.accounts import Account, switch_to
 
 _PR_SET_PDEATHSIG: Final = 1
 
+# PyDLL does not release the interpreter's lock, which a forked child could wait for in vain.
+_libc: Final = ctypes.PyDLL(None) if sys.platform == "linux" else None
+
 
 @dataclass(frozen=True)
 class SeenProcess:
@@ -69,17 +72,22 @@ def spawn(
 
 
 def _dying_with_us(death_signal: signal.Signals | None) -> Callable[[], None] | None:
-    if death_signal is None or sys.platform != "linux":
+    if death_signal is None:
         return None
-    # PyDLL does not release the interpreter's lock, which a forked child could wait for in vain.
-    libc, us = ctypes.PyDLL(None), os.getpid()
+    us = os.getpid()
 
     def before_exec() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
-        if os.getppid() != us:  # the parent died before prctl took effect
+        die_with_parent(death_signal)
+        if os.getppid() != us:  # the parent died before that took effect
             os._exit(1)
 
     return before_exec
+
+
+def die_with_parent(death_signal: signal.Signals) -> None:
+    """Have the kernel send us this signal when the thread that started us ends, however it ends; on Linux only."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
 
 
 def wait_until(happened: Callable[[], bool], seconds: float) -> bool:

@@ -1,6 +1,5 @@
 """The worker processes, one post each: the command, its port, and whether it is ready."""
 
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +11,34 @@ from ops.servers.child import Child
 from ops.settings import PREFIX, Settings, environment
 
 INGRESS: Final = "ingress"
+#: What the processes import, most of it on their way to their first round of work.
+IMPORTED: Final = (
+    "ops.cli",
+    "ops.admin.read_session",
+    "ops.runtime.schema_check",
+    "ops.system.stack_file",
+    "workers.delivery.worker",
+    "workers.eraser.worker",
+    "workers.ingest.worker",
+    "workers.ingress.worker",
+    "workers.mail.idle.worker",
+    "workers.mail.pull.worker",
+    "workers.relay.worker",
+    "workers.sealer.worker",
+    "workers.sequencer.worker",
+    "workers.verifier.worker",
+)
 _ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True)
 class Post:
-    """One process of a role; several processes of one role have different names."""
+    """One process of a role; several processes of one role have different names. `forked`: see `Child`."""
 
     name: str
     role: str
     command: tuple[str, ...]
+    forked: bool = False
 
 
 def full_crew(workers: int = 1) -> list[Post]:
@@ -42,7 +59,7 @@ def full_crew(workers: int = 1) -> list[Post]:
 
 def _post(role: str, number: int = 1) -> Post:
     name = role if number == 1 else f"{role}-{number}"
-    return Post(name, role, (sys.executable, "-m", "ops.cli", role))
+    return Post(name, role, (role,), forked=True)
 
 
 def base_url(post: Post, port: int, settings: Settings) -> str:
@@ -66,6 +83,7 @@ def _child(post: Post, port: int, settings: Settings, told: Mapping[str, str], d
         name=post.name,
         role=post.role,
         command=post.command,
+        forked=post.forked,
         environment={**environment(), **variables, PREFIX + variable: str(port), "PYTHONUNBUFFERED": "1"},
         log=data / "log" / f"{post.name}.log",
         folder=Path.cwd(),

@@ -18,6 +18,7 @@ from ops.runtime.redact import redact_text
 from ops.servers.accounts import own_file
 from ops.servers.binaries import find_prometheus
 from ops.servers.child import Child, stop, wait_ready
+from ops.servers.forks import preload
 from ops.servers.lock import sole_owner
 from ops.servers.ports import is_free
 from ops.servers.private import PrivateServers
@@ -26,7 +27,7 @@ from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
-from ops.system.roles import INGRESS, Post, base_url, worker_children
+from ops.system.roles import IMPORTED, INGRESS, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
 from ops.telemetry import probe_server, table
@@ -86,6 +87,7 @@ def up(plan: Plan) -> None:
         servers = PrivateServers(plan.data, requests.check)
         try:
             _log.info("servers_starting", data=str(plan.data))
+            preload(IMPORTED)  # while they start
             servers.start()
             _run(plan, servers, requests)
         except StopAsked:
