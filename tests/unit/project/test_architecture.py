@@ -418,6 +418,7 @@ def test_a_process_does_not_load_what_only_others_use() -> None:
 import sys
 import workers.delivery.worker, workers.ingest.worker, workers.ingress.worker, workers.relay.worker
 import workers.mail.idle.worker, workers.mail.pull.worker, workers.sealer.worker, workers.sequencer.worker
+import workers.eraser.worker, workers.verifier.worker
 print({"aiohttp", "alembic", "dkim", "inscriptis", "lxml", "opentelemetry", "requests", "tnefparse"} & set(sys.modules))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
