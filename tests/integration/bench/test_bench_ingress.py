@@ -1,11 +1,7 @@
-import pytest
-
 from ops.bench import ingress
 
 
-@pytest.mark.slow
-def test_the_benchmark_of_the_ingress_reports_what_the_contract_names(monkeypatch) -> None:
-    monkeypatch.setattr(ingress, "QUICK_COUNT", 640)
+def test_the_benchmark_of_the_ingress_reports_what_the_contract_names(small) -> None:
     report = ingress.run(quick=True)
     results = report["results"]
 
