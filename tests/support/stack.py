@@ -25,6 +25,7 @@ import sys
 from ops.cli import main
 from ops.system import roles
 program = (sys.executable, "-c", sys.argv.pop())
+roles.IMPORTED = ()
 roles.full_crew = lambda _workers: [roles.Post("ingress", "ingress", program)]
 main(prog_name="waxseal")
 """

@@ -1,6 +1,9 @@
+import pytest
+
 from ops.bench import ingress
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_ingress_reports_what_the_contract_names(small) -> None:
     report = ingress.run(quick=True)
     results = report["results"]
