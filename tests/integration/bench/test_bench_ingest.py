@@ -53,7 +53,7 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     ):
         assert results[f"{name}_events_per_s"] > 0
         assert all(results[f"{name}_{user}_cpu_us"] >= 0 for user in ("python", "postgres", "rabbitmq"))
-    assert results["sequenced_sequencer_cpu_us"] > 0
+    assert results["sequenced_sequencer_cpu_us"] >= 0  # for so few events it takes less than a tick of the kernel's clock
     assert all(results[f"{name}_{what}_bytes"] > 0 for name in ("one_process", "dramatiq") for what in ("wal", "disk"))
     assert results["ratio_to_dramatiq"] == pytest.approx(
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"],
