@@ -10,7 +10,7 @@ import pika
 import psycopg
 import pytest
 
-from ops.bench import claims, delivery, delivery_peer, ingest, ingress, peers
+from ops.bench import claims, delivery, delivery_peer, ingest, ingress, peers, verify
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
@@ -37,6 +37,7 @@ def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytes
         use(patch, claims)
         use(patch, ingest, QUICK_EVENTS=400)
         use(patch, ingress, QUICK_COUNT=640)
+        use(patch, verify, QUICK_EVENTS=600)
         use(patch, delivery, QUICK=delivery.Sizes(backlog=200, raced=100, rounds=1, seconds=0.5))
         yield
     clear(servers)
