@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 from sqlalchemy import Connection
 
 from ops.runtime.db import make_engine
-from ops.telemetry import label_sets, log_table, metrics, table
+from ops.telemetry import label_sets, ledger_table, metrics, table
 from pipeline.store.admin import counts, verifications
 from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
@@ -35,8 +35,8 @@ _GAUGES: Final = (
     table.CHAIN_VERIFIED,
     table.CHAIN_BROKEN,
     table.CHAIN_VERIFIED_AT,
-    log_table.LEDGER_CLAIMS,
-    log_table.LEDGER_CLAIMED_AT,
+    ledger_table.LEDGER_CLAIMS,
+    ledger_table.LEDGER_CLAIMED_AT,
     table.RETRIES_DUE,
     table.QUEUE_OLDEST_SECONDS,
     table.DESTINATIONS,
@@ -48,7 +48,7 @@ _GAUGES: Final = (
     table.COLLECTOR_UP,
     table.COLLECTOR_LAST_SUCCESS,
 )
-_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT, log_table.LEDGER_CLAIMED_AT)
+_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT, ledger_table.LEDGER_CLAIMED_AT)
 
 
 Inbox = Callable[[], float]
@@ -183,8 +183,8 @@ def _show_ledger(entries: int, verified: LastVerification | None) -> None:
 
 def _show_claims(kept: Sequence[KeptClaim]) -> None:
     for word in label_sets.CLAIMS:
-        log_table.LEDGER_CLAIMS.labels(word).set(sum(each.word == word for each in kept))
-    log_table.LEDGER_CLAIMED_AT.set(min((each.checked_at.timestamp() for each in kept), default=0))
+        ledger_table.LEDGER_CLAIMS.labels(word).set(sum(each.word == word for each in kept))
+    ledger_table.LEDGER_CLAIMED_AT.set(min((each.checked_at.timestamp() for each in kept), default=0))
 
 
 def _show_endpoints(found: Mapping[str, int]) -> None:

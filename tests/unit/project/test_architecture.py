@@ -44,6 +44,7 @@ ORDER = (
     "pipeline/ledger/bundles",
     "ops/errors.py",
     "ops/settings.py",
+    "ops/process_roles.py",
     "ops/migrations",
     "ops/migrations/versions",
     "ops/runtime",
