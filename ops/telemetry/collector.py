@@ -17,8 +17,8 @@ from ops.telemetry import label_sets, ledger_table, metrics, table
 from pipeline.store.admin import counts, verifications
 from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
-from pipeline.store.ledger import claims
-from pipeline.store.ledger.claims import KeptClaim
+from pipeline.store.ledger import ledger_claims
+from pipeline.store.ledger.ledger_claims import KeptClaim
 from pipeline.store.log import pending as log_pending
 from pipeline.store.mail import mailbox_overview
 
@@ -114,7 +114,7 @@ class Collector:
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
-        _show_claims(claims.kept(self._conn))
+        _show_claims(ledger_claims.kept(self._conn))
         _show_ledger(counts.entries(self._conn), verifications.last(self._conn))  # last: the rows of chains may be damaged
         metrics.collected("database", now.timestamp())
 
