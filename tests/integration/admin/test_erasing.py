@@ -55,19 +55,6 @@ def _configured(database) -> None:
     database.add_endpoint("billing", "http://127.0.0.1:1/")
 
 
-@pytest.fixture(scope="module")
-def shared_eraser(shared_database) -> Iterator[Engine]:
-    """A pool with the rights of waxseal_eraser, which is all that erasing needs."""
-    engine = make_engine(shared_database.eraser_url, pool_size=3)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def eraser(database, shared_eraser) -> Engine:
-    return shared_eraser
-
-
 @pytest.fixture
 def eraser_cli(cli: Cli, database) -> Cli:
     return cli.but(database_url=database.eraser_url)

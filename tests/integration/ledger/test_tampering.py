@@ -19,7 +19,7 @@ from ops.runtime.places import Place
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import extend
-from pipeline.dedupe import chain_key, fingerprint, identity
+from pipeline.dedupe import chain_key, identity
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.cosignature import cosign
 from pipeline.ledger.merkle import Frontier
@@ -37,6 +37,7 @@ from schemas.ledger.assurance import Claim, Word
 from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
+from support.ledger.events import NOW, event_of
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run
 from support.net.tsa import Authority, time_stamping
 from support.net.witness import Witness, served
@@ -46,7 +47,6 @@ from workers.sealer.time_stamps import TimeStamps
 
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
 SIGNERS = {tenant: Signer(f"ledger.example/{tenant}", new_private()) for tenant in KEYS}
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key")
 OPEN = "DROP INDEX log_open; " + "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in LOGS)
 LOOSE = (
@@ -63,9 +63,7 @@ LOOSE = (
 
 
 def event(tenant: str, subject: str, id_: str, **others: str) -> Event:
-    names = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "datacontenttype": "application/json"}
-    attributes = {**names, "subject": subject, "time": "2026-01-01T12:00:00Z", **others}
-    return Event(tenant, attributes, b"{}", fingerprint(KEYS[tenant], "shop", id_), chain_key(KEYS[tenant], subject))
+    return event_of(KEYS[tenant], tenant, subject, id_, **others)
 
 
 @dataclass
