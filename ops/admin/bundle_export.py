@@ -39,7 +39,7 @@ class Missing:
         self._contents.add(entry.seq, present=lost_by_store or entry.salt is not None)
         if entry.kind == "erasure" and entry.body is not None:
             with suppress(Unreadable):
-                self._contents.erase(read_erasure(entry.body).spans)
+                self._contents.erase(read_erasure(entry.body, entry.seq).spans)
         return entry
 
     def end(self) -> None:

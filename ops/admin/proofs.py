@@ -19,7 +19,7 @@ from ops.settings import Settings
 from pipeline.dedupe import chain_key
 from pipeline.errors import Unreadable
 from pipeline.ledger.bundles.bundle import Inclusion, heads_line
-from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, unverified_checkpoint
 from pipeline.ledger.checks import read_envelope
 from pipeline.ledger.heads import SUBJECT as HEADS
 from pipeline.ledger.heads import Heads, Member, MemberProof, member_proofs, read_heads
@@ -31,7 +31,6 @@ from pipeline.ledger.merkle import (
     leaf_hash,
     tree_root,
 )
-from pipeline.ledger.notes import split_note
 from pipeline.ledger.tiles import WIDTH, TileReader
 from pipeline.ledger.tlog_proof import ConsistencyProof, InclusionProof
 from pipeline.store.admin import queries
@@ -88,7 +87,7 @@ def published(conn: Connection, settings: Settings, tenant: str, kept: int = 64)
         return None
     try:
         note = raw.decode()
-        checkpoint = read_checkpoint(split_note(note)[0])
+        checkpoint = unverified_checkpoint(note)
     except (Unreadable, UnicodeDecodeError) as error:
         raise OpsError(f"the checkpoint published for {tenant} is damaged: {error}") from error
     return Tree(log_id, note, checkpoint, TileReader(files.read, checkpoint.size, kept))
@@ -125,7 +124,7 @@ def prove_consistency(conn: Connection, settings: Settings, tenant: str, old: in
         near = ", ".join(map(str, leaves.nearest_sizes(conn, tree.log_id, new)))
         raise OpsError(f"no checkpoint was signed at {new} leaves, but at {near}")
     try:
-        root = read_checkpoint(split_note(note)[0]).root
+        root = unverified_checkpoint(note).root
         hashes = consistency_proof(old, new, tree.reader.node)
         check_consistency(old, new, tree_root(old, tree.reader.node), root, hashes)
     except Unreadable as error:

@@ -24,7 +24,7 @@ from pipeline.dedupe import chain_key
 from pipeline.errors import BlobLost
 from pipeline.ledger.bundles.bundle import entry_line, header_line
 from pipeline.ledger.verifying.verify import Keys
-from pipeline.store.ledger import claims, scan
+from pipeline.store.ledger import ledger_claims, scan
 from pipeline.store.ledger.scan import Scope
 from schemas.ledger.ledger_rows import StoredEntry
 
@@ -104,7 +104,7 @@ class LedgerSnapshot:
         """
         if not complete:
             return {"claim": "none", "checked_at": None, "missing": "for chained: what is missing from the export"}
-        found = next((each for each in claims.kept(self.conn) if each.tenant == self.wanted.tenant), None)
+        found = next((each for each in ledger_claims.kept(self.conn) if each.tenant == self.wanted.tenant), None)
         if found is None:
             return {"claim": None, "checked_at": None, "missing": "for chained: a verification: run `waxseal verifier`"}
         return {"claim": found.word, "checked_at": found.checked_at.astimezone(UTC).isoformat(), "missing": found.missing}

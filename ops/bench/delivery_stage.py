@@ -13,14 +13,13 @@ from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure, fresh_database
 from ops.bench.load import BODY_BYTES, SUBJECTS
-from ops.bench.processes import end_all
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.vault import Vault
 from ops.servers.ports import choose_ports, listens
 from ops.servers.private import PrivateServers
-from ops.servers.process_tree import wait_until
+from ops.servers.process_tree import end_all, wait_until
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint

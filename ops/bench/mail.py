@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure, fresh_servers
-from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
+from ops.bench.mailserver.dovecot import PASSWORD, Dovecot, dovecot, mail
 from ops.bench.processes import running
 from ops.bench.results import ratio, report
 from ops.config.apply import apply_file

@@ -1,6 +1,5 @@
 """The processes of a benchmark: none is left, however it ends."""
 
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import Final
 
 import psutil
 
-from ops.servers.process_tree import end, see
+from ops.servers.process_tree import end_all
 
 _STOP_SECONDS: Final = 30.0
 
@@ -26,11 +25,3 @@ def running(
         yield processes
     finally:
         end_all(processes, stop_seconds)
-
-
-def end_all(processes: Sequence[psutil.Popen | subprocess.Popen[bytes]], seconds: float) -> None:
-    """Ask the processes to stop, together; after `seconds` kill those that are left, with all that they started."""
-    seen = [found for process in processes if process.poll() is None and (found := see(process.pid))]
-    end(dict.fromkeys(seen, signal.SIGTERM), seconds)
-    for process in processes:
-        process.wait(10)

@@ -99,8 +99,8 @@ def verify_bundle(file: Path, vkeys: Sequence[str], checkpoints: Sequence[Path],
 def _known(vkeys: Sequence[str], checkpoints: Sequence[Path], proofs: Sequence[Path]) -> "Known":
     """What the options name. Raises `ClickException` for what is none."""
     from pipeline.errors import Unreadable
-    from pipeline.ledger.bundles.bundle_log import read_signed
     from pipeline.ledger.bundles.bundle_verify import Known
+    from pipeline.ledger.checkpoint import read_signed
     from pipeline.ledger.notes import read_vkey
     from pipeline.ledger.tlog_proof import read_consistency_proof
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ops.cli.terminal.options import DATA
-from ops.cli.terminal.output import JSON, counted, duration, printable, show_json
+from ops.cli.terminal.output import JSON, counted, duration, show_json, show_labelled
 
 Line = tuple[str, str]  # a label, and what it says
 
@@ -71,8 +71,7 @@ def status(watch: bool, over: float | None, urls: tuple[str, ...], as_json: bool
     if as_json:
         show_json(found)
     else:
-        for label, text in lines(found):
-            click.echo(f"{label:<15}{printable(text)}")
+        show_labelled(lines(found))
     if found["database_error"]:
         raise OpsError(f"{found['database_error']}: start it with `waxseal up`, or check WAXSEAL_DATABASE_URL")
     return None

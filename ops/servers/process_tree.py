@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from subprocess import DEVNULL, STDOUT, Popen
@@ -135,3 +135,11 @@ def _session(seen: SeenProcess) -> list[SeenProcess]:
             if os.getsid(pid) == seen.pid and (member := see(pid)) and member.started >= seen.started - 2:
                 members.append(member)
     return members
+
+
+def end_all(processes: Sequence[psutil.Popen | Popen[bytes]], seconds: float) -> None:
+    """Ask the processes to stop, together; after `seconds` kill those that are left, with all that they started."""
+    seen = [found for process in processes if process.poll() is None and (found := see(process.pid))]
+    end(dict.fromkeys(seen, signal.SIGTERM), seconds)
+    for process in processes:
+        process.wait(10)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from ops.errors import OpsError
+from ops.process_roles import LOGINS
 from ops.servers.accounts import Account, can_enter, make_folder, own_file, server_account
 from ops.servers.ports import Claims, choose_ports
 
 FILE: Final = "servers.json"
 ELSEWHERE: Final = Path("/var/lib/waxseal")
-_SECRETS: Final = ("postgres", "rabbitmq", "worker", "sealer", "eraser", "verifier")
+_SECRETS: Final = ("postgres", "rabbitmq", *(login.key for login in LOGINS))
 #: RabbitMQ runs `df` on its folder through a shell, which waits for a closing quote; initdb refuses line ends.
 _AWKWARD: Final = frozenset("'\"`\\")
 

@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from psycopg import sql
 
 from ops.migrate import migrate
+from ops.process_roles import LOGIN_OF, LOGINS, Login
 from ops.runtime.durable_files import make_folders
 from ops.servers.accounts import own_file
 from ops.servers.private import PrivateServers
@@ -18,16 +19,6 @@ from ops.settings import Settings
 from pipeline.delivery.addresses import LOOPBACK
 
 ORIGIN: Final = "waxseal.local"  # of the tenants' logs, until somebody names it
-#: The logins, and the role that each is a member of; the migrations make the roles, each with the privileges that its
-#: processes need, and no others.
-LOGINS: Final = {
-    "worker": ("waxseal_worker", "waxseal_writer"),
-    "sealer": ("waxseal_sealer_login", "waxseal_sealer"),
-    "eraser": ("waxseal_eraser_login", "waxseal_eraser"),
-    "verifier": ("waxseal_verifier_login", "waxseal_verifier"),
-}
-#: The login of the processes of a role; of every other role it is that of the worker.
-LOGIN_OF: Final = {"sequencer": "sealer", "sealer": "sealer", "eraser": "eraser", "verifier": "verifier"}
 
 _log = structlog.get_logger()
 
@@ -37,11 +28,11 @@ class Prepared:
     """What the workers are told: settings, of which the database's URL depends on the process's role."""
 
     told: Mapping[str, str]
-    database_urls: Mapping[str, str]  # by login
+    database_urls: Mapping[Login, str]
 
     def told_to(self, role: str) -> Mapping[str, str]:
         """The settings of a process of this role."""
-        return {**self.told, "database_url": self.database_urls[LOGIN_OF.get(role, "worker")]}
+        return {**self.told, "database_url": self.database_urls[LOGIN_OF[role]]}
 
 
 def prepare(servers: PrivateServers, settings: Settings) -> Prepared:
@@ -50,7 +41,7 @@ def prepare(servers: PrivateServers, settings: Settings) -> Prepared:
     Running it again changes nothing.
     """
     migrate(servers.database_url, lambda line: _log.warning("migration_waits", what=line))
-    passwords = {login: servers.memory.passwords[login] for login in LOGINS}
+    passwords = {login: servers.memory.passwords[login.key] for login in LOGINS}
     _make_logins(servers.database_url, passwords)
     told = {
         "amqp_url": servers.amqp_url,
@@ -61,7 +52,7 @@ def prepare(servers: PrivateServers, settings: Settings) -> Prepared:
     }
     if not settings.keys:
         told["keys_file"] = str(settings.keys_file or make_keys(servers.data))
-    return Prepared(told, {login: servers.url_for(LOGINS[login][0], password) for login, password in passwords.items()})
+    return Prepared(told, {login: servers.url_for(login.name, password) for login, password in passwords.items()})
 
 
 def make_keys(data: Path) -> Path:
@@ -93,17 +84,17 @@ def _published(data: Path, settings: Settings) -> str:
     return place if place.startswith("s3://") else str(Path(place).absolute())
 
 
-def _make_logins(database_url: str, passwords: Mapping[str, str]) -> None:
+def _make_logins(database_url: str, passwords: Mapping[Login, str]) -> None:
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
         for login, password in passwords.items():
-            _make_login(conn, *LOGINS[login], password)
+            _make_login(conn, login, password)
 
 
-def _make_login(conn: psycopg.Connection, login: str, role: str, password: str) -> None:
-    names = {"login": sql.Identifier(login), "role": sql.Identifier(role)}
+def _make_login(conn: psycopg.Connection, login: Login, password: str) -> None:
+    names = {"login": sql.Identifier(login.name), "role": sql.Identifier(login.member_of)}
     # Hashed by us, because the server logs a statement that fails, with its password.
-    secret = conn.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
-    if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
+    secret = conn.pgconn.encrypt_password(password.encode(), login.name.encode(), b"scram-sha-256").decode()
+    if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login.name]).fetchone():
         conn.execute(sql.SQL("CREATE ROLE {login}").format(**names))
     conn.execute(sql.SQL("ALTER ROLE {login} LOGIN PASSWORD {secret}").format(**names, secret=sql.Literal(secret)))
     conn.execute(sql.SQL("GRANT {role} TO {login}").format(**names))

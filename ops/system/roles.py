@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ops.process_roles import INGRESS, SCALED, WORKERS
 from ops.servers.child import Child
 from ops.settings import PREFIX, Settings, environment
 
-INGRESS: Final = "ingress"
 #: What the processes import, most of it on their way to their first round of work.
 IMPORTED: Final = (
     "ops.cli",
@@ -43,21 +43,10 @@ class Post:
 
 def full_crew(workers: int = 1) -> list[Post]:
     """List the posts of the whole system, with `workers` ingest processes and as many deliver processes."""
-    return [
-        _post(INGRESS),
-        *(_post("ingest", number) for number in range(1, workers + 1)),
-        _post("relay"),
-        *(_post("deliver", number) for number in range(1, workers + 1)),
-        _post("mail-pull"),
-        _post("mail-idle"),
-        _post("sequencer"),
-        _post("sealer"),
-        _post("eraser"),
-        _post("verifier"),
-    ]
+    return [_post(role, number) for role in WORKERS for number in range(1, (workers if role in SCALED else 1) + 1)]
 
 
-def _post(role: str, number: int = 1) -> Post:
+def _post(role: str, number: int) -> Post:
     name = role if number == 1 else f"{role}-{number}"
     return Post(name, role, (role,), forked=True)
 

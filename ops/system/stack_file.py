@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.errors import OpsError
+from ops.process_roles import SERVERS, SUPERVISOR, WORKERS
 from ops.servers.accounts import own_file
 from ops.servers.child import Child
 from ops.servers.process_tree import SeenProcess, end, see
 from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
-_ROLES: Final = (
-    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier"),
-    *("postgres", "rabbitmq", "epmd", "supervisor"),
-)
 _STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their supervisor died
 
 
@@ -54,11 +51,11 @@ class Stack:
             for child, seen in present
         }
         if me := see(os.getpid()):
-            found.append(("supervisor", me))
-            self.processes["supervisor"] = {"role": "supervisor", "pid": me.pid, "restarts": 0, "last_end": ""}
+            found.append((SUPERVISOR, me))
+            self.processes[SUPERVISOR] = {"role": SUPERVISOR, "pid": me.pid, "restarts": 0, "last_end": ""}
         self.ready = ready
         self.started = {str(seen.pid): seen.started for _, seen in found}
-        self.pids = {role: [] for role in _ROLES}
+        self.pids = {role: [] for role in (*WORKERS, *SERVERS, SUPERVISOR)}
         for role, seen in found:
             self.pids.setdefault(role, []).append(seen.pid)
         _write(data, vars(self))
@@ -82,7 +79,7 @@ def end_recorded(data: Path) -> int:
         return 0
     recorded = [SeenProcess(int(pid), started) for pid, started in known.get("started", {}).items()]
     alive = [seen for seen in recorded if seen.pid != os.getpid() and seen.alive()]
-    servers = {pid for role in ("postgres", "rabbitmq", "epmd") for pid in known["pids"].get(role, [])}
+    servers = {pid for role in SERVERS for pid in known["pids"].get(role, [])}
     workers = {seen: signal.SIGTERM for seen in alive if seen.pid not in servers}
     end(workers, _STOP_SECONDS)
     _write(data, {**known, "ready": False, "started": {}, "processes": {}, "pids": {role: [] for role in known["pids"]}})

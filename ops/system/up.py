@@ -13,6 +13,7 @@ import click
 import structlog
 
 from ops.errors import OpsError
+from ops.process_roles import INGRESS, SUPERVISOR
 from ops.runtime import log
 from ops.runtime.redact import redact_text
 from ops.servers.accounts import own_file
@@ -27,13 +28,12 @@ from ops.servers.state_file import check_path
 from ops.settings import Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
-from ops.system.roles import IMPORTED, INGRESS, Post, base_url, worker_children
+from ops.system.roles import IMPORTED, Post, base_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
 from ops.telemetry import probe_server, table
 from ops.telemetry.disks import room
 from ops.telemetry.exposition import EXPOSITION
-from ops.telemetry.label_sets import SUPERVISOR
 
 SECRETS: Final = "endpoint-secrets"  # in the data folder
 _READY_SECONDS: Final = 60.0

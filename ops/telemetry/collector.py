@@ -13,12 +13,12 @@ from prometheus_client import Gauge
 from sqlalchemy import Connection
 
 from ops.runtime.db import make_engine
-from ops.telemetry import label_sets, log_table, metrics, table
+from ops.telemetry import label_sets, ledger_table, metrics, table
 from pipeline.store.admin import counts, verifications
 from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
-from pipeline.store.ledger import claims
-from pipeline.store.ledger.claims import KeptClaim
+from pipeline.store.ledger import ledger_claims
+from pipeline.store.ledger.ledger_claims import KeptClaim
 from pipeline.store.log import pending as log_pending
 from pipeline.store.mail import mailbox_overview
 
@@ -35,8 +35,8 @@ _GAUGES: Final = (
     table.CHAIN_VERIFIED,
     table.CHAIN_BROKEN,
     table.CHAIN_VERIFIED_AT,
-    log_table.LEDGER_CLAIMS,
-    log_table.LEDGER_CLAIMED_AT,
+    ledger_table.LEDGER_CLAIMS,
+    ledger_table.LEDGER_CLAIMED_AT,
     table.RETRIES_DUE,
     table.QUEUE_OLDEST_SECONDS,
     table.DESTINATIONS,
@@ -48,7 +48,7 @@ _GAUGES: Final = (
     table.COLLECTOR_UP,
     table.COLLECTOR_LAST_SUCCESS,
 )
-_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT, log_table.LEDGER_CLAIMED_AT)
+_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT, ledger_table.LEDGER_CLAIMED_AT)
 
 
 Inbox = Callable[[], float]
@@ -114,7 +114,7 @@ class Collector:
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
-        _show_claims(claims.kept(self._conn))
+        _show_claims(ledger_claims.kept(self._conn))
         _show_ledger(counts.entries(self._conn), verifications.last(self._conn))  # last: the rows of chains may be damaged
         metrics.collected("database", now.timestamp())
 
@@ -183,8 +183,8 @@ def _show_ledger(entries: int, verified: LastVerification | None) -> None:
 
 def _show_claims(kept: Sequence[KeptClaim]) -> None:
     for word in label_sets.CLAIMS:
-        log_table.LEDGER_CLAIMS.labels(word).set(sum(each.word == word for each in kept))
-    log_table.LEDGER_CLAIMED_AT.set(min((each.checked_at.timestamp() for each in kept), default=0))
+        ledger_table.LEDGER_CLAIMS.labels(word).set(sum(each.word == word for each in kept))
+    ledger_table.LEDGER_CLAIMED_AT.set(min((each.checked_at.timestamp() for each in kept), default=0))
 
 
 def _show_endpoints(found: Mapping[str, int]) -> None:

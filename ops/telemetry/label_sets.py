@@ -5,6 +5,8 @@ None of them names tenants, sources or endpoints: their number has no bound.
 
 from typing import Final, get_args
 
+from ops import process_roles
+from ops.process_roles import SUPERVISOR, WORKERS
 from pipeline import sources as source_kinds
 from pipeline.errors import Rejected
 from schemas.config import transports
@@ -51,18 +53,5 @@ ANCHORS: Final[Closed] = get_args(AnchorKind)
 CHAINS: Final = ("all",)
 CLAIMS: Final[Closed] = WORDS
 
-# The processes, by their names in logs.
-INGRESS: Final = "ingress"
-INGEST: Final = "ingest"
-RELAY: Final = "relay"
-DELIVER: Final = "deliver"
-MAIL_PULL: Final = "mail-pull"
-MAIL_IDLE: Final = "mail-idle"
-ERASER: Final = "eraser"
-SEQUENCER: Final = "sequencer"
-SEALER: Final = "sealer"
-VERIFIER: Final = "verifier"
-SUPERVISOR: Final = "supervisor"
-WORKERS: Final = (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, MAIL_IDLE, SEQUENCER, SEALER, ERASER, VERIFIER)
 PROCESSES: Final = (*WORKERS, SUPERVISOR)
-SUPERVISED: Final = (*WORKERS, "console", "postgres", "rabbitmq", "epmd", "prometheus", "other")
+SUPERVISED: Final[Closed] = (*WORKERS, "console", *process_roles.SERVERS, "prometheus", "other")

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
 from urllib.parse import urlsplit
 
 import structlog
 
+from ops.runtime.bounded_server import BoundedServer
 from ops.telemetry.probes import SECURITY_HEADERS, Answer, Check, Heart, Readiness, metrics
 
 _SOCKET_SECONDS = 3.0  # without a byte
@@ -61,42 +61,22 @@ def serve(
     return ProbeServer(_Server(host, port, routes), heart)
 
 
-class _Server(ThreadingMixIn, TCPServer):
-    """Bounds the requests at a time, and the seconds of each, however slow its client."""
+class _Server(BoundedServer):
+    """Bounds the seconds of each request, however slow its client."""
 
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 64
+    clients = _MAX_REQUESTS
 
     def __init__(self, host: str, port: int, routes: Routes) -> None:
         self.routes = routes
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(_MAX_REQUESTS)
         self._open: dict[socket.socket, float] = {}
-        super().__init__((host, port), _Handler)
+        super().__init__(host, port, _Handler)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        # Waiting here leaves the next clients in the kernel's queue, where they cost nothing.
-        if not self._slots.acquire(timeout=0.5):
-            self.shutdown_request(request)
-            return
+    def begun(self, request: socket.socket) -> None:
         self._open[request] = time.monotonic() + _REQUEST_SECONDS
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread could be started
-            self._ended(request)
-            raise
 
-    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._ended(request)
-
-    def _ended(self, request: socket.socket) -> None:
+    def ended(self, request: socket.socket) -> None:
         self._open.pop(request, None)
-        self._slots.release()
 
     def service_actions(self) -> None:
         """Cut off, a few times a second, requests that take too long: a slow client's bytes reset the socket's timeout."""

@@ -4,10 +4,10 @@ The page ops/docs/metrics.md is generated from it; `ops.telemetry.metrics` has t
 A message is counted in `ingest_messages_total` once: by the ingress when it rejects it, else by ingest after COMMIT.
 """
 
+from ops.process_roles import DELIVER, ERASER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, RELAY, SUPERVISOR, WORKERS
 from ops.telemetry import label_sets as sets
-from ops.telemetry import log_table  # noqa: F401 - its metrics are part of the table
-from ops.telemetry.eraser_table import ERASED_ENTRIES, RETENTION_BEHIND, RETENTION_HELD  # noqa: F401 - the eraser's rows
-from ops.telemetry.label_sets import DELIVER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, PROCESSES, RELAY, SUPERVISOR, WORKERS
+from ops.telemetry import ledger_table  # noqa: F401 - its metrics are part of the table
+from ops.telemetry.label_sets import PROCESSES
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,
     BATCH_SIZES,
@@ -108,7 +108,7 @@ ATTEMPT_SECONDS = histogram(
 DELIVERIES = counter(
     "deliveries_total",
     "Deliveries that ended, by result; cancelled: their endpoint was removed, or their content erased, before that.",
-    (DELIVER, RELAY, sets.ERASER),
+    (DELIVER, RELAY, ERASER),
     transport=sets.TRANSPORTS,
     result=("delivered", "dead_lettered", "cancelled"),
 )
@@ -279,7 +279,7 @@ BROKER_ALARM = gauge(
 BLOB_OPERATIONS = counter(
     "blob_operations_total",
     "Calls to the blob store; away: it could not be reached, refused, or took too long.",
-    (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, sets.ERASER),
+    (INGRESS, INGEST, RELAY, DELIVER, MAIL_PULL, ERASER),
     operation=sets.BLOB_CALLS,
     outcome=sets.BLOB_OUTCOMES,
 )

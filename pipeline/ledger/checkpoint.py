@@ -1,12 +1,12 @@
 """Checkpoints (c2sp.org/tlog-checkpoint): what a log signs, its origin, size and root. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import Unproven, Unreadable
 from pipeline.ledger.encodings import hash_from_base64, read_decimal, to_base64
 from pipeline.ledger.merkle import EMPTY_ROOT
-from pipeline.ledger.notes import Key, open_note
+from pipeline.ledger.notes import Key, open_note, split_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ def read_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(lines[0], size, root)
 
 
+def unverified_checkpoint(raw: bytes | str) -> Checkpoint:
+    """The checkpoint in a note, whoever signed it. Raises `Unreadable`."""
+    return read_checkpoint(split_note(raw)[0])
+
+
 def open_checkpoint(raw: bytes | str, keys: Iterable[Key]) -> tuple[Checkpoint, tuple[str, ...]]:
     """A checkpoint that its own log signed, and the names of all of `keys` that signed it.
 
@@ -45,3 +50,8 @@ def open_checkpoint(raw: bytes | str, keys: Iterable[Key]) -> tuple[Checkpoint, 
     if checkpoint.origin not in names:
         raise Unproven(f"no key of the log {checkpoint.origin:.200} that was given has signed this")
     return checkpoint, names
+
+
+def read_signed(raw: bytes | str, keys: Sequence[Key]) -> tuple[Checkpoint, tuple[str, ...]]:
+    """A checkpoint, and who signed it: with `keys`, its log must have; without, nobody is known to. Raises `Unreadable`."""
+    return open_checkpoint(raw, keys) if keys else (unverified_checkpoint(raw), ())

@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any, Final
 
 import orjson
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 from pipeline.append import append_own
 from pipeline.dedupe import identity
 from pipeline.errors import Unreadable
+from pipeline.ledger.erasures import Span, read_erasure
 from pipeline.store.deliveries import deliveries
 from pipeline.store.ledger import erasure as store
 from schemas.event import Event
@@ -28,9 +28,6 @@ TYPE: Final = "waxseal.erasure"
 SOURCE: Final = "waxseal"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MEMBERS: Final = {"by", "reason", "seqs", "subject"}
-
-Run = tuple[int, int]  # the first and the last of consecutive numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Erasure:
     at: datetime
     by: str
     reason: str
-    runs: Sequence[Run]
+    runs: Sequence[Span]
     subject: bool  # the subject's name was erased
 
 
@@ -79,9 +76,9 @@ def erase(conn: Connection, batches: Sequence[Batch], order: Order, keys: Mappin
     return total
 
 
-def runs(seqs: Iterable[int]) -> list[Run]:
+def runs(seqs: Iterable[int]) -> list[Span]:
     """Ascending numbers as runs of consecutive ones."""
-    found: list[Run] = []
+    found: list[Span] = []
     for seq in seqs:
         if found and found[-1][1] == seq - 1:
             found[-1] = (found[-1][0], seq)
@@ -94,25 +91,6 @@ def body(order: Order, seqs: Iterable[int], *, name: bool) -> bytes:
     """The body of an erasure entry, in RFC 8785 form."""
     told = {"by": order.by, "reason": order.reason, "seqs": runs(seqs), "subject": name}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
-
-
-def read_erasure(seq: int, at: int, raw: bytes) -> Erasure:
-    """The erasure entry `seq` recorded at `at` (microseconds) with this body. Raises `Unreadable` for any other body.
-
-    It can list only entries before itself, each once.
-    """
-    try:
-        told = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict) or told.keys() != _MEMBERS or orjson.dumps(told, option=orjson.OPT_SORT_KEYS) != raw:
-        raise Unreadable(f"entry {seq} is not an erasure in the form of LEDGER §4")
-    found = list(_runs(told["seqs"]))
-    texts = isinstance(told["by"], str) and isinstance(told["reason"], str) and isinstance(told["subject"], bool)
-    ordered = all(first <= last for first, last in found) and all(one[1] < next_[0] for one, next_ in pairwise(found))
-    if not texts or len(found) != len(told["seqs"]) or not ordered or (found and not 0 <= found[0][0] <= found[-1][1] < seq):
-        raise Unreadable(f"entry {seq} is not an erasure in the form of LEDGER §4")
-    return Erasure(seq, _EPOCH + timedelta(microseconds=at), told["by"], told["reason"], found, told["subject"])
 
 
 class Erasures:
@@ -134,11 +112,6 @@ class Erasures:
         """The last one; None if there is none."""
         return self._all[-1] if self._all else None
 
-    @property
-    def of_name(self) -> Erasure | None:
-        """The first that erased the subject's name; None if there is none."""
-        return next((each for each in self._all if each.subject), None)
-
 
 def erasures(conn: Connection, chain_id: Any) -> Erasures:
     """The chain's erasures; those that cannot be read, which `verify` reports, are left out."""
@@ -148,15 +121,10 @@ def erasures(conn: Connection, chain_id: Any) -> Erasures:
 def _readable(rows: Iterable[tuple[int, int, bytes]]) -> Iterator[Erasure]:
     for seq, at, raw in rows:
         try:
-            yield read_erasure(seq, at, raw)
+            listed = read_erasure(raw, seq)
         except Unreadable:
             continue
-
-
-def _runs(told: Any) -> Iterator[Run]:
-    for run in told if isinstance(told, list) else ():
-        if isinstance(run, list) and len(run) == 2 and all(type(seq) is int for seq in run):
-            yield run[0], run[1]
+        yield Erasure(seq, _EPOCH + timedelta(microseconds=at), listed.by, listed.reason, listed.spans, listed.subject)
 
 
 def _event(batch: Batch, order: Order, key: bytes, now: datetime) -> Event:

@@ -16,14 +16,19 @@ _MEMBERS: Final = {"by", "reason", "seqs", "subject"}
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What an erasure lists: spans of numbers, ascending and apart; and whether the subject's name went as well."""
+    """What an erasure says: spans of numbers, ascending and apart; by whom, why, and whether the subject's name went."""
 
     spans: list[Span]
+    by: str
+    reason: str
     subject: bool
 
 
-def read_erasure(body: bytes) -> Listed:
-    """What the body of an erasure entry lists. Raises `Unreadable` for any other body."""
+def read_erasure(body: bytes, seq: int) -> Listed:
+    """What the body of the erasure entry `seq` says. Raises `Unreadable` for any other body.
+
+    It can list only entries before itself, each once.
+    """
     told = parse(body)
     if not isinstance(told, dict) or told.keys() != _MEMBERS or orjson.dumps(told, option=orjson.OPT_SORT_KEYS) != body:
         raise Unreadable("its body is not an erasure in the form of LEDGER §4")
@@ -34,7 +39,9 @@ def read_erasure(body: bytes) -> Listed:
     spans = [(first, last) for first, last in seqs]
     if any(one[1] >= other[0] for one, other in pairwise(spans)):
         raise Unreadable("the numbers that it lists are not in order, each once")
-    return Listed(spans, told["subject"])
+    if spans and spans[-1][1] >= seq:
+        raise Unreadable(f"it lists entry {spans[-1][1]}, which is not before it")
+    return Listed(spans, told["by"], told["reason"], told["subject"])
 
 
 def _is_span(value: Any) -> bool:

@@ -33,11 +33,12 @@ from support.mail.gmail import BACKEND_ERROR, Gmail
 from support.mail.imap_script import scripted
 from support.net.sink import Sink
 from support.paths import ROOT
+from support.queues import put
 from support.stack import READY, here, nothing_runs_on, processes_of, stack_of, up_with, waxseal
 from support.telemetry.exposed import Movement, families_of, text_of
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import QUEUE
-from workers.amqp.topology import IN, UNROUTED
+from workers.amqp.topology import UNROUTED
 
 CONTRACT = {"ingress_url", "console_url", "amqp_url", "database_url", "metrics", "pids"}
 ROLES = {
@@ -265,17 +266,13 @@ mailboxes:
         channel = connection.channel()
         channel.confirm_delivery()
 
-        def publish(key: str, id: str, body: bytes, exchange: str = IN) -> None:
-            properties = pika.BasicProperties(message_id=id, headers={"subject": "s"}, delivery_mode=2)
-            channel.basic_publish(exchange, key, body, properties)
-
         channel.basic_consume(xq_name(QUEUE), lambda *_: None)
         for number in range(14):  # enough for the breaker of the endpoint that refuses
-            publish("acme.up", f"e-{number}", b"x" * (300_000 if number == 0 else 10))
-        publish("acme.nothing", "e", b"x")
-        publish(UNROUTED, "u", b"x", exchange="")
+            put(channel, "acme.up", f"e-{number}", b"x" * (300_000 if number == 0 else 10))
+        put(channel, "acme.nothing", "e", b"x")
+        put(channel, UNROUTED, "u", b"x", exchange="")
         movement.wait_for("waxseal_dedupe_messages_total", "waxseal_dead_letters_total")
-        publish("acme.up", "e-1", b"y")
+        put(channel, "acme.up", "e-1", b"y")
         post(stack, "s3cret")
         with pytest.raises(HTTPError):
             post(stack, "other")

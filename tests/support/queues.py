@@ -16,6 +16,12 @@ def consumers(channel: BlockingChannel) -> int:
     return int(channel.queue_declare(INBOX, passive=True).method.consumer_count)
 
 
+def put(channel: BlockingChannel, key: str, id: str, body: bytes, exchange: str = IN) -> None:
+    """Publishes a message as upstream systems do, with any routing key, or to any exchange."""
+    properties = pika.BasicProperties(message_id=id, headers={"subject": "s"}, delivery_mode=2)
+    channel.basic_publish(exchange, key, body, properties)
+
+
 def publish(channel: BlockingChannel, *names: str) -> None:
     """Publishes events of these ids without `mandatory`, as upstream systems do."""
     for name in names:

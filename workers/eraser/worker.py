@@ -14,12 +14,12 @@ import structlog
 from ops.admin.erasure.erased_blobs import sweep
 from ops.admin.erasure.retention import Ran, last_run, run_retention
 from ops.admin.read_session import snapshot, tenant_keys
+from ops.process_roles import ERASER
 from ops.runtime.background import Chore
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.db import Engine
 from ops.settings import Settings
-from ops.telemetry import eraser_table, metrics
-from ops.telemetry.label_sets import ERASER
+from ops.telemetry import ledger_table, metrics
 from workers.process import Process
 
 BEAT: Final = 1.0  # seconds
@@ -50,15 +50,15 @@ def erase_due(engine: Engine, settings: Settings, blobs: Blobs, stop: Callable[[
         _tell(run_retention(engine, keys, datetime.now(UTC), settings.retention_most, stop=stop))
     finally:
         last = last_run(engine)
-        eraser_table.RETENTION_HELD.set(last is not None and last.held is not None)
+        ledger_table.RETENTION_HELD.set(last is not None and last.held is not None)
     swept = sweep(engine, blobs, datetime.now(UTC))
     if swept.deleted:
         _log.info("erased_blobs_deleted", blobs=swept.deleted)
 
 
 def _tell(ran: Ran) -> None:
-    eraser_table.ERASED_ENTRIES.inc(ran.erased.entries)
-    eraser_table.RETENTION_BEHIND.set(ran.behind)
+    ledger_table.ERASED_ENTRIES.inc(ran.erased.entries)
+    ledger_table.RETENTION_BEHIND.set(ran.behind)
     for transport, count in ran.erased.discarded.items():
         metrics.observe_cancelled(transport, count)
     if ran.held is not None:

@@ -19,8 +19,7 @@ from ops.runtime.background import Chore
 from ops.runtime.db import Engine, transaction
 from ops.telemetry import log_metrics
 from pipeline.errors import Unreadable
-from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
-from pipeline.ledger.notes import split_note
+from pipeline.ledger.checkpoint import Checkpoint, unverified_checkpoint
 from pipeline.store.log import anchors
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
@@ -155,7 +154,7 @@ class Anchorings:
         text, checkpoint = "", None
         try:
             text = (note or b"").decode()
-            checkpoint = read_checkpoint(split_note(text)[0]) if note else None
+            checkpoint = unverified_checkpoint(text) if note else None
         except (Unreadable, UnicodeDecodeError):
             return  # a checkpoint that nobody can read is refused
         asked = [self._pool.submit(each.look, log, checkpoint, text) for each in self._places if not each.away]

@@ -2,10 +2,9 @@
 
 import re
 import signal
-import socket
 import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,12 +13,12 @@ import structlog
 
 from ops.errors import OpsError
 from ops.runtime import log as logs
+from ops.runtime.bounded_server import BoundedServer
 from ops.runtime.places import LARGEST
 from ops.settings import Settings
 from ops.telemetry.probes import SECURITY_HEADERS
 
 _SECONDS: Final = 15.0  # without a byte from a client, or to it
-_REQUESTS: Final = 256  # connections at a time
 _TENANT: Final = r"/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:/r[1-9]\d{0,8})?"
 _CHECKPOINT: Final = re.compile(rf"{_TENANT}/checkpoint", re.ASCII)
 _TILE: Final = re.compile(rf"{_TENANT}/tile/(?:\d|entries)/(?:x\d{{3}}/){{0,6}}\d{{3}}(?:\.p/\d{{1,3}})?", re.ASCII)
@@ -31,36 +30,17 @@ _ALWAYS_ASK: Final = "no-cache"
 _log = structlog.get_logger()
 
 
-class LogServer(ThreadingHTTPServer):
+class LogServer(BoundedServer):
     """Serves `folder`, a bounded number of clients at a time."""
 
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 128
+    clients = 256
+    patience = 1.0
 
     def __init__(self, folder: Path, host: str, port: int) -> None:
         self.folder = folder
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(_REQUESTS)
-        super().__init__((host, port), _Handler)
-
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        """Start a thread, or hang up when there are too many."""
-        if not self._slots.acquire(timeout=1.0):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread could be started
-            self._slots.release()
-            raise
-
-    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        """Answer one client."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._slots.release()
+        super().__init__(host, port, _Handler)
+        self.server_port: int = self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are no errors."""

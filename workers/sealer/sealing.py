@@ -17,7 +17,7 @@ from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
 from ops.runtime.vault import Vault
 from pipeline.errors import Unreadable
-from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, unverified_checkpoint
 from pipeline.ledger.growth import outgrown
 from pipeline.ledger.judge import Judged, Outside, Refused, grown, judge
 from pipeline.ledger.merkle import read_frontier
@@ -140,7 +140,7 @@ class Sealing:
 def _opened(raw: bytes, log: OpenLog, origin: str, known: list[Key], place: str) -> Outside:
     """A checkpoint that was published for this log, with one of its keys."""
     try:
-        claimed = read_checkpoint(split_note(raw)[0])
+        claimed = unverified_checkpoint(raw)
         if claimed.origin == origin and claimed.size > log.size:
             return Outside(place, claimed.size, claimed.root)  # whatever its key: the database is older than it
         checkpoint, _ = open_checkpoint(raw, known)

@@ -8,9 +8,8 @@ from typing import Final
 
 from ops.runtime.places import Place
 from pipeline.errors import Unreadable
-from pipeline.ledger.checkpoint import read_checkpoint
+from pipeline.ledger.checkpoint import unverified_checkpoint
 from pipeline.ledger.judge import Outside
-from pipeline.ledger.notes import split_note
 from schemas.ledger.log_names import SIZE_DIGITS, anchor_folder, anchor_name
 from workers.sealer.anchor import SECONDS, Contradicted, Known, NotAnchored
 
@@ -46,7 +45,7 @@ class WriteOnce:
     def _read(self, folder: str, name: str) -> Outside:
         raw = self._place.read(f"{folder}/{name}")
         try:
-            checkpoint = read_checkpoint(split_note(raw or b"")[0])
+            checkpoint = unverified_checkpoint(raw or b"")
         except Unreadable as error:
             raise NotAnchored(f"{self._place.where} has a file {folder}/{name} that is no checkpoint: {error}") from error
         return Outside(self._place.where, checkpoint.size, checkpoint.root)

@@ -17,7 +17,7 @@ import structlog
 from ops.errors import one_line
 from ops.runtime.db import Engine, passes, transaction
 from ops.settings import Settings
-from ops.telemetry import log_table
+from ops.telemetry import ledger_table
 from pipeline.ledger.sequence import MOST, Incomplete, Sequenced, incomplete, sequence
 from pipeline.store.log import pending
 from workers.process import Process
@@ -69,7 +69,7 @@ class Sequencer:
             found = pending.waiting(conn, self._floors.all)
         for tenant in self._floors.all.keys() - set(found):
             self._floors.drained(tenant, self._floors.settled)
-        log_table.LOG_ASIDE.set(len(self._aside))
+        ledger_table.LOG_ASIDE.set(len(self._aside))
         return [tenant for tenant in found if (tenant, "") not in self._aside]
 
     def _tenant(self, tenant: str, settled: int) -> bool:
@@ -89,8 +89,8 @@ class Sequencer:
         if got is None:
             return False
         if got.leaves:
-            log_table.LOG_LEAVES.inc(got.leaves)
-            log_table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
+            ledger_table.LOG_LEAVES.inc(got.leaves)
+            ledger_table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
             _log.debug("sequenced", tenant=tenant, leaves=got.leaves, size=got.size)
         if not got.more and not aside:
             self._floors.drained(tenant, settled)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from ops.admin.doctor.finding import Finding, note, ok, wrong
-from pipeline.store.ledger import claims
+from pipeline.store.ledger import ledger_claims
 from schemas.ledger.assurance import WORDS
 
 _OLD: Final = timedelta(hours=26)
@@ -16,7 +16,7 @@ _SHOWN: Final = 10
 
 def check_claims(conn: Connection) -> Iterator[Finding]:
     """A tenant of whose ledger nothing can be claimed is wrong; that more could be is worth knowing."""
-    kept = claims.kept(conn)
+    kept = ledger_claims.kept(conn)
     if not kept:
         yield note("claim", "no ledger was checked yet", "run `waxseal verifier`, or `waxseal verify --new` every day")
         return

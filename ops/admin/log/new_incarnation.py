@@ -14,9 +14,8 @@ from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.append import append_own
 from pipeline.errors import Unreadable
-from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, unverified_checkpoint
 from pipeline.ledger.merkle import EMPTY_ROOT
-from pipeline.ledger.notes import split_note
 from pipeline.ledger.own_events import ORIGIN_KIND, origin_event
 from pipeline.store.admin import queries
 from pipeline.store.log import incarnations
@@ -82,7 +81,7 @@ def _published(settings: Settings, place: Place, tenant: str, incarnation: int) 
     if raw is None:
         return None
     try:
-        checkpoint = read_checkpoint(split_note(raw)[0])
+        checkpoint = unverified_checkpoint(raw)
     except Unreadable as error:
         raise OpsError(f"{place.where} has a checkpoint of {tenant} that cannot be read: {error}") from error
     origin = log_origin(settings.log_origin, tenant, incarnation)

@@ -15,8 +15,8 @@ from ops.runtime.db import damaged
 from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
-from pipeline.store.ledger import claims, retention, scan, set_aside
 from pipeline.store.ledger import entries as ledger_entries
+from pipeline.store.ledger import ledger_claims, retention, scan, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
@@ -145,7 +145,7 @@ def _claims(conn: Connection) -> list[View]:
     """What can be claimed of each tenant's ledger: the word, when it was checked, and what is missing for the next."""
     return [
         {"tenant": each.tenant, "claim": each.word, "checked_at": each.checked_at.isoformat(), "missing": each.missing}
-        for each in claims.kept(conn)
+        for each in ledger_claims.kept(conn)
     ]
 
 

@@ -19,8 +19,8 @@ from pipeline.errors import Unproven, Unreadable
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
 from pipeline.ledger.cosignature import read_cosignatures
 from pipeline.ledger.notes import Key
-from pipeline.store.ledger import claims
-from pipeline.store.ledger.claims import Receipt, Seal
+from pipeline.store.ledger import ledger_claims
+from pipeline.store.ledger.ledger_claims import Receipt, Seal
 from schemas.config.anchors import AnchorKind, AnchorPlace, read_anchors
 from schemas.ledger.log_names import anchor_folder, anchor_name
 
@@ -63,7 +63,7 @@ class AnchorReceipts:
         why = self._away.get(named.place) or "it has given no receipt"
         if named.place in self._away:
             return Found(None, f"{named.place}: {why}")
-        for row in claims.receipts(conn, seal.log, named.kind, named.place, MOST):
+        for row in ledger_claims.receipts(conn, seal.log, named.kind, named.place, MOST):
             try:
                 return Found(self._check(named)(seal, keys, _sealed(keys, row), row))
             except PlaceAway as error:

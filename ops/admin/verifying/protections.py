@@ -12,6 +12,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from ops.admin.verifying import role_differences
+from ops.admin.verifying.role_rights import COLUMNS, GRANTS
 from ops.migrations import versions
 from pipeline.chain import envelope
 from pipeline.store.ledger import protections
@@ -37,9 +39,6 @@ CONSTRAINTS: Final[Mapping[tuple[str, str], str]] = {  # and what its definition
     ("log", "log_tenant_incarnation_key"): "UNIQUE (tenant, incarnation)",
     ("log", "log_frontier"): "octet_length(frontier) = (32 * bit_count(int8send(size)))",
 }
-
-#: Rights that our roles do have, as the migrations grant them.
-GRANTED: Final = (("waxseal_sealer", "log_pending", "DELETE"),)
 
 _LOOPED = ("leaf", "checkpoint", "anchor")  # whose triggers are made in a loop
 _CHAIN = "00112233445566778899aabbccddeeff"
@@ -89,8 +88,16 @@ def _constraints(conn: Connection) -> Iterator[Gap]:
 
 
 def _rights(conn: Connection) -> Iterator[str]:
-    for role, table, right in protections.rights(conn, GRANTED):
-        yield f"{role} may {right} {table}"
+    granted = [
+        (role, thing, right)
+        for rights in (GRANTS, COLUMNS)
+        for role, things in rights.items()
+        for thing, named in things.items()
+        for right in named.split()
+    ]
+    for role, thing, right in protections.rights(conn, granted):
+        yield f"{role} may {right} {thing}"
+    yield from (each.detail for each in role_differences.of_roles(conn) if each.extra)
 
 
 def _envelopes(conn: Connection) -> Iterator[Gap]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ops.admin.read_session import known_tenant, open_engine, snapshot
 from ops.admin.verifying import protections
-from ops.admin.verifying.claims import claims_of
+from ops.admin.verifying.tenant_claims import claims_of
 from ops.admin.verifying.verify_jobs import verify_in_jobs
 from ops.errors import OpsError, one_line
 from ops.runtime.blobs import open_blobs
@@ -23,7 +23,7 @@ from pipeline.ledger.verify_log import verify_logs
 from pipeline.ledger.verifying.verify import Keys, verify, verify_new
 from pipeline.store.admin import queries, verifications
 from pipeline.store.admin.verifications import Part
-from pipeline.store.ledger import claims, points, scan
+from pipeline.store.ledger import ledger_claims, points, scan
 from pipeline.store.ledger.points import Reached
 from pipeline.store.ledger.scan import Scope
 from schemas.ledger.assurance import Claim
@@ -155,7 +155,7 @@ def verification(settings: Settings, report: Report) -> Iterator[LedgerVerificat
 def keep_claims(settings: Settings, made: Iterable[tuple[str, Claim]], part: Part) -> str | None:
     """Record what can be claimed of each tenant, and give None, or why it could not be. Call it before `note`."""
     now = datetime.now(UTC)
-    return _recorded(settings, lambda conn: claims.keep(conn, made, now, only_new=part == "new"))
+    return _recorded(settings, lambda conn: ledger_claims.keep(conn, made, now, only_new=part == "new"))
 
 
 def note(

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ops.cli.terminal.output import printable, show_json
+from ops.cli.terminal.output import LABEL, labelled, show_json, show_labelled
 
 Show = Callable[[dict[str, Any]], None]
 Lines = Callable[[dict[str, Any]], Sequence[tuple[str, str]]]
@@ -48,20 +48,19 @@ def _in_place(lines: Lines) -> Iterator[Show]:
 
         def draw(found: dict[str, Any]) -> None:
             text = Text(no_wrap=True, overflow="ellipsis")
-            text.append(f"{'':<15}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, Ctrl-C ends this\n", "dim")
+            text.append(f"{'':<{LABEL}}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, Ctrl-C ends this\n", "dim")
             said = list(lines(found))
             first = next((at for at, (label, _) in enumerate(said) if label == "TROUBLE"), len(said))
             for label, line in [*said[first:], *said[:first]]:  # what does not fit is cut off at the end
                 bad = label in _BAD or "DOWN" in line or "NOT READY" in line
-                text.append(f"{label:<15}{printable(line)}\n", "bold red" if bad else "")
+                text.append(f"{labelled(label, line)}\n", "bold red" if bad else "")
             live.update(text, refresh=True)
 
         yield draw
 
 
 def _print(found: Sequence[tuple[str, str]]) -> None:
-    for label, said in found:
-        click.echo(f"{label:<15}{printable(said)}")
+    show_labelled(found)
     click.echo()
 
 

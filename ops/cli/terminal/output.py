@@ -14,6 +14,7 @@ import orjson
 
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
 
+LABEL: Final = 15  # characters of a label and the space after it
 _AWKWARD: Final = re.compile("[\x7f-\x9f\u2028\u2029]")  # unescaped in JSON, but a line's end to some programs
 _ROWS: Final = 200  # of a list without --limit
 _WIDEST: Final = 60  # characters of one cell
@@ -67,6 +68,17 @@ def show_fields(row: Row, as_json: bool) -> None:
     for name, value in row.items():
         text = orjson.dumps(value).decode() if isinstance(value, dict | list) else "-" if value is None else str(value)
         click.echo(f"{name:<{width}}  {printable(text)}")
+
+
+def labelled(label: str, text: str) -> str:
+    """A line of `status`: its label, and what it says."""
+    return f"{label:<{LABEL}}{printable(text)}"
+
+
+def show_labelled(lines: Iterable[tuple[str, str]]) -> None:
+    """Shows labelled lines."""
+    for label, text in lines:
+        click.echo(labelled(label, text))
 
 
 def printable(text: str) -> str:

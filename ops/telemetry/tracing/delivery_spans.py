@@ -14,6 +14,7 @@ import orjson
 
 from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id, lasted
+from ops.telemetry.tracing.messaging import PUBLISH
 from pipeline.formats.trace_context import entry_span_id
 from schemas.config.amqp_target import AmqpTarget
 from schemas.config.smtp_target import SmtpTarget
@@ -39,9 +40,7 @@ def claiming(spans: Spans) -> TraceContext | None:
 def claimed(spans: Spans, span: TraceContext, deliveries: int, began: datetime, *, lost: int) -> None:
     """Record the claim of a relay, from its beginning until the broker has confirmed its messages, all but the `lost` ones."""
     attributes: dict[str, Value] = {
-        "messaging.system": "rabbitmq",
-        "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
+        **PUBLISH,
         "messaging.destination.name": QUEUE,
         "messaging.batch.message_count": deliveries,
     }
@@ -133,9 +132,7 @@ def _destination(endpoint: Endpoint) -> tuple[str, Kind, dict[str, Value]]:
             f"publish {target.exchange}",
             "producer",
             {
-                "messaging.system": "rabbitmq",
-                "messaging.operation.name": "publish",
-                "messaging.operation.type": "send",
+                **PUBLISH,
                 "messaging.destination.name": target.exchange,
             },
         )

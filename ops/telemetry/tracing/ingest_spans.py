@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, fresh_trace_id, lasted
+from ops.telemetry.tracing.messaging import PROCESS
 from pipeline.formats.trace_context import PARENT, entry_span_id, named, parsed
 from schemas.trace import TraceContext
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "waxseal.ingest"
 _BATCH: Final = {
-    "messaging.system": "rabbitmq",
-    "messaging.operation.name": "process",
-    "messaging.operation.type": "process",
+    **PROCESS,
     "messaging.destination.name": QUEUE,
 }
 

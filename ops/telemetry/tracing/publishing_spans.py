@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ops.telemetry.tracing.harmless import harmless
 from ops.telemetry.tracing.ids import fresh_span_id, lasted
+from ops.telemetry.tracing.messaging import PUBLISH
 from pipeline.formats.trace_context import named
 from schemas.trace import TraceContext
 
@@ -29,9 +30,7 @@ class Publishing:
     def record(self, spans: Spans, source: Source, times: tuple[int, int], error: str | None = None) -> None:
         """Record it: confirmed by the broker, or not because of `error`."""
         attributes = {
-            "messaging.system": "rabbitmq",
-            "messaging.operation.name": "publish",
-            "messaging.operation.type": "send",
+            **PUBLISH,
             "messaging.destination.name": EXCHANGE,
             "messaging.rabbitmq.destination.routing_key": f"{source.tenant}.{source.name}",
         }
@@ -62,9 +61,7 @@ def replayed(spans: Spans, message: Message, span: TraceContext, error: str | No
     """Record that a dead letter was published again."""
     parent = named(message.headers or {})
     attributes = {
-        "messaging.system": "rabbitmq",
-        "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
+        **PUBLISH,
         "messaging.rabbitmq.destination.routing_key": message.routing_key,
     }
     parent_id = "" if parent is None else parent.span_id

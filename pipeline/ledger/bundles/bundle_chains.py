@@ -134,14 +134,9 @@ class Chains:
             yield "subject", f"it erases in chain {subject:.80}, and stands in another"
             return
         try:
-            spans = read_erasure(body).spans
+            self._contents.erase(read_erasure(body, seq).spans)
         except Unreadable as error:
             yield "erasure", str(error)
-            return
-        if spans and spans[-1][1] >= seq:
-            yield "erasure", f"it lists entry {spans[-1][1]}, which is not before it"
-        else:
-            self._contents.erase(spans)
 
     def _origin(self, seq: int, body: bytes) -> Iterator[Finding]:
         assert self._chain is not None

@@ -12,19 +12,12 @@ from pipeline.formats.cloudevents import MAX_VALUE
 from pipeline.ledger.bundles.bundle import Inclusion
 from pipeline.ledger.bundles.bundle_chains import Chains
 from pipeline.ledger.bundles.bundle_lines import BundledEntry, BundledHeads, read_content
-from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, read_signed
 from pipeline.ledger.checks import Finding, check_content, read_envelope
 from pipeline.ledger.heads import Heads, MemberProof, read_heads
 from pipeline.ledger.merkle import check_inclusion, leaf_hash, prefix_root
-from pipeline.ledger.notes import Key, split_note
+from pipeline.ledger.notes import Key
 from schemas.ledger.fault import Fault
-
-
-def read_signed(note: bytes | str, keys: Sequence[Key]) -> tuple[Checkpoint, tuple[str, ...]]:
-    """A checkpoint, and who signed it: with `keys`, its log must have; without, nobody is known to. Raises `Unreadable`."""
-    if keys:
-        return open_checkpoint(note, keys)
-    return read_checkpoint(split_note(note)[0]), ()
 
 
 class LogOfBundle:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import Unproven, Unreadable
-from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from pipeline.ledger.checkpoint import Checkpoint, read_signed
 from pipeline.ledger.checks import Finding
 from pipeline.ledger.merkle import EMPTY_ROOT, check_consistency
-from pipeline.ledger.notes import Key, split_note
+from pipeline.ledger.notes import Key
 from pipeline.ledger.tlog_proof import ConsistencyProof
 
 
@@ -65,7 +65,7 @@ def _leads(older: Checkpoint, newer: Checkpoint, proofs: Sequence[ConsistencyPro
 
 def _checkpoint(proof: ConsistencyProof, keys: Sequence[Key]) -> Checkpoint:
     try:
-        return open_checkpoint(proof.checkpoint, keys)[0] if keys else read_checkpoint(split_note(proof.checkpoint)[0])
+        return read_signed(proof.checkpoint, keys)[0]
     except Unproven as error:
         raise Unreadable(str(error)) from None
 

@@ -181,18 +181,14 @@ def _fingerprint(chain: Chain, entry: StoredEntry, attributes: Mapping[str, str]
 def _erases(chain: Chain, entry: StoredEntry, body: bytes) -> Iterator[Finding]:
     """What it lists lies before it, and is no erasure."""
     try:
-        listed = read_erasure(body)
+        listed = read_erasure(body, entry.seq)
     except Unreadable as error:
         yield "erasure", str(error)
         return
-    spans = listed.spans
-    if spans and spans[-1][1] >= entry.seq:
-        yield "erasure", f"it lists entry {spans[-1][1]}, which is not before it"
-        return
-    kept = [seq for seq in chain.kept if any(first <= seq <= last for first, last in spans)]
+    kept = [seq for seq in chain.kept if any(first <= seq <= last for first, last in listed.spans)]
     if kept:
         yield "erasure", f"it lists entry {kept[0]}, which is no event, and is never erased"
-    chain.erasures.append((entry.seq, spans))
+    chain.erasures.append((entry.seq, listed.spans))
     chain.renamed |= listed.subject
 
 

@@ -27,18 +27,48 @@ LOGIN = text("""
              AS owner
     FROM pg_roles WHERE rolname = current_user""")
 
-# Rights on whole tables; those on single columns are not among them. PUBLIC, the oid 0, has no row in pg_roles.
+# Rights on whole tables; those on single columns are not among them. PUBLIC, the oid 0, has no row in pg_roles. A function on
+# which nothing was granted or revoked has no list, and the rights that every new one has.
 GRANTS = text("""
-    SELECT relname AS name, string_agg(DISTINCT privilege_type, ' ' ORDER BY privilege_type) AS rights
-    FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS given LEFT JOIN pg_roles ON pg_roles.oid = grantee
-    WHERE relnamespace = CAST('public' AS regnamespace) AND relkind IN ('r', 'p') AND NOT relispartition
-    AND coalesce(rolname, 'PUBLIC') = :role GROUP BY relname""")
+    SELECT name, string_agg(DISTINCT privilege_type, ' ' ORDER BY privilege_type) AS rights
+    FROM (
+      SELECT CASE relkind WHEN 'S' THEN 'sequence ' ELSE '' END || relname AS name, relacl AS list
+      FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND relkind IN ('r', 'p', 'S') AND NOT relispartition
+      UNION ALL
+      SELECT 'function ' || proname, coalesce(proacl, acldefault('f', proowner))
+      FROM pg_proc WHERE pronamespace = CAST('public' AS regnamespace)) AS things
+    CROSS JOIN LATERAL aclexplode(list) AS given LEFT JOIN pg_roles ON pg_roles.oid = grantee
+    WHERE coalesce(rolname, 'PUBLIC') = :role GROUP BY name""")
 
 COLUMN_GRANTS = text("""
     SELECT relname AS name, string_agg(DISTINCT privilege_type || '(' || attname || ')', ' ') AS rights
     FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
     CROSS JOIN LATERAL aclexplode(attacl) AS given LEFT JOIN pg_roles ON pg_roles.oid = grantee
     WHERE relnamespace = CAST('public' AS regnamespace) AND coalesce(rolname, 'PUBLIC') = :role GROUP BY relname""")
+
+ATTRIBUTES = text("""
+    SELECT rolname AS role, ARRAY(
+        SELECT attribute FROM unnest(
+            ARRAY['SUPERUSER', 'INHERIT', 'CREATEROLE', 'CREATEDB', 'LOGIN', 'REPLICATION', 'BYPASSRLS'],
+            ARRAY[rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls])
+          AS had (attribute, given) WHERE given) AS attributes
+    FROM pg_roles WHERE rolname = ANY(:roles)""")
+
+# A member that does not inherit has the other's rights after SET ROLE only, which no process does.
+MEMBERSHIPS = text("""
+    SELECT member.rolname AS role, parent.rolname AS parent, bool_or(pg_has_role(member.oid, parent.oid, 'USAGE')) AS inherits
+    FROM pg_auth_members AS made JOIN pg_roles AS member ON member.oid = made.member
+    JOIN pg_roles AS parent ON parent.oid = made.roleid
+    WHERE member.rolname = ANY(:roles) GROUP BY 1, 2""")
+
+# The owner of the ledger may do everything anyway, and may be a member of the roles that it made.
+LOGINS = text("""
+    SELECT login.rolname AS role, array_agg(DISTINCT parent.rolname ORDER BY parent.rolname) AS parents
+    FROM pg_auth_members AS made JOIN pg_roles AS login ON login.oid = made.member
+    JOIN pg_roles AS parent ON parent.oid = made.roleid
+    WHERE parent.rolname = ANY(:roles) AND login.rolcanlogin AND login.rolname <> ALL(:roles)
+      AND NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('entry') AND relowner = login.oid)
+    GROUP BY 1 ORDER BY 1""")
 
 DAYS = text("""
     SELECT to_regclass('attempt_' || to_char(CAST(:day AS date), 'YYYYMMDD')) IS NOT NULL""")
@@ -78,13 +108,31 @@ def login(conn: Connection) -> Row:
 
 
 def grants(conn: Connection, role: str) -> dict[str, str]:
-    """What members of a role may do with each table; with PUBLIC, what everybody may."""
+    """What members of a role may do with each table, `sequence NAME` and `function NAME`; with PUBLIC, what everybody may."""
     return {row.name: row.rights for row in conn.execute(GRANTS, {"role": role})}
 
 
 def column_grants(conn: Connection, role: str) -> dict[str, str]:
     """What they may do with single columns of each table, each as `RIGHT(column)`."""
     return {row.name: row.rights for row in conn.execute(COLUMN_GRANTS, {"role": role})}
+
+
+def attributes(conn: Connection, roles: Sequence[str]) -> dict[str, set[str]]:
+    """The attributes of each role, as CREATE ROLE names them."""
+    return {row.role: set(row.attributes) for row in conn.execute(ATTRIBUTES, {"roles": list(roles)})}
+
+
+def memberships(conn: Connection, roles: Sequence[str]) -> dict[str, dict[str, bool]]:
+    """The roles that each role was made a member of, and whether it has their rights thereby."""
+    found: dict[str, dict[str, bool]] = {}
+    for row in conn.execute(MEMBERSHIPS, {"roles": list(roles)}):
+        found.setdefault(row.role, {})[row.parent] = row.inherits
+    return found
+
+
+def logins(conn: Connection, roles: Sequence[str]) -> dict[str, list[str]]:
+    """The logins that were made members of these roles, and of which; but for the ledger's owner."""
+    return {row.role: list(row.parents) for row in conn.execute(LOGINS, {"roles": list(roles)})}
 
 
 def written(conn: Connection) -> tuple[int, int]:

@@ -21,17 +21,40 @@ CONSTRAINTS = text("""
       AND (contype NOT IN ('p', 'u') OR indisvalid AND indisready AND indislive AND indisunique AND indimmediate)""")
 
 # By any role that is not the owner, however it came by the right; `granted` are those that the migrations grant to a role, and
-# so to its members.
+# so to its members. Of the functions, those that run as their owner.
 GRANTS = text("""
-    SELECT role.rolname, place::text, kind FROM unnest(CAST(:tables AS text[])) AS name CROSS JOIN to_regclass(name) AS place
-      CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS kind JOIN pg_class ON pg_class.oid = place
-      CROSS JOIN pg_roles AS role
-    WHERE role.rolname LIKE 'waxseal\\_%' AND NOT role.rolsuper AND NOT pg_has_role(role.oid, relowner, 'USAGE')
-      AND has_table_privilege(role.oid, place, kind)
-      AND NOT EXISTS (
+    WITH roles AS (
+      SELECT oid, rolname FROM pg_roles AS role
+      WHERE NOT rolsuper AND (rolname LIKE 'waxseal\\_%' OR EXISTS (
+          SELECT FROM pg_auth_members JOIN pg_roles AS parent ON parent.oid = roleid
+          WHERE pg_auth_members.member = role.oid AND parent.rolname = ANY(CAST(:roles AS text[]))))
+        AND NOT EXISTS (
+        SELECT FROM pg_class WHERE pg_class.oid = to_regclass('entry') AND pg_has_role(role.oid, relowner, 'USAGE'))),
+    places AS (
+      SELECT name AS place, to_regclass(name) AS oid FROM unnest(CAST(:tables AS text[])) AS name
+      WHERE to_regclass(name) IS NOT NULL),
+    held AS (
+      SELECT roles.oid, rolname, place, kind FROM roles CROSS JOIN places
+        CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS kind
+      WHERE has_table_privilege(roles.oid, places.oid, kind)
+      UNION ALL
+      SELECT roles.oid, rolname, place, kind || '(' || attname || ')' FROM roles CROSS JOIN places
+        JOIN pg_attribute ON attrelid = places.oid AND attnum > 0 AND NOT attisdropped
+        CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE']) AS kind
+      WHERE has_column_privilege(roles.oid, places.oid, attnum, kind) AND NOT has_table_privilege(roles.oid, places.oid, kind)
+      UNION ALL
+      SELECT roles.oid, rolname, 'function ' || proname, 'EXECUTE' FROM roles CROSS JOIN pg_proc
+      WHERE pronamespace = CAST('public' AS regnamespace) AND prosecdef
+        AND has_function_privilege(roles.oid, pg_proc.oid, 'EXECUTE')),
+    extra AS (
+      SELECT * FROM held WHERE NOT EXISTS (
         SELECT FROM unnest(CAST(:roles AS text[]), CAST(:places AS text[]), CAST(:kinds AS text[]))
-          AS granted (role, place, kind)
-        WHERE granted.place = place::text AND granted.kind = kind AND pg_has_role(role.oid, granted.role, 'USAGE'))
+          AS granted (role, place, kind) JOIN pg_roles AS giver ON giver.rolname = granted.role
+        WHERE granted.place = held.place AND granted.kind = held.kind AND pg_has_role(held.oid, giver.oid, 'USAGE')))
+    SELECT rolname, place, kind FROM extra WHERE NOT EXISTS (
+        SELECT FROM extra AS parent
+        WHERE parent.place = extra.place AND parent.kind = extra.kind AND parent.oid <> extra.oid
+          AND pg_has_role(extra.oid, parent.oid, 'USAGE'))
     ORDER BY 1, 2, 3""")
 
 SAMPLE = text("""
@@ -57,9 +80,10 @@ def constraints(conn: Connection) -> Mapping[tuple[str, str], str]:
 
 
 def rights(conn: Connection, granted: Collection[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """(role, table, right) of our roles to change or empty whole tables of the ledger, or to put triggers on them.
+    """(role, table or function, right) of our roles and their logins, by which the ledger's tables can be changed or emptied.
 
-    Leaves out what is `granted`, in the same form.
+    Among them to add to them, to put triggers on them, and to call functions that run as their owner. Leaves out what is
+    `granted`, in this form, and what a login has of a role of which it is told.
     """
     roles, places, kinds = (list(each) for each in zip(*granted, strict=True))
     given = {"tables": list(TABLES), "roles": roles, "places": places, "kinds": kinds}

@@ -11,9 +11,13 @@ from typing import Any
 import pika
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy import Engine
 
 from ops.admin.doctor import broker_checks, machine_checks
 from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
+from ops.admin.doctor.ledger_protections import check_grants
+from ops.admin.verifying.role_rights import KNOWN
+from ops.runtime.db import make_engine
 from support.cli import Cli
 from workers.amqp.topology import UNROUTED, declare
 from workers.commands.inspect_broker import inspect_broker
@@ -79,6 +83,14 @@ def doctor(cli: Cli, channel: Any, database: Any, tmp_path: Path) -> Cli:
     return cli.but(ingress_port=0)
 
 
+@pytest.fixture(scope="module")
+def owner(shared_database: Any) -> Iterator[Engine]:
+    """A pool on a migrated database with the rights of a superuser."""
+    engine = make_engine(shared_database.url, pool_size=1)
+    yield engine
+    engine.dispose()
+
+
 def wrong(cli: Cli) -> dict[tuple[str, str], str]:
     """What is wrong, by check and finding, with what mends it; but for what the machine of the tests lacks."""
     ended = cli.run("doctor", "--json", "--data", "/nonexistent")
@@ -121,6 +133,58 @@ def test_damaged_protections_rights_and_durability_are_named_and_mended_as_it_sa
         database.run(f"ALTER DATABASE {name} RESET synchronous_commit")
         database.run("ALTER TABLE entry ADD CONSTRAINT entry_first CHECK ((seq = 0) = (prev_hash IS NULL))")
         database.run("SELECT make_attempt_partitions((now() AT TIME ZONE 'UTC')::date, 3)")
+
+
+CHANGES = [
+    ("GRANT EXECUTE ON FUNCTION erase_content TO PUBLIC", "PUBLIC has EXECUTE on function erase_content"),
+    ("GRANT EXECUTE ON FUNCTION lock_for_erasure TO waxseal_writer", "waxseal_writer has EXECUTE on function lock_for_erasure"),
+    ("GRANT EXECUTE ON FUNCTION letters_of TO waxseal_reader", "waxseal_reader has EXECUTE on function letters_of"),
+    ("GRANT EXECUTE ON FUNCTION note_pending TO PUBLIC", "PUBLIC has EXECUTE on function note_pending"),
+    ("REVOKE EXECUTE ON FUNCTION entry_envelope FROM PUBLIC", "PUBLIC lacks EXECUTE on function entry_envelope"),
+    ("REVOKE ALL ON FUNCTION erase_content FROM waxseal_eraser", "waxseal_eraser lacks EXECUTE on function erase_content"),
+    (
+        "GRANT UPDATE ON SEQUENCE log_pending_id_seq TO waxseal_sealer",
+        "waxseal_sealer has UPDATE on sequence log_pending_id_seq",
+    ),
+    ("REVOKE USAGE ON SEQUENCE delivery_id_seq FROM waxseal_writer", "waxseal_writer lacks USAGE on sequence delivery_id_seq"),
+    ("GRANT SELECT ON SEQUENCE audit_id_seq TO PUBLIC", "PUBLIC has SELECT on sequence audit_id_seq"),
+    ("ALTER ROLE waxseal_writer SUPERUSER", "waxseal_writer has SUPERUSER"),
+    ("ALTER ROLE waxseal_reader BYPASSRLS", "waxseal_reader has BYPASSRLS"),
+    ("ALTER ROLE waxseal_sealer CREATEROLE", "waxseal_sealer has CREATEROLE"),
+    ("ALTER ROLE waxseal_eraser REPLICATION", "waxseal_eraser has REPLICATION"),
+    ("ALTER ROLE waxseal_verifier LOGIN", "waxseal_verifier has LOGIN"),
+    ("ALTER ROLE waxseal_verifier NOINHERIT", "waxseal_verifier lacks INHERIT"),
+    ("ALTER ROLE test_worker SUPERUSER", "test_worker, a member of waxseal_writer, has SUPERUSER"),
+    ("GRANT waxseal_eraser TO waxseal_writer", "waxseal_writer is a member of waxseal_eraser"),
+    ("GRANT pg_write_all_data TO waxseal_reader", "waxseal_reader is a member of pg_write_all_data"),
+    ("REVOKE waxseal_reader FROM waxseal_verifier", "waxseal_verifier is no member of waxseal_reader"),
+    ("GRANT waxseal_eraser TO test_worker", "test_worker is a member of waxseal_eraser and waxseal_writer: "),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES, ids=[change for change, _ in CHANGES])
+def test_a_right_that_a_role_has_too_much_or_lacks_is_named_and_mended_as_it_says(owner, change, told) -> None:
+    with owner.connect() as conn:  # rolled back: the roles are those of every database
+        before = [each for each in check_grants(conn) if each.state != "ok"]
+        conn.exec_driver_sql(change)
+        found = [each for each in check_grants(conn) if each.state != "ok"]
+        for each in found:
+            if each.state == "wrong":
+                conn.exec_driver_sql(each.mend.partition(": ")[2])
+        after = [each for each in check_grants(conn) if each.state == "wrong"]
+
+    assert [] == before
+    assert any(each.found.startswith(told) for each in found), found
+    assert [] == after
+
+
+def test_the_rights_on_every_function_and_sequence_are_compared(owner) -> None:
+    functions = "SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    sequences = "SELECT 'sequence ' || relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+    with owner.connect() as conn:
+        found = {name for (name,) in conn.exec_driver_sql(f"{functions} UNION ALL {sequences}")}
+
+    assert found == {name for name in KNOWN if " " in name}
 
 
 def test_a_server_that_is_away_ends_only_its_own_checks(doctor) -> None:

@@ -23,7 +23,8 @@ from pipeline.append import append, append_own
 from pipeline.chain import commitment
 from pipeline.deliver import judge
 from pipeline.ledger import erase as rule
-from pipeline.ledger.erase import Order, read_erasure
+from pipeline.ledger.erase import Order
+from pipeline.ledger.erasures import read_erasure
 from pipeline.ledger.verifying.verify import verify
 from pipeline.settle import Tried
 from pipeline.store.dead_letters import dead_letters, decisions
@@ -52,19 +53,6 @@ def _configured(database) -> None:
     database.add_tenant()
     database.add_source("orders", "amqp")
     database.add_endpoint("billing", "http://127.0.0.1:1/")
-
-
-@pytest.fixture(scope="module")
-def shared_eraser(shared_database) -> Iterator[Engine]:
-    """A pool with the rights of waxseal_eraser, which is all that erasing needs."""
-    engine = make_engine(shared_database.eraser_url, pool_size=3)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def eraser(database, shared_eraser) -> Engine:
-    return shared_eraser
 
 
 @pytest.fixture
@@ -123,11 +111,11 @@ def test_erases_content_and_every_copy_in_the_transaction_of_an_entry_that_says_
     assert [] == contents(database)
     ((seq, body),) = erasures(database)
     assert (3, {"by": ORDER.by, "reason": ORDER.reason, "seqs": [[0, 2]], "subject": False}) == (seq, body)
-    ((attributes, raw, salt, pc, chain, at),) = database.rows(
-        "SELECT attributes, body, salt, pc, chain_id, at FROM entry JOIN content USING (chain_id, seq) WHERE seq = 3"
+    ((attributes, raw, salt, pc, chain),) = database.rows(
+        "SELECT attributes, body, salt, pc, chain_id FROM entry JOIN content USING (chain_id, seq) WHERE seq = 3"
     )
     assert commitment(salt, attributes, raw) == pc
-    assert read_erasure(3, at, raw).runs == [(0, 2)]
+    assert read_erasure(raw, 3).spans == [(0, 2)]
     facts = json.loads(attributes)
     assert facts.keys() == {"id", "source", "specversion", "type", "subject", "time", "datacontenttype"}
     assert ("waxseal", "waxseal.erasure", chain.hex) == (facts["source"], facts["type"], facts["subject"])

@@ -13,7 +13,6 @@ from sqlalchemy import event as hooks
 
 from ops.admin.erasure.retention import LONGEST_PAUSE, Ran, doubt, run_retention
 from ops.runtime.blobs import Blobs
-from ops.runtime.db import make_engine
 from ops.settings import Settings
 from pipeline.dedupe import chain_key, identity
 from pipeline.store.ledger.retention import Run
@@ -31,19 +30,6 @@ sources:
   - {tenant: acme, name: news, kind: amqp, retention: 30d}
   - {tenant: other, name: orders, kind: amqp}
 """
-
-
-@pytest.fixture(scope="module")
-def shared_eraser(shared_database) -> Iterator[Engine]:
-    engine = make_engine(shared_database.eraser_url, pool_size=3)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def eraser(database, shared_eraser) -> Engine:
-    """A pool with the rights of waxseal_eraser."""
-    return shared_eraser
 
 
 @pytest.fixture

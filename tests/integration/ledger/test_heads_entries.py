@@ -1,41 +1,25 @@
 """Where every chain ended, recorded from time to time; and the proof that a chain is among them."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import pytest
 from sqlalchemy import Engine
 
-from ops.runtime.db import make_engine, transaction
-from pipeline.append import append
-from pipeline.dedupe import chain_key, identity
+from ops.runtime.db import transaction
 from pipeline.ledger.heads import Member, member_proofs, read_heads
 from pipeline.ledger.merkle import check_inclusion, leaf_hash, root_of
 from pipeline.ledger.sequence import sequence
 from pipeline.store.log import checkpoints
-from schemas.event import Event
+from support.ledger import events
+from support.ledger.events import event_of
 from workers.ingest.heads_entries import HeadsEntries
 
 KEY = b"k" * 32
 
 
-@pytest.fixture
-def sealer_engine(database) -> Iterator[Engine]:
-    engine = make_engine(database.sealer_url, pool_size=2)
-    yield engine
-    engine.dispose()
-
-
 def record(engine: Engine, sealer: Engine, *subjects: str) -> None:
     now = datetime.now(UTC)
-    events = []
-    for number, subject in enumerate(subjects):
-        attributes = {"id": f"{now}-{number}", "source": "shop", "specversion": "1.0", "type": "t", "subject": subject}
-        attributes |= {"time": "2026-01-01T00:00:00Z", "datacontenttype": "text/plain"}
-        events.append(Event("acme", attributes, b"x", identity(KEY, attributes), chain_key(KEY, subject)))
-    with transaction(engine) as conn:
-        append(conn, events, {}, now)
+    events.record(engine, *(event_of(KEY, "acme", subject, f"{now}-{n}") for n, subject in enumerate(subjects)), now=now)
     position(sealer)
 
 

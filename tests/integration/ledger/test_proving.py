@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,9 +15,7 @@ from ops.admin import bundle_export
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
-from pipeline.append import append
 from pipeline.chain import extend
-from pipeline.dedupe import chain_key, identity
 from pipeline.ledger.checkpoint import open_checkpoint
 from pipeline.ledger.heads import Gathered, Member
 from pipeline.ledger.merkle import check_consistency, check_inclusion, leaf_hash, root_of
@@ -28,20 +25,18 @@ from pipeline.store.log import checkpoints
 from schemas.entry import Head
 from schemas.event import Event
 from support.cli import Cli
+from support.ledger.events import event_of, record
 from support.ledger.growing import add_log, position
 from workers.sealer.board import Board
 from workers.sealer.sealing import Sealing
 
 KEY = b"k" * 32
 BASE = "ledger.example"
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUBJECTS = ("order-1", "order-2", "order-3")
 
 
 def event(id_: str, subject: str, **changed: str) -> Event:
-    names = {"id": id_, "source": "shop", "type": "t", "specversion": "1.0", "datacontenttype": "text/plain"}
-    attributes = {**names, "subject": subject, "time": "2026-01-01T00:00:00Z", **changed}
-    return Event("acme", attributes, f"body of {id_}".encode(), identity(KEY, attributes), chain_key(KEY, subject))
+    return event_of(KEY, "acme", subject, id_, f"body of {id_}".encode(), **{"datacontenttype": "text/plain", **changed})
 
 
 @dataclass
@@ -71,7 +66,7 @@ def sealed(shared_database, servers, tmp_path_factory) -> Iterator[Sealed]:
     database, folder = shared_database, tmp_path_factory.mktemp("published")
     database.add_tenant("acme")
     log_id = add_log(database)
-    engine = make_engine(database.sealer_url, pool_size=2)
+    engine, writer = make_engine(database.sealer_url, pool_size=2), make_engine(database.url, pool_size=1)
     sealing = Sealing(engine, Place(str(folder)), BASE, database.vault, Board())
 
     def seal() -> None:
@@ -85,23 +80,17 @@ def sealed(shared_database, servers, tmp_path_factory) -> Iterator[Sealed]:
     for count in (1, 3, 5):
         for _ in range(count):
             number = next(numbers)
-            record(database, event(f"e-{number}", SUBJECTS[number % 3]))
+            record(writer, event(f"e-{number}", SUBJECTS[number % 3]))
         seal()
     state_heads(database, log_id)
     seal()
-    record(database, event("late", "order-1"))
-    record(database, event("new", "order-4"))
+    record(writer, event("late", "order-1"))
+    record(writer, event("new", "order-4"))
     ((public,),) = database.rows("SELECT public FROM log_key")
     cli = Cli(database, log_files=folder, log_origin=BASE, blobs=folder / "blobs")
     yield Sealed(database, cli, folder, Key(f"{BASE}/acme", ED25519, bytes(public)))
     engine.dispose()
-
-
-def record(database: Any, one: Event) -> None:
-    engine = make_engine(database.url, pool_size=1)
-    with transaction(engine) as conn:
-        append(conn, [one], {}, NOW)
-    engine.dispose()
+    writer.dispose()
 
 
 def place_all(database: Any, log_id: int) -> None:

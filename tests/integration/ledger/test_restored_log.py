@@ -16,16 +16,14 @@ from sqlalchemy import make_url
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
-from pipeline.append import append
-from pipeline.dedupe import chain_key, identity
 from pipeline.ledger.checkpoint import open_checkpoint, read_checkpoint
 from pipeline.ledger.notes import read_vkey, split_note
 from pipeline.ledger.sequence import sequence
 from pipeline.ledger.tiles import Read, decode_entries
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
-from schemas.event import Event
 from support.cli import Cli
+from support.ledger.events import event_of, record
 from support.net.witness import Witness, served
 from support.waiting import wait_for
 from workers.sealer.anchoring import Anchoring, Anchorings
@@ -59,15 +57,8 @@ class System:
         return PublishedLog(self.place, log.tenant, log.incarnation).read
 
     def record(self, count: int, subject: str, first: int = 0) -> None:
-        now = datetime.now(UTC)
-        names = ("id", "source", "specversion", "type", "subject", "time", "datacontenttype")
-        events = []
-        for number in range(first, first + count):
-            values = (f"{subject}-{number}", "shop", "1.0", "t", subject, "2026-01-01T00:00:00Z", "text/plain")
-            attributes = dict(zip(names, values, strict=True))
-            events.append(Event("acme", attributes, b"x", identity(KEY, attributes), chain_key(KEY, subject)))
-        with transaction(self.writer) as conn:
-            append(conn, events, {}, now)
+        numbers = range(first, first + count)
+        record(self.writer, *(event_of(KEY, "acme", subject, f"{subject}-{n}") for n in numbers), now=datetime.now(UTC))
         self.position()
 
     def position(self) -> None:

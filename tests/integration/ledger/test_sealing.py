@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ops.errors import PlaceAway
-from ops.runtime.db import make_engine, transaction
+from ops.runtime.db import transaction
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
@@ -33,13 +33,6 @@ from workers.sealer.worker import Sealer
 from workers.sealer.write_once import WriteOnce
 
 BASE = "ledger.example"
-
-
-@pytest.fixture
-def sealer_engine(database) -> Iterator[Engine]:
-    engine = make_engine(database.sealer_url, pool_size=4)
-    yield engine
-    engine.dispose()
 
 
 @dataclass

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -20,31 +19,21 @@ from sqlalchemy.exc import DBAPIError
 
 from ops.runtime.db import make_engine, passes, transaction
 from pipeline.append import append
-from pipeline.dedupe import chain_key, fingerprint
 from pipeline.ledger.merkle import read_frontier
 from pipeline.ledger.sequence import Incomplete, Sequenced, sequence
 from pipeline.store.log import pending, positions
 from schemas.event import Event
 from support.emptying import empty
+from support.ledger.events import NOW, event_of, record
 from support.net.ports import free_port
 from support.waiting import wait_for
 from workers.sequencer.worker import LONGEST, Sequencer
 
 KEY = b"k" * 32
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def event(tenant: str, subject: str, number: int) -> Event:
-    id_ = f"{subject}-{number}"
-    attributes = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "subject": subject}
-    attributes |= {"datacontenttype": "application/json", "time": "2026-01-01T12:00:00Z"}
-    key = sha256(tenant.encode()).digest()
-    return Event(tenant, attributes, b"{}", fingerprint(key, "shop", id_), chain_key(key, subject))
-
-
-def record(engine: Engine, *events: Event) -> None:
-    with transaction(engine) as conn:
-        append(conn, events, {}, NOW)
+    return event_of(sha256(tenant.encode()).digest(), tenant, subject, f"{subject}-{number}")
 
 
 @pytest.fixture

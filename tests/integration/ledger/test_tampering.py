@@ -12,14 +12,14 @@ from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.admin.doctor.claim_checks import check_claims
 from ops.admin.verifying.anchor_receipts import AnchorReceipts
-from ops.admin.verifying.claims import claims_of
+from ops.admin.verifying.tenant_claims import claims_of
 from ops.errors import PlaceAway
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.places import Place
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import extend
-from pipeline.dedupe import chain_key, fingerprint, identity
+from pipeline.dedupe import chain_key, identity
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.cosignature import cosign
 from pipeline.ledger.merkle import Frontier
@@ -28,7 +28,7 @@ from pipeline.ledger.notes import Signer, new_private, sign
 from pipeline.ledger.verify_log import verify_logs
 from pipeline.ledger.verifying.verify import verify, verify_new
 from pipeline.store.admin import verifications
-from pipeline.store.ledger import claims, points
+from pipeline.store.ledger import ledger_claims, points
 from pipeline.store.ledger.scan import Scope
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.entry import Head
@@ -37,6 +37,7 @@ from schemas.ledger.assurance import Claim, Word
 from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
+from support.ledger.events import NOW, event_of
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run
 from support.net.tsa import Authority, time_stamping
 from support.net.witness import Witness, served
@@ -46,7 +47,6 @@ from workers.sealer.time_stamps import TimeStamps
 
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
 SIGNERS = {tenant: Signer(f"ledger.example/{tenant}", new_private()) for tenant in KEYS}
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key")
 OPEN = "DROP INDEX log_open; " + "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in LOGS)
 LOOSE = (
@@ -63,9 +63,7 @@ LOOSE = (
 
 
 def event(tenant: str, subject: str, id_: str, **others: str) -> Event:
-    names = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "datacontenttype": "application/json"}
-    attributes = {**names, "subject": subject, "time": "2026-01-01T12:00:00Z", **others}
-    return Event(tenant, attributes, b"{}", fingerprint(KEYS[tenant], "shop", id_), chain_key(KEYS[tenant], subject))
+    return event_of(KEYS[tenant], tenant, subject, id_, **others)
 
 
 @dataclass
@@ -476,7 +474,7 @@ def test_a_place_that_cannot_be_reached_or_verified_anchors_nothing_and_is_asked
 
     outside.keep(outside.note)
     monkeypatch.setattr(Place, "read", away)
-    receipts, seals = AnchorReceipts(outside.settings.log_anchors), claims.seals(outside.conn)
+    receipts, seals = AnchorReceipts(outside.settings.log_anchors), ledger_claims.seals(outside.conn)
     keys = [SIGNERS["acme"].key]
     for _ in range(2):
         found = receipts.look(outside.conn, seals[0], keys, ["folder"])
@@ -494,10 +492,10 @@ def test_a_fault_of_a_log_stands_until_a_run_verifies_the_logs_again(ledger) -> 
 
         def kept(part: verifications.Part, word: Word, minute: int) -> Word:
             at, slice_ = NOW + timedelta(minutes=minute), (0, 1) if part == "slice" else None
-            claims.keep(conn, [("acme", Claim(word, ""))], at, only_new=part == "new")
+            ledger_claims.keep(conn, [("acme", Claim(word, ""))], at, only_new=part == "new")
             found = Verified(1, 1, int(word == "none"))
             verifications.note(conn, found, at - timedelta(seconds=9), at, part, slice_)
-            return next(each.word for each in claims.kept(conn) if each.tenant == "acme")
+            return next(each.word for each in ledger_claims.kept(conn) if each.tenant == "acme")
 
         found = [kept("slice", "none", 1), kept("new", "witnessed", 2), kept("new", "none", 3), kept("new", "witnessed", 4)]
         mended = [kept("slice", "witnessed", 5), kept("new", "none", 6), kept("new", "witnessed", 7)]

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -17,31 +16,23 @@ from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.admin.verifying.protections import missing
 from ops.runtime.db import make_engine, transaction
-from pipeline.append import append
 from pipeline.chain import commitment
-from pipeline.dedupe import chain_key, fingerprint
+from pipeline.dedupe import chain_key
 from pipeline.ledger.verifying.verify import verify
 from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
 from schemas.ledger.fault import Fault, Verified
 from support.blobs import NO_BLOBS
 from support.cli import Cli
+from support.ledger.events import event_of, record
 from support.ledger.tampering import REHASHED, UNPROTECTED, of, run
 from support.waiting import wait_for
 
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def event(tenant: str, subject: str, id_: str, body: bytes = b'{"amount": 1.10}') -> Event:
-    names = {"id": id_, "source": "shop", "type": "order.paid", "specversion": "1.0", "datacontenttype": "application/json"}
-    attributes = {**names, "subject": subject, "time": "2026-01-01T12:00:00.5+01:00"}
-    return Event(tenant, attributes, body, fingerprint(KEYS[tenant], "shop", id_), chain_key(KEYS[tenant], subject))
-
-
-def record(engine: Engine, *events: Event) -> None:
-    with transaction(engine) as conn:
-        append(conn, events, {}, NOW)
+    return event_of(KEYS[tenant], tenant, subject, id_, body, time="2026-01-01T12:00:00.5+01:00")
 
 
 @dataclass
@@ -569,6 +560,14 @@ PROTECTIONS = [
     ("GRANT UPDATE ON entry TO waxseal_writer", "waxseal_writer may UPDATE entry"),
     ("GRANT DELETE ON content TO PUBLIC", "waxseal_writer may DELETE content"),
     ("GRANT UPDATE ON chain TO waxseal_writer", "waxseal_writer may UPDATE chain"),
+    ("GRANT UPDATE (hash) ON entry TO PUBLIC", "waxseal_writer may UPDATE(hash) entry"),
+    ("GRANT UPDATE ON entry TO test_worker", "test_worker may UPDATE entry"),
+    ("GRANT INSERT ON leaf TO waxseal_writer", "waxseal_writer may INSERT leaf"),
+    ("GRANT EXECUTE ON FUNCTION erase_content TO PUBLIC", "waxseal_writer may EXECUTE function erase_content"),
+    ("GRANT pg_write_all_data TO waxseal_writer", "waxseal_writer may DELETE content"),
+    ("GRANT waxseal_eraser TO waxseal_writer", "waxseal_writer is a member of waxseal_eraser"),
+    ("ALTER ROLE waxseal_writer SUPERUSER", "waxseal_writer has SUPERUSER"),
+    ("ALTER ROLE test_worker SUPERUSER", "test_worker, a member of waxseal_writer, has SUPERUSER"),
     (
         ENVELOPE_OF_NOTHING,
         "the function entry_envelope is not as the migrations made it",

@@ -26,10 +26,11 @@ from support.mail.gmail import BACKEND_ERROR, Gmail
 from support.mail.imap_script import scripted
 from support.net.ports import free_port
 from support.net.sink import Sink
+from support.queues import put
 from support.telemetry.dashboards import DASHBOARDS, PanelQuery, expanded, panel_queries
 from support.telemetry.grafana import Prometheus, all_chosen, choices, chosen
 from support.telemetry.observers import exporting, supervising, watching
-from workers.amqp.topology import IN, UNROUTED
+from workers.amqp.topology import UNROUTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -155,16 +156,12 @@ def send(amqp_url: str, prometheus: Prometheus) -> None:
         channel = connection.channel()
         channel.confirm_delivery()
 
-        def publish(key: str, id: str, body: bytes, exchange: str = IN) -> None:
-            properties = pika.BasicProperties(message_id=id, headers={"subject": "s"}, delivery_mode=2)
-            channel.basic_publish(exchange, key, body, properties)
-
         for number in range(EVENTS):
-            publish("acme.up", f"e-{number}", b"x" * (300_000 if number == 0 else 10))
-        publish("acme.nothing", "e", b"x")
-        publish(UNROUTED, "u", b"x", exchange="")
+            put(channel, "acme.up", f"e-{number}", b"x" * (300_000 if number == 0 else 10))
+        put(channel, "acme.nothing", "e", b"x")
+        put(channel, UNROUTED, "u", b"x", exchange="")
         prometheus.until(f'sum(waxseal_dedupe_messages_total{{result="new"}}) >= {EVENTS}')
-        publish("acme.up", "e-1", b"y")
+        put(channel, "acme.up", "e-1", b"y")
         prometheus.until("count(sum by (stage) (waxseal_dead_letters_total) > 0) >= 2")
 
 

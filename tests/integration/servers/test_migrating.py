@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from ops import process_roles
 from ops.migrate import migrate
 from ops.runtime.schema_check import known
 from ops.servers.private import PrivateServers
@@ -20,7 +21,6 @@ from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("durable")
 
-PROCESSES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier")
 WORKERS = {"deliver": "delivery", "mail-pull": "mail.pull", "mail-idle": "mail.idle"}
 COMMANDS = (
     ("status",),
@@ -83,7 +83,7 @@ def is_one_line(said: str) -> bool:
     return 1 == said.count("\n") and said.startswith("Error: ")
 
 
-@pytest.mark.parametrize("command", PROCESSES)
+@pytest.mark.parametrize("command", process_roles.WORKERS)
 def test_no_process_begins_on_another_schema(old, servers, monkeypatch, tmp_path, command: str) -> None:
     begun: list[object] = []
     monkeypatch.setattr(f"workers.{WORKERS.get(command, command)}.worker.run", lambda settings: begun.append(settings) or 0)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ops.bench.dovecot import PASSWORD, Dovecot, dovecot, mail
+from ops.bench.mailserver.dovecot import PASSWORD, Dovecot, dovecot, mail
 from ops.errors import ServersMissing
 from schemas.mailbox import Mailbox, OAuth
 from support.waiting import wait_for

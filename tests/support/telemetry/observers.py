@@ -11,13 +11,14 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from ops.prometheus import RULES
-from ops.servers.child import Child, stop, wait_ready
+from ops.servers.child import Child, stop
 from ops.servers.ports import LOOPBACK
 from ops.servers.prometheus import Target, Watch, prometheus_child, prometheus_url
 from ops.system.supervisor import Supervisor
 from ops.system.up import probes
 from support.net.ports import free_port
 from support.telemetry.grafana import Prometheus
+from support.telemetry.watching import running
 from support.waiting import wait_for
 
 #: Debian's exporter, 0.11, has to be told of tables; from 0.13 on they are built in, under these names.
@@ -41,11 +42,8 @@ def exporting(database_url: str, folder: Path) -> Iterator[int]:
     (folder / "tables.yml").write_text(json.dumps(_TABLES))
     command = [program, f"--web.listen-address={LOOPBACK}:{port}", "--log.level=error", "--extend.query-path=tables.yml"]
     child = Child("exporter", "exporter", command, {"DATA_SOURCE_NAME": url}, folder / "log", folder, ready=lambda: True)
-    child.start()
-    try:
+    with running(child):
         yield port
-    finally:
-        stop([child], 10)
 
 
 @contextmanager
@@ -64,12 +62,8 @@ def watching(processes: Mapping[str, int], others: Mapping[str, int], folder: Pa
     (home / "prometheus.yml").write_text(json.dumps(configuration))
     for rule in RULES:
         (home / rule.name).write_text(rule.read_text().replace("interval: 1m", "interval: 1s"))
-    child.start()
-    try:
-        wait_ready([child], 60)
+    with running(child):
         yield Prometheus(prometheus_url(port), since=time.time())
-    finally:
-        stop([child], 10)
 
 
 class _Over(Exception):

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ops.servers.child import stop, wait_ready
+from ops.servers.child import Child, stop, wait_ready
 from ops.servers.prometheus import Watch, prometheus_child, prometheus_url
 from support.net.ports import free_port
 from support.waiting import wait_for
@@ -69,16 +69,22 @@ class Watched:
 
 
 @contextmanager
-def watching(home: Path, watch: Watch) -> Iterator[Watched]:
-    """A Prometheus, while the block runs."""
-    port = free_port()
-    child = prometheus_child(home, port, watch, None, home / "log")
+def running(child: Child) -> Iterator[None]:
+    """Runs a program, which is ready at the beginning of the block, until its end."""
     try:
         child.start()
         wait_ready([child], 60)
-        yield Watched(prometheus_url(port))
+        yield
     finally:
         stop([child], 10)
+
+
+@contextmanager
+def watching(home: Path, watch: Watch) -> Iterator[Watched]:
+    """A Prometheus, while the block runs."""
+    port = free_port()
+    with running(prometheus_child(home, port, watch, None, home / "log")):
+        yield Watched(prometheus_url(port))
 
 
 Told = Callable[[Iterable[Labels]], set[str]]

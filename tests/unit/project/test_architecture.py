@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.system.roles import IMPORTED
+
 pytestmark = pytest.mark.no_cover  # it only parses the packages
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +46,7 @@ ORDER = (
     "pipeline/ledger/bundles",
     "ops/errors.py",
     "ops/settings.py",
+    "ops/process_roles.py",
     "ops/migrations",
     "ops/migrations/versions",
     "ops/runtime",
@@ -346,6 +349,9 @@ def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
     }
 
     assert {f"workers/{each}" for each in processes} == entrances
+    assert {each.replace("/", ".") + ".worker" for each in entrances} == {
+        each for each in IMPORTED if each.startswith("workers.")
+    }
 
 
 @pytest.mark.parametrize("library", HOMES)

@@ -1,7 +1,7 @@
-"""The part of the table of metrics that is about the tenants' logs."""
+"""The part of the table of metrics that is about the ledger: the tenants' logs, what can be claimed of them, and erasure."""
 
+from ops.process_roles import ERASER, RELAY, SEALER, SEQUENCER
 from ops.telemetry import label_sets as sets
-from ops.telemetry.label_sets import ANCHORS, RELAY, SEALER, SEQUENCER
 from ops.telemetry.metric_kinds import WORK_SECONDS, counter, gauge, histogram
 
 LOG_LEAVES = counter("log_leaves_total", "Entries that were given a position in their tenant's log.", (SEQUENCER,))
@@ -27,14 +27,14 @@ LOG_ANCHORS = counter(
     "log_anchors_total",
     "Checkpoints that were to be anchored, by the kind of place, and whether it took them.",
     (SEALER,),
-    kind=ANCHORS,
+    kind=sets.ANCHORS,
     outcome=("anchored", "failed"),
 )
 LOG_ANCHORED_AT = gauge(
     "log_anchor_last_success_timestamp_seconds",
     "When a place of this kind last took a checkpoint from this process.",
     (SEALER,),
-    kind=ANCHORS,
+    kind=sets.ANCHORS,
 )
 LEDGER_CLAIMS = gauge(
     "ledger_claims", "Tenants by what was last found that can be claimed of their ledgers.", (RELAY,), claim=sets.CLAIMS
@@ -43,4 +43,10 @@ LEDGER_CLAIMED_AT = gauge(
     "ledger_claims_checked_timestamp_seconds",
     "When the claim that is longest unchecked was checked; 0 if there is none.",
     (RELAY,),
+)
+
+ERASED_ENTRIES = counter("erased_entries_total", "Entries whose content was erased by retention.", (ERASER,))
+RETENTION_HELD = gauge("retention_held", "Is 1 while nothing is erased because a clock may have jumped, else 0.", (ERASER,))
+RETENTION_BEHIND = gauge(
+    "retention_behind_seconds", "Seconds by which the policy that is most behind is late, after the last run.", (ERASER,)
 )

@@ -15,8 +15,8 @@ from pipeline.errors import Unreadable
 from pipeline.ledger.assurance import Checked, claim
 from pipeline.ledger.checkpoint import Checkpoint, open_checkpoint
 from pipeline.ledger.notes import ED25519, Key
-from pipeline.store.ledger import claims, log_scan
-from pipeline.store.ledger.claims import Seal
+from pipeline.store.ledger import ledger_claims, log_scan
+from pipeline.store.ledger.ledger_claims import Seal
 from schemas.ledger.assurance import Claim
 
 WAITING: Final = timedelta(minutes=5)  # for which an entry may be without a position, and its tenant still be called sealed
@@ -28,7 +28,7 @@ def claims_of(conn: Connection, settings: Settings, faulty: Collection[str | Non
     place = Place(settings.log_files) if settings.log_files else None
     receipts = AnchorReceipts(settings.log_anchors)
     now = datetime.now(UTC)
-    for seal in claims.seals(conn):
+    for seal in ledger_claims.seals(conn):
         fault = seal.tenant in faulty or None in faulty or seal.broken
         keys = _keys(conn, seal)
         checked = Checked(

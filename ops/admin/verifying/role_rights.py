@@ -1,20 +1,30 @@
-"""What each role may do with the tables, as the migrations grant it.
+"""What each role may do, as the migrations grant it: with tables, columns, sequences and functions, and as a member of another.
 
 None but the owner has UPDATE, DELETE or TRUNCATE on a whole table of the ledger, of deliveries or of dead letters: each of them
-would allow LOCK TABLE in every mode, too.
+would allow LOCK TABLE in every mode, too. `doctor` compares all of it with the database, `verify` what could change the ledger.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+Rights = Mapping[str, Mapping[str, str]]  # by role and by what they are rights on
 
-def _each(**tables: str) -> Mapping[str, str]:
-    """The rights of each table, from the tables of each right, which is written with underscores."""
-    return {table: right.replace("_", " ") for right, named in tables.items() for table in named.split()}
+PUBLIC: Final = "PUBLIC"  # everybody
+ROLES: Final = ("waxseal_writer", "waxseal_reader", "waxseal_sealer", "waxseal_eraser", "waxseal_verifier")
+
+#: The roles that a role is a member of, and whose rights it has besides.
+MEMBER_OF: Final = {"waxseal_verifier": {"waxseal_reader"}}
+#: What CREATE ROLE … NOLOGIN makes of a role.
+ATTRIBUTES: Final = frozenset({"INHERIT"})
 
 
-#: With whole tables. A role that is a member of another has the other's rights besides.
-GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
+def _each(kind: str = "", **named: str) -> Mapping[str, str]:
+    """The rights on each thing, from the things of each right, which is written with underscores."""
+    return {kind + name: right.replace("_", " ") for right, names in named.items() for name in names.split()}
+
+
+#: With whole tables.
+TABLES: Final[Rights] = {
     "waxseal_writer": _each(
         SELECT=(
             "alembic_version anchor catalog checkpoint claim endpoint erased_blob leaf log log_pending "
@@ -61,8 +71,14 @@ def _columns(**rights: str) -> str:
     return " ".join(f"{right}({column})" for right, columns in rights.items() for column in columns.split())
 
 
+_KEY_BUT_PRIVATE: Final = _columns(SELECT="id log_id public state created_at")
+_MAILBOX_STATE: Final = (
+    "state reason state_at lease_epoch lease_owner lease_until next_pull_at enqueued_at rung_at slow began_at pulled_at "
+    "reconciled_at failures failing_since error"
+)
+
 #: With single columns of those tables.
-COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
+COLUMNS: Final[Rights] = {
     "waxseal_writer": {
         "catalog": _columns(UPDATE="version"),
         "chain": _columns(UPDATE="seq hash"),
@@ -76,20 +92,14 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
             UPDATE="breaker forced opened_at probe_at trips window_from successes failures not_before throttles tokens "
             "tokens_at failing_since streak last_error enabled_at changed_at",
         ),
-        "log_key": _columns(SELECT="id log_id public state created_at"),
+        "log_key": _KEY_BUT_PRIVATE,
         "mail_document": _columns(UPDATE="due taken_at document parser made_at"),
-        "mailbox": _columns(
-            UPDATE="tokens state reason state_at lease_epoch lease_owner lease_until next_pull_at enqueued_at rung_at "
-            "slow began_at pulled_at reconciled_at failures failing_since error",
-        ),
+        "mailbox": _columns(UPDATE=f"tokens {_MAILBOX_STATE}"),
     },
     "waxseal_reader": {
         "endpoint": _columns(SELECT="id tenant_id name url settings state reason created_at transport"),
-        "log_key": _columns(SELECT="id log_id public state created_at"),
-        "mailbox": _columns(
-            SELECT="id settings state reason state_at lease_epoch lease_owner lease_until next_pull_at enqueued_at "
-            "rung_at slow began_at pulled_at reconciled_at failures failing_since error",
-        ),
+        "log_key": _KEY_BUT_PRIVATE,
+        "mailbox": _columns(SELECT=f"id settings {_MAILBOX_STATE}"),
         "source": _columns(SELECT="id tenant_id name kind created_at"),
     },
     "waxseal_sealer": {
@@ -107,4 +117,31 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "tenant": _columns(SELECT="id name fingerprint_key before_origins retention"),
     },
 }
-KNOWN: Final = frozenset(table for tables in GRANTS.values() for table in tables)
+_NUMBERED: Final = (
+    "audit_id_seq dead_letter_id_seq delivery_id_seq endpoint_id_seq operator_event_id_seq source_id_seq tenant_id_seq"
+)
+_SEQUENCES: Final[Rights] = {
+    "waxseal_writer": _each("sequence ", USAGE=_NUMBERED),
+    "waxseal_sealer": _each("sequence ", SELECT="log_pending_id_seq"),
+    "waxseal_eraser": _each(
+        "sequence ", USAGE=f"{_NUMBERED} anchor_id_seq log_id_seq log_key_id_seq log_pending_id_seq verification_id_seq"
+    ),
+}
+#: Everybody may call what runs with the rights of its caller; but not `letters_of`, which only the eraser's functions call.
+_FUNCTIONS: Final[Rights] = {
+    PUBLIC: _each(
+        "function ",
+        EXECUTE="catalog_changed content_commitment content_entry entry_envelope entry_link forward_only id_of "
+        "leaves_are_dense log_goes_forward log_key_is_first log_key_only_retires pending_goes_forward refuse",
+    ),
+    "waxseal_writer": _each("function ", EXECUTE="make_attempt_partitions"),
+    "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure"),
+}
+_OF_NOBODY: Final = ("function letters_of", "function note_pending")
+
+#: With whole tables, sequences and functions.
+GRANTS: Final[Rights] = {
+    role: {**TABLES.get(role, {}), **_SEQUENCES.get(role, {}), **_FUNCTIONS.get(role, {})} for role in (*ROLES, PUBLIC)
+}
+#: What the rights are on; others' tables and functions in the same database are nobody's concern here.
+KNOWN: Final = frozenset((*_OF_NOBODY, *(thing for things in GRANTS.values() for thing in things)))

@@ -21,10 +21,10 @@ from typing import Final
 import psutil
 
 from ops.bench.mailserver.conf import BEFORE_2_4, SINCE_2_4
-from ops.bench.processes import end_all
 from ops.errors import NotReady, ServersMissing
 from ops.servers.accounts import server_account, switch_to
 from ops.servers.ports import Claims, choose_ports, listens
+from ops.servers.process_tree import end_all
 from ops.settings import environment
 
 PASSWORD: Final = "correct-horse"  # noqa: S105 - of a server on loopback only
