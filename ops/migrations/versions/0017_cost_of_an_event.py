@@ -1,4 +1,4 @@
-"""What an event costs: fewer and narrower index entries for its deliveries, and room in the pages of chains' heads."""
+"""What an event costs: fewer index entries for its deliveries, room in the pages of chains' heads, cheaper compression."""
 
 from ops.migrations import refuse, run_beside
 
