@@ -1,9 +1,10 @@
 """Steps 4 to 6 in one transaction: dedupe, chain, fan out."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 
 from sqlalchemy import Connection
 
@@ -84,7 +85,8 @@ def append(
     fresh = sifted.fresh
     if not fresh:
         return Appended((), len(events), 0, sifted.conflicts)
-    chained = extend_each(_locked(conn, fresh, opened), fresh, _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
+    heads = _locked(conn, fresh, opened)
+    chained = extend_each(heads, _by_chain(fresh, heads), _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))
     if append_few.suits(fresh):
         entries = list(chained)
         planned = _in_turn(conn, plan(entries, subscribed))
@@ -130,6 +132,20 @@ def _locked(conn: Connection, fresh: Sequence[Event], opened: Opened) -> Mapping
     if vanished := touched.keys() - heads.keys():
         raise ChainBroken(f"{len(vanished)} chains vanished while their heads were being locked")
     return heads
+
+
+def _by_chain(events: Sequence[Event], heads: Mapping[bytes, Head]) -> Iterator[Event]:
+    """The events chain by chain, each chain's in their order, as in the indexes of what is inserted.
+
+    An index page to which a chain's rows come one after the other splits where they end; if other chains' rows come between
+    them, it splits in its middle, and one half stays half empty.
+    """
+    if len(heads) == len(events):
+        return iter(events)
+    grouped: dict[bytes, list[Event]] = {key: [] for key in heads}
+    for event in events:
+        grouped[event.chain_key].append(event)
+    return chain.from_iterable(grouped.values())
 
 
 def _in_turn(conn: Connection, planned: Sequence[Planned]) -> Sequence[Planned]:

@@ -1,13 +1,10 @@
 """Lists undelivered events in pages, and makes planned tries due now."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy import RowMapping as Row
 
 from ops.admin.read_session import known_endpoint, known_tenant, snapshot
 from ops.admin.views import View, undelivered_view
@@ -16,6 +13,7 @@ from pipeline.store.deliveries import undelivered as store
 from pipeline.store.deliveries.undelivered import PlannedTries, Range
 
 PAGE: Final = 500
+IDS: Final = 100_000  # of unsettled deliveries, in memory at once
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -39,19 +37,34 @@ def undelivered(
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
     for _name, id_ in sorted(found.items()):
-        yield from _paged(engine, partial(store.unsettled, endpoint_id=id_, when=when), (UUID(int=0), -1), ("chain_id", "seq"))
-        yield from _paged(engine, partial(store.ended, endpoint_id=id_, when=when), (_BEGINNING, 0), ("created_at", "id"))
+        yield from _unsettled(engine, id_, when)
+        yield from _ended(engine, id_, when)
 
 
-def _paged(engine: Engine, read: Callable[..., Sequence[Row]], after: tuple[Any, ...], key: tuple[str, str]) -> Iterator[View]:
-    """Reads page by page, each one after the `key` of the last row before it."""
+def _unsettled(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
+    """By id. Which deliveries are unsettled is read for many pages at once."""
+    after = 0
     while True:
         with snapshot(engine) as conn:
-            page = read(conn, after=after, limit=PAGE)
+            ids = store.unsettled_ids(conn, endpoint_id, when, after, IDS)
+        for first in range(0, len(ids), PAGE):
+            with snapshot(engine) as conn:
+                page = store.unsettled(conn, ids[first : first + PAGE])
+            yield from map(undelivered_view, page)
+        if len(ids) < IDS:
+            return
+        after = ids[-1]
+
+
+def _ended(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
+    after = (_BEGINNING, 0)
+    while True:
+        with snapshot(engine) as conn:
+            page = store.ended(conn, endpoint_id, when, after, PAGE)
         yield from map(undelivered_view, page)
         if len(page) < PAGE:
             return
-        after = tuple(page[-1][name] for name in key)
+        after = (page[-1]["created_at"], page[-1]["id"])
 
 
 class MoveUp:

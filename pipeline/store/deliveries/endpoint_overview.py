@@ -6,21 +6,21 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
-# The counts come from an index of only the undelivered deliveries, endpoint by endpoint.
+# Each count comes from an index of only the deliveries in that state, endpoint by endpoint.
 OVERVIEW = text("""
     SELECT endpoint.id, tenant.name AS tenant, endpoint.name, transport, endpoint.state, endpoint.reason, settings,
            coalesce(breaker, 'closed') AS breaker, coalesce(forced, false) AS forced, opened_at, probe_at,
            coalesce(trips, 0) AS trips, coalesce(successes, 0) AS successes, coalesce(failures, 0) AS failures, window_from,
-           not_before, failing_since, coalesce(streak, 0) AS streak, last_error, backlog.*
+           not_before, failing_since, coalesce(streak, 0) AS streak, last_error, backlog.*, leased, paused
     FROM endpoint JOIN tenant ON tenant.id = tenant_id LEFT JOIN endpoint_health ON endpoint_health.endpoint_id = endpoint.id
     CROSS JOIN LATERAL (
-      SELECT count(*) FILTER (WHERE delivery.state = 'pending') AS pending,
-             count(*) FILTER (WHERE next_attempt_at <= now()) AS overdue,
-             count(*) FILTER (WHERE delivery.state = 'pending' AND next_attempt_at IS NULL) AS waiting,
-             count(*) FILTER (WHERE delivery.state = 'leased') AS leased,
-             count(*) FILTER (WHERE delivery.state = 'paused') AS paused,
-             min(next_attempt_at) AS oldest_due
-      FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state IN ('pending', 'leased', 'paused')) AS backlog
+      SELECT count(*) AS pending, count(*) FILTER (WHERE next_attempt_at <= now()) AS overdue,
+             count(*) FILTER (WHERE next_attempt_at IS NULL) AS waiting, min(next_attempt_at) AS oldest_due
+      FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'pending') AS backlog
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS leased FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'leased') AS sent
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS paused FROM delivery WHERE endpoint_id = endpoint.id AND delivery.state = 'paused') AS missed
     WHERE endpoint.state <> 'removed' AND (CAST(:tenant AS text) IS NULL OR tenant.name = :tenant)
     AND (CAST(:name AS text) IS NULL OR endpoint.name = :name)
     ORDER BY tenant.name, endpoint.name""")
@@ -42,10 +42,11 @@ TROUBLED = text("""
       ORDER BY endpoint.state = 'disabled' DESC, coalesce(breaker, 'closed') <> 'closed' DESC, oldest_due,
                tenant.name, endpoint.name
       LIMIT :limit)
-    SELECT troubled.*, owed.* FROM troubled CROSS JOIN LATERAL (
-      SELECT count(*) FILTER (WHERE delivery.state <> 'paused') AS pending,
-             count(*) FILTER (WHERE delivery.state = 'paused') AS paused
-      FROM delivery WHERE endpoint_id = troubled.id AND delivery.state IN ('pending', 'leased', 'paused')) AS owed""")
+    SELECT troubled.*,
+      (SELECT count(*) FROM delivery WHERE endpoint_id = troubled.id AND delivery.state = 'pending')
+      + (SELECT count(*) FROM delivery WHERE endpoint_id = troubled.id AND delivery.state = 'leased') AS pending,
+      (SELECT count(*) FROM delivery WHERE endpoint_id = troubled.id AND delivery.state = 'paused') AS paused
+    FROM troubled""")
 
 # Locked, so that two operators who enable and disable one endpoint do so one after the other.
 STATE = text("SELECT state FROM endpoint WHERE id = :endpoint_id FOR UPDATE")

@@ -58,23 +58,44 @@ SET_HELD_ASIDE = text("""
     FROM decided WHERE delivery.id = decided.id AND delivery.lease = decided.lease
     RETURNING gone, active, decided.tenant, endpoint, transport""")
 
+# State by state: there is an index of the deliveries in each of these, by endpoint.
 COUNT_UNDELIVERED = text("""
-    SELECT endpoint_id, count(*) FROM delivery
-    WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND state IN ('pending', 'leased', 'paused') GROUP BY 1""")
+    SELECT endpoint_id, CAST(sum(number) AS bigint) FROM (
+      SELECT endpoint_id, count(*) AS number FROM delivery
+      WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND state = 'pending' GROUP BY 1
+      UNION ALL SELECT endpoint_id, count(*) FROM delivery
+      WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND state = 'leased' GROUP BY 1
+      UNION ALL SELECT endpoint_id, count(*) FROM delivery
+      WHERE endpoint_id = ANY(CAST(:ids AS int[])) AND state = 'paused' GROUP BY 1) AS undelivered
+    GROUP BY 1""")
 
-# In the transaction that removes the endpoint. Skips deliveries that are just being claimed or settled, so that removals wait
-# for no worker; those are handled afterwards.
-_GIVE_UP = """
-    WITH unsettled AS MATERIALIZED (
-      SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ({states})
-      ORDER BY {order} LIMIT :limit FOR UPDATE {wait})
+_GIVEN_UP = """
     UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL, settled_at = :now,
                         error = 'the endpoint was removed'
     FROM unsettled WHERE delivery.id = unsettled.id"""
-GIVE_UP = text(_GIVE_UP.format(states="'pending', 'paused'", order="chain_id, seq", wait="SKIP LOCKED"))
+
+# In the transaction that removes the endpoint. Skips deliveries that are just being claimed or settled, so that removals wait
+# for no worker; those are handled afterwards.
+GIVE_UP = text(f"""
+    WITH pending AS MATERIALIZED (
+      SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'pending'
+      ORDER BY lane, next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+    paused AS MATERIALIZED (
+      SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'
+      ORDER BY created_at, id LIMIT :limit FOR UPDATE SKIP LOCKED),
+    unsettled AS (SELECT id FROM pending UNION ALL SELECT id FROM paused LIMIT :limit)
+    {_GIVEN_UP}""")  # noqa: S608 - put together from constants
 
 # Before a removed endpoint is added again: its leased deliveries must not be retried to the new endpoint either.
-GIVE_UP_ALL = text(_GIVE_UP.format(states="'pending', 'paused', 'leased'", order="id", wait=""))
+GIVE_UP_ALL = text(f"""
+    WITH unsettled AS MATERIALIZED (
+      SELECT id FROM delivery WHERE id = ANY(ARRAY(
+        SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'pending'
+        UNION ALL SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'
+        UNION ALL SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'leased'))
+      AND state IN ('pending', 'paused', 'leased')
+      ORDER BY id LIMIT :limit FOR UPDATE)
+    {_GIVEN_UP}""")  # noqa: S608 - put together from constants
 
 # Planned as paused by a process with an older catalog, or kept by an earlier version, which did not give them up.
 ABANDONED = text("""

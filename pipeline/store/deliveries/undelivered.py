@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
@@ -22,16 +21,24 @@ _UNDELIVERED = """
 _RANGE = """(CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)"""
 
-# Each in pages along an index of only such deliveries of one endpoint, however many others were delivered.
+# In pages along an index of only such deliveries of one endpoint, however many others were delivered.
 _ENDED = """
     SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('dead', 'discarded') AND {range}
       AND (created_at, id) > (:after, :after_id) ORDER BY created_at, id LIMIT :limit"""
 ENDED = text(_UNDELIVERED.format(page=_ENDED.format(range=_RANGE), order="delivery.created_at, delivery.id"))
 
-_UNSETTLED = """
-    SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('pending', 'leased', 'paused') AND {range}
-      AND (chain_id, seq) > (CAST(:chain_id AS uuid), :seq) ORDER BY chain_id, seq LIMIT :limit"""
-UNSETTLED = text(_UNDELIVERED.format(page=_UNSETTLED.format(range=_RANGE), order="delivery.chain_id, delivery.seq"))
+# From an index of the endpoint's deliveries in each state. Materialized, or a page along the primary key, which holds every
+# delivered one as well, would look cheaper.
+_IN_STATE = "SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = '{}' AND {}"
+UNSETTLED_IDS = text(f"""
+    WITH unsettled AS MATERIALIZED (
+      {_IN_STATE.format("pending", _RANGE)}
+      UNION ALL {_IN_STATE.format("leased", _RANGE)}
+      UNION ALL {_IN_STATE.format("paused", _RANGE)})
+    SELECT id FROM unsettled WHERE id > :after ORDER BY id LIMIT :limit""")  # noqa: S608 - constants
+
+_UNSETTLED = "SELECT * FROM delivery WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'leased', 'paused')"
+UNSETTLED = text(_UNDELIVERED.format(page=_UNSETTLED, order="delivery.id"))
 
 _PLANNED = """
     endpoint_id = ANY(CAST(:endpoint_ids AS int[])) AND state = 'pending' AND next_attempt_at > :now
@@ -77,10 +84,15 @@ def ended(conn: Connection, endpoint_id: int, when: Range, after: tuple[datetime
     return conn.execute(ENDED, {**asked, "endpoint_id": endpoint_id, "limit": limit}).mappings().all()
 
 
-def unsettled(conn: Connection, endpoint_id: int, when: Range, after: tuple[UUID, int], limit: int) -> Sequence[Row]:
-    """The `limit` unsettled deliveries that follow `after`, a chain's id and an entry's number."""
-    asked = {"since": when.since, "until": when.until, "chain_id": after[0].hex, "seq": after[1]}
-    return conn.execute(UNSETTLED, {**asked, "endpoint_id": endpoint_id, "limit": limit}).mappings().all()
+def unsettled_ids(conn: Connection, endpoint_id: int, when: Range, after: int, limit: int) -> Sequence[int]:
+    """The `limit` lowest ids above `after` of the endpoint's unsettled deliveries. Reads all of those, but no settled one."""
+    asked = {"since": when.since, "until": when.until, "endpoint_id": endpoint_id, "after": after, "limit": limit}
+    return conn.execute(UNSETTLED_IDS, asked).scalars().all()
+
+
+def unsettled(conn: Connection, ids: Sequence[int]) -> Sequence[Row]:
+    """Those of these deliveries that are still unsettled, by id."""
+    return conn.execute(UNSETTLED, {"ids": list(ids)}).mappings().all()
 
 
 def planned(conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | None, now: datetime) -> list[PlannedTries]:

@@ -564,8 +564,10 @@ def test_undelivered_pairs_can_be_chosen_by_endpoint_and_time(expected, options,
     assert expected == {line["event_id"] for line in filled.json("undelivered", "acme", *options)}
 
 
-def test_undelivered_pairs_are_read_in_pages_without_a_gap(filled, monkeypatch) -> None:
-    monkeypatch.setattr("ops.admin.undelivered.PAGE", 1)
+@pytest.mark.parametrize(("page", "ids"), [(1, 100_000), (1, 1), (2, 3)])
+def test_undelivered_pairs_are_read_in_pages_without_a_gap(filled, monkeypatch, page, ids) -> None:
+    monkeypatch.setattr("ops.admin.undelivered.PAGE", page)
+    monkeypatch.setattr("ops.admin.undelivered.IDS", ids)
 
     assert 7 == len(filled.json("undelivered", "acme"))
     assert "everything was delivered\n" == filled.run("undelivered", "other").stderr
@@ -584,11 +586,13 @@ def test_undelivered_pairs_are_found_without_reading_what_was_delivered(filled, 
     common = {"endpoint_id": billing, "since": None, "until": None, "limit": 500}
     with transaction(engine) as conn:
         ended = explained(conn, statements.ENDED, {**common, "after": NOW - timedelta(days=9), "after_id": 0})
-        unsettled = explained(conn, statements.UNSETTLED, {**common, "chain_id": "0" * 32, "seq": -1})
+        ids = explained(conn, statements.UNSETTLED_IDS, {**common, "after": 0})
+        page = explained(conn, statements.UNSETTLED, {"ids": [1, 2, 3]})
 
     assert "delivery_undelivered" in ended
-    assert "delivery_unsettled" in unsettled
-    assert "Seq Scan on delivery" not in ended + unsettled
+    assert all(name in ids for name in ("delivery_by_due", "delivery_by_lease", "delivery_paused"))
+    assert "delivery_pkey" in page
+    assert "Seq Scan on delivery" not in ended + ids + page
 
 
 def explained(conn, statement, parameters) -> str:

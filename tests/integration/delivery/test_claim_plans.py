@@ -12,7 +12,16 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, TextClause
 
 from ops.runtime.db import make_engine, transaction
-from pipeline.store.deliveries import claims, deliveries, endpoint_health, inactive_endpoints, ordering, paused
+from pipeline.store.deliveries import (
+    claims,
+    deliveries,
+    endpoint_health,
+    endpoint_overview,
+    inactive_endpoints,
+    ordering,
+    paused,
+    undelivered,
+)
 from support.deliveries import claimed, event, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,6 +67,7 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
     """Each statement of the hot path, its parameters, and the most rows of `delivery` that it may read."""
     pair = {"endpoints": [4], "chains": [chain(engine)], "now": LATER}
     lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "limits": [100, 100, 100, 100]}
+    any_time = {"since": None, "until": None}
     settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
     return {
         "survey": (claims.SURVEY, {"after": 0, "limit": 1000}, 20),
@@ -75,6 +85,15 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
         "count missed": (paused.COUNT, {"endpoint_id": 5}, 101),
         "missed late": (paused.LEFT, {}, 5),
         "release": (paused.RELEASE, {"endpoint_id": 5, "now": LATER, "limit": 10, "since": None}, 30),
+        "unsettled": (undelivered.UNSETTLED_IDS, {**any_time, "endpoint_id": 5, "after": 0, "limit": 1000}, 101),
+        "unsettled page": (undelivered.UNSETTLED, {"ids": list(range(MANY, MANY + 500))}, 500),
+        "ended": (undelivered.ENDED, {**any_time, "endpoint_id": 5, "after": NOW, "after_id": 0, "limit": 500}, 0),
+        "planned tries": (undelivered.COUNT_PLANNED, {"endpoint_ids": [1], "ids": None, "now": NOW}, DUE),
+        "overview": (endpoint_overview.OVERVIEW, {"tenant": None, "name": "e4"}, 101),
+        "troubled": (endpoint_overview.TROUBLED, {"now": NOW, "late": NOW, "limit": 1}, 2 * BACKLOG),
+        "count undelivered": (inactive_endpoints.COUNT_UNDELIVERED, {"ids": [1, 5]}, DUE + 101),
+        "give up": (inactive_endpoints.GIVE_UP, {"endpoint_id": 5, "limit": 10, "now": NOW}, 30),
+        "give up all": (inactive_endpoints.GIVE_UP_ALL, {"endpoint_id": 5, "limit": 200, "now": NOW}, 300),
         "destinations": (endpoint_health.DESTINATIONS, {"now": NOW, "since": NOW}, 0),
     }
 

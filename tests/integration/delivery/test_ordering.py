@@ -161,6 +161,18 @@ def test_postgres_refuses_a_second_of_a_subject_in_turn(database, engine) -> Non
         owner.execute("UPDATE delivery SET next_attempt_at = now()")
 
 
+def test_only_a_delivery_in_order_costs_an_entry_in_an_index_by_chain(database, engine) -> None:
+    size = "SELECT sum(pg_relation_size(indexrelid)) FROM pg_index WHERE indexrelid::regclass::text IN ("
+    size += "'delivery_in_order', 'delivery_waiting', 'delivery_in_turn')"
+    ((before,),) = database.rows(size)
+
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(1000)], now=NOW)
+    assert [(before,)] == database.rows(size)
+
+    record(engine, [event(f"o-{n}", f"s-{n}") for n in range(1000)], now=NOW, ordered=True)
+    assert before < database.rows(size)[0][0]
+
+
 def test_a_turn_that_was_never_passed_on_is_found_by_the_repairs(database, engine) -> None:
     owe_in_order(engine, "a", "a", "b", "b", "c", "c")
     with database.connect() as owner:  # no process of Waxseal does this

@@ -359,6 +359,14 @@ def test_a_body_comes_back_to_the_byte(database, engine, body) -> None:
     assert [(body,)] == database.rows("SELECT body FROM content")
 
 
+def test_a_large_body_is_compressed_by_the_cheap_method(database, engine) -> None:
+    body = b'{"currency": "EUR", "amount": 12}' * 100
+
+    record(engine, event("e-1", body=body))
+
+    assert [(body, "lz4")] == database.rows("SELECT body, pg_column_compression(body) FROM content")
+
+
 def forge(conn: psycopg.Connection, seq: int, prev_hash: bytes | None, hash: bytes | None = None) -> None:
     """Inserts an entry after the only one, as a second writer with a bug would."""
     ((chain_id,),) = conn.execute("SELECT chain_id FROM entry").fetchall()
