@@ -53,7 +53,7 @@ LOOSE = (
     OPEN
     + """;
     DO $$ DECLARE found record; BEGIN
-      FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint WHERE conrelid = ANY(ARRAY[
+      FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint WHERE contype <> 'n' AND conrelid = ANY(ARRAY[
           'leaf'::regclass, 'log'::regclass, 'checkpoint'::regclass, 'log_pending'::regclass, 'anchor'::regclass])
           ORDER BY contype = 'f' DESC LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', found.owner, found.conname);

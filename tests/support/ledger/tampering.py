@@ -10,7 +10,7 @@ UNPROTECTED = """
     ALTER TABLE chain DISABLE TRIGGER ALL;
     DO $$ DECLARE found record; BEGIN
       FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint
-                   WHERE conrelid IN ('entry'::regclass, 'content'::regclass, 'chain'::regclass)
+                   WHERE conrelid IN ('entry'::regclass, 'content'::regclass, 'chain'::regclass) AND contype <> 'n'
                    ORDER BY contype = 'f' DESC LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', found.owner, found.conname);
       END LOOP;
