@@ -364,7 +364,10 @@ def test_a_large_body_is_compressed_by_the_cheap_method(database, engine) -> Non
 
     record(engine, event("e-1", body=body))
 
-    assert [(body, "lz4")] == database.rows("SELECT body, pg_column_compression(body) FROM content")
+    ((methods,),) = database.rows("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+    assert [(body, "lz4" if "lz4" in methods else "pglz")] == database.rows(
+        "SELECT body, pg_column_compression(body) FROM content"
+    )
 
 
 def forge(conn: psycopg.Connection, seq: int, prev_hash: bytes | None, hash: bytes | None = None) -> None:
