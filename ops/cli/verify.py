@@ -38,6 +38,7 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
     """
     from ops.admin.verifying.verify_ledger import Wanted, verification
     from ops.cli.terminal.faults import fault_reporter
+    from ops.runtime import gc_tuning
     from ops.system.stack_file import settings_for
 
     if subject is not None and tenant is None:
@@ -52,6 +53,7 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
         faulty.add(fault.tenant)
         tell(fault)
 
+    gc_tuning.tune()
     with verification(settings, report) as ledger:
         with progress("verifying", 0 if tenant or new else ledger.size()) as show:
             verified = ledger.new(show) if new else ledger.all_of(Wanted(tenant, subject, jobs), show)
