@@ -7,6 +7,7 @@ when the parent does not listen any more.
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
@@ -48,7 +49,7 @@ class Pieces:
             if number == 0:
                 verifier.everywhere(self._scope)
             else:
-                verifier.part(Scope(self._scope.tenant, part=(number - 1, self._parts)))
+                verifier.part(replace(self._scope, part=(number - 1, self._parts)))
             yield
 
     def _next(self) -> int:
@@ -107,7 +108,7 @@ def verify_in_jobs(
 ) -> Verified:
     """As `pipeline.ledger.verifying.verify.verify`, in so many processes. Raises `OpsError` if one of them cannot go on."""
     context = get_context("spawn")
-    pieces = Pieces(context, scope, jobs)
+    pieces = Pieces(context, scan.with_logs(conn, scope), jobs)
     with _started(context, jobs - 1, (settings, scan.export_snapshot(conn), keys, pieces)) as pipes:
         others = Others(pipes, report, progress)
         verifier = Verifier(conn, keys, open_blobs(settings).get, report, others.hear)

@@ -119,12 +119,13 @@ class Verifier:
 
     def part(self, scope: Scope) -> None:
         """Steps (1) to (9) for the chains of a scope, and their verified points."""
+        scope = scan.with_logs(self._conn, scope)
         self._chains_of(scan.chains(self._conn, scope), scan.pages(self._conn, scope))
         self._points(scope)
 
     def since_points(self) -> None:
         """The same for what was appended since the verified points."""
-        self._chains_of(self._new_chains(), scan.pages(self._conn, Scope(), points.AFTER_POINT))
+        self._chains_of(self._new_chains(), scan.pages_of_each(self._conn, points.AFTER_POINT))
         self._points(Scope())
 
     def _points(self, scope: Scope) -> None:
@@ -157,6 +158,7 @@ class Verifier:
 
     def everywhere(self, scope: Scope) -> None:
         """(10) and (11), over all chains of the scope."""
+        scope = scan.with_logs(self._conn, scope)
         for chain_id, seq, tenant, subject in scan.stray_content(self._conn, scope):
             detail = "there is content, but no entry that it belongs to"
             self._found_at(tenant, subject, chain_id, seq, [("content_without_entry", detail)])

@@ -47,15 +47,15 @@ LOST_WAITING = text("""
       (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")
 
 # Has neither a position nor waits for one.
-FORGOTTEN = text("""
+FORGOTTEN = """
     SELECT uuid_send(entry.chain_id), min(entry.seq), max(entry.seq), entry.tenant, min(content.subject)
     FROM entry LEFT JOIN log ON log.tenant = entry.tenant AND log.state = 'open'
       LEFT JOIN leaf ON leaf.chain_id = entry.chain_id AND leaf.seq = entry.seq AND leaf.log_id = log.id
       LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
-    WHERE (CAST(:tenant AS text) IS NULL OR entry.tenant = :tenant) AND leaf.log_id IS NULL AND NOT EXISTS
+    {where} AND leaf.log_id IS NULL AND NOT EXISTS
       (SELECT FROM log_pending AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
          AND entry.seq BETWEEN waiting.first AND waiting.last)
-    GROUP BY entry.chain_id, entry.tenant LIMIT :shown""")
+    GROUP BY entry.chain_id, entry.tenant LIMIT {shown}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +111,7 @@ def lost_waiting(conn: Connection, tenant: str | None) -> Sequence[Any]:
 
 
 def forgotten(conn: Connection, tenant: str | None) -> Sequence[Any]:
-    """(chain, first, last, tenant, subject) of entries that the log will never have."""
-    return conn.execute(FORGOTTEN, {"tenant": tenant, "shown": SHOWN}).all()
+    """(chain, first, last, tenant, subject) of entries that the log will never have: of a tenant, in the tenant's chains."""
+    scope = scan.with_logs(conn, Scope(tenant))
+    where = scope.where("entry") + ("" if tenant is None else " AND entry.tenant = %(tenant)s")
+    return list(scan.stream(conn, "forgotten", FORGOTTEN.format(where=where, shown=SHOWN), scope))

@@ -21,15 +21,15 @@ _NEW = """
 NEW_CHAINS = f"""
     SELECT uuid_send(key), tenant, subject, uuid_send(chain_id), seq, hash, from_seq, from_hash
     FROM ({_NEW}) AS new ORDER BY chain_id"""  # noqa: S608 - constants
-AFTER_POINT: Final = f"""
-    JOIN (SELECT chain_id AS new_chain, from_seq FROM ({_NEW}) AS new) AS new
-      ON new_chain = entry.chain_id AND entry.seq > from_seq"""  # noqa: S608 - constants
+AFTER_POINT: Final = f"SELECT chain_id, from_seq FROM ({_NEW}) AS new"  # noqa: S608 - constants
 
-# What was there when it was verified, and is not any more. (One look-up for each point.)
+# What was there when it was verified, and is not any more. A look-up for each point, and no pass over all entries; if the entry
+# is there twice, the one that differs.
 BROKEN_POINTS = """
     SELECT uuid_send(point.chain_id), point.tenant, chain.subject, point.seq, entry.hash IS NULL, point.verified_at
     FROM verified_point AS point LEFT JOIN chain ON chain.chain_id = point.chain_id
-      LEFT JOIN entry ON entry.chain_id = point.chain_id AND entry.seq = point.seq
+      LEFT JOIN LATERAL (SELECT hash FROM entry WHERE entry.chain_id = point.chain_id AND entry.seq = point.seq
+                         ORDER BY entry.hash = point.hash LIMIT 1) AS entry ON true
     {where} AND point.seq >= 0 AND entry.hash IS DISTINCT FROM point.hash"""
 
 KEEP = text("""
