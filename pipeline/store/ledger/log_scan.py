@@ -80,7 +80,7 @@ def checkpoints(conn: Connection, log: int) -> Sequence[tuple[int, bytes]]:
 
 def notes(conn: Connection, log: int) -> Iterator[tuple[int, bytes, str]]:
     """Size, root and note of every checkpoint of a log, the latest first."""
-    for row in conn.execution_options(yield_per=1000).execute(NOTES, {"log": log}):
+    for row in conn.execute(NOTES, {"log": log}, execution_options={"yield_per": 1000}):
         yield row[0], bytes(row[1]), row[2]
 
 

@@ -567,6 +567,42 @@ def test_only_what_is_new_is_read_and_a_chain_with_a_fault_until_it_has_none(led
     assert ["content_column"] == [fault.kind for fault in still[1]]
 
 
+def rows_read(conn: Connection) -> int:
+    """The rows of the ledger that this transaction has read so far, by scans of tables and of indexes."""
+    counted = (
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
+        " WHERE relname IN ('entry', 'content', 'chain', 'leaf', 'verified_point')"
+    )
+    return int(conn.execute(text(counted)).scalar_one())
+
+
+def test_a_tenant_and_what_is_new_cost_what_they_are_and_not_what_the_ledger_is(ledger) -> None:
+    with ledger.engine.connect() as conn:
+        for n in range(4):
+            append(conn, [event("other", f"many-{m}", f"many-{m}-{n}") for m in range(1000)], {}, NOW)
+        new(conn)
+        run(conn, "ANALYZE entry, content, chain, leaf, log_pending, verified_point")
+        before = rows_read(conn)
+        assert [] == [*checked_with_logs(conn, Scope("acme"))]
+        of_acme, before = rows_read(conn) - before, rows_read(conn)
+        append(conn, [event("acme", "order-2", "order-2-4")], {}, NOW)
+        appended, before = rows_read(conn) - before, rows_read(conn)
+        found = new(conn)[0]
+        of_new = rows_read(conn) - before
+        conn.rollback()
+
+    assert (Verified(1, 1, 0), True) == (found, appended < 100)
+    assert of_acme < 1000, "acme has nine entries of 4,014"
+    assert of_new < 4014 * 2, "each point's entry is looked up, and no other of the 4,014 entries is read"
+
+
+def checked_with_logs(conn: Connection, scope: Scope) -> list[Fault]:
+    faults: list[Fault] = []
+    verify(conn, scope, KEYS, NO_BLOBS.get, faults.append)
+    verify_logs(conn, scope.tenant, faults.append)
+    return faults
+
+
 @pytest.mark.parametrize(
     ("expected", "edits"),
     [
