@@ -222,13 +222,13 @@ class Verifier:
                 self._reached(Reached(chain.chain_id, chain.tenant, chain.seq, chain.hash, chain.faults > 0))
 
     def _row(self, chain: Chain, row: StoredChain) -> Iterator[Finding]:
-        """(1) the row has the tenant and subject of its entries, and their key."""
+        """(1) the row has the tenant and subject of its entries, and their key. An erased name need not be there."""
         tenant, subject = chain.identity or (row.tenant, row.subject)
-        if chain.renamed and row.subject is None and row.tenant == tenant:  # and nothing tells the key any more
+        unnamed = chain.renamed and row.subject is None
+        if unnamed and chain.identity is None:  # nothing tells the key any more, until an entry names the subject again
             return
-        wrong = [
-            name for name, ours, theirs in (("tenant", row.tenant, tenant), ("subject", row.subject, subject)) if ours != theirs
-        ]
+        named = (("tenant", row.tenant, tenant), ("subject", subject if unnamed else row.subject, subject))
+        wrong = [name for name, ours, theirs in named if ours != theirs]
         if wrong:
             said = " and ".join(f"{name} is {getattr(row, name)!r:.200}" for name in wrong)
             yield "chain_row", f"its {said}; its entries are of {tenant}, about {subject!r:.200}"

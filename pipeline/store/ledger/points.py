@@ -12,10 +12,11 @@ from pipeline.store.ledger.scan import Scope
 from schemas.ledger.fault import FaultKind
 from schemas.ledger.ledger_rows import StoredChain
 
-# A chain in which a fault was found is new from its beginning, until none is found any more.
+# A chain in which a fault was found is new from its beginning, until none is found any more; one whose subject's name is gone,
+# because of the entry that erased it.
 _NEW = """
-    SELECT chain.*, CASE WHEN broken THEN -1 ELSE coalesce(point.seq, -1) END AS from_seq,
-           CASE WHEN NOT broken THEN point.hash END AS from_hash
+    SELECT chain.*, CASE WHEN broken OR subject IS NULL THEN -1 ELSE coalesce(point.seq, -1) END AS from_seq,
+           CASE WHEN NOT broken AND subject IS NOT NULL THEN point.hash END AS from_hash
     FROM chain LEFT JOIN verified_point AS point ON point.chain_id = chain.chain_id
     WHERE point.chain_id IS NULL OR broken OR point.seq IS DISTINCT FROM chain.seq OR point.hash IS DISTINCT FROM chain.hash"""
 NEW_CHAINS = f"""
