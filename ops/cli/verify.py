@@ -77,9 +77,13 @@ def _record(
 ) -> None:
     from ops.admin.verifying.verify_ledger import keep_claims, note
 
-    if why := keep_claims(settings, made, part):
-        click.echo(f"What can be claimed is not recorded, and status will not show it: {why}", err=True)
-    if why := note(settings, verified, began, part):
+    unkept, why = keep_claims(settings, made, part), note(settings, verified, began, part)
+    if unkept and unkept == why:
+        click.echo(f"The result is not recorded, and neither metrics nor status will show it: {why}", err=True)
+        return
+    if unkept:
+        click.echo(f"What can be claimed is not recorded, and status will not show it: {unkept}", err=True)
+    if why:
         click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
 
 

@@ -519,6 +519,18 @@ def test_the_verifiers_login_can_verify_and_record_it_and_no_more(ledger, shared
     assert sorted([*kept, ("verification", "INSERT")]) == sorted(may)
 
 
+def test_nobody_but_the_verifier_and_the_owner_can_say_what_was_found(ledger) -> None:
+    asked = (
+        "SELECT DISTINCT rolname FROM pg_roles, unnest(ARRAY['verification', 'claim', 'verified_point']) AS kept,"
+        " unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS kind"
+        " WHERE rolname LIKE 'waxseal\\_%' AND has_table_privilege(rolname, kept, kind)"
+    )
+    with ledger.engine.connect() as conn:
+        may = conn.exec_driver_sql(asked.replace("%", "%%")).scalars().all()
+
+    assert ["waxseal_verifier"] == [role for role in may if not role.endswith("_login")]
+
+
 def test_two_processes_find_what_one_finds(ledger) -> None:
     one, two = ledger.cli.run("verify", "--json"), ledger.cli.run("verify", "--jobs", 2, "--json")
 
