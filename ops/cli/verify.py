@@ -32,7 +32,8 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
 
     Checks every hash, link, number, column, content and head, that nothing is there twice, the tenants' logs, and that the
     database's own protections are there; names every fault. Exit code 0: all intact. 1: a fault, or nothing to check. 2: it
-    could not be checked, or not all of it for want of WAXSEAL_KEYS. A check of the whole ledger is recorded, for the metrics.
+    could not be checked, or not all of it for want of WAXSEAL_KEYS. A check of the whole ledger is recorded, for metrics and
+    status, if the login may: as a member of the role waxseal_verifier, or as the database's owner.
 
     Example: waxseal verify --tenant acme
     """
