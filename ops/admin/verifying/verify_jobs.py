@@ -104,13 +104,24 @@ class Others:
 
 
 def verify_in_jobs(
-    settings: Settings, conn: Connection, scope: Scope, keys: Keys | None, jobs: int, report: Report, progress: Progress
+    settings: Settings,
+    conn: Connection,
+    scope: Scope,
+    keys: Keys | None,
+    jobs: int,
+    report: Report,
+    progress: Progress,
+    first: Callable[[], object] = lambda: None,
 ) -> Verified:
-    """As `pipeline.ledger.verifying.verify.verify`, in so many processes. Raises `OpsError` if one of them cannot go on."""
+    """As `pipeline.ledger.verifying.verify.verify`, in so many processes. Raises `OpsError` if one of them cannot go on.
+
+    This process does `first` before it shares in the work, while the others start.
+    """
     context = get_context("spawn")
     pieces = Pieces(context, scan.with_logs(conn, scope), jobs)
     with _started(context, jobs - 1, (settings, scan.export_snapshot(conn), keys, pieces)) as pipes:
         others = Others(pipes, report, progress)
+        first()
         verifier = Verifier(conn, keys, open_blobs(settings).get, report, others.hear)
         own = sum(1 for _ in pieces.each(verifier))
         while own + others.done < pieces.count:

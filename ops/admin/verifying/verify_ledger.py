@@ -69,11 +69,12 @@ class LedgerVerification:
         """Verifies what is wanted, its log, and the database's protections."""
         if wanted.tenant is not None:
             known_tenant(self._conn, wanted.tenant)
-        self._around(wanted.tenant)
         scope = self._scope(wanted)
         if wanted.jobs > 1 and wanted.subject is None:
-            found = verify_in_jobs(self._settings, self._conn, scope, self.keys, wanted.jobs, self._found, progress)
+            told = self._found, progress, lambda: self._around(wanted.tenant)
+            found = verify_in_jobs(self._settings, self._conn, scope, self.keys, wanted.jobs, *told)
         else:
+            self._around(wanted.tenant)
             found = verify(self._conn, scope, self.keys, self._fetch, self._found, progress)
         return Verified(found.entries, found.chains, self._faults)
 

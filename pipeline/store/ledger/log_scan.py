@@ -12,12 +12,24 @@ from pipeline.store.ledger.scan import Scope
 SHOWN: Final = 1000  # faults of one kind in one log
 
 LOGS = text("""
-    SELECT id, tenant, size, frontier FROM log WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant ORDER BY id""")
+    SELECT id, tenant, incarnation, size, frontier FROM log
+    WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant ORDER BY id""")
 
 CHECKPOINTS = text("SELECT size, root FROM checkpoint WHERE log_id = :log ORDER BY size")
 
 NOTES = text("SELECT size, root, note FROM checkpoint WHERE log_id = :log ORDER BY size DESC")
 KEYS = text("SELECT public FROM log_key WHERE log_id = :log")
+
+# What an anchor gave a receipt for, and is not there.
+ANCHORED = text("""
+    SELECT DISTINCT size FROM anchor WHERE log_id = :log AND NOT EXISTS
+      (SELECT FROM checkpoint WHERE checkpoint.log_id = anchor.log_id AND checkpoint.size = anchor.size) LIMIT :shown""")
+
+# What belongs to no log. (Of a tenant: nothing tells whose it is.)
+ASTRAY = text("""
+    SELECT kind, log_id FROM (SELECT 'checkpoint' AS kind, log_id FROM checkpoint UNION SELECT 'anchor', log_id FROM anchor
+      UNION SELECT 'log_key', log_id FROM log_key) AS each
+    WHERE NOT EXISTS (SELECT FROM log WHERE log.id = each.log_id) LIMIT :shown""")
 
 # In the order of the tree. Positions and hashes only: a sort on disk is small.
 LEAVES = """
@@ -64,13 +76,14 @@ class StoredLog:
 
     id: int
     tenant: str
+    incarnation: int
     size: int
     frontier: bytes
 
 
 def logs(conn: Connection, tenant: str | None) -> Sequence[StoredLog]:
     """All logs, or those of a tenant."""
-    return [StoredLog(row[0], row[1], row[2], bytes(row[3])) for row in conn.execute(LOGS, {"tenant": tenant})]
+    return [StoredLog(row[0], row[1], row[2], row[3], bytes(row[4])) for row in conn.execute(LOGS, {"tenant": tenant})]
 
 
 def checkpoints(conn: Connection, log: int) -> Sequence[tuple[int, bytes]]:
@@ -82,6 +95,16 @@ def notes(conn: Connection, log: int) -> Iterator[tuple[int, bytes, str]]:
     """Size, root and note of every checkpoint of a log, the latest first."""
     for row in conn.execute(NOTES, {"log": log}, execution_options={"yield_per": 1000}):
         yield row[0], bytes(row[1]), row[2]
+
+
+def anchored(conn: Connection, log: int) -> Sequence[int]:
+    """The sizes of checkpoints that anchors gave receipts for, and that are not there."""
+    return conn.execute(ANCHORED, {"log": log, "shown": SHOWN}).scalars().all()
+
+
+def astray(conn: Connection) -> Sequence[Any]:
+    """(table, log) of rows whose log is not there."""
+    return conn.execute(ASTRAY, {"shown": SHOWN}).all()
 
 
 def public_keys(conn: Connection, log: int) -> Sequence[bytes]:

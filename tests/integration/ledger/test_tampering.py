@@ -47,14 +47,15 @@ from workers.sealer.time_stamps import TimeStamps
 KEYS = {"acme": b"k" * 32, "other": b"o" * 32}
 SIGNERS = {tenant: Signer(f"ledger.example/{tenant}", new_private()) for tenant in KEYS}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key")
+LOGS = ("leaf", "log", "checkpoint", "log_pending", "log_key", "anchor")
 OPEN = "DROP INDEX log_open; " + "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in LOGS)
 LOOSE = (
     OPEN
     + """;
     DO $$ DECLARE found record; BEGIN
       FOR found IN SELECT conrelid::regclass AS owner, conname FROM pg_constraint WHERE conrelid = ANY(ARRAY[
-          'leaf'::regclass, 'log'::regclass, 'checkpoint'::regclass, 'log_pending'::regclass, 'anchor'::regclass])
+          'leaf'::regclass, 'log'::regclass, 'checkpoint'::regclass, 'log_pending'::regclass, 'anchor'::regclass,
+          'log_key'::regclass])
           ORDER BY contype = 'f' DESC LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', found.owner, found.conname);
       END LOOP;
@@ -118,6 +119,8 @@ def position(conn: Connection, tenant: str, signer: Signer) -> None:
         text("INSERT INTO checkpoint (log_id, size, root, note, signed_at) VALUES (:log, :size, :root, :note, now())"),
         {**told, "note": note},
     )
+    published = "INSERT INTO anchor (log_id, size, kind, place, at) VALUES (:log, :size, 'published', 'files', now())"
+    conn.execute(text(published), told)
     conn.execute(text("DELETE FROM log_pending WHERE tenant = :t"), {"t": tenant})
 
 
@@ -211,6 +214,13 @@ LOG_EDITS: list[tuple[str, str, str, str, set[str]]] = [
     ("log", "size", "size - 1 WHERE tenant = 'acme'", "", {"log_position"}),
     ("log", "frontier", "sha256('x') WHERE tenant = 'acme'", "", {"log_root"}),
     ("log", "state", "'closed' WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log", "incarnation", "2 WHERE tenant = 'acme'", "", {"checkpoint"}),
+    ("checkpoint", "log_id", f"log_id + 100 WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("checkpoint", "log_id", f"(SELECT id FROM log WHERE tenant = 'other') WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("anchor", "log_id", f"log_id + 100 WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("anchor", "size", f"7 WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("log_key", "log_id", f"log_id + 100 WHERE log_id = {ACME}", "", {"checkpoint"}),
+    ("log_key", "log_id", f"(SELECT id FROM log WHERE tenant = 'other') WHERE log_id = {ACME}", "", {"checkpoint"}),
     ("checkpoint", "size", f"size - 1 WHERE log_id = {ACME}", "", {"log_root", "checkpoint"}),
     ("checkpoint", "root", f"sha256('x') WHERE log_id = {ACME}", "", {"log_root", "checkpoint"}),
     ("checkpoint", "note", f"replace(note, E'\\n8\\n', E'\\n9\\n') WHERE log_id = {ACME}", "", {"checkpoint"}),
@@ -246,6 +256,18 @@ def test_an_entry_that_no_writer_noted_for_the_log_is_named(ledger) -> None:
     (fault,) = ledger.faults("DELETE FROM log_pending WHERE tenant = 'acme'")
 
     assert ("acme", "order-1", 4, "log_entry") == (fault.tenant, fault.subject, fault.seq, fault.kind)
+
+
+def test_an_entry_that_the_sequencer_will_never_see_is_not_called_sealed(ledger, tmp_path) -> None:
+    """It takes what is above its floors, by id; what `at` says of the entry is not what the entry says itself."""
+    with ledger.engine.connect() as conn:
+        run(conn, LOOSE)
+        run(conn, "ALTER TABLE log_pending ALTER id DROP IDENTITY")
+        assert run(conn, "UPDATE log_pending SET id = -id, at = 9007199254740991")
+        made = dict(claims_of(conn, Settings(log_files=str(tmp_path)), ()))["acme"]
+        conn.rollback()
+
+    assert ("chained", True) == (made.word, "entries that have waited for more than 5 minutes" in made.missing)
 
 
 # --- Erasure
