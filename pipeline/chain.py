@@ -18,9 +18,9 @@ SALT_BYTES = 32
 
 # HMAC (RFC 2104) made from two hashes: the library's releases the GIL in every call and waits to get it back, which took a
 # fifth of the time for which the ingest worker holds its row locks.
-_BLOCK = 64
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+PADDING = bytes(64 - SALT_BYTES)
+INNER = bytes(byte ^ 0x36 for byte in range(256))
+OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def encode(attributes: Mapping[str, str]) -> bytes:
@@ -30,14 +30,14 @@ def encode(attributes: Mapping[str, str]) -> bytes:
 
 def commitment(salt: bytes, attributes: bytes, body: bytes) -> bytes:
     """`pc`: commits to the content and, once the 32-byte salt is deleted, reveals nothing of it."""
-    key = salt.ljust(_BLOCK, b"\x00")
-    before = key.translate(_INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes
+    key = salt.ljust(64, b"\x00")
+    before = key.translate(INNER) + CONTENT + len(attributes).to_bytes(8, "big") + attributes
     if len(body) > LARGEST_INLINE:  # avoids a copy of a large body
         hashed = sha256(before)
         hashed.update(body)
     else:
         hashed = sha256(before + body)
-    return sha256(key.translate(_OUTER) + hashed.digest()).digest()
+    return sha256(key.translate(OUTER) + hashed.digest()).digest()
 
 
 def envelope(chain: str, seq: int, prev: bytes | None, tenant: str, at: int, kind: str, pc: bytes | None) -> bytes:

@@ -18,7 +18,7 @@ from pipeline.store.ledger import scan
 from schemas.dead_letter import DeadLetterFilter
 
 _PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
-_NO_TABLE, _DENIED = "42P01", "42501"
+NO_TABLE, DENIED = "42P01", "42501"  # SQLSTATEs
 
 
 @contextmanager
@@ -96,8 +96,8 @@ def _list(names: list[str]) -> str:
 
 
 def _advice(error: ProgrammingError) -> str:
-    if sqlstate(error) == _NO_TABLE:
+    if sqlstate(error) == NO_TABLE:
         return "the database does not have Waxseal's schema: run `waxseal migrate`"
-    if sqlstate(error) == _DENIED:
+    if sqlstate(error) == DENIED:
         return f"this login may not do that ({error.orig}): use the database's owner"
     return f"the database refuses: {error.orig}"

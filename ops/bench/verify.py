@@ -19,11 +19,13 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from ops.admin.read_session import snapshot
 from ops.admin.verifying.verify_jobs import verify_in_jobs
 from ops.bench import load
 from ops.bench.configured_system import configure, fresh_servers
 from ops.bench.results import ratio, report
 from ops.errors import OpsError
+from ops.runtime import gc_tuning
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
@@ -108,7 +110,9 @@ def _results(found: dict[str, list[dict[str, float]]], events: int) -> dict[str,
 
 def measured(name: str, url: str) -> dict[str, float]:
     """One run in a fresh process: its entries, seconds by the clock and of its own CPU, and its largest size."""
-    done = subprocess.run([sys.executable, "-m", "ops.bench.verify", name, url], capture_output=True, text=True, check=False)
+    # Not with -m: the processes that share a verification would import that module again, and all that it needs.
+    command = [sys.executable, "-c", "from ops.bench.verify import main; main()", name, url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OpsError(f"a verification of the benchmark failed: {done.stderr.strip()[-300:]}")
     return {key: float(value) for key, value in json.loads(done.stdout).items()}
@@ -123,7 +127,7 @@ def settled(engine: Engine) -> None:
 def whole(engine: Engine, *, keep: bool = False) -> int:
     """Verifies everything; gives the number of entries. `keep`: the verified points too."""
     reached: list[points.Reached] = []
-    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+    with snapshot(engine) as conn:
         found = verify(conn, Scope(), {TENANT: KEY}, NO_BLOBS.get, _fail, reached=reached.append if keep else lambda _: None)
     if keep:
         with transaction(engine) as conn:
@@ -133,21 +137,21 @@ def whole(engine: Engine, *, keep: bool = False) -> int:
 
 def incremental(engine: Engine) -> int:
     """Verifies what came after the points; gives the number of entries."""
-    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+    with snapshot(engine) as conn:
         return _intact(verify_new(conn, {TENANT: KEY}, NO_BLOBS.get, _fail, lambda _: None))
 
 
 def two_jobs(engine: Engine) -> int:
     """Verifies everything in two processes; gives the number of entries."""
     settings = Settings(database_url=engine.url.render_as_string(hide_password=False))
-    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+    with snapshot(engine) as conn:
         return _intact(verify_in_jobs(settings, conn, Scope(), {TENANT: KEY}, 2, _fail, lambda _: None))
 
 
 def bare(engine: Engine) -> int:
     """Reads the same rows and hashes them; gives their number."""
     count = 0
-    with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
+    with snapshot(engine) as conn:
         for page in scan.pages(conn, Scope()):
             for chain, seq, prev, _, tenant, at, kind, pc, _, attributes, body, _, salt, *_ in page:
                 sha256(LEAF + envelope(chain.hex(), seq, prev, tenant, at, kind, pc)).digest()
@@ -174,9 +178,13 @@ RUNS: Final[dict[str, Callable[[Engine], int]]] = {
     "two_jobs": two_jobs,
 }
 
-if __name__ == "__main__":
-    _engine = make_engine(sys.argv[2], pool_size=1)
-    _clock, _cpu = time.monotonic(), time.process_time()
-    _entries = RUNS[sys.argv[1]](_engine)
-    _taken = {"entries": _entries, "clock": time.monotonic() - _clock, "cpu": time.process_time() - _cpu}
-    print(json.dumps({**_taken, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))  # noqa: T201 - for its parent
+
+def main() -> None:
+    """Do the run that is named, on the database that is named, and print what `measured` gives."""
+    name, url = sys.argv[1:]
+    gc_tuning.tune()  # as `waxseal verify` does; it makes the bare loop faster, too
+    engine = make_engine(url, pool_size=1)
+    clock, cpu = time.monotonic(), time.process_time()
+    entries = RUNS[name](engine)
+    taken = {"entries": entries, "clock": time.monotonic() - clock, "cpu": time.process_time() - cpu}
+    print(json.dumps({**taken, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))  # noqa: T201 - for its parent

@@ -32,12 +32,14 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
 
     Checks every hash, link, number, column, content and head, that nothing is there twice, the tenants' logs, and that the
     database's own protections are there; names every fault. Exit code 0: all intact. 1: a fault, or nothing to check. 2: it
-    could not be checked, or not all of it for want of WAXSEAL_KEYS. A check of the whole ledger is recorded, for the metrics.
+    could not be checked, or not all of it for want of WAXSEAL_KEYS. A check of the whole ledger is recorded, for metrics and
+    status, if the login may: as a member of the role waxseal_verifier, or as the database's owner.
 
     Example: waxseal verify --tenant acme
     """
     from ops.admin.verifying.verify_ledger import Wanted, verification
     from ops.cli.terminal.faults import fault_reporter
+    from ops.runtime import gc_tuning
     from ops.system.stack_file import settings_for
 
     if subject is not None and tenant is None:
@@ -52,6 +54,7 @@ def verify(tenant: str | None, subject: str | None, new: bool, jobs: int, withou
         faulty.add(fault.tenant)
         tell(fault)
 
+    gc_tuning.tune()
     with verification(settings, report) as ledger:
         with progress("verifying", 0 if tenant or new else ledger.size()) as show:
             verified = ledger.new(show) if new else ledger.all_of(Wanted(tenant, subject, jobs), show)
@@ -75,9 +78,13 @@ def _record(
 ) -> None:
     from ops.admin.verifying.verify_ledger import keep_claims, note
 
-    if why := keep_claims(settings, made, part):
-        click.echo(f"What can be claimed is not recorded, and status will not show it: {why}", err=True)
-    if why := note(settings, verified, began, part):
+    unkept, why = keep_claims(settings, made, part), note(settings, verified, began, part)
+    if unkept and unkept == why:
+        click.echo(f"The result is not recorded, and neither metrics nor status will show it: {why}", err=True)
+        return
+    if unkept:
+        click.echo(f"What can be claimed is not recorded, and status will not show it: {unkept}", err=True)
+    if why:
         click.echo(f"The result is not recorded, and metrics will not show it: {why}", err=True)
 
 

@@ -5,11 +5,13 @@ For every log
  (1) its positions are dense from 0 up to its size;
  (2) the entries of a chain are in it in their order, each once, from the chain's first;
  (3) every leaf's entry is in the ledger, and so is every entry that waits for its position;
- (4) the root of its first n leaves is that of each checkpoint of size n, and its frontier is that of all of them;
+ (4) the root of its first n leaves is that of each checkpoint of size n, and its frontier is that of all of them; a key of the
+     log signed the checkpoint, for this tenant and incarnation; and what was anchored is there;
 
 and over all of them
 
- (5) every entry has a leaf in the open log of its tenant, or waits for one.
+ (5) every entry has a leaf in the open log of its tenant, or waits for one;
+ (6) every checkpoint, key and anchor has its log.
 
 So what was cut off or left out contradicts the log as soon as the entry was appended (3), and what was written anew with right
 hashes when it has a position (4). Whether a checkpoint is the one that was published, only its readers know.
@@ -28,6 +30,7 @@ from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.ledger import log_scan
 from pipeline.store.ledger.log_scan import StoredLog
 from schemas.ledger.fault import Fault, FaultKind
+from schemas.ledger.log_names import log_origin
 
 STEP: Final = 4096  # leaves that are hashed at once
 SIGNATURES: Final = 1000  # latest checkpoints of a log whose signatures are checked
@@ -42,6 +45,9 @@ def verify_logs(conn: Connection, tenant: str | None, report: Callable[[Fault], 
         leaves += _tree(conn, log, report)
     for fault in _around(conn, tenant):
         report(fault)
+    if tenant is None:
+        for table, log_id in log_scan.astray(conn):
+            report(Fault(None, None, None, None, "checkpoint", f"{table} has rows of log {log_id}, and there is no such log"))
     return leaves
 
 
@@ -75,10 +81,12 @@ def _notes(conn: Connection, log: StoredLog) -> Iterator[Fault]:
         except Unreadable as error:
             yield _fault(log, "checkpoint", f"the checkpoint of size {size} cannot be read: {error}")
             continue
-        if (said.size, said.root) != (size, root) or log.tenant not in origin.split("/"):
+        if (said.size, said.root) != (size, root) or not origin.endswith(log_origin("", log.tenant, log.incarnation)):
             yield _fault(log, "checkpoint", f"the note of the checkpoint of size {size} says another log, size or root")
         elif origin not in names:
             yield _fault(log, "checkpoint", f"the checkpoint of size {size} is not signed by a key of the log")
+    for size in log_scan.anchored(conn, log.id):
+        yield _fault(log, "checkpoint", f"the checkpoint of size {size} was published or anchored, and is missing")
 
 
 def _around(conn: Connection, tenant: str | None) -> Iterator[Fault]:

@@ -24,7 +24,8 @@ log = structlog.get_logger()
 MOST: Final = 10_000  # chains that are remembered; a forgotten one is found again when Postgres refuses an append
 AVOID_SECONDS: Final = 60.0  # after the last sign of damage
 LOOK_SECONDS: Final = 1.0  # at least, between two looks at the chains that could not be read
-LOOK_SHARE: Final = 0.1  # of the time, at most, is spent on such looks
+LOOK_SHARE: Final = 0.1  # of the time is spent on such looks, or little more
+LOOK_LATEST: Final = 30.0  # seconds between two: one that waited for a Postgres that stood still tells nothing of the next
 
 _INTEGRITY: Final = "23"  # class of SQLSTATEs
 
@@ -112,7 +113,7 @@ class ChainsAside:
         ended = time.monotonic()
         if self._unreadable:
             self._avoid_until = ended + AVOID_SECONDS
-        self._next_look = ended + max(LOOK_SECONDS, (ended - began) / LOOK_SHARE)
+        self._next_look = ended + min(max(LOOK_SECONDS, (ended - began) / LOOK_SHARE), LOOK_LATEST)
 
     def _keep(self, key: bytes, chain: BrokenChain) -> None:
         self._broken[key] = chain

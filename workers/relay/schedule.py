@@ -23,7 +23,10 @@ TICK: Final = 40  # milliseconds: endpoints with full windows are checked again 
 LATER: Final = 0.25  # seconds until such a check at the latest, at first
 LATEST: Final = 2.0  # seconds until it at the latest, after repeated checks without progress
 SURVEY: Final = 1.0  # seconds between two surveys, which find due deliveries without a notification
-SHARE: Final = 0.2  # of a relay's time for surveys at most, when there are many endpoints
+SHARE: Final = 0.2  # of a relay's time for surveys, or little more, when there are many endpoints
+REST: Final = (
+    30.0  # seconds until the next page or survey at the latest: one that waited for a Postgres that stood still tells nothing
+)
 AT_ONCE: Final = 200  # endpoints in one round
 _STALE: Final = 1000  # outdated entries in a heap before it is rebuilt
 _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
@@ -156,7 +159,7 @@ class CheckSchedule:
             queue.drop_between(self._after, page.through, page.dues)
         if page.through is not None:
             self._after = page.through
-            self._next_page = now if self._hurried else now + timedelta(seconds=seconds / SHARE)
+            self._next_page = now if self._hurried else now + timedelta(seconds=min(seconds / SHARE, REST))
         else:
             self._after, self._hurried = 0, False
             self._forget()
@@ -220,7 +223,7 @@ class CheckSchedule:
 
     def _rested(self, now: datetime, times: float, least: float = 0.0) -> datetime:
         """When the next survey may begin: `times` the last one's cost from `now`, and `least` seconds after its beginning."""
-        return max(self._began + timedelta(seconds=least), now + timedelta(seconds=times * self._cost))
+        return max(self._began + timedelta(seconds=least), now + timedelta(seconds=min(times * self._cost, REST)))
 
 
 def _again(looked: Looked, pace: EndpointPace, now: datetime) -> datetime | None:

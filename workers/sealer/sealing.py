@@ -114,6 +114,8 @@ class Sealing:
         with transaction(self._engine) as conn:
             signing = keys.signing(conn, log.id) or self._first_key(conn, log, checkpoint.origin)
             signers = [Signer(checkpoint.origin, self._vault.decrypt(private)) for _, private in signing]
+            if [each.key.public for each in signers] != [public for public, _ in signing]:
+                raise Refused("checkpoint", "a private key in the database is not the one of its public key")
             signed = sign(checkpoint.text, signers)
             root, note = checkpoints.keep(conn, log.id, checkpoint.size, checkpoint.root, signed, datetime.now(UTC))
         if root != checkpoint.root or split_note(note)[0] != checkpoint.text:

@@ -28,11 +28,11 @@ TABLES: Final[Rights] = {
     "waxseal_writer": _each(
         SELECT=(
             "alembic_version anchor catalog checkpoint claim endpoint erased_blob leaf log log_pending "
-            "log_refusal mailbox retention_progress retention_run source subscription tenant verified_point"
+            "log_refusal mailbox retention_progress retention_run source subscription tenant verification "
+            "verified_point"
         ),
         INSERT_SELECT=(
-            "attempt audit chain chain_aside content dead_letter delivery endpoint_health entry mail_document "
-            "operator_event verification"
+            "attempt audit chain chain_aside content dead_letter delivery endpoint_health entry mail_document operator_event"
         ),
         DELETE_INSERT_SELECT_UPDATE="mail_item mailbox_cursor mailbox_folder_error",
     ),
@@ -41,9 +41,8 @@ TABLES: Final[Rights] = {
             "alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim content dead_letter "
             "delivery endpoint_health entry erased_blob leaf log log_pending log_refusal mail_document "
             "mailbox_cursor mailbox_folder_error operator_event retention_progress retention_run subscription "
-            "tenant verified_point"
+            "tenant verification verified_point"
         ),
-        INSERT_SELECT="verification",
     ),
     "waxseal_sealer": _each(
         SELECT="alembic_version anchor chain entry log log_key",

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from ops.admin.read_session import known_tenant, open_engine, snapshot
+from ops.admin.read_session import DENIED, known_tenant, open_engine, snapshot
 from ops.admin.verifying import protections
 from ops.admin.verifying.tenant_claims import claims_of
 from ops.admin.verifying.verify_jobs import verify_in_jobs
 from ops.errors import OpsError, one_line
 from ops.runtime.blobs import open_blobs
-from ops.runtime.db import transaction
+from ops.runtime.db import sqlstate, transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
@@ -33,6 +33,10 @@ Report = Callable[[Fault], None]
 Progress = Callable[[int], None]
 
 KEPT: Final = 1000  # verified points written in one transaction
+RECORDED_BY: Final = (
+    "the login {login} may not record it; verify as a member of the role waxseal_verifier, as the login of `waxseal verifier`"
+    " is, or as the database's owner"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,12 @@ class LedgerVerification:
         """Verifies what is wanted, its log, and the database's protections."""
         if wanted.tenant is not None:
             known_tenant(self._conn, wanted.tenant)
-        self._around(wanted.tenant)
         scope = self._scope(wanted)
         if wanted.jobs > 1 and wanted.subject is None:
-            found = verify_in_jobs(self._settings, self._conn, scope, self.keys, wanted.jobs, self._found, progress)
+            told = self._found, progress, lambda: self._around(wanted.tenant)
+            found = verify_in_jobs(self._settings, self._conn, scope, self.keys, wanted.jobs, *told)
         else:
+            self._around(wanted.tenant)
             found = verify(self._conn, scope, self.keys, self._fetch, self._found, progress)
         return Verified(found.entries, found.chains, self._faults)
 
@@ -170,6 +175,8 @@ def _recorded(settings: Settings, write: Callable[[Connection], None]) -> str | 
         with open_engine(settings) as engine, transaction(engine) as conn:
             write(conn)
     except (SQLAlchemyError, OpsError) as error:  # such as a login that may only read, or a standby
+        if sqlstate(error.__cause__ or error) == DENIED:
+            return RECORDED_BY.format(login=make_url(settings.database_url).username)
         return one_line(error)
     return None
 

@@ -119,12 +119,13 @@ class Verifier:
 
     def part(self, scope: Scope) -> None:
         """Steps (1) to (9) for the chains of a scope, and their verified points."""
+        scope = scan.with_logs(self._conn, scope)
         self._chains_of(scan.chains(self._conn, scope), scan.pages(self._conn, scope))
         self._points(scope)
 
     def since_points(self) -> None:
         """The same for what was appended since the verified points."""
-        self._chains_of(self._new_chains(), scan.pages(self._conn, Scope(), points.AFTER_POINT))
+        self._chains_of(self._new_chains(), scan.pages_of_each(self._conn, points.AFTER_POINT))
         self._points(Scope())
 
     def _points(self, scope: Scope) -> None:
@@ -157,6 +158,7 @@ class Verifier:
 
     def everywhere(self, scope: Scope) -> None:
         """(10) and (11), over all chains of the scope."""
+        scope = scan.with_logs(self._conn, scope)
         for chain_id, seq, tenant, subject in scan.stray_content(self._conn, scope):
             detail = "there is content, but no entry that it belongs to"
             self._found_at(tenant, subject, chain_id, seq, [("content_without_entry", detail)])
@@ -220,13 +222,13 @@ class Verifier:
                 self._reached(Reached(chain.chain_id, chain.tenant, chain.seq, chain.hash, chain.faults > 0))
 
     def _row(self, chain: Chain, row: StoredChain) -> Iterator[Finding]:
-        """(1) the row has the tenant and subject of its entries, and their key."""
+        """(1) the row has the tenant and subject of its entries, and their key. An erased name need not be there."""
         tenant, subject = chain.identity or (row.tenant, row.subject)
-        if chain.renamed and row.subject is None and row.tenant == tenant:  # and nothing tells the key any more
+        unnamed = chain.renamed and row.subject is None
+        if unnamed and chain.identity is None:  # nothing tells the key any more, until an entry names the subject again
             return
-        wrong = [
-            name for name, ours, theirs in (("tenant", row.tenant, tenant), ("subject", row.subject, subject)) if ours != theirs
-        ]
+        named = (("tenant", row.tenant, tenant), ("subject", subject if unnamed else row.subject, subject))
+        wrong = [name for name, ours, theirs in named if ours != theirs]
         if wrong:
             said = " and ".join(f"{name} is {getattr(row, name)!r:.200}" for name in wrong)
             yield "chain_row", f"its {said}; its entries are of {tenant}, about {subject!r:.200}"

@@ -8,10 +8,13 @@ from sqlalchemy import Connection, text
 
 from schemas.ledger.assurance import Claim, Word
 
-# Of every tenant that has entries: its open log, the newest checkpoint, and since when an entry has waited for its position.
+# Of every tenant that has entries: its open log, the newest checkpoint, and since when an entry has waited for its position: as
+# the entry says, which is hashed.
 SEALS = text("""
     SELECT each.tenant, log.id, log.incarnation, newest.size, newest.note,
-           (SELECT min(waiting.at) FROM log_pending AS waiting WHERE waiting.tenant = each.tenant),
+           (SELECT min(entry.at) FROM log_pending AS waiting
+              JOIN entry ON entry.chain_id = waiting.chain_id AND entry.seq = waiting.first
+            WHERE waiting.tenant = each.tenant),
            EXISTS (SELECT FROM verified_point WHERE verified_point.tenant = each.tenant AND broken)
     FROM (SELECT DISTINCT tenant FROM chain) AS each
       LEFT JOIN log ON log.tenant = each.tenant AND log.state = 'open'

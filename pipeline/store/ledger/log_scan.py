@@ -12,12 +12,24 @@ from pipeline.store.ledger.scan import Scope
 SHOWN: Final = 1000  # faults of one kind in one log
 
 LOGS = text("""
-    SELECT id, tenant, size, frontier FROM log WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant ORDER BY id""")
+    SELECT id, tenant, incarnation, size, frontier FROM log
+    WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant ORDER BY id""")
 
 CHECKPOINTS = text("SELECT size, root FROM checkpoint WHERE log_id = :log ORDER BY size")
 
 NOTES = text("SELECT size, root, note FROM checkpoint WHERE log_id = :log ORDER BY size DESC")
 KEYS = text("SELECT public FROM log_key WHERE log_id = :log")
+
+# What an anchor gave a receipt for, and is not there.
+ANCHORED = text("""
+    SELECT DISTINCT size FROM anchor WHERE log_id = :log AND NOT EXISTS
+      (SELECT FROM checkpoint WHERE checkpoint.log_id = anchor.log_id AND checkpoint.size = anchor.size) LIMIT :shown""")
+
+# What belongs to no log. (Of a tenant: nothing tells whose it is.)
+ASTRAY = text("""
+    SELECT kind, log_id FROM (SELECT 'checkpoint' AS kind, log_id FROM checkpoint UNION SELECT 'anchor', log_id FROM anchor
+      UNION SELECT 'log_key', log_id FROM log_key) AS each
+    WHERE NOT EXISTS (SELECT FROM log WHERE log.id = each.log_id) LIMIT :shown""")
 
 # In the order of the tree. Positions and hashes only: a sort on disk is small.
 LEAVES = """
@@ -47,15 +59,15 @@ LOST_WAITING = text("""
       (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")
 
 # Has neither a position nor waits for one.
-FORGOTTEN = text("""
+FORGOTTEN = """
     SELECT uuid_send(entry.chain_id), min(entry.seq), max(entry.seq), entry.tenant, min(content.subject)
     FROM entry LEFT JOIN log ON log.tenant = entry.tenant AND log.state = 'open'
       LEFT JOIN leaf ON leaf.chain_id = entry.chain_id AND leaf.seq = entry.seq AND leaf.log_id = log.id
       LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
-    WHERE (CAST(:tenant AS text) IS NULL OR entry.tenant = :tenant) AND leaf.log_id IS NULL AND NOT EXISTS
+    {where} AND leaf.log_id IS NULL AND NOT EXISTS
       (SELECT FROM log_pending AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
          AND entry.seq BETWEEN waiting.first AND waiting.last)
-    GROUP BY entry.chain_id, entry.tenant LIMIT :shown""")
+    GROUP BY entry.chain_id, entry.tenant LIMIT {shown}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +76,14 @@ class StoredLog:
 
     id: int
     tenant: str
+    incarnation: int
     size: int
     frontier: bytes
 
 
 def logs(conn: Connection, tenant: str | None) -> Sequence[StoredLog]:
     """All logs, or those of a tenant."""
-    return [StoredLog(row[0], row[1], row[2], bytes(row[3])) for row in conn.execute(LOGS, {"tenant": tenant})]
+    return [StoredLog(row[0], row[1], row[2], row[3], bytes(row[4])) for row in conn.execute(LOGS, {"tenant": tenant})]
 
 
 def checkpoints(conn: Connection, log: int) -> Sequence[tuple[int, bytes]]:
@@ -80,8 +93,18 @@ def checkpoints(conn: Connection, log: int) -> Sequence[tuple[int, bytes]]:
 
 def notes(conn: Connection, log: int) -> Iterator[tuple[int, bytes, str]]:
     """Size, root and note of every checkpoint of a log, the latest first."""
-    for row in conn.execution_options(yield_per=1000).execute(NOTES, {"log": log}):
+    for row in conn.execute(NOTES, {"log": log}, execution_options={"yield_per": 1000}):
         yield row[0], bytes(row[1]), row[2]
+
+
+def anchored(conn: Connection, log: int) -> Sequence[int]:
+    """The sizes of checkpoints that anchors gave receipts for, and that are not there."""
+    return conn.execute(ANCHORED, {"log": log, "shown": SHOWN}).scalars().all()
+
+
+def astray(conn: Connection) -> Sequence[Any]:
+    """(table, log) of rows whose log is not there."""
+    return conn.execute(ASTRAY, {"shown": SHOWN}).all()
 
 
 def public_keys(conn: Connection, log: int) -> Sequence[bytes]:
@@ -111,5 +134,7 @@ def lost_waiting(conn: Connection, tenant: str | None) -> Sequence[Any]:
 
 
 def forgotten(conn: Connection, tenant: str | None) -> Sequence[Any]:
-    """(chain, first, last, tenant, subject) of entries that the log will never have."""
-    return conn.execute(FORGOTTEN, {"tenant": tenant, "shown": SHOWN}).all()
+    """(chain, first, last, tenant, subject) of entries that the log will never have: of a tenant, in the tenant's chains."""
+    scope = scan.with_logs(conn, Scope(tenant))
+    where = scope.where("entry") + ("" if tenant is None else " AND entry.tenant = %(tenant)s")
+    return list(scan.stream(conn, "forgotten", FORGOTTEN.format(where=where, shown=SHOWN), scope))

@@ -12,24 +12,25 @@ from pipeline.store.ledger.scan import Scope
 from schemas.ledger.fault import FaultKind
 from schemas.ledger.ledger_rows import StoredChain
 
-# A chain in which a fault was found is new from its beginning, until none is found any more.
+# A chain in which a fault was found is new from its beginning, until none is found any more; one whose subject's name is gone,
+# because of the entry that erased it.
 _NEW = """
-    SELECT chain.*, CASE WHEN broken THEN -1 ELSE coalesce(point.seq, -1) END AS from_seq,
-           CASE WHEN NOT broken THEN point.hash END AS from_hash
+    SELECT chain.*, CASE WHEN broken OR subject IS NULL THEN -1 ELSE coalesce(point.seq, -1) END AS from_seq,
+           CASE WHEN NOT broken AND subject IS NOT NULL THEN point.hash END AS from_hash
     FROM chain LEFT JOIN verified_point AS point ON point.chain_id = chain.chain_id
     WHERE point.chain_id IS NULL OR broken OR point.seq IS DISTINCT FROM chain.seq OR point.hash IS DISTINCT FROM chain.hash"""
 NEW_CHAINS = f"""
     SELECT uuid_send(key), tenant, subject, uuid_send(chain_id), seq, hash, from_seq, from_hash
     FROM ({_NEW}) AS new ORDER BY chain_id"""  # noqa: S608 - constants
-AFTER_POINT: Final = f"""
-    JOIN (SELECT chain_id AS new_chain, from_seq FROM ({_NEW}) AS new) AS new
-      ON new_chain = entry.chain_id AND entry.seq > from_seq"""  # noqa: S608 - constants
+AFTER_POINT: Final = f"SELECT chain_id, from_seq FROM ({_NEW}) AS new"  # noqa: S608 - constants
 
-# What was there when it was verified, and is not any more. (One look-up for each point.)
+# What was there when it was verified, and is not any more. A look-up for each point, and no pass over all entries; if the entry
+# is there twice, the one that differs.
 BROKEN_POINTS = """
     SELECT uuid_send(point.chain_id), point.tenant, chain.subject, point.seq, entry.hash IS NULL, point.verified_at
     FROM verified_point AS point LEFT JOIN chain ON chain.chain_id = point.chain_id
-      LEFT JOIN entry ON entry.chain_id = point.chain_id AND entry.seq = point.seq
+      LEFT JOIN LATERAL (SELECT hash FROM entry WHERE entry.chain_id = point.chain_id AND entry.seq = point.seq
+                         ORDER BY entry.hash = point.hash LIMIT 1) AS entry ON true
     {where} AND point.seq >= 0 AND entry.hash IS DISTINCT FROM point.hash"""
 
 KEEP = text("""

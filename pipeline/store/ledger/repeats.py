@@ -1,12 +1,12 @@
 """Statements that find what must be there only once, whatever indexes there are: they read the tables, not the indexes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from pipeline.store.ledger.scan import Scope
+from pipeline.store.ledger.scan import Scope, within
 from schemas.ledger.fault import FaultKind
 
 # An index may lack rows that were added while it was marked as not in use. A sort that needs more memory goes on on disk.
@@ -36,10 +36,15 @@ CHAINS = """
           FROM chain {where} AND {one_is_there} WINDOW same AS (PARTITION BY {one})) AS each
     WHERE count > 1 AND number > 1"""
 
-_KINDS: Final[tuple[tuple[FaultKind, str], ...]] = (
-    ("fingerprint_repeated", FINGERPRINTS),
-    ("chain_repeated", CHAINS.replace("{one}", "key").replace("{one_is_there}", "key IS NOT NULL")),
-    ("chain_repeated", CHAINS.replace("{one}", "tenant, subject").replace("{one_is_there}", "subject IS NOT NULL")),
+#: Each kind, the id by which it is divided into parts, and the statement.
+_KINDS: Final[tuple[tuple[FaultKind, str, str], ...]] = (
+    ("fingerprint_repeated", "entry.fingerprint", FINGERPRINTS),
+    ("chain_repeated", "chain.key", CHAINS.replace("{one}", "key").replace("{one_is_there}", "key IS NOT NULL")),
+    (
+        "chain_repeated",
+        "CAST(md5(chain.tenant || ' ' || chain.subject) AS uuid)",
+        CHAINS.replace("{one}", "tenant, subject").replace("{one_is_there}", "subject IS NOT NULL"),
+    ),
 )
 
 
@@ -55,17 +60,29 @@ class Repeated:
 
 
 def found(conn: Connection, scope: Scope) -> Iterator[tuple[FaultKind, Repeated]]:
-    """The second and further ones of each kind, within the scope; of 10,000 fingerprints at most."""
+    """The second and further ones of each kind, within the scope; of 10,000 fingerprints at most.
+
+    A part is one of the fingerprints and keys, not of the chains: what is there twice is in one part. Of a tenant or a subject,
+    the indexes are used, or it would take as long as all of the ledger.
+    """
     driver = conn.connection.driver_connection
     assert driver is not None
-    conn.execute(READ_TABLES)
+    if scope.tenant is None:
+        conn.execute(READ_TABLES)
     told = set()
-    for kind, statement in _KINDS:
+    for kind, column, statement in _KINDS:
         with driver.cursor() as cursor:
-            table = "entry" if "FROM entry" in statement else "chain"
-            cursor.execute(statement.format(where=scope.where(table)), scope.parameters, binary=True)
+            cursor.execute(statement.format(where=_where(scope, column)), scope.parameters, binary=True)
             for row in cursor:
                 if (kind, row[0], row[1]) not in told:
                     told.add((kind, row[0], row[1]))
                     yield kind, Repeated(*row)
-    conn.execute(AS_BEFORE)
+    if scope.tenant is None:
+        conn.execute(AS_BEFORE)
+
+
+def _where(scope: Scope, column: str) -> str:
+    table = "entry" if column.startswith("entry.") else "chain"
+    if scope.part is None:
+        return scope.where(table)
+    return f"{replace(scope, part=None).where(table)} AND {within(column, scope.part)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,7 +22,7 @@ ENTRIES = (
     + """
            attributes, CASE WHEN octet_length(body) <= {inline} THEN body END, blob, salt,
            source, type, subject, timestamptz_send("time"), octet_length(body) > {inline}
-    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq {beside}
     {where} ORDER BY entry.chain_id, entry.seq"""
 )
 PAGES = (
@@ -30,10 +30,17 @@ PAGES = (
     + """
            CASE WHEN small THEN attributes END, CASE WHEN small THEN body END, blob, salt,
            source, type, subject, timestamptz_send("time"), NOT small
-    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq {beside}
       CROSS JOIN LATERAL
         (SELECT coalesce(octet_length(body), 0) + coalesce(octet_length(attributes), 0) <= {small}) AS size (small)
-    {join} {where} ORDER BY entry.chain_id, entry.seq"""
+    {where} ORDER BY entry.chain_id, entry.seq"""
+)
+
+# A look-up of each chain, and no pass over all entries, however many chains there may be. What is LATERAL and has an OFFSET is
+# joined by a nested loop, which keeps the order of both; the planner does not know that, and would sort all bodies.
+PAGES_OF_EACH = (
+    "SELECT each.* FROM ({chains} ORDER BY chain_id OFFSET 0) AS wanted (wanted_chain, after) "  # noqa: S608 - constants
+    "CROSS JOIN LATERAL (" + PAGES.replace("{beside}", "") + " OFFSET 0) AS each"
 )
 
 BODY = text("SELECT body FROM content WHERE chain_id = CAST(:chain_id AS uuid) AND seq = :seq LIMIT 1")
@@ -65,15 +72,18 @@ SETTLE = text("VACUUM (ANALYZE) entry, content, chain")
 EXPORT_SNAPSHOT = text("SELECT pg_export_snapshot()")
 
 # A chain belongs to a tenant if its row says so, or the tenant's log: a row can be deleted or altered.
+# (As an array, they are looked up by index, whatever part of all chains the planner takes them for.)
 OF_TENANT: Final = """
-    {table}.chain_id IN (SELECT chain_id FROM chain WHERE tenant = %(tenant)s
-      UNION SELECT leaf.chain_id FROM log JOIN leaf ON leaf.log_id = log.id WHERE log.tenant = %(tenant)s AND leaf.seq = 0
-      UNION SELECT log_pending.chain_id FROM log_pending WHERE log_pending.tenant = %(tenant)s)"""
+    {table}.chain_id = ANY(ARRAY(SELECT chain_id FROM chain WHERE tenant = %(tenant)s
+      UNION SELECT leaf.chain_id FROM leaf WHERE leaf.log_id IN ({logs}) AND leaf.seq = 0
+      UNION SELECT log_pending.chain_id FROM log_pending WHERE log_pending.tenant = %(tenant)s))"""
+_LOGS: Final = "SELECT id FROM log WHERE tenant = %(tenant)s"
+LOGS = text("SELECT id FROM log WHERE tenant = :tenant ORDER BY id")
 
 # By key and also by tenant and subject, because either can be altered.
 OF_SUBJECT: Final = """
-    {table}.chain_id IN (SELECT chain_id FROM chain WHERE key = CAST(%(key)s AS uuid) UNION SELECT chain_id FROM chain
-      WHERE tenant = %(tenant)s AND subject = %(subject)s)"""
+    {table}.chain_id = ANY(ARRAY(SELECT chain_id FROM chain WHERE key = CAST(%(key)s AS uuid) UNION SELECT chain_id FROM chain
+      WHERE tenant = %(tenant)s AND subject = %(subject)s))"""
 
 
 Range = tuple[int, int] | None
@@ -84,18 +94,24 @@ Range = tuple[int, int] | None
 class Scope:
     """What to read: everything, one tenant, or one subject of a tenant; `key` is that subject's chain key, if known.
 
-    `part` is one of n parts of it.
+    `part` is one of n parts of it. `logs`: the tenant's, if they are known (`with_logs`): then its leaves are found by index.
     """
 
     tenant: str | None = None
     subject: str | None = None
     key: bytes | None = None
     part: Range = None
+    logs: tuple[int, ...] | None = None
 
-    def where(self, table: str) -> str:
+    def condition(self, table: str) -> str:
         """The condition on `table`, made of constants only."""
         clause = "true" if self.tenant is None else OF_TENANT if self.subject is None else OF_SUBJECT
-        return "WHERE " + clause.format(table=table) + self._within(table)
+        logs = _LOGS if self.logs is None else ", ".join(map(str, self.logs)) or "NULL"
+        return clause.format(table=table, logs=logs) + self._within(table)
+
+    def where(self, table: str) -> str:
+        """The same, as the first one of a statement."""
+        return "WHERE " + self.condition(table)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -105,12 +121,24 @@ class Scope:
     def _within(self, table: str) -> str:
         if self.part is None:
             return ""
-        number, count = self.part
-        if number == count:
-            return f" AND {table}.chain_id IS NULL"
-        first, end = (UUID(int=(1 << 128) * number // count), (1 << 128) * (number + 1) // count)
-        before = "" if number + 1 == count else f" AND {table}.chain_id < '{UUID(int=end)}'"
-        return f" AND {table}.chain_id >= '{first}'{before}"
+        return " AND " + within(f"{table}.chain_id", self.part)
+
+
+def within(column: str, part: tuple[int, int]) -> str:
+    """The condition that an id lies in a part of all ids."""
+    number, count = part
+    if number == count:
+        return f"{column} IS NULL"
+    first, end = (UUID(int=(1 << 128) * number // count), (1 << 128) * (number + 1) // count)
+    before = "" if number + 1 == count else f" AND {column} < '{UUID(int=end)}'"
+    return f"{column} >= '{first}'{before}"
+
+
+def with_logs(conn: Connection, scope: Scope) -> Scope:
+    """The same scope, with its tenant's logs."""
+    if scope.tenant is None or scope.logs is not None:
+        return scope
+    return replace(scope, logs=tuple(conn.execute(LOGS, {"tenant": scope.tenant}).scalars()))
 
 
 def size(conn: Connection) -> tuple[int, int]:
@@ -136,7 +164,8 @@ def import_snapshot(conn: Connection, name: str) -> None:
 
 def entries(conn: Connection, scope: Scope) -> Iterator[StoredEntry]:
     """Every entry in chain order, with whatever exists of its content."""
-    statement = ENTRIES.format(inline=INLINE, where=scope.where("entry"))
+    scope = with_logs(conn, scope)
+    statement = ENTRIES.format(inline=INLINE, beside=f"AND {scope.condition('content')}", where=scope.where("entry"))
     for row in stream(conn, "entries", statement, scope):
         entry = StoredEntry._make(row[:-1])
         yield entry._replace(body=body(conn, entry.chain_id, entry.seq)) if row[-1] else entry
@@ -147,13 +176,23 @@ def chains(conn: Connection, scope: Scope) -> Iterator[StoredChain]:
     return map(StoredChain._make, stream(conn, "chains", CHAINS.format(where=scope.where("chain")), scope))
 
 
-def pages(conn: Connection, scope: Scope, join: str = "") -> Iterator[Sequence[tuple[Any, ...]]]:
+def pages(conn: Connection, scope: Scope) -> Iterator[Sequence[tuple[Any, ...]]]:
     """Every entry in chain order, with what exists of its content, in pages of rows.
 
-    `join` limits them further. A row has the columns of `StoredEntry`, and tells whether attributes and body are too large to
-    be among them (see `content`).
+    A row has the columns of `StoredEntry`, and tells whether attributes and body are too large to be among them: `content`.
     """
-    with _cursor(conn, "pages", PAGES.format(small=SMALL, join=join, where=scope.where("entry")), scope) as cursor:
+    beside = f"AND {scope.condition('content')}"
+    yield from _pages(conn, PAGES.format(small=SMALL, beside=beside, where=scope.where("entry")), scope)
+
+
+def pages_of_each(conn: Connection, chains: str) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """The same of single chains, each after an entry; `chains` selects their ids and those entries' numbers."""
+    each = "WHERE entry.chain_id = wanted_chain AND entry.seq > after"
+    yield from _pages(conn, PAGES_OF_EACH.format(small=SMALL, chains=chains, where=each), Scope())
+
+
+def _pages(conn: Connection, statement: str, scope: Scope) -> Iterator[Sequence[tuple[Any, ...]]]:
+    with _cursor(conn, "pages", statement, scope) as cursor:
         while page := cursor.fetchmany(FETCH):
             yield page
 

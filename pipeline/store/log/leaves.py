@@ -32,7 +32,9 @@ SIZES = text("SELECT size FROM checkpoint WHERE log_id = :log AND size <= :size 
 
 NEAREST = text("SELECT size FROM checkpoint WHERE log_id = :log ORDER BY abs(size - :size) LIMIT 3")
 
-ENTRY = text(ENTRIES.format(inline=2**30, where="WHERE entry.chain_id = CAST(:chain_id AS uuid) AND entry.seq = :seq"))
+ENTRY = text(
+    ENTRIES.format(inline=2**30, beside="", where="WHERE entry.chain_id = CAST(:chain_id AS uuid) AND entry.seq = :seq")
+)
 
 FETCH: Final = 500  # rows in memory at once
 

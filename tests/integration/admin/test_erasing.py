@@ -25,10 +25,10 @@ from pipeline.deliver import judge
 from pipeline.ledger import erase as rule
 from pipeline.ledger.erase import Order
 from pipeline.ledger.erasures import read_erasure
-from pipeline.ledger.verifying.verify import verify
+from pipeline.ledger.verifying.verify import verify, verify_new
 from pipeline.settle import Tried
 from pipeline.store.dead_letters import dead_letters, decisions
-from pipeline.store.ledger import erasure
+from pipeline.store.ledger import erasure, points
 from pipeline.store.ledger.scan import Scope
 from schemas.dead_letter import DeadLetter, DeadLetterFilter
 from schemas.delivery import Receipt
@@ -230,13 +230,28 @@ def test_a_chain_whose_subjects_name_was_erased_is_verified_like_any_other(datab
         "another's name is gone": kinds("UPDATE chain SET subject = NULL WHERE subject = 'order-1'"),
         "content is put back": kinds(f"{back} WHERE {erased} AND seq = 2"),
     }
+
+    def kinds_of_new() -> set[str]:
+        faults: list[Fault] = []
+        reached: list[points.Reached] = []
+        with transaction(owner) as conn:
+            verify_new(conn, keys, NO_BLOBS.get, faults.append, reached.append)
+            points.keep(conn, reached, datetime.now(UTC))
+        return {fault.kind for fault in faults}
+
+    found["it is new"] = kinds_of_new()
     record(engine, [event("d", name)])
     found["it goes on"] = kinds()
+    found["what is new of it"] = kinds_of_new()
+    found["its key"] = kinds(f"UPDATE chain SET key = gen_random_uuid() WHERE {erased}")
     owner.dispose()
 
     assert {
         "nothing": set(),
+        "it is new": set(),
         "it goes on": set(),
+        "what is new of it": set(),
+        "its key": {"chain_row"},
         "an entry": {"column"},
         "an entry is gone": {"gap"},
         "a name is put there": {"chain_row"},

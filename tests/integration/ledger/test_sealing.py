@@ -156,6 +156,19 @@ def test_the_private_key_is_encrypted_and_the_sealer_adds_no_second_one(log) -> 
         log.database.run("UPDATE log_key SET public = %s", b"x" * 32)
 
 
+def test_nothing_is_published_with_a_private_key_that_is_not_the_public_ones(log) -> None:
+    log.grow(1)
+    log.seal()
+    raw = log.files.checkpoint()
+    with log.database.connect() as conn:
+        conn.execute("ALTER TABLE log_key DISABLE TRIGGER ALL")
+        conn.execute("UPDATE log_key SET private = %s", [log.database.vault.encrypt(b"x" * 32)])
+    log.grow(1)
+
+    assert "checkpoint" == refused(log.seal)
+    assert raw == log.files.checkpoint()
+
+
 def test_all_active_keys_sign_and_a_log_without_one_is_not_sealed(log) -> None:
     log.grow(1)
     log.seal()

@@ -19,6 +19,7 @@ from ops.runtime.db import make_engine, transaction
 from pipeline.chain import commitment
 from pipeline.dedupe import chain_key
 from pipeline.ledger.verifying.verify import verify
+from pipeline.store.ledger import repeats
 from pipeline.store.ledger.scan import INLINE, Scope
 from schemas.event import Event
 from schemas.ledger.fault import Fault, Verified
@@ -509,6 +510,18 @@ def test_the_verifiers_login_can_verify_and_record_it_and_no_more(ledger, shared
     assert sorted([*kept, ("verification", "INSERT")]) == sorted(may)
 
 
+def test_nobody_but_the_verifier_and_the_owner_can_say_what_was_found(ledger) -> None:
+    asked = (
+        "SELECT DISTINCT rolname FROM pg_roles, unnest(ARRAY['verification', 'claim', 'verified_point']) AS kept,"
+        " unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS kind"
+        " WHERE rolname LIKE 'waxseal\\_%' AND has_table_privilege(rolname, kept, kind)"
+    )
+    with ledger.engine.connect() as conn:
+        may = conn.exec_driver_sql(asked.replace("%", "%%")).scalars().all()
+
+    assert ["waxseal_verifier"] == [role for role in may if not role.endswith("_login")]
+
+
 def test_two_processes_find_what_one_finds(ledger) -> None:
     one, two = ledger.cli.run("verify", "--json"), ledger.cli.run("verify", "--jobs", 2, "--json")
 
@@ -594,6 +607,21 @@ def test_what_unique_indexes_enforce_is_checked_without_them(ledger) -> None:
 
     assert {"chain_repeated"} == ledger.kinds(again)
     assert {"fingerprint", "fingerprint_repeated"} == ledger.kinds(same)
+
+
+def test_what_is_there_twice_is_found_in_one_slice_whatever_chains_it_is_in(ledger) -> None:
+    other = of("order-2", seq=None)
+    again = "INSERT INTO chain SELECT key, tenant, subject, gen_random_uuid(), -1, NULL FROM chain WHERE " + other
+    same = f"UPDATE entry SET fingerprint = (SELECT fingerprint FROM entry WHERE {of(seq=2)}) WHERE {of('order-2', seq=2)}"
+    with ledger.engine.connect() as conn:
+        run(conn, UNPROTECTED)
+        run(conn, same)
+        run(conn, again)
+        found = [(kind, row.seq) for part in range(30) for kind, row in repeats.found(conn, Scope(part=(part, 30)))]
+        conn.rollback()
+
+    assert {("fingerprint_repeated", 2), ("chain_repeated", None)} == set(found)
+    assert 1 == found.count(("fingerprint_repeated", 2))
 
 
 def test_a_tenant_whose_key_is_damaged_is_that_tenants_fault_and_the_others_are_checked(database, engine, cli) -> None:

@@ -12,7 +12,7 @@ from pika.exceptions import AMQPError
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from ops.runtime.db import transaction
+from ops.runtime.db import make_engine, transaction
 from ops.telemetry import table
 from ops.telemetry.collector import Broker, Collector
 from pipeline.store.admin import counts, verifications
@@ -125,16 +125,18 @@ def test_each_stage_shows_how_long_the_oldest_has_waited_and_leaves_out_what_end
     assert 60 <= age("in_flight") < 100  # a second try, since its lease was taken or renewed
 
 
-def test_the_ledger_is_shown_with_what_its_last_verification_found(collector, engine) -> None:
+def test_the_ledger_is_shown_with_what_its_last_verification_found(collector, database, engine) -> None:
     began = datetime.now(UTC) - timedelta(hours=1)
     intact, broken = Verified(entries=7, chains=2, faults=0), Verified(entries=9, chains=2, faults=3)
     counting = collector()
     counting.turn()
     assert 0 == value("chain_verify_last_success_timestamp_seconds")
     record(engine, [event("e-1"), event("e-2")])
-    with transaction(engine) as conn:
+    owner = make_engine(database.url)
+    with transaction(owner) as conn:
         verifications.note(conn, intact, began, began)
         verifications.note(conn, broken, began, datetime.now(UTC))
+    owner.dispose()
     counting.turn()
 
     assert (9, 3) == (value("chain_verified_sequence", chain="all"), value("chain_broken_links", chain="all"))

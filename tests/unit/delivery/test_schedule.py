@@ -116,3 +116,12 @@ def test_a_survey_goes_on_where_it_stopped_and_forgets_only_what_it_has_passed()
     assert not schedule.wants_survey(later + timedelta(seconds=0.3))
     schedule.notified([ANY], later)
     assert schedule.wants_survey(later)
+
+
+def test_the_next_survey_does_not_wait_long_after_postgres_stood_still() -> None:
+    schedule = CheckSchedule()
+    schedule.surveyed(page(1), NOW, 0.0)
+    for found in (page(1), Page({1: Due(NOW)}, 1)):
+        schedule.surveyed(found, NOW, 60.0)
+        assert not schedule.wants_survey(NOW + timedelta(seconds=29))
+        assert schedule.wants_survey(NOW + timedelta(seconds=30))

@@ -4,7 +4,11 @@ from typing import Any, cast
 import pytest
 
 from ops.runtime.db import make_engine
+from schemas.entry import BrokenChain
+from schemas.event import Event
 from support.blobs import NO_BLOBS
+from workers.ingest import chains_aside
+from workers.ingest.chains_aside import ChainsAside
 from workers.ingest.writer import Writer
 
 
@@ -41,3 +45,24 @@ def test_a_batch_for_many_endpoints_is_written_in_parts(monkeypatch, endpoints, 
 
     assert batch == [each for part in written for each in part]
     assert sizes == [len(part) for part in written]
+
+
+def test_chains_that_cannot_be_read_are_looked_at_again_soon_after_postgres_stood_still(monkeypatch) -> None:
+    """A tenth of the time for looks would be a rest of ten minutes after a look that took one."""
+    now, looks = [1000.0], []
+
+    def stood_still(_engine: object, chains: Any) -> Any:
+        looks.append(now[0])
+        now[0] += 60.0
+        return {key: BrokenChain("acme", "order-1", None, "unreadable") for key in chains}
+
+    monkeypatch.setattr(chains_aside, "_broken", stood_still)
+    monkeypatch.setattr(chains_aside, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    aside = ChainsAside(cast("Any", None))
+    aside._keep(b"key", BrokenChain("acme", "order-1", None, "unreadable"))
+    message = [Event("acme", {}, b"", b"", b"key")]
+    for _ in range(40):
+        assert {0} == aside.unreadable(cast("Any", None), [message]).keys()
+        now[0] += 1.0
+
+    assert [1000.0, 1000.0 + 60.0 + 30.0] == looks
