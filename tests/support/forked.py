@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 
 import pytest
@@ -28,15 +28,18 @@ _forks.set_forkserver_preload(IMPORTED)
 
 
 class Forked:
-    """A running command, with the methods and the return codes of `subprocess.Popen`."""
+    """A running command, with the methods and the return codes of `subprocess.Popen`.
 
-    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+    `before` is called in its process first.
+    """
+
+    def __init__(self, *arguments: str, env: Mapping[str, str], before: Callable[[], None] | None = None) -> None:
         with pytest.MonkeyPatch.context() as patch:
             for name in COVERAGE:
                 patch.delenv(name, raising=False)
             forkserver.ensure_running()  # not traced itself: each command starts coverage of its own
         self.args = arguments
-        self._process = _forks.Process(target=_run, args=(arguments, dict(env)), daemon=True)
+        self._process = _forks.Process(target=_run, args=(arguments, dict(env), before), daemon=True)
         self._process.start()
         self.pid: int = self._process.pid or 0
 
@@ -65,13 +68,15 @@ class Forked:
         self._process.kill()
 
 
-def _run(arguments: tuple[str, ...], env: dict[str, str]) -> None:
+def _run(arguments: tuple[str, ...], env: dict[str, str], before: Callable[[], None] | None) -> None:
     os.environ.clear()
     os.environ.update(env)
     if any(name in env for name in COVERAGE):
         import coverage
 
         coverage.process_startup()
+    if before is not None:
+        before()
     sys.argv = ["waxseal", *arguments]
     from ops.cli import main
 

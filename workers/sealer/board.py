@@ -11,11 +11,15 @@ from pipeline.store.log.checkpoints import OpenLog
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A log whose newest checkpoint is published; `note` as it was signed, without cosignatures."""
+    """A log whose newest checkpoint is published, here without cosignatures.
+
+    `note` is kept in the database, and is what anchors get; `signed` has the same text, signed by the keys that are active now.
+    """
 
     log: OpenLog
     checkpoint: Checkpoint
     note: str
+    signed: str
 
 
 class Board:
@@ -42,6 +46,11 @@ class Board:
         """The logs that may be anchored."""
         with self._lock:
             return list(self._published.values())
+
+    def newest(self, log_id: int) -> Published | None:
+        """The log's newest checkpoint; None if it may not be anchored, or none was published yet."""
+        with self._lock:
+            return self._published.get(log_id)
 
     def saw(self, log_id: int, seen: Outside, *, alarm: bool = False) -> None:
         """An anchor has, or had, this checkpoint. With `alarm`, the log is to be judged again even if it does not grow."""
