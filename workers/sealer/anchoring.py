@@ -21,10 +21,10 @@ from ops.telemetry import log_metrics
 from pipeline.errors import Unreadable
 from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
 from pipeline.ledger.notes import split_note
-from pipeline.store.log import anchors
+from pipeline.store.log import anchors, checkpoints
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
-from workers.sealer.anchor import Anchor, Contradicted, Known, NotAnchored
+from workers.sealer.anchor import Anchor, Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.board import Board, Published
 
 TURN: Final = 1.0  # seconds between two looks at what is due
@@ -71,14 +71,14 @@ class Anchoring:
                 with transaction(self._engine) as conn:
                     last = anchors.last(conn, log.id, self.setting.kind, self.setting.place)
                 self._done[log.id] = _Done(last[0]) if last else _Done()
-                seen = self._anchor.look(self._known(log, checkpoint, note))
+                seen = self._anchor.look(Known(log, checkpoint, note, self._done[log.id].size, self._files(log)))
                 self._looked.add(log.id)
                 if seen is not None:
                     self._board.saw(log.id, seen, alarm=True)
                 self._well()
-            except Contradicted as error:
+            except (Contradicted, Disputed) as error:
                 self._looked.add(log.id)
-                self._board.saw(log.id, error.seen, alarm=True)
+                self._against(log, error)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other places and the sealing go on
                 self._failed(log, error)
 
@@ -95,20 +95,34 @@ class Anchoring:
                 continue
             try:
                 self._take(published)
-            except Contradicted as error:
-                log_metrics.anchored(self.setting.kind, None)
-                _log.error("anchor_contradicts", place=self.setting.place, tenant=log.tenant, size=error.seen.size)
-                self._board.saw(log.id, error.seen, alarm=True)
-                done.at = time.monotonic()
+            except (Contradicted, Disputed) as error:
+                self._against(log, error)
+                done.at = time.monotonic() + max(0.0, AGAIN[1] - self.setting.every)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(log, error)
+
+    def _against(self, log: OpenLog, error: Contradicted | Disputed) -> None:
+        """The log is judged again by what the place has shown. What it only says alarms, and costs nothing but its own word."""
+        log_metrics.anchored(self.setting.kind, None)
+        if error.seen is not None:
+            self._board.saw(log.id, error.seen, alarm=True)
+        if isinstance(error, Contradicted):
+            _log.error("anchor_contradicts", place=self.setting.place, tenant=log.tenant, size=error.seen.size)
+            return
+        _log.error("anchor_disputes", place=self.setting.place, tenant=log.tenant, error=one_line(error))
+        if self._board.disputes(log.id, self.setting.place):
+            detail = f"{error}. The log goes on; nothing of it is anchored there: runbook.md, WaxsealNotAnchored"
+            with transaction(self._engine) as conn:
+                checkpoints.tell(conn, log.tenant, detail, datetime.now(UTC))
 
     def _is_due(self, published: Published, done: _Done) -> bool:
         return published.checkpoint.size > done.size and time.monotonic() - done.at >= self.setting.every
 
     def _take(self, published: Published) -> None:
         log, checkpoint, setting = published.log, published.checkpoint, self.setting
-        receipt, lines = self._anchor.take(self._known(log, checkpoint, published.note))
+        done = self._done.get(log.id, _Done())
+        known = Known(log, checkpoint, published.note, done.size, self._files(log), published.signed)
+        receipt, lines = self._anchor.take(known)
         now = datetime.now(UTC)
         with transaction(self._engine) as conn:
             anchors.add(conn, log.id, checkpoint.size, setting.kind, setting.place, receipt, now)
@@ -117,10 +131,6 @@ class Anchoring:
         log_metrics.anchored(setting.kind, now.timestamp())
         self._well()
         _log.debug("anchored", place=setting.place, tenant=log.tenant, size=checkpoint.size)
-
-    def _known(self, log: OpenLog, checkpoint: Checkpoint | None, note: str) -> Known:
-        done = self._done.get(log.id, _Done())
-        return Known(log, checkpoint, note, done.size, self._files(log))
 
     def _well(self) -> None:
         self._failures, self._not_before = 0, float("-inf")

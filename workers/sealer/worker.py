@@ -187,11 +187,12 @@ class Sealer:
         """Alarm, and go on: the entries are recorded all the same, and nothing more is claimed of them."""
         self._board.withdraw(log.id)
         self._sealed.pop(log.id, None)
+        anew = log.id not in self._refused and self._board.disputed(log.id)  # that event was not of a refusal
         self._refused[log.id] = (log.size, time.monotonic())
         detail = f"{refused}; nothing more of this log is signed. After a restore: `waxseal log new-origin {log.tenant}`"
         _log.error("log_refused", tenant=log.tenant, incarnation=log.incarnation, kind=refused.kind, detail=str(refused))
         with transaction(self._engine) as conn:
-            checkpoints.refuse(conn, log, refused.kind, detail, datetime.now(UTC))
+            checkpoints.refuse(conn, log, refused.kind, detail, datetime.now(UTC), anew=anew)
 
     def _cosign(self, published: Published, fence: Callable[[], None], patience: Patience) -> None:
         try:

@@ -45,7 +45,7 @@ REFUSE = text("""
 
 TELL = text("""
     INSERT INTO operator_event (at, kind, tenant, detail)
-    SELECT :now, 'log_refused', :tenant, :detail WHERE NOT EXISTS (
+    SELECT :now, 'log_refused', :tenant, :detail WHERE CAST(:since AS timestamptz) IS NULL OR NOT EXISTS (
       SELECT FROM operator_event WHERE kind = 'log_refused' AND tenant = :tenant AND at > :since)""")
 
 RESUME = text("DELETE FROM log_refusal WHERE log_id = :log")
@@ -128,10 +128,16 @@ def kept(conn: Connection, log_id: int, size: int) -> str | None:
     return None if row is None else str(row[1])
 
 
-def refuse(conn: Connection, log: OpenLog, kind: str, detail: str, now: datetime) -> None:
-    """Note that the log is not sealed, and why; an operator event tells of it, once an hour."""
+def refuse(conn: Connection, log: OpenLog, kind: str, detail: str, now: datetime, *, anew: bool = False) -> None:
+    """Note that the log is not sealed, and why; an operator event tells of it, once an hour, or `anew` whatever was told."""
     conn.execute(REFUSE, {"log": log.id, "now": now, "kind": kind, "detail": storable(detail)})
-    conn.execute(TELL, {"tenant": log.tenant, "detail": storable(detail), "now": now, "since": now - TOLD})
+    since = None if anew else now - TOLD
+    conn.execute(TELL, {"tenant": log.tenant, "detail": storable(detail), "now": now, "since": since})
+
+
+def tell(conn: Connection, tenant: str, detail: str, now: datetime) -> None:
+    """Tell of something that is wrong with the tenant's log, by an operator event."""
+    conn.execute(TELL, {"tenant": tenant, "detail": storable(detail), "now": now, "since": None})
 
 
 def resume(conn: Connection, log_id: int) -> bool:

@@ -222,6 +222,36 @@ def test_anchors_remember_what_was_restored_together_with_the_database(database,
             system.close()
 
 
+def test_a_witness_that_only_says_that_it_knows_better_stops_nothing_and_alarms(database, tmp_path) -> None:
+    database.add_tenant("acme")
+    with served(Witness()) as witness:
+        anchor = (AnchorPlace("witness", witness.url, 0.0), WitnessAnchor(witness.url, witness.key.vkey))
+        system = System(database, tmp_path / "published", [anchor])
+        system.record(5, "a")
+        system.sealer.turn()
+        witness.trust(*(read_vkey(each["vkey"]) for each in system.cli.json("log", "key", "acme")))
+        witness.seen["ledger.example/acme"] = (900, b"x" * 32)  # as somebody on the way might answer
+        system.record(3, "b")
+        system.sealer.turn()
+        wait_for(lambda: database.rows("SELECT FROM operator_event"))
+        system.record(3, "c")
+        system.sealer.turn()
+
+        assert (11,) == system.checkpoint()[:1]
+        assert [] == system.refusals()
+        ((kind, detail),) = database.rows("SELECT kind, detail FROM operator_event")
+        assert ("log_refused", True) == (kind, "it shows no checkpoint that says so. The log goes on" in detail)
+        assert [] == database.rows("SELECT FROM anchor WHERE kind = 'witness'")
+
+        path = Path(system.place.where) / "acme" / "checkpoint"
+        path.write_bytes(path.read_bytes().replace(b"\n11\n", b"\n500\n"))
+        system.record(1, "d")
+        system.sealer.turn()
+        assert ["smaller"] == [kind for kind, _ in system.refusals()]
+        assert [(2,)] == database.rows("SELECT count(*) FROM operator_event"), "that is told too, in the same hour"
+        system.close()
+
+
 def test_an_anchor_that_is_away_stops_nothing_and_shows_as_missing(database, tmp_path) -> None:
     database.add_tenant("acme")
     with served(Witness()) as witness:

@@ -9,6 +9,7 @@ import pytest
 
 from ops.errors import Misconfigured, PlaceAway
 from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.cosignature import cosign
 from pipeline.ledger.judge import Outside
 from pipeline.ledger.merkle import leaf_hash, root_of
 from pipeline.ledger.notes import Signer, new_private, open_note, sign
@@ -17,7 +18,7 @@ from schemas.config.anchors import AnchorPlace, read_anchors
 from support.ledger.logs import published
 from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
-from workers.sealer.anchor import Contradicted, Known, NotAnchored
+from workers.sealer.anchor import Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness as WitnessAnchor
 from workers.sealer.write_once import WriteOnce
@@ -99,12 +100,45 @@ def test_a_witness_cosigns_what_continues_and_tells_what_it_knows() -> None:
         again.take(known(1300))
         assert [409, 200] == witness.asked[-2:]
         restored = WitnessAnchor(witness.url, witness.key.vkey)
-        assert Outside(witness.url, 1300, None) == restored.look(known(1200))
+        for ask in (restored.look, restored.take):
+            with pytest.raises(Contradicted) as raised:
+                ask(known(1200))
+            assert seen(witness.url, 1300) == raised.value.seen, "it shows what it has signed"
+        assert restored.look(known(1400)) is None, "it has not seen the newest one yet"
+
+
+def test_what_a_witness_only_says_is_disputed_and_what_it_has_signed_is_shown() -> None:
+    with served(Witness()) as witness:
+        witness.trust(SIGNER.key)
+        anchor = WitnessAnchor(witness.url, witness.key.vkey)
+        anchor.take(known(300))
+        own = dict(witness.shown)
+        ((path, shown),) = own.items()
+        with pytest.raises(Disputed, match="does not continue 300") as raised:
+            anchor.take(known(1400, entries=FORKED))
+        assert seen(witness.url, 300) == raised.value.seen, "by which the log is judged"
         with pytest.raises(Contradicted):
-            restored.take(known(1200))
-        with pytest.raises(Contradicted) as raised:
-            restored.take(known(1400, entries=FORKED))
-        assert Outside(witness.url, 1300, b"") == raised.value.seen
+            anchor.look(known(300, entries=FORKED))
+
+        witness.seen[ORIGIN] = (1300, b"x" * 32)  # somebody on the way answers in its place
+        by_another = Witness(witness.name)
+        forged = known(1300, entries=FORKED).note
+        for found in (
+            {},
+            {path: forged},
+            {path: forged + cosign(by_another.name, by_another.private, forged, 1)},
+            {path: shown.replace(ORIGIN, f"{ORIGIN}2")},
+            {path: "what is this"},
+            {path: shown},
+        ):
+            witness.shown = found
+            for ask in (anchor.look, anchor.take):
+                with pytest.raises(Disputed, match="cosigned size 1300, and 1200 is published") as raised:
+                    ask(known(1200))
+                assert (seen(witness.url, 300) if found == own else None) == raised.value.seen
+        witness.shown = {path: forged + cosign(witness.name, witness.private, forged, 1)}
+        with pytest.raises(Contradicted):
+            anchor.take(known(1200))
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
