@@ -1,7 +1,8 @@
 """Anchors every log's newest published checkpoint at one place, in a thread of its own, as often as the place allows.
 
 A place that fails never stops sealing: it is tried again, and what is not anchored there shows as missing. If the process dies
-between the place's answer and the receipt's row, the same checkpoint is anchored again.
+between the place's answer and the receipt's row, the same checkpoint is anchored again. Time stamps are published beside the
+checkpoints; cosignatures are published by whoever seals.
 """
 
 import threading
@@ -17,6 +18,7 @@ import structlog
 from ops.errors import PlaceAway, one_line
 from ops.runtime.background import Chore
 from ops.runtime.db import Engine, transaction
+from ops.runtime.published_log import PublishedLog
 from ops.telemetry import log_metrics
 from pipeline.errors import Unreadable
 from pipeline.ledger.checkpoint import Checkpoint, read_checkpoint
@@ -24,6 +26,7 @@ from pipeline.ledger.notes import split_note
 from pipeline.store.log import anchors, checkpoints
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
+from schemas.ledger.log_names import stamp_name, stamped_name
 from workers.sealer.anchor import Anchor, Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.board import Board, Published
 
@@ -33,7 +36,7 @@ FIRST_LOOK: Final = 5.0  # seconds that sealing waits for what the places have o
 
 _log = structlog.get_logger()
 
-Files = Callable[[OpenLog], Callable[[str], bytes]]  # how the published files of a log are read
+Files = Callable[[OpenLog], PublishedLog]
 
 
 @dataclass(slots=True)
@@ -71,7 +74,9 @@ class Anchoring:
                 with transaction(self._engine) as conn:
                     last = anchors.last(conn, log.id, self.setting.kind, self.setting.place)
                 self._done[log.id] = _Done(last[0]) if last else _Done()
-                seen = self._anchor.look(Known(log, checkpoint, note, self._done[log.id].size, self._files(log)))
+                if last:
+                    self._show_again(log, last[0])
+                seen = self._anchor.look(Known(log, checkpoint, note, self._done[log.id].size, self._files(log).read))
                 self._looked.add(log.id)
                 if seen is not None:
                     self._board.saw(log.id, seen, alarm=True)
@@ -111,7 +116,7 @@ class Anchoring:
             return
         _log.error("anchor_disputes", place=self.setting.place, tenant=log.tenant, error=one_line(error))
         if self._board.disputes(log.id, self.setting.place):
-            detail = f"{error}. The log goes on; nothing of it is anchored there: runbook.md, WaxsealNotAnchored"
+            detail = f"{error}. The log goes on; nothing of it is anchored there: runbook.md, WaxsealLogRefused"
             with transaction(self._engine) as conn:
                 checkpoints.tell(conn, log.tenant, detail, datetime.now(UTC))
 
@@ -121,8 +126,9 @@ class Anchoring:
     def _take(self, published: Published) -> None:
         log, checkpoint, setting = published.log, published.checkpoint, self.setting
         done = self._done.get(log.id, _Done())
-        known = Known(log, checkpoint, published.note, done.size, self._files(log), published.signed)
+        known = Known(log, checkpoint, published.note, done.size, self._files(log).read, published.signed)
         receipt, lines = self._anchor.take(known)
+        self._show(log, checkpoint.size, published.note, receipt)
         now = datetime.now(UTC)
         with transaction(self._engine) as conn:
             anchors.add(conn, log.id, checkpoint.size, setting.kind, setting.place, receipt, now)
@@ -131,6 +137,22 @@ class Anchoring:
         log_metrics.anchored(setting.kind, now.timestamp())
         self._well()
         _log.debug("anchored", place=setting.place, tenant=log.tenant, size=checkpoint.size)
+
+    def _show(self, log: OpenLog, size: int, note: str, receipt: bytes) -> None:
+        """Publish a time stamp with what was stamped, so that nobody needs the database to verify it."""
+        if self.setting.kind == "rfc3161":
+            stamped = {stamped_name(size): note.encode(), stamp_name(size, self.setting.place): receipt}
+            self._files(log).write(stamped.items())
+
+    def _show_again(self, log: OpenLog, size: int) -> None:
+        """Publish the latest time stamp if it is not: what is at the published place may have been lost since."""
+        if self.setting.kind != "rfc3161" or self._files(log).has(stamp_name(size, self.setting.place)):
+            return
+        with transaction(self._engine) as conn:
+            note = checkpoints.kept(conn, log.id, size)
+            given = [each for each in anchors.receipts(conn, log.id, size, "rfc3161") if each["place"] == self.setting.place]
+        if note is not None and given:
+            self._show(log, size, note, bytes(given[-1]["receipt"]))
 
     def _well(self) -> None:
         self._failures, self._not_before = 0, float("-inf")

@@ -210,8 +210,8 @@ def run(settings: Settings) -> int:
 
     with Process(settings, "sealer", "database_url", "keys", "log_files", "log_origin") as process:
         engine, board = process.engine(4), Board()
-        read = partial(_reader, Place(settings.log_files))  # the anchors' calls are not the main loop's heart
-        anchorings = process.closing(open_anchors(settings.log_anchors, engine, board, read))
+        files = partial(_files, Place(settings.log_files))  # the anchors' calls are not the main loop's heart
+        anchorings = process.closing(open_anchors(settings.log_anchors, engine, board, files))
         place = Place(settings.log_files, beat=heart)
         vault = Vault(settings.fernet_keys())
         sealing = Sealing(engine, place, settings.log_origin, vault, board, anchorings.first_look)
@@ -230,5 +230,5 @@ def _round(sealer: Sealer, every: float) -> float:
     return began + every - time.monotonic()
 
 
-def _reader(place: Place, log: OpenLog) -> Callable[[str], bytes]:
-    return PublishedLog(place, log.tenant, log.incarnation).read
+def _files(place: Place, log: OpenLog) -> PublishedLog:
+    return PublishedLog(place, log.tenant, log.incarnation)
