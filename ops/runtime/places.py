@@ -79,7 +79,10 @@ class Place:
         """Write the files, each in the place of one that is there; a reader sees the old one or the new one."""
         for name in files:
             _check(name)
-        self._call("write", lambda: self._files.write(files))
+        try:
+            self._call("write", lambda: self._files.write(files))
+        except FileNotFoundError as error:  # another process has deleted the folder meanwhile
+            raise PlaceAway(f"{self.where} cannot write: {first_line(error)}") from error
 
     def create(self, name: str, content: bytes) -> bool:
         """Write the file unless there is one of that name, which is left as it is; give whether this call wrote it."""

@@ -30,7 +30,7 @@ def log() -> None:
 
 @log.command("key")
 @click.argument("tenant")
-@click.option("--new", is_flag=True, help="Add a key; it signs beside the others from the next checkpoint on.")
+@click.option("--new", is_flag=True, help="Add a key; it signs beside the others from the sealer's next turn on.")
 @click.option("--retire", type=int, metavar="ID", help="Let this key sign no more. What it signed stays valid.")
 @JSON
 @confirmed_act

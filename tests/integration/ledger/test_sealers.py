@@ -1,6 +1,7 @@
 """Sealers beside each other, killed and frozen: never two checkpoints of one size, and never an older one after a newer."""
 
 import random
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tlog_scales.backend import LocalBackend
 from tlog_scales.reader import TilesReader
 
 from ops.runtime.db import make_engine
-from ops.runtime.places import Patience, Place
+from ops.runtime.places import Patience, Place, _Folder
 from pipeline.ledger.checkpoint import open_checkpoint
 from pipeline.ledger.merkle import tree_root
 from pipeline.ledger.notes import Signer
@@ -142,6 +143,26 @@ def test_sealers_that_are_killed_at_any_moment_or_frozen_publish_one_history(log
     assert [] == log.database.rows("SELECT kind FROM log_refusal")
     assert [] == log.database.rows("SELECT detail FROM operator_event")
     assert 1 == len(log.keys())
+
+
+def test_a_folder_that_another_sealer_deletes_meanwhile_costs_one_more_turn(log, monkeypatch) -> None:
+    """A process that stood still in a write goes on when the tiles it writes were outgrown, and their folder deleted."""
+    sealer = sealer_of(log)
+    log.grow(3)
+    whole = _Folder._fresh
+
+    def outgrown(folder: _Folder, path: Path, content: bytes) -> Path:
+        fresh = whole(folder, path, content)
+        shutil.rmtree(path.parent)
+        return fresh
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Folder, "_fresh", outgrown)
+        sealer.turn()
+        assert "cannot write" in (sealer.trouble or "")
+    sealer.turn()
+    log.check()
+    sealer.close()
 
 
 class Blocking(Place):
