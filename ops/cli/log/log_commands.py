@@ -143,9 +143,11 @@ def serve(host: str, port: int, data: Path) -> int:
 
 def _planned(planned: "Successor") -> str:
     former = planned.former
-    lost = former.size - planned.held
+    after = counted(former.size - planned.held, "leaf", "leaves")
     missing = (
-        f"{counted(lost, 'leaf', 'leaves')} of it are not in this database" if lost > 0 else "all of it is in this database"
+        "all of it is in this database"
+        if planned.held == former.size
+        else f"this database knows it up to size {planned.held}: of the {after} after that, some or all are not in it"
     )
     held = counted(planned.entries, "entry", "entries")
     return (
