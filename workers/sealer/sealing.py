@@ -99,11 +99,15 @@ class Sealing:
     def cosign(self, published: Published, fence: Check = lambda: None) -> None:
         """Publish the checkpoint again, with the cosignatures that witnesses gave since, while it is still the newest."""
         log = published.log
-        lines = self._board.cosignatures(log.id, published.checkpoint.size)
         files = PublishedLog(self._place, log.tenant, log.incarnation)
-        if lines and files.checkpoint() == published.signed.encode():
+        raw = files.checkpoint()
+        if raw is None or not raw.startswith(published.signed.encode()):
+            return
+        before = _cosignatures(raw, published.checkpoint.origin)
+        lines = [line for line in self._board.cosignatures(log.id, published.checkpoint.size) if line not in before]
+        if lines:
             fence()
-            files.publish(published.signed + "".join(lines))
+            files.publish(published.signed + before + "".join(lines))
 
     def _before(self, log: OpenLog, origin: str, files: PublishedLog) -> tuple[bytes, Outside | None]:
         """The published checkpoint. Raises `Refused` for one that is not this log's, and for one that is lost."""

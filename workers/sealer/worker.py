@@ -62,6 +62,7 @@ class Sealer:
         self._sealed: dict[int, _Sealed] = {}
         self._behind: dict[int, float] = {}  # log -> since when it has had unsealed leaves (monotonic)
         self._refused: dict[int, tuple[int, float]] = {}  # log -> its size then, and when (monotonic)
+        self._cosigned: dict[int, tuple[str, ...]] = {}  # log -> the cosignatures that were published last
         self._hindered: set[int] = set()  # logs whose last sealing failed; they come last
         self.beat: Callable[[], None] = lambda: None
         self.trouble: str | None = None
@@ -123,7 +124,7 @@ class Sealer:
         """Another process seals: what is published may change without this one."""
         self._lane.leave()
         self._hindered.clear()
-        for known in (self._sealed, self._behind, self._refused):
+        for known in (self._sealed, self._behind, self._refused, self._cosigned):
             known.clear()
         log_metrics.standing(0, 0.0)
 
@@ -171,6 +172,7 @@ class Sealer:
             _log.warning("not_sealed", tenant=log.tenant, error=one_line(error))
             return one_line(error)
         self._hindered.discard(log.id)
+        self._cosigned.pop(log.id, None)
         self._sealed[log.id] = _Sealed(log.size, log.keys, time.monotonic())
         self._behind.pop(log.id, None)
         self._refused.pop(log.id, None)
@@ -195,9 +197,14 @@ class Sealer:
             checkpoints.refuse(conn, log, refused.kind, detail, datetime.now(UTC), anew=anew)
 
     def _cosign(self, published: Published, fence: Callable[[], None], patience: Patience) -> None:
+        """Publish what witnesses have signed since the last time, and only then look at the place."""
+        lines = tuple(self._board.cosignatures(published.log.id, published.checkpoint.size))
+        if not lines or self._cosigned.get(published.log.id) == lines:
+            return
         try:
             with patience.asking():
                 self._sealing.cosign(published, fence)
+            self._cosigned[published.log.id] = lines
         except PlaceAway as error:
             _log.warning("cosignatures_not_published", error=str(error))
 

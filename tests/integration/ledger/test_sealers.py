@@ -303,6 +303,25 @@ def test_new_and_retired_keys_take_effect_on_a_log_at_rest(log) -> None:
     sealer.close()
 
 
+def test_the_cosignatures_of_all_witnesses_are_published_as_they_come(log) -> None:
+    sealing = log.sealing(board=(board := Board()))
+    sealer = Sealer(log.engine, sealing, board)
+    log.grow(3)
+    sealer.turn()
+    signed = log.files.checkpoint().decode()
+    lines = [f"— witness.example/w{number} bGluZSBvZiBhIHdpdG5lc3M=\n" for number in range(3)]
+    for count in (1, 2, 3):
+        board.cosigned(log.id, 3, lines[count - 1 : count])
+        for _ in range(2):
+            sealer.turn()
+            assert signed + "".join(lines[:count]) == log.files.checkpoint().decode()
+    log.check()
+    log.grow(1)
+    sealer.turn()
+    assert "witness" not in log.files.checkpoint().decode()
+    sealer.close()
+
+
 def test_a_place_that_hangs_costs_a_turn_one_wait_and_the_heart_beats(log, s3, monkeypatch) -> None:
     for name, value in variables(s3).items():
         monkeypatch.setenv(name, value)
