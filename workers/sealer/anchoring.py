@@ -33,6 +33,7 @@ from workers.sealer.board import Board, Published
 TURN: Final = 1.0  # seconds between two looks at what is due
 AGAIN: Final = (2.0, 300.0)  # seconds until a place that failed is tried again: first, and at most
 FIRST_LOOK: Final = 5.0  # seconds that sealing waits for what the places have of a log, once in the life of the process
+LATE: Final = 10.0  # seconds that it waits in vain for places that do not answer, over all logs; then it waits no more
 
 _log = structlog.get_logger()
 
@@ -173,6 +174,7 @@ class Anchorings:
     def __init__(self, places: Sequence[Anchoring]) -> None:
         self._places = places
         self._looked: set[int] = set()
+        self._left = LATE
         self._pool = ThreadPoolExecutor(max(1, len(places)), thread_name_prefix="look")
         self._chores = [Chore(f"anchor-{number}", TURN, each.turn) for number, each in enumerate(places, 1)]
 
@@ -191,7 +193,9 @@ class Anchorings:
         except (Unreadable, UnicodeDecodeError):
             return  # a checkpoint that nobody can read is refused
         asked = [self._pool.submit(each.look, log, checkpoint, text) for each in self._places if not each.away]
-        wait(asked, FIRST_LOOK)
+        began = time.monotonic()
+        if wait(asked, max(0.0, min(FIRST_LOOK, self._left))).not_done:
+            self._left -= time.monotonic() - began
 
     def close(self) -> None:
         """End the threads; calls that hang are left behind."""

@@ -116,7 +116,7 @@ def test_sealers_that_are_killed_at_any_moment_or_frozen_publish_one_history(log
     settings = {"log_files": log.place.where, "log_every": 0.1}
     log.grow(1)
     with Watched(log) as watched:
-        for kill in range(6):
+        for kill in range(5):
             process = shared_start("sealer", **settings)
             if kill:
                 threading.Event().wait(moments.uniform(0.0, 0.4))

@@ -1,6 +1,7 @@
 """The kinds of anchors: files that are written once, time stamps, witnesses. None needs a database."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from schemas.config.anchors import AnchorPlace, read_anchors
 from support.ledger.logs import published
 from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
+from workers.sealer import anchoring
 from workers.sealer.anchor import Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness as WitnessAnchor
@@ -175,6 +177,28 @@ def test_a_place_that_does_not_answer_is_given_up_in_time(kind: str, tmp_path: P
         with pytest.raises(PlaceAway):
             anchor.take(known(7))
         assert time.monotonic() - began < 2 + lateness()
+
+
+def test_a_place_that_hangs_holds_up_the_first_sealing_of_many_logs_no_longer_than_of_two(
+    monkeypatch: pytest.MonkeyPatch, lateness: Callable[[], float]
+) -> None:
+    go = threading.Event()
+
+    class Hanging:
+        away = False
+        look = turn = staticmethod(lambda *_: go.wait(30))
+
+    monkeypatch.setattr(anchoring, "FIRST_LOOK", 0.2)
+    monkeypatch.setattr(anchoring, "LATE", 0.4)
+    anchorings = anchoring.Anchorings([Hanging()])
+    began = time.monotonic()
+    for number in range(30):
+        anchorings.first_look(OpenLog(number, "acme", 1, 1, b""), None)
+    took = time.monotonic() - began
+    go.set()
+    anchorings.close()
+
+    assert took < 3 + lateness()
 
 
 VKEY = Witness().key.vkey
