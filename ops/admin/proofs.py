@@ -173,7 +173,7 @@ def _leaf(conn: Connection, tree: Tree, chain: UUID, seq: int | None) -> Leaf:
 def _heads_of(conn: Connection, settings: Settings, tree: Tree, tenant: str, chains: set[UUID]) -> tuple[bytes, Inclusion]:
     leaf, entry, said = _newest_heads(conn, settings, tree, tenant)
     try:
-        proofs = member_proofs(said.count, lambda: _members(conn, tree, said), chains)
+        proofs = member_proofs(said.count, _members(conn, tree, said), chains)
         _check(proofs.values(), said)
     except Unreadable as error:
         raise OpsError(f"the ledger has not what its heads entry {leaf.seq} says: {error}: `waxseal verify`") from error

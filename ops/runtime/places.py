@@ -6,8 +6,9 @@ What a function has written is durable when it returns. Every call ends in time,
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
@@ -22,6 +23,7 @@ from ops.runtime.calls_in_time import CallsInTime, Late
 from ops.runtime.durable_files import flush, flush_folder, make_folders
 
 SECONDS: Final = 20.0  # limit of one call
+LOST: Final = 10.0  # seconds lost in failures, after which a piece of work asks places no more
 LARGEST: Final = 32 * 1024 * 1024  # bytes of one file; a full entry bundle has at most 256 of 64 KiB
 _S3: Final = "s3://"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)*")
@@ -52,10 +54,11 @@ class Place:
     later. Of several files that are written in one call, any may be missing after it failed.
     """
 
-    def __init__(self, where: str, seconds: float = SECONDS) -> None:
+    def __init__(self, where: str, seconds: float = SECONDS, beat: Callable[[], None] | None = None) -> None:
+        """`seconds` limits a call; `beat` is called about once a second while one waits."""
         self.where = where
         self.is_folder = not where.startswith(_S3)
-        self._calls = CallsInTime(seconds)
+        self._calls = CallsInTime(seconds, beat=beat)
         self._files: _Files = _Folder(Path(where)) if self.is_folder else _Bucket(where, seconds)
 
     def read(self, name: str) -> bytes | None:
@@ -76,7 +79,10 @@ class Place:
         """Write the files, each in the place of one that is there; a reader sees the old one or the new one."""
         for name in files:
             _check(name)
-        self._call("write", lambda: self._files.write(files))
+        try:
+            self._call("write", lambda: self._files.write(files))
+        except FileNotFoundError as error:  # another process has deleted the folder meanwhile
+            raise PlaceAway(f"{self.where} cannot write: {first_line(error)}") from error
 
     def create(self, name: str, content: bytes) -> bool:
         """Write the file unless there is one of that name, which is left as it is; give whether this call wrote it."""
@@ -106,6 +112,30 @@ class Place:
             raise
         except (OSError, obstore.exceptions.BaseError) as error:
             raise PlaceAway(f"{self.where} cannot {what}: {first_line(error)}") from error
+
+
+class Patience:
+    """The time that may be lost at places that are away, in one piece of work over many of their files.
+
+    A place that hangs costs each call its whole limit. After `seconds` lost in failures nothing is asked any more: what would
+    be is away for the same reason.
+    """
+
+    def __init__(self, seconds: float = LOST) -> None:
+        self._left = seconds
+        self._why = ""
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Note the time if the block raises `PlaceAway`; raise that at once when none is left."""
+        if self._left <= 0:
+            raise PlaceAway(self._why)
+        began = time.monotonic()
+        try:
+            yield
+        except PlaceAway as error:
+            self._left, self._why = self._left - (time.monotonic() - began), str(error)
+            raise
 
 
 class _Folder:

@@ -22,6 +22,10 @@ class PublishedLog:
         """The newest checkpoint; None if there is none."""
         return self._place.read(f"{self._folder}/{CHECKPOINT}")
 
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return self._place.written_at(f"{self._folder}/{path}") is not None
+
     def read(self, path: str) -> bytes:
         """A tile or a bundle. Raises `FileNotFoundError`."""
         content = self._place.read(f"{self._folder}/{path}")
@@ -30,7 +34,7 @@ class PublishedLog:
         return content
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write tiles and bundles, which are durable when this returns; in little memory, whatever their number."""
+        """Write files beside the checkpoint, which are durable when this returns; in little memory, whatever their number."""
         waiting: dict[str, bytes] = {}
         size = 0
         for path, content in files:

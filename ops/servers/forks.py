@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver, reduction
 from subprocess import TimeoutExpired
-from typing import IO, Any, ClassVar, Final
+from typing import IO, Any, Final
 
 from setproctitle import setproctitle
 
@@ -51,7 +51,7 @@ def run_command(arguments: Sequence[str], env: Mapping[str, str], folder: str | 
 class Fork:
     """A `waxseal` command that was started as a fork, with the methods and return codes of `subprocess.Popen`."""
 
-    target: ClassVar[Callable[..., None]] = staticmethod(run_command)
+    target: Callable[..., None] = staticmethod(run_command)
 
     def __init__(
         self, *arguments: str, env: Mapping[str, str], folder: str | None = None, output: IO[bytes] | None = None

@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from pipeline.errors import Unreadable
-from pipeline.ledger.merkle import EMPTY_ROOT, Frontier, extend, inclusion_proof, leaf_hash, node_hash
+from pipeline.ledger.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, extend, inclusion_proof, leaf_hash, node_hash
 
 KIND = "heads"
 SUBJECT = "waxseal.heads"
@@ -87,13 +87,17 @@ class Gathered:
             self._frontier, self._waiting = extend(self._frontier, self._waiting), []
 
 
-def member_proofs(count: int, members: Callable[[], Iterable[Member]], wanted: set[UUID]) -> dict[UUID, MemberProof]:
+def member_proofs(count: int, members: Iterable[Member], wanted: set[UUID]) -> dict[UUID, MemberProof]:
     """The proofs of the `wanted` chains among `count` members; a chain that has none is left out.
 
-    `members` gives all of them, sorted, each time that it is called, which is twice. Memory: a few hashes per proof. Raises
-    `Unreadable` if there are not `count`.
+    `members` are all of them, sorted. Memory: a hash for each. Raises `Unreadable` if there are not `count`.
     """
-    found = {member.chain_id: (at, member) for at, member in enumerate(members()) if member.chain_id in wanted}
+    found: dict[UUID, tuple[int, Member]] = {}
+    leaves = bytearray()
+    for at, member in enumerate(members):
+        leaves += leaf_hash(member.data)
+        if member.chain_id in wanted:
+            found[member.chain_id] = (at, member)
     needed: dict[tuple[int, int], bytes] = {}
 
     def note(level: int, index: int) -> bytes:
@@ -102,7 +106,10 @@ def member_proofs(count: int, members: Callable[[], Iterable[Member]], wanted: s
 
     for at, _ in found.values():
         _of_subtrees(at, count, note)
-    _fill(needed, members(), count)
+    seen = len(leaves) // HASH_BYTES
+    if seen != count:
+        raise Unreadable(f"there are {seen} chains, and the heads entry says {count}")
+    _fill(needed, (bytes(leaves[at : at + HASH_BYTES]) for at in range(0, len(leaves), HASH_BYTES)))
     return {
         chain: MemberProof(member, at, count, inclusion_proof(at, count, lambda level, index: needed[level, index]))
         for chain, (at, member) in found.items()
@@ -114,12 +121,11 @@ def _of_subtrees(at: int, count: int, node: Callable[[int, int], bytes]) -> None
     inclusion_proof(at, count, node)
 
 
-def _fill(needed: dict[tuple[int, int], bytes], members: Iterable[Member], count: int) -> None:
+def _fill(needed: dict[tuple[int, int], bytes], leaves: Iterable[bytes]) -> None:
     """Compute the subtrees that are needed, from all leaves in one pass: of each level one hash waits for its neighbour."""
     waiting: list[bytes | None] = []
-    seen = 0
-    for member in members:
-        level, index, made = 0, seen, leaf_hash(member.data)
+    for seen, leaf in enumerate(leaves):
+        level, index, made = 0, seen, leaf
         while True:
             if (level, index) in needed:
                 needed[level, index] = made
@@ -131,9 +137,6 @@ def _fill(needed: dict[tuple[int, int], bytes], members: Iterable[Member], count
                 break
             waiting[level], made = None, node_hash(left, made)
             level, index = level + 1, index >> 1
-        seen += 1
-    if seen != count:
-        raise Unreadable(f"there are {seen} chains, and the heads entry says {count}")
 
 
 def read_heads(body: bytes) -> Heads:

@@ -32,3 +32,14 @@ def anchor_folder(tenant: str, incarnation: int) -> str:
 def anchor_name(size: int) -> str:
     """The name there of the checkpoint of this size."""
     return f"{size:0{SIZE_DIGITS}}"
+
+
+def stamped_name(size: int) -> str:
+    """The name, in the log's folder, of the checkpoint of this size as authorities stamped it."""
+    return f"timestamps/{size:0{SIZE_DIGITS}}"
+
+
+def stamp_name(size: int, url: str) -> str:
+    """The name of the time stamp that the authority at `url` gave for it."""
+    authority = re.sub(r"[^a-z0-9]+", "-", url.partition("://")[2].lower()).strip("-")
+    return f"{stamped_name(size)}.{authority}.tsr"

@@ -1,6 +1,7 @@
 """Every command on the pages of documentation is run, on one system for all pages.
 
-A few cannot be run here and are checked in another way: `rabbitmqctl` and the publisher in test_broker_users.py; targets of
+A few cannot be run here and are checked in another way: `rabbitmqctl` and the publisher in test_broker_users.py; `openssl` in
+test_restored_log.py, which has a time-stamping authority; targets of
 `make` against the Makefile; Docker's commands against the Compose file; commands that start servers by their arguments.
 """
 
@@ -181,9 +182,8 @@ def run_block(system: System, block: Block) -> None:
 def checks_of(command: str) -> Callable[[str], None] | None:
     """The check for a command that is not run here; None for one that is."""
     words = [word for word in command.split() if "=" not in word.partition("'")[0]]
-    return {"make": is_a_target, "docker": suits_the_compose_file, "rabbitmqctl": is_run_elsewhere}.get(
-        words[0] if words else ""
-    )
+    elsewhere = dict.fromkeys(("rabbitmqctl", "openssl"), is_run_elsewhere)
+    return {"make": is_a_target, "docker": suits_the_compose_file, **elsewhere}.get(words[0] if words else "")
 
 
 def is_a_target(command: str) -> None:
@@ -193,8 +193,9 @@ def is_a_target(command: str) -> None:
 
 
 def is_run_elsewhere(command: str) -> None:
-    """The command is among those that `commands` finds, and test_broker_users.py runs them."""
-    assert shlex.split(command)[1:] in commands("rabbitmqctl")
+    """The command is among those that `commands` finds, and test_broker_users.py or test_restored_log.py runs them."""
+    program, *words = shlex.split(command)
+    assert words in commands(program)
 
 
 def suits_the_compose_file(command: str) -> None:

@@ -221,7 +221,7 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
     """Yields a function that starts a waxseal command; ends what it started."""
     processes: list[Forked] = []
 
-    def start(command: str, **settings: object) -> Forked:
+    def start(command: str, *, before: Callable[[], None] | None = None, **settings: object) -> Forked:
         ours = {
             "database_url": database.worker_url,
             "amqp_url": servers.amqp_url,
@@ -234,7 +234,7 @@ def starting(servers: PrivateServers, database: Database, blobs: Path) -> Iterat
         if command in ("sequencer", "sealer"):
             ours["database_url"] = database.sealer_url
         env = environment() | variables(ours | settings)
-        processes.append(Forked(command, env=env))
+        processes.append(Forked(command, env=env, before=before))
         return processes[-1]
 
     try:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from functools import partial
 
 import pytest
 
@@ -11,9 +11,10 @@ from ops.servers.forks import Fork, preload, run_command
 from ops.system.roles import IMPORTED
 
 COVERAGE = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+Before = Callable[[], None] | None
 
 
-def run_covered(arguments: Sequence[str], env: Mapping[str, str], folder: str | None, output: int | None) -> None:
+def run_covered(before: Before, arguments: Sequence[str], env: Mapping[str, str], *others: object) -> None:
     for name in COVERAGE:
         if name in env:
             os.environ[name] = env[name]
@@ -21,7 +22,9 @@ def run_covered(arguments: Sequence[str], env: Mapping[str, str], folder: str | 
         import coverage
 
         coverage.process_startup()
-    run_command(arguments, env, folder, output)
+    if before is not None:
+        before()
+    run_command(arguments, env, *others)
 
 
 def begin_fork_server() -> None:
@@ -33,10 +36,11 @@ def begin_fork_server() -> None:
 
 
 class Forked(Fork):
-    target: ClassVar[Callable[..., None]] = staticmethod(run_covered)
+    """`before` is called in its process first."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None) -> None:
         begin_fork_server()
+        self.target = partial(run_covered, before)
         super().__init__(*arguments, env=env)
 
     def send_signal(self, number: int) -> None:

@@ -23,12 +23,23 @@ class Contradicted(Exception):
         self.seen = seen
 
 
+class Disputed(Exception):
+    """The place says that it has a checkpoint that the log does not continue, and nobody has signed that it has.
+
+    `seen` is what it could show in its place, a signed checkpoint that the log may well continue.
+    """
+
+    def __init__(self, said: str, seen: Outside | None) -> None:
+        super().__init__(said)
+        self.seen = seen
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A log with its published checkpoint, if there is one.
 
-    `note` is that checkpoint as it was signed, `anchored` the largest size that is known to be anchored at the place; `read`
-    reads the published files.
+    `note` is that checkpoint as it was first signed, `signed` as the keys sign it that are active now. `anchored` is the
+    largest size that is known to be anchored at the place; `read` reads the published files.
     """
 
     log: OpenLog
@@ -36,6 +47,7 @@ class Known:
     note: str
     anchored: int
     read: Callable[[str], bytes]
+    signed: str = ""
 
     @property
     def published(self) -> Checkpoint:
@@ -45,7 +57,7 @@ class Known:
 
 
 class Anchor(Protocol):
-    """One place. Raises `PlaceAway` when it cannot be reached, `NotAnchored`, and `Contradicted`."""
+    """One place. Raises `PlaceAway` when it cannot be reached, `NotAnchored`, `Contradicted` and `Disputed`."""
 
     def look(self, known: Known) -> Outside | None:
         """The largest checkpoint of the log that it has, as far as it can say."""

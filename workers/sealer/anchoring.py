@@ -1,7 +1,8 @@
 """Anchors every log's newest published checkpoint at one place, in a thread of its own, as often as the place allows.
 
 A place that fails never stops sealing: it is tried again, and what is not anchored there shows as missing. If the process dies
-between the place's answer and the receipt's row, the same checkpoint is anchored again.
+between the place's answer and the receipt's row, the same checkpoint is anchored again. Time stamps are published beside the
+checkpoints; cosignatures are published by whoever seals.
 """
 
 import threading
@@ -17,22 +18,25 @@ import structlog
 from ops.errors import PlaceAway, one_line
 from ops.runtime.background import Chore
 from ops.runtime.db import Engine, transaction
+from ops.runtime.published_log import PublishedLog
 from ops.telemetry import log_metrics
 from pipeline.errors import Unreadable
 from pipeline.ledger.checkpoint import Checkpoint, unverified_checkpoint
-from pipeline.store.log import anchors
+from pipeline.store.log import anchors, checkpoints
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
-from workers.sealer.anchor import Anchor, Contradicted, Known, NotAnchored
+from schemas.ledger.log_names import stamp_name, stamped_name
+from workers.sealer.anchor import Anchor, Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.board import Board, Published
 
 TURN: Final = 1.0  # seconds between two looks at what is due
 AGAIN: Final = (2.0, 300.0)  # seconds until a place that failed is tried again: first, and at most
 FIRST_LOOK: Final = 5.0  # seconds that sealing waits for what the places have of a log, once in the life of the process
+LATE: Final = 10.0  # seconds that it waits in vain for places that do not answer, over all logs; then it waits no more
 
 _log = structlog.get_logger()
 
-Files = Callable[[OpenLog], Callable[[str], bytes]]  # how the published files of a log are read
+Files = Callable[[OpenLog], PublishedLog]
 
 
 @dataclass(slots=True)
@@ -70,14 +74,16 @@ class Anchoring:
                 with transaction(self._engine) as conn:
                     last = anchors.last(conn, log.id, self.setting.kind, self.setting.place)
                 self._done[log.id] = _Done(last[0]) if last else _Done()
-                seen = self._anchor.look(self._known(log, checkpoint, note))
+                if last:
+                    self._show_again(log, last[0])
+                seen = self._anchor.look(Known(log, checkpoint, note, self._done[log.id].size, self._files(log).read))
                 self._looked.add(log.id)
                 if seen is not None:
                     self._board.saw(log.id, seen, alarm=True)
                 self._well()
-            except Contradicted as error:
+            except (Contradicted, Disputed) as error:
                 self._looked.add(log.id)
-                self._board.saw(log.id, error.seen, alarm=True)
+                self._against(log, error)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other places and the sealing go on
                 self._failed(log, error)
 
@@ -94,20 +100,35 @@ class Anchoring:
                 continue
             try:
                 self._take(published)
-            except Contradicted as error:
-                log_metrics.anchored(self.setting.kind, None)
-                _log.error("anchor_contradicts", place=self.setting.place, tenant=log.tenant, size=error.seen.size)
-                self._board.saw(log.id, error.seen, alarm=True)
-                done.at = time.monotonic()
+            except (Contradicted, Disputed) as error:
+                self._against(log, error)
+                done.at = time.monotonic() + max(0.0, AGAIN[1] - self.setting.every)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed(log, error)
+
+    def _against(self, log: OpenLog, error: Contradicted | Disputed) -> None:
+        """The log is judged again by what the place has shown. What it only says alarms, and costs nothing but its own word."""
+        log_metrics.anchored(self.setting.kind, None)
+        if error.seen is not None:
+            self._board.saw(log.id, error.seen, alarm=True)
+        if isinstance(error, Contradicted):
+            _log.error("anchor_contradicts", place=self.setting.place, tenant=log.tenant, size=error.seen.size)
+            return
+        _log.error("anchor_disputes", place=self.setting.place, tenant=log.tenant, error=one_line(error))
+        if self._board.disputes(log.id, self.setting.place):
+            detail = f"{error}. The log goes on; nothing of it is anchored there: runbook.md, WaxsealLogRefused"
+            with transaction(self._engine) as conn:
+                checkpoints.tell(conn, log.tenant, detail, datetime.now(UTC))
 
     def _is_due(self, published: Published, done: _Done) -> bool:
         return published.checkpoint.size > done.size and time.monotonic() - done.at >= self.setting.every
 
     def _take(self, published: Published) -> None:
         log, checkpoint, setting = published.log, published.checkpoint, self.setting
-        receipt, lines = self._anchor.take(self._known(log, checkpoint, published.note))
+        done = self._done.get(log.id, _Done())
+        known = Known(log, checkpoint, published.note, done.size, self._files(log).read, published.signed)
+        receipt, lines = self._anchor.take(known)
+        self._show(log, checkpoint.size, published.note, receipt)
         now = datetime.now(UTC)
         with transaction(self._engine) as conn:
             anchors.add(conn, log.id, checkpoint.size, setting.kind, setting.place, receipt, now)
@@ -117,9 +138,21 @@ class Anchoring:
         self._well()
         _log.debug("anchored", place=setting.place, tenant=log.tenant, size=checkpoint.size)
 
-    def _known(self, log: OpenLog, checkpoint: Checkpoint | None, note: str) -> Known:
-        done = self._done.get(log.id, _Done())
-        return Known(log, checkpoint, note, done.size, self._files(log))
+    def _show(self, log: OpenLog, size: int, note: str, receipt: bytes) -> None:
+        """Publish a time stamp with what was stamped, so that nobody needs the database to verify it."""
+        if self.setting.kind == "rfc3161":
+            stamped = {stamped_name(size): note.encode(), stamp_name(size, self.setting.place): receipt}
+            self._files(log).write(stamped.items())
+
+    def _show_again(self, log: OpenLog, size: int) -> None:
+        """Publish the latest time stamp if it is not: what is at the published place may have been lost since."""
+        if self.setting.kind != "rfc3161" or self._files(log).has(stamp_name(size, self.setting.place)):
+            return
+        with transaction(self._engine) as conn:
+            note = checkpoints.kept(conn, log.id, size)
+            given = [each for each in anchors.receipts(conn, log.id, size, "rfc3161") if each["place"] == self.setting.place]
+        if note is not None and given:
+            self._show(log, size, note, bytes(given[-1]["receipt"]))
 
     def _well(self) -> None:
         self._failures, self._not_before = 0, float("-inf")
@@ -140,6 +173,7 @@ class Anchorings:
     def __init__(self, places: Sequence[Anchoring]) -> None:
         self._places = places
         self._looked: set[int] = set()
+        self._left = LATE
         self._pool = ThreadPoolExecutor(max(1, len(places)), thread_name_prefix="look")
         self._chores = [Chore(f"anchor-{number}", TURN, each.turn) for number, each in enumerate(places, 1)]
 
@@ -158,7 +192,9 @@ class Anchorings:
         except (Unreadable, UnicodeDecodeError):
             return  # a checkpoint that nobody can read is refused
         asked = [self._pool.submit(each.look, log, checkpoint, text) for each in self._places if not each.away]
-        wait(asked, FIRST_LOOK)
+        began = time.monotonic()
+        if wait(asked, max(0.0, min(FIRST_LOOK, self._left))).not_done:
+            self._left -= time.monotonic() - began
 
     def close(self) -> None:
         """End the threads; calls that hang are left behind."""

@@ -1,6 +1,7 @@
-"""One request to a time-stamping authority or a witness: bounded in time, and in the size of its answer."""
+"""Requests to a time-stamping authority or a witness: bounded in time, and in the size of the answer."""
 
 import http.client
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,9 +25,10 @@ class Answer(NamedTuple):
 
 
 class Poster:
-    """Posts to one URL. `seconds` limits a request from the look-up of the name to the last byte of the answer.
+    """Posts to one URL, and gets other files of its host.
 
-    It follows no redirect, and sends nothing twice. The URL is the operator's own, so any address is allowed.
+    `seconds` limits a request from the look-up of the name to the last byte of the answer. It follows no redirect, and sends
+    nothing twice. The URL is the operator's own, so any address is allowed.
     """
 
     def __init__(self, url: str, content_type: str, seconds: float) -> None:
@@ -38,18 +40,25 @@ class Poster:
 
     def post(self, body: bytes) -> Answer:
         """The server's answer, whatever its status. Raises `PlaceAway`."""
+        headers = {"Content-Type": self._content_type, "Content-Length": str(len(body))}
+        return self._asked("POST", self._parts.path or "/", headers, body)
+
+    def get(self, path: str) -> Answer:
+        """What there is at this path, in place of the URL's own. Raises `PlaceAway`."""
+        return self._asked("GET", path, {}, None)
+
+    def _asked(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         try:
-            return self._calls.call("answer", lambda: self._post(body))
+            return self._calls.call("answer", lambda: self._ask(method, path, headers, body))
         except Late as late:
             raise PlaceAway(f"{self._url} {late}") from late
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise PlaceAway(f"{self._url} cannot be asked: {error}") from error
 
-    def _post(self, body: bytes) -> Answer:
+    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         connection = self._connection()
         try:
-            headers = {"Content-Type": self._content_type, "Content-Length": str(len(body)), "User-Agent": "waxseal"}
-            connection.request("POST", self._parts.path or "/", body, headers)
+            connection.request(method, path, body, {**headers, "User-Agent": "waxseal"})
             response = connection.getresponse()
             content = response.read(LARGEST + 1)
         finally:

@@ -17,15 +17,18 @@ from ops.runtime.bounded_server import BoundedServer
 from ops.runtime.places import LARGEST
 from ops.settings import Settings
 from ops.telemetry.probes import SECURITY_HEADERS
+from schemas.ledger.log_names import SIZE_DIGITS
 
 _SECONDS: Final = 15.0  # without a byte from a client, or to it
 _TENANT: Final = r"/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:/r[1-9]\d{0,8})?"
 _CHECKPOINT: Final = re.compile(rf"{_TENANT}/checkpoint", re.ASCII)
 _TILE: Final = re.compile(rf"{_TENANT}/tile/(?:\d|entries)/(?:x\d{{3}}/){{0,6}}\d{{3}}(?:\.p/\d{{1,3}})?", re.ASCII)
+_STAMP: Final = re.compile(rf"{_TENANT}/timestamps/\d{{{SIZE_DIGITS}}}(?P<reply>\.[a-z0-9-]{{1,200}}\.tsr)?", re.ASCII)
 
 #: A tile of a width never changes; a checkpoint is replaced every few seconds.
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ALWAYS_ASK: Final = "no-cache"
+_TEXT: Final = "text/plain; charset=utf-8"
 
 _log = structlog.get_logger()
 
@@ -56,14 +59,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Give a file of a log. Only a path of the layout is ever looked up, so none can lead out of the folder."""
         path = urlsplit(self.path).path
-        is_tile = _TILE.fullmatch(path) is not None
-        content = self._read(path) if is_tile or _CHECKPOINT.fullmatch(path) else None
+        kind, cache = _kind(path)
+        content = self._read(path) if kind else None
         if content is None:
-            self._answer(404, "text/plain; charset=utf-8", b"there is no such file of a log\n", _ALWAYS_ASK)
-        elif is_tile:
-            self._answer(200, "application/octet-stream", content, _FOR_EVER)
+            self._answer(404, _TEXT, b"there is no such file of a log\n", _ALWAYS_ASK)
         else:
-            self._answer(200, "text/plain; charset=utf-8", content, _ALWAYS_ASK)
+            self._answer(200, kind, content, cache)
 
     def do_HEAD(self) -> None:
         """The same without the content."""
@@ -73,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer other methods, and what is not HTTP, in the same plain form."""
         self.close_connection = True
         status = HTTPStatus.METHOD_NOT_ALLOWED if code == 501 else HTTPStatus(code)
-        self._answer(status, "text/plain; charset=utf-8", f"{status.phrase}\n".encode(), _ALWAYS_ASK)
+        self._answer(status, _TEXT, f"{status.phrase}\n".encode(), _ALWAYS_ASK)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class'
         """Log nothing: whoever wants that has a web server in front."""
@@ -99,6 +100,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _kind(path: str) -> tuple[str, str]:
+    """The content type of the file at a path of the layout, and how long it may be kept; none for any other path."""
+    if _CHECKPOINT.fullmatch(path):
+        return _TEXT, _ALWAYS_ASK
+    if _TILE.fullmatch(path):
+        return "application/octet-stream", _FOR_EVER
+    if stamp := _STAMP.fullmatch(path):
+        return "application/timestamp-reply" if stamp["reply"] else _TEXT, _FOR_EVER
+    return "", _ALWAYS_ASK
 
 
 def run(settings: Settings, host: str, port: int) -> int:

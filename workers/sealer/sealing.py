@@ -31,6 +31,7 @@ from workers.sealer.board import Board, Published
 KEPT: Final = 2 * checkpoints.AT_ONCE  # leaves that are kept between judging and publishing; more are read twice
 
 FirstLook = Callable[[OpenLog, bytes | None], None]
+Check = Callable[[], None]  # raises when the work is not to go on
 
 _log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Sealing:
         board: Board,
         first_look: FirstLook = lambda _log, _note: None,
     ) -> None:
-        """`base` begins the logs' origins; `beat` is called while a long log is read.
+        """`base` begins the logs' origins.
 
         `first_look` is called before a log is judged: it puts on the board what anchors have of it.
         """
@@ -61,40 +62,54 @@ class Sealing:
         self._vault = vault
         self._board = board
         self._first_look = first_look
-        self.beat: Callable[[], None] = lambda: None
 
-    def seal(self, log: OpenLog) -> bool:
+    def seal(self, log: OpenLog, fence: Check = lambda: None, beat: Check = lambda: None) -> bool:
         """Publish a checkpoint of the log as it is; give whether there was none of that size yet.
 
-        Raises `Refused`, or `PlaceAway` and database errors, after which the same call may succeed.
+        `beat` is called while a long log is read, `fence` before the checkpoint is replaced: another process may have published
+        a later one while this one stood still. Raises what they raise; `Refused`; or `PlaceAway` and database errors, after
+        which the same call may succeed.
         """
         files = PublishedLog(self._place, log.tenant, log.incarnation)
         origin = log_origin(self._base, log.tenant, log.incarnation)
         checkpoint = Checkpoint(origin, log.size, _root(log))
-        before = self._before(log, origin, files)
-        leaves = _Leaves(self._engine, log.id, self.beat)
+        raw, before = self._before(log, origin, files)
+        leaves = _Leaves(self._engine, log.id, beat)
         judged = judge(log.size, checkpoint.root, before, self._board.seen(log.id), leaves.read, files.read)
-        note = self._signed(log, checkpoint)
-        published = Published(log, checkpoint, note)
-        if before is None or before.size < log.size or _damaged(judged, before):
+        published = self._signed(log, checkpoint)
+        grew = before is None or before.size < log.size
+        if grew or _damaged(judged, before):
             files.write(grown(judged.since, judged.tail, leaves.read))
-            files.publish(note)
+        if grew or _damaged(judged, before) or not raw.startswith(published.signed.encode()):
+            fence()
+            files.publish(published.signed + ("" if grew else _cosignatures(raw, origin)))
         if before is None:
             with transaction(self._engine) as conn:
                 anchors.add(conn, log.id, log.size, "published", self._place.where, b"", datetime.now(UTC))
         self._tidy(files, before, log.size)
+        self._board.saw(log.id, Outside("this process, since it was started", log.size, checkpoint.root))
         self._board.show(published)
-        return before is None or before.size < log.size
+        return grew
 
-    def cosign(self, published: Published) -> None:
+    def stands(self, published: Published) -> bool:
+        """Whether this checkpoint is still the one that is published. Raises `PlaceAway`."""
+        raw = PublishedLog(self._place, published.log.tenant, published.log.incarnation).checkpoint()
+        return raw is not None and raw.startswith(published.signed.encode())
+
+    def cosign(self, published: Published, fence: Check = lambda: None) -> None:
         """Publish the checkpoint again, with the cosignatures that witnesses gave since, while it is still the newest."""
         log = published.log
-        lines = self._board.cosignatures(log.id, published.checkpoint.size)
         files = PublishedLog(self._place, log.tenant, log.incarnation)
-        if lines and files.checkpoint() == published.note.encode():
-            files.publish(published.note + "".join(lines))
+        raw = files.checkpoint()
+        if raw is None or not raw.startswith(published.signed.encode()):
+            return
+        before = _cosignatures(raw, published.checkpoint.origin)
+        lines = [line for line in self._board.cosignatures(log.id, published.checkpoint.size) if line not in before]
+        if lines:
+            fence()
+            files.publish(published.signed + before + "".join(lines))
 
-    def _before(self, log: OpenLog, origin: str, files: PublishedLog) -> Outside | None:
+    def _before(self, log: OpenLog, origin: str, files: PublishedLog) -> tuple[bytes, Outside | None]:
         """The published checkpoint. Raises `Refused` for one that is not this log's, and for one that is lost."""
         if PublishedLog(self._place, log.tenant, log.incarnation + 1).checkpoint() is not None:
             later = log_origin(self._base, log.tenant, log.incarnation + 1)
@@ -107,10 +122,10 @@ class Sealing:
         if raw is None and places:
             lost = f"the log was published at {', '.join(places)}, and {self._place.where} has no checkpoint of it"
             raise Refused("missing", f"{lost}: put the published files back, or copy them there")
-        return None if raw is None else _opened(raw, log, origin, known, self._place.where)
+        return (b"", None) if raw is None else (raw, _opened(raw, log, origin, known, self._place.where))
 
-    def _signed(self, log: OpenLog, checkpoint: Checkpoint) -> str:
-        """The note of this checkpoint, which is committed when this returns. A log without any key gets its first."""
+    def _signed(self, log: OpenLog, checkpoint: Checkpoint) -> Published:
+        """This checkpoint, signed; it is committed when this returns. A log without any key gets its first."""
         with transaction(self._engine) as conn:
             signing = keys.signing(conn, log.id) or self._first_key(conn, log, checkpoint.origin)
             signers = [Signer(checkpoint.origin, self._vault.decrypt(private)) for _, private in signing]
@@ -120,7 +135,7 @@ class Sealing:
             root, note = checkpoints.keep(conn, log.id, checkpoint.size, checkpoint.root, signed, datetime.now(UTC))
         if root != checkpoint.root or split_note(note)[0] != checkpoint.text:
             raise Refused("leaves", f"the database keeps another checkpoint of size {checkpoint.size} than its leaves have")
-        return note
+        return Published(log, checkpoint, note, signed)
 
     def _first_key(self, conn: Connection, log: OpenLog, origin: str) -> list[tuple[bytes, bytes]]:
         if keys.keys(conn, log.id):
@@ -153,6 +168,12 @@ def _opened(raw: bytes, log: OpenLog, origin: str, known: list[Key], place: str)
     return Outside(place, checkpoint.size, checkpoint.root)
 
 
+def _cosignatures(raw: bytes, origin: str) -> str:
+    """The signature lines of a note that are not of the log itself."""
+    lines = raw.decode().rpartition("\n\n")[2].splitlines(keepends=True)
+    return "".join(line for line in lines if line.split(" ")[1] != origin)
+
+
 def _root(log: OpenLog) -> bytes:
     try:
         return read_frontier(log.size, log.frontier).root()
@@ -160,15 +181,15 @@ def _root(log: OpenLog) -> bytes:
         raise Refused("leaves", f"the log's own row is damaged: {error}") from error
 
 
-def _damaged(judged: Judged, before: Outside) -> bool:
+def _damaged(judged: Judged, before: Outside | None) -> bool:
     """Whether the published tiles could not be used, so that all are written again."""
-    return judged.since.size < before.size // WIDTH * WIDTH
+    return before is not None and judged.since.size < before.size // WIDTH * WIDTH
 
 
 class _Leaves:
     """Reads leaves in pages; keeps the last few, because a log that grew little is read twice."""
 
-    def __init__(self, engine: Engine, log_id: int, beat: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, log_id: int, beat: Check) -> None:
         self._engine = engine
         self._log_id = log_id
         self._beat = beat

@@ -76,7 +76,10 @@ class VerifierWork:
         with verification(self._settings, report) as ledger:
             found = ledger.new(self._progress) if slice_ is None else ledger.slice(slice_, parts, self._progress)
             unchecked = ledger.keys is None
-            made = list(ledger.claims(faulty))
+            made = []
+            for each in ledger.claims(faulty):
+                self._progress(0)  # places that are slow are asked once for each tenant
+                made.append(each)
         part: Part = "new" if slice_ is None else "slice"
         unkept = keep_claims(self._settings, made, part)
         why = note(self._settings, found, began, part, None if slice_ is None else (slice_, parts)) or unkept

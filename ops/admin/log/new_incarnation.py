@@ -18,7 +18,7 @@ from pipeline.ledger.checkpoint import Checkpoint, unverified_checkpoint
 from pipeline.ledger.merkle import EMPTY_ROOT
 from pipeline.ledger.own_events import ORIGIN_KIND, origin_event
 from pipeline.store.admin import queries
-from pipeline.store.log import incarnations
+from pipeline.store.log import incarnations, leaves
 from schemas.ledger.log_names import log_origin
 
 _SECONDS = 10.0  # for one published checkpoint
@@ -32,7 +32,7 @@ class Successor:
     incarnation: int
     origin: str
     former: Checkpoint
-    held: int  # leaves of the former log that the database has
+    held: int  # leaves of the former log that the database has for certain: it knows a checkpoint of them
     entries: int
 
 
@@ -47,7 +47,10 @@ def plan(engine: Engine, settings: Settings, tenant: str) -> Successor:
         raise OpsError(f"{tenant} has no log: nothing of it is recorded, and nothing is published at {place.where}")
     origin = log_origin(settings.log_origin, tenant, last)
     former = former or Checkpoint(origin, 0, EMPTY_ROOT)
-    held = newest.size if newest is not None and newest.incarnation == last else 0
+    held = 0
+    if newest is not None and newest.incarnation == last:
+        with transaction(engine) as conn:
+            held = _held(conn, newest.id, former)
     return Successor(tenant, last + 1, log_origin(settings.log_origin, tenant, last + 1), former, held, entries)
 
 
@@ -88,6 +91,15 @@ def _published(settings: Settings, place: Place, tenant: str, incarnation: int) 
     if checkpoint.origin != origin:
         raise OpsError(f"{place.where} has a checkpoint of {checkpoint.origin} in place of {origin}: check WAXSEAL_LOG_ORIGIN")
     return checkpoint
+
+
+def _held(conn: Connection, log_id: int, former: Checkpoint) -> int:
+    """Up to which size the database knows the published log. That its own is longer says nothing: it may be another tree."""
+    for size in leaves.signed_sizes(conn, log_id, former.size, 2):
+        note = leaves.signed(conn, log_id, size)
+        if note is not None and (size < former.size or note.partition("\n\n")[0] + "\n" == former.text):
+            return size
+    return 0
 
 
 def _key(conn: Connection, settings: Settings, tenant: str) -> bytes:

@@ -29,7 +29,7 @@ def key_view(key: keys.LogKey, origin: str) -> View:
 
 
 def add_key(engine: Engine, settings: Settings, tenant: str, who: str) -> View:
-    """Add a key, which signs from the next checkpoint on beside those that are active."""
+    """Add a key, which signs beside those that are active from the sealer's next turn on."""
     vault = Vault(settings.fernet_keys())
     with noted(engine, Act(who, "log key new", {"tenant": tenant}), 1) as tally:
         with transaction(engine) as conn:

@@ -1,7 +1,8 @@
 """How the tenants' logs stand: their size, what is sealed, published and anchored, their keys, and what is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import Engine, RowMapping
 
@@ -9,7 +10,7 @@ from ops.admin.log.signing_keys import key_view
 from ops.admin.views import View
 from ops.errors import PlaceAway
 from ops.runtime.db import transaction
-from ops.runtime.places import Place
+from ops.runtime.places import Patience, Place
 from ops.runtime.published_log import PublishedLog
 from ops.settings import Settings
 from pipeline.errors import Unreadable
@@ -29,8 +30,8 @@ def standing(engine: Engine, settings: Settings, tenant: str | None) -> list[Vie
         known = {row["id"]: keys.keys(conn, row["id"]) for row in rows}
         anchored = anchors.newest(conn, [row["id"] for row in rows])
     place = Place(settings.log_files, _SECONDS) if settings.log_files else None
-    named = read_anchors(settings.log_anchors)
-    return [_view(row, known[row["id"]], anchored, settings, place, named) for row in rows]
+    patience, named = Patience(), read_anchors(settings.log_anchors)
+    return [_view(row, known[row["id"]], anchored, settings, partial(_published, place, patience), named) for row in rows]
 
 
 def _view(
@@ -38,7 +39,7 @@ def _view(
     known: Sequence[keys.LogKey],
     anchored: Sequence[RowMapping],
     settings: Settings,
-    place: Place | None,
+    published: Callable[[RowMapping, str, Sequence[keys.LogKey]], View],
     named: Sequence[AnchorPlace],
 ) -> View:
     origin = log_origin(settings.log_origin, row["tenant"], row["incarnation"])
@@ -51,19 +52,20 @@ def _view(
         "size": row["size"],
         "pending": int(row["pending"]) if row["state"] == "open" else 0,
         "sealed": None if row["sealed"] is None else {"size": row["sealed"], "at": _time(row["signed_at"])},
-        "published": _published(row, origin, known, place),
+        "published": published(row, origin, known),
         "anchored": [_anchor(each, row, anchored) for each in named],
         "keys": [key_view(key, origin) for key in known],
         "refused": refused if row["refused"] is not None else None,
     }
 
 
-def _published(row: RowMapping, origin: str, known: Sequence[keys.LogKey], place: Place | None) -> View:
+def _published(place: Place | None, patience: Patience, row: RowMapping, origin: str, known: Sequence[keys.LogKey]) -> View:
     """What is at the place, verified; `size` is None if there is nothing that can be."""
     if place is None:
         return {"place": None, "size": None, "error": "WAXSEAL_LOG_FILES is not set"}
     try:
-        raw = PublishedLog(place, row["tenant"], row["incarnation"]).checkpoint()
+        with patience.asking():
+            raw = PublishedLog(place, row["tenant"], row["incarnation"]).checkpoint()
         if raw is None:
             return {"place": place.where, "size": None, "error": "nothing is published"}
         checkpoint, _ = open_checkpoint(raw, [Key(origin, ED25519, key.public) for key in known])

@@ -33,10 +33,11 @@ WITNESSED: Final[tuple[AnchorKind, ...]] = ("witness",)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """When the latest receipt that holds was given; None, and why none does."""
+    """When the latest receipt that holds was given, and for which size of the log; None, and why none does."""
 
     at: datetime | None
     why: str = ""
+    size: int = 0
 
 
 _Check = Callable[[Seal, Sequence[Key], Checkpoint, Receipt], datetime]
@@ -55,8 +56,9 @@ class AnchorReceipts:
         if seal.log is None or not keys:
             return Found(None, "there is no checkpoint yet")
         found = [self._latest(conn, seal, keys, named) for named in self._places if named.kind in kinds]
-        latest = max((each.at for each in found if each.at is not None), default=None)
-        return Found(latest, "; ".join(each.why for each in found) if latest is None else "")
+        held = [each for each in found if each.at is not None]
+        none = Found(None, "; ".join(each.why for each in found))
+        return max(held, key=lambda each: (each.size, each.at), default=none)
 
     def _latest(self, conn: Connection, seal: Seal, keys: Sequence[Key], named: AnchorPlace) -> Found:
         assert seal.log is not None
@@ -65,7 +67,7 @@ class AnchorReceipts:
             return Found(None, f"{named.place}: {why}")
         for row in ledger_claims.receipts(conn, seal.log, named.kind, named.place, MOST):
             try:
-                return Found(self._check(named)(seal, keys, _sealed(keys, row), row))
+                return Found(self._check(named)(seal, keys, _sealed(keys, row), row), size=row.size)
             except PlaceAway as error:
                 why = self._away[named.place] = one_line(error)
                 break

@@ -30,7 +30,7 @@ def log() -> None:
 
 @log.command("key")
 @click.argument("tenant")
-@click.option("--new", is_flag=True, help="Add a key; it signs beside the others from the next checkpoint on.")
+@click.option("--new", is_flag=True, help="Add a key; it signs beside the others from the sealer's next turn on.")
 @click.option("--retire", type=int, metavar="ID", help="Let this key sign no more. What it signed stays valid.")
 @JSON
 @confirmed_act
@@ -143,9 +143,11 @@ def serve(host: str, port: int, data: Path) -> int:
 
 def _planned(planned: "Successor") -> str:
     former = planned.former
-    lost = former.size - planned.held
+    after = counted(former.size - planned.held, "leaf", "leaves")
     missing = (
-        f"{counted(lost, 'leaf', 'leaves')} of it are not in this database" if lost > 0 else "all of it is in this database"
+        "all of it is in this database"
+        if planned.held == former.size
+        else f"this database knows it up to size {planned.held}: of the {after} after that, some or all are not in it"
     )
     held = counted(planned.entries, "entry", "entries")
     return (

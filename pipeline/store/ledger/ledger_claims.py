@@ -8,13 +8,15 @@ from sqlalchemy import Connection, text
 
 from schemas.ledger.assurance import Claim, Word
 
-# Of every tenant that has entries: its open log, the newest checkpoint, and since when an entry has waited for its position: as
-# the entry says, which is hashed.
+# Of every tenant that has entries: its open log, the newest checkpoint, since when an entry has waited for its position, as the
+# entry says, which is hashed, and since when the first leaf that is in no checkpoint has existed.
 SEALS = text("""
     SELECT each.tenant, log.id, log.incarnation, newest.size, newest.note,
            (SELECT min(entry.at) FROM log_pending AS waiting
               JOIN entry ON entry.chain_id = waiting.chain_id AND entry.seq = waiting.first
             WHERE waiting.tenant = each.tenant),
+           (SELECT entry.at FROM leaf JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq
+            WHERE leaf.log_id = log.id AND position = coalesce(newest.size, 0)),
            EXISTS (SELECT FROM verified_point WHERE verified_point.tenant = each.tenant AND broken)
     FROM (SELECT DISTINCT tenant FROM chain) AS each
       LEFT JOIN log ON log.tenant = each.tenant AND log.state = 'open'
@@ -35,6 +37,12 @@ KEEP = text("""
     WHERE NOT (:only_new AND claim.word = 'none' AND EXISTS
       (SELECT FROM verification WHERE part <> 'new' AND faults > 0 AND claim.checked_at BETWEEN began_at AND ended_at))""")
 
+ROOT = text("SELECT root FROM checkpoint WHERE log_id = :log AND size = :size")
+
+LEAF_AT = text("""
+    SELECT entry.at FROM leaf JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq
+    WHERE leaf.log_id = :log AND position = :position""")
+
 ALL = text("SELECT tenant, word, checked_at, missing FROM claim ORDER BY tenant")
 
 
@@ -48,6 +56,7 @@ class Seal:
     size: int | None
     note: str | None
     waiting_at: int | None  # microseconds, of the oldest entry without a position
+    unsealed_at: int | None  # microseconds, of the first leaf that is in no checkpoint
     broken: bool
 
 
@@ -80,6 +89,18 @@ def receipts(conn: Connection, log: int, kind: str, place: str, most: int) -> Se
     """The latest receipts of a place for checkpoints of a log. Nothing in them was checked."""
     told = {"log": log, "kind": kind, "place": place, "most": most}
     return [Receipt(row[0], bytes(row[1]), row[2], bytes(row[3])) for row in conn.execute(RECEIPTS, told)]
+
+
+def sealed_root(conn: Connection, log: int, size: int) -> bytes | None:
+    """The root in the log's checkpoint of this size; None if there is none."""
+    root = conn.execute(ROOT, {"log": log, "size": size}).scalar()
+    return None if root is None else bytes(root)
+
+
+def leaf_at(conn: Connection, log: int, position: int) -> int | None:
+    """When the entry at this position was recorded, in microseconds; None if there is none."""
+    at: int | None = conn.execute(LEAF_AT, {"log": log, "position": position}).scalar()
+    return at
 
 
 def keep(conn: Connection, made: Iterable[tuple[str, Claim]], now: datetime, *, only_new: bool) -> None:

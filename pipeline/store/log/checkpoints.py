@@ -1,7 +1,7 @@
 """Statements that seal the tenants' logs: their sizes, their leaves, their checkpoints, and what the sealer refuses."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,9 +12,18 @@ from pipeline.store.storable_text import storable
 AT_ONCE: Final = 4096  # leaves in one statement
 TOLD: Final = timedelta(hours=1)  # between two operator events of one tenant
 
-LEAD = text("SELECT pg_try_advisory_lock(24852988478448749)")
+# A session that leads and stands still is ended; one that does not lead may rest for as long as it likes.
+LEAD = text("""
+    SELECT locked, set_config('idle_session_timeout', CASE WHEN locked THEN :frozen ELSE '0' END, false)
+    FROM (SELECT pg_try_advisory_lock(24852988478448749) AS locked OFFSET 0) AS tried""")
 
-OPEN_LOGS = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND size > 0 ORDER BY tenant")
+OPEN_LOGS = text("""
+    SELECT log.id, tenant, incarnation, size, frontier, coalesce(signing.keys, '{}') AS keys,
+      coalesce((SELECT size FROM checkpoint WHERE log_id = log.id ORDER BY size DESC LIMIT 1), 0) AS sealed
+    FROM log LEFT JOIN (
+      SELECT log_id, array_agg(id ORDER BY id) AS keys FROM log_key WHERE state = 'active' GROUP BY log_id
+    ) AS signing ON signing.log_id = log.id
+    WHERE state = 'open' AND size > 0 ORDER BY tenant""")
 
 OPEN_LOG = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND tenant = :tenant")
 
@@ -36,7 +45,7 @@ REFUSE = text("""
 
 TELL = text("""
     INSERT INTO operator_event (at, kind, tenant, detail)
-    SELECT :now, 'log_refused', :tenant, :detail WHERE NOT EXISTS (
+    SELECT :now, 'log_refused', :tenant, :detail WHERE CAST(:since AS timestamptz) IS NULL OR NOT EXISTS (
       SELECT FROM operator_event WHERE kind = 'log_refused' AND tenant = :tenant AND at > :since)""")
 
 RESUME = text("DELETE FROM log_refusal WHERE log_id = :log")
@@ -57,23 +66,36 @@ SUMMARY = text("""
 
 @dataclass(frozen=True, slots=True)
 class OpenLog:
-    """A log as the sequencer left it: `frontier` is the packed compact range of its `size` leaves."""
+    """A log as the sequencer left it: `frontier` is the packed compact range of its `size` leaves.
+
+    `sealed` is the size of its newest checkpoint, `keys` are the ids of those that sign, as far as they were asked for.
+    """
 
     id: int
     tenant: str
     incarnation: int
     size: int
     frontier: bytes
+    sealed: int = 0
+    keys: tuple[int, ...] = ()
+
+    @property
+    def unsealed(self) -> int:
+        """How many leaves are in no checkpoint."""
+        return self.size - self.sealed
 
 
-def lead(conn: Connection) -> bool:
-    """Whether this session is the one that seals. It becomes so if there is none, until it ends."""
-    return bool(conn.execute(LEAD).scalar_one())
+def lead(conn: Connection, frozen: float) -> bool:
+    """Whether this session is the one that seals. It becomes so if there is none, until it ends.
+
+    From then on Postgres ends it when it is not used for `frozen` seconds.
+    """
+    return bool(conn.execute(LEAD, {"frozen": f"{int(frozen * 1000)}ms"}).scalar_one())
 
 
 def open_logs(conn: Connection) -> list[OpenLog]:
     """The logs that have leaves and may grow."""
-    return [_log(row) for row in conn.execute(OPEN_LOGS).mappings()]
+    return [replace(_log(row), sealed=row["sealed"], keys=tuple(row["keys"])) for row in conn.execute(OPEN_LOGS).mappings()]
 
 
 def open_log(conn: Connection, tenant: str) -> OpenLog | None:
@@ -106,10 +128,16 @@ def kept(conn: Connection, log_id: int, size: int) -> str | None:
     return None if row is None else str(row[1])
 
 
-def refuse(conn: Connection, log: OpenLog, kind: str, detail: str, now: datetime) -> None:
-    """Note that the log is not sealed, and why; an operator event tells of it, once an hour."""
+def refuse(conn: Connection, log: OpenLog, kind: str, detail: str, now: datetime, *, anew: bool = False) -> None:
+    """Note that the log is not sealed, and why; an operator event tells of it, once an hour, or `anew` whatever was told."""
     conn.execute(REFUSE, {"log": log.id, "now": now, "kind": kind, "detail": storable(detail)})
-    conn.execute(TELL, {"tenant": log.tenant, "detail": storable(detail), "now": now, "since": now - TOLD})
+    since = None if anew else now - TOLD
+    conn.execute(TELL, {"tenant": log.tenant, "detail": storable(detail), "now": now, "since": since})
+
+
+def tell(conn: Connection, tenant: str, detail: str, now: datetime) -> None:
+    """Tell of something that is wrong with the tenant's log, by an operator event."""
+    conn.execute(TELL, {"tenant": tenant, "detail": storable(detail), "now": now, "since": None})
 
 
 def resume(conn: Connection, log_id: int) -> bool:

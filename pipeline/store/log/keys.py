@@ -38,7 +38,7 @@ def signing(conn: Connection, log_id: int) -> Sequence[tuple[bytes, bytes]]:
 
 
 def add(conn: Connection, log_id: int, public: bytes, private: bytes) -> None:
-    """Add a key that signs from the next checkpoint on. The database lets the sealer add only a log's first."""
+    """Add a key that signs from the next turn of the sealer on. The database lets the sealer add only a log's first."""
     conn.execute(ADD, {"log": log_id, "public": public, "private": private})
 
 

@@ -60,7 +60,7 @@ def test_heads_are_recorded_once_for_all_processes_and_prove_where_a_chain_ended
     assert [{"count": 3, "root": heads.root.hex(), "size": 5}] == bodies(database)
     assert heads == read_heads(heads.body)
     ((chain,),) = database.rows("SELECT chain_id FROM chain WHERE subject = 'a'")
-    (proof,) = member_proofs(3, lambda: members, {chain}).values()
+    (proof,) = member_proofs(3, members, {chain}).values()
     assert 2 == proof.member.seq
     check_inclusion(leaf_hash(proof.member.data), proof.index, proof.count, proof.proof, heads.root)
 

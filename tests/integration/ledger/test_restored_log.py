@@ -1,6 +1,8 @@
 """Yesterday's database, restored: the sealer refuses and alarms, recording goes on, and a new incarnation begins."""
 
 import json
+import shutil
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -19,17 +21,20 @@ from ops.runtime.published_log import PublishedLog
 from pipeline.ledger.checkpoint import open_checkpoint, read_checkpoint
 from pipeline.ledger.notes import read_vkey, split_note
 from pipeline.ledger.sequence import sequence
-from pipeline.ledger.tiles import Read, decode_entries
+from pipeline.ledger.tiles import decode_entries
 from pipeline.store.log.checkpoints import OpenLog
 from schemas.config.anchors import AnchorPlace
 from support.cli import Cli
 from support.ledger.events import event_of, record
+from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
+from support.pages import commands
 from support.waiting import wait_for
 from workers.sealer.anchoring import Anchoring, Anchorings
 from workers.sealer.board import Board
 from workers.sealer.log_server import LogServer
 from workers.sealer.sealing import Sealing
+from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness as WitnessAnchor
 from workers.sealer.worker import Sealer
 from workers.sealer.write_once import WriteOnce
@@ -46,15 +51,15 @@ class System:
         self.writer = make_engine(database.worker_url, pool_size=2)
         self.engine = make_engine(database.sealer_url, pool_size=6)
         self.board = Board()
-        made = [Anchoring(setting, anchor, self.engine, self.board, self._reader) for setting, anchor in anchors]
+        made = [Anchoring(setting, anchor, self.engine, self.board, self._files) for setting, anchor in anchors]
         self.anchorings = Anchorings(made)
         first_look = self.anchorings.first_look
         self.sealing = Sealing(self.engine, self.place, ORIGIN, database.vault, self.board, first_look)
         self.sealer = Sealer(self.engine, self.sealing, self.board)
         self.cli = Cli(database, log_files=place, log_origin=ORIGIN).owner
 
-    def _reader(self, log: OpenLog) -> Read:
-        return PublishedLog(self.place, log.tenant, log.incarnation).read
+    def _files(self, log: OpenLog) -> PublishedLog:
+        return PublishedLog(self.place, log.tenant, log.incarnation)
 
     def record(self, count: int, subject: str, first: int = 0) -> None:
         numbers = range(first, first + count)
@@ -136,7 +141,9 @@ def test_yesterdays_database_is_refused_recording_goes_on_and_a_new_origin_begin
     assert "REFUSED" in system.cli.output("log", "status", code=1)
 
     planned = system.cli.output("log", "new-origin", "acme")
-    assert "ledger.example/acme was published up to size 320" in planned
+    assert (
+        "ledger.example/acme was published up to size 320; this database knows it up to size 300: of the 20 leaves" in planned
+    )
     assert "ledger.example/acme/r2 begins" in planned
     assert "Nothing was done" in planned
     assert 1 == yesterday.rows("SELECT count(*) FROM log")[0][0]
@@ -165,7 +172,7 @@ def today_root(published: Path) -> bytes:
 
 def third(system: System, published: Path) -> None:
     """Another one follows it, whose first leaf is of a chain of its own."""
-    system.cli.output("log", "new-origin", "acme", "--yes")
+    assert "/r2 was published up to size 701; all of it is in this" in system.cli.output("log", "new-origin", "acme", "--yes")
     system.position()
     system.sealer.turn()
 
@@ -213,6 +220,36 @@ def test_anchors_remember_what_was_restored_together_with_the_database(database,
             system.close()
 
 
+def test_a_witness_that_only_says_that_it_knows_better_stops_nothing_and_alarms(database, tmp_path) -> None:
+    database.add_tenant("acme")
+    with served(Witness()) as witness:
+        anchor = (AnchorPlace("witness", witness.url, 0.0), WitnessAnchor(witness.url, witness.key.vkey))
+        system = System(database, tmp_path / "published", [anchor])
+        system.record(5, "a")
+        system.sealer.turn()
+        witness.trust(*(read_vkey(each["vkey"]) for each in system.cli.json("log", "key", "acme")))
+        witness.seen["ledger.example/acme"] = (900, b"x" * 32)  # as somebody on the way might answer
+        system.record(3, "b")
+        system.sealer.turn()
+        wait_for(lambda: database.rows("SELECT FROM operator_event"))
+        system.record(3, "c")
+        system.sealer.turn()
+
+        assert (11,) == system.checkpoint()[:1]
+        assert [] == system.refusals()
+        ((kind, detail),) = database.rows("SELECT kind, detail FROM operator_event")
+        assert ("log_refused", True) == (kind, "it shows no checkpoint that says so. The log goes on" in detail)
+        assert [] == database.rows("SELECT FROM anchor WHERE kind = 'witness'")
+
+        path = Path(system.place.where) / "acme" / "checkpoint"
+        path.write_bytes(path.read_bytes().replace(b"\n11\n", b"\n500\n"))
+        system.record(1, "d")
+        system.sealer.turn()
+        assert ["smaller"] == [kind for kind, _ in system.refusals()]
+        assert [(2,)] == database.rows("SELECT count(*) FROM operator_event"), "that is told too, in the same hour"
+        system.close()
+
+
 def test_an_anchor_that_is_away_stops_nothing_and_shows_as_missing(database, tmp_path) -> None:
     database.add_tenant("acme")
     with served(Witness()) as witness:
@@ -229,6 +266,47 @@ def test_an_anchor_that_is_away_stops_nothing_and_shows_as_missing(database, tmp
         cli = system.cli.but(log_anchors=f"witness+{witness.url}#vkey={witness.key.vkey}")
         assert f"witness {witness.url}: MISSING" in cli.output("log", "status")
         system.close()
+
+
+def test_a_time_stamp_is_published_and_openssl_verifies_it_as_the_page_says(database, tmp_path) -> None:
+    database.add_tenant("acme")
+    published = tmp_path / "published"
+    (tmp_path / "tsa").mkdir()
+    with time_stamping(tmp_path / "tsa") as authority:
+        anchor = (AnchorPlace("rfc3161", authority.url, 0.0), TimeStamps(authority.url, str(authority.certificates)))
+        system = System(database, published, [anchor])
+        system.record(5, "a")
+        system.sealer.turn()
+        wait_for(lambda: database.rows("SELECT FROM anchor WHERE kind = 'rfc3161'"))
+        system.sealer.close()
+        system.anchorings.close()
+        (receipt,) = published.glob("acme/timestamps/*.tsr")
+
+        def verified() -> str:
+            ((_, *words),) = [words for words in commands("openssl") if "-verify" in words]
+            ours = {"tsa.pem": str(authority.certificates), "acme/timestamps/00000000000000000007": f"acme/timestamps/{5:020}"}
+            ours |= {next(word for word in words if word.endswith(".tsr")): str(receipt.relative_to(published))}
+            command = ["openssl", "ts", *(ours.get(word, word) for word in words)]
+            ended = subprocess.run(command, cwd=published, capture_output=True, text=True, check=False, timeout=30)
+            return ended.stdout + ended.stderr
+
+        assert "Verification: OK" in verified()
+        stamped = receipt.with_name(f"{5:020}")
+        assert (5,) == (open_checkpoint(stamped.read_bytes(), map(read_vkey, vkeys_of(system)))[0].size,)
+        shutil.rmtree(stamped.parent)  # the published files are those of a backup
+        again = System(database, published, [anchor])
+        again.sealer.turn()
+        wait_for(receipt.exists)
+        assert "Verification: OK" in verified()
+        assert 1 == authority.stamps
+        stamped.write_bytes(stamped.read_bytes().replace(b"acme", b"acne"))
+        assert "Verification: FAILED" in verified()
+        again.sealer.close()
+        again.close()
+
+
+def vkeys_of(system: System) -> list[str]:
+    return [each["vkey"] for each in system.cli.json("log", "key", "acme")]
 
 
 def test_keys_are_added_and_retired_one_at_a_time(database, tmp_path) -> None:
@@ -256,7 +334,13 @@ def test_keys_are_added_and_retired_one_at_a_time(database, tmp_path) -> None:
 
 
 def test_published_logs_are_served_as_static_files_and_nothing_else_is(tmp_path) -> None:
-    for name, content in {"acme/checkpoint": b"c", "acme/r2/checkpoint": b"d", "acme/tile/0/x001/067": b"t"}.items():
+    stamp = f"acme/r2/timestamps/{7:020}.tsa-example-tsr.tsr"
+    for name, content in {
+        "acme/checkpoint": b"c",
+        "acme/r2/checkpoint": b"d",
+        "acme/tile/0/x001/067": b"t",
+        stamp: b"s",
+    }.items():
         path = tmp_path / "log" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -268,12 +352,22 @@ def test_published_logs_are_served_as_static_files_and_nothing_else_is(tmp_path)
         with urllib.request.urlopen(f"{base}/acme/tile/0/x001/067") as answer:
             assert (b"t", "application/octet-stream") == (answer.read(), answer.headers["Content-Type"])
             assert "immutable" in answer.headers["Cache-Control"]
+        with urllib.request.urlopen(f"{base}/{stamp}") as answer:
+            assert (b"s", "application/timestamp-reply") == (answer.read(), answer.headers["Content-Type"])
         with urllib.request.urlopen(f"{base}/acme/r2/checkpoint") as answer:
             assert (b"d", "text/plain; charset=utf-8") == (answer.read(), answer.headers["Content-Type"])
             assert "no-cache" == answer.headers["Cache-Control"]
         for path in ("/", "/secret", "/../secret", "/acme/../../secret", "/acme/%2e%2e/%2e%2e/secret", "//secret"):
             assert 404 == status_of(base + path)
-        for path in ("/acme", "/acme/tile/0/000%231234", "/acme/tile/0/000", "/acme/checkpoint/", "/ACME/checkpoint"):
+        for path in (
+            "/acme",
+            "/acme/tile/0/000%231234",
+            "/acme/tile/0/000",
+            "/acme/checkpoint/",
+            "/ACME/checkpoint",
+            "/acme/timestamps/1",
+            "/acme/timestamps/",
+        ):
             assert 404 == status_of(base + path)
         assert 405 == status_of(urllib.request.Request(f"{base}/acme/checkpoint", b"x", method="POST"))
         server.shutdown()

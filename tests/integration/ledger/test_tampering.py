@@ -1,6 +1,7 @@
 """What leaves no contradiction in the chains contradicts the tenant's log, or what was verified once before."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,11 +12,12 @@ import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.admin.doctor.claim_checks import check_claims
+from ops.admin.verifying import claims as verifying_claims
 from ops.admin.verifying.anchor_receipts import AnchorReceipts
 from ops.admin.verifying.tenant_claims import claims_of
 from ops.errors import PlaceAway
 from ops.runtime.db import make_engine, transaction
-from ops.runtime.places import Place
+from ops.runtime.places import Patience, Place
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import extend
@@ -369,13 +371,54 @@ def test_the_word_is_the_strongest_that_was_checked_and_what_is_missing_is_said(
     assert [("sealed", "sealed")] == found[4:]
 
 
+def test_entries_that_no_checkpoint_covers_are_not_called_sealed(ledger, shared_database) -> None:
+    settings = Settings(database_url=shared_database.url)
+    with ledger.engine.connect() as conn:
+        run(conn, "DELETE FROM log_pending")
+        sealed = dict(claims_of(conn, settings, ()))["acme"]
+        run(conn, UNPROTECTED)
+        run(conn, LOOSE)
+        append_leaf(conn)
+        behind = dict(claims_of(conn, settings, ()))["acme"]
+        conn.rollback()
+
+    assert ("sealed", "chained") == (sealed.word, behind.word)
+    assert "entries that have waited for more than 5 minutes: run `waxseal sealer`" in behind.missing
+
+
+def test_a_place_that_hangs_is_asked_for_few_tenants(ledger, shared_database, monkeypatch) -> None:
+    asked = []
+
+    def hang(_self: object, name: str) -> bytes:
+        asked.append(name)
+        time.sleep(0.01)
+        raise PlaceAway("it does not answer")
+
+    monkeypatch.setattr(Place, "read", hang)
+    monkeypatch.setattr(verifying_claims, "Patience", lambda: Patience(0.005))
+    with ledger.engine.connect() as conn:
+        run(conn, "DELETE FROM log_pending")
+        made = dict(claims_of(conn, Settings(database_url=shared_database.url, log_files="/somewhere"), ()))
+        conn.rollback()
+
+    assert ["acme/checkpoint"] == asked
+    assert [("sealed", True)] * 2 == [(each.word, "it does not answer" in each.missing) for each in made.values()]
+
+
+def append_leaf(conn: Connection) -> None:
+    """The log grows by the entry of 1 January 2026 that has no position yet; the sealer has not seen it."""
+    found = f"SELECT {ACME}, 8, chain_id, seq FROM entry WHERE {of(seq=4)}"
+    run(conn, f"INSERT INTO leaf (log_id, position, chain_id, seq) {found}")
+
+
 class Outside:
     """A ledger that is published, with places of each kind, and rows about them that the database's owner writes."""
 
     def __init__(self, conn: Connection, note: str, folder: Path, tsa: Authority, witness: Witness) -> None:
         self.conn, self.note, self.witness = conn, note, witness
-        (folder / "published" / "acme").mkdir(parents=True)
-        (folder / "published" / "acme" / "checkpoint").write_text(note)
+        self.published = folder / "published" / "acme" / "checkpoint"
+        self.published.parent.mkdir(parents=True)
+        self.published.write_text(note)
         self.file = folder / "worm" / "acme" / "r1" / f"{8:020}"
         self.file.parent.mkdir(parents=True)
         trusted = {"folder": f"{folder}/worm", "rfc3161": f"rfc3161+{tsa.url}#ca={tsa.certificates}"}
@@ -395,6 +438,21 @@ class Outside:
         """What is claimed, when places of the kinds `but` are not configured."""
         anchors = " ".join(place for kind, place in self.trusted.items() if kind not in but)
         return dict(claims_of(self.conn, self.settings.model_copy(update={"log_anchors": anchors}), ()))["acme"]
+
+    def grow(self) -> None:
+        """By an entry of 1 January 2026; it is sealed and published."""
+        append_leaf(self.conn)
+        hashes = self.conn.execute(
+            text(f"SELECT hash FROM leaf JOIN entry USING (chain_id, seq) WHERE log_id = {ACME} ORDER BY position")
+        )
+        checkpoint = Checkpoint(
+            SIGNERS["acme"].name, 9, grown(Frontier(0, ()), [bytes(each) for each in hashes.scalars()]).root()
+        )
+        note = sign(checkpoint.text, [SIGNERS["acme"]])
+        values = f"SELECT id, 9, :root, :note, now() FROM log WHERE id = {ACME}"
+        told = {"root": checkpoint.root, "note": note}
+        self.conn.execute(text(f"INSERT INTO checkpoint (log_id, size, root, note, signed_at) {values}"), told)
+        self.published.write_text(note)
 
     def keep(self, note: str) -> None:
         self.file.write_text(note)
@@ -442,12 +500,21 @@ def test_a_file_elsewhere_anchors_when_it_is_the_logs_checkpoint_and_of_the_last
     kept, elsewhere = outside.said(), outside.said("folder")
     long_ago = (datetime.now(UTC) - timedelta(days=2)).timestamp()
     os.utime(outside.file, (long_ago, long_ago))
+    at_rest = outside.said()
+    outside.grow()
     old = outside.said()
+    run(
+        outside.conn,
+        f"UPDATE entry SET at = {(datetime.now(UTC) - timedelta(hours=23)).timestamp() * 1e6:.0f} WHERE {of(seq=4)}",
+    )
+    lately = outside.said()
     outside.file.unlink()
 
     assert ("anchored", "for witnessed: the signature of a witness: ") == (kept.word, kept.missing[:43])
     assert "published" == elsewhere.word == outside.said().word
-    assert ("published", True) == (old.word, "of the last day: the latest is of" in old.missing)
+    assert kept == at_rest, "nothing has come since that could be anchored"
+    assert ("published", True) == (old.word, "of the last day, because the log has grown: the latest is of" in old.missing)
+    assert kept == lately, "what has come since has a day to be anchored"
 
 
 def test_a_time_stamp_anchors_when_a_trusted_authority_gave_it_for_this_checkpoint(outside, tmp_path) -> None:
@@ -476,11 +543,14 @@ def test_a_log_is_witnessed_when_the_witness_has_signed_this_checkpoint_in_the_l
     outside.cosigned(outside.witness, other_note())
     of_another = outside.said()
     outside.cosigned(outside.witness, outside.note, timedelta(days=2))
+    at_rest = outside.said()
+    outside.grow()
     old = outside.said()
     outside.cosigned(outside.witness, outside.note)
     found, elsewhere = outside.said(), outside.said("witness")
 
     assert ["anchored"] * 4 == [by_another.word, of_another.word, old.word, elsewhere.word]
+    assert "witnessed" == at_rest.word
     assert "no key that was given has signed this" in by_another.missing
     assert f"the signature of {outside.witness.name} is not of this text" in of_another.missing
     assert "of the last day" in old.missing

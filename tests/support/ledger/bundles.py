@@ -131,6 +131,6 @@ class Ledger:
         made += [inclusion_line(self.inclusion(row, size)) for row in rows]
         if self.said is not None:
             entry, said = self.said
-            proofs = member_proofs(said.count, lambda: self.members(said.size), set(chains))
+            proofs = member_proofs(said.count, self.members(said.size), set(chains))
             made.append(heads_line(entry, self.inclusion(entry, size), proofs.values()))
         return made

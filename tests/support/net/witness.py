@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pipeline.errors import Unproven, Unreadable
@@ -15,7 +16,10 @@ from pipeline.ledger.tlog_proof import ConsistencyProof, read_consistency_proof
 
 
 class Witness:
-    """What it knows, and what it was asked. `fail` is a status with which it answers everything."""
+    """What it knows, and what it was asked. `fail` is a status with which it answers everything.
+
+    `shown` are the checkpoints that it serves for monitors, by the hash of their origins; None: it serves none.
+    """
 
     def __init__(self, name: str = "witness.example/w1") -> None:
         self.name = name
@@ -25,6 +29,7 @@ class Witness:
         self.seen: dict[str, tuple[int, bytes]] = {}
         self.asked: list[int] = []
         self.fail: int | None = None
+        self.shown: dict[str, str] | None = {}
         self.url = ""
 
     def trust(self, *keys: Key) -> None:
@@ -67,7 +72,10 @@ class Witness:
         except Unproven:
             return 422, "text/plain", b"inconsistent"
         self.seen[checkpoint.origin] = (checkpoint.size, checkpoint.root)
-        return 200, "text/plain", cosign(self.name, self.private, request.checkpoint, int(time.time())).encode()
+        line = cosign(self.name, self.private, request.checkpoint, int(time.time()))
+        if self.shown is not None:
+            self.shown[sha256(checkpoint.origin.encode()).hexdigest()] = request.checkpoint + line
+        return 200, "text/plain", line.encode()
 
 
 @contextmanager
@@ -78,6 +86,13 @@ def served(witness: Witness) -> Iterator[Witness]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status, kind, content = (404, "text/plain", b"") if self.path != "/w/add-checkpoint" else witness.answer(body)
+            self._reply(status, kind, content)
+
+        def do_GET(self) -> None:
+            found = (witness.shown or {}).get(self.path.removeprefix("/w/").removesuffix("/checkpoint"))
+            self._reply(404 if found is None else 200, "text/plain", (found or "").encode())
+
+        def _reply(self, status: int, kind: str, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))

@@ -1,6 +1,7 @@
 """The kinds of anchors: files that are written once, time stamps, witnesses. None needs a database."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from ops.errors import Misconfigured, PlaceAway
 from pipeline.ledger.checkpoint import Checkpoint
+from pipeline.ledger.cosignature import cosign
 from pipeline.ledger.judge import Outside
 from pipeline.ledger.merkle import leaf_hash, root_of
 from pipeline.ledger.notes import Signer, new_private, open_note, sign
@@ -17,7 +19,8 @@ from schemas.config.anchors import AnchorPlace, read_anchors
 from support.ledger.logs import published
 from support.net.tsa import time_stamping
 from support.net.witness import Witness, served
-from workers.sealer.anchor import Contradicted, Known, NotAnchored
+from workers.sealer import anchoring
+from workers.sealer.anchor import Contradicted, Disputed, Known, NotAnchored
 from workers.sealer.time_stamps import TimeStamps
 from workers.sealer.witnesses import Witness as WitnessAnchor
 from workers.sealer.write_once import WriteOnce
@@ -99,12 +102,45 @@ def test_a_witness_cosigns_what_continues_and_tells_what_it_knows() -> None:
         again.take(known(1300))
         assert [409, 200] == witness.asked[-2:]
         restored = WitnessAnchor(witness.url, witness.key.vkey)
-        assert Outside(witness.url, 1300, None) == restored.look(known(1200))
+        for ask in (restored.look, restored.take):
+            with pytest.raises(Contradicted) as raised:
+                ask(known(1200))
+            assert seen(witness.url, 1300) == raised.value.seen, "it shows what it has signed"
+        assert restored.look(known(1400)) is None, "it has not seen the newest one yet"
+
+
+def test_what_a_witness_only_says_is_disputed_and_what_it_has_signed_is_shown() -> None:
+    with served(Witness()) as witness:
+        witness.trust(SIGNER.key)
+        anchor = WitnessAnchor(witness.url, witness.key.vkey)
+        anchor.take(known(300))
+        own = dict(witness.shown)
+        ((path, shown),) = own.items()
+        with pytest.raises(Disputed, match="does not continue 300") as raised:
+            anchor.take(known(1400, entries=FORKED))
+        assert seen(witness.url, 300) == raised.value.seen, "by which the log is judged"
         with pytest.raises(Contradicted):
-            restored.take(known(1200))
-        with pytest.raises(Contradicted) as raised:
-            restored.take(known(1400, entries=FORKED))
-        assert Outside(witness.url, 1300, b"") == raised.value.seen
+            anchor.look(known(300, entries=FORKED))
+
+        witness.seen[ORIGIN] = (1300, b"x" * 32)  # somebody on the way answers in its place
+        by_another = Witness(witness.name)
+        forged = known(1300, entries=FORKED).note
+        for found in (
+            {},
+            {path: forged},
+            {path: forged + cosign(by_another.name, by_another.private, forged, 1)},
+            {path: shown.replace(ORIGIN, f"{ORIGIN}2")},
+            {path: "what is this"},
+            {path: shown},
+        ):
+            witness.shown = found
+            for ask in (anchor.look, anchor.take):
+                with pytest.raises(Disputed, match="cosigned size 1300, and 1200 is published") as raised:
+                    ask(known(1200))
+                assert (seen(witness.url, 300) if found == own else None) == raised.value.seen
+        witness.shown = {path: forged + cosign(witness.name, witness.private, forged, 1)}
+        with pytest.raises(Contradicted):
+            anchor.take(known(1200))
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
@@ -141,6 +177,28 @@ def test_a_place_that_does_not_answer_is_given_up_in_time(kind: str, tmp_path: P
         with pytest.raises(PlaceAway):
             anchor.take(known(7))
         assert time.monotonic() - began < 2 + lateness()
+
+
+def test_a_place_that_hangs_holds_up_the_first_sealing_of_many_logs_no_longer_than_of_two(
+    monkeypatch: pytest.MonkeyPatch, lateness: Callable[[], float]
+) -> None:
+    go = threading.Event()
+
+    class Hanging:
+        away = False
+        look = turn = staticmethod(lambda *_: go.wait(30))
+
+    monkeypatch.setattr(anchoring, "FIRST_LOOK", 0.2)
+    monkeypatch.setattr(anchoring, "LATE", 0.4)
+    anchorings = anchoring.Anchorings([Hanging()])
+    began = time.monotonic()
+    for number in range(30):
+        anchorings.first_look(OpenLog(number, "acme", 1, 1, b""), None)
+    took = time.monotonic() - began
+    go.set()
+    anchorings.close()
+
+    assert took < 3 + lateness()
 
 
 VKEY = Witness().key.vkey

@@ -1,6 +1,5 @@
 """The files of a growing log, what may be sealed, and heads."""
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -138,7 +137,7 @@ def test_a_chain_is_proved_to_be_among_the_heads(count: int, data: st.DataObject
     gathered.add(all_of_them)
     heads = gathered.heads(1000)
 
-    proofs = member_proofs(count, lambda: iter(all_of_them), wanted | {uuid4()})
+    proofs = member_proofs(count, iter(all_of_them), wanted | {uuid4()})
 
     assert wanted == proofs.keys()
     assert heads == read_heads(heads.body)
@@ -153,11 +152,8 @@ def test_chains_that_are_not_in_their_order_are_refused() -> None:
 
 
 def test_members_that_are_not_all_are_refused() -> None:
-    def some() -> Iterator[Member]:
-        return iter(members(3))
-
     with pytest.raises(Unreadable, match="3 chains"):
-        member_proofs(4, some, {members(1)[0].chain_id})
+        member_proofs(4, iter(members(3)), {members(1)[0].chain_id})
 
 
 def test_the_body_of_heads_is_canonical() -> None:
