@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.admin.doctor.claim_checks import check_claims
-from ops.admin.verifying import claims as verifying_claims
+from ops.admin.verifying import tenant_claims
 from ops.admin.verifying.anchor_receipts import AnchorReceipts
 from ops.admin.verifying.tenant_claims import claims_of
 from ops.errors import PlaceAway
@@ -395,7 +395,7 @@ def test_a_place_that_hangs_is_asked_for_few_tenants(ledger, shared_database, mo
         raise PlaceAway("it does not answer")
 
     monkeypatch.setattr(Place, "read", hang)
-    monkeypatch.setattr(verifying_claims, "Patience", lambda: Patience(0.005))
+    monkeypatch.setattr(tenant_claims, "Patience", lambda: Patience(0.005))
     with ledger.engine.connect() as conn:
         run(conn, "DELETE FROM log_pending")
         made = dict(claims_of(conn, Settings(database_url=shared_database.url, log_files="/somewhere"), ()))
