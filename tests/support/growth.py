@@ -23,10 +23,13 @@ def growth(run: Run, attack: Attack) -> float:
     """The factor by which the time grows when the input doubles: 2 is linear, 4 quadratic; 0 if it is too short to tell.
 
     It is the mean over two doublings. If it is high, larger inputs are measured too and the least factor counts: a full cache
-    or an allocation shows at one size, quadratic time at every size. If it is still high, all of it is measured once more.
+    or an allocation shows at one size, quadratic time at every size. If it is still high, all of it is measured twice more.
     """
     found = _once(run, attack)
-    return min(found, _once(run, attack)) if PER_DOUBLING < found < inf else found
+    for _ in range(2):
+        if PER_DOUBLING < found < inf:
+            found = min(found, _once(run, attack))
+    return found
 
 
 def _once(run: Run, attack: Attack) -> float:
