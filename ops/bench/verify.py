@@ -162,7 +162,7 @@ def bare(engine: Engine) -> int:
 
 
 def largest_size() -> float:
-    """The largest resident size that this process had, in MiB. (getrusage's is no smaller than that of the parent at its start.)"""
+    """The largest resident size that this process had, in MiB; getrusage's is never smaller than that of its parent was."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) / 1024 if found else 0.0
 
