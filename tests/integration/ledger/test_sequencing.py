@@ -213,6 +213,7 @@ def dying(function):
 
 url, *steps = sys.argv[1:]
 for step in steps:
+    sys.stdin.readline()
     child = os.fork()
     if not child:
         if step != "committed":
@@ -222,7 +223,6 @@ for step in steps:
         die()
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     print(step, flush=True)
-    sys.stdin.readline()
 """
 
 

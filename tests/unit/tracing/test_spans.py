@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -130,6 +131,12 @@ def test_a_collector_that_does_not_take_them_holds_nobody_up(state, monkeypatch)
         assert len(spans._processor._batch_processor._queue) <= 100
 
 
+def told(capsys: pytest.CaptureFixture[str], *events: str) -> list[dict[str, Any]]:
+    """The log lines of these events: exporters of earlier tests log too."""
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [line for line in lines if line["event"] in events]
+
+
 def test_log_lines_within_a_span_carry_its_ids(capsys) -> None:
     configure("json", "info", "ingest")
     unsampled = TraceContext("d" * 32, "e" * 16, sampled=False)
@@ -146,8 +153,7 @@ def test_log_lines_within_a_span_carry_its_ids(capsys) -> None:
     finally:
         structlog.reset_defaults()
 
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    lines = [line for line in told if line["event"] in ("one", "two", "three", "four")]  # exporters of other tests log too
+    lines = told(capsys, "one", "two", "three", "four")
     own = (SPAN.trace_id, SPAN.span_id)
     assert [own, ("b" * 32, "c" * 16), own, (None, None)] == [(line.get("trace_id"), line.get("span_id")) for line in lines]
     assert switch.current() is None
@@ -211,7 +217,7 @@ def test_a_span_that_cannot_be_recorded_does_not_fail_its_step(capsys) -> None:
     finally:
         structlog.reset_defaults()
 
-    line = json.loads(capsys.readouterr().err)
+    (line,) = told(capsys, "span_not_recorded")
     assert ("span_not_recorded", "error", "ValueError('odd')") == (line["event"], line["level"], line["error"])
 
 
