@@ -19,14 +19,15 @@ Run = Callable[[Any], object]
 Attack = Callable[[int], Any]
 
 
-def growth(run: Run, attack: Attack) -> float:
+def growth(run: Run, attack: Attack, tries: int = 3) -> float:
     """The factor by which the time grows when the input doubles: 2 is linear, 4 quadratic; 0 if it is too short to tell.
 
     It is the mean over two doublings. If it is high, larger inputs are measured too and the least factor counts: a full cache
-    or an allocation shows at one size, quadratic time at every size. If it is still high, all of it is measured twice more.
+    or an allocation shows at one size, quadratic time at every size. If it is still high, all of it is measured anew, `tries`
+    times at most.
     """
     found = _once(run, attack)
-    for _ in range(2):
+    for _ in range(tries - 1):
         if PER_DOUBLING < found < inf:
             found = min(found, _once(run, attack))
     return found

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import promql_parser as promql
@@ -331,6 +332,7 @@ EXPORTED = {
 }
 
 
+@cache
 def recorded() -> dict[str, dict[str, set[str]]]:
     """The series that rules record, with the values of their labels."""
     every = [rule for path in RULES for group in YAML(typ="safe").load(path)["groups"] for rule in group["rules"]]

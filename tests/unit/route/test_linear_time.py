@@ -257,10 +257,10 @@ def test_a_pattern_takes_no_more_than_twice_the_time_for_twice_the_text(expressi
     assert [] == list(steep(expression))
 
 
-def steep(expression: Expression) -> Iterator[tuple[str, Attack, float]]:
+def steep(expression: Expression, tries: int = 3) -> Iterator[tuple[str, Attack, float]]:
     for method, run in expression.runs():
         for attack in attacks(expression.pattern):
-            found = growth(run, lambda size: given(expression.pattern, attack.text(size)))  # noqa: B023
+            found = growth(run, lambda size: given(expression.pattern, attack.text(size)), tries)  # noqa: B023
             if found > PER_DOUBLING:
                 yield method, attack, found
 
@@ -280,7 +280,7 @@ def steep(expression: Expression) -> Iterator[tuple[str, Attack, float]]:
 def test_a_pattern_that_takes_the_square_is_found(method: str, text: str) -> None:
     expression = Expression("here", re.compile(text), (method,))
 
-    assert next(steep(expression), None)
+    assert next(steep(expression, tries=1), None)
 
 
 @pytest.mark.parametrize(("name", "run", "given_"), SCANNERS, ids=[name for name, _, _ in SCANNERS])
