@@ -33,13 +33,13 @@ from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
 from workers.ingest.writer import Judged, Stopped, Writer
 from workers.process import Process
+from workers.rounds import RECONNECT
 
 log = structlog.get_logger()
 
 MAX_BUFFERED = 32 * 1024 * 1024  # bytes of bodies buffered; above it the socket is not read until a batch is done
 MAX_BATCH = 32 * 1024 * 1024  # bytes of bodies in one batch, in the blob store or not, unless one body alone is larger
 AHEAD = 2  # batches that the writer thread has at most: the one it writes, and the next if that is full already
-RECONNECT = (0.2, 5.0)  # seconds, first and longest wait
 SWITCH_INTERVAL = 0.0001  # seconds one thread may keep the other waiting; the default of 5 ms would idle the database
 
 
