@@ -18,6 +18,7 @@ _WORKER: Final = Login("worker", "waxseal_worker", "waxseal_writer")
 _SEALER: Final = Login("sealer", "waxseal_sealer_login", "waxseal_sealer")
 _ERASER: Final = Login("eraser", "waxseal_eraser_login", "waxseal_eraser")
 _VERIFIER: Final = Login("verifier", "waxseal_verifier_login", "waxseal_verifier")
+_CONSOLE: Final = Login("console", "waxseal_console_login", "waxseal_console")
 
 INGRESS: Final = "ingress"
 INGEST: Final = "ingest"
@@ -29,6 +30,7 @@ SEQUENCER: Final = "sequencer"
 SEALER: Final = "sealer"
 ERASER: Final = "eraser"
 VERIFIER: Final = "verifier"
+CONSOLE: Final = "console"
 
 #: The login of each process, in the order in which they are started. The names are those of their commands, and in logs.
 LOGIN_OF: Final[Mapping[str, Login]] = {
@@ -42,6 +44,7 @@ LOGIN_OF: Final[Mapping[str, Login]] = {
     SEALER: _SEALER,
     ERASER: _ERASER,
     VERIFIER: _VERIFIER,
+    CONSOLE: _CONSOLE,
 }
 WORKERS: Final = tuple(LOGIN_OF)
 LOGINS: Final = tuple(dict.fromkeys(LOGIN_OF.values()))

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
@@ -22,7 +23,7 @@ LogLevel = Annotated[
 ]
 
 
-class Settings(BaseSettings):
+class Settings(ConsoleSettings):
     """The settings of one process, read once at its start and never changed; its repr shows no secrets.
 
     A URL that is not set is empty; a process names the settings that it requires (`load_settings`).
@@ -142,9 +143,7 @@ class Settings(BaseSettings):
     verify_every: float = Field(
         600.0, gt=0, description="seconds between two verifications of what is new, by `waxseal verifier`"
     )
-    verify_nights: int = Field(
-        30, ge=1, le=1000, description="days in which `waxseal verifier` verifies everything again, an equal part each day"
-    )
+    verify_nights: int = Field(30, ge=1, le=1000, description="days in which `waxseal verifier` verifies everything again")
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
 
     @model_validator(mode="before")

@@ -9,6 +9,7 @@ from ops.cli.audit import COMMANDS as AUDIT
 from ops.cli.bench import COMMANDS as BENCH
 from ops.cli.bundle import COMMANDS as BUNDLE
 from ops.cli.config import COMMANDS as CONFIG
+from ops.cli.console import COMMANDS as CONSOLE
 from ops.cli.dead import COMMANDS as DEAD
 from ops.cli.demo import COMMANDS as DEMO
 from ops.cli.doctor import COMMANDS as DOCTOR
@@ -31,6 +32,7 @@ from ops.cli.verify import COMMANDS as VERIFY
 
 COMMANDS: tuple[click.Command, ...] = (
     *PROCESSES,
+    *CONSOLE,
     *CONFIG,
     *SEND,
     *STATUS,

@@ -145,7 +145,7 @@ def ingress(data: Path) -> None:
     """
     from workers.ingress.worker import run
 
-    _run(run, data, "database_url", "amqp_url", "keys")
+    run_process(run, data, "database_url", "amqp_url", "keys")
 
 
 @click.command()
@@ -159,7 +159,7 @@ def ingest(data: Path) -> None:
     """
     from workers.ingest.worker import run
 
-    _run(run, data, "database_url", "amqp_url")
+    run_process(run, data, "database_url", "amqp_url")
 
 
 @click.command()
@@ -173,7 +173,7 @@ def relay(data: Path) -> None:
     """
     from workers.relay.worker import run
 
-    _run(run, data, "database_url", "amqp_url")
+    run_process(run, data, "database_url", "amqp_url")
 
 
 @click.command()
@@ -187,7 +187,7 @@ def deliver(data: Path) -> None:
     """
     from workers.delivery.worker import run
 
-    _run(run, data, "database_url", "amqp_url", "keys")
+    run_process(run, data, "database_url", "amqp_url", "keys")
 
 
 @click.command("mail-pull")
@@ -201,7 +201,7 @@ def mail_pull(data: Path) -> None:
     """
     from workers.mail.pull.worker import run
 
-    _run(run, data, "database_url", "amqp_url", "keys")
+    run_process(run, data, "database_url", "amqp_url", "keys")
 
 
 @click.command("mail-idle")
@@ -215,7 +215,7 @@ def mail_idle(data: Path) -> None:
     """
     from workers.mail.idle.worker import run
 
-    _run(run, data, "database_url", "keys")
+    run_process(run, data, "database_url", "keys")
 
 
 @click.command()
@@ -229,7 +229,7 @@ def sequencer(data: Path) -> None:
     """
     from workers.sequencer.worker import run
 
-    _run(run, data, "database_url")
+    run_process(run, data, "database_url")
 
 
 @click.command()
@@ -244,7 +244,7 @@ def sealer(data: Path) -> None:
     """
     from workers.sealer.worker import run
 
-    _run(run, data, "database_url", "keys", "log_files", "log_origin")
+    run_process(run, data, "database_url", "keys", "log_files", "log_origin")
 
 
 @click.command()
@@ -258,7 +258,7 @@ def eraser(data: Path) -> None:
     """
     from workers.eraser.worker import run
 
-    _run(run, data, "database_url", "keys")
+    run_process(run, data, "database_url", "keys")
 
 
 @click.command()
@@ -273,10 +273,11 @@ def verifier(data: Path) -> None:
     """
     from workers.verifier.worker import run
 
-    _run(run, data, "database_url", "keys")
+    run_process(run, data, "database_url", "keys")
 
 
-def _run(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
+def run_process(run: "Callable[[Settings], int]", data: Path, *needed: str) -> None:
+    """Run a process with the settings that it needs, on a schema of our version; ends with its exit status."""
     from ops.admin.read_session import explained
     from ops.runtime.schema_check import fitting
     from ops.system.stack_file import settings_for

@@ -66,18 +66,18 @@ def make_engine(
     statement_timeout: float = 60.0,
     connections: type[db_deadline.Connection] = db_deadline.Connection,
     keep_plans: bool = False,
+    reads_as: str | None = None,
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
     A connection that died while it was idle is detected and replaced when it is taken from the pool. On a frozen server a
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
-    second, and each of them is its own transaction (`alone`).
+    second, and each of them is its own transaction (`alone`). `reads_as` names a role that the login is a member of: with
+    its rights alone the connections read, and cannot write.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
-    options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
-    if keep_plans:
-        options = options.replace("force_custom_plan", "force_generic_plan")
+    options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as)
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT" if keep_plans else None,  # so that `alone` need not switch it on and off
@@ -106,6 +106,13 @@ def make_engine(
         lambda _dialect, _record, args, options: db_deadline.connect(connections, args, options, statement_timeout),
     )
     return engine
+
+
+def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None) -> str:
+    options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
+    if keep_plans:
+        options = options.replace("force_custom_plan", "force_generic_plan")
+    return options if reads_as is None else f"{options} -c role={reads_as} -c default_transaction_read_only=on"
 
 
 def _note_idle(_connection: Any, record: Any) -> None:

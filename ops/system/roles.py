@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ops.process_roles import INGRESS, SCALED, WORKERS
+from ops.process_roles import CONSOLE, INGRESS, SCALED, WORKERS
 from ops.servers.child import Child
 from ops.settings import PREFIX, Settings, environment
 
@@ -17,6 +17,7 @@ IMPORTED: Final = (
     "ops.admin.read_session",
     "ops.runtime.schema_check",
     "ops.system.stack_file",
+    "workers.console.worker",
     "workers.delivery.worker",
     "workers.eraser.worker",
     "workers.ingest.worker",
@@ -28,6 +29,7 @@ IMPORTED: Final = (
     "workers.sequencer.worker",
     "workers.verifier.worker",
 )
+PAGES: Final = "console-pages"  # names the console's second port, beside that of its probes
 _ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
 
 
@@ -53,7 +55,15 @@ def _post(role: str, number: int) -> Post:
 
 def base_url(post: Post, port: int, settings: Settings) -> str:
     """Give the address that serves the process's probes and metrics; the ingress has them on its own port."""
-    host = settings.ingress_host if post.role == INGRESS else settings.metrics_host
+    return _url(settings.ingress_host if post.role == INGRESS else settings.metrics_host, port)
+
+
+def console_url(port: int, settings: Settings) -> str:
+    """Give the address of the console's pages."""
+    return settings.console_url or _url(settings.console_host, port)
+
+
+def _url(host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{port}"
 
 
@@ -61,19 +71,22 @@ def worker_children(
     posts: Sequence[Post], ports: Mapping[str, int], settings: Settings, told_to: Callable[[str], Mapping[str, str]], data: Path
 ) -> list[Child]:
     """Describe the process of each post; it inherits our environment, with what its role is told and its port added."""
-    return [_child(post, ports[post.name], settings, told_to(post.role), data) for post in posts]
+    return [_child(post, ports, settings, told_to(post.role), data) for post in posts]
 
 
-def _child(post: Post, port: int, settings: Settings, told: Mapping[str, str], data: Path) -> Child:
-    variable = "INGRESS_PORT" if post.role == INGRESS else "METRICS_PORT"
-    variables = {PREFIX + name.upper(): value for name, value in told.items()}
+def _child(post: Post, ports: Mapping[str, int], settings: Settings, told: Mapping[str, str], data: Path) -> Child:
+    port = ports[post.name]
+    own = {"ingress_port" if post.role == INGRESS else "metrics_port": str(port)}
+    if post.role == CONSOLE:
+        own["console_port"] = str(ports[PAGES])
+    variables = {PREFIX + name.upper(): value for name, value in {**told, **own}.items()}
     ready_url = base_url(post, port, settings) + "/readyz"
     return Child(
         name=post.name,
         role=post.role,
         command=post.command,
         forked=post.forked,
-        environment={**environment(), **variables, PREFIX + variable: str(port), "PYTHONUNBUFFERED": "1"},
+        environment={**environment(), **variables, "PYTHONUNBUFFERED": "1"},
         log=data / "log" / f"{post.name}.log",
         folder=Path.cwd(),
         ready=lambda: _says_yes(ready_url),

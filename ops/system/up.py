@@ -13,7 +13,7 @@ import click
 import structlog
 
 from ops.errors import OpsError
-from ops.process_roles import INGRESS, SUPERVISOR
+from ops.process_roles import CONSOLE, INGRESS, SUPERVISOR
 from ops.runtime import log
 from ops.runtime.redact import redact_text
 from ops.servers.accounts import own_file
@@ -25,10 +25,10 @@ from ops.servers.ports import is_free
 from ops.servers.private import PrivateServers
 from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, prometheus_url
 from ops.servers.state_file import check_path
-from ops.settings import Settings
+from ops.settings import PREFIX, Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
-from ops.system.roles import IMPORTED, Post, base_url, worker_children
+from ops.system.roles import IMPORTED, PAGES, Post, base_url, console_url, worker_children
 from ops.system.stack_file import Stack, end_recorded
 from ops.system.supervisor import Supervisor
 from ops.telemetry import probe_server, table
@@ -174,13 +174,22 @@ def _store_secrets(generated: Mapping[str, str], path: Path) -> None:
 
 def _ports(plan: Plan, servers: PrivateServers) -> dict[str, int]:
     """Choose the workers' ports: those of the last run, unless a setting asks for one."""
-    asked = plan.settings.ingress_port
-    explicit = "ingress_port" in plan.settings.model_fields_set and asked != 0
-    if explicit and not (is_free(asked) and servers.claims.take(asked)):
-        raise OpsError(f"WAXSEAL_INGRESS_PORT: port {asked} is in use; choose another, or unset it to get a free one")
-    default = {} if explicit or INGRESS in servers.memory.ports else {INGRESS: asked}
     names = [*(post.name for post in plan.posts), SUPERVISOR, *([PROMETHEUS] if plan.observe else [])]
-    servers.memory.take_ports(names, servers.claims, {INGRESS: asked} if explicit else default)
+    asked = {INGRESS: plan.settings.ingress_port}
+    if CONSOLE in names:
+        names.append(PAGES)
+        asked[PAGES] = plan.settings.console_port
+    default = {}
+    for name, port in asked.items():
+        variable = "ingress_port" if name == INGRESS else "console_port"
+        if variable in plan.settings.model_fields_set and port != 0:
+            if not (is_free(port) and servers.claims.take(port)):
+                variable = (PREFIX + variable).upper()
+                raise OpsError(f"{variable}: port {port} is in use; choose another, or unset it to get a free one")
+            default[name] = port
+        elif name not in servers.memory.ports:
+            default[name] = port
+    servers.memory.take_ports(names, servers.claims, default)
     return {name: servers.memory.ports[name] for name in names}
 
 
@@ -188,6 +197,7 @@ def _stack(plan: Plan, servers: PrivateServers, told: Mapping[str, str], ports: 
     urls = {post.name: base_url(post, ports[post.name], plan.settings) for post in (*plan.posts, _OURS)}
     return Stack(
         ingress_url=urls.get(INGRESS, ""),
+        console_url=console_url(ports[PAGES], plan.settings) if PAGES in ports else None,
         amqp_url=servers.amqp_url,
         database_url=servers.database_url,
         keys_file=told.get("keys_file", ""),
@@ -213,6 +223,7 @@ def _welcome(stack: Stack, data: Path) -> None:
     words = f"""
 Waxseal is ready.
   webhooks   {stack.ingress_url}/in/TENANT/SOURCE
+  console    {stack.console_url}
   AMQP       {stack.amqp_url}   (exchange waxseal.in)
   database   {stack.database_url}
 {watched}  all of it  {data / "stack.json"}; logs in {data / "log"}

@@ -10,10 +10,10 @@ from typing import Final
 Rights = Mapping[str, Mapping[str, str]]  # by role and by what they are rights on
 
 PUBLIC: Final = "PUBLIC"  # everybody
-ROLES: Final = ("waxseal_writer", "waxseal_reader", "waxseal_sealer", "waxseal_eraser", "waxseal_verifier")
+ROLES: Final = ("waxseal_writer", "waxseal_reader", "waxseal_sealer", "waxseal_eraser", "waxseal_verifier", "waxseal_console")
 
 #: The roles that a role is a member of, and whose rights it has besides.
-MEMBER_OF: Final = {"waxseal_verifier": {"waxseal_reader"}}
+MEMBER_OF: Final = {"waxseal_verifier": {"waxseal_reader"}, "waxseal_console": {"waxseal_reader"}}
 #: What CREATE ROLE … NOLOGIN makes of a role.
 ATTRIBUTES: Final = frozenset({"INHERIT"})
 
@@ -61,6 +61,13 @@ TABLES: Final[Rights] = {
         INSERT_UPDATE="claim verified_point",
         SELECT="tenant",
         INSERT="verification",
+    ),
+    "waxseal_console": _each(
+        INSERT="audit operator_event",
+        DELETE_INSERT_UPDATE="endpoint_health subscription tenant",
+        DELETE_INSERT_SELECT_UPDATE="endpoint mailbox source",
+        DELETE="mailbox_cursor mailbox_folder_error",
+        DELETE_SELECT="mail_item",
     ),
 }
 
@@ -114,6 +121,13 @@ COLUMNS: Final[Rights] = {
         "delivery": _columns(UPDATE="next_attempt_at"),
         "source": _columns(SELECT="id tenant_id name kind settings"),
         "tenant": _columns(SELECT="id name fingerprint_key before_origins retention"),
+    },
+    "waxseal_console": {
+        "catalog": _columns(UPDATE="version"),
+        "dead_letter": _columns(UPDATE="state detail decided_at decided_by"),
+        "delivery": _columns(
+            UPDATE="state attempts next_attempt_at lease lease_until settled_at error age_from schedule_from",
+        ),
     },
 }
 _NUMBERED: Final = (

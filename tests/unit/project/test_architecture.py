@@ -45,6 +45,7 @@ ORDER = (
     "pipeline/ledger/verifying",
     "pipeline/ledger/bundles",
     "ops/errors.py",
+    "ops/console_settings.py",
     "ops/settings.py",
     "ops/process_roles.py",
     "ops/migrations",
@@ -92,6 +93,12 @@ ORDER = (
     "workers/sequencer",
     "workers/sealer",
     "workers/commands",
+    "workers/console/middleware.py",
+    "workers/console/call.py",
+    "workers/console/access",
+    "workers/console/api",
+    "workers/console/pages",
+    "workers/console",
 )
 
 # Folders whose files are named after a noun: an endpoint has a schema, statements, acts and commands. Other file names are
@@ -336,6 +343,7 @@ def test_every_process_has_a_folder_whose_entrance_is_its_worker() -> None:
         module.folder for module in modules() if module.path.startswith("workers/") and module.path.endswith("/worker.py")
     }
     processes = {
+        "console",
         "delivery",
         "eraser",
         "ingest",

@@ -1,0 +1,1 @@
+"""The console and the API: one process, one port. Pages and operations show and do what `ops.admin` does, and nothing else."""

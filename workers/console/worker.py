@@ -1,0 +1,84 @@
+"""The console process: a web server in a thread of its own, and what the console does in the background, in rounds."""
+
+import socket
+import threading
+from typing import Final
+
+import structlog
+import uvicorn
+from anyio import CapacityLimiter
+from starlette.applications import Starlette
+
+from ops.settings import Settings
+from workers.console.access.principals import Authentication
+from workers.console.app import make_app
+from workers.console.call import Console
+from workers.process import Process
+from workers.rounds import Rounds
+
+MOST_CONNECTIONS: Final = 200
+_GRACE: Final = 5  # seconds for answers that are under way when the process is to stop
+_ROUND: Final = 1.0  # seconds between two rounds of background work
+
+_log = structlog.get_logger()
+
+
+class Server:
+    """Serves the application from a thread until `close`."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        """Raises `OSError` if it cannot listen."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=128)
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=_GRACE,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="web", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    def trouble(self) -> str | None:
+        """Why it does not serve; None while it does."""
+        return None if self._thread.is_alive() else "the web server has ended; the log says why"
+
+    def close(self) -> None:
+        """Answer what is under way, and stop listening."""
+        self._server.should_exit = True
+        self._thread.join(_GRACE + 1)
+        self._socket.close()
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
+    with Process(settings, "console", "database_url", "keys") as process:
+        acts = process.engine(settings.console_pool)
+        reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
+        # Each handler holds at most one connection of each pool, so that none waits for another's.
+        console = Console(settings, reads, acts, CapacityLimiter(settings.console_pool), Authentication(settings, acts))
+        try:
+            server = process.closing(Server(make_app(console), settings.console_host, settings.console_port))
+        except OSError as error:
+            _log.error("cannot_listen", host=settings.console_host, port=settings.console_port, error=str(error))
+            return 1
+        rounds = Rounds(process.stop, lambda: _ROUND)
+        rounds.trouble = None
+        beat = process.serve({"database": process.database(lambda: rounds.trouble), "web": server.trouble})
+        _log.info("listening", host=settings.console_host, port=server.port)
+        rounds.run(beat)
+    return process.status
