@@ -10,7 +10,7 @@ class ConsoleSettings(BaseSettings):
     """What `Settings` has for the console."""
 
     console_host: str = Field("127.0.0.1", description="address that the console and the API listen on")
-    console_port: int = Field(8421, ge=0, le=65535, description="its port; 0: any free one")
+    console_port: int = Field(8430, ge=0, le=65535, description="its port; 0: any free one")
     console_url: str = Field(
         "",
         description="the console's address as browsers see it, https://console.example. Unset: http://, its host and port. "

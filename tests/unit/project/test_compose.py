@@ -46,7 +46,7 @@ def test_the_file_is_valid_by_its_public_schema(schema: str, path: Path) -> None
 
 def test_every_process_of_the_system_is_there() -> None:
     ours = {"migrate", "ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"}
-    ours |= {"sequencer", "sealer", "eraser", "verifier"}
+    ours |= {"sequencer", "sealer", "eraser", "verifier", "console"}
     assert {"postgres", "rabbitmq"} | ours == SERVICES.keys() - WATCHING
     assert {"prometheus", "alertmanager", "grafana", "postgres-exporter"} == WATCHING.keys()
     assert [] == [name for name, one in OURS.items() if one["command"] != [name]]
