@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops.errors import OpsError, one_line
 from ops.runtime.db import passes
@@ -20,7 +21,7 @@ from workers.console.access import login
 from workers.console.api import operations
 from workers.console.api.api_problems import problem
 from workers.console.call import Console, Refused
-from workers.console.middleware import Bounded, Identified
+from workers.console.middleware import Bounded, Identified, TooLarge
 from workers.console.pages import page_table
 from workers.console.pages.layout import refusal
 
@@ -32,12 +33,6 @@ _log = structlog.get_logger()
 
 def make_app(console: Console, more: Sequence[BaseRoute] = ()) -> Starlette:
     """The application; `more` are routes that come before its own."""
-
-    async def failed(request: Request, error: Exception) -> Response:
-        refused = _refusal(error, str(request.state.id))
-        answer = problem if request.url.path.startswith(API) else refusal
-        return answer(request, refused)
-
     return Starlette(
         routes=[
             *more,
@@ -46,9 +41,40 @@ def make_app(console: Console, more: Sequence[BaseRoute] = ()) -> Starlette:
             *page_table.routes(console),
             Mount("/static", StaticFiles(directory=STATIC), name="static"),
         ],
-        middleware=[Middleware(Identified, https=console.settings.console_url.startswith("https://")), Middleware(Bounded)],
-        exception_handlers={Exception: failed, Refused: failed, OpsError: failed, DBAPIError: failed, HTTPException: failed},
+        middleware=[
+            Middleware(Identified, https=console.settings.console_url.startswith("https://")),
+            Middleware(Bounded),
+            Middleware(_Failing),
+        ],
+        exception_handlers={HTTPException: _failed},
     )
+
+
+class _Failing:
+    """Answers a request that failed. What Starlette answers itself, after any other error, would lack our headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if begun or isinstance(error, TooLarge):
+                raise
+            await (await _failed(Request(scope), error))(scope, receive, send)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    refused = _refusal(error, str(request.state.id))
+    return (problem if request.url.path.startswith(API) else refusal)(request, refused)
 
 
 def _refusal(error: Exception, request_id: str) -> Refused:
