@@ -13,6 +13,28 @@ Means = Literal["token", "session"]
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, as the audit records it. As text it is `who`, so that notes can name it.
+
+    `principal` is the id of the token or the session, `role` the one that it has where it acts.
+    """
+
+    who: str
+    means: Literal["cli", "token", "session"] = "cli"
+    principal: str = ""
+    role: str = ""
+    address: str = ""
+    request_id: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.who
+
+
+By = str | Actor  # a name alone for what the command line does
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks: a program by a token, or a person by a session.
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from ops.runtime.db import transaction
 from pipeline.store.admin import audit
+from schemas.access import By
 
 RATE: Final = 500.0  # rows per second, by default
 MOST: Final = 500  # rows in one transaction
@@ -32,14 +33,14 @@ class Named:
 
     tenant: str
     name: str
-    who: str = ""
+    who: By = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
     """Who does what, and the filter that selects the rows, as the audit records them."""
 
-    who: str
+    who: By
     name: str
     filter: Mapping[str, Any]
 

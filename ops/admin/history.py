@@ -15,9 +15,11 @@ PAGE: Final = 200
 _NO_END: Final = 2**62
 
 
-def acts(engine: Engine, since: datetime | None, until: datetime | None, limit: int | None = None) -> Iterator[View]:
-    """The acts of operators, from the audit."""
-    rows = _pages(engine, limit, lambda conn, before, size: audit.acts(conn, since, until, before, size))
+def acts(
+    engine: Engine, since: datetime | None, until: datetime | None, limit: int | None = None, tenant: str | None = None
+) -> Iterator[View]:
+    """The acts of operators, on one tenant or on all, from the audit."""
+    rows = _pages(engine, limit, lambda conn, before, size: audit.acts(conn, tenant, since, until, before, size))
     return map(act_view, rows)
 
 

@@ -15,6 +15,7 @@ from ops.admin.read_session import check_chosen, snapshot
 from pipeline.store.dead_letters import dead_letter_list, dead_letters, decisions
 from pipeline.store.dead_letters.dead_letter_list import Group
 from pipeline.store.dead_letters.dead_letters import Taken
+from schemas.access import By
 from schemas.dead_letter import DeadLetterFilter, Stage
 from schemas.message import Message
 
@@ -34,7 +35,7 @@ class Decision:
     `left` counts those that stay open, by reason.
     """
 
-    def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: str) -> None:
+    def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: By) -> None:
         self.wanted = wanted
         self.counted = counted
         self.who = who
@@ -50,7 +51,7 @@ class Decision:
         return taken
 
 
-def decision_on(engine: Engine, wanted: DeadLetterFilter, who: str) -> Decision:
+def decision_on(engine: Engine, wanted: DeadLetterFilter, who: By) -> Decision:
     """Counts the dead letters that match. Raises `OpsError` for a tenant or endpoint that neither exists nor has any."""
     with snapshot(engine) as conn:
         check_chosen(conn, wanted)
@@ -64,7 +65,7 @@ def discard(decision: Decision, conn: Connection, size: int) -> int | None:
         return None
     now = datetime.now(UTC)
     decisions.give_up(conn, _deliveries(taken, "deliver"), _deliveries(taken, "actor"), now)
-    return dead_letters.decide(conn, [each.id for each in taken], "discarded", now, decision.who)
+    return dead_letters.decide(conn, [each.id for each in taken], "discarded", now, str(decision.who))
 
 
 def replay(decision: Decision, publish: Publish, conn: Connection, size: int) -> int | None:
@@ -78,7 +79,7 @@ def replay(decision: Decision, publish: Publish, conn: Connection, size: int) ->
     now = datetime.now(UTC)
     decisions.revive(conn, _deliveries(able, "deliver", "actor"), now)
     done = [*published, *(each.id for each in able if not _is_message(each))]
-    return dead_letters.decide(conn, done, "replayed", now, decision.who)
+    return dead_letters.decide(conn, done, "replayed", now, str(decision.who))
 
 
 def _published(decision: Decision, conn: Connection, ids: Sequence[int], publish: Publish) -> list[int]:

@@ -143,8 +143,14 @@ def partition_view(partition: Partition) -> View:
 
 
 def act_view(row: Row) -> View:
-    """An act of an operator; `done` and `ended_at` are null if it was interrupted or has not ended."""
-    plain = ("id", "who", "act", "filter", "planned", "done")
+    """An act of an operator; `done` and `ended_at` are null if it was interrupted or has not ended.
+
+    `principal` is the id of the token or session by which it came from `address`; `outcome` says if it was refused or failed.
+    """
+    plain = (
+        *("id", "who", "act", "filter", "planned", "done", "tenant", "object", "outcome", "reason"),
+        *("means", "principal", "role", "address", "request_id"),
+    )
     return {**{name: row[name] for name in plain}, "at": rfc3339(row["at"]), "ended_at": rfc3339(row["ended_at"])}
 
 

@@ -35,7 +35,8 @@ def up(data: Path, config: Path | None, detach: bool, workers: int, observe: boo
 
     Starts PostgreSQL and RabbitMQ in the data folder, brings the schema up to date, and starts all processes. A process
     that dies is restarted. Addresses and pids are in stack.json in the data folder, logs in log. Ctrl-C or `waxseal down`
-    stops everything; `up` on the same folder resumes with all data.
+    stops everything; `up` on the same folder resumes with all data. The first `up` of a folder makes a token for the console
+    and prints it once; when its output is not a terminal, the token is in console-token in the data folder.
 
     Example: waxseal up --config waxseal.yaml --detach
     """
@@ -49,11 +50,12 @@ def up(data: Path, config: Path | None, detach: bool, workers: int, observe: boo
         arguments += ["--observe"] if observe else []
         click.echo(up_detached(data.absolute(), arguments))
         return
+    from ops.admin.access.first_token import first_token
     from ops.system.roles import full_crew
     from ops.system.up import Plan
     from ops.system.up import up as bring_up
 
-    bring_up(Plan(data.absolute(), settings, full_crew(workers), config, observe))
+    bring_up(Plan(data.absolute(), settings, full_crew(workers), config, observe, first_token))
 
 
 @click.command()

@@ -27,6 +27,7 @@ from pipeline.store.config.endpoint_row import settings_of
 from pipeline.store.deliveries import inactive_endpoints, paused
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import mailboxes
+from schemas.access import By
 from schemas.blob import LARGEST
 from schemas.config.file import ConfigFile
 from schemas.config.transports import TRANSPORTS
@@ -77,7 +78,7 @@ def apply_config(
     enable: bool = False,
     *,
     give_up: bool = False,
-    who: str = "waxseal apply",
+    who: By = "waxseal apply",
 ) -> Difference:
     """Applies the file in one transaction; changes nothing if any of it is invalid.
 
@@ -114,7 +115,7 @@ def _in_the_way(error: BaseException) -> bool:
 
 
 def _applied(
-    conn: Connection, vault: Vault, config: ConfigFile, *, dry_run: bool, prune: bool, enable: bool, give_up: bool, who: str
+    conn: Connection, vault: Vault, config: ConfigFile, *, dry_run: bool, prune: bool, enable: bool, give_up: bool, who: By
 ) -> Difference:
     check(conn)
     configure.lock(conn)
@@ -162,7 +163,7 @@ def _with_secrets(changes: list[Change]) -> tuple[list[Change], dict[str, str]]:
     return changes, generated
 
 
-def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: str) -> None:
+def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: By) -> None:
     """Writes the changes; first what takes long or may wait, because workers wait for the catalog once it is changed."""
     given_up = _give_up(conn, changes, who)
     for change in changes:
@@ -172,7 +173,7 @@ def _write(conn: Connection, vault: Vault, changes: Sequence[Change], who: str) 
             _remove(conn, change, who, given_up)
 
 
-def _give_up(conn: Connection, changes: Sequence[Change], who: str) -> Mapping[int, int]:
+def _give_up(conn: Connection, changes: Sequence[Change], who: By) -> Mapping[int, int]:
     """Gives up what removed endpoints have not received, so that it does not go to their successors of the same name.
 
     Of an endpoint that is being removed, deliveries that are locked or leased are left to `_remove` and to the workers.
@@ -237,7 +238,7 @@ def _older(before: datetime | None, after: datetime | None) -> bool:
     return before is not None and (after is None or after < before)
 
 
-def _remove(conn: Connection, change: Change, who: str, given_up: Mapping[int, int]) -> None:
+def _remove(conn: Connection, change: Change, who: By, given_up: Mapping[int, int]) -> None:
     if isinstance(change.before, Endpoint):
         now, id_ = datetime.now(UTC), change.before.id
         configure.remove_endpoint(conn, id_)

@@ -29,6 +29,7 @@ _LOGIN = re.compile(r"://[^\s:/@?#\"']*:(?!\d+[/?#])")
 _SECRET_FORMATS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("://", re.compile(r"(https?://)[^\s:/@?#\"']+@", re.IGNORECASE), rf"\1{MASK}@"),
     ("whs", re.compile(r"\bwhs(ec|k)_[\w+/=.-]+"), rf"whs\1_{MASK}"),
+    ("wxs_", re.compile(r"\bwxs_([0-9A-Za-z]{8})_\w+"), rf"wxs_\1_{MASK}"),
     ("gAAAA", re.compile(r"\bgAAAA[\w-]{40,}={0,2}"), MASK),
     ("=", re.compile(r"(?<![\w+/-])[\w-]{43}=(?![\w=])"), MASK),
     ("v1", re.compile(r"\bv1a?,[A-Za-z0-9+/]{43,}={0,2}"), f"v1,{MASK}"),

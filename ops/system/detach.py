@@ -13,7 +13,7 @@ from ops.servers.lock import sole_owner
 from ops.servers.process_tree import end, see, spawn, wait_until
 from ops.servers.state_file import check_path
 from ops.settings import environment
-from ops.system.stack_file import read_stack
+from ops.system.stack_file import FIRST, read_stack
 
 _READY_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 120.0  # as `waxseal down` gives it
@@ -42,7 +42,8 @@ def up_detached(data: Path, arguments: Sequence[str]) -> str:
     if process.poll() is not None:
         raise NotReady(last_error(log, begins) or f"the supervisor ended (log: {log})")
     known = read_stack(data) or {}
-    return f"ready: {known['ingress_url']}  (all addresses: {data / 'stack.json'}; stop: waxseal down --data {data})"
+    token = f"; the console's first token: {data / FIRST}" if (data / FIRST).exists() else ""
+    return f"ready: {known['ingress_url']}  (all addresses: {data / 'stack.json'}{token}; stop: waxseal down --data {data})"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

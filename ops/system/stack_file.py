@@ -16,6 +16,7 @@ from ops.servers.process_tree import SeenProcess, end, see
 from ops.settings import Settings, load_settings, require
 
 FILE: Final = "stack.json"
+FIRST: Final = "console-token"  # beside it, until its owner deletes it: the first token, if `up` had no terminal to show it on
 _STOP_SECONDS: Final = 10.0  # the kernel sent them a signal already, when their supervisor died
 
 

@@ -29,7 +29,7 @@ from ops.settings import PREFIX, Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
 from ops.system.roles import IMPORTED, PAGES, Post, base_url, console_url, worker_children
-from ops.system.stack_file import Stack, end_recorded
+from ops.system.stack_file import FIRST, Stack, end_recorded
 from ops.system.supervisor import Supervisor
 from ops.telemetry import probe_server, table
 from ops.telemetry.disks import room
@@ -69,6 +69,7 @@ class Plan:
     posts: Sequence[Post]
     config: Path | None = None
     observe: bool = False  # with a Prometheus of its own
+    first_token: Callable[[str, Path | None], str | None] = lambda _database_url, _file: None
 
 
 def up(plan: Plan) -> None:
@@ -107,6 +108,7 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
     ports = _ports(plan, servers)
     workers = worker_children(plan.posts, ports, plan.settings, prepared.told_to, plan.data)
     stack = _stack(plan, servers, told, ports)
+    token = plan.first_token(servers.database_url, None if sys.stdout.isatty() else plan.data / FIRST)
     if plan.observe:
         workers.append(_prometheus(plan, servers, stack, ports[PROMETHEUS]))
     everyone = [*servers.children, *workers]
@@ -121,7 +123,7 @@ def _run(plan: Plan, servers: PrivateServers, requests: StopRequests) -> None:
         ):
             stack.keep(plan.data, everyone, ready=True)
             _log.info("ready", ingress=stack.ingress_url, processes=len(everyone))
-            _welcome(stack, plan.data)
+            _welcome(stack, plan.data, token)
 
             def interrupted() -> None:
                 beat()
@@ -217,14 +219,17 @@ def _prometheus(plan: Plan, servers: PrivateServers, stack: Stack, port: int) ->
     return prometheus_child(servers.memory.folder / PROMETHEUS, port, watch, account, plan.data / "log" / "prometheus.log")
 
 
-def _welcome(stack: Stack, data: Path) -> None:
-    """Print where everything is; passwords on a terminal only, because any other output is a log."""
+def _welcome(stack: Stack, data: Path, token: str | None) -> None:
+    """Print where everything is; passwords and tokens on a terminal only, because any other output is a log."""
+    if token is not None and not sys.stdout.isatty():
+        token = f"in {data / FIRST}; log in with it, then delete the file"
+    first = f"  its token  {token}   (admin for 90 days, not shown again)\n" if token is not None else ""
     watched = f"  alerts     {stack.prometheus_url}/alerts\n" if stack.prometheus_url else ""
     words = f"""
 Waxseal is ready.
   webhooks   {stack.ingress_url}/in/TENANT/SOURCE
   console    {stack.console_url}
-  AMQP       {stack.amqp_url}   (exchange waxseal.in)
+{first}  AMQP       {stack.amqp_url}   (exchange waxseal.in)
   database   {stack.database_url}
 {watched}  all of it  {data / "stack.json"}; logs in {data / "log"}
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ops.settings import Settings
-from schemas.access import EVERYWHERE, Principal, Role
+from schemas.access import EVERYWHERE, Actor, Principal, Role
 
 _log = structlog.get_logger()
 
@@ -49,6 +49,12 @@ class Call:
     def address(self) -> str:
         """The client's address, as the audit records it."""
         return self.request.client.host if self.request.client else ""
+
+    def actor(self, reason: str = "") -> Actor:
+        """Who acts, by what, in which role and from where, as the audit records it."""
+        asks = self.principal
+        role = asks.role_in(self.path.get("tenant", EVERYWHERE)) or ""
+        return Actor(asks.who, asks.means, asks.id, role, self.address, self.id, reason)
 
     @property
     def path(self) -> Mapping[str, Any]:

@@ -70,7 +70,8 @@ def run(settings: Settings) -> int:
         acts = process.engine(settings.console_pool)
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.
-        console = Console(settings, reads, acts, CapacityLimiter(settings.console_pool), Authentication(settings, acts))
+        threads = CapacityLimiter(settings.console_pool)
+        console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
         try:
             server = process.closing(Server(make_app(console), settings.console_host, settings.console_port))
         except OSError as error:

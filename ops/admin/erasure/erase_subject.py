@@ -21,6 +21,7 @@ from pipeline.ledger import erase as rule
 from pipeline.ledger.erase import Batch, Erasures, Order
 from pipeline.store.admin import queries
 from pipeline.store.ledger import erasure
+from schemas.access import By
 from schemas.ledger.erasure import Counted, ErasableChain, Erased
 
 PATIENCE: Final = 30.0  # seconds for which a batch that met a deadlock or a lost connection is tried again
@@ -69,15 +70,20 @@ def plan(engine: Engine, settings: Settings, wanted: Wanted) -> ErasurePlan:
     return ErasurePlan(chain, counted, wanted.only, wanted.name and chain.subject is not None, erased, keys)
 
 
-def carry_out(engine: Engine, planned: ErasurePlan, order: Order, pace: Pace, show: Callable[[int], None]) -> Erased:
-    """Erases what was planned; returns what went. The audit names the chain by its id: a subject may be personal data."""
+def carry_out(
+    engine: Engine, planned: ErasurePlan, order: Order, pace: Pace, show: Callable[[int], None], actor: By | None = None
+) -> Erased:
+    """Erases what was planned; returns what went. The audit names the chain by its id: a subject may be personal data.
+
+    It also names the `actor`, if that is not simply who the order is by.
+    """
     about: dict[str, Any] = {"tenant": planned.chain.tenant, "chain": planned.chain.chain_id.hex, "reason": order.reason}
     if planned.only is not None:
         about["seqs"] = rule.runs(planned.only)
     if planned.name:
         about["subject_name"] = True
     total, after = Erased(), -1
-    with noted(engine, Act(order.by, "erase", about), planned.counted.erasable) as tally:
+    with noted(engine, Act(actor or order.by, "erase", about), planned.counted.erasable) as tally:
         while True:
             with uninterrupted():
                 done = _batch(engine, planned, order, after, pace.chunk)

@@ -19,6 +19,7 @@ from pipeline.ledger.merkle import EMPTY_ROOT
 from pipeline.ledger.own_events import ORIGIN_KIND, origin_event
 from pipeline.store.admin import queries
 from pipeline.store.log import incarnations, leaves
+from schemas.access import By
 from schemas.ledger.log_names import log_origin
 
 _SECONDS = 10.0  # for one published checkpoint
@@ -54,7 +55,7 @@ def plan(engine: Engine, settings: Settings, tenant: str) -> Successor:
     return Successor(tenant, last + 1, log_origin(settings.log_origin, tenant, last + 1), former, held, entries)
 
 
-def start(engine: Engine, settings: Settings, successor: Successor, who: str) -> int:
+def start(engine: Engine, settings: Settings, successor: Successor, who: By) -> int:
     """Begin it, with its first leaf, and have every entry positioned again; gives the number of chains.
 
     Writers wait while the chains are noted, some seconds per million. Killed before its COMMIT, nothing has happened.

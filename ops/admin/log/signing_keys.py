@@ -13,6 +13,7 @@ from ops.settings import Settings
 from pipeline.ledger.notes import ED25519, Key, Signer, new_private
 from pipeline.store.log import checkpoints, keys
 from pipeline.store.log.checkpoints import OpenLog
+from schemas.access import By
 from schemas.ledger.log_names import log_origin
 
 
@@ -28,7 +29,7 @@ def key_view(key: keys.LogKey, origin: str) -> View:
     return {"id": key.id, "state": key.state, "created_at": key.created_at.isoformat(), "vkey": vkey}
 
 
-def add_key(engine: Engine, settings: Settings, tenant: str, who: str) -> View:
+def add_key(engine: Engine, settings: Settings, tenant: str, who: By) -> View:
     """Add a key, which signs beside those that are active from the sealer's next turn on."""
     vault = Vault(settings.fernet_keys())
     with noted(engine, Act(who, "log key new", {"tenant": tenant}), 1) as tally:
@@ -41,7 +42,7 @@ def add_key(engine: Engine, settings: Settings, tenant: str, who: str) -> View:
     return key_view(added, origin_of(settings, log))
 
 
-def retire_key(engine: Engine, settings: Settings, tenant: str, key_id: int, who: str) -> View:
+def retire_key(engine: Engine, settings: Settings, tenant: str, key_id: int, who: By) -> View:
     """Let a key sign no more. Raises `OpsError` for the last active one: the log could not be sealed."""
     with noted(engine, Act(who, "log key retire", {"tenant": tenant, "id": key_id}), 1) as tally:
         with transaction(engine) as conn:

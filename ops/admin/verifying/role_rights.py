@@ -65,7 +65,9 @@ TABLES: Final[Rights] = {
     "waxseal_console": _each(
         INSERT="audit operator_event",
         DELETE_INSERT_UPDATE="endpoint_health subscription tenant",
-        DELETE_INSERT_SELECT_UPDATE="endpoint mailbox source",
+        DELETE_INSERT_SELECT_UPDATE="access_rate endpoint login_attempt mailbox source",
+        INSERT_SELECT="access_token",
+        DELETE_INSERT_SELECT="console_session",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",
     ),
@@ -103,6 +105,13 @@ COLUMNS: Final[Rights] = {
         "mailbox": _columns(UPDATE=f"tokens {_MAILBOX_STATE}"),
     },
     "waxseal_reader": {
+        "access_token": _columns(
+            SELECT="id who role tenant once created_at created_by expires_at last_used_at revoked_at revoked_by",
+        ),
+        "console_session": _columns(
+            SELECT="id who issuer subject token_id grants created_at seen_at fresh_at idle_until ends_at ended_at address "
+            "agent",
+        ),
         "endpoint": _columns(SELECT="id tenant_id name url settings state reason created_at transport"),
         "log_key": _KEY_BUT_PRIVATE,
         "mailbox": _columns(SELECT=f"id settings {_MAILBOX_STATE}"),
@@ -123,6 +132,8 @@ COLUMNS: Final[Rights] = {
         "tenant": _columns(SELECT="id name fingerprint_key before_origins retention"),
     },
     "waxseal_console": {
+        "access_token": _columns(UPDATE="last_used_at revoked_at revoked_by"),
+        "console_session": _columns(UPDATE="seen_at fresh_at idle_until ended_at"),
         "catalog": _columns(UPDATE="version"),
         "dead_letter": _columns(UPDATE="state detail decided_at decided_by"),
         "delivery": _columns(

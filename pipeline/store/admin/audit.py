@@ -3,15 +3,25 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
+from schemas.access import Actor, By
+
+Outcome = Literal["refused", "failed"]
+
+#: What an act may be done to, as its filter names it; the first of these is what the audit shows.
+_OBJECTS: Final = ("endpoint", "mailbox", "token", "session", "job", "subject", "chain", "id")
+
 # Written before the act, in a transaction of its own: an act whose process is killed stays on record.
 WRITE = text("""
-    INSERT INTO audit (at, who, act, filter, count, phase)
-    VALUES (:now, :who, :act, CAST(:filter AS jsonb), :count, :phase) RETURNING id""")
+    INSERT INTO audit (at, who, act, filter, count, phase, tenant, object, means, principal, role, address, request_id, reason,
+                       outcome)
+    VALUES (:now, :who, :act, CAST(:filter AS jsonb), :count, :phase, :tenant, :object, :means, :principal, :role, :address,
+            :request_id, :reason, :outcome)
+    RETURNING id""")
 
 END = text("""
     INSERT INTO audit (at, who, act, filter, count, phase, begun)
@@ -19,7 +29,8 @@ END = text("""
 
 # An act on many rows is one line: how many were planned, and how many were done if it ended.
 _ACT = """
-    SELECT act.id, act.at, act.who, act.act, act.filter, act.count AS planned,
+    SELECT act.id, act.at, act.who, act.act, act.filter, act.tenant, act.object, act.means, act.principal, act.role,
+           act.address, act.request_id, act.reason, act.outcome, act.count AS planned,
            CASE WHEN act.phase = 'done' THEN act.count ELSE ending.count END AS done,
            CASE WHEN act.phase = 'done' THEN act.at ELSE ending.at END AS ended_at
     FROM audit AS act LEFT JOIN audit AS ending ON ending.begun = act.id
@@ -27,6 +38,7 @@ _ACT = """
 
 # Newest first, in pages by id.
 ACTS = text(f"""{_ACT} AND act.id < :before
+      AND (CAST(:tenant AS text) IS NULL OR act.tenant = :tenant)
       AND (CAST(:since AS timestamptz) IS NULL OR act.at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR act.at < :until)
     ORDER BY act.id DESC LIMIT :limit""")
@@ -47,10 +59,32 @@ EVENTS = text("""
 
 
 def record(
-    conn: Connection, who: str, act: str, filter_: Mapping[str, Any], count: int, now: datetime, phase: Literal["begun", "done"]
+    conn: Connection,
+    who: By,
+    act: str,
+    filter_: Mapping[str, Any],
+    count: int,
+    now: datetime,
+    phase: Literal["begun", "done"],
+    outcome: Outcome | None = None,
 ) -> int:
-    """Records an act; returns its id. The caller must end a `begun` one with `end`."""
-    asked = {"who": who, "act": act, "filter": json.dumps(filter_, default=str), "count": count, "now": now, "phase": phase}
+    """Records an act; returns its id. The caller must end a `begun` one with `end`.
+
+    The tenant, and what it is done to, are those that the filter names.
+    """
+    actor = Actor(who) if isinstance(who, str) else who
+    asked = {
+        "who": actor.who,
+        "act": act,
+        "filter": json.dumps(filter_, default=str),
+        "count": count,
+        "now": now,
+        "phase": phase,
+        **{name: getattr(actor, name) or None for name in ("means", "principal", "role", "address", "request_id", "reason")},
+        "tenant": filter_.get("tenant"),
+        "object": next((f"{name} {filter_[name]}" for name in _OBJECTS if filter_.get(name) is not None), None),
+        "outcome": outcome,
+    }
     return int(conn.execute(WRITE, asked).scalar_one())
 
 
@@ -59,9 +93,14 @@ def end(conn: Connection, id_: int, count: int, now: datetime) -> None:
     conn.execute(END, {"id": id_, "count": count, "now": now})
 
 
-def acts(conn: Connection, since: datetime | None, until: datetime | None, before: int, limit: int) -> Sequence[Row]:
-    """The `limit` newest acts with ids below `before`; `done` and `ended_at` are null if one was interrupted, or still runs."""
-    asked = {"since": since, "until": until, "before": before, "limit": limit}
+def acts(
+    conn: Connection, tenant: str | None, since: datetime | None, until: datetime | None, before: int, limit: int
+) -> Sequence[Row]:
+    """The `limit` newest acts with ids below `before`, on one tenant or on all.
+
+    `done` and `ended_at` are null if one was interrupted, or still runs.
+    """
+    asked = {"tenant": tenant, "since": since, "until": until, "before": before, "limit": limit}
     return conn.execute(ACTS, asked).mappings().all()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.store.admin import audit
 from pipeline.store.deliveries.deliveries import Held, keys_of
+from schemas.access import By
 
 RELAY: Final = "waxseal"  # who, in the audit, if a process acted by itself
 REMOVED: Final = "endpoint remove"  # the act in the audit
@@ -157,7 +158,7 @@ def give_up_abandoned(conn: Connection, now: datetime, limit: int) -> Aside:
     return Aside(0, {(row.tenant, row.name, row.transport): count})
 
 
-def note_removal(conn: Connection, who: str, tenant: str, endpoint: str, count: int, now: datetime) -> None:
+def note_removal(conn: Connection, who: By, tenant: str, endpoint: str, count: int, now: datetime) -> None:
     """Records in the audit how many deliveries were given up with an endpoint."""
     audit.record(conn, who, REMOVED, {"tenant": tenant, "endpoint": endpoint}, count, now, "done")
 

@@ -209,6 +209,7 @@ def test_whether_there_is_a_secret_may_be_said() -> None:
         ('{"password": "tulip", "user": "wax"}', '{"password": ***, "user": "wax"}'),
         ("Authorization: Bearer tulip.tulip", "Authorization: Bearer ***"),
         ("whsec_dHVsaXA=", "whsec_***"),
+        ("wxs_7Hq2LmPz_0TulipTulip_4S2Uji, and more", "wxs_7Hq2LmPz_***, and more"),
         ("v1," + "A" * 43 + "=", "v1,***"),
         ("key " + "A-_" * 14 + "A=", "key ***"),
         ("gAAAAA" + "B" * 94 + "==", "***"),

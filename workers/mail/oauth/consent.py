@@ -12,6 +12,7 @@ from ops.runtime.vault import Vault
 from pipeline.store.admin import audit
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailboxes
+from schemas.access import By
 from schemas.config.mailbox_kinds import MAILBOX_KINDS
 from schemas.mailbox import Mailbox, OAuth
 from workers.mail.api.exchange import Answer, Request
@@ -39,7 +40,7 @@ class Code:
     seconds: float = CODE_SECONDS
 
 
-def take_over(engine: Engine, vault: Vault, mailbox: Mailbox, refresh_token: str, who: str) -> bool:
+def take_over(engine: Engine, vault: Vault, mailbox: Mailbox, refresh_token: str, who: By) -> bool:
     """Makes `refresh_token` the source of the mailbox's tokens and resumes its pulls; returns whether they were suspended.
 
     The token is tried first: if the provider refuses it, nothing changes, and this raises `OpsError`.
@@ -56,7 +57,7 @@ def with_code(
     vault: Vault,
     mailbox: Mailbox,
     show: Callable[[str], None],
-    who: str,
+    who: By,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """As `take_over`, with a token that a person grants in any browser by entering the code passed to `show`."""
@@ -110,7 +111,7 @@ def _whole(mailbox: Mailbox, answer: Answer) -> Granted:
     return given
 
 
-def _store(engine: Engine, vault: Vault, mailbox: Mailbox, given: Granted, who: str) -> bool:
+def _store(engine: Engine, vault: Vault, mailbox: Mailbox, given: Granted, who: By) -> bool:
     """Stores the tokens and resumes the pulls; tries again for `STORE_SECONDS` while Postgres is unavailable."""
     now = datetime.now(UTC)
     first = configured(mailbox, _oauth(mailbox), given.refresh)
