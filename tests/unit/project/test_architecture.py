@@ -110,6 +110,7 @@ BY_NOUN = (
     "schemas",
     "schemas/config",
     "schemas/ledger",
+    "pipeline/store",
     "pipeline/store/",
     "ops/admin",
     "ops/bench",
