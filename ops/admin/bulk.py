@@ -49,7 +49,7 @@ class Pace:
     """Limits an act to `rate` rows per second, measured from its beginning."""
 
     def __init__(
-        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         self._rate = rate
         self._clock = clock

@@ -44,14 +44,14 @@ def missed_by(engine: Engine, named: Named) -> Missed:
         return paused.count(conn, _present(conn, named))
 
 
-def replaying(named: Named) -> Step:
-    """A step that makes the next missed deliveries due. It raises `OpsError` once the endpoint is removed."""
-    return lambda conn, size: paused.release(conn, _present(conn, named), datetime.now(UTC), size) or None
+def replaying(named: Named, until: datetime | None = None) -> Step:
+    """A step that makes deliveries due that were missed up to `until`. It raises `OpsError` once the endpoint is removed."""
+    return lambda conn, size: paused.release(conn, _present(conn, named), datetime.now(UTC), size, until=until) or None
 
 
-def discarding(named: Named) -> Step:
-    """A step that discards the next missed deliveries. It raises `OpsError` once the endpoint is removed."""
-    return lambda conn, size: paused.discard(conn, _present(conn, named), datetime.now(UTC), size) or None
+def discarding(named: Named, until: datetime | None = None) -> Step:
+    """A step that discards deliveries that were missed up to `until`. It raises `OpsError` once the endpoint is removed."""
+    return lambda conn, size: paused.discard(conn, _present(conn, named), datetime.now(UTC), size, until) or None
 
 
 def enable(engine: Engine, named: Named) -> bool:

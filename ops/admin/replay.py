@@ -32,7 +32,7 @@ Publish = Callable[[Sequence[Message]], Sequence[bool]]
 class Decision:
     """Goes through the dead letters that were counted, oldest first. Dead letters that are new since then are not touched.
 
-    `left` counts those that stay open, by reason.
+    `left` counts those that stay open, by reason. It is at `after`, an id, and goes on to `last`.
     """
 
     def __init__(self, wanted: DeadLetterFilter, counted: Sequence[Group], who: By) -> None:
@@ -40,14 +40,14 @@ class Decision:
         self.counted = counted
         self.who = who
         self.left: Counter[str] = Counter()
-        self._after = min((group.first for group in counted), default=0) - 1
-        self._last = max((group.last for group in counted), default=-1)
+        self.after = min((group.first for group in counted), default=0) - 1
+        self.last = max((group.last for group in counted), default=-1)
 
     def next(self, conn: Connection, size: int) -> list[Taken]:
         """The next dead letters, locked; empty when there are no more."""
-        taken = _bounded(dead_letters.take(conn, self.wanted, self._after, self._last, size))
+        taken = _bounded(dead_letters.take(conn, self.wanted, self.after, self.last, size))
         if taken:
-            self._after = taken[-1].id
+            self.after = taken[-1].id
         return taken
 
 

@@ -124,6 +124,7 @@ def template(servers: PrivateServers) -> str:
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
         conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
         conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
+        conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE

@@ -36,18 +36,20 @@ _LEFT_OUT: Final = _BROKERS_OWN | {PUBLISHED_AT}
 
 
 @contextmanager
-def inbox(settings: Settings) -> Iterator[Publish]:
+def inbox(settings: Settings, *, in_process: bool = False) -> Iterator[Publish]:
     """Give a function that publishes and waits for the confirms; it connects when it is first called.
 
-    The function raises `OpsError` when the broker is away for ten seconds.
+    The function raises `OpsError` when the broker is away for ten seconds. `in_process`: logs and traces are those of the
+    process that it runs in, not of a command.
     """
     with ExitStack() as stack:
         opened: list[PublisherThread] = []
 
         def publish(messages: Sequence[Message]) -> list[bool]:
             if not opened:
-                opened.append(_open(settings))
-                stack.callback(tracing.stop)
+                opened.append(_open(settings, in_process=in_process))
+                if not in_process:
+                    stack.callback(tracing.stop)
                 stack.callback(opened[0].close)
             _wait_for(opened[0])
             spans = active()
@@ -88,10 +90,11 @@ def outgoing(message: Message, hop: TraceContext | None = None) -> Outgoing:
     return Outgoing(RECEIVED if message.trusted or user is not None else IN, message.routing_key, message.body, properties)
 
 
-def _open(settings: Settings) -> PublisherThread:
+def _open(settings: Settings, *, in_process: bool) -> PublisherThread:
     require(settings, "amqp_url")
-    logs.configure(settings.log, "error", "replay")  # the operator need not see the connection's steps
-    tracing.start("replay")
+    if not in_process:
+        logs.configure(settings.log, "error", "replay")  # the operator need not see the connection's steps
+        tracing.start("replay")
     header_tables.install()
     return PublisherThread(settings.amqp_url, "replay")
 

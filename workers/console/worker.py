@@ -13,6 +13,7 @@ from ops.settings import Settings
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
 from workers.console.call import Console
+from workers.console.job_runner import JobRunner
 from workers.process import Process
 from workers.rounds import Rounds
 
@@ -77,9 +78,12 @@ def run(settings: Settings) -> int:
         except OSError as error:
             _log.error("cannot_listen", host=settings.console_host, port=settings.console_port, error=str(error))
             return 1
+        jobs = process.closing(JobRunner(settings, process.engine(1)))
         rounds = Rounds(process.stop, lambda: _ROUND)
         rounds.trouble = None
-        beat = process.serve({"database": process.database(lambda: rounds.trouble), "web": server.trouble})
+        beat = process.serve(
+            {"database": process.database(lambda: rounds.trouble), "web": server.trouble, "jobs": jobs.trouble}
+        )
         _log.info("listening", host=settings.console_host, port=server.port)
         rounds.run(beat)
     return process.status

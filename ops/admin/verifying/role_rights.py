@@ -39,7 +39,7 @@ TABLES: Final[Rights] = {
     "waxseal_reader": _each(
         SELECT=(
             "alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim content dead_letter "
-            "delivery endpoint_health entry erased_blob leaf log log_pending log_refusal mail_document "
+            "delivery endpoint_health entry erased_blob job leaf log log_pending log_refusal mail_document "
             "mailbox_cursor mailbox_folder_error operator_event retention_progress retention_run subscription "
             "tenant verification verified_point"
         ),
@@ -70,6 +70,8 @@ TABLES: Final[Rights] = {
         DELETE_INSERT_SELECT="console_session",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",
+        DELETE_INSERT="job",
+        DELETE_INSERT_SELECT="idempotency_key job_file",
     ),
 }
 
@@ -138,6 +140,9 @@ COLUMNS: Final[Rights] = {
         "dead_letter": _columns(UPDATE="state detail decided_at decided_by"),
         "delivery": _columns(
             UPDATE="state attempts next_attempt_at lease lease_until settled_at error age_from schedule_from",
+        ),
+        "job": _columns(
+            UPDATE="state total done left place started_at ended_at cancel_by lease lease_until owner runs error result",
         ),
     },
 }

@@ -12,6 +12,9 @@ from pipeline.store.deliveries import deliveries, notify
 COUNT = text("""
     SELECT count(*), min(created_at), max(created_at) FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'""")
 
+OLDEST = text("""
+    SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused' ORDER BY created_at, id LIMIT :limit""")
+
 # For a moment, a process that plans may not know that an endpoint is enabled again. Deliveries missed before that await an
 # operator's decision. One step in an index for each endpoint that was ever enabled again.
 LATE: Final = "1 minute"  # more than clocks may differ by
@@ -27,6 +30,7 @@ _MISSED = """
     WITH missed AS MATERIALIZED (
       SELECT id FROM delivery WHERE endpoint_id = :endpoint_id AND state = 'paused'
       AND created_at > coalesce(CAST(:since AS timestamptz), '-infinity')
+      AND created_at <= coalesce(CAST(:until AS timestamptz), 'infinity')
       ORDER BY created_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE delivery SET {becomes} FROM missed WHERE delivery.id = missed.id
     RETURNING endpoint_id, chain_id, ordered"""
@@ -56,22 +60,37 @@ def count(conn: Connection, endpoint_id: int) -> Missed:
     return Missed(*conn.execute(COUNT, {"endpoint_id": endpoint_id}).one())
 
 
+def oldest(conn: Connection, endpoint_id: int, limit: int) -> Sequence[int]:
+    """The ids of the oldest of them."""
+    return conn.execute(OLDEST, {"endpoint_id": endpoint_id, "limit": limit}).scalars().all()
+
+
 def left(conn: Connection) -> dict[int, datetime]:
     """The active endpoints with deliveries paused after they were enabled again, and the time since when those count."""
     return {row[0]: row[1] for row in conn.execute(LEFT)}
 
 
-def release(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None, since: datetime | None = None) -> int:
-    """Makes at most `limit` deliveries missed since `since` due, oldest first, and notifies the relays; returns how many."""
-    released = _decide(conn, RELEASE, endpoint_id, now, limit, since)
+def release(
+    conn: Connection,
+    endpoint_id: int,
+    now: datetime,
+    limit: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
+    """Makes at most `limit` deliveries due that were missed after `since` and up to `until`, oldest first; returns how many.
+
+    Notifies the relays.
+    """
+    released = _decide(conn, RELEASE, endpoint_id, now, limit, since, until)
     if released:
         notify.send(conn, [endpoint_id])
     return len(released)
 
 
-def discard(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None) -> int:
-    """Discards at most `limit` missed deliveries, oldest first; returns how many."""
-    return len(_decide(conn, DISCARD, endpoint_id, now, limit))
+def discard(conn: Connection, endpoint_id: int, now: datetime, limit: int | None = None, until: datetime | None = None) -> int:
+    """Discards at most `limit` deliveries that were missed up to `until`, oldest first; returns how many."""
+    return len(_decide(conn, DISCARD, endpoint_id, now, limit, None, until))
 
 
 def _decide(
@@ -80,9 +99,10 @@ def _decide(
     endpoint_id: int,
     now: datetime,
     limit: int | None,
-    since: datetime | None = None,
+    since: datetime | None,
+    until: datetime | None,
 ) -> Sequence[Row[Any]]:
-    asked = {"endpoint_id": endpoint_id, "now": now, "limit": limit, "since": since}
+    asked = {"endpoint_id": endpoint_id, "now": now, "limit": limit, "since": since, "until": until}
     decided = conn.execute(statement, asked).all()
     deliveries.pass_on(conn, {(row.endpoint_id, row.chain_id) for row in decided if row.ordered}, now)
     return decided

@@ -40,6 +40,9 @@ UNSETTLED_IDS = text(f"""
 _UNSETTLED = "SELECT * FROM delivery WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'leased', 'paused')"
 UNSETTLED = text(_UNDELIVERED.format(page=_UNSETTLED, order="delivery.id"))
 
+# Whatever their state is.
+GIVEN = text(_UNDELIVERED.format(page="SELECT * FROM delivery WHERE id = ANY(CAST(:ids AS bigint[]))", order="delivery.id"))
+
 _PLANNED = """
     endpoint_id = ANY(CAST(:endpoint_ids AS int[])) AND state = 'pending' AND next_attempt_at > :now
       AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(CAST(:ids AS bigint[])))"""
@@ -93,6 +96,11 @@ def unsettled_ids(conn: Connection, endpoint_id: int, when: Range, after: int, l
 def unsettled(conn: Connection, ids: Sequence[int]) -> Sequence[Row]:
     """Those of these deliveries that are still unsettled, by id."""
     return conn.execute(UNSETTLED, {"ids": list(ids)}).mappings().all()
+
+
+def given(conn: Connection, ids: Sequence[int]) -> Sequence[Row]:
+    """These deliveries, by id."""
+    return conn.execute(GIVEN, {"ids": list(ids)}).mappings().all()
 
 
 def planned(conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | None, now: datetime) -> list[PlannedTries]:

@@ -67,6 +67,7 @@ STRAY_CONTENT = """
 
 # Cheap: one row for each chain. The numbers are those of the heads.
 SIZE = text("SELECT count(*), coalesce(sum(seq + 1), 0) FROM chain")
+SIZE_OF = text("SELECT coalesce(sum(seq + 1), 0) FROM chain WHERE tenant = :tenant")
 
 SETTLE = text("VACUUM (ANALYZE) entry, content, chain")
 EXPORT_SNAPSHOT = text("SELECT pg_export_snapshot()")
@@ -145,6 +146,11 @@ def size(conn: Connection) -> tuple[int, int]:
     """The numbers of chains and of entries, according to the chains' rows."""
     chains, entries = conn.execute(SIZE).one()
     return int(chains), int(entries)
+
+
+def size_of(conn: Connection, tenant: str) -> int:
+    """The number of a tenant's entries, according to its chains' rows."""
+    return int(conn.execute(SIZE_OF, {"tenant": tenant}).scalar_one())
 
 
 def settle(conn: Connection) -> None:

@@ -66,6 +66,8 @@ ORDER = (
     "ops/admin/erasure",
     "ops/admin/status",
     "ops/admin/doctor",
+    "ops/admin/search",
+    "ops/admin/jobs",
     "ops/demo",
     "ops/bench/mailserver",
     "ops/bench",
@@ -98,6 +100,7 @@ ORDER = (
     "workers/console/middleware.py",
     "workers/console/call.py",
     "workers/console/access",
+    "workers/console/job_runner.py",
     "workers/console/api",
     "workers/console/pages",
     "workers/console",
@@ -109,6 +112,7 @@ BY_NOUN = (
     "schemas",
     "schemas/config",
     "schemas/ledger",
+    "pipeline/store",
     "pipeline/store/",
     "ops/admin",
     "ops/admin/access",
@@ -116,6 +120,7 @@ BY_NOUN = (
     "ops/cli",
     "ops/cli/mail",
     "ops/grafana",
+    "workers/console/api",
 )
 OF_EVERY_PACKAGE = {"errors"}
 MOST_FILES = 20

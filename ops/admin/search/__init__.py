@@ -1,0 +1,1 @@
+"""Searches for operators: pages of events and deliveries, by cursors."""

@@ -1,0 +1,155 @@
+"""Runs jobs in a thread of the console process, one at a time. Jobs on the ledger are done by a process of their own."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Engine
+
+from ops.admin.jobs import ledger_jobs
+from ops.admin.jobs.arguments import Arguments, OfLedger
+from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
+from ops.errors import OpsError, one_line
+from ops.runtime import gc_tuning
+from ops.settings import Settings
+from workers.commands.republish import inbox
+from workers.rounds import Rounds
+
+FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
+JOBS_KEPT: Final = 30 * 86_400.0  # and the job's row; its act stays in the audit
+_LOOK: Final = 1.0  # seconds between two looks for a job
+_CLEAN: Final = 300.0  # seconds between two erasures of old files
+_TELL: Final = 0.5  # seconds between two reports of a child at most
+
+_log = structlog.get_logger()
+
+
+class JobRunner:
+    """Takes jobs until `close`. A job that is under way then waits for another console."""
+
+    def __init__(self, settings: Settings, engine: Engine, lease: float = LEASE) -> None:
+        """`engine` is of its own: it needs one connection at a time."""
+        self._settings = settings
+        self._engine = engine
+        self._lease = lease
+        self._stop = threading.Event()
+        self._owner = f"{socket.gethostname()}/{os.getpid()}"
+        self._cleaned = 0.0
+        self._rounds = Rounds(self._stop, self._turn)
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._thread.start()
+
+    def trouble(self) -> str | None:
+        """Why it runs no jobs; None while it does."""
+        return None if self._thread.is_alive() else "the thread that runs jobs has ended; the log says why"
+
+    def close(self) -> None:
+        """Put back the job that is under way, and end."""
+        self._stop.set()
+        self._thread.join(15)
+
+    def _run(self) -> None:
+        try:
+            self._rounds.run(lambda: None)
+        except Exception:  # noqa: BLE001 - `trouble` says that it ended
+            _log.exception("job_runner_ended")
+
+    def _turn(self) -> float:
+        if time.monotonic() - self._cleaned > _CLEAN or not self._cleaned:
+            clean(self._engine, FILES_KEPT, JOBS_KEPT)
+            self._cleaned = time.monotonic()
+        job = take(self._engine, self._owner, self._lease)
+        if job is None:
+            return _LOOK
+        log = _log.bind(job=job.id, kind=job.kind, tenant=job.told["tenant"], who=job.told["who"])
+        log.info("job_begun", done=job.told["done"], total=job.told["total"])
+        try:
+            with inbox(self._settings, in_process=True) as publish:
+                state = run(job, publish, partial(_in_child, self._settings, self._stop), self._stop)
+        except OpsError as error:
+            state = None
+            job.end("failed", one_line(error))
+        log.info("job_ended" if state else "job_goes_on_elsewhere", state=state)
+        return 0.0
+
+
+def _in_child(settings: Settings, stop: threading.Event, job: Run, arguments: Arguments) -> dict[str, Any]:
+    """Does a job on the ledger in another process, which is ended with the job. Raises `OpsError` for what that process met."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    asked = (settings, job.kind, job.told["tenant"], arguments, (job.id, job.lease))
+    process = context.Process(target=_work, args=(theirs, *asked), daemon=True, name=f"job-{job.id}")
+    process.start()
+    theirs.close()
+    try:
+        return _heard(ours, stop, job)
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+def _heard(pipe: "Pipe[Any, Any]", stop: threading.Event, job: Run) -> dict[str, Any]:
+    """What the process tells at its end. Renews the lease meanwhile."""
+    done, beaten = None, 0.0
+    while True:
+        if stop.is_set():
+            raise Stopped
+        if time.monotonic() - beaten > min(1.0, job.seconds / 4):
+            job.beat(done)
+            beaten = time.monotonic()
+        if not pipe.poll(0.2):
+            continue
+        try:
+            told = pipe.recv()
+        except EOFError:
+            raise OpsError("the process that did it ended before it was done; the console's log says why") from None
+        match told:
+            case int():
+                done = told
+            case dict():
+                job.beat(int(told["entries"]))
+                return told
+            case str():
+                raise OpsError(told)
+
+
+def _work(
+    pipe: "Pipe[Any, Any]",
+    settings: Settings,
+    kind: str,
+    tenant: str | None,
+    arguments: OfLedger,
+    job: tuple[int, Any],
+) -> None:
+    gc_tuning.tune()
+    tell = _sometimes(pipe.send)
+    try:
+        if kind == "verify":
+            pipe.send(ledger_jobs.verify(settings, tenant, arguments, tell))
+        else:
+            pipe.send(ledger_jobs.export(settings, str(tenant), arguments, job, tell))
+    except BrokenPipeError:
+        pass  # the console has ended, or given the job up
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job's row has to say
+        pipe.send(one_line(error) if isinstance(error, OpsError) else f"{type(error).__name__}: {one_line(error)}")
+
+
+def _sometimes(send: Callable[[int], None]) -> Callable[[int], None]:
+    """Tells at most twice a second."""
+    told = 0.0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TELL:
+            told = time.monotonic()
+            send(done)
+
+    return tell
