@@ -63,16 +63,3 @@ class Principal:
     def tenant(self) -> str | None:
         """The only tenant that it sees; None when it sees several, or all."""
         return next(iter(self.grants)) if len(self.grants) == 1 and EVERYWHERE not in self.grants else None
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who does something, and from where, as the audit records it."""
-
-    who: str
-    means: str = "cli"
-    principal: str = ""
-    role: str = ""
-    address: str = ""
-    request_id: str = ""
-    reason: str = ""

@@ -67,11 +67,10 @@ TABLES: Final[Rights] = {
         DELETE_INSERT_UPDATE="endpoint_health subscription tenant",
         DELETE_INSERT_SELECT_UPDATE="access_rate endpoint login_attempt mailbox source",
         INSERT_SELECT="access_token",
-        DELETE_INSERT_SELECT="console_session",
+        DELETE_INSERT_SELECT="console_session idempotency_key job_file",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",
         DELETE_INSERT="job",
-        DELETE_INSERT_SELECT="idempotency_key job_file",
     ),
 }
 
