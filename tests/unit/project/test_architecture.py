@@ -99,10 +99,10 @@ ORDER = (
     "workers/commands",
     "workers/console/middleware.py",
     "workers/console/call.py",
-    "workers/console/access",
     "workers/console/job_runner.py",
     "workers/console/api",
     "workers/console/pages",
+    "workers/console/access",
     "workers/console",
 )
 
