@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 from schemas.access import EVERYWHERE, ROLES, Role
@@ -74,17 +74,17 @@ class ConsoleSettings(BaseSettings):
         description="which group has which role where: GROUP=ROLE or GROUP=ROLE@TENANT, comma-separated; without a tenant, "
         "for all. A person in none of them may do nothing",
     )
+    oidc_scopes: str = Field("openid email profile", description="what is asked of it; some providers need groups here too")
     oidc_name: str = Field("email", description="claim that names a person in the audit; without it, the subject does")
     console_theme: Literal["auto", "light", "dark"] = Field("auto", description="look of the pages, until a browser chooses")
 
     @field_validator("console_url", "oidc_issuer")
     @classmethod
-    def _is_a_url(cls, url: str) -> str:
+    def _is_a_url(cls, url: str, info: ValidationInfo) -> str:
         parts = urlsplit(url)
-        if url and (
-            parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username
-        ):
-            raise ValueError("must be https://host or https://host:port, without a query")
+        whole = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or parts.username)
+        if url and (not whole or (info.field_name == "console_url" and parts.path not in ("", "/"))):
+            raise ValueError("must be https://host, or https://host:port")
         return url
 
     @field_validator("oidc_grants")

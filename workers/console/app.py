@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops.errors import OpsError, one_line
 from ops.runtime.db import passes
-from workers.console.access import login
+from workers.console.access import login, openid_login
 from workers.console.api import operations
 from workers.console.api.api_problems import problem
 from workers.console.call import Console, Refused
@@ -37,6 +37,7 @@ def make_app(console: Console, more: Sequence[BaseRoute] = ()) -> Starlette:
         routes=[
             *more,
             *login.routes(console),
+            *openid_login.routes(console),
             *operations.routes(console),
             *page_table.routes(console),
             Mount("/static", StaticFiles(directory=STATIC), name="static"),

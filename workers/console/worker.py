@@ -67,7 +67,8 @@ class Server:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status."""
-    with Process(settings, "console", "database_url", "keys") as process:
+    client = ["oidc_client"] if settings.oidc_issuer else []
+    with Process(settings, "console", "database_url", "keys", *client) as process:
         acts = process.engine(settings.console_pool)
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.

@@ -31,7 +31,7 @@ def foreign(method: str, headers: Mapping[str, str], public_url: str) -> str | N
             None if origin == ours else f"the request comes from {origin:.100}, and the console is {ours} (WAXSEAL_CONSOLE_URL)"
         )
     host = headers.get("host", "")
-    if origin == f"http://{host}" and _is_loopback(host):
+    if origin == f"http://{host}" and is_loopback(host):
         return None
     return f"the request comes from {origin:.100}: set WAXSEAL_CONSOLE_URL to the console's address"
 
@@ -49,7 +49,8 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" if parts.port in (None, default) else f"{parts.scheme}://{host}:{parts.port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine."""
     name = urlsplit(f"//{host}").hostname or ""
     address = literal(name)
     return name == "localhost" or (address is not None and address.is_loopback)

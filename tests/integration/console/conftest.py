@@ -57,6 +57,11 @@ def shared_console(console_settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def probes_of() -> Callable[[Console], Sequence[BaseRoute]]:
+    return probes
+
+
+@pytest.fixture(scope="module")
 def shared_acts(shared_database: Any) -> Iterator[Engine]:
     engine = make_engine(shared_database.console_url, pool_size=4)
     yield engine
