@@ -52,6 +52,11 @@ class Database:
         return make_url(self.url).set(username="test_reader", password="reader").render_as_string(hide_password=False)
 
     @property
+    def console_url(self) -> str:
+        """Logs in as a member of waxseal_console."""
+        return make_url(self.url).set(username="test_console", password="console").render_as_string(hide_password=False)
+
+    @property
     def vault(self) -> Vault:
         return Vault([self.key])
 
@@ -117,6 +122,7 @@ def template(servers: PrivateServers) -> str:
         conn.execute("CREATE ROLE test_reader LOGIN PASSWORD 'reader' IN ROLE waxseal_reader")
         conn.execute("CREATE ROLE test_verifier LOGIN PASSWORD 'verifier' IN ROLE waxseal_verifier")
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
+        conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
         conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
