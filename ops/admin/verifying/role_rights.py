@@ -41,8 +41,8 @@ TABLES: Final[Rights] = {
             "accepted_minute alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim content "
             "dead_letter delivery delivery_search delivery_search_progress endpoint_health entry erased_blob event_search "
             "leaf log log_pending log_refusal mail_document mailbox_cursor mailbox_folder_error operator_event "
-            "retention_progress retention_run search_progress stat_minute subject_search subscription tenant verification "
-            "verified_point"
+            "retention_progress retention_run search_progress stat_minute stat_progress subject_search subscription tenant "
+            "verification verified_point"
         ),
     ),
     "waxseal_sealer": _each(
@@ -67,7 +67,7 @@ TABLES: Final[Rights] = {
         INSERT="audit operator_event",
         DELETE_INSERT_UPDATE="accepted_minute endpoint_health search_progress stat_minute subscription tenant",
         DELETE_INSERT="delivery_search event_search subject_search",
-        INSERT_UPDATE="delivery_search_progress",
+        INSERT_UPDATE="delivery_search_progress stat_progress",
         DELETE_INSERT_SELECT_UPDATE="endpoint mailbox source",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",

@@ -64,6 +64,7 @@ ORDER = (
     "ops/admin/log",
     "ops/admin/erasure",
     "ops/admin/search",
+    "ops/admin/figures.py",
     "ops/admin/status",
     "ops/admin/doctor",
     "ops/demo",
