@@ -16,7 +16,7 @@ from pipeline.store.search import indexing, minutes
 
 EVERY: Final = 10.0  # seconds between two counts
 _MINUTE: Final = timedelta(minutes=1)
-_LATE: Final = (5, 30)  # minutes after which a minute is counted once more: tries are recorded when they have ended
+_LATE: Final = (5, 30)  # minutes after which a minute is counted once more: a try is recorded when it has ended
 _BACK: Final = timedelta(hours=24)  # that are counted afterwards, when nobody has counted for long
 _FIRST: Final = timedelta(hours=1)  # and when nobody has ever counted
 _PIECE: Final = timedelta(minutes=10)  # in one transaction
@@ -45,7 +45,7 @@ class TryCounter:
             self._count(begin, end, reached=min(end, this))
         if before is not None and before < this:
             for late in _LATE:
-                self._count(this - (late + 1) * _MINUTE, this - late * _MINUTE)
+                self._count(max(before, this - _BACK) - late * _MINUTE, this - late * _MINUTE)
         self._prune(this)
         self._next = time.monotonic() + EVERY
         return True
