@@ -24,13 +24,13 @@ def entry_view(row: Row, chain: str, body: bytes | None, erased: Erasure | None 
 
     `erased` is the erasure that took its content.
     """
-    attributes = _object(row["attributes"])
+    attributes = object_in(row["attributes"])
     named = ("id", "type", "source", "subject", "time", "datacontenttype")
     return {
         "seq": row["seq"],
         "kind": row["kind"],
         **{name: attributes.get(name) for name in named},
-        "at": _microseconds(row["at"]),
+        "at": microseconds_view(row["at"]),
         "chain": chain,
         "hash": row["hash"].hex(),
         "prev": row["prev_hash"] and row["prev_hash"].hex(),
@@ -47,7 +47,7 @@ def delivery_view(row: Row, tries: Sequence[Row]) -> View:
     return {
         "id": row["id"],
         "endpoint": row["endpoint"],
-        "event_id": _object(row["attributes"]).get("id"),
+        "event_id": object_in(row["attributes"]).get("id"),
         "subject": row["subject"],
         "chain": row["chain_id"].hex,
         "seq": row["seq"],
@@ -57,7 +57,7 @@ def delivery_view(row: Row, tries: Sequence[Row]) -> View:
         "next_attempt_at": rfc3339(row["next_attempt_at"]),
         "settled_at": rfc3339(row["settled_at"]),
         "error": row["error"],
-        "tries": [_try_view(each) for each in tries],
+        "tries": [try_view(each) for each in tries],
     }
 
 
@@ -82,7 +82,7 @@ def whole_dead_letter_view(row: Row, tries: Sequence[Row], act: Row | None, body
         "act": None if act is None else act_view(act),
         "chain": row["chain_id"] and row["chain_id"].hex,
         "seq": row["seq"],
-        "tries": [_try_view(each) for each in tries],
+        "tries": [try_view(each) for each in tries],
         "content_type": row["content_type"],
         "headers": row["headers"],
         "blob": row["blob"],
@@ -116,7 +116,7 @@ def reason_view(groups: Sequence[Group]) -> View:
 
 def undelivered_view(row: Row) -> View:
     """An undelivered pair of event and endpoint, with the reason."""
-    attributes = _object(row["attributes"])
+    attributes = object_in(row["attributes"])
     plain = ("id", "endpoint", "subject", "seq", "state", "attempts")
     return {
         **{name: row[name] for name in plain},
@@ -180,7 +180,8 @@ def rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _try_view(row: Row) -> View:
+def try_view(row: Row) -> View:
+    """An attempt, with the beginning of what was answered."""
     plain = ("n", "outcome", "status", "error", "detail", "address", "reused")
     phases = {name: row[name] for name in ("dns", "connect", "tls", "first_byte")}
     return {
@@ -202,14 +203,16 @@ def _reason(row: Row) -> str | None:
     return ": ".join(part for part in parts if part) or None
 
 
-def _microseconds(at: int) -> str | None:
+def microseconds_view(at: int) -> str | None:
+    """A time of an entry, which is in microseconds."""
     try:
         return rfc3339(_EPOCH + timedelta(microseconds=at))
     except OverflowError:
         return None  # the entry was altered: `waxseal verify` reports it
 
 
-def _object(stored: bytes | None) -> dict[str, Any]:
+def object_in(stored: bytes | None) -> dict[str, Any]:
+    """The attributes as stored; empty if there are none, or if they were altered."""
     try:
         found = orjson.loads(stored or b"{}")
     except orjson.JSONDecodeError:

@@ -52,6 +52,11 @@ class Database:
         return make_url(self.url).set(username="test_reader", password="reader").render_as_string(hide_password=False)
 
     @property
+    def console_url(self) -> str:
+        """Logs in as a member of waxseal_console."""
+        return make_url(self.url).set(username="test_console", password="console").render_as_string(hide_password=False)
+
+    @property
     def vault(self) -> Vault:
         return Vault([self.key])
 

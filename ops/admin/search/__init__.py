@@ -1,1 +1,1 @@
-"""Searches for operators: pages of events and deliveries, by cursors."""
+"""Search for events and deliveries in pages, and the index that it needs. What console and API call."""

@@ -38,10 +38,11 @@ TABLES: Final[Rights] = {
     ),
     "waxseal_reader": _each(
         SELECT=(
-            "alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim content dead_letter "
-            "delivery endpoint_health entry erased_blob job leaf log log_pending log_refusal mail_document "
-            "mailbox_cursor mailbox_folder_error operator_event retention_progress retention_run subscription "
-            "tenant verification verified_point"
+            "accepted_minute alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim "
+            "content dead_letter delivery delivery_search delivery_search_progress endpoint_health entry "
+            "erased_blob event_search job leaf log log_pending log_refusal mail_document mailbox_cursor "
+            "mailbox_folder_error operator_event retention_progress retention_run search_progress stat_minute "
+            "subject_search subscription tenant verification verified_point"
         ),
     ),
     "waxseal_sealer": _each(
@@ -64,13 +65,14 @@ TABLES: Final[Rights] = {
     ),
     "waxseal_console": _each(
         INSERT="audit operator_event",
-        DELETE_INSERT_UPDATE="endpoint_health subscription tenant",
+        DELETE_INSERT_UPDATE="accepted_minute endpoint_health search_progress stat_minute subscription tenant",
         DELETE_INSERT_SELECT_UPDATE="access_rate endpoint login_attempt mailbox source",
         INSERT_SELECT="access_token",
         DELETE_INSERT_SELECT="console_session idempotency_key job_file",
+        INSERT_UPDATE="delivery_search_progress",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",
-        DELETE_INSERT="job",
+        DELETE_INSERT="delivery_search event_search job subject_search",
     ),
 }
 
@@ -151,6 +153,7 @@ _NUMBERED: Final = (
 _SEQUENCES: Final[Rights] = {
     "waxseal_writer": _each("sequence ", USAGE=_NUMBERED),
     "waxseal_sealer": _each("sequence ", SELECT="log_pending_id_seq"),
+    "waxseal_console": _each("sequence ", SELECT="delivery_id_seq"),
     "waxseal_eraser": _each(
         "sequence ", USAGE=f"{_NUMBERED} anchor_id_seq log_id_seq log_key_id_seq log_pending_id_seq verification_id_seq"
     ),
@@ -159,8 +162,9 @@ _SEQUENCES: Final[Rights] = {
 _FUNCTIONS: Final[Rights] = {
     PUBLIC: _each(
         "function ",
-        EXECUTE="catalog_changed content_commitment content_entry entry_envelope entry_link forward_only id_of "
-        "leaves_are_dense log_goes_forward log_key_is_first log_key_only_retires pending_goes_forward refuse",
+        EXECUTE="catalog_changed content_commitment content_entry entry_envelope entry_link forget_searched forget_subject "
+        "forward_only id_of leaves_are_dense log_goes_forward log_key_is_first log_key_only_retires pending_goes_forward "
+        "refuse",
     ),
     "waxseal_writer": _each("function ", EXECUTE="make_attempt_partitions"),
     "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure"),

@@ -34,6 +34,7 @@ ORDER = (
     "pipeline/store/log",
     "pipeline/store/admin",
     "pipeline/store/access",
+    "pipeline/store/search",
     "pipeline/store/deliveries",
     "pipeline/store/dead_letters",
     "pipeline/store/config",

@@ -1,0 +1,18 @@
+"""The console's own index of events, subjects and deliveries, and figures by the minute, at no cost for ingest."""
+
+from ops.migrations import refuse, run_beside
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one, in the caller's transaction."""
+    run_beside(__file__)
+
+
+def downgrade() -> None:
+    """Refuse: the schema of an append-only ledger is not downgraded."""
+    refuse()

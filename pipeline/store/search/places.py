@@ -1,0 +1,65 @@
+"""Statements that find one thing: an entry, a delivery, and whatever has an id."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+from sqlalchemy import RowMapping as Row
+
+EVENT = text("""
+    SELECT entry.chain_id, entry.seq, entry.tenant, entry.at, kind, entry.hash, prev_hash, attributes, octet_length(body)
+      AS size, blob, chain.subject, chain.seq AS head, place.position, place.incarnation
+    FROM entry LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+    LEFT JOIN chain ON chain.chain_id = entry.chain_id
+    LEFT JOIN LATERAL (
+      SELECT position, incarnation FROM leaf JOIN log ON log.id = leaf.log_id
+      WHERE leaf.chain_id = entry.chain_id AND leaf.seq = entry.seq ORDER BY incarnation DESC LIMIT 1) AS place ON true
+    WHERE entry.chain_id = :chain AND entry.seq = :seq AND entry.tenant = :tenant""")
+
+CONTENT = text("""
+    SELECT attributes, body, blob FROM entry
+    JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
+    WHERE entry.chain_id = :chain AND entry.seq = :seq AND entry.tenant = :tenant""")
+
+# The two rows of an event in the log's index are one: it may be in several incarnations.
+BY_EVENT_ID = text("""
+    SELECT log.tenant, each.chain_id, each.seq, each.at FROM log CROSS JOIN LATERAL (
+      SELECT chain_id, seq, at FROM event_search WHERE log_id = log.id AND event_id = :id
+      ORDER BY event_id, position LIMIT :most) AS each
+    WHERE log.state = 'open' AND (CAST(:tenant AS text) IS NULL OR log.tenant = :tenant) LIMIT :most""")
+
+BY_CHAIN = text("""
+    SELECT tenant, chain_id, subject, seq FROM chain
+    WHERE chain_id = :chain AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)""")
+
+BY_NUMBER = text("""
+    SELECT 'delivery' AS kind, id, tenant, state FROM delivery
+    WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    UNION ALL
+    SELECT 'dead_letter', id, tenant, state FROM dead_letter
+    WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)""")
+
+
+def event(conn: Connection, tenant: str, chain: UUID, seq: int) -> Row | None:
+    """An entry of the tenant, without its body."""
+    return conn.execute(EVENT, {"tenant": tenant, "chain": chain, "seq": seq}).mappings().first()
+
+
+def content(conn: Connection, tenant: str, chain: UUID, seq: int) -> Row | None:
+    """The content of an entry of the tenant; None if there is no such entry, or it has none."""
+    return conn.execute(CONTENT, {"tenant": tenant, "chain": chain, "seq": seq}).mappings().first()
+
+
+def by_event_id(conn: Connection, tenant: str | None, id_: str, most: int) -> Sequence[Row]:
+    """The events with this id that are in the index, of one tenant or of all."""
+    return conn.execute(BY_EVENT_ID, {"tenant": tenant, "id": id_, "most": most}).mappings().all()
+
+
+def by_chain(conn: Connection, tenant: str | None, chain: UUID) -> Sequence[Row]:
+    """The chain with this id, of one tenant or of all."""
+    return conn.execute(BY_CHAIN, {"tenant": tenant, "chain": chain}).mappings().all()
+
+
+def by_number(conn: Connection, tenant: str | None, number: int) -> Sequence[Row]:
+    """The delivery and the dead letter with this number, of one tenant or of all."""
+    return conn.execute(BY_NUMBER, {"tenant": tenant, "number": number}).mappings().all()
