@@ -28,4 +28,9 @@ class ConsoleSettings(BaseSettings):
         description="which group has which role where: GROUP=ROLE or GROUP=ROLE@TENANT, comma-separated; without a tenant, "
         "for all. A person in none of them may do nothing",
     )
+    console_environment: str = Field(
+        "",
+        description="environment variables of the console's process that an uploaded configuration may name as env:NAME, "
+        "comma-separated, * for any letters. Unset: none",
+    )
     console_theme: Literal["auto", "light", "dark"] = Field("auto", description="look of the pages, until a browser chooses")

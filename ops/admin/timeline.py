@@ -99,10 +99,11 @@ def deliveries(
         before, left = page[-1]["id"], left - len(page)
 
 
-def dead_letters(
-    engine: Engine, wanted: DeadLetterFilter, limit: int | None = None, before: int = _NO_END
-) -> Iterator[View]:
-    """The dead letters that match with ids below `before`, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
+def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None, before: int = _NO_END) -> Iterator[View]:
+    """The dead letters that match, with ids below `before`, newest first.
+
+    Raises `OpsError` for a tenant or endpoint that does not exist.
+    """
     with snapshot(engine) as conn:
         check_chosen(conn, wanted)
     left = _NO_END if limit is None else limit

@@ -11,7 +11,7 @@ PUT = text("UPDATE endpoint SET secrets = :secrets WHERE id = :id")
 
 
 def secrets(conn: Connection, id_: int) -> tuple[str, Sequence[bytes]] | None:
-    """The endpoint's transport, and its secrets, the newest first, locked until the transaction ends; None if it was removed."""
+    """The endpoint's transport and its secrets, the newest first, locked until the transaction ends; None if it is removed."""
     row = conn.execute(SECRETS, {"id": id_}).one_or_none()
     return None if row is None else (row.transport, [bytes(each) for each in row.secrets])
 

@@ -34,10 +34,10 @@ def _page(call: Call, what: str) -> Mapping[str, Any] | Response:
     tenant = call.path.get("tenant")
     base = at(tenant, "audit", *(("events",) if what == "events" else ()))
     given = call.query.get("before", "")
-    before = int(given) if given.isdecimal() and len(given) < 19 else _NO_END  # noqa: PLR2004
+    before = int(given) if given.isdecimal() and len(given) < 19 else _NO_END
     found: list[Any] = []
     if wanted.error is None:
-        read = history.acts_of if what == "acts" else history.events_of
+        read = history.acts_page if what == "acts" else history.events_page
         found = read(call.console.reads, tenant, wanted.time("since"), wanted.time("until"), before, ROWS + 1)
     more = found[ROWS - 1]["id"] if len(found) > ROWS else None
     return {

@@ -36,7 +36,9 @@ def apply(call: Call) -> Response:
     """Apply the file whose difference was shown, if that is still the difference."""
     text = field_text(call)
     if field(call, "version") != str(configured.version(call.console.acts)):
-        return _shown(call, text, "The configuration changed since you looked. This is the difference now; nothing was applied.")
+        return _shown(
+            call, text, "The configuration changed since you looked: this is the difference now. Nothing was applied."
+        )
     read = _read(call, text)
     if isinstance(read, Response):
         return read

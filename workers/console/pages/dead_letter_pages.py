@@ -1,4 +1,4 @@
-"""Dead letters: in groups, as rows, one by one; and the way from a selection, through its exact number, to the job that acts."""
+"""Dead letters: in groups, as rows, one by one; and from a selection, through its exact number, to the job that acts."""
 
 from collections.abc import Mapping
 from typing import Any, Final, get_args
@@ -15,8 +15,8 @@ from workers.console.pages.filtering import Filter, chosen
 from workers.console.pages.layout import go
 from workers.console.pages.page_table import Act, Page, field
 from workers.console.pages.questions import Question, ask, by, other, wrong
-from workers.console.rendering.figures_in_words import many, moment, number
-from workers.console.rendering.filter_words import Field
+from workers.console.rendering.figures_in_words import NOTHING, many, moment, number
+from workers.console.rendering.filter_words import Field, read, time
 from workers.console.rendering.page_addresses import asked, at
 
 ROWS: Final = 50
@@ -72,17 +72,18 @@ def letter(call: Call) -> Mapping[str, Any]:
 
 def question(call: Call) -> Response:
     """What replaying or discarding would do, to how many."""
-    return ask(call, _question(call, _selection(call, call.request.query_params.getlist("id"), call.query.get("q", ""))))
+    return ask(call, _question(call, _selection(call.request.query_params.getlist("id"), call.query.get("q", ""))))
 
 
 def decide(call: Call) -> Response:
     """Start the job, if what was confirmed is still what is there."""
     ids = [each for each in field(call, "ids", 20_000).split(",") if each]
-    selection = _selection(call, ids, field(call, "q"))
+    selection = _selection(ids, field(call, "q"))
     asked_now = _question(call, selection)
     before = field(call, "count")
     if before != asked_now.hidden["count"]:
-        say = f"It was {number(_number(before) or 0)} when you looked; it is {asked_now.hidden['count']} now. Nothing was done yet."
+        seen = number(_number(before) or 0)
+        say = f"There were {seen} when you looked; there are {asked_now.hidden['count']} now. Nothing was done yet."
         return other(call, asked_now, say)
     if (again := wrong(call, asked_now)) is not None:
         return again
@@ -94,7 +95,6 @@ def _question(call: Call, selection: Mapping[str, Any]) -> Question:
     kind, base = _kind(call), _base(call)
     found = jobs.preview(call.console.reads, kind, _tenant(call), selection)
     count = int(found["count"])
-    words = {name: value for name, value in selection.items() if name != "ids"}
     back = asked(f"{base}/rows", q=call.query.get("q") or field(call, "q"))
     letters = many(count, "dead letter")
     dangerous = kind == "discard"
@@ -109,7 +109,7 @@ def _question(call: Call, selection: Mapping[str, Any]) -> Question:
         cancel=back,
         submit=f"{kind.capitalize()} {number(count)}",
         facts=[
-            ("Selected", ", ".join(f"{name} {value}" for name, value in words.items()) or "by hand" if "ids" in selection else "all open"),
+            ("Selected", _chosen_by(selection)),
             ("Oldest failure", _exact(found["oldest"])),
             ("Newest failure", _exact(found["newest"])),
         ],
@@ -125,12 +125,10 @@ def _question(call: Call, selection: Mapping[str, Any]) -> Question:
     )
 
 
-def _selection(call: Call, ids: list[str], words: str) -> Mapping[str, Any]:
+def _selection(ids: list[str], words: str) -> Mapping[str, Any]:
     """The arguments of the job: those that were ticked, or all that match the words."""
     if ids:
         return {"ids": sorted({known for each in ids if (known := _number(each))})}
-    from workers.console.rendering.filter_words import read, time  # noqa: PLC0415
-
     values, error = read(words, FIELDS)
     if error is not None:
         raise Refused(422, "filter", error)
@@ -143,6 +141,12 @@ def _letter(call: Call) -> View:
     if tenant is not None and found["tenant"] != tenant:
         raise Refused(404, "not_found", "there is no such dead letter")
     return found
+
+
+def _chosen_by(selection: Mapping[str, Any]) -> str:
+    if "ids" in selection:
+        return "by hand"
+    return ", ".join(f"{name} {value}" for name, value in selection.items()) or "all that are open"
 
 
 def _sample(view: Mapping[str, Any]) -> str:
@@ -175,11 +179,11 @@ def _base(call: Call) -> str:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < 19 else None  # noqa: PLR2004
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def _exact(value: str | None) -> str:
-    return "–" if value is None else moment(value).exact
+    return NOTHING if value is None else moment(value).exact
 
 
 PAGES: Final = [

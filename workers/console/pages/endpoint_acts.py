@@ -43,7 +43,7 @@ def _do_pause(call: Call, named: Named) -> Response:
 
 def _resume(call: Call, found: Mapping[str, Any]) -> Question:
     name, missed = found["endpoint"]["name"], found["endpoint"]["paused"]
-    said = f"{name} is sent to again, with its breaker and its failures reset. It missed {many(missed, 'delivery', 'deliveries')}."
+    said = f"{name} is sent to again, with its breaker and its failures reset. It missed {many(missed, 'event')}."
     choices = [
         Choice("replay", "Deliver what it missed, as fast as its limits allow"),
         Choice("keep", "Keep what it missed paused; decide later"),
@@ -101,8 +101,12 @@ def _rotate(call: Call, found: Mapping[str, Any]) -> Question:
         f"{name} gets a new secret, which is shown once. Requests carry signatures of the new and of the last one, until you "
         "retire the last one; an older one ends now."
     )
-    facts = [("Secrets now", found["terms"]["secrets"]), ("Configured in a file?", "The next apply of that file sets its secrets")]
-    return _question(call, f"Rotate the secret of {name}", said, "Rotate", facts=facts, typed=name, danger=True, reason="required")
+    facts = [
+        ("Secrets now", found["terms"]["secrets"]),
+        ("Is one in a file?", "Then the next apply of that file sets it again"),
+    ]
+    grave: Mapping[str, Any] = {"typed": name, "danger": True, "reason": "required"}
+    return _question(call, f"Rotate the secret of {name}", said, "Rotate", facts=facts, **grave)
 
 
 def _do_rotate(call: Call, named: Named) -> Response:
@@ -112,7 +116,7 @@ def _do_rotate(call: Call, named: Named) -> Response:
 
 def _retire(call: Call, found: Mapping[str, Any]) -> Question:
     name = found["endpoint"]["name"]
-    said = f"Requests to {name} are signed with its newest secret alone. A receiver that still checks the last one refuses them."
+    said = f"Requests to {name} are signed with its newest secret alone: a receiver that checks the last one refuses them."
     return _question(call, f"Retire the last secret of {name}", said, "Retire", typed=name, danger=True, reason="required")
 
 

@@ -57,7 +57,7 @@ def _located(call: Call, wanted: str) -> Sequence[View]:
     everything = tenant is None and call.principal.role_in(EVERYWHERE) is not None
     places = [None] if everything else [tenant] if tenant is not None else list(call.principal.grants)
     found = [each for place in places for each in events.locate(reads, place, wanted)]
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:  # noqa: PLR2004 - it may be the number of a job
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:
         job = jobs.show(reads, int(wanted))
         if job is not None and (everything or job["tenant"] in places):
             found.append({"kind": "job", "tenant": job["tenant"], "id": job["id"], "state": job["state"]})

@@ -35,7 +35,7 @@ def one(call: Call) -> Mapping[str, Any]:
 
 def _known(call: Call) -> Mapping[str, Any]:
     try:
-        return mailboxes.show_mailbox(call.console.reads, Named(call.tenant, str(call.path["name"])))
+        return mailboxes.show_mailbox(call.console.acts, Named(call.tenant, str(call.path["name"])))
     except OpsError as error:
         raise Refused(404, "not_found", str(error)) from error
 
@@ -73,7 +73,7 @@ def _do_sync(call: Call, named: Named) -> str:
 
 
 def _resync(call: Call, found: Mapping[str, Any]) -> Question:
-    said = "Every mail at the provider is compared with what is held, and missing ones are fetched. No held mail is fetched again."
+    said = "Every mail at the provider is compared with what is held. Missing ones are fetched; none is fetched twice."
     folders = sorted({each["folder"] for each in found["by_folder"]})
     choices = [Choice("", "All folders"), *(Choice(f"in:{name}", name) for name in folders)]
     return _question(call, f"Compare {found['name']} anew", said, "Compare", choices=choices, reason="optional")
@@ -84,7 +84,7 @@ def _do_resync(call: Call, named: Named) -> str:
     return _told(mailboxes.resync(call.console.acts, named, folder), "It is compared anew.")
 
 
-def _told(moved: bool, done: str) -> str:  # noqa: FBT001 - what the act returned
+def _told(moved: bool, done: str) -> str:
     return done if moved else "It was like that already: nothing was changed."
 
 

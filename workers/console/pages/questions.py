@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from starlette.responses import Response
 
-from schemas.access import By
+from schemas.access import Actor
 from workers.console.call import Call
 from workers.console.pages import page_table
 from workers.console.pages.layout import render
@@ -63,6 +63,6 @@ def other(call: Call, question: Question, say: str) -> Response:
     return ask(call, replace(question), {"field": "", "say": say})
 
 
-def by(call: Call, reason: str = "") -> By:
+def by(call: Call, reason: str = "") -> Actor:
     """Who acts, and why, as the audit records it."""
     return call.actor(reason or page_table.field(call, "reason"))

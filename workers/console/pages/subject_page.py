@@ -20,7 +20,7 @@ def one(call: Call) -> Mapping[str, Any] | Response:
     if not subject:
         return RedirectResponse(at(call.tenant, "events"), 303)
     after = call.query.get("after", "")
-    start = int(after) if after.isdecimal() and len(after) < 19 else -1  # noqa: PLR2004
+    start = int(after) if after.isdecimal() and len(after) < 19 else -1
     reads = call.console.reads
     found = list(timeline.timeline(reads, call.console.settings, call.tenant, subject, start, ROWS + 1, bodies=False))
     base = at(call.tenant, "subjects")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+NOTHING: Final = "\N{EN DASH}"  # in place of what is not known
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 _MANY_DAYS: Final = 10
 
@@ -35,11 +36,11 @@ def moment(value: datetime | str) -> Moment:
 def span(seconds: float | None) -> str:
     """A duration in its two largest units: `2 h 5 min`, `40 s`, `12.5 ms`."""
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1000:.1f} ms"  # noqa: PLR2004
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s".replace(".0 s", " s")  # noqa: PLR2004
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1000:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s".replace(".0 s", " s")
     left, parts = int(seconds), []
     for size, unit in _STEPS:
         count, left = divmod(left, size)
@@ -51,7 +52,7 @@ def span(seconds: float | None) -> str:
 def number(value: float | None) -> str:
     """With commas between thousands; a dash for what is not known."""
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:,.1f}" if isinstance(value, float) and value != int(value) else f"{int(value):,}"
 
 
@@ -66,7 +67,7 @@ def counted(value: Mapping[str, Any] | int | None) -> str:
 def size(value: int | None) -> str:
     """Bytes, in units of a thousand."""
     if value is None:
-        return "–"
+        return NOTHING
     for unit, each in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
         if value >= each:
             return f"{value / each:.1f} {unit}"

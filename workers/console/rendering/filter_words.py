@@ -1,4 +1,4 @@
-"""Filters as text: `type:order.* subject:"order 7" since:2h`. What is shown, what a link adds and what fields write are the same."""
+"""Filters as text: `type:order.* subject:"order 7" since:2h`. Links and fields write the same."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The environment that templates are rendered in: everything is escaped, and what a sender can hide in a text is made visible."""
+"""What templates are rendered with: everything is escaped, and what a sender can hide in a text is made visible."""
 
 import itertools
 from pathlib import Path
