@@ -1,4 +1,4 @@
-"""The tenants' logs and erased content, a part of the dashboard of workers."""
+"""The tenants' logs, the console's search index and erased content, a part of the dashboard of workers."""
 
 from typing import Final
 
@@ -29,6 +29,31 @@ RETENTION: Final[tuple[Panel, ...]] = (
         ),
         {"entries": rate("erased_entries_total")},
         "short",
+        size=(8, 8),
+    ),
+)
+
+SEARCH: Final[tuple[Panel, ...]] = (
+    lines(
+        Text(
+            "Not in the search index",
+            "Entries that have a position in their log and that the console does not find yet.",
+            "if it grows, read the log of the console; deliveries and the ledger do not depend on it",
+            "WaxsealSequencingLate",
+        ),
+        {"entries": largest("search_unindexed_entries")},
+        "short",
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Copied into the search index",
+            "Events and deliveries per second that the console copies, to be searched.",
+            "compare with the entries sequenced above: it may catch up after a pause",
+            "WaxsealSequencingLate",
+        ),
+        {"{{kind}}": rate("search_indexed_total", by="kind")},
+        "ops",
         size=(8, 8),
     ),
 )

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from ops.grafana.foundation import EXPORTER, POSTGRES, SERVERS
 from ops.grafana.frame import framed
-from ops.grafana.log_panels import LOG, RETENTION
+from ops.grafana.log_panels import LOG, RETENTION, SEARCH
 from ops.grafana.panels import Limits, Text, lines, rows
 from ops.grafana.promql import INTERVAL, increase, ours, quantile, rate, series, share, total
 
@@ -158,7 +158,7 @@ def dashboard() -> Dashboard:
             "Actors": _ACTORS,
             "Processes": _PROCESSES,
             "Postgres and the ledger": (*POSTGRES, *RETENTION),
-            "The tenants' logs": LOG,
+            "The tenants' logs": (*LOG, *SEARCH),
             "Servers and disks": SERVERS,
             "Postgres, by its exporter": EXPORTER,
         },

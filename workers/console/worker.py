@@ -9,17 +9,18 @@ import uvicorn
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 
+from ops.admin.search import cursors
 from ops.settings import Settings
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
 from workers.console.call import Console
+from workers.console.indexer import Indexing
 from workers.console.job_runner import JobRunner
 from workers.process import Process
 from workers.rounds import Rounds
 
 MOST_CONNECTIONS: Final = 200
 _GRACE: Final = 5  # seconds for answers that are under way when the process is to stop
-_ROUND: Final = 1.0  # seconds between two rounds of background work
 
 _log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class Server:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "console", "database_url", "keys") as process:
+        cursors.sign_with(settings.fernet_keys())
         acts = process.engine(settings.console_pool)
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.
@@ -79,7 +81,7 @@ def run(settings: Settings) -> int:
             _log.error("cannot_listen", host=settings.console_host, port=settings.console_port, error=str(error))
             return 1
         jobs = process.closing(JobRunner(settings, process.engine(1)))
-        rounds = Rounds(process.stop, lambda: _ROUND)
+        rounds = Rounds(process.stop, Indexing(process.engine(1)).turn)
         rounds.trouble = None
         beat = process.serve(
             {"database": process.database(lambda: rounds.trouble), "web": server.trouble, "jobs": jobs.trouble}

@@ -42,7 +42,7 @@ TABLES: Final[Rights] = {
             "content dead_letter delivery delivery_search delivery_search_progress endpoint_health entry "
             "erased_blob event_search job leaf log log_pending log_refusal mail_document mailbox_cursor "
             "mailbox_folder_error operator_event retention_progress retention_run search_progress stat_minute "
-            "subject_search subscription tenant verification verified_point"
+            "stat_progress subject_search subscription tenant verification verified_point"
         ),
     ),
     "waxseal_sealer": _each(
@@ -69,7 +69,7 @@ TABLES: Final[Rights] = {
         DELETE_INSERT_SELECT_UPDATE="access_rate endpoint login_attempt mailbox source",
         INSERT_SELECT="access_token",
         DELETE_INSERT_SELECT="console_session idempotency_key job_file",
-        INSERT_UPDATE="delivery_search_progress",
+        INSERT_UPDATE="delivery_search_progress stat_progress",
         DELETE="mailbox_cursor mailbox_folder_error",
         DELETE_SELECT="mail_item",
         DELETE_INSERT="delivery_search event_search job subject_search",

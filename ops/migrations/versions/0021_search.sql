@@ -62,11 +62,19 @@ CREATE TABLE stat_minute (
   buckets     bigint[] NOT NULL,                       -- how many took at most 5 ms, 10 ms …; the last: longer than all bounds
   PRIMARY KEY (endpoint_id, minute, outcome)
 );
+-- Tries that began before this minute are counted, but for those that are settled long after.
+CREATE TABLE stat_progress (
+  single     boolean PRIMARY KEY DEFAULT true CHECK (single),
+  counted_to timestamptz NOT NULL
+) WITH (fillfactor = 50);
 CREATE INDEX accepted_minute_by_time ON accepted_minute (minute);
 CREATE INDEX stat_minute_by_time ON stat_minute (minute);
 
 -- Tries lie in the order of their time, so a summary of each quarter of a megabyte finds those of a minute.
 CREATE INDEX attempt_by_time ON attempt USING brin (started_at) WITH (pages_per_range = 32, autosummarize = on);
+
+-- A tenant's open dead letters, the newest first; only who buries or decides pays for it.
+CREATE INDEX dead_letter_open_of_tenant ON dead_letter (tenant, last_at, id) WHERE state = 'open';
 
 -- Erasure ------------------------------------------------------------------------------------------------------------
 
@@ -97,8 +105,8 @@ CREATE TRIGGER forget_subject AFTER UPDATE OF subject ON chain FOR EACH ROW
 -- Privileges ---------------------------------------------------------------------------------------------------------
 
 GRANT SELECT ON event_search, subject_search, delivery_search, search_progress, delivery_search_progress, accepted_minute,
-  stat_minute TO waxseal_reader;
+  stat_minute, stat_progress TO waxseal_reader;
 GRANT INSERT, DELETE ON event_search, subject_search, delivery_search TO waxseal_console;
 GRANT INSERT, UPDATE, DELETE ON search_progress, accepted_minute, stat_minute TO waxseal_console;
-GRANT INSERT, UPDATE ON delivery_search_progress TO waxseal_console;
+GRANT INSERT, UPDATE ON delivery_search_progress, stat_progress TO waxseal_console;
 GRANT SELECT ON SEQUENCE delivery_id_seq TO waxseal_console;  -- up to which deliveries have been numbered

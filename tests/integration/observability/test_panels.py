@@ -34,7 +34,10 @@ from workers.amqp.topology import UNROUTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROLES = ("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle", "sequencer", "sealer", "eraser", "verifier")
+ROLES = (
+    *("ingress", "ingest", "relay", "deliver", "mail-pull", "mail-idle"),
+    *("sequencer", "sealer", "eraser", "verifier", "console"),
+)
 QUERIES = panel_queries()
 A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
 NOWHERE = "gen_random_uuid(), 0, 0, extract(epoch FROM now()) * 1000000"  # an entry that is not in the ledger
@@ -142,6 +145,8 @@ def others(role: str, ports: Mapping[str, int], folder: Path, database: Any) -> 
     settings: dict[str, object] = {"ingress_port" if role == "ingress" else "metrics_port": ports[role]}
     if role == "sealer":
         settings["log_anchors"] = folder / "anchors"
+    if role == "console":
+        settings |= {"database_url": database.console_url, "console_port": 0}
     if role == "eraser":
         settings["database_url"] = database.eraser_url
     if role == "verifier":

@@ -68,6 +68,7 @@ ORDER = (
     "ops/admin/status",
     "ops/admin/doctor",
     "ops/admin/search",
+    "ops/admin/figures.py",
     "ops/admin/jobs",
     "ops/demo",
     "ops/bench/mailserver",
