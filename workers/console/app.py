@@ -35,8 +35,10 @@ def make_app(console: Console, more: Sequence[BaseRoute] = ()) -> Starlette:
 
     async def failed(request: Request, error: Exception) -> Response:
         refused = _refusal(error, str(request.state.id))
-        answer = problem if request.url.path.startswith(API) else refusal
-        return answer(request, refused)
+        if request.url.path.startswith(API):
+            return problem(request, refused)
+        asked = login.ask_to_log_in(request) if refused.status == 401 else None
+        return asked or refusal(request, refused)
 
     return Starlette(
         routes=[

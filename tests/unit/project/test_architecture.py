@@ -97,9 +97,9 @@ ORDER = (
     "workers/commands",
     "workers/console/middleware.py",
     "workers/console/call.py",
-    "workers/console/access",
     "workers/console/api",
     "workers/console/pages",
+    "workers/console/access",
     "workers/console",
 )
 
