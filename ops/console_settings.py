@@ -1,9 +1,55 @@
 """The settings of the console and its API."""
 
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
+
+from schemas.access import EVERYWHERE, ROLES, Role
+
+_TENANT: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
+
+#: Signatures of ID tokens that only the provider can make.
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"}
+)
+
+Grants = Mapping[str, Sequence[tuple[str, Role]]]
+"""What members of a group may do: a role for a tenant, or for `EVERYWHERE`."""
+
+
+def read_grants(text: str) -> Grants:
+    """The grants of each group in `GROUP=ROLE@TENANT, GROUP=ROLE`. Raises ValueError that names the wrong piece."""
+    found: dict[str, list[tuple[str, Role]]] = {}
+    for piece in filter(None, map(str.strip, text.split(","))):
+        group, _, grant = piece.rpartition("=")
+        name, at, tenant = grant.partition("@")
+        role = next((each for each in ROLES if each == name), None)
+        if not group or role is None or (at and not _TENANT.fullmatch(tenant)):
+            raise ValueError(f"{piece!r:.80} is not GROUP=ROLE or GROUP=ROLE@TENANT; roles are {', '.join(ROLES)}")
+        found.setdefault(group, []).append((tenant or EVERYWHERE, role))
+    return found
+
+
+def granted(grants: Grants, groups: Iterable[str]) -> dict[str, Role]:
+    """What somebody in these groups may do: of several roles in one place, the highest."""
+    roles: dict[str, Role] = {}
+    for where, role in (each for group in groups for each in grants.get(group, ())):
+        roles[where] = max(role, roles.get(where, role), key=ROLES.index)
+    return roles
+
+
+def read_algorithms(text: str) -> list[str]:
+    """The algorithms in a list. Raises ValueError for one that is unknown, or that the console could sign with, too."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if name not in ALGORITHMS]
+    if wrong or not names:
+        raise ValueError(f"{', '.join(wrong) or 'nothing'} cannot be taken; choose of {', '.join(sorted(ALGORITHMS))}")
+    return names
 
 
 class ConsoleSettings(BaseSettings):
@@ -33,4 +79,35 @@ class ConsoleSettings(BaseSettings):
         description="environment variables of the console's process that an uploaded configuration may name as env:NAME, "
         "comma-separated, * for any letters. Unset: none",
     )
+    oidc_name: str = Field("email", description="claim that names a person in the audit; without it, the subject does")
     console_theme: Literal["auto", "light", "dark"] = Field("auto", description="look of the pages, until a browser chooses")
+
+    @field_validator("console_url", "oidc_issuer")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (
+            parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username
+        ):
+            raise ValueError("must be https://host or https://host:port, without a query")
+        return url
+
+    @field_validator("oidc_grants")
+    @classmethod
+    def _are_grants(cls, text: str) -> str:
+        read_grants(text)
+        return text
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _are_algorithms(cls, text: str) -> str:
+        read_algorithms(text)
+        return text
+
+
+def openid_policy(settings: ConsoleSettings) -> str | None:
+    """Stands for the settings that give grants to those who log in by OpenID: whoever did so under others logs in again."""
+    if not settings.oidc_issuer:
+        return None
+    said = (settings.oidc_issuer, settings.oidc_client, settings.oidc_groups, settings.oidc_grants)
+    return sha256("\0".join(said).encode()).hexdigest()[:32]

@@ -72,7 +72,10 @@ class _Failing:
 
 async def _failed(request: Request, error: Exception) -> Response:
     refused = _refusal(error, str(request.state.id))
-    return (problem if request.url.path.startswith(API) else refusal)(request, refused)
+    if request.url.path.startswith(API):
+        return problem(request, refused)
+    asked = login.ask_to_log_in(request) if refused.status == 401 else None  # noqa: PLR2004
+    return asked or refusal(request, refused)
 
 
 def _refusal(error: Exception, request_id: str) -> Refused:

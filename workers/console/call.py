@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -10,8 +10,14 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ops.admin.access import refusals
+from ops.admin.access.cross_site import SAFE, foreign, lacks_secret
 from ops.settings import Settings
 from schemas.access import EVERYWHERE, Actor, Principal, Role
+
+MOST_FIELDS: Final = 300  # of a form: a page's ticked rows are the most
+_SHOWN_PATH: Final = 200  # characters
+_FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _log = structlog.get_logger()
 
@@ -48,13 +54,18 @@ class Call:
     @property
     def address(self) -> str:
         """The client's address, as the audit records it."""
-        return self.request.client.host if self.request.client else ""
+        return address_of(self.request)
 
     def actor(self, reason: str = "") -> Actor:
         """Who acts, by what, in which role and from where, as the audit records it."""
         asks = self.principal
         role = asks.role_in(self.path.get("tenant", EVERYWHERE)) or ""
         return Actor(asks.who, asks.means, asks.id, role, self.address, self.id, reason)
+
+    def must_be_fresh(self) -> None:
+        """Raise `Refused` unless the one who asks proved a few minutes ago who it is: for what is to be revealed."""
+        if not self.principal.fresh:
+            raise Refused(403, "login_again", "log in again to see this: the last login was more than 5 minutes ago")
 
     @property
     def path(self) -> Mapping[str, Any]:
@@ -87,6 +98,11 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
+def address_of(request: Request) -> str:
+    """The client's address."""
+    return request.client.host if request.client else ""
+
+
 def permit(principal: Principal, role: Role, tenant: str | None) -> None:
     """Raise `Refused` unless the principal has this role for the tenant, or for everything if there is none.
 
@@ -100,9 +116,51 @@ def permit(principal: Principal, role: Role, tenant: str | None) -> None:
     raise Refused(403, "forbidden", f"this needs the role {role}" + ("" if tenant is None else f" for {tenant}"))
 
 
-async def carry_out(console: Console, request: Request, role: Role, handler: Handler, body: Any = None) -> Response:
-    """Authenticate, permit, and run the handler in a thread. Raises `Refused`, and what the handler raises."""
+async def carry_out(console: Console, request: Request, role: Role | None, handler: Handler, body: Any = None) -> Response:
+    """Authenticate, permit, and run the handler in a thread. Raises `Refused`, and what the handler raises.
+
+    A request that changes something, by a session's cookie, must come from a page of that session. Without a role it is for
+    everybody who is known. A form that the route has not read is read here. Acts that are refused are in the audit.
+    """
     principal = await console.authenticate(request)
-    permit(principal, role, request.path_params.get("tenant"))
+    if body is None and _is_form(request):
+        body = await request.form(max_files=1, max_fields=MOST_FIELDS)
     call = Call(console, principal, request, body)
+    try:
+        if principal.means == "session":
+            check_site(console.settings, request)
+            _check_secret(call)
+        if role is not None:
+            permit(principal, role, request.path_params.get("tenant"))
+    except Refused as refused:
+        if request.method not in SAFE:
+            await to_thread.run_sync(
+                refusals.note, console.acts, call.actor(), _act(request), refused.detail, limiter=console.threads
+            )
+        raise
     return await to_thread.run_sync(handler, call, limiter=console.threads)
+
+
+def check_site(settings: Settings, request: Request) -> None:
+    """Raise `Refused` for a request that changes something and may come from another site."""
+    if why := foreign(request.method, request.headers, settings.console_url):
+        raise Refused(403, "other_site", why)
+
+
+def _check_secret(call: Call) -> None:
+    """What only pages of the session know comes in a form's field, or from a script in a header."""
+    given = call.request.headers.get("x-csrf-token")
+    if given is None and isinstance(call.body, Mapping):
+        field = call.body.get("csrf")
+        given = field if isinstance(field, str) else None
+    if call.request.method not in SAFE and lacks_secret(call.principal.csrf or "", given):
+        raise Refused(403, "stale_form", "this page is from an earlier login, or not ours: load it again, and send it again")
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() in _FORMS
+
+
+def _act(request: Request) -> Mapping[str, str]:
+    """A refused act, as the audit names it. The tenant is in the path; it may be one that the principal does not see."""
+    return {"method": request.method, "path": request.url.path[:_SHOWN_PATH]}

@@ -87,7 +87,7 @@ def principal_of(engine: Engine, text: str) -> Principal | None:
 
     That it is used is written down at most once a minute.
     """
-    found = _valid(engine, text)
+    found = valid(engine, text)
     if found is None or found[1]["once"]:
         return None
     id_, row = found
@@ -103,8 +103,8 @@ def grants_of(row: Row) -> dict[str, Role]:
     return {EVERYWHERE if row["tenant"] is None else row["tenant"]: row["role"]}
 
 
-def _valid(engine: Engine, text: str) -> tuple[str, Row] | None:
-    """The id and the row of a token that is neither expired nor revoked."""
+def valid(engine: Engine, text: str) -> tuple[str, Row] | None:
+    """The id and the row of a token that is neither expired nor revoked; None for any other text."""
     read = read_token(text)
     if read is None:
         return None

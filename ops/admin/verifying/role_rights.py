@@ -136,7 +136,7 @@ COLUMNS: Final[Rights] = {
     },
     "waxseal_console": {
         "access_token": _columns(UPDATE="last_used_at revoked_at revoked_by"),
-        "console_session": _columns(UPDATE="seen_at fresh_at idle_until ended_at"),
+        "console_session": _columns(UPDATE="seen_at idle_until ended_at"),
         "catalog": _columns(UPDATE="version"),
         "dead_letter": _columns(UPDATE="state detail decided_at decided_by"),
         "delivery": _columns(

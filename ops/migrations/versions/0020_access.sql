@@ -31,7 +31,7 @@ CREATE TABLE console_session (
   grants      jsonb NOT NULL,
   created_at  timestamptz NOT NULL,
   seen_at     timestamptz NOT NULL,                                   -- to the minute
-  fresh_at    timestamptz NOT NULL,                                   -- when the person last proved who it is
+  fresh_at    timestamptz,                                            -- when the person last proved who it is, if that is known
   idle_until  timestamptz NOT NULL,
   ends_at     timestamptz NOT NULL,
   ended_at    timestamptz,
@@ -39,7 +39,7 @@ CREATE TABLE console_session (
   agent       text NOT NULL,
   CHECK ((issuer IS NULL) = (subject IS NULL) AND (issuer IS NULL) = (policy IS NULL) AND (issuer IS NULL) <> (token_id IS NULL))
 );
-CREATE INDEX console_session_open ON console_session (who) WHERE ended_at IS NULL;
+CREATE INDEX console_session_open ON console_session (who, created_at) WHERE ended_at IS NULL;
 CREATE INDEX console_session_by_end ON console_session (ends_at);
 
 -- A login that is under way at an OpenID provider. The row is deleted when the person comes back, so that it serves once.
@@ -79,7 +79,7 @@ UPDATE audit SET tenant = filter ->> 'tenant' WHERE filter ->> 'tenant' IS NOT N
 CREATE INDEX audit_by_tenant ON audit (tenant, id);
 
 GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at, revoked_by) ON access_token TO waxseal_console;
-GRANT SELECT, INSERT, UPDATE (seen_at, fresh_at, idle_until, ended_at), DELETE ON console_session TO waxseal_console;
+GRANT SELECT, INSERT, UPDATE (seen_at, idle_until, ended_at), DELETE ON console_session TO waxseal_console;
 GRANT SELECT, INSERT, UPDATE, DELETE ON login_attempt, access_rate TO waxseal_console;
 GRANT SELECT (id, who, role, tenant, once, created_at, created_by, expires_at, last_used_at, revoked_at, revoked_by)
   ON access_token TO waxseal_reader;

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
+from pipeline.store.storable_text import storable
 from schemas.access import Actor, By
 
 Outcome = Literal["refused", "failed"]
@@ -80,7 +81,10 @@ def record(
         "count": count,
         "now": now,
         "phase": phase,
-        **{name: getattr(actor, name) or None for name in ("means", "principal", "role", "address", "request_id", "reason")},
+        **{
+            name: storable(getattr(actor, name)) or None
+            for name in ("means", "principal", "role", "address", "request_id", "reason")
+        },
         "tenant": filter_.get("tenant"),
         "object": next((f"{name} {filter_[name]}" for name in _OBJECTS if filter_.get(name) is not None), None),
         "outcome": outcome,

@@ -1,0 +1,1 @@
+"""The console, and a browser that asks it."""

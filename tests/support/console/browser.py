@@ -51,12 +51,18 @@ class Browser:
         self.cookies: dict[str, dict[str, str]] = {}
 
     def get(self, path: str, **headers: str | None) -> Answer:
-        return self.ask("GET", path, None, {"sec-fetch-site": "none", **headers})
+        return self.ask("GET", path, None, {"sec-fetch-site": "none", "accept": "text/html", **headers})
 
     def post(self, path: str, form: Mapping[str, str] | None = None, **headers: str | None) -> Answer:
         """Submits a form of the same site; a header that is None is left out."""
         own = {"sec-fetch-site": "same-origin", "origin": self.base, "content-type": "application/x-www-form-urlencoded"}
         return self.ask("POST", path, urlencode(form or {}), {**own, **headers})
+
+    def log_in(self, token: str) -> str:
+        """Logs in by a token; returns what the forms of the session must send back."""
+        answer = self.post("/login", {"token": token})
+        assert (303, "/") == (answer.status, answer.headers["location"]), answer.text
+        return self.get("/settings/sessions").fields["csrf"]
 
     def api(self, path: str, token: str = "", method: str = "GET", body: Any = None, **headers: str | None) -> Answer:
         """Asks as a program does: without cookies."""
@@ -69,7 +75,7 @@ class Browser:
         for _ in range(most):
             if answer.status not in (302, 303, 307):
                 return answer
-            answer = self.ask("GET", answer.location, None, {"sec-fetch-site": "cross-site"})
+            answer = self.get(answer.location, **{"sec-fetch-site": "cross-site"})
         raise AssertionError("too many redirects")
 
     def cookie(self, name: str) -> str | None:

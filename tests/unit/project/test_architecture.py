@@ -101,10 +101,11 @@ ORDER = (
     "workers/commands",
     "workers/console/middleware.py",
     "workers/console/call.py",
-    "workers/console/access",
     "workers/console/job_runner.py",
+    "workers/console/rendering",
     "workers/console/api",
     "workers/console/pages",
+    "workers/console/access",
     "workers/console",
 )
 

@@ -6,10 +6,12 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Engine
 from starlette.requests import Request
 
-from ops.admin.access import tokens
+from ops.admin.access import sessions, tokens
+from ops.admin.access.rates import BAD_TOKENS, exceeded
+from ops.console_settings import openid_policy
 from ops.settings import Settings
 from schemas.access import Principal
-from workers.console.call import Refused
+from workers.console.call import Refused, address_of
 
 COOKIE: Final = "__Host-waxseal"
 _ADVICE: Final = "log in, or send a token that is valid (`waxseal token new` makes one)"
@@ -22,7 +24,7 @@ class Authentication:
     """
 
     def __init__(self, settings: Settings, engine: Engine, threads: CapacityLimiter) -> None:
-        self._settings = settings
+        self._policy = openid_policy(settings)
         self._engine = engine
         self._threads = threads
 
@@ -34,11 +36,19 @@ class Authentication:
         given, cookie = request.headers.getlist("authorization"), request.cookies.get(COOKIE)
         if len(given) > 1 or (given and cookie is not None):
             raise Refused(400, "two_credentials", "send a token or a session's cookie, not both")
-        found = self._by_token(given[0]) if given else None
+        if given:
+            return self._by_token(given[0], address_of(request))
+        found = None if cookie is None else sessions.principal_of(self._engine, cookie, self._policy)
         if found is None:
             raise Refused(401, "unauthorized", _ADVICE)
         return found
 
-    def _by_token(self, header: str) -> Principal | None:
+    def _by_token(self, header: str, address: str) -> Principal:
+        """Tokens cannot be guessed, so that a good one is let in however many bad ones came from the same address."""
         scheme, _, token = header.partition(" ")
-        return tokens.principal_of(self._engine, token.strip()) if scheme.lower() == "bearer" else None
+        found = tokens.principal_of(self._engine, token.strip()) if scheme.lower() == "bearer" else None
+        if found is not None:
+            return found
+        if seconds := exceeded(self._engine, BAD_TOKENS, address):
+            raise Refused(429, "too_many", "too many requests without a valid token", {"Retry-After": str(seconds)})
+        raise Refused(401, "unauthorized", _ADVICE)

@@ -110,6 +110,7 @@ def _rotate(call: Call, found: Mapping[str, Any]) -> Question:
 
 
 def _do_rotate(call: Call, named: Named) -> Response:
+    call.must_be_fresh()
     secret = endpoint_secrets.rotate(call.console.acts, Vault(call.console.settings.fernet_keys()), named)
     return render(call, "endpoint_secret.html", {"secret": secret, "name": named.name, "address": _back(call)})
 

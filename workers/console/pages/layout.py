@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from schemas.access import EVERYWHERE, Role
 from workers.console.call import Call, Refused
 from workers.console.pages.navigation import tabs
+from workers.console.rendering.page_addresses import local
 from workers.console.rendering.templates import page
 
 THEME: Final = "waxseal_theme"  # names of cookies
@@ -81,7 +82,9 @@ def go(call: Call, address: str, notice: str = "") -> Response:
 def refusal(request: Request, refused: Refused) -> Response:
     """The page that says why a request was not carried out, and what to do."""
     chosen = request.cookies.get(THEME, "")
+    came_from = urlsplit(request.headers.get("referer", ""))
     values = {
+        "back": quote(local(came_from.path + (f"?{came_from.query}" if came_from.query else "")), safe=""),
         "refused": refused,
         "request_id": request.state.id,
         "theme": chosen if chosen in THEMES else "auto",

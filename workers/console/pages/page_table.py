@@ -4,17 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from anyio import to_thread
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas.access import Role
-from workers.console.call import Call, Console, Handler, carry_out
+from workers.console.call import MOST_FIELDS, Call, Console, Handler, carry_out
 from workers.console.pages.layout import render
 
-MOST_FIELDS: Final = 300  # of a form: a page's ticked rows are the most
 MOST_TEXT: Final = 2 * 1024 * 1024  # bytes of one field: an uploaded configuration that is sent back is the largest
 
 Read = Callable[[Call], Mapping[str, Any] | Response]
@@ -51,7 +49,7 @@ def page_route(console: Console, page: Page) -> Route:
         return found if isinstance(found, Response) else render(call, page.template, found)
 
     async def answer(request: Request) -> Response:
-        return await _answered(console, request, page.role, show)
+        return await carry_out(console, request, page.role, show)
 
     return Route(page.path, answer, methods=["GET"])
 
@@ -61,16 +59,9 @@ def act_route(console: Console, act: Act) -> Route:
 
     async def answer(request: Request) -> Response:
         form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_TEXT)
-        return await _answered(console, request, act.role, act.carry, form)
+        return await carry_out(console, request, act.role, act.carry, form)
 
     return Route(act.path, answer, methods=["POST"])
-
-
-async def _answered(console: Console, request: Request, role: Role | None, handler: Handler, form: Any = None) -> Response:
-    if role is not None:
-        return await carry_out(console, request, role, handler, form)
-    call = Call(console, await console.authenticate(request), request, form)
-    return await to_thread.run_sync(handler, call, limiter=console.threads)
 
 
 def field(call: Call, name: str, most: int = 2000) -> str:

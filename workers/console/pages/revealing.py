@@ -13,7 +13,8 @@ MOST_SHOWN: Final = 64 * 1024  # bytes
 
 
 def reason_of(call: Call) -> str:
-    """The reason that was given. Raises `Refused` if it says nothing."""
+    """The reason that was given. Raises `Refused` if it says nothing, or if the last login was long ago."""
+    call.must_be_fresh()
     reason = field(call, "reason", 500)
     if len(reason) < SHORTEST_REASON:
         raise Refused(422, "reason", "say why you want to see it, in a few words: the audit keeps it")

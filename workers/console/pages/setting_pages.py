@@ -1,4 +1,4 @@
-"""Settings: who one is, the look of the pages, tokens, and sessions."""
+"""Settings: who one is, the look of the pages, and tokens."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from ops.admin.access import sessions, tokens
+from ops.admin.access import tokens
 from schemas.access import EVERYWHERE, ROLES, Role
 from schemas.units import seconds
 from workers.console.call import Call, Refused
@@ -27,7 +27,6 @@ def own(call: Call) -> Mapping[str, Any] | Response:
         "admin": admin,
         "base": at(asks.tenant, "settings"),
         "tokens": tokens.listed(call.console.acts, asks.tenant) if admin else (),
-        "sessions": sessions.listed(call.console.acts) if admin and asks.tenant is None else (),
         "roles": ROLES,
         "themes": THEMES,
         "only": asks.tenant,
@@ -46,6 +45,7 @@ def choose_theme(call: Call) -> Response:
 
 def new_token(call: Call) -> Response:
     """Make a token, and show it, this once."""
+    call.must_be_fresh()
     role, lasts = field(call, "role"), field(call, "lasts")
     if role not in ROLES:
         raise Refused(422, "role", f"a role is one of {', '.join(ROLES)}")
@@ -72,12 +72,6 @@ def revoke(call: Call) -> Response:
     return go(call, "/settings", "The token is revoked." if moved else "There is no such token in use.")
 
 
-def end_session(call: Call) -> Response:
-    """End one session, at once."""
-    moved = sessions.end(call.console.acts, str(call.path["id"]), by(call))
-    return go(call, "/settings", "The session is ended." if moved else "It had ended already.")
-
-
 def _revoking(call: Call) -> Question:
     said = "Whatever uses it is refused from now on, and the sessions that it began are ended. It cannot be taken back."
     id_, base = str(call.path["id"]), at(call.path.get("tenant"), "settings")
@@ -100,5 +94,4 @@ ACTS: Final = [
     Act("/settings/theme", None, choose_theme),
     *(Act(f"{under}/settings/tokens", "admin", new_token) for under in ("", "/t/{tenant}")),
     *(Act(f"{under}/settings/tokens/{{id}}/revoke", "admin", revoke) for under in ("", "/t/{tenant}")),
-    Act("/settings/sessions/{id}/end", "admin", end_session),
 ]
