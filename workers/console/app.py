@@ -74,7 +74,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     refused = _refusal(error, str(request.state.id))
     if request.url.path.startswith(API):
         return problem(request, refused)
-    asked = login.ask_to_log_in(request) if refused.status == 401 else None  # noqa: PLR2004
+    asked = login.ask_to_log_in(request) if refused.status == 401 else None
     return asked or refusal(request, refused)
 
 

@@ -1,4 +1,4 @@
-"""Fills a system with what its pages show: ordinary traffic, all kinds of failure, and hostile text in every field of a sender."""
+"""Fills a system with what its pages show: ordinary traffic, all kinds of failure, hostile text in every field of a sender."""
 
 import json
 from datetime import UTC, datetime
@@ -33,7 +33,8 @@ HTML: Final = b"<html><script>alert(1)</script><img src=x onerror=alert(1)></htm
 
 MAIL: Final = (
     b'From: "<script>alert(1)</script>" <eve@evil.example>\r\nTo: support@acme.example\r\n'
-    b"Subject: </title><img src=x onerror=alert(1)>\r\nMessage-ID: <1@evil.example>\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
+    b"Subject: </title><img src=x onerror=alert(1)>\r\nMessage-ID: <1@evil.example>\r\n"
+    b"Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
     b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=B\r\n\r\n"
     b"--B\r\nContent-Type: text/html\r\n\r\n<script>alert(1)</script><b onclick=alert(1)>hello</b>\r\n"
     b'--B\r\nContent-Type: text/plain; name="<img src=x onerror=alert(1)>.txt"\r\n'
@@ -51,7 +52,9 @@ def configure(database: Any, sink: Sink) -> None:
     database.add_endpoint("billing", sink.url("/200"), SECRET, retry=[5, 300, 1800])
     refusing = sink.url("/500/<script>alert(1)</script><img/src=x/onerror=alert(1)>")
     warehouse = database.add_endpoint("warehouse", refusing, SECRET, retry=[])
-    database.run("INSERT INTO endpoint_health (endpoint_id, forced) VALUES (%s, true)", warehouse)  # every event is tried, and dies
+    database.run(
+        "INSERT INTO endpoint_health (endpoint_id, forced) VALUES (%s, true)", warehouse
+    )  # every event is tried, and dies
     database.add_endpoint("crm", sink.url("/503"), SECRET, filter=only)  # its breaker opens by itself
     database.add_endpoint("analytics", sink.url("/200"), SECRET, filter=only, rate_limit=50)
     later = database.add_endpoint("archive", sink.url("/200"), SECRET, filter=only)
@@ -80,7 +83,9 @@ def send(channel: BlockingChannel, ordinary: int = 60) -> int:
         publish(channel, f"{text}{number}"[:250], text, text, {"cloudEvents:note": text, "cloudEvents:source": text}, HTML)
     for text in HOSTILE[:4]:
         channel.basic_publish(IN, f"acme.{text[:40]}", HTML, pika.BasicProperties(message_id=text, headers={text: text}))
-    channel.basic_publish(IN, "acme.orders", b"no id <script>alert(1)</script>", pika.BasicProperties(headers={"subject": HOSTILE[0]}))
+    channel.basic_publish(
+        IN, "acme.orders", b"no id <script>alert(1)</script>", pika.BasicProperties(headers={"subject": HOSTILE[0]})
+    )
     _send_mail(channel)
     return ordinary + len(HOSTILE) + 1
 

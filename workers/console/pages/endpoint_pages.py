@@ -13,7 +13,6 @@ from workers.console.pages.page_table import Page
 from workers.console.rendering.figures_in_words import span
 
 RANGES: Final = {"1h": 1, "24h": 24, "7d": 168}  # hours
-_BARS: Final = 60  # points of a plot, whatever its range
 
 
 def listed(call: Call) -> Mapping[str, Any]:
@@ -30,7 +29,7 @@ def one(call: Call) -> Mapping[str, Any]:
         **known(call),
         "range": asked if asked in RANGES else "1h",
         "ranges": list(RANGES),
-        "plots": plots(figures.endpoint_figures(call.console.reads, call.tenant, str(call.path["name"]), hours), hours),
+        "plots": plots(figures.endpoint_figures(call.console.reads, call.tenant, str(call.path["name"]), hours)),
     }
 
 
@@ -51,21 +50,18 @@ def schedule(retry: Sequence[float]) -> list[tuple[int, str, str]]:
     return [(1, "at once", "0 s"), *((at + 2, span(wait), span(sums[at])) for at, wait in enumerate(retry))]
 
 
-def plots(found: View, hours: int) -> Mapping[str, Any] | None:
-    """Attempts by outcome and the times they took, in as many points as a plot has; None if nothing was tried."""
-    minutes = found["minutes"]
-    if not any(each["delivered"] or each["failed"] for each in minutes):
+def plots(found: View | None) -> Mapping[str, Any] | None:
+    """Attempts by outcome, and the times they took; None if nothing was tried."""
+    if found is None or not found["tried"]["count"]:
         return None
-    size = max(1, len(minutes) // _BARS)
-    pieces = [minutes[at : at + size] for at in range(0, len(minutes), size)]
-    delivered = [sum(each["delivered"] or 0 for each in piece) for piece in pieces]
-    failed = [sum(each["failed"] or 0 for each in piece) for piece in pieces]
-    p50, p95 = ([_worst(piece, name) for piece in pieces] for name in ("p50", "p95"))
-    return {"delivered": delivered, "failed": failed, "p50": p50, "p95": p95, "hours": hours, "size": size}
+    series = found["series"]
+    failed = [_sum(pair) for pair in zip(series["retry"], series["dead"], strict=True)]
+    times = {part: [None if each is None else each / 1000 for each in series[f"{part}_ms"]] for part in ("p50", "p95")}
+    return {"delivered": series["delivered"], "failed": failed, "step": found["step"], **times}
 
 
-def _worst(piece: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    return max((each[name] for each in piece if each[name] is not None), default=None)
+def _sum(pair: tuple[int | None, int | None]) -> int | None:
+    return None if None in pair else sum(each or 0 for each in pair)
 
 
 PAGES: Final = [

@@ -32,7 +32,28 @@ def home(call: Call) -> Mapping[str, Any]:
     reads = call.console.reads
     shown = figures.home(reads, tenant)
     breakers = [each for each in endpoints.list_endpoints(reads, tenant) if each["breaker"] != "closed" or each["forced"]]
-    return {"figures": shown, "breakers": breakers, "ledger": last_found(reads, tenant), "words": WORDS}
+    ledger = last_found(reads, tenant)
+    return {"figures": shown, "breakers": breakers, "ledger": ledger, "words": WORDS, "place": _place, "last": _last}
+
+
+def _place(problem: View) -> str:
+    """The page of what is wrong."""
+    tenant, name = problem["tenant"], problem["name"]
+    match problem["page"]:
+        case "endpoint":
+            return at(tenant, "endpoints", name)
+        case "mailbox":
+            return at(tenant, "mailboxes", name)
+        case "dead_letters":
+            return at(tenant, "dead")
+        case "ledger":
+            return at(tenant, "ledger")
+    return at(tenant, "events") if tenant is not None else at(None, "tenants")
+
+
+def _last(series: Sequence[int | None]) -> int | None:
+    """The last whole minute of which something is known."""
+    return next((each for each in reversed(series[:-1]) if each is not None), None)
 
 
 def tenants(call: Call) -> Mapping[str, Any]:

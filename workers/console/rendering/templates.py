@@ -1,6 +1,5 @@
 """What templates are rendered with: everything is escaped, and what a sender can hide in a text is made visible."""
 
-import itertools
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,16 +32,15 @@ _ENVIRONMENT.filters |= {
     "indented": lambda value: orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(),
     "range_down": lambda count: range(count - 1, -1, -1),
 }
-_ids: Final = itertools.count()
 _ENVIRONMENT.globals |= {
     "at": at,
     "asked": asked,
+    "most": lambda series: max((each for each in series if each is not None), default=None),
     "many": many,
     "asset": lambda name: ASSETS[name].url,
     "chart": chart,
     "sparkline": sparkline,
     "phases": phases,
-    "fresh_id": lambda: f"n{next(_ids)}",
 }
 
 
