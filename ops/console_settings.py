@@ -75,6 +75,11 @@ class ConsoleSettings(BaseSettings):
         "for all. A person in none of them may do nothing",
     )
     oidc_scopes: str = Field("openid email profile", description="what is asked of it; some providers need groups here too")
+    console_environment: str = Field(
+        "",
+        description="environment variables of the console's process that an uploaded configuration may name as env:NAME, "
+        "comma-separated, * for any letters. Unset: none",
+    )
     oidc_name: str = Field("email", description="claim that names a person in the audit; without it, the subject does")
     console_theme: Literal["auto", "light", "dark"] = Field("auto", description="look of the pages, until a browser chooses")
 

@@ -34,6 +34,22 @@ def events(
     return map(event_view, rows)
 
 
+def acts_page(
+    engine: Engine, tenant: str | None, since: datetime | None, until: datetime | None, before: int, limit: int
+) -> list[View]:
+    """The `limit` newest acts with ids below `before`, on one tenant or on all."""
+    with snapshot(engine) as conn:
+        return [act_view(row) for row in audit.acts(conn, tenant, since, until, before, limit)]
+
+
+def events_page(
+    engine: Engine, tenant: str | None, since: datetime | None, until: datetime | None, before: int, limit: int
+) -> list[View]:
+    """The `limit` newest operator events with ids below `before`, of one tenant or of all."""
+    with snapshot(engine) as conn:
+        return [event_view(row) for row in audit.events(conn, tenant, since, until, before, limit)]
+
+
 def _pages(engine: Engine, limit: int | None, read: Callable[[Connection, int, int], Sequence[Row]]) -> Iterator[Row]:
     before, left = _NO_END, _NO_END if limit is None else limit
     while left > 0:

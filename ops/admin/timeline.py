@@ -27,7 +27,14 @@ _ACTS: Final = {"replayed": "dead replay", "discarded": "dead discard"}  # the a
 
 
 def timeline(
-    engine: Engine, settings: Settings, tenant: str, subject: str, after: int = -1, limit: int | None = None
+    engine: Engine,
+    settings: Settings,
+    tenant: str,
+    subject: str,
+    after: int = -1,
+    limit: int | None = None,
+    *,
+    bodies: bool = True,
 ) -> Iterator[View]:
     """The subject's entries after number `after`, oldest first. Raises `OpsError` for a tenant that does not exist."""
     with snapshot(engine) as conn:
@@ -40,10 +47,12 @@ def timeline(
     left = _NO_END if limit is None else limit
     while left > 0:
         with snapshot(engine) as conn:
-            page = queries.timeline(conn, chain, after, min(left, PAGE))
+            page = queries.timeline(conn, chain, after, min(left, PAGE), bodies=bodies)
         for row in page:
             body = row["body"]
-            if row["size"] is not None and body is None:
+            if not bodies:
+                body = None
+            elif row["size"] is not None and body is None:
                 with snapshot(engine) as conn:
                     body = scan.body(conn, chain.bytes, row["seq"])
             elif row["blob"] is not None:
@@ -90,11 +99,14 @@ def deliveries(
         before, left = page[-1]["id"], left - len(page)
 
 
-def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None) -> Iterator[View]:
-    """The dead letters that match, newest first. Raises `OpsError` for a tenant or endpoint that does not exist."""
+def dead_letters(engine: Engine, wanted: DeadLetterFilter, limit: int | None = None, before: int = _NO_END) -> Iterator[View]:
+    """The dead letters that match, with ids below `before`, newest first.
+
+    Raises `OpsError` for a tenant or endpoint that does not exist.
+    """
     with snapshot(engine) as conn:
         check_chosen(conn, wanted)
-    before, left = _NO_END, _NO_END if limit is None else limit
+    left = _NO_END if limit is None else limit
     while left > 0:
         with snapshot(engine) as conn:
             page = dead_letter_list.dead_letters(conn, wanted, before, min(left, PAGE))
@@ -129,8 +141,11 @@ def count_dead_letters(engine: Engine, wanted: DeadLetterFilter) -> int:
         return sum(group.count for group in dead_letter_list.count(conn, wanted))
 
 
-def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
-    """One dead letter with all that is kept of it, and the act that closed it. Raises `OpsError` if there is none."""
+def dead_letter(engine: Engine, settings: Settings, id_: int, *, content: bool = True) -> View:
+    """One dead letter with all that is kept of it, and the act that closed it. Raises `OpsError` if there is none.
+
+    Without `content`, a body in the blob store is not fetched.
+    """
     with snapshot(engine) as conn:
         row = dead_letter_list.dead_letter(conn, id_)
         if row is None:
@@ -138,7 +153,8 @@ def dead_letter(engine: Engine, settings: Settings, id_: int) -> View:
         delivery = row["delivery_id"]
         tries = [] if delivery is None else queries.attempts(conn, [delivery])[delivery]
         act = _decision(conn, row)
-    body = row["body"] if row["blob"] is None else _fetched(open_blobs(settings), row["tenant"], row["blob"])
+    fetched = content and row["blob"] is not None
+    body = _fetched(open_blobs(settings), row["tenant"], row["blob"]) if fetched else row["body"]
     return whole_dead_letter_view(row, tries, act, None if body is None else bytes(body))
 
 

@@ -98,13 +98,31 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
         text = _decoded(sys.stdin.buffer.read(_LARGEST_FILE + 1) if standard_input else _bytes_of(path))
     except (OSError, ValueError) as error:
         raise Misconfigured(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return _checked(path, text, partial(resolved, environment, path.parent))
+
+
+def read_upload(name: str, raw: bytes, environment: Mapping[str, str]) -> ConfigRead:
+    """As `read_config`, for a file that somebody sent: it may name no other file, which would be one of this machine."""
+    try:
+        text = _decoded(raw)
+    except ValueError as error:
+        raise Misconfigured(f"cannot read {name}: {error}") from error
+    return _checked(Path(name), text, partial(_sent, environment))
+
+
+def _sent(environment: Mapping[str, str], text: str) -> str:
+    if text.startswith("file:"):
+        raise ValueError("names a file, which an upload may not: apply it by `waxseal apply` on the machine that has the file")
+    return resolved(environment, Path(), text)
+
+
+def _checked(path: Path, text: str, secret: Callable[[str], str]) -> ConfigRead:
     document = Document(text)
     if document.error is not None:
         raise BadConfig(path, [Fault(*document.error)])
     faults = [
         Fault(document.line(loc), _path(loc), what) for loc, what in (*_names(document.content), *_filters(document.content))
     ]
-    secret = partial(resolved, environment, path.parent)
     checks = Checks(
         source_kinds.NAMES,
         check_rule,

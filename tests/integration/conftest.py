@@ -65,11 +65,6 @@ class Database:
         """Logs in as a member of waxseal_eraser."""
         return make_url(self.url).set(username="test_eraser", password="eraser").render_as_string(hide_password=False)
 
-    @property
-    def console_url(self) -> str:
-        """Logs in as a member of waxseal_console."""
-        return make_url(self.url).set(username="test_console", password="console").render_as_string(hide_password=False)
-
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(self.url, autocommit=True)
 
@@ -129,7 +124,6 @@ def template(servers: PrivateServers) -> str:
         conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
         conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
         conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
-        conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE

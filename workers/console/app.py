@@ -1,7 +1,6 @@
 """The console's web application: its routes, what every request goes through, and how errors are answered."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -11,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops.errors import OpsError, one_line
@@ -22,11 +20,11 @@ from workers.console.api import operations
 from workers.console.api.api_problems import problem
 from workers.console.call import Console, Refused
 from workers.console.middleware import Bounded, Identified, TooLarge
-from workers.console.pages import page_table
+from workers.console.pages import every_page
 from workers.console.pages.layout import refusal
+from workers.console.rendering import asset_files
 
 API: Final = "/api/"
-STATIC: Final = Path(__file__).parent / "static"
 
 _log = structlog.get_logger()
 
@@ -39,8 +37,8 @@ def make_app(console: Console, more: Sequence[BaseRoute] = ()) -> Starlette:
             *login.routes(console),
             *openid_login.routes(console),
             *operations.routes(console),
-            *page_table.routes(console),
-            Mount("/static", StaticFiles(directory=STATIC), name="static"),
+            *every_page.routes(console),
+            asset_files.ROUTE,
         ],
         middleware=[
             Middleware(Identified, https=console.settings.console_url.startswith("https://")),

@@ -13,7 +13,7 @@ from ops.admin.jobs.arguments import Arguments, MissedForGood
 from ops.admin.jobs.plans import plan
 from ops.admin.read_session import snapshot
 from ops.admin.search import cursors
-from ops.admin.search.events import Found
+from ops.admin.search.found import Found
 from ops.admin.views import View, rfc3339
 from ops.errors import OpsError
 from ops.runtime.db import transaction

@@ -91,9 +91,9 @@ def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None) -> 
     return found or conn.execute(CHAIN_BY_WORDS, {"tenant": tenant, "subject": subject}).scalar()
 
 
-def timeline(conn: Connection, chain_id: UUID, after: int, limit: int) -> Sequence[Row]:
+def timeline(conn: Connection, chain_id: UUID, after: int, limit: int, *, bodies: bool = True) -> Sequence[Row]:
     """The `limit` entries of a chain that follow number `after`, without bodies longer than `INLINE` (see `scan.body`)."""
-    asked = {"chain_id": chain_id, "after": after, "limit": limit, "inline": INLINE}
+    asked = {"chain_id": chain_id, "after": after, "limit": limit, "inline": INLINE if bodies else -1}
     return conn.execute(TIMELINE, asked).mappings().all()
 
 

@@ -1,0 +1,111 @@
+"""The first page: what needs somebody, four numbers, the route, and the last hour. And the ways from there: tenants, any id."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from starlette.responses import RedirectResponse, Response
+
+from ops.admin import configured, endpoints, figures
+from ops.admin.jobs import jobs
+from ops.admin.search import events
+from ops.admin.verifying.last_found import last_found
+from ops.admin.views import View
+from schemas.access import EVERYWHERE
+from workers.console.call import Call
+from workers.console.pages.ledger_pages import WORDS
+from workers.console.pages.page_table import Page
+from workers.console.rendering.filter_words import write
+from workers.console.rendering.page_addresses import at
+
+
+def first(call: Call) -> Mapping[str, Any] | Response:
+    """Where one who has logged in begins: at all tenants, at the only one, or at the list of those that he sees."""
+    asks = call.principal
+    if asks.tenant is not None:
+        return RedirectResponse(at(asks.tenant), 303)
+    return RedirectResponse("/tenants", 303) if asks.role_in(EVERYWHERE) is None else home(call)
+
+
+def home(call: Call) -> Mapping[str, Any]:
+    """How a tenant does, or all of them."""
+    tenant = call.path.get("tenant")
+    reads = call.console.reads
+    shown = figures.home(reads, tenant)
+    breakers = [each for each in endpoints.list_endpoints(reads, tenant) if each["breaker"] != "closed" or each["forced"]]
+    ledger = last_found(reads, tenant)
+    return {"figures": shown, "breakers": breakers, "ledger": ledger, "words": WORDS, "place": _place, "last": _last}
+
+
+def _place(problem: View) -> str:
+    """The page of what is wrong."""
+    tenant, name = problem["tenant"], problem["name"]
+    match problem["page"]:
+        case "endpoint":
+            return at(tenant, "endpoints", name)
+        case "mailbox":
+            return at(tenant, "mailboxes", name)
+        case "dead_letters":
+            return at(tenant, "dead")
+        case "ledger":
+            return at(tenant, "ledger")
+    return at(tenant, "events") if tenant is not None else at(None, "tenants")
+
+
+def _last(series: Sequence[int | None]) -> int | None:
+    """The last whole minute of which something is known."""
+    return next((each for each in reversed(series[:-1]) if each is not None), None)
+
+
+def tenants(call: Call) -> Mapping[str, Any]:
+    """The tenants that one sees."""
+    found = configured.tenants(call.console.acts)
+    return {"tenants": [each for each in found if call.principal.role_in(each["name"]) is not None]}
+
+
+def find(call: Call) -> Mapping[str, Any] | Response:
+    """What has an id: its page, if it is one thing only."""
+    wanted = call.query.get("id", "").strip()[:300]
+    found = [(each, address) for each in _located(call, wanted) if (address := _address(each)) is not None]
+    if len(found) == 1:
+        return RedirectResponse(found[0][1], 303)
+    return {"wanted": wanted, "found": found, "words": write({"id": f"{wanted}*"})}
+
+
+def _located(call: Call, wanted: str) -> Sequence[View]:
+    if not wanted:
+        return ()
+    reads, tenant = call.console.reads, call.path.get("tenant")
+    everything = tenant is None and call.principal.role_in(EVERYWHERE) is not None
+    places = [None] if everything else [tenant] if tenant is not None else list(call.principal.grants)
+    found = [each for place in places for each in events.locate(reads, place, wanted)]
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:
+        job = jobs.show(reads, int(wanted))
+        if job is not None and (everything or job["tenant"] in places):
+            found.append({"kind": "job", "tenant": job["tenant"], "id": job["id"], "state": job["state"]})
+    return found
+
+
+def _address(found: View) -> str | None:
+    tenant = found["tenant"]
+    match found["kind"]:
+        case "event":
+            return at(tenant, "events", found["chain"], found["seq"])
+        case "chain":
+            return at(tenant, "subjects", subject=found["subject"])
+        case "delivery":
+            return at(tenant, "deliveries", found["id"])
+        case "dead_letter":
+            return at(tenant, "dead", found["id"])
+        case "job":
+            return at(tenant, "jobs", found["id"])
+    return None
+
+
+PAGES: Final = [
+    Page("/", None, "home.html", first),
+    Page("/t/{tenant}", "viewer", "home.html", home),
+    Page("/t/{tenant}/", "viewer", "home.html", home),
+    Page("/tenants", None, "tenants.html", tenants),
+    Page("/find", None, "find.html", find),
+    Page("/t/{tenant}/find", "viewer", "find.html", find),
+]
