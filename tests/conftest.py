@@ -24,6 +24,9 @@ from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
 from support.broker import on_one_core
 from support.waiting import lateness_measured, wait_for
+from testers import pytest_addoption, pytest_runtestloop
+
+__all__ = ["pytest_addoption", "pytest_runtestloop"]
 
 MEMORY = Path("/dev/shm")
 ENOUGH = 4 * 2**30  # bytes; containers often have 64 MiB
@@ -74,15 +77,6 @@ def pytest_collection_finish() -> None:
     measuring = Coverage.current()
     if measuring is not None:
         measuring.set_option("run:patch", [])  # else it sets them again whenever it goes on after a test with `no_cover`
-        measure_once(measuring)
-
-
-def measure_once(measuring: Coverage) -> None:
-    """Ends what else measures this process: pytest-cov starts one too many beside xdist, and `no_cover` stops the last only."""
-    measuring.stop()
-    while (other := Coverage.current()) is not None:
-        other.stop()
-    measuring.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
