@@ -21,6 +21,7 @@ from coverage import Coverage
 
 NUMBER: Final = "TESTER"  # variable with a process's number, from 0
 _PLACE: Final = struct.Struct("<H")  # of a file in the order of all
+_LONGEST: Final = 120.0  # seconds that a process may take to end what its session's fixtures started
 _FORK: Final = multiprocessing.get_context("fork")
 
 Tell = Callable[..., None]
@@ -59,7 +60,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     finally:
         stop.set()
         for tester in testers:
-            tester.process.join()
+            tester.process.join(_LONGEST)
+            tester.process.kill()
     if session.shouldfail:
         raise session.Failed(session.shouldfail)
     return True
@@ -93,13 +95,12 @@ class _Work:
         config.pluginmanager.unregister(name="terminalreporter")
         config.pluginmanager.register(_Sender(self.tell, config))
         measured = _measure_anew(config)
-        try:
-            self._run_files()
-            self.session._setupstate.teardown_exact(None)
-        except BaseException as error:  # noqa: BLE001 - told to who forked this process
-            self.tell("broken", f"{type(error).__name__}: {error}")
-        finally:
-            measured()
+        # Whatever ends the tests, Ctrl-C too, what the session's fixtures started is ended.
+        for step in (self._run_files, lambda: self.session._setupstate.teardown_exact(None), measured):
+            try:
+                step()
+            except BaseException as error:  # noqa: BLE001 - told to the process that forked this one
+                self.tell("broken", f"{type(error).__name__}: {error}")
         self.tell("done")
 
     def tell(self, *message: object) -> None:
@@ -191,7 +192,7 @@ def _take(session: pytest.Session, files: list[list[pytest.Item]], tester: _Test
                 kwargs={"warning_message": told, "when": when, "nodeid": nodeid, "location": location}
             )
         case "broken", why:
-            _fail(session, tester.file[-1], f"after its last test: {why}")
+            _fail(session, (tester.file or session.items)[-1], f"after its last test: {why}")
         case ("done",):
             tester.done = True
 
