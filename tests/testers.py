@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 import pytest
-from coverage import Coverage
 
 NUMBER: Final = "TESTER"  # variable with a process's number, from 0
 _PLACE: Final = struct.Struct("<H")  # of a file in the order of all
@@ -41,9 +40,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     files = [list(items) for _, items in groupby(session.items, key=lambda item: item.path)]
     queue, stop = _queue(len(files)), _FORK.Event()
     session.config.pluginmanager.getplugin("terminalreporter").showfspath = False  # files alternate
-    measuring = Coverage.current()
-    if measuring is not None:
-        measuring.stop()  # what was measured until now is saved here, and what follows by the testers
     basetemp = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     testers = []
     for number in range(count):
@@ -94,9 +90,8 @@ class _Work:
         _capture_anew(config)
         config.pluginmanager.unregister(name="terminalreporter")
         config.pluginmanager.register(_Sender(self.tell, config))
-        measured = _measure_anew(config)
         # Whatever ends the tests, Ctrl-C too, what the session's fixtures started is ended.
-        for step in (self._run_files, lambda: self.session._setupstate.teardown_exact(None), measured):
+        for step in (self._run_files, lambda: self.session._setupstate.teardown_exact(None)):
             try:
                 step()
             except BaseException as error:  # noqa: BLE001 - told to the process that forked this one
@@ -218,19 +213,3 @@ def _capture_anew(config: pytest.Config) -> None:
     capturing.stop_global_capturing()
     capturing.start_global_capturing()
     capturing.suspend_global_capture()
-
-
-def _measure_anew(config: pytest.Config) -> Callable[[], None]:
-    """Begins to measure this process's own coverage, if coverage is wanted. Gives what saves it."""
-    plugin = config.pluginmanager.getplugin("_cov")
-    controller = getattr(plugin, "cov_controller", None)
-    if controller is None:
-        return lambda: None
-    controller.cov = measuring = Coverage(data_suffix=True, config_file=controller.cov_config)
-    measuring.start()
-
-    def save() -> None:
-        measuring.stop()
-        measuring.save()
-
-    return save

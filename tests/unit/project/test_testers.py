@@ -3,11 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import testers
-
-pytestmark = pytest.mark.no_cover  # the processes are not traced
 
 CONFTEST = f"""
 import os
