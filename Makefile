@@ -4,7 +4,7 @@ PYTHON ?= python3
 TESTERS ?= 4
 BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
-COVERAGE = $(if $(ARGS),--no-cov,--cov --cov-report=term)
+COVERAGE = $(if $(ARGS),,--measure)
 
 .PHONY: help demo test suite lint bench fuzz setup clean
 
@@ -18,13 +18,10 @@ test: setup     ## lint, and all tests on real servers, with coverage; ARGS='-k 
 	@$(PYTHON) -m ops.bootstrap --tests
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
-# Hypothesis's tables of characters and the bytecode of all modules are made once, here: with coverage they would take each
-# of the test processes half a minute.
+# Whatever the shell says, the bytecode of the tests is kept: the next run starts sooner.
 suite: export PYTHONDONTWRITEBYTECODE =
 suite:
-	@$(BIN)/python -c 'from hypothesis.internal import charmap as made; made.charmap(); made.intervals_from_codec("utf-8")'
-	@$(if $(ARGS),,$(BIN)/python -m pytest -p no:xdist --no-cov --collect-only -qq > /dev/null || :)  # the next line says what failed
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(COVERAGE) --durations=20 $(ARGS)
+	@$(BIN)/python -m pytest --testers $(TESTERS) $(COVERAGE) --durations=20 $(ARGS)
 
 lint: setup     ## rules, format, types
 	@$(BIN)/ruff check .
@@ -46,4 +43,4 @@ clean: ## stop everything; remove the data, the servers' too, and the virtual en
 	@for data in .waxseal/demo .waxseal; do \
 	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
 	done
-	@rm -rf .venv .waxseal .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz dist build
+	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz dist build

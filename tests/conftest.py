@@ -15,15 +15,19 @@ from typing import Any
 import psycopg
 import pytest
 import structlog
-from coverage import Coverage
 from hypothesis import settings as property_tests
 from hypothesis.internal.conjecture import providers
 
+import measured
 from ops.servers.leftovers import end_leftovers
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
 from support.broker import on_one_core
 from support.waiting import lateness_measured, wait_for
+from testers import pytest_addoption as add_testers
+from testers import pytest_runtestloop
+
+__all__ = ["pytest_runtestloop"]
 
 MEMORY = Path("/dev/shm")
 ENOUGH = 4 * 2**30  # bytes; containers often have 64 MiB
@@ -50,6 +54,11 @@ structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_testers(parser)
+    parser.addoption("--measure", action="store_true", help="measure the coverage of the packages")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the examples the same in every process: else they include constants of the modules that were imported so far."""
     if not config.getoption("--hypothesis-profile"):
@@ -59,30 +68,19 @@ def pytest_configure(config: pytest.Config) -> None:
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
 
 
-_tracing: dict[str, str] = {}  # the variables that make a process measure its coverage
-
-
 def pytest_collection_finish() -> None:
-    """Leaves what was collected out of every later garbage collection, which would go through it in vain.
-
-    From here on processes start without coverage, which makes them slower, unless a test uses `traced`.
-    """
+    """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
     gc.freeze()
     gc.enable()
-    for name in [each for each in os.environ if each.startswith("COVERAGE_PROCESS_")]:
-        _tracing[name] = os.environ.pop(name)
-    measuring = Coverage.current()
-    if measuring is not None:
-        measuring.set_option("run:patch", [])  # else it sets them again whenever it goes on after a test with `no_cover`
-        measure_once(measuring)
 
 
-def measure_once(measuring: Coverage) -> None:
-    """Ends what else measures this process: pytest-cov starts one too many beside xdist, and `no_cover` stops the last only."""
-    measuring.stop()
-    while (other := Coverage.current()) is not None:
-        other.stop()
-    measuring.start()
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Reports the coverage; too little of it fails a run that passed."""
+    if measured.MEASURING is None or session.config.option.collectonly:
+        return
+    enough = measured.report(session.config.pluginmanager.getplugin("terminalreporter"))
+    if not enough and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -156,7 +154,7 @@ def syncs_files(servers: PrivateServers) -> bool:
 def traced() -> Iterator[None]:
     """Measures the coverage of the processes that the module starts: for the few that start each program once."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in _tracing.items():
+        for name, value in measured.variables().items():
             patch.setenv(name, value)
         yield
 

@@ -29,8 +29,6 @@ from ops.servers.ports import listens
 from support.stack import here, nothing_runs_on, stack_of
 from support.waiting import wait_for
 
-pytestmark = pytest.mark.no_cover  # this process only sends and checks
-
 EVENTS = 2000  # sent; a tenth of them are repeats
 SUBJECTS = 40
 VICTIMS = ("ingest", "relay", "deliver", "ingress", "rabbitmq")

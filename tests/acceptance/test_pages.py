@@ -34,8 +34,6 @@ from support.paths import ROOT
 from support.stack import nothing_runs_on
 from support.waiting import wait_for
 
-pytestmark = pytest.mark.no_cover  # the tests of each command run the same lines
-
 MAIL = b"From: Ann <ann@b.example>\nTo: support@acme.example\nSubject: hi\nMessage-ID: <1@b.example>\n\nhello\n"
 #: waxseal commands that start servers of their own or call a provider, each with the tests that run it.
 ELSEWHERE = {

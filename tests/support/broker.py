@@ -17,6 +17,7 @@ from ops.servers.binaries import find_rabbitmq
 from ops.servers.private import PrivateServers
 from support.net.loop_thread import LoopThread, close
 from support.waiting import wait_for
+from testers import NUMBER
 from workers.amqp.topology import INBOX
 
 
@@ -24,7 +25,7 @@ from workers.amqp.topology import INBOX
 def on_one_core() -> Iterator[None]:
     """What the block starts stays on one core: RabbitMQ, whose threads wake each other at every step, takes less CPU there."""
     cores = os.sched_getaffinity(0)
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    number = int(os.environ.get(NUMBER, "0"))
     os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
     try:
         yield

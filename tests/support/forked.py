@@ -2,36 +2,34 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pytest
 
+from measured import FOLDER
 from ops.servers.forks import Fork, preload, run_command
+from ops.servers.process_tree import die_with_parent
 from ops.system.roles import IMPORTED
 
-COVERAGE = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 Before = Callable[[], None] | None
 
 
-def run_covered(before: Before, arguments: Sequence[str], env: Mapping[str, str], *others: object) -> None:
-    for name in COVERAGE:
-        if name in env:
-            os.environ[name] = env[name]
-    if any(name in env for name in COVERAGE):
-        import coverage
-
-        coverage.process_startup()
+def run_measured(before: Before, arguments: Sequence[str], env: Mapping[str, str], *others: object) -> None:
+    if FOLDER in env and before is None:  # what is imported already cannot be measured
+        os.setsid()
+        die_with_parent(signal.SIGTERM)
+        os.execve(sys.executable, [sys.executable, "-m", "ops.cli", *arguments], {**env})
     if before is not None:
         before()
     run_command(arguments, env, *others)
 
 
 def begin_fork_server() -> None:
-    """Starts the fork server unless it runs; it is not traced itself."""
+    """Starts the fork server unless it runs; it is not measured."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in COVERAGE:
-            patch.delenv(name, raising=False)
+        patch.delenv(FOLDER, raising=False)
         preload(IMPORTED)
 
 
@@ -40,7 +38,7 @@ class Forked(Fork):
 
     def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None) -> None:
         begin_fork_server()
-        self.target = partial(run_covered, before)
+        self.target = partial(run_measured, before)
         super().__init__(*arguments, env=env)
 
     def send_signal(self, number: int) -> None:

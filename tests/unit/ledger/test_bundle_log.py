@@ -171,7 +171,6 @@ def test_every_edit_of_the_log_s_lines_is_named() -> None:
         assert expected <= set(kinds(edited)), (expected, kinds(edited))
 
 
-@pytest.mark.no_cover
 def test_no_byte_of_the_log_s_lines_can_be_changed_unseen() -> None:
     """Changes every byte of the checkpoint, the inclusions and the heads in turn."""
     made = Ledger()

@@ -219,7 +219,6 @@ def test_a_proof_of_what_cannot_be_is_refused() -> None:
     assert () == consistency_proof(0, 3, node)
 
 
-@pytest.mark.no_cover
 def test_three_hundred_thousand_leaves_take_less_than_a_second_of_cpu() -> None:
     leaves = hashed(1000) * 100
     best = min(cpu_of(leaves) for _ in range(3))

@@ -97,7 +97,6 @@ def test_the_address_is_what_is_in_angle_brackets_and_the_document_says_the_same
     assert name is None or (first is not None and name == first.name)
 
 
-@pytest.mark.no_cover  # the measured time would include tracing
 @pytest.mark.parametrize("mark", ["a@", "@ ", "<", '<"', "(", '"', "\\(", "=?u?Q?", "=", ":", ";", "a@b:", "<a@b>", "> <"])
 def test_a_list_of_addresses_is_read_in_time_that_is_linear(mark: str) -> None:
     began = time.thread_time()

@@ -19,8 +19,6 @@ from schemas.source import Source
 from support.mail.nasty import NASTY
 
 MANY = settings(max_examples=5 * settings.default.max_examples)  # of the profile that this run has
-pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_document runs the same lines
-
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CATALOG = Catalog(1, {"acme": b"k" * 32}, {("acme", "support"): Source("acme", "support", "imap", max_body=64 << 20)}, {})
 TERMS = ParsingTerms(trusted=["mx.y.example"], dns=lambda _name: b"v=DKIM1; k=rsa; p=AAAA", seconds=5)

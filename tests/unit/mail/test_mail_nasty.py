@@ -10,8 +10,6 @@ from pipeline.mail.headers import date
 from schemas.mail_document import Flag, view
 from support.mail.nasty import NASTY
 
-pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_mail_document runs the same lines
-
 SECONDS = 10.0  # for the slowest mail on a busy machine; on an idle one it takes a tenth of that
 RULES_OF_ALL_KINDS = ("address", "thread", "plus-address", "header:Subject", "header:To", "support")
 TERMS = ParsingTerms(trusted=["mx.y.example"], dns=lambda _: None)

@@ -12,8 +12,6 @@ import pytest
 
 from ops.system.roles import IMPORTED
 
-pytestmark = pytest.mark.no_cover  # it only parses the packages
-
 ROOT = Path(__file__).parents[3]
 LAYERS = ("schemas", "pipeline", "ops", "workers")  # each imports itself and those before it
 

@@ -33,8 +33,6 @@ from support.patterns import Attack, Expression, attacks, expressions, given
 from workers.amqp.header_tables import decode_table
 from workers.mail.imap.fetch_rows import rows
 
-pytestmark = pytest.mark.no_cover  # the measured time would include tracing
-
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LARGE = 64 * 1024 * 1024
 RULED = Source("acme", "orders", "amqp", id="/a/b/0", subject="form:who", extensions={"region": "/r"}, max_body=LARGE)

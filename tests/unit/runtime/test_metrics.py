@@ -155,7 +155,6 @@ def test_a_process_shows_what_it_feeds_and_nothing_else() -> None:
     assert {"process_resident_memory_bytes", "process_start_time_seconds"} <= shown
 
 
-@pytest.mark.no_cover
 def test_every_metric_is_fed_by_code_that_something_outside_telemetry_uses() -> None:
     """Follows the names of functions and classes from the processes to the metrics."""
     tables = {**vars(table), **vars(ledger_table), **vars(search_table)}

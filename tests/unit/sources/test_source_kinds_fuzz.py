@@ -11,8 +11,6 @@ from pipeline.receive import receive
 from pipeline.sources import KINDS, Unverified, check
 from schemas.source import Source
 
-pytestmark = pytest.mark.no_cover  # tracing doubles the time, and test_source_kinds runs the same lines
-
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 NAMES = st.sampled_from(

@@ -1,0 +1,104 @@
+"""The coverage of the packages: `pytest --measure`. Measured by SlipCover, which costs no time on lines that were seen.
+
+It changes what it measures while that is loaded. So it begins when this module is imported, which conftest does before it
+imports the packages. Forks go on measuring, and each process writes what it saw to a file of its own. Other processes that a
+test starts are measured if they have the `variables`: see `traced` in conftest.
+"""
+
+import atexit
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import reduce
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import pytest
+import slipcover
+from slipcover.importer import ImportManager
+from slipcover.slipcover import merge_coverage
+
+FOLDER: Final = "MEASURED"  # variable: where processes write what they saw
+LEAST: Final = 90.0  # percent of lines and branches
+PACKAGES: Final = [str(Path(__file__).parents[1] / name) for name in ("schemas", "pipeline", "ops", "workers")]
+
+
+class Measuring:
+    """What this process saw of the packages, and where it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen = slipcover.Slipcover(branch=True)
+        ImportManager(self._seen, slipcover.FileMatcher(sources=PACKAGES)).__enter__()
+
+    def write(self) -> None:
+        """Writes it to a file of this process's own, whole or not at all."""
+        path = self.folder / f"{os.getpid()}.json"
+        path.with_suffix(".part").write_text(json.dumps(self._seen.get_coverage()))
+        path.with_suffix(".part").rename(path)
+
+    def merged(self) -> Any:
+        """What all processes saw, with the modules that none has loaded."""
+        self._seen.source = PACKAGES
+        parts = (json.loads(path.read_text()) for path in self.folder.glob("*.json"))
+        return reduce(_added, parts, self._seen.get_coverage())
+
+
+def _added(whole: Any, part: Any) -> Any:
+    merge_coverage(whole, part)
+    return whole
+
+
+MEASURING: Measuring | None = None
+
+
+def begin(folder: Path) -> None:
+    """Measures this process and its forks from now on, until they end."""
+    global MEASURING  # noqa: PLW0603 - a process is measured once
+    MEASURING = Measuring(folder)
+    leave = os._exit
+    number = os.getpid()
+
+    def write_and_leave(status: int) -> NoReturn:  # forks of `multiprocessing` end by it
+        write()
+        leave(status)
+
+    os._exit = write_and_leave  # type: ignore[assignment]
+    atexit.register(lambda: os.getpid() == number and write())
+
+
+def write() -> None:
+    """Writes what this process saw, if it is measured."""
+    if MEASURING is not None and MEASURING.folder.is_dir():
+        MEASURING.write()
+
+
+def variables() -> Mapping[str, str]:
+    """The variables by which other processes are measured too; none if this one is not."""
+    if MEASURING is None:
+        return {}
+    path = os.environ.get("PYTHONPATH")
+    return {
+        FOLDER: str(MEASURING.folder),
+        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent / "site"), *([path] if path else []))),
+    }
+
+
+def report(terminal: pytest.TerminalReporter) -> bool:
+    """Shows which lines of which files were not seen; gives whether enough were."""
+    assert MEASURING is not None
+    whole, text = MEASURING.merged(), StringIO()
+    shutil.rmtree(MEASURING.folder)
+    slipcover.print_coverage(whole, outfile=text, missing_width=80, skip_covered=True)
+    seen: float = whole["summary"]["percent_covered"]
+    terminal.section("coverage")
+    terminal.write(f"{text.getvalue()}\n{seen:.2f} % of lines and branches were seen; at least {LEAST:g} % are required\n")
+    return seen >= LEAST
+
+
+if "--measure" in sys.argv:
+    begin(Path(tempfile.mkdtemp(prefix="waxseal-measured-")))
