@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
+from pipeline.delivery.addresses import networks
 from schemas.access import EVERYWHERE, ROLES, Role
 
 _TENANT: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
@@ -62,6 +63,11 @@ class ConsoleSettings(BaseSettings):
         description="the console's address as browsers see it, https://console.example. Unset: http://, its host and port. "
         "Forms from other addresses are refused",
     )
+    console_proxies: str = Field(
+        "",
+        description="reverse proxies in front of the console, as comma-separated CIDRs: requests from there say in "
+        "X-Forwarded-For which address is the client's, for the audit and the limits of logins",
+    )
     console_pool: int = Field(4, ge=1, le=64, description="connections to Postgres for pages, and as many again for acts")
     console_patience: float = Field(2.0, gt=0, le=60, description="seconds after which a page's statement is given up")
     oidc_issuer: str = Field("", description="OpenID provider that people log in by: its issuer, a URL. Unset: by tokens only")
@@ -91,6 +97,12 @@ class ConsoleSettings(BaseSettings):
         if url and (not whole or (info.field_name == "console_url" and parts.path not in ("", "/"))):
             raise ValueError("must be https://host, or https://host:port")
         return url
+
+    @field_validator("console_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks(text)
+        return text
 
     @field_validator("oidc_grants")
     @classmethod

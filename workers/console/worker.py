@@ -9,6 +9,7 @@ import uvicorn
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 
+from ops.admin.access.sweeping import Sweeping
 from ops.admin.search import cursors
 from ops.settings import Settings
 from workers.console.access.principals import Authentication
@@ -28,8 +29,8 @@ _log = structlog.get_logger()
 class Server:
     """Serves the application from a thread until `close`."""
 
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
-        """Raises `OSError` if it cannot listen."""
+    def __init__(self, app: Starlette, host: str, port: int, proxies: str = "") -> None:
+        """`proxies`: networks whose word is taken for a client's address. Raises `OSError` if it cannot listen."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         config = uvicorn.Config(
@@ -41,7 +42,8 @@ class Server:
             access_log=False,
             log_config=None,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
             limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=_GRACE,
@@ -77,12 +79,20 @@ def run(settings: Settings) -> int:
         threads = CapacityLimiter(settings.console_pool)
         console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
         try:
-            server = process.closing(Server(make_app(console), settings.console_host, settings.console_port))
+            server = process.closing(
+                Server(make_app(console), settings.console_host, settings.console_port, settings.console_proxies)
+            )
         except OSError as error:
             _log.error("cannot_listen", host=settings.console_host, port=settings.console_port, error=str(error))
             return 1
         jobs = process.closing(JobRunner(settings, process.engine(1)))
-        rounds = Rounds(process.stop, Indexing(process.engine(1)).turn)
+        indexing, sweeping = Indexing(process.engine(1)), Sweeping(acts)
+
+        def turn() -> float:
+            sweeping.turn()
+            return indexing.turn()
+
+        rounds = Rounds(process.stop, turn)
         rounds.trouble = None
         beat = process.serve(
             {"database": process.database(lambda: rounds.trouble), "web": server.trouble, "jobs": jobs.trouble}

@@ -12,7 +12,6 @@ from ops.runtime.db import transaction
 from pipeline.store.access import rates as store
 
 _MINUTE: Final = timedelta(minutes=1)
-_SWEPT: Final = 1000  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def _network(whose: str) -> str:
     return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
-def sweep(engine: Engine) -> int:
+def sweep(engine: Engine, most: int) -> int:
     """Deletes counts that say nothing any more; returns how many."""
     with transaction(engine) as conn:
-        return store.sweep(conn, datetime.now(UTC), _SWEPT)
+        return store.sweep(conn, datetime.now(UTC), most)

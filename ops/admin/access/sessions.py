@@ -33,7 +33,6 @@ NOTED_EVERY: Final = timedelta(minutes=1)
 MOST_OF_ONE: Final = 20  # open at once; a login ends the oldest beyond
 MOST_LISTED: Final = 500
 KEPT: Final = timedelta(days=30)  # after their end; what was done in them is in the audit
-_SWEPT: Final = 1000  # at once
 _VALUE_LENGTH: Final = 43  # characters of 256 bits in base64
 _AGENT_LENGTH: Final = 200
 
@@ -162,10 +161,10 @@ def end_all(engine: Engine, who: str, by: By) -> int:
     return count
 
 
-def sweep(engine: Engine) -> int:
-    """Deletes some sessions that ended long ago; returns how many."""
+def sweep(engine: Engine, most: int) -> int:
+    """Deletes sessions that ended long ago; returns how many."""
     with transaction(engine) as conn:
-        return store.sweep(conn, datetime.now(UTC) - KEPT, _SWEPT)
+        return store.sweep(conn, datetime.now(UTC) - KEPT, most)
 
 
 def _begin(conn: Connection, session: NewSession, visitor: Visitor, now: datetime) -> None:

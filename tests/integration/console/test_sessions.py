@@ -7,7 +7,9 @@ import pytest
 
 from ops.admin.access import sessions, tokens
 from ops.admin.access.sessions import MOST_OF_ONE
+from ops.admin.access.sweeping import EVERY, Sweeping
 from support.console.browser import Browser
+from support.console.running import running_console
 
 COOKIE = "__Host-waxseal"
 SAME = {"sec-fetch-site": "same-origin"}
@@ -324,3 +326,39 @@ def test_after_twenty_bad_tokens_in_a_minute_further_ones_have_to_wait_but_good_
     assert [401] * 20 + [429] == statuses
     assert (429, True) == (last.status, 1 <= int(last.headers["retry-after"]) <= 3)
     assert 200 == browser.api("/api/v1/probe/viewer", text).status
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said", "address"),
+    [
+        ("", "192.0.2.7", "127.0.0.1"),
+        ("10.0.0.0/8", "192.0.2.7", "127.0.0.1"),
+        ("127.0.0.0/8", "192.0.2.7", "192.0.2.7"),
+        ("127.0.0.0/8", "6.6.6.6, 192.0.2.7", "192.0.2.7"),  # what the client claims itself comes first
+        ("127.0.0.0/8, 10.0.0.0/8", "6.6.6.6, 192.0.2.7, 10.0.0.3", "192.0.2.7"),
+        ("127.0.0.0/8", None, "127.0.0.1"),
+    ],
+)
+def test_only_proxies_of_the_settings_say_which_address_is_the_clients(
+    console_settings, acts, token, probes_of, proxies, said, address
+) -> None:
+    with running_console(console_settings.model_copy(update={"console_proxies": proxies}), probes_of) as url:
+        answer = Browser(url).api("/api/v1/probe/viewer", token(), **{"x-forwarded-for": said})
+
+    assert address == answer.json["address"]
+
+
+def test_what_ended_long_ago_is_swept_and_nothing_else(browser, another, token, database, acts) -> None:
+    browser.log_in(token())
+    another.log_in(token(who="bob"))
+    database.run("UPDATE console_session SET ends_at = now() - interval '31 days' WHERE who = 'ann'")
+    database.run("UPDATE access_rate SET free_at = now() - interval '1 second'")
+
+    now = [0.0]
+    sweeping = Sweeping(acts, lambda: now[0])
+    assert 1 == sweeping.turn()
+    assert [("bob",)] == database.rows("SELECT who FROM console_session")
+    assert [] == database.rows("SELECT FROM access_rate")
+    assert 200 == another.get("/probe/viewer").status
+    database.run("UPDATE console_session SET ends_at = now() - interval '31 days'")
+    assert [0, 1] == [sweeping.turn() for now[0] in (EVERY - 1, EVERY)]

@@ -28,7 +28,7 @@ def running_console(settings: Settings, more: Any = lambda _console: ()) -> Iter
     threads = CapacityLimiter(settings.console_pool)
     console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
     routes: list[BaseRoute] = list(more(console))
-    server = Server(make_app(console, routes), "127.0.0.1", settings.console_port)
+    server = Server(make_app(console, routes), "127.0.0.1", settings.console_port, settings.console_proxies)
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:

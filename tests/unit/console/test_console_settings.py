@@ -40,6 +40,7 @@ def test_somebody_in_several_groups_has_the_highest_role_in_each_place(groups: l
         ("WAXSEAL_OIDC_ISSUER", "id.example"),
         ("WAXSEAL_OIDC_ISSUER", "ftp://id.example"),
         ("WAXSEAL_OIDC_ISSUER", "https://id.example?tenant=1"),
+        ("WAXSEAL_CONSOLE_PROXIES", "proxy.example"),
         ("WAXSEAL_CONSOLE_URL", "console.example"),
         ("WAXSEAL_CONSOLE_URL", "https://console.example/under"),
     ],
