@@ -128,8 +128,8 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
     from workers.console.api.operations import OPERATIONS, PREFIX  # noqa: PLC0415 - only a benchmark may, and only here
     from workers.console.pages.every_page import PAGES  # noqa: PLC0415
 
-    pages = [each.path for each in PAGES]
-    operations = [PREFIX + each.path for each in OPERATIONS if each.method == "GET"]
+    pages = [each.path for each in PAGES if each.role in (None, "viewer")]
+    operations = [PREFIX + each.path for each in OPERATIONS if each.method == "GET" and each.role in (None, "viewer")]
     wanted: list[tuple[str, str]] = []
     for seed in range(times):
         with transaction(engine) as conn:
@@ -144,10 +144,8 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
     for name, address in wanted:
         took.setdefault(name, []).append(asker.seconds(address))
     asker.close()
-    by_kind = {
-        "pages": [name for name in took if not name.startswith(PREFIX)],
-        "api": [n for n in took if n.startswith(PREFIX)],
-    }
+    of_api = [name for name in took if name.startswith(PREFIX)]
+    by_kind = {"pages": [name for name in took if name not in of_api], "api": of_api}
     return {
         **{
             f"{kind}_{key}": value
