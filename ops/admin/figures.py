@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
-from ops.admin.read_session import snapshot
-from ops.admin.search.found import BadSearch, checked
+from ops.admin.search.found import BadSearch, checked, reading
 from ops.admin.views import View, rfc3339
 from pipeline.store.search import figures, minutes
 
@@ -62,7 +61,7 @@ def home(engine: Engine, tenant: str | None) -> View:
     kept = _kept(engine, tenant)
     with kept.lock:
         if time.monotonic() - kept.at >= KEPT:
-            with snapshot(engine) as conn:
+            with reading(engine) as conn:
                 kept.view = _home(conn, tenant, datetime.now(UTC))
             kept.at = time.monotonic()
         return kept.view
@@ -78,7 +77,7 @@ def endpoint_figures(engine: Engine, tenant: str, name: str, hours: int) -> View
     step = -(-hours * _HOUR // POINTS)
     end = datetime.now(UTC).replace(second=0, microsecond=0) + _MINUTE
     since = end - timedelta(minutes=-(-hours * _HOUR // step) * step)
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         rows = figures.of_endpoint(conn, checked(tenant), checked(name), since)
         counted = minutes.counted_to(conn)
     if rows is None:

@@ -15,12 +15,16 @@ _BENCHMARKS = {
     "mail": "From mailboxes of a local Dovecot to the ledger; with a large mail, and with mailboxes that hang.",
     "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
     "verify": "Entries verified per second, whole and incremental; compared with a bare loop that hashes the same rows.",
+    "console": "Times of the console's pages at five million events, and what a heavy reader does to ingest.",
     "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
 _OPTIONS = {
+    "console": click.option(
+        "--events", type=click.IntRange(min=1000), default=5_000_000, show_default=True, help="Events, each with a delivery."
+    ),
     "claims": click.option(
         "--rows", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Delivered rows in the table."
-    )
+    ),
 }
 
 

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
-from ops.admin.read_session import known_endpoint, known_tenant, snapshot
+from ops.admin.read_session import known_endpoint, known_tenant
 from ops.admin.search import cursors
-from ops.admin.search.found import BadSearch, Found, bounded, checked
+from ops.admin.search.found import BadSearch, Found, bounded, checked, reading
 from ops.admin.views import View, delivery_view, object_in, try_view
 from pipeline.store.admin import queries
 from pipeline.store.search import delivery_pages
@@ -35,7 +35,7 @@ def deliveries(
         raise BadSearch(f"there is no state {state!r} of a delivery; there are {', '.join(STATES)}")
     kept = {"tenant": tenant, "state": state, "endpoint": endpoint}
     before, created_at = (_ALL, "infinity") if cursor is None else cursors.decode(cursor, kept)
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         known_tenant(conn, tenant)
         ids = [known_endpoint(conn, tenant, endpoint)] if endpoint else list(queries.endpoints(conn, tenant).values())
         key = {"before": before, "created_at": created_at}
@@ -55,13 +55,13 @@ def deliveries(
 
 def delivery(engine: Engine, tenant: str, id_: int) -> View | None:
     """One delivery of the tenant with its attempts, called `tries`, without what was answered (`answers`)."""
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         return next(iter(_whole(conn, checked(tenant), [id_])), None)
 
 
 def answers(engine: Engine, tenant: str, id_: int) -> list[View] | None:
     """What the endpoint answered to each attempt at a delivery of the tenant: it may repeat content. None: no such delivery."""
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         if not delivery_pages.rows(conn, checked(tenant), [id_]):
             return None
         return [{name: try_view(each)[name] for name in ("n", "response")} for each in queries.attempts(conn, [id_])[id_]]

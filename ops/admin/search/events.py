@@ -10,10 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
-from ops.admin.read_session import snapshot
 from ops.admin.search import cursors
 from ops.admin.search.deliveries import of_event
-from ops.admin.search.found import Found, between, bounded, checked, matches
+from ops.admin.search.found import Found, between, bounded, checked, matches, reading
 from ops.admin.views import View, entry_view, object_in, rfc3339
 from ops.runtime.blobs import open_blobs
 from ops.settings import Settings
@@ -62,7 +61,7 @@ def events(engine: Engine, search: Search, cursor: str | None, limit: int) -> Fo
     bounded(limit)
     checked(search.tenant), checked(search.source or "")
     kept = asdict(search)
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         log = event_pages.log(conn, search.tenant)
         if log is None:
             return Found()
@@ -178,7 +177,7 @@ def event(engine: Engine, tenant: str, chain: UUID, seq: int) -> View | None:
 
     None if there is no such entry. `head` is the number of the chain's last entry; `position` null until the log has it.
     """
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         row = places.event(conn, checked(tenant), chain, seq)
         if row is None:
             return None
@@ -193,7 +192,7 @@ def event(engine: Engine, tenant: str, chain: UUID, seq: int) -> View | None:
 
 def content(engine: Engine, settings: Settings, tenant: str, chain: UUID, seq: int) -> tuple[bytes, str] | None:
     """The exact body of an entry of the tenant, and its media type. None: no such entry, or its content is gone."""
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         row = places.content(conn, checked(tenant), chain, seq)
     if row is None:
         return None
@@ -211,7 +210,7 @@ def locate(engine: Engine, tenant: str | None, id_: str) -> list[View]:
     wanted = checked(id_.strip())
     if not wanted or len(wanted) > MOST_TEXT:
         return []
-    with snapshot(engine) as conn:
+    with reading(engine) as conn:
         found = [_place("event", row) for row in places.by_event_id(conn, tenant, wanted, MOST_LOCATED)]
         if wanted.isascii() and wanted.isdigit() and int(wanted) < _ALL:
             found += [_place(row["kind"], row) for row in places.by_number(conn, tenant, int(wanted))]

@@ -1,12 +1,17 @@
 """A page of search results, and how texts that are searched for become ranges of an index."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy import Connection, Engine
+
+from ops.admin.read_session import snapshot
 from ops.admin.views import View
 from ops.errors import OpsError
+from pipeline.store.search import places
 from pipeline.store.search.indexing import MOST_TEXT
 
 MOST: Final = 200  # rows of one page
@@ -31,6 +36,14 @@ class Found:
     searched_to: datetime | None = None
     behind: int = 0
     indexed_to: datetime | None = None
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A read-only connection whose statements go along indexes, whatever the statistics of the tables say."""
+    with snapshot(engine) as conn:
+        places.along_indexes(conn)
+        yield conn
 
 
 def bounded(limit: int) -> int:

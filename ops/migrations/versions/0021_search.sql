@@ -76,6 +76,9 @@ CREATE INDEX attempt_by_time ON attempt USING brin (started_at) WITH (pages_per_
 -- A tenant's open dead letters, the newest first; only who buries or decides pays for it.
 CREATE INDEX dead_letter_open_of_tenant ON dead_letter (tenant, last_at, id) WHERE state = 'open';
 
+-- It begins a subtransaction, which no parallel plan may.
+ALTER FUNCTION id_of(bytea) PARALLEL UNSAFE;
+
 -- Erasure ------------------------------------------------------------------------------------------------------------
 
 -- The copies go in the transaction that erases the content. Whoever copies holds this lock alone while it does, and looks at the

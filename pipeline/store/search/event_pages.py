@@ -57,15 +57,15 @@ _ALONG: Final[Mapping[Way, tuple[str, str]]] = {
     ),
 }
 
-# The planner removes the conditions whose parameters are null.
+# The planner removes the conditions whose parameters are null. The last is no EXISTS, which may become a hash of all subjects.
 _MATCHES: Final = """
       (CAST(:type_low AS text) IS NULL OR type COLLATE "C" >= :type_low AND type COLLATE "C" < :type_high)
       AND (CAST(:source AS text) IS NULL OR source = :source)
       AND (CAST(:id_low AS text) IS NULL OR event_id COLLATE "C" >= :id_low AND event_id COLLATE "C" < :id_high)
       AND at >= CAST(:since AS timestamptz) AND at < CAST(:until AS timestamptz)
-      AND (CAST(:subject_low AS text) IS NULL OR EXISTS (
-        SELECT FROM subject_search WHERE subject_search.chain_id = each.chain_id AND subject_search.log_id = :log
-          AND subject >= :subject_low AND subject < :subject_high))"""
+      AND (CAST(:subject_low AS text) IS NULL OR (
+        SELECT true FROM subject_search WHERE subject_search.chain_id = each.chain_id AND subject_search.log_id = :log
+          AND subject >= :subject_low AND subject < :subject_high LIMIT 1))"""
 
 _PAGE: Final = "SELECT each.* FROM ({along}) AS each WHERE {matches} ORDER BY {order} LIMIT :limit"
 PAGES: Final = {

