@@ -155,6 +155,8 @@ def furnish(system: System) -> None:
         channel.basic_publish("waxseal.in", "acme.nobody", b"{}")
     wait_for(lambda: system.run("waxseal dead list --json"), 60)
     letter = json.loads(system.run("waxseal dead list --json").splitlines()[0])["id"]
+    token = json.loads(system.run("waxseal token new --json"))["id"]
+    system.swaps |= {"token revoke 7Hq2LmPz": f"token revoke {token}", "http://127.0.0.1:8421": system.stack["console_url"]}
     system.swaps |= {"dead show 17": f"dead show {letter}", "sha256:3f2a…": f"sha256:{sha256(MAIL).hexdigest()}"}
 
 

@@ -22,6 +22,7 @@ PATHS = (
             "delivery",
             "mailboxes",
             "dead-letters",
+            "console",
             "ledger",
             "log",
             "verifying",
