@@ -98,9 +98,10 @@ def new(role: "Role", tenant: str | None, lasts: timedelta, whose: str | None, o
 
     from ops.admin.access import tokens
     from ops.admin.read_session import open_engine
-    from ops.system.stack_file import settings_for
+    from ops.system.stack_file import read_stack, settings_for
 
-    with open_engine(settings_for(data, "database_url")) as engine:
+    settings = settings_for(data, "database_url")
+    with open_engine(settings) as engine:
         named = terms.who if whose is None else whose
         view, text = tokens.new(engine, who=named, role=role, tenant=tenant, lasts=lasts, by=terms.who, once=once)
     if terms.as_json:
@@ -108,6 +109,9 @@ def new(role: "Role", tenant: str | None, lasts: timedelta, whose: str | None, o
         return
     click.echo(text)
     if sys.stdout.isatty():
+        url = settings.console_url or (read_stack(data) or {}).get("console_url")
+        if once and url:
+            click.echo(f"As a link: {url.rstrip('/')}/login#{text}", err=True)
         where = "every tenant" if tenant is None else tenant
         click.echo(f"{role} for {where}, until {moment('expires_at')(view)} UTC. It is not shown again.", err=True)
 

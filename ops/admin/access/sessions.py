@@ -92,6 +92,14 @@ def begin_by_openid(engine: Engine, person: Person, visitor: Visitor) -> str:
     return value
 
 
+def turn_away(engine: Engine, who: str, issuer: str, subject: str, visitor: Visitor) -> None:
+    """Records that somebody whom the OpenID provider vouches for may do nothing here. The caller bounds how often."""
+    by = Actor(who, "session", "", "", visitor.address, visitor.request_id)
+    about = {"issuer": issuer, "subject": subject, "because": "in no group that may do anything"}
+    with transaction(engine) as conn:
+        audit.record(conn, by, "login", about, 0, datetime.now(UTC), "done", "refused")
+
+
 def principal_of(engine: Engine, value: str, policy: str | None) -> Principal | None:
     """Whose session a cookie's value names; None if it is unknown, ended, idle for too long, or too old.
 

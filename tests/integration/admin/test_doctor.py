@@ -46,6 +46,9 @@ GRANT UPDATE ON log_key TO waxseal_sealer;
 REVOKE INSERT (receipt) ON anchor FROM waxseal_sealer;
 GRANT DELETE ON content TO waxseal_eraser;
 REVOKE UPDATE ON verified_point FROM waxseal_verifier;
+GRANT SELECT (hash) ON access_token TO waxseal_reader;
+GRANT SELECT ON console_session TO waxseal_writer;
+REVOKE UPDATE (ended_at) ON console_session FROM waxseal_console;
 GRANT UPDATE (hash) ON verified_point TO waxseal_writer;
 DROP TABLE attempt_{tomorrow};
 ALTER DATABASE {database} SET synchronous_commit = off
@@ -69,6 +72,9 @@ SAID = {
     ("grants", "waxseal_sealer lacks INSERT(receipt) on anchor"),
     ("grants", "waxseal_eraser has DELETE on content"),
     ("grants", "waxseal_verifier lacks UPDATE on verified_point"),
+    ("grants", "waxseal_reader has SELECT(hash) on access_token"),
+    ("grants", "waxseal_writer has SELECT on console_session"),
+    ("grants", "waxseal_console lacks UPDATE(ended_at) on console_session"),
     ("grants", "waxseal_writer has UPDATE(hash) on verified_point"),
     ("attempts", "there is no partition for {day}: attempts of that day cannot be stored"),
     ("durable commits", "synchronous_commit is off: a crash loses what was acknowledged"),

@@ -125,15 +125,17 @@ def test_what_goes_to_the_provider_holds_no_secret_and_the_code_is_bound_to_this
     assert f"{browser.base}/login/callback" == asked["redirect_uri"]
     assert nonce == asked["nonce"]
     assert all(secret not in address for secret in (verifier, str(browser.cookie(ATTEMPT)), "secret"))
-    assert 43 == len(asked["code_challenge"])
+    assert (43, "43200", False) == (len(asked["code_challenge"]), asked["max_age"], "prompt" in asked)
 
 
-def test_somebody_in_none_of_the_groups_is_not_logged_in(browser, person) -> None:
+def test_somebody_in_none_of_the_groups_is_not_logged_in(browser, person, database) -> None:
     answer = log_in(browser, person("7", groups=["staff"], email="eve@acme.example"))
 
     assert (403, None) == (answer.status, browser.cookie(COOKIE))
     assert "eve@acme.example" in answer.text
     assert "WAXSEAL_OIDC_GRANTS" in answer.text
+    rows = database.rows("SELECT act, who, outcome, address, filter ->> 'subject' FROM audit")
+    assert [("login", "eve@acme.example", "refused", "127.0.0.1", "7")] == rows
 
 
 @pytest.mark.parametrize("groups", [None, [], "staff", 7, {"ops": True}, [["ops"]], ["OPS"], ["ops "], ["ops=operator@acme"]])

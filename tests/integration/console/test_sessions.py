@@ -8,6 +8,7 @@ import pytest
 from ops.admin.access import sessions, tokens
 from ops.admin.access.sessions import MOST_OF_ONE
 from ops.admin.access.sweeping import EVERY, Sweeping
+from schemas.access import ROLES
 from support.console.browser import Browser
 from support.console.running import running_console
 
@@ -40,6 +41,32 @@ def test_a_program_and_an_act_are_refused_and_not_led_elsewhere(browser) -> None
 
 
 ELSEWHERE = ["//evil.example/", "/\\evil.example", "https://evil.example", "evil", "", "/login", "/login?next=/x", "/\x00"]
+
+
+def test_after_a_failed_login_the_page_that_was_asked_for_is_not_forgotten(browser, token) -> None:
+    failed = browser.post("/login", {"token": "wrong", "next": "/t/acme/probe/viewer"})
+
+    assert "/t/acme/probe/viewer" == failed.fields["next"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("tenant", ["acme", None])
+def test_whoever_is_known_may_see_and_end_their_own_sessions_and_nobody_else(browser, another, token, role, tenant) -> None:
+    text = token(role, tenant)
+    admin = role == "admin" and tenant is None
+    pages = {"": "/logout", "end": "/settings/sessions/end", "x/end": "/settings/sessions/x/end"}
+    by_token = {each: browser.api(page, text, "POST").status for each, page in pages.items()}
+    browser.log_in(text)
+    unsigned = {each: browser.post(page).status for each, page in pages.items()}
+    nobody = [another.post(page).status for page in pages.values()]
+    signed = browser.post(pages["x/end"], {"csrf": browser.get("/settings/sessions").fields["csrf"]})
+
+    assert {"": 303, "end": 303, "x/end": 303 if admin else 404} == by_token
+    assert {"": 403, "end": 403, "x/end": 403} == unsigned
+    assert [401, 401, 401] == nobody
+    assert (303 if admin else 404) == signed.status
+    assert [200, 303] == [each.get("/settings/sessions").status for each in (browser, another)]
+    assert 405 == browser.get("/logout").status
 
 
 @pytest.mark.parametrize("to", [*ELSEWHERE, "/a\r\nSet-Cookie: x=y", "javascript:alert(1)", "/" + "x" * 1000])

@@ -7,9 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from ops.admin import endpoints, history
 from ops.admin.access import tokens
+from ops.admin.bulk import Named
 from ops.errors import OpsError
-from schemas.access import ROLES
+from schemas.access import ROLES, Actor
 from support.cli import Cli
 
 LASTS = timedelta(hours=1)
@@ -145,3 +147,21 @@ def test_who_only_reads_or_writes_the_ledger_can_neither_make_tokens_nor_read_th
         assert [] == conn.execute("SELECT id FROM access_token").fetchall()
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("SELECT hash FROM access_token")
+
+
+def test_who_acts_by_what_and_from_where_goes_into_the_audit_and_is_found_by_tenant(acts, database) -> None:
+    for tenant in ("acme", "other"):
+        database.add_endpoint("billing", "https://billing.example", tenant=tenant)
+    ann = Actor("ann", "session", "s1", "operator", "192.0.2.7", "r1", "too\x00 slow")
+    endpoints.disable(acts, Named("acme", "billing", ann), "maintenance")
+    endpoints.enable(acts, Named("other", "billing", "bob"))
+    endpoints.disable(acts, Named("other", "billing", "bob"), "maintenance")
+
+    (act,) = history.acts(acts, None, None, tenant="acme")
+    said = ("who", "act", "tenant", "object", "means", "principal", "role", "address", "request_id", "reason", "outcome")
+    expected = ("ann", "endpoint disable", "acme", "endpoint billing", "session", "s1", "operator", "192.0.2.7", "r1")
+    assert (*expected, "too\ufffd slow", None) == tuple(act[each] for each in said)
+    assert ["other", "acme"] == [each["tenant"] for each in history.acts(acts, None, None)]
+    (by_command,) = history.acts(acts, None, None, tenant="other")
+    assert ("bob", "cli", None) == tuple(by_command[each] for each in ("who", "means", "address"))
+    assert [("by ann: maintenance",)] == database.rows("SELECT detail FROM operator_event WHERE tenant = 'acme'")

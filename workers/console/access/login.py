@@ -60,9 +60,11 @@ def routes(console: Console) -> list[BaseRoute]:
     ]
 
 
-def login_page(console: Console, request: Request, error: str = "", status: int = 200, **headers: str) -> Response:
-    """The page where one logs in, and why the last try failed."""
-    to, fresh = safe_next(request.query_params.get("next")), "fresh" in request.query_params
+def login_page(
+    console: Console, request: Request, error: str = "", status: int = 200, *, to: str | None = None, **headers: str
+) -> Response:
+    """The page where one logs in, and why the last try failed. It leads on to the page `to`, or that of the request."""
+    to, fresh = safe_next(to or request.query_params.get("next")), "fresh" in request.query_params
     issuer = console.settings.oidc_issuer
     values = {
         "error": error,
@@ -107,9 +109,9 @@ def _log_in(console: Console, request: Request, text: str, to: str) -> Response:
     visitor = visitor_of(request)
     if seconds := exceeded(console.acts, LOGINS, visitor.address):
         wait = f"Too many logins from your address: wait {seconds} s."
-        return login_page(console, request, wait, 429, **{"Retry-After": str(seconds)})
+        return login_page(console, request, wait, 429, to=to, **{"Retry-After": str(seconds)})
     value = sessions.begin_by_token(console.acts, text, visitor)
-    return login_page(console, request, _REFUSED, 401) if value is None else logged_in(value, to)
+    return login_page(console, request, _REFUSED, 401, to=to) if value is None else logged_in(value, to)
 
 
 def _log_out(call: Call) -> Response:

@@ -92,7 +92,8 @@ class _Logins:
         )
         if begun is None:
             raise _NotLoggedIn("Too many logins are under way: try again in a few minutes, or log in by a token.", 503)
-        anew = {"prompt": "login", "max_age": "0"} if fresh else {}
+        # With max_age a provider must say when the person logged in there (OpenID Connect Core 1.0, 2, `auth_time`).
+        anew = {"prompt": "login", "max_age": "0"} if fresh else {"max_age": str(int(sessions.LONGEST.total_seconds()))}
         asked = {
             "redirect_uri": back,
             "state": begun.state,
@@ -138,7 +139,7 @@ class _Logins:
         grants = granted(read_grants(settings.oidc_grants), _groups(claims, settings.oidc_groups))
         who = _name(claims, settings.oidc_name)
         if not grants:
-            _log.warning("login_without_grants", who=who, subject=claims["sub"], request_id=request.state.id)
+            sessions.turn_away(self._console.acts, who, settings.oidc_issuer, claims["sub"], visitor_of(request))
             why = f"You are {who}, but in no group that may do anything here: ask who runs this console (WAXSEAL_OIDC_GRANTS)."
             raise _NotLoggedIn(why, 403)
         return Person(who, settings.oidc_issuer, claims["sub"], openid_policy(settings) or "", grants, fresh_at)
