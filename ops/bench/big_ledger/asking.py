@@ -25,7 +25,8 @@ EXAMPLES = text("""
       ORDER BY position LIMIT 1) AS event
     JOIN chain ON chain.chain_id = event.chain_id
     JOIN LATERAL (
-      SELECT id FROM delivery WHERE delivery.chain_id = event.chain_id AND delivery.seq = event.seq LIMIT 1) AS delivery ON true""")
+      SELECT id FROM delivery WHERE delivery.chain_id = event.chain_id AND delivery.seq = event.seq LIMIT 1
+    ) AS delivery ON true""")
 
 #: What is searched for on the page of events, by what the figures call it; some of it never meets.
 SEARCHES: Final[Mapping[str, str]] = {
