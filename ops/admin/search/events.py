@@ -206,7 +206,7 @@ def content(engine: Engine, settings: Settings, tenant: str, chain: UUID, seq: i
 
 
 def locate(engine: Engine, tenant: str | None, id_: str) -> list[View]:
-    """What has this id, of the tenant or of all: events, a delivery, a dead letter, a chain. None is searched for by a part."""
+    """What has this id, of the tenant or of all: events, a delivery, a dead letter, a job, a chain. Whole ids only."""
     wanted = checked(id_.strip())
     if not wanted or len(wanted) > MOST_TEXT:
         return []

@@ -69,10 +69,10 @@ def between(wanted: str | None) -> tuple[str | None, str | None]:
 
 
 def after_prefix(prefix: str) -> str:
-    """The first text, by code points, behind all that begin with `prefix`."""
+    """The first text, by code points, behind all that begin with `prefix` and are in the index."""
     kept = prefix.rstrip(chr(_LAST))
     if not kept:
-        return chr(_LAST) * (len(prefix) + 1)
+        return chr(_LAST) * (MOST_TEXT + 1)
     following = ord(kept[-1]) + 1
     return kept[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)
 

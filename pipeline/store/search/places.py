@@ -44,7 +44,9 @@ BY_NUMBER = text("""
     WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
     UNION ALL
     SELECT 'dead_letter', id, tenant, state FROM dead_letter
-    WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)""")
+    WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    UNION ALL
+    SELECT 'job', id, tenant, state FROM job WHERE id = :number AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)""")
 
 
 def along_indexes(conn: Connection) -> None:
@@ -73,5 +75,5 @@ def by_chain(conn: Connection, tenant: str | None, chain: UUID) -> Sequence[Row]
 
 
 def by_number(conn: Connection, tenant: str | None, number: int) -> Sequence[Row]:
-    """The delivery and the dead letter with this number, of one tenant or of all."""
+    """The delivery, the dead letter and the job with this number, of one tenant or of all."""
     return conn.execute(BY_NUMBER, {"tenant": tenant, "number": number}).mappings().all()

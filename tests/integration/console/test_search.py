@@ -216,7 +216,7 @@ def test_one_event_is_shown_without_its_body_which_is_revealed_by_itself(reads, 
         assert content(reads, settings, tenant, where, number) is None
 
 
-def test_one_box_finds_what_has_an_id_and_only_the_tenants_own(reads) -> None:
+def test_one_box_finds_what_has_an_id_and_only_the_tenants_own(reads, filled) -> None:
     chain, seq = place(reads, "evt-001")
 
     assert [("event", "acme", seq)] == [
@@ -226,7 +226,11 @@ def test_one_box_finds_what_has_an_id_and_only_the_tenants_own(reads) -> None:
     for text in (chain.hex, str(chain).upper()):
         assert [("chain", "order-1")] == [(each["kind"], each["subject"]) for each in locate(reads, "acme", f" {text} ")]
         assert [] == locate(reads, "zoo", text)
-    assert ["delivery"] == [each["kind"] for each in locate(reads, "acme", "1")]
+    filled.run(
+        "WITH act AS (INSERT INTO audit (at, who, act, filter, count) VALUES (now(), 'kim', 'verify', '{}', 0) RETURNING id)"
+        " INSERT INTO job (kind, tenant, arguments, who, audit) SELECT 'verify', 'acme', '{}', 'kim', id FROM act"
+    )
+    assert ["delivery", "job"] == [each["kind"] for each in locate(reads, "acme", "1")]
     assert [] == locate(reads, "zoo", "1")
     for text in ("", "0", "evt-00", "9" * 18, "9" * 40, "٣", "x" * 600):
         assert [] == locate(reads, None, text)

@@ -6,7 +6,6 @@ from typing import Any, Final
 from starlette.responses import RedirectResponse, Response
 
 from ops.admin import configured, endpoints, figures
-from ops.admin.jobs import jobs
 from ops.admin.search import events
 from ops.admin.verifying.last_found import last_found
 from ops.admin.views import View
@@ -77,12 +76,7 @@ def _located(call: Call, wanted: str) -> Sequence[View]:
     reads, tenant = call.console.reads, call.path.get("tenant")
     everything = tenant is None and call.principal.role_in(EVERYWHERE) is not None
     places = [None] if everything else [tenant] if tenant is not None else list(call.principal.grants)
-    found = [each for place in places for each in events.locate(reads, place, wanted)]
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:
-        job = jobs.show(reads, int(wanted))
-        if job is not None and (everything or job["tenant"] in places):
-            found.append({"kind": "job", "tenant": job["tenant"], "id": job["id"], "state": job["state"]})
-    return found
+    return [each for place in places for each in events.locate(reads, place, wanted)]
 
 
 def _address(found: View) -> str | None:
