@@ -22,6 +22,7 @@ PATHS = (
             "delivery",
             "mailboxes",
             "dead-letters",
+            "api",
             "ledger",
             "log",
             "verifying",

@@ -29,8 +29,13 @@ PLACES = {"tenant": "acme", "name": "billing", "id": "1", "seq": "0", "key": "no
 
 
 @pytest.fixture(scope="module")
-def world(shared_database, tmp_path_factory) -> Any:
-    fill(shared_database, tmp_path_factory.mktemp("world"))
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def world(shared_database, folder) -> Any:
+    fill(shared_database, folder)
     return shared_database
 
 
@@ -42,8 +47,7 @@ def acting(world) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def url(world, tmp_path_factory) -> Iterator[str]:
-    folder = Path(next(iter(sorted(tmp_path_factory.getbasetemp().glob("world*")))))
+def url(world, folder) -> Iterator[str]:
     with running_console(settings_of(world, folder)) as url:
         yield url
 
@@ -99,7 +103,7 @@ def test_things_with_an_id_are_as_documented(world, api) -> None:
 def bare(operation: Operation, one: Api, path: str) -> Said:
     """Asks without a body, or with an empty one, so that nothing happens."""
     body = {} if operation.body is not None else b"-" if operation.body_media else None
-    media = {"Content-Type": operation.body_media} if operation.body_media else {}
+    media = {"Content-Type": operation.body_media[0]} if operation.body_media else {}
     return one.ask(operation.method, path, body, headers=media)
 
 
@@ -354,7 +358,12 @@ def test_an_export_is_a_job_whose_file_is_fetched_and_that_is_audited(world, api
     runner.close()
     said = one.get(f"/jobs/{begun.json['id']}/file")
 
-    assert (202, 404, 200, "application/jsonl") == (begun.status, early.status, said.status, said.headers["content-type"])
+    assert (202, 404, 200, "application/octet-stream") == (
+        begun.status,
+        early.status,
+        said.status,
+        said.headers["content-type"],
+    )
     assert 403 == api("viewer", "acme").get(f"/jobs/{begun.json['id']}/file").status
     assert 1 + one.get(f"/jobs/{begun.json['id']}").json["result"]["entries"] <= len(said.raw.splitlines())
     assert [("ann", "acme")] == world.rows("SELECT who, tenant FROM audit WHERE act = 'export fetch'")

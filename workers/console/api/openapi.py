@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from workers.console.api.api_problems import MEDIA, Problem
-from workers.console.api.operation import JSON, Operation
+from workers.console.api.operation import BYTES, JSON, Operation
 from workers.console.api.paths import IN_PATH, PREFIX
 
 TITLE: Final = "Waxseal"
@@ -83,8 +83,9 @@ def _operation(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, An
     if operation.body is not None:
         required = any(each.is_required() for each in operation.body.model_fields.values())
         described["requestBody"] = {"required": required, "content": {JSON: {"schema": _ref(operation.body)}}}
-    elif operation.body_media is not None:
-        described["requestBody"] = {"required": True, "content": {operation.body_media: {"schema": {"type": "string"}}}}
+    elif operation.body_media:
+        content = {media: {"schema": _text(media)} for media in operation.body_media}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
@@ -147,7 +148,8 @@ def _answer(operation: Operation, status: int, model: Any, schemas: Mapping[str,
         return {"description": told}
     headers: dict[str, Any] = {}
     if model is None:
-        return {"description": told, "content": {operation.media.partition(";")[0]: {"schema": {"type": "string"}}}}
+        media = operation.media.partition(";")[0]
+        return {"description": told, "content": {media: {"schema": _text(media)}}}
     if "next" in schemas[model.__name__].get("properties", {}):
         headers["Link"] = _LINK
     if status in (201, 202):
@@ -156,6 +158,10 @@ def _answer(operation: Operation, status: int, model: Any, schemas: Mapping[str,
         headers["ETag"] = {"description": "for If-Match", "schema": {"type": "string"}}
     answer = {"description": told, "content": {JSON: {"schema": _ref(model)}}}
     return {**answer, "headers": headers} if headers else answer
+
+
+def _text(media: str) -> dict[str, str]:
+    return {"type": "string", "format": "binary"} if media == BYTES else {"type": "string"}
 
 
 def _problem(status: int) -> dict[str, Any]:

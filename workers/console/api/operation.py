@@ -19,6 +19,7 @@ Scope = Literal["tenant", "all", "any"]
 Keyed = Literal["required", "taken", "no"]
 
 JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class NoQuery(BaseModel):
 class Operation:
     """A row. `problems` are the statuses of errors of its own, beside those that its other members imply.
 
-    `answers` are models by status; None: the answer is of type `media`, and not JSON. `body_media` is the type of a body that
+    `answers` are models by status; None: the answer is of type `media`, and not JSON. `body_media` are the types of a body that
     has no model.
     """
 
@@ -103,7 +104,7 @@ class Operation:
     answers: Mapping[int, Any]
     query: type[BaseModel] = NoQuery
     body: type[BaseModel] | None = None
-    body_media: str | None = None
+    body_media: tuple[str, ...] = ()
     media: str = JSON
     problems: tuple[int, ...] = ()
     act: bool = False
@@ -119,7 +120,7 @@ class Operation:
         if any(part.startswith("{") for part in parts):
             implied |= {404}
         implied |= {422}
-        if self.body is not None or self.body_media is not None:
+        if self.body is not None or self.body_media:
             implied |= {400, 413, 415}
         if self.act:
             implied |= {409}

@@ -70,15 +70,15 @@ def _query(model: type[BaseModel], request: Request) -> BaseModel:
 
 def _body(operation: Operation, call: Call) -> Any:
     raw: bytes = call.body
-    wanted = JSON if operation.body is not None else operation.body_media
-    if wanted is None:
+    wanted = (JSON,) if operation.body is not None else operation.body_media
+    if not wanted:
         if raw:
             raise Invalid([{"pointer": "", "detail": "this operation takes no body"}])
         return None
     if not raw and operation.body is not None and not _needed(operation.body):
         raw = b"{}"
-    elif call.request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-        raise Refused(415, "unsupported_media_type", f"send the body as {wanted}", {"Accept-Post": wanted})
+    elif call.request.headers.get("content-type", "").partition(";")[0].strip().lower() not in wanted:
+        raise Refused(415, "unsupported_media_type", f"send the body as {' or '.join(wanted)}")
     if operation.body is None:
         return raw
     try:

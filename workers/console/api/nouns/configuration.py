@@ -7,7 +7,7 @@ from pydantic import Field
 from ops.admin.configuring import uploads
 from ops.admin.configuring.uploads import Options, Stale
 from workers.console.api.nouns.me import Tenant
-from workers.console.api.operation import Answer, Asked, Operation
+from workers.console.api.operation import BYTES, Answer, Asked, Operation
 from workers.console.api.shapes import Flag, Given, Shape
 from workers.console.call import Refused
 
@@ -116,7 +116,7 @@ OPERATIONS: Final = (
         "Apply a configuration file",
         {200: Difference},
         ApplyQuery,
-        body_media=YAML,
+        body_media=(YAML, BYTES),
         act=True,
         if_match=True,
         description="The file as `waxseal apply` takes it; its secrets must be in it.",

@@ -10,12 +10,10 @@ from ops.errors import Unknown
 from schemas.access import EVERYWHERE, Role
 from schemas.given import Slug
 from workers.console.api.nouns.rows import Job
-from workers.console.api.operation import Answer, Asked, Operation
+from workers.console.api.operation import BYTES, Answer, Asked, Operation
 from workers.console.api.paging import page, seen
 from workers.console.api.shapes import Changed, Paged, Why, page_of
 from workers.console.call import permit
-
-LINES: Final = "application/jsonl"
 
 
 class JobQuery(Paged):
@@ -55,7 +53,7 @@ def _file(asked: Asked) -> Answer:
     parts = jobs.fetched(asked.acts, asked.id, asked.by())
     name = f"{found['tenant']}-{asked.id}.jsonl"
     return Answer(
-        raw=_streamed(parts), headers={"Content-Disposition": f'attachment; filename="{name}"', "Content-Type": LINES}
+        raw=_streamed(parts), headers={"Content-Disposition": f'attachment; filename="{name}"', "Content-Type": BYTES}
     )
 
 
@@ -88,7 +86,7 @@ OPERATIONS: Final = (
         _file,
         "The file of an export, for a day",
         {200: None},
-        media=LINES,
+        media=BYTES,
         description="It holds content: the audit says who fetched it, before it is answered.",
     ),
 )
