@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Engine
 
+from ops.admin.access.repeated import forget_old
 from ops.admin.jobs import ledger_jobs
 from ops.admin.jobs.arguments import Arguments, OfLedger
 from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
@@ -25,7 +26,7 @@ from workers.rounds import Rounds
 FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
 JOBS_KEPT: Final = 30 * 86_400.0  # and the job's row; its act stays in the audit
 _LOOK: Final = 1.0  # seconds between two looks for a job
-_CLEAN: Final = 300.0  # seconds between two erasures of old files
+_CLEAN: Final = 300.0  # seconds between two erasures of old files, and of answers under old Idempotency-Keys
 _TELL: Final = 0.5  # seconds between two reports of a child at most
 
 _log = structlog.get_logger()
@@ -64,6 +65,7 @@ class JobRunner:
     def _turn(self) -> float:
         if time.monotonic() - self._cleaned > _CLEAN or not self._cleaned:
             clean(self._engine, FILES_KEPT, JOBS_KEPT)
+            forget_old(self._engine)
             self._cleaned = time.monotonic()
         job = take(self._engine, self._owner, self._lease)
         if job is None:

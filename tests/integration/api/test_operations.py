@@ -250,6 +250,14 @@ def test_pages_of_any_size_have_the_same_rows_in_the_same_order(api, path, query
         assert 422 == one.get("/audit" if path != "/audit" else "/jobs", cursor=first).status
 
 
+def test_a_page_has_as_many_rows_as_are_asked_for_whatever_their_number(api) -> None:
+    one = api("viewer")
+    there = len(one.all_of("/dead-letters", limit=200))
+
+    found = [len(one.get("/dead-letters", limit=limit).json["data"]) for limit in range(1, 201)]
+    assert [min(limit, there) for limit in range(1, 201)] == found
+
+
 def test_an_act_under_a_key_is_done_once_and_answered_the_same(world, api) -> None:
     one = api("operator")
     began = one.post("/tenants/zoo/verifications", {}, key="twice")
