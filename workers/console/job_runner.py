@@ -19,7 +19,9 @@ from ops.admin.jobs.arguments import Arguments, OfLedger
 from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
 from ops.errors import OpsError, one_line
 from ops.runtime import gc_tuning
+from ops.runtime.db import passes
 from ops.settings import Settings
+from schemas.job import JobState
 from workers.commands.republish import inbox
 from workers.rounds import Rounds
 
@@ -72,12 +74,19 @@ class JobRunner:
             return _LOOK
         log = _log.bind(job=job.id, kind=job.kind, tenant=job.told["tenant"], who=job.told["who"])
         log.info("job_begun", done=job.told["done"], total=job.told["total"])
+        state: JobState | None
         try:
             with inbox(self._settings, in_process=True) as publish:
                 state = run(job, publish, partial(_in_child, self._settings, self._stop), self._stop)
         except OpsError as error:
-            state = None
-            job.end("failed", one_line(error))
+            state = "failed"
+            job.end(state, one_line(error))
+        except Exception as error:
+            if passes(error):
+                raise
+            state = "failed"
+            log.exception("job_failed")
+            job.end(state, f"{type(error).__name__}; the console's log says more")
         log.info("job_ended" if state else "job_goes_on_elsewhere", state=state)
         return 0.0
 

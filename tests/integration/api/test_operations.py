@@ -202,6 +202,7 @@ def test_content_is_shown_by_a_reveal_only_and_the_audit_says_so_first(world, ap
         ("POST", "/tenants/acme/dead-letters/discard", {"all": True}, {}, 400, "Idempotency-Key"),
         ("POST", "/tenants/acme/dead-letters/discard", {"ids": [0]}, {"Idempotency-Key": "x"}, 422, "/ids/0"),
         ("PUT", "/configuration", b"tenants: []", {"Content-Type": "application/yaml"}, 428, None),
+        ("PUT", "/configuration", b" " * (4 * 2**20 + 1), {"Content-Type": "application/yaml"}, 413, None),
         ("PUT", "/configuration", b"tenants: []", {"Content-Type": "application/yaml", "If-Match": '"old"'}, 412, None),
     ],
 )
