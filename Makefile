@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint bench fuzz setup clean
+.PHONY: help demo test suite lint bench fuzz fuzz-api setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -34,6 +34,9 @@ bench: setup    ## measure ingest, ingress and delivery
 fuzz: setup     ## fuzz the reading of mails for five minutes, or SECONDS; installs atheris
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@mkdir -p .fuzz && cd .fuzz && ../$(BIN)/python ../tests/fuzz/fuzz_mail.py corpus -max_total_time=$(or $(SECONDS),300)
+
+fuzz-api: setup ## ask the API 20 times as many questions as the tests do, others each time; or TIMES as many
+	@WAXSEAL_TEST_FUZZ=$(or $(TIMES),20) $(BIN)/python -m pytest --timeout 3600 -q -s tests/integration/api/test_document.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }

@@ -6,7 +6,8 @@ OpsError
 ├── NotReady         a process did not come up in time: its log says why
 ├── AlreadyRunning   this data folder has a supervisor: stop it, or use another folder
 ├── PlaceAway        the files of a log cannot be reached: check the place that the text names
-└── NotPublished     what is asked of a tenant's log is not in it yet: ask again later
+├── NotPublished     what is asked of a tenant's log is not in it yet: ask again later
+└── Unknown          there is nothing of that name or id: look at the list that the text names
 """
 
 
@@ -36,6 +37,10 @@ class PlaceAway(OpsError):
 
 class NotPublished(OpsError):
     """What is asked of a tenant's log is not published yet."""
+
+
+class Unknown(OpsError):
+    """What was named does not exist."""
 
 
 def one_line(error: BaseException | None) -> str:

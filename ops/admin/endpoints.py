@@ -21,6 +21,10 @@ from schemas.endpoint_health import Health
 REMOVED = "it was removed: configure it again with `waxseal apply`"
 
 
+class NotDecided(OpsError):
+    """The endpoint missed deliveries, and nothing says what is to become of them."""
+
+
 def list_endpoints(engine: Engine, tenant: str | None) -> Iterator[View]:
     """State, health and backlog of the endpoints. Raises `OpsError` for a tenant that does not exist."""
     with snapshot(engine) as conn:

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping as Row
 from ops.admin.bulk import Named
 from ops.admin.read_session import known_tenant, snapshot
 from ops.admin.views import View, rfc3339
-from ops.errors import NotReady, OpsError
+from ops.errors import NotReady, OpsError, Unknown
 from ops.runtime.db import transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -201,5 +201,5 @@ def _act(engine: Engine, named: Named, name: str, act: Callable[[Connection, int
 def _known(conn: Connection, named: Named) -> int:
     id_ = mailboxes.find(conn, named.tenant, named.name)
     if id_ is None:
-        raise OpsError(f"there is no mailbox {named.tenant}/{named.name}: `waxseal mailbox list` lists them")
+        raise Unknown(f"there is no mailbox {named.tenant}/{named.name}: `waxseal mailbox list` lists them")
     return id_

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
 
-from ops.errors import OpsError
+from ops.errors import OpsError, Unknown
 from ops.runtime.db import make_engine, sqlstate, transaction
 from ops.runtime.schema_check import check_engine
 from ops.runtime.vault import Vault
@@ -66,7 +66,7 @@ def known_tenant(conn: Connection, name: str) -> str:
     tenants = queries.tenants(conn)
     if name in tenants or queries.is_recorded(conn, name):
         return name
-    raise OpsError(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
+    raise Unknown(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
 
 
 def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
@@ -74,7 +74,7 @@ def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
     endpoints = queries.endpoints(conn, tenant)
     if name in endpoints:
         return endpoints[name]
-    raise OpsError(f"tenant {tenant} has no endpoint {name!r}; {_list(sorted(endpoints))}")
+    raise Unknown(f"tenant {tenant} has no endpoint {name!r}; {_list(sorted(endpoints))}")
 
 
 def check_chosen(conn: Connection, wanted: DeadLetterFilter) -> None:
@@ -86,7 +86,7 @@ def check_chosen(conn: Connection, wanted: DeadLetterFilter) -> None:
     if wanted.tenant is not None:
         known_endpoint(conn, wanted.tenant, wanted.endpoint)
     elif wanted.endpoint not in (names := queries.endpoint_names(conn)):
-        raise OpsError(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
+        raise Unknown(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
 
 
 def _list(names: list[str]) -> str:

@@ -9,8 +9,16 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
 from ops.admin.read_session import check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
-from ops.admin.views import View, dead_letter_view, delivery_view, entry_view, reason_view, whole_dead_letter_view
-from ops.errors import OpsError
+from ops.admin.views import (
+    View,
+    dead_letter_view,
+    delivery_view,
+    entry_view,
+    group_view,
+    reason_view,
+    whole_dead_letter_view,
+)
+from ops.errors import Unknown
 from ops.runtime.blobs import Blobs, open_blobs
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
@@ -127,6 +135,16 @@ def dead_letters_by_reason(engine: Engine, wanted: DeadLetterFilter, limit: int 
     yield from found[:limit]
 
 
+def count_groups(engine: Engine, wanted: DeadLetterFilter) -> list[View]:
+    """The dead letters that match in groups of one stage, reason, tenant and endpoint, the largest first.
+
+    Raises `OpsError` for a tenant or endpoint that does not exist.
+    """
+    with snapshot(engine) as conn:
+        check_chosen(conn, wanted)
+        return [group_view(each) for each in dead_letter_list.count(conn, wanted)]
+
+
 def by_reason(groups: Iterable[dead_letter_list.Group]) -> list[View]:
     """Groups of dead letters joined to one for each stage and reason, the largest first."""
     joined: dict[tuple[str, str], list[dead_letter_list.Group]] = defaultdict(list)
@@ -141,15 +159,15 @@ def count_dead_letters(engine: Engine, wanted: DeadLetterFilter) -> int:
         return sum(group.count for group in dead_letter_list.count(conn, wanted))
 
 
-def dead_letter(engine: Engine, settings: Settings, id_: int, *, content: bool = True) -> View:
-    """One dead letter with all that is kept of it, and the act that closed it. Raises `OpsError` if there is none.
+def dead_letter(engine: Engine, settings: Settings, id_: int, tenant: str | None = None, *, content: bool = True) -> View:
+    """One dead letter, of that tenant if it is given, with all that is kept of it, and the act that closed it.
 
-    Without `content`, a body in the blob store is not fetched.
+    Raises `Unknown` if there is none. Without `content`, a body in the blob store is not fetched.
     """
     with snapshot(engine) as conn:
-        row = dead_letter_list.dead_letter(conn, id_)
+        row = dead_letter_list.dead_letter(conn, id_, tenant)
         if row is None:
-            raise OpsError(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
+            raise Unknown(f"there is no dead letter {id_}; `waxseal dead list --all` shows them all")
         delivery = row["delivery_id"]
         tries = [] if delivery is None else queries.attempts(conn, [delivery])[delivery]
         act = _decision(conn, row)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
@@ -33,31 +33,44 @@ def undelivered(
     Only of events recorded from `since` on and before `until`. Each page is a snapshot of its own: a delivery that succeeds
     meanwhile is left out, one that dies may be listed twice.
     """
-    when = Range(since, until)
+    for _place, view in undelivered_after(engine, tenant, endpoint, Range(since, until), None, IDS):
+        yield view
+
+
+def undelivered_after(
+    engine: Engine, tenant: str, endpoint: str | None, when: Range, after: Sequence[Any] | None, most: int
+) -> Iterator[tuple[list[Any], View]]:
+    """The same after a place, each with its own; ids are read `most` at once."""
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
-    for _name, id_ in sorted(found.items()):
-        yield from _unsettled(engine, id_, when)
-        yield from _ended(engine, id_, when)
+    for name, id_ in sorted(found.items()):
+        here = after if after is not None and after[0] == name else None
+        if after is not None and name < after[0]:
+            continue
+        if here is None or here[1] == "unsettled":
+            first = 0 if here is None else int(here[2])
+            yield from (([name, "unsettled", view["id"]], view) for view in _unsettled(engine, id_, when, first, most))
+        last = _BEGINNING, 0
+        if here is not None and here[1] == "ended":
+            last = datetime.fromisoformat(here[2]), int(here[3])
+        yield from (([name, "ended", view["created_at"], view["id"]], view) for view in _ended(engine, id_, when, last))
 
 
-def _unsettled(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
+def _unsettled(engine: Engine, endpoint_id: int, when: Range, after: int, most: int) -> Iterator[View]:
     """By id. Which deliveries are unsettled is read for many pages at once."""
-    after = 0
     while True:
         with snapshot(engine) as conn:
-            ids = store.unsettled_ids(conn, endpoint_id, when, after, IDS)
+            ids = store.unsettled_ids(conn, endpoint_id, when, after, most)
         for first in range(0, len(ids), PAGE):
             with snapshot(engine) as conn:
                 page = store.unsettled(conn, ids[first : first + PAGE])
             yield from map(undelivered_view, page)
-        if len(ids) < IDS:
+        if len(ids) < most:
             return
         after = ids[-1]
 
 
-def _ended(engine: Engine, endpoint_id: int, when: Range) -> Iterator[View]:
-    after = (_BEGINNING, 0)
+def _ended(engine: Engine, endpoint_id: int, when: Range, after: tuple[datetime, int]) -> Iterator[View]:
     while True:
         with snapshot(engine) as conn:
             page = store.ended(conn, endpoint_id, when, after, PAGE)

@@ -42,6 +42,11 @@ def entry_view(row: Row, chain: str, body: bytes | None, erased: Erasure | None 
     }
 
 
+def without_body(view: View) -> View:
+    """The same without what only a reveal shows."""
+    return {name: value for name, value in view.items() if name not in ("body", "body_base64")}
+
+
 def delivery_view(row: Row, tries: Sequence[Row]) -> View:
     """A delivery with its attempts, called `tries`; `attempts` is their number."""
     return {

@@ -126,7 +126,8 @@ def _console(env: Mapping[str, str], engine: Engine) -> Iterator[tuple[str, str]
 
 def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
     """Each page so often for each tenant, in random order; the first of each page is not left out."""
-    from workers.console.api.operations import OPERATIONS, PREFIX  # noqa: PLC0415 - only a benchmark may, and only here
+    from workers.console.api.operations import OPERATIONS  # noqa: PLC0415 - only a benchmark may, and only here
+    from workers.console.api.paths import PREFIX  # noqa: PLC0415
     from workers.console.pages.every_page import PAGES  # noqa: PLC0415
 
     pages = [each.path for each in PAGES if each.role in (None, "viewer")]

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -79,17 +79,19 @@ def apply_config(
     *,
     give_up: bool = False,
     who: By = "waxseal apply",
+    agreed: Callable[[Connection, Sequence[Change]], None] = lambda _conn, _changes: None,
 ) -> Difference:
     """Applies the file in one transaction; changes nothing if any of it is invalid.
 
     Idempotent: what already matches is not written again, and processes that watch the catalog see no change. What the file
-    does not name stays, unless `prune`. Raises `NeedsConfirmation` if an endpoint with undelivered deliveries is to be
-    removed, unless `give_up`: then they are discarded, and the audit names `who`. Raises `OpsError` if another session holds
-    locks that are needed for `PATIENCE` seconds.
+    does not name stays, unless `prune`. `agreed` is told the changes before they are written, when nobody else can change
+    anything, and may raise. Raises `NeedsConfirmation` if an endpoint with undelivered deliveries is to be removed, unless
+    `give_up`: then they are discarded, and the audit names `who`. Raises `OpsError` if another session holds locks that are
+    needed for `PATIENCE` seconds.
     """
     require(settings, "database_url", "keys")
     vault = Vault(settings.fernet_keys())
-    applied = partial(_applied, vault=vault, config=read.config, dry_run=dry_run, prune=prune, enable=enable, give_up=give_up)
+    applied = partial(_applied, vault=vault, config=read.config, agreed=agreed, dry_run=dry_run, prune=prune)
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=LONGEST)
     try:
         for attempt in Retrying(
@@ -97,7 +99,7 @@ def apply_config(
         ):
             with attempt, transaction(engine) as conn:
                 configure.limit_waits(conn, WAIT)
-                difference = applied(conn, who=who)
+                difference = applied(conn, enable=enable, give_up=give_up, who=who)
     except DBAPIError as error:
         if _in_the_way(error):
             told = "another session, perhaps a worker that stands still, holds rows that this would change"
@@ -115,7 +117,16 @@ def _in_the_way(error: BaseException) -> bool:
 
 
 def _applied(
-    conn: Connection, vault: Vault, config: ConfigFile, *, dry_run: bool, prune: bool, enable: bool, give_up: bool, who: By
+    conn: Connection,
+    vault: Vault,
+    config: ConfigFile,
+    *,
+    agreed: Callable[[Connection, Sequence[Change]], None],
+    dry_run: bool,
+    prune: bool,
+    enable: bool,
+    give_up: bool,
+    who: By,
 ) -> Difference:
     check(conn)
     configure.lock(conn)
@@ -127,6 +138,7 @@ def _applied(
     if prune:
         changes += unnamed(config, now, configure.tenants_in_use(conn), pulled)
     given_up = _add_given_up(conn, changes)
+    agreed(conn, changes)
     generated: dict[str, str] = {}
     if not dry_run:
         if given_up and not give_up:

@@ -21,6 +21,7 @@ __all__ = [
     "UNIQUE_VIOLATION",
     "Connection",
     "Engine",
+    "Joined",
     "Pool",
     "alone",
     "constraint",
@@ -146,6 +147,23 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that is committed when the block ends, and rolled back when it raises."""
     with engine.begin() as conn:
         yield conn
+
+
+class Joined:
+    """Stands for an engine, so that several acts are one: what they write is committed with the transaction of `conn`."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A part of the transaction: undone when the block raises."""
+        with self._conn.begin_nested():
+            yield self._conn
+
+    def execution_options(self, **_options: object) -> "Joined":
+        """The transaction's own hold."""
+        return self
 
 
 @contextmanager

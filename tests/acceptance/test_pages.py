@@ -126,7 +126,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                 wait_for(lambda: system.recorded("order-7") and "evt-1" in system.run("waxseal deliveries acme"), 60)
                 continue
             system.said[command.split()[1]] = system.run(command)
-            system.swaps["http://127.0.0.1:8420"] = system.stack["ingress_url"]
+            system.swaps |= {
+                "http://127.0.0.1:8420": system.stack["ingress_url"],
+                "http://127.0.0.1:8421": system.stack["console_url"],
+            }
         system.made = {path.name for path in folder.iterdir()}
         furnish(system)
         yield system

@@ -23,6 +23,7 @@ PATHS = (
             "mailboxes",
             "dead-letters",
             "console",
+            "api",
             "ledger",
             "log",
             "verifying",

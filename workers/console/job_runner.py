@@ -13,19 +13,22 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Engine
 
+from ops.admin.access.repeated import forget_old
 from ops.admin.jobs import ledger_jobs
 from ops.admin.jobs.arguments import Arguments, OfLedger
 from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
 from ops.errors import OpsError, one_line
 from ops.runtime import gc_tuning
+from ops.runtime.db import passes
 from ops.settings import Settings
+from schemas.job import JobState
 from workers.commands.republish import inbox
 from workers.rounds import Rounds
 
 FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
 JOBS_KEPT: Final = 30 * 86_400.0  # and the job's row; its act stays in the audit
 _LOOK: Final = 1.0  # seconds between two looks for a job
-_CLEAN: Final = 300.0  # seconds between two erasures of old files
+_CLEAN: Final = 300.0  # seconds between two erasures of old files, and of answers under old Idempotency-Keys
 _TELL: Final = 0.5  # seconds between two reports of a child at most
 
 _log = structlog.get_logger()
@@ -64,18 +67,26 @@ class JobRunner:
     def _turn(self) -> float:
         if time.monotonic() - self._cleaned > _CLEAN or not self._cleaned:
             clean(self._engine, FILES_KEPT, JOBS_KEPT)
+            forget_old(self._engine)
             self._cleaned = time.monotonic()
         job = take(self._engine, self._owner, self._lease)
         if job is None:
             return _LOOK
         log = _log.bind(job=job.id, kind=job.kind, tenant=job.told["tenant"], who=job.told["who"])
         log.info("job_begun", done=job.told["done"], total=job.told["total"])
+        state: JobState | None
         try:
             with inbox(self._settings, in_process=True) as publish:
                 state = run(job, publish, partial(_in_child, self._settings, self._stop), self._stop)
         except OpsError as error:
-            state = None
-            job.end("failed", one_line(error))
+            state = "failed"
+            job.end(state, one_line(error))
+        except Exception as error:
+            if passes(error):
+                raise
+            state = "failed"
+            log.exception("job_failed")
+            job.end(state, f"{type(error).__name__}; the console's log says more")
         log.info("job_ended" if state else "job_goes_on_elsewhere", state=state)
         return 0.0
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY: Final = 4 * 1024 * 1024  # bytes of a request; an uploaded configuration is the largest
@@ -79,7 +79,7 @@ class Bounded:
             return
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > MOST_BODY:
-            await _TOO_LARGE(scope, receive, send)
+            await _too_large(scope)(scope, receive, send)
             return
         left, answered = MOST_BODY, False
 
@@ -101,11 +101,15 @@ class Bounded:
         except TooLarge:
             if answered:
                 raise
-            await _TOO_LARGE(scope, receive, send)
+            await _too_large(scope)(scope, receive, send)
 
 
 class TooLarge(Exception):
     """A body that is larger than its request announced, or than allowed."""
 
 
-_TOO_LARGE: Final = PlainTextResponse(f"at most {MOST_BODY} bytes\n", 413)
+def _too_large(scope: Scope) -> JSONResponse:
+    """A problem (RFC 9457), which people can read, too."""
+    told = {"type": "urn:waxseal:problem:too-large", "title": "Content Too Large", "status": 413}
+    told |= {"detail": f"at most {MOST_BODY} bytes", "request_id": scope["state"]["id"]}
+    return JSONResponse(told, 413, media_type="application/problem+json")

@@ -3,22 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from ops.admin.bulk import RATE
 from ops.errors import OpsError
 from schemas.dead_letter import DeadLetterFilter, Stage
+from schemas.given import Id, Moment, Rate, Slug, Words
 from schemas.job import JobKind
 
 MOST_IDS: Final = 1000
-HIGHEST_ID: Final = 2**63 - 1
-
-#: Text that Postgres can store.
-Words = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\u0000]*$")]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Id = Annotated[int, Field(ge=1, le=HIGHEST_ID)]
-Rate = Annotated[float, Field(ge=1, le=10_000, description="rows per second at most")]
 
 
 class Arguments(BaseModel):
@@ -39,8 +33,8 @@ class DeadLetters(Paced):
     endpoint: Slug | None = None
     reason: Words | None = None
     stage: Stage | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_IDS)] | None = None
 
     def wanted(self, tenant: str | None) -> DeadLetterFilter:
@@ -64,8 +58,8 @@ class FailedSince(Paced):
     """What is dead at an endpoint, of the events that were recorded from `since` on, before `until`."""
 
     endpoint: Slug
-    since: AwareDatetime
-    until: AwareDatetime | None = None
+    since: Moment
+    until: Moment | None = None
 
 
 class OfLedger(Arguments):

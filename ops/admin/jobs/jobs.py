@@ -15,7 +15,7 @@ from ops.admin.read_session import snapshot
 from ops.admin.search import cursors
 from ops.admin.search.found import Found
 from ops.admin.views import View, rfc3339
-from ops.errors import OpsError
+from ops.errors import Unknown
 from ops.runtime.db import transaction
 from pipeline.store import jobs as store
 from pipeline.store.admin import audit
@@ -54,7 +54,7 @@ def start(engine: Engine, kind: JobKind, tenant: str | None, arguments: Mapping[
     with transaction(engine) as conn:
         planned = plan(conn, kind, tenant, wanted)
         asked = wanted.model_dump(mode="json", exclude_none=True)
-        act = audit.record(conn, by.who, ACTS[kind], _filter(tenant, wanted), planned.total or 0, now, "begun")
+        act = audit.record(conn, by, ACTS[kind], _filter(tenant, wanted), planned.total or 0, now, "begun")
         return store.add(conn, kind, tenant, asked, by.who, planned.total, planned.place, act)
 
 
@@ -86,8 +86,17 @@ def cancel(engine: Engine, id_: int, by: Actor) -> bool:
         now = datetime.now(UTC)
         if found["state"] == "cancelled":
             audit.end(conn, found["audit"], 0, now)
-        audit.record(conn, by.who, "job cancel", {"job": id_}, 1, now, "done")
+        audit.record(conn, by, "job cancel", {"job": id_}, 1, now, "done")
     return True
+
+
+def fetched(engine: Engine, id_: int, by: Actor) -> Iterator[bytes]:
+    """The file of an export, part by part; the audit says first who fetched it. Raises `Unknown` if it has no file."""
+    job, lease = file_of(engine, id_)
+    with transaction(engine) as conn:
+        about = {"tenant": job["tenant"], "job": id_}
+        audit.record(conn, by, "export fetch", about, job["done"], datetime.now(UTC), "done")
+    return file_parts(engine, id_, lease)
 
 
 def file_parts(engine: Engine, id_: int, lease: UUID) -> Iterator[bytes]:
@@ -108,7 +117,7 @@ def file_of(engine: Engine, id_: int) -> tuple[View, UUID]:
         row = store.get(conn, id_)
         there = row is not None and row["kind"] == "export" and row["state"] == "done"
         if row is None or not there or store.part(conn, id_, row["lease"], 0) is None:
-            raise OpsError(f"job {id_} has no file: only an export has one, from when it is done until a day later")
+            raise Unknown(f"job {id_} has no file: only an export has one, from when it is done until a day later")
     return view(row), row["lease"]
 
 

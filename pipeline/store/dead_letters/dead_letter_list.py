@@ -34,6 +34,7 @@ DEAD_LETTERS = text(_DEAD_LETTERS.format(more="", chosen=CHOSEN))
 DEAD_LETTER = text(
     _DEAD_LETTER.format(more=", content_type, headers, body, blob, chain_id, seq")
     + " LEFT JOIN delivery ON delivery.id = delivery_id WHERE dead_letter.id = :id"
+    + " AND (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)"
 )
 
 # The ids bound the act that follows: dead letters buried meanwhile, perhaps for the second time, are left for the next act.
@@ -72,9 +73,9 @@ def dead_letters(conn: Connection, wanted: DeadLetterFilter, before: int, limit:
     return conn.execute(DEAD_LETTERS, {**asdict(wanted), "before": before, "limit": limit}).mappings().all()
 
 
-def dead_letter(conn: Connection, id_: int) -> Row | None:
-    """One dead letter with all its columns; None when it does not exist."""
-    return conn.execute(DEAD_LETTER, {"id": id_}).mappings().one_or_none()
+def dead_letter(conn: Connection, id_: int, tenant: str | None = None) -> Row | None:
+    """One dead letter with all its columns; None when it does not exist, or is not of this tenant."""
+    return conn.execute(DEAD_LETTER, {"id": id_, "tenant": tenant}).mappings().one_or_none()
 
 
 def are_there(conn: Connection, tenant: str | None, endpoint: str | None = None) -> bool:

@@ -67,6 +67,7 @@ ORDER = (
     "ops/admin/doctor",
     "ops/admin/search",
     "ops/admin/figures.py",
+    "ops/admin/configuring",
     "ops/admin/jobs",
     "ops/demo",
     "ops/bench/mailserver",
@@ -101,8 +102,11 @@ ORDER = (
     "workers/console/middleware.py",
     "workers/console/call.py",
     "workers/console/job_runner.py",
+    "workers/console/endpoint_trial.py",
     "workers/console/rendering",
     "workers/console/api",
+    "workers/console/api/nouns",
+    "workers/console/api/operations.py",
     "workers/console/pages",
     "workers/console/access",
     "workers/console",
@@ -122,7 +126,7 @@ BY_NOUN = (
     "ops/cli",
     "ops/cli/mail",
     "ops/grafana",
-    "workers/console/api",
+    "workers/console/api/nouns",
 )
 OF_EVERY_PACKAGE = {"errors"}
 MOST_FILES = 20

@@ -1,47 +1,77 @@
-"""The table of operations, and the routes that are made of it."""
+"""The table of operations. The routes, the document and the test of who may do what are made of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from schemas.access import Role
-from workers.console.call import Call, Console, Handler, carry_out
-
-PREFIX: Final = "/api/v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation: its method and path, the role that it needs, and what carries it out."""
-
-    method: str
-    path: str
-    role: Role
-    handler: Handler
-
-
-def me(call: Call) -> Response:
-    """Who asks, and what they may do."""
-    return Response(
-        orjson.dumps({"who": call.principal.who, "grants": dict(call.principal.grants)}), 200, {}, "application/json"
-    )
+from workers.console.api import openapi
+from workers.console.api.nouns import (
+    access,
+    audit,
+    configuration,
+    dead_letters,
+    deliveries,
+    endpoints,
+    events,
+    jobs,
+    ledger,
+    mailboxes,
+    me,
+)
+from workers.console.api.operation import JSON, Answer, Asked, Operation
+from workers.console.api.routing import route
+from workers.console.api.shapes import Shape
+from workers.console.call import Console
 
 
-OPERATIONS: Final[Sequence[Operation]] = ()
+class Document(Shape):
+    """An OpenAPI 3.1 document."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+    components: dict[str, Any]
+
+
+def _document(_asked: Asked) -> Answer:
+    return Answer(raw=_written())
+
+
+@cache
+def _written() -> bytes:
+    return orjson.dumps(openapi.document(OPERATIONS, version("waxseal")))
+
+
+OPERATIONS: Final[Sequence[Operation]] = (
+    Operation(
+        "openapi",
+        "GET",
+        "/openapi.json",
+        "viewer",
+        "any",
+        _document,
+        "This document, as OpenAPI 3.1",
+        {200: Document},
+        media=JSON,
+    ),
+    *me.OPERATIONS,
+    *events.OPERATIONS,
+    *deliveries.OPERATIONS,
+    *dead_letters.OPERATIONS,
+    *endpoints.OPERATIONS,
+    *mailboxes.OPERATIONS,
+    *ledger.OPERATIONS,
+    *jobs.OPERATIONS,
+    *audit.OPERATIONS,
+    *access.OPERATIONS,
+    *configuration.OPERATIONS,
+)
 
 
 def routes(console: Console) -> list[BaseRoute]:
-    """The routes of all operations."""
-    return [_route(console, each) for each in OPERATIONS]
-
-
-def _route(console: Console, operation: Operation) -> Route:
-    async def answer(request: Request) -> Response:
-        return await carry_out(console, request, operation.role, operation.handler)
-
-    return Route(PREFIX + operation.path, answer, methods=[operation.method])
+    """The routes of all operations; those without a parameter in their path come first, so that no other takes theirs."""
+    return [route(console, each) for each in sorted(OPERATIONS, key=lambda each: each.path.count("{"))]

@@ -42,7 +42,7 @@ def apply(call: Call) -> Response:
     read = _read(call, text)
     if isinstance(read, Response):
         return read
-    options = {name: field(call, name) == "on" for name in _OPTIONS}
+    options: dict[str, Any] = {name: field(call, name) == "on" for name in _OPTIONS}
     if options["prune"] and field(call, "typed") != "prune":
         return _shown(call, text, "To remove what the file does not name, type prune. Nothing was applied.")
     done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
@@ -54,7 +54,7 @@ def _shown(call: Call, text: str, error: str = "") -> Response:
     read = _read(call, text)
     if isinstance(read, Response):
         return read
-    options = {name: field(call, name) == "on" for name in _OPTIONS}
+    options: dict[str, Any] = {name: field(call, name) == "on" for name in _OPTIONS}
     found = apply_config(read, call.console.settings, dry_run=True, who=by(call), **options)
     values = {"text": text, "version": version, "options": options, "error": error, **_values(found)}
     return render(call, "configuration_difference.html", values, 409 if error else 200)

@@ -1,0 +1,1 @@
+"""The configuration as a whole, for those who upload it."""

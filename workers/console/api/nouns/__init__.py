@@ -1,0 +1,1 @@
+"""The operations on each noun: tenants, events, deliveries and the like."""
