@@ -150,7 +150,8 @@ def _chosen_by(selection: Mapping[str, Any]) -> str:
 
 
 def _sample(view: Mapping[str, Any]) -> str:
-    return " · ".join(str(view[name]) for name in ("id", "endpoint", "reason", "event_id", "last_at") if view.get(name))
+    said = [str(view[name]) for name in ("id", "endpoint", "reason", "event_id") if view.get(name)]
+    return " · ".join([*said, _exact(view["last_at"])])
 
 
 def _kind(call: Call) -> JobKind:
