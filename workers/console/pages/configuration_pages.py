@@ -8,11 +8,12 @@ import anyio.from_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from ops.admin import configured
+from ops.admin.configured import configured
 from ops.config.apply import Difference, apply_config
 from ops.config.read_file import ConfigRead, read_upload
 from ops.errors import Misconfigured
 from ops.settings import environment
+from pipeline.sources import AMQP
 from workers.console.call import Call, Refused
 from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page, field
@@ -47,6 +48,11 @@ def apply(call: Call) -> Response:
         return _shown(call, text, "To remove what the file does not name, type prune. Nothing was applied.")
     done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
     return render(call, "configuration_done.html", _values(done))
+
+
+def sources(call: Call) -> Mapping[str, Any]:
+    """The tenant's sources."""
+    return {"sources": configured.sources(call.console.acts, call.tenant), "amqp": AMQP}
 
 
 def _shown(call: Call, text: str, error: str = "") -> Response:
@@ -94,7 +100,10 @@ def field_text(call: Call) -> str:
     return given if isinstance(given, str) else ""
 
 
-PAGES: Final = [Page("/configuration", "viewer", "configuration.html", applied)]
+PAGES: Final = [
+    Page("/configuration", "viewer", "configuration.html", applied),
+    Page("/t/{tenant}/sources", "viewer", "sources.html", sources),
+]
 ACTS: Final = [
     Act("/configuration/difference", "admin", difference),
     Act("/configuration/apply", "admin", apply),

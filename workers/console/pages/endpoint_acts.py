@@ -5,13 +5,14 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from ops.admin import endpoint_secrets, endpoints
+from ops.admin import endpoints
 from ops.admin.bulk import Named
+from ops.admin.configured import endpoint_secrets
 from ops.admin.jobs import jobs
 from ops.runtime.vault import Vault
 from schemas.access import Role
+from workers.commands.endpoint_trial import tried
 from workers.console.call import Call, Refused
-from workers.console.endpoint_trial import tried
 from workers.console.pages.endpoint_pages import known
 from workers.console.pages.layout import go, render
 from workers.console.pages.page_table import Act, Page, field

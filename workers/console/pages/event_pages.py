@@ -1,14 +1,14 @@
-"""Events: found by words, and one of them on its whole way: attributes, deliveries with each attempt, hash and proof."""
+"""Events: found by words, one of them on its whole way with each attempt, hash and proof, and all of one subject."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from ops.admin import documents, proofs
+from ops.admin import documents, proofs, timeline
+from ops.admin.access.reveals import note_reveal
 from ops.admin.read_session import snapshot
-from ops.admin.reveals import note_reveal
 from ops.admin.search import events
 from ops.admin.search.events import Search
 from ops.admin.views import View
@@ -19,7 +19,7 @@ from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page
 from workers.console.pages.questions import by
 from workers.console.pages.revealing import reason_of, shown
-from workers.console.rendering.filter_words import Field, time
+from workers.console.rendering.filter_words import Field, time, write
 from workers.console.rendering.page_addresses import asked, at
 
 ROWS: Final = 50
@@ -87,6 +87,25 @@ def reveal(call: Call) -> Response:
     return render(call, "event.html", values)
 
 
+def subject(call: Call) -> Mapping[str, Any] | Response:
+    """The entries of the subject after a number, the oldest first."""
+    wanted = call.query.get("subject", "")
+    if not wanted:
+        return RedirectResponse(at(call.tenant, "events"), 303)
+    after = call.query.get("after", "")
+    start = int(after) if after.isdecimal() and len(after) < 19 else -1
+    reads = call.console.reads
+    found = list(timeline.timeline(reads, call.console.settings, call.tenant, wanted, start, ROWS + 1, bodies=False))
+    base = at(call.tenant, "subjects")
+    return {
+        "subject": wanted,
+        "subject_words": write({"subject": wanted}),
+        "entries": found[:ROWS],
+        "next": asked(base, subject=wanted, after=found[ROWS - 1]["seq"]) if len(found) > ROWS else None,
+        "first": asked(base, subject=wanted) if start >= 0 else None,
+    }
+
+
 def _document(call: Call, event: View, media_type: str) -> Any:
     """What was read from a mail; None if it is none, or its document is not made yet."""
     if media_type != _MAIL or event["id"] is None:
@@ -113,5 +132,6 @@ PAGES: Final = [
     Page("/t/{tenant}/events", "viewer", "events.html", listed),
     Page(_PATH, "viewer", "event.html", one),
     Page(f"{_PATH}/proof", "viewer", "event.html", proof),
+    Page("/t/{tenant}/subjects", "viewer", "subject.html", subject),
 ]
 ACTS: Final = [Act(f"{_PATH}/content", "operator", reveal)]

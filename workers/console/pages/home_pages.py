@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
-from ops.admin import configured, endpoints, figures
+from ops.admin import endpoints, figures
+from ops.admin.configured import configured
 from ops.admin.jobs import jobs
 from ops.admin.search import events
 from ops.admin.verifying.last_found import last_found
