@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -239,6 +239,34 @@ def test_a_test_event_shows_the_answer_at_once(visit: Visit, scripts: bool) -> N
     expect(page.locator("tbody tr").first).to_contain_text("200")
 
 
+def test_a_secret_is_rotated_beside_the_last_one_which_then_retires(visit: Visit, seeded: Any) -> None:
+    count = "SELECT cardinality(secrets) FROM endpoint WHERE name = 'crm'"
+    page = visit("admin", "acme")
+    for act, secrets in (("Rotate the secret", 2), ("Retire the last one", 1)):
+        page.goto("/t/acme/endpoints/crm")
+        page.get_by_role("link", name=act).click()
+        page.get_by_label("Reason").fill("it was in a log")
+        page.get_by_label("To confirm").fill("crm")
+        page.get_by_role("button", name=act.split()[0]).click()
+        page.wait_for_url(lambda url: "/retire" not in url)
+        wait_for(lambda secrets=secrets: [(secrets,)] == seeded.rows(count))
+        if secrets == 2:
+            expect(page.locator(".secret code")).to_contain_text("whsec_")
+
+    page.goto("/t/acme/audit")
+    expect(page.locator("tbody tr").first).to_contain_text("endpoint retire-secret")
+
+
+def test_what_failed_since_a_time_is_delivered_again(visit: Visit) -> None:
+    page = visit("operator", "acme")
+    page.goto("/t/acme/endpoints/warehouse")
+    page.get_by_role("link", name="Redeliver").click()
+    expect(page.locator(".sentence")).to_contain_text("failed for good since then")
+    page.get_by_role("button", name="Redeliver").click()
+
+    job_done(page)
+
+
 def test_a_configuration_is_compared_then_applied_unless_it_moved(
     visit: Visit, seeded: Any, tmp_path: Path, scripts: bool
 ) -> None:
@@ -267,7 +295,8 @@ def test_an_uploaded_configuration_reads_no_file_and_no_variable_of_the_machine(
     kinds = "kind: standard-webhooks, secrets"
     file.write_text(
         "tenants: [{name: acme}]\nsources:\n"
-        f"  - {{tenant: acme, name: a, {kinds}: ['env:WAXSEAL_KEYS']}}\n  - {{tenant: acme, name: b, {kinds}: ['file:/etc/passwd']}}\n"
+        f"  - {{tenant: acme, name: a, {kinds}: ['env:WAXSEAL_KEYS']}}\n"
+        f"  - {{tenant: acme, name: b, {kinds}: ['file:/etc/passwd']}}\n"
     )
     page = visit()
     page.goto("/configuration")
@@ -415,13 +444,11 @@ def test_a_page_is_refreshed_only_while_nobody_is_busy_with_it(visit: Visit) -> 
     assert answer.value.text().startswith('<div id="live">')
 
 
-@pytest.mark.parametrize(
-    ("role", "tenant"), [("viewer", "acme"), ("operator", "acme"), ("admin", "acme"), ("viewer", None), ("admin", None)]
-)
-def test_whatever_is_offered_to_somebody_he_may_have(
-    role: Role, tenant: str | None, console: str, token: Callable[..., str]
-) -> None:
+@pytest.mark.parametrize("grant", ["viewer acme", "operator acme", "admin acme", "viewer", "admin"])
+def test_whatever_is_offered_to_somebody_he_may_have(grant: str, console: str, token: Callable[..., str]) -> None:
     """Follows every link from the first page, a few of each kind; looks up the role of every act that a form is for."""
+    given, _, where = grant.partition(" ")
+    role, tenant = cast(Role, given), where or None
     browser = Client(console)
     assert 303 == browser.post("/login", {"token": token(role, tenant), "next": "/"}).status
     grants: dict[str, Role] = {tenant or "*": role}
