@@ -26,7 +26,7 @@ def tenants(engine: Engine) -> list[View]:
 def is_tenant(engine: Engine, name: str) -> bool:
     """Whether there is such a tenant, configured or in the ledger."""
     with snapshot(engine) as conn:
-        return name in queries.tenants(conn) or queries.is_recorded(conn, name)
+        return shown.is_tenant(conn, name) or queries.is_recorded(conn, name)
 
 
 def version(engine: Engine) -> int:

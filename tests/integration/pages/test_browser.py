@@ -288,6 +288,8 @@ def test_a_configuration_is_compared_then_applied_unless_it_moved(
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Applied")
     expect(page.locator(".secret + dl")).to_contain_text("whsec_")
+    page.goto("/audit")
+    expect(page.locator("tbody tr").first).to_contain_text("apply")
 
 
 def test_an_uploaded_configuration_reads_no_file_and_no_variable_of_the_machine(visit: Visit, tmp_path: Path) -> None:
@@ -320,6 +322,18 @@ def test_content_is_shown_after_a_reason_which_the_audit_has(visit: Visit, seede
     )
     page.goto("/t/acme/audit")
     expect(page.locator("tbody tr").first).to_contain_text(f"to see it {scripts}")
+
+
+def test_a_buried_message_is_shown_after_a_reason(visit: Visit, seeded: Any) -> None:
+    page = visit("operator", "acme")
+    page.goto(address(seeded, "dead letter"))
+    assert "onerror=alert(1)>" not in page.content()
+    page.get_by_label("Reason").fill("what did they send")
+    page.get_by_role("button", name="Reveal").click()
+
+    expect(page.get_by_label("Content", exact=True)).to_have_text(HTML.decode())
+    page.goto("/t/acme/audit")
+    expect(page.locator("tbody tr").first).to_contain_text("reveal content")
 
 
 def test_a_mail_with_hostile_names_is_shown_as_text(visit: Visit, seeded: Any) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import anyio.from_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
+from ops.admin import bulk
 from ops.admin.configured import configured
 from ops.config.apply import Difference, apply_config
 from ops.config.read_file import ConfigRead, read_upload
@@ -46,7 +46,9 @@ def apply(call: Call) -> Response:
     options = {name: field(call, name) == "on" for name in _OPTIONS}
     if options["prune"] and field(call, "typed") != "prune":
         return _shown(call, text, "To remove what the file does not name, type prune. Nothing was applied.")
-    done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
+    with bulk.noted(call.console.acts, bulk.Act(by(call), "apply", {"by": "upload", **options}), 0) as tally:
+        done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
+        tally.done = len(done.changed)
     return render(call, "configuration_done.html", _values(done))
 
 
@@ -91,7 +93,7 @@ def _uploaded(call: Call) -> str:
         raise Refused(422, "file", "choose a configuration file first")
     if file.size > LARGEST:
         raise Refused(413, "too_large", f"the console takes files of {LARGEST:,} bytes; `waxseal apply` takes larger ones")
-    return anyio.from_thread.run(file.read).decode(errors="replace")
+    return file.file.read().decode(errors="replace")
 
 
 def field_text(call: Call) -> str:
