@@ -34,7 +34,9 @@ def seeded(servers: PrivateServers, shared_database: Any, shared_start: Any) -> 
     """The database of a system whose processes run, once all of its traffic is settled."""
     sink = Sink()
     sink.start()
-    connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
+    parameters = pika.URLParameters(servers.amqp_url)
+    parameters.heartbeat = 0  # nobody answers while a browser is waited for
+    connection = pika.BlockingConnection(parameters)
     channel = connection.channel()
     declare(channel)
     for method, arguments in DELIVER_TOPOLOGY:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import pytest
@@ -14,7 +14,7 @@ from starlette.routing import compile_path
 
 from schemas.access import Principal, Role
 from support.console.browser import Browser as Client
-from support.console.seeding import HOSTILE, UNKNOWN
+from support.console.seeding import HOSTILE, HTML, UNKNOWN
 from support.console.watched import axe, overflow
 from support.waiting import wait_for
 from workers.console.pages import every_page
@@ -57,6 +57,15 @@ PAGES = {
     "find": "/find?id=nothing-has-this-id",
     "refused": "/t/nobody/events",
 }
+
+
+PHONE = 320  # pixels
+#: How each page is looked at: the rules that apply to all of it, and those that depend on colours or on the width.
+LOOKS: tuple[tuple[int, Literal["light", "dark"], tuple[str, ...]], ...] = (
+    (1280, "light", ()),
+    (1280, "dark", ("color-contrast",)),
+    (PHONE, "light", ("target-size", "scrollable-region-focusable", "color-contrast")),
+)
 
 
 @pytest.fixture(params=[True, False], ids=["scripts", "no scripts"])
@@ -102,15 +111,14 @@ def test_a_page_can_be_used_by_everybody(
     page.goto(address(seeded, name))
     folder: Path | None = request.config.getoption("--screenshots", None)
     found = []
-    for width in (1280, 320):
+    for width, scheme, rules in LOOKS:
         page.set_viewport_size({"width": width, "height": 900})
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            found += [f"{width} {scheme} {each}" for each in axe(page, *(["color-contrast"] if scheme == "dark" else ()))]
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                page.screenshot(path=folder / f"{name} {'phone ' if width == 320 else ''}{scheme}.png", full_page=True)
+        page.emulate_media(color_scheme=scheme)
+        found += [f"{width} {scheme} {each}" for each in axe(page, *rules)]
         assert 0 == overflow(page), width
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=folder / f"{name} {'phone' if width == PHONE else scheme}.png", full_page=True)
 
     assert [] == found
 

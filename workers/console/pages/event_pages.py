@@ -1,6 +1,7 @@
 """Events: found by words, one of them on its whole way with each attempt, hash and proof, and all of one subject."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,8 +44,11 @@ def listed(call: Call) -> Mapping[str, Any] | Response:
     base, cursor = at(call.tenant, "events"), call.query.get("cursor")
     values: dict[str, Any] = {"filter": wanted, "base": base, "window": WINDOW, "found": None, "next": None}
     if wanted.error is None:
-        found = events.events(call.console.reads, _search(call.tenant, wanted), cursor, ROWS)
-        values |= {"found": found, "next": found.next and asked(base, q=wanted.words, cursor=found.next)}
+        search = _search(call, wanted)
+        found = events.events(call.console.reads, search, cursor, ROWS)
+        # A page that follows is of the same time, which words such as since:2h do not say.
+        window = {name: at_ and at_.isoformat() for name, at_ in (("since", search.since), ("until", search.until))}
+        values |= {"found": found, "next": found.next and asked(base, q=wanted.words, cursor=found.next, **window)}
     return {**values, "first": asked(base, q=wanted.words) if cursor else None, "bounded": _bounded(wanted)}
 
 
@@ -53,10 +57,20 @@ def _bounded(wanted: Filter) -> bool:
     return not any(wanted.text(name) for name in ("since", "until", "id", "subject"))
 
 
-def _search(tenant: str, wanted: Filter) -> Search:
-    since = wanted.time("since") or (time(WINDOW) if _bounded(wanted) else None)
+def _search(call: Call, wanted: Filter) -> Search:
     words = {name: wanted.text(name) for name in ("type", "source", "subject", "id")}
-    return Search(tenant, **words, since=since, until=wanted.time("until"))
+    if "cursor" in call.query:
+        since, until = (_fixed(call.query.get(name)) for name in ("since", "until"))
+    else:
+        since, until = wanted.time("since") or (time(WINDOW) if _bounded(wanted) else None), wanted.time("until")
+    return Search(call.tenant, **words, since=since, until=until)
+
+
+def _fixed(text: str | None) -> datetime | None:
+    try:
+        return time(text) if text else None
+    except ValueError as error:
+        raise Refused(422, "filter", str(error)) from error
 
 
 def one(call: Call) -> Mapping[str, Any]:

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ops.admin.configured import configured
+from ops.admin.search.cursors import BadCursor
+from ops.admin.search.found import BadSearch
 from schemas.access import Role
 from workers.console.call import MOST_FIELDS, Call, Console, Handler, Refused, carry_out
 from workers.console.pages.layout import render
@@ -49,7 +51,10 @@ def page_route(console: Console, page: Page) -> Route:
         tenant = call.path.get("tenant")
         if tenant is not None and not configured.is_tenant(call.console.reads, tenant):
             raise Refused(404, "not_found", "there is no such tenant")
-        found = page.read(call)
+        try:
+            found = page.read(call)
+        except (BadCursor, BadSearch) as error:
+            raise Refused(422, "filter", str(error)) from error
         return found if isinstance(found, Response) else render(call, page.template, found)
 
     async def answer(request: Request) -> Response:
