@@ -30,7 +30,7 @@ lint: setup     ## rules, format, types
 
 screenshots: setup ## a picture of each page of the console, light, dark and phone, into .screenshots or FOLDER
 	@$(PYTHON) -m ops.bootstrap --tests
-	@$(BIN)/python -m pytest -q tests/integration/pages/test_browser.py -k everybody \
+	@$(BIN)/python -m pytest -q tests/integration/pages/test_browser.py \
 	  --screenshots=$(or $(FOLDER),.screenshots)
 
 bench: setup    ## measure ingest, ingress and delivery

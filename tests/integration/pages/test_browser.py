@@ -22,6 +22,7 @@ from workers.console.pages import every_page
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Visit = Callable[..., Page]
+Look = Callable[[Page, str], list[str]]
 
 PAGES = {
     "login": "/login",
@@ -102,25 +103,34 @@ def job_done(page: Page) -> None:
     wait_for(done, 60)
 
 
+@pytest.fixture
+def look(request: pytest.FixtureRequest) -> Look:
+    """Looks at a page in light and dark, on a desk and on a phone; says what axe finds, and takes pictures if asked to."""
+    folder: Path | None = request.config.getoption("--screenshots", None)
+
+    def look(page: Page, name: str) -> list[str]:
+        found = []
+        for width, scheme, rules in LOOKS:
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            found += [f"{width} {scheme} {each}" for each in axe(page, *rules)]
+            wide = overflow(page)
+            found += [f"{width} {scheme} is wider than the window by {wide}"] if wide else []
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=folder / f"{name} {'phone' if width == PHONE else scheme}.png", full_page=True)
+        page.set_viewport_size({"width": 1280, "height": 900})
+        return found
+
+    return look
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_can_be_used_by_everybody(
-    name: str, seeded: Any, console: str, visit: Visit, request: pytest.FixtureRequest
-) -> None:
-    """In light and dark, on a desk and on a phone: readable, no wider than the window, and without a finding of axe."""
+def test_a_page_can_be_used_by_everybody(name: str, seeded: Any, visit: Visit, look: Look) -> None:
     page = visit(known=name != "login")
     page.goto(address(seeded, name))
-    folder: Path | None = request.config.getoption("--screenshots", None)
-    found = []
-    for width, scheme, rules in LOOKS:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=scheme)
-        found += [f"{width} {scheme} {each}" for each in axe(page, *rules)]
-        assert 0 == overflow(page), width
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=folder / f"{name} {'phone' if width == PHONE else scheme}.png", full_page=True)
 
-    assert [] == found
+    assert [] == look(page, name)
 
 
 def test_one_logs_in_by_a_token_and_out_again(visit: Visit, token: Callable[..., str], scripts: bool) -> None:
@@ -207,7 +217,7 @@ def test_what_is_discarded_must_be_confirmed_by_its_number(visit: Visit, seeded:
     assert before - 1 == letters(seeded, reason)
 
 
-def test_two_operators_who_decide_about_the_same_do_it_once(visit: Visit, seeded: Any) -> None:
+def test_two_operators_who_decide_about_the_same_do_it_once(visit: Visit, seeded: Any, look: Look) -> None:
     ann, bob = visit(), visit("operator")
     id_ = seeded.rows("SELECT max(id) FROM dead_letter WHERE state = 'open' AND reason = 'exhausted'")[0][0]
     for page in (ann, bob):
@@ -216,6 +226,7 @@ def test_two_operators_who_decide_about_the_same_do_it_once(visit: Visit, seeded
         page.get_by_label("To confirm").fill("1")
     ann.get_by_role("button", name="Discard 1").click()
     job_done(ann)
+    assert [] == look(ann, "job")
     bob.get_by_role("button", name="Discard 1").click()
 
     expect(bob.get_by_role("alert")).to_contain_text("There were 1 when you looked; there are 0 now. Nothing was done yet.")
@@ -237,7 +248,7 @@ def test_an_endpoint_is_paused_and_resumed(visit: Visit, scripts: bool) -> None:
     expect(page.locator("h1 + .state")).to_have_text("active")
 
 
-def test_a_test_event_shows_the_answer_at_once(visit: Visit, scripts: bool) -> None:
+def test_a_test_event_shows_the_answer_at_once(visit: Visit, scripts: bool, look: Look) -> None:
     page = visit(java_script_enabled=scripts)
     page.goto("/t/acme/endpoints/billing")
     page.get_by_role("link", name="Send a test").click()
@@ -245,9 +256,10 @@ def test_a_test_event_shows_the_answer_at_once(visit: Visit, scripts: bool) -> N
 
     expect(page.locator("h1 + .state")).to_have_text("delivered")
     expect(page.locator("tbody tr").first).to_contain_text("200")
+    assert not scripts or [] == look(page, "test of an endpoint")
 
 
-def test_a_secret_is_rotated_beside_the_last_one_which_then_retires(visit: Visit, seeded: Any) -> None:
+def test_a_secret_is_rotated_beside_the_last_one_which_then_retires(visit: Visit, seeded: Any, look: Look) -> None:
     count = "SELECT cardinality(secrets) FROM endpoint WHERE name = 'crm'"
     page = visit("admin", "acme")
     for act, secrets in (("Rotate the secret", 2), ("Retire the last one", 1)):
@@ -260,6 +272,7 @@ def test_a_secret_is_rotated_beside_the_last_one_which_then_retires(visit: Visit
         wait_for(lambda secrets=secrets: [(secrets,)] == seeded.rows(count))
         if secrets == 2:
             expect(page.locator(".secret code")).to_contain_text("whsec_")
+            assert [] == look(page, "new secret")
 
     page.goto("/t/acme/audit")
     expect(page.locator("tbody tr").first).to_contain_text("endpoint retire-secret")
@@ -276,7 +289,7 @@ def test_what_failed_since_a_time_is_delivered_again(visit: Visit) -> None:
 
 
 def test_a_configuration_is_compared_then_applied_unless_it_moved(
-    visit: Visit, seeded: Any, tmp_path: Path, scripts: bool
+    visit: Visit, seeded: Any, tmp_path: Path, scripts: bool, look: Look
 ) -> None:
     name = "first" if scripts else "second"
     file = tmp_path / "waxseal.yaml"
@@ -289,6 +302,7 @@ def test_a_configuration_is_compared_then_applied_unless_it_moved(
     page.get_by_label("Configuration file").set_input_files(file)
     page.get_by_role("button", name="Show the difference").click()
     expect(page.locator("tbody tr").first).to_contain_text(f"acme/{name}")
+    assert not scripts or [] == look(page, "difference")
     seeded.run("UPDATE catalog SET version = version + 1")
     page.get_by_role("button", name="Apply 1 change").click()
     expect(page.get_by_role("alert")).to_contain_text("The configuration changed since you looked")
@@ -300,7 +314,7 @@ def test_a_configuration_is_compared_then_applied_unless_it_moved(
     expect(page.locator("tbody tr").first).to_contain_text("apply")
 
 
-def test_an_uploaded_configuration_reads_no_file_and_no_variable_of_the_machine(visit: Visit, tmp_path: Path) -> None:
+def test_an_upload_reads_no_file_and_no_variable_of_the_machine(visit: Visit, tmp_path: Path, look: Look) -> None:
     file = tmp_path / "waxseal.yaml"
     kinds = "kind: standard-webhooks, secrets"
     file.write_text(
@@ -316,6 +330,7 @@ def test_an_uploaded_configuration_reads_no_file_and_no_variable_of_the_machine(
     expect(page.get_by_role("alert")).to_contain_text("2 faults")
     expect(page.locator(".warning li").first).to_contain_text("the environment variable WAXSEAL_KEYS is not set")
     expect(page.locator(".warning li").last).to_contain_text("names a file, which an upload may not")
+    assert [] == look(page, "configuration, faulty")
 
 
 def test_content_is_shown_after_a_reason_which_the_audit_has(visit: Visit, seeded: Any, scripts: bool) -> None:
@@ -344,7 +359,7 @@ def test_a_buried_message_is_shown_after_a_reason(visit: Visit, seeded: Any) -> 
     expect(page.locator("tbody tr").first).to_contain_text("reveal content")
 
 
-def test_a_mail_with_hostile_names_is_shown_as_text(visit: Visit, seeded: Any) -> None:
+def test_a_mail_with_hostile_names_is_shown_as_text(visit: Visit, seeded: Any, look: Look) -> None:
     page = visit()
     ((chain, seq),) = seeded.rows("SELECT chain_id, seq FROM event_search WHERE type = 'email.received'")
     wait_for(lambda: seeded.rows("SELECT FROM mail_document WHERE document IS NOT NULL"), 60)
@@ -354,6 +369,7 @@ def test_a_mail_with_hostile_names_is_shown_as_text(visit: Visit, seeded: Any) -
 
     expect(page.get_by_label("Document")).to_contain_text("<svg onload=alert(1)>")
     expect(page.get_by_label("Content", exact=True)).to_contain_text("<b onclick=alert(1)>hello</b>")
+    assert [] == look(page, "content")
 
 
 def test_what_senders_write_is_text_on_every_page(visit: Visit, seeded: Any) -> None:
