@@ -36,7 +36,7 @@ def test_any_text_is_a_filter_or_an_error_which_says_something(text: str) -> Non
     ("text", "says"),
     [
         ("order-7", "order-7 alone says not where to look: write type:order-7 or subject:order-7"),
-        ("colour:red", "there is no colour: to filter by, but type, subject, state, since"),
+        ("colour:red", "There is no colour: to filter by, but type, subject, state, since"),
         ("type:a type:b", "type: is there twice"),
         ("state:gone", "state: is one of dead, paused, not gone"),
         ("since:yesterday", "since:yesterday is no time: write 2h for two hours ago, or 2026-01-31T12:00"),

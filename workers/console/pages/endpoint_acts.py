@@ -44,7 +44,7 @@ def _do_pause(call: Call, named: Named) -> Response:
 
 def _resume(call: Call, found: Mapping[str, Any]) -> Question:
     name, missed = found["endpoint"]["name"], found["endpoint"]["paused"]
-    said = f"{name} is sent to again, with its breaker and its failures reset. It missed {many(missed, 'event')}."
+    said = f"Events are sent to {name} again, and its breaker and failures are reset. It missed {many(missed, 'event')}."
     choices = [
         Choice("replay", "Deliver what it missed, as fast as its limits allow"),
         Choice("keep", "Keep what it missed paused; decide later"),

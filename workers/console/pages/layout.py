@@ -39,7 +39,7 @@ def render(call: Call, template: str, values: Mapping[str, Any], status: int = 2
         "within": within,
         "tabs": tabs(call.principal, within),
         "here": url.path,
-        "back": url.path + (f"?{url.query}" if url.query else ""),
+        "again": url.path + (f"?{url.query}" if url.query else "") if call.request.method == "GET" else None,
         "theme": theme(call),
         "notice": notice,
         "now": datetime.now(UTC),

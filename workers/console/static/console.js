@@ -52,7 +52,7 @@
   };
   const refresh = async (asked) => {
     shown = Date.now();
-    if (!live() || (!asked && busy())) return;
+    if (!live() || !byId('every') || (!asked && busy())) return;
     try {
       const answer = await fetch(location.href, { headers: { Accept: 'text/html; fragment', 'If-None-Match': tag }, redirect: 'error' });
       if (answer.status !== 304 && !answer.ok) throw new Error(`${answer.status}`);
