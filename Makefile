@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint bench fuzz fuzz-api setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -28,6 +28,11 @@ lint: setup     ## rules, format, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+screenshots: setup ## a picture of each page of the console, light, dark and phone, into .screenshots or FOLDER
+	@$(PYTHON) -m ops.bootstrap --tests
+	@$(BIN)/python -m pytest -q tests/integration/pages/test_browser.py \
+	  --screenshots=$(or $(FOLDER),.screenshots)
+
 bench: setup    ## measure ingest, ingress and delivery
 	@for what in ingest ingress delivery; do $(BIN)/waxseal bench $$what || exit; done
 
@@ -46,4 +51,4 @@ clean: ## stop everything; remove the data, the servers' too, and the virtual en
 	@for data in .waxseal/demo .waxseal; do \
 	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
 	done
-	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz dist build
+	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .screenshots dist build

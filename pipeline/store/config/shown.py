@@ -12,6 +12,8 @@ TENANTS = text("""
            (SELECT count(*) FROM endpoint WHERE tenant_id = tenant.id AND state = 'disabled') AS disabled
     FROM tenant ORDER BY tenant.name""")
 
+IS_TENANT = text("SELECT EXISTS (SELECT FROM tenant WHERE name = :name)")
+
 # A mailbox is a source, too; it has pages of its own.
 SOURCES = text("""
     SELECT source.name, kind, settings, cardinality(secrets) AS secrets, source.created_at
@@ -28,6 +30,11 @@ ENDPOINT = text("""
 def tenants(conn: Connection) -> Sequence[Row]:
     """Every tenant, with how much is configured for it."""
     return conn.execute(TENANTS).mappings().all()
+
+
+def is_tenant(conn: Connection, name: str) -> bool:
+    """Whether a tenant of this name is configured."""
+    return bool(conn.execute(IS_TENANT, {"name": name}).scalar_one())
 
 
 def sources(conn: Connection, tenant: str) -> Sequence[Row]:

@@ -29,6 +29,9 @@ HOSTILE: Final = (
     "../../../etc/passwd?x=%00&csrf=1#x",
     "x" * 200,
 )
+ORDINARY: Final = 60
+EVENTS: Final = ORDINARY + len(HOSTILE) + 1  # the mail
+UNKNOWN: Final = HOSTILE[:4]  # names of sources that are not configured
 HTML: Final = b"<html><script>alert(1)</script><img src=x onerror=alert(1)></html>"
 
 MAIL: Final = (
@@ -50,8 +53,7 @@ def configure(database: Any, sink: Sink) -> None:
     database.add_source("shop", "standard-webhooks", SECRET, type="/type", rate_limit=100)
     only = {"prefix": {"type": "order."}}
     database.add_endpoint("billing", sink.url("/200"), SECRET, retry=[5, 300, 1800])
-    refusing = sink.url("/500/<script>alert(1)</script><img/src=x/onerror=alert(1)>")
-    warehouse = database.add_endpoint("warehouse", refusing, SECRET, retry=[])
+    warehouse = database.add_endpoint("warehouse", sink.url("/hostile/<script>alert(1)</script>"), SECRET, retry=[])
     database.run(
         "INSERT INTO endpoint_health (endpoint_id, forced) VALUES (%s, true)", warehouse
     )  # every event is tried, and dies
@@ -75,19 +77,18 @@ def _mailbox(database: Any) -> None:
     engine.dispose()
 
 
-def send(channel: BlockingChannel, ordinary: int = 60) -> int:
-    """Publishes everything; returns how many events are to be recorded."""
-    for number in range(ordinary):
+def send(channel: BlockingChannel) -> None:
+    """Publishes everything, of which `EVENTS` are recorded."""
+    for number in range(ORDINARY):
         publish(channel, f"evt_{number}", "order.paid" if number % 3 else "order.created", f"order-{number % 7}")
     for number, text in enumerate(HOSTILE):
         publish(channel, f"{text}{number}"[:250], text, text, {"cloudEvents:note": text, "cloudEvents:source": text}, HTML)
-    for text in HOSTILE[:4]:
+    for text in UNKNOWN:
         channel.basic_publish(IN, f"acme.{text[:40]}", HTML, pika.BasicProperties(message_id=text, headers={text: text}))
     channel.basic_publish(
         IN, "acme.orders", b"no id <script>alert(1)</script>", pika.BasicProperties(headers={"subject": HOSTILE[0]})
     )
     _send_mail(channel)
-    return ordinary + len(HOSTILE) + 1
 
 
 def publish(
@@ -117,9 +118,9 @@ def _send_mail(channel: BlockingChannel) -> None:
     channel.basic_publish(RECEIVED, "acme.support", MAIL, properties)
 
 
-def settled(database: Any, events: int) -> None:
+def settled(database: Any) -> None:
     """Waits until everything is recorded, tried, and buried where nobody took it."""
-    wait_for(lambda: events <= database.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'")[0][0], 60)
+    wait_for(lambda: EVENTS <= database.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'")[0][0], 60)
     open_ = (
         "SELECT count(*) FROM delivery JOIN endpoint ON endpoint.id = endpoint_id WHERE name <> 'crm'"
         " AND (delivery.state = 'leased' OR delivery.state = 'pending' AND attempts = 0)"

@@ -96,6 +96,10 @@ async def elsewhere(_sink: Sink, writer: asyncio.StreamWriter) -> None:
     say(writer, 302, b"", b"Location: /200\r\n")
 
 
+async def hostile(_sink: Sink, writer: asyncio.StreamWriter) -> None:
+    say(writer, 500, b"<script>alert(1)</script><img src=x onerror=alert(1)>")
+
+
 async def refusing(sink: Sink, writer: asyncio.StreamWriter) -> None:
     say(writer, 200 if sink.released.is_set() else 500)
 
@@ -164,6 +168,7 @@ ANSWERS: dict[str, Callable[[Sink, asyncio.StreamWriter], Awaitable[None]]] = {
         busy_until,
         elsewhere,
         hang,
+        hostile,
         refusing,
         rationed,
         soon,

@@ -59,6 +59,7 @@ ORDER = (
     "ops/config",
     "ops/system",
     "ops/admin",
+    "ops/admin/configured",
     "ops/admin/access",
     "ops/admin/verifying",
     "ops/admin/log",

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import anyio.from_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from ops.admin import configured
+from ops.admin import bulk
+from ops.admin.configured import configured
 from ops.config.apply import Difference, apply_config
 from ops.config.read_file import ConfigRead, read_upload
 from ops.errors import Misconfigured
 from ops.settings import environment
+from pipeline.sources import AMQP
 from workers.console.call import Call, Refused
 from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page, field
@@ -45,8 +46,15 @@ def apply(call: Call) -> Response:
     options: dict[str, Any] = {name: field(call, name) == "on" for name in _OPTIONS}
     if options["prune"] and field(call, "typed") != "prune":
         return _shown(call, text, "To remove what the file does not name, type prune. Nothing was applied.")
-    done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
+    with bulk.noted(call.console.acts, bulk.Act(by(call), "apply", {"by": "upload", **options}), 0) as tally:
+        done = apply_config(read, call.console.settings, give_up=options["prune"], who=by(call), **options)
+        tally.done = len(done.changed)
     return render(call, "configuration_done.html", _values(done))
+
+
+def sources(call: Call) -> Mapping[str, Any]:
+    """The tenant's sources."""
+    return {"sources": configured.sources(call.console.acts, call.tenant), "amqp": AMQP}
 
 
 def _shown(call: Call, text: str, error: str = "") -> Response:
@@ -85,7 +93,7 @@ def _uploaded(call: Call) -> str:
         raise Refused(422, "file", "choose a configuration file first")
     if file.size > LARGEST:
         raise Refused(413, "too_large", f"the console takes files of {LARGEST:,} bytes; `waxseal apply` takes larger ones")
-    return anyio.from_thread.run(file.read).decode(errors="replace")
+    return file.file.read().decode(errors="replace")
 
 
 def field_text(call: Call) -> str:
@@ -94,7 +102,10 @@ def field_text(call: Call) -> str:
     return given if isinstance(given, str) else ""
 
 
-PAGES: Final = [Page("/configuration", "viewer", "configuration.html", applied)]
+PAGES: Final = [
+    Page("/configuration", "viewer", "configuration.html", applied),
+    Page("/t/{tenant}/sources", "viewer", "sources.html", sources),
+]
 ACTS: Final = [
     Act("/configuration/difference", "admin", difference),
     Act("/configuration/apply", "admin", apply),

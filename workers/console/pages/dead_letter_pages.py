@@ -1,20 +1,24 @@
 """Dead letters: in groups, as rows, one by one; and from a selection, through its exact number, to the job that acts."""
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from starlette.responses import Response
 
 from ops.admin import replay, timeline
+from ops.admin.access.reveals import note_reveal
 from ops.admin.jobs import jobs
 from ops.admin.views import View, group_view
+from ops.errors import OpsError
 from schemas.dead_letter import DeadLetterFilter, Stage
 from schemas.job import JobKind
 from workers.console.call import Call, Refused
 from workers.console.pages.filtering import Filter, chosen
-from workers.console.pages.layout import go
+from workers.console.pages.layout import go, render
 from workers.console.pages.page_table import Act, Page, field
 from workers.console.pages.questions import Question, ask, by, other, wrong
+from workers.console.pages.revealing import reason_of, shown
 from workers.console.rendering.figures_in_words import NOTHING, many, moment, number
 from workers.console.rendering.filter_words import Field, read, time
 from workers.console.rendering.page_addresses import asked, at
@@ -68,6 +72,19 @@ def rows(call: Call) -> Mapping[str, Any] | Response:
 def letter(call: Call) -> Mapping[str, Any]:
     """One dead letter with its attempts; nothing of its content."""
     return {"letter": _letter(call), "content": None, "base": _base(call)}
+
+
+def reveal(call: Call) -> Response:
+    """One dead letter with its content, once that is in the audit."""
+    found, reason = _letter(call), reason_of(call)
+    about = {"tenant": found["tenant"], "dead_letter": found["id"]}
+    note_reveal(call.console.acts, by(call, reason), "content", about)
+    whole = timeline.dead_letter(call.console.reads, call.console.settings, found["id"])
+    if whole["body_base64"] is None:
+        raise Refused(404, "gone", "its content is gone: the blob store has lost it")
+    body = b64decode(whole["body_base64"])
+    content = shown(body, whole["content_type"], whole["headers"])
+    return render(call, "dead_letter.html", {"letter": found, "content": content, "base": _base(call)})
 
 
 def question(call: Call) -> Response:
@@ -136,11 +153,18 @@ def _selection(ids: list[str], words: str) -> Mapping[str, Any]:
 
 
 def _letter(call: Call) -> View:
-    found = timeline.dead_letter(call.console.reads, call.console.settings, int(call.path["id"]))
+    """The dead letter without content: neither its body, nor the values of its headers, nor what an endpoint answered."""
+    try:
+        found = timeline.dead_letter(call.console.reads, call.console.settings, int(call.path["id"]), content=False)
+    except OpsError as error:
+        raise Refused(404, "not_found", str(error)) from error
     tenant = _tenant(call)
     if tenant is not None and found["tenant"] != tenant:
         raise Refused(404, "not_found", "there is no such dead letter")
-    return found
+    tries = [{name: value for name, value in each.items() if name != "response"} for each in found["tries"]]
+    held = found["body_base64"] is not None or found["blob"] is not None
+    plain = {name: value for name, value in found.items() if name not in ("body", "body_base64")}
+    return {**plain, "tries": tries, "headers": list(found["headers"] or ()), "held": held}
 
 
 def _chosen_by(selection: Mapping[str, Any]) -> str:
@@ -150,7 +174,8 @@ def _chosen_by(selection: Mapping[str, Any]) -> str:
 
 
 def _sample(view: Mapping[str, Any]) -> str:
-    return " · ".join(str(view[name]) for name in ("id", "endpoint", "reason", "event_id", "last_at") if view.get(name))
+    said = [str(view[name]) for name in ("id", "endpoint", "reason", "event_id") if view.get(name)]
+    return " · ".join([*said, _exact(view["last_at"])])
 
 
 def _kind(call: Call) -> JobKind:
@@ -196,4 +221,11 @@ PAGES: Final = [
         Page(f"{under}/dead/{{id:int}}", "viewer", "dead_letter.html", letter),
     )
 ]
-ACTS: Final = [Act(f"{under}/dead/decide/{{act}}", "operator", decide) for under in ("", "/t/{tenant}")]
+ACTS: Final = [
+    act
+    for under in ("", "/t/{tenant}")
+    for act in (
+        Act(f"{under}/dead/decide/{{act}}", "operator", decide),
+        Act(f"{under}/dead/{{id:int}}/content", "operator", reveal),
+    )
+]

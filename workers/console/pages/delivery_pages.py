@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from ops.admin.reveals import note_reveal
+from ops.admin.access.reveals import note_reveal
 from ops.admin.search import deliveries
 from ops.admin.search.deliveries import STATES
 from ops.admin.views import View

@@ -5,13 +5,14 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from ops.admin import endpoint_secrets, endpoints
+from ops.admin import endpoints
 from ops.admin.bulk import Named
+from ops.admin.configured import endpoint_secrets
 from ops.admin.jobs import jobs
 from ops.runtime.vault import Vault
 from schemas.access import Role
+from workers.commands.endpoint_trial import tried
 from workers.console.call import Call, Refused
-from workers.console.endpoint_trial import tried
 from workers.console.pages.endpoint_pages import known
 from workers.console.pages.layout import go, render
 from workers.console.pages.page_table import Act, Page, field
@@ -43,7 +44,7 @@ def _do_pause(call: Call, named: Named) -> Response:
 
 def _resume(call: Call, found: Mapping[str, Any]) -> Question:
     name, missed = found["endpoint"]["name"], found["endpoint"]["paused"]
-    said = f"{name} is sent to again, with its breaker and its failures reset. It missed {many(missed, 'event')}."
+    said = f"Events are sent to {name} again, and its breaker and failures are reset. It missed {many(missed, 'event')}."
     choices = [
         Choice("replay", "Deliver what it missed, as fast as its limits allow"),
         Choice("keep", "Keep what it missed paused; decide later"),

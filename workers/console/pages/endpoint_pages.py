@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
-from ops.admin import configured, endpoints, figures
+from ops.admin import endpoints, figures
 from ops.admin.bulk import Named
+from ops.admin.configured import configured
 from ops.admin.views import View
 from ops.errors import OpsError
 from workers.console.call import Call, Refused

@@ -1,14 +1,15 @@
-"""Events: found by words, and one of them on its whole way: attributes, deliveries with each attempt, hash and proof."""
+"""Events: found by words, one of them on its whole way with each attempt, hash and proof, and all of one subject."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from ops.admin import documents, proofs
+from ops.admin import documents, proofs, timeline
+from ops.admin.access.reveals import note_reveal
 from ops.admin.read_session import snapshot
-from ops.admin.reveals import note_reveal
 from ops.admin.search import events
 from ops.admin.search.events import Search
 from ops.admin.views import View
@@ -19,7 +20,7 @@ from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page
 from workers.console.pages.questions import by
 from workers.console.pages.revealing import reason_of, shown
-from workers.console.rendering.filter_words import Field, time
+from workers.console.rendering.filter_words import Field, time, write
 from workers.console.rendering.page_addresses import asked, at
 
 ROWS: Final = 50
@@ -43,8 +44,11 @@ def listed(call: Call) -> Mapping[str, Any] | Response:
     base, cursor = at(call.tenant, "events"), call.query.get("cursor")
     values: dict[str, Any] = {"filter": wanted, "base": base, "window": WINDOW, "found": None, "next": None}
     if wanted.error is None:
-        found = events.events(call.console.reads, _search(call.tenant, wanted), cursor, ROWS)
-        values |= {"found": found, "next": found.next and asked(base, q=wanted.words, cursor=found.next)}
+        search = _search(call, wanted)
+        found = events.events(call.console.reads, search, cursor, ROWS)
+        # A page that follows is of the same time, which words such as since:2h do not say.
+        window = {name: at_ and at_.isoformat() for name, at_ in (("since", search.since), ("until", search.until))}
+        values |= {"found": found, "next": found.next and asked(base, q=wanted.words, cursor=found.next, **window)}
     return {**values, "first": asked(base, q=wanted.words) if cursor else None, "bounded": _bounded(wanted)}
 
 
@@ -53,10 +57,20 @@ def _bounded(wanted: Filter) -> bool:
     return not any(wanted.text(name) for name in ("since", "until", "id", "subject"))
 
 
-def _search(tenant: str, wanted: Filter) -> Search:
-    since = wanted.time("since") or (time(WINDOW) if _bounded(wanted) else None)
+def _search(call: Call, wanted: Filter) -> Search:
     words = {name: wanted.text(name) for name in ("type", "source", "subject", "id")}
-    return Search(tenant, **words, since=since, until=wanted.time("until"))
+    if "cursor" in call.query:
+        since, until = (_fixed(call.query.get(name)) for name in ("since", "until"))
+    else:
+        since, until = wanted.time("since") or (time(WINDOW) if _bounded(wanted) else None), wanted.time("until")
+    return Search(call.tenant, **words, since=since, until=until)
+
+
+def _fixed(text: str | None) -> datetime | None:
+    try:
+        return time(text) if text else None
+    except ValueError as error:
+        raise Refused(422, "filter", str(error)) from error
 
 
 def one(call: Call) -> Mapping[str, Any]:
@@ -87,6 +101,25 @@ def reveal(call: Call) -> Response:
     return render(call, "event.html", values)
 
 
+def subject(call: Call) -> Mapping[str, Any] | Response:
+    """The entries of the subject after a number, the oldest first."""
+    wanted = call.query.get("subject", "")
+    if not wanted:
+        return RedirectResponse(at(call.tenant, "events"), 303)
+    after = call.query.get("after", "")
+    start = int(after) if after.isdecimal() and len(after) < 19 else -1
+    reads = call.console.reads
+    found = list(timeline.timeline(reads, call.console.settings, call.tenant, wanted, start, ROWS + 1, bodies=False))
+    base = at(call.tenant, "subjects")
+    return {
+        "subject": wanted,
+        "subject_words": write({"subject": wanted}),
+        "entries": found[:ROWS],
+        "next": asked(base, subject=wanted, after=found[ROWS - 1]["seq"]) if len(found) > ROWS else None,
+        "first": asked(base, subject=wanted) if start >= 0 else None,
+    }
+
+
 def _document(call: Call, event: View, media_type: str) -> Any:
     """What was read from a mail; None if it is none, or its document is not made yet."""
     if media_type != _MAIL or event["id"] is None:
@@ -113,5 +146,6 @@ PAGES: Final = [
     Page("/t/{tenant}/events", "viewer", "events.html", listed),
     Page(_PATH, "viewer", "event.html", one),
     Page(f"{_PATH}/proof", "viewer", "event.html", proof),
+    Page("/t/{tenant}/subjects", "viewer", "subject.html", subject),
 ]
 ACTS: Final = [Act(f"{_PATH}/content", "operator", reveal)]

@@ -18,20 +18,16 @@ from workers.console.pages import (
     ledger_pages,
     mailbox_pages,
     setting_pages,
-    source_pages,
-    subject_page,
 )
 from workers.console.pages.page_table import Act, Page, act_route, page_route
 
 PAGES: Final[list[Page]] = [
     *home_pages.PAGES,
     *event_pages.PAGES,
-    *subject_page.PAGES,
     *delivery_pages.PAGES,
     *dead_letter_pages.PAGES,
     *endpoint_pages.PAGES,
     *endpoint_acts.PAGES,
-    *source_pages.PAGES,
     *mailbox_pages.PAGES,
     *ledger_pages.PAGES,
     *configuration_pages.PAGES,

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
-from ops.admin import configured, endpoints, figures
+from ops.admin import figures
+from ops.admin.configured import configured
 from ops.admin.search import events
 from ops.admin.verifying.last_found import last_found
 from ops.admin.views import View
@@ -30,7 +31,7 @@ def home(call: Call) -> Mapping[str, Any]:
     tenant = call.path.get("tenant")
     reads = call.console.reads
     shown = figures.home(reads, tenant)
-    breakers = [each for each in endpoints.list_endpoints(reads, tenant) if each["breaker"] != "closed" or each["forced"]]
+    breakers = [each for each in shown["problems"] if each["kind"] == "breaker"]
     ledger = last_found(reads, tenant)
     return {"figures": shown, "breakers": breakers, "ledger": ledger, "words": WORDS, "place": _place, "last": _last}
 

@@ -27,6 +27,7 @@ def render(call: Call, template: str, values: Mapping[str, Any], status: int = 2
     """The page of a template for the one who asks, or only its changing part for the script that refreshes it."""
     fragment = FRAGMENT in call.request.headers.get("accept", "")
     tenant = call.path.get("tenant")
+    within = tenant or call.principal.tenant  # whose places the rail has
     notice = unquote(call.request.cookies.get(NOTICE, ""))[:_LONGEST_NOTICE]
     url = call.request.url
     given = {
@@ -35,9 +36,10 @@ def render(call: Call, template: str, values: Mapping[str, Any], status: int = 2
         "me": call.principal,
         "csrf": call.principal.csrf or "",
         "may": lambda role: may(call, role),
-        "tabs": tabs(call.principal, tenant),
+        "within": within,
+        "tabs": tabs(call.principal, within),
         "here": url.path,
-        "back": url.path + (f"?{url.query}" if url.query else ""),
+        "again": url.path + (f"?{url.query}" if url.query else "") if call.request.method == "GET" else None,
         "theme": theme(call),
         "notice": notice,
         "now": datetime.now(UTC),

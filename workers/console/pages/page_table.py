@@ -9,8 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ops.admin.configured import configured
+from ops.admin.search.cursors import BadCursor
+from ops.admin.search.found import BadSearch
 from schemas.access import Role
-from workers.console.call import MOST_FIELDS, Call, Console, Handler, carry_out
+from workers.console.call import MOST_FIELDS, Call, Console, Handler, Refused, carry_out
 from workers.console.pages.layout import render
 
 MOST_TEXT: Final = 2 * 1024 * 1024  # bytes of one field: an uploaded configuration that is sent back is the largest
@@ -45,7 +48,13 @@ def page_route(console: Console, page: Page) -> Route:
     """The route of a page."""
 
     def show(call: Call) -> Response:
-        found = page.read(call)
+        tenant = call.path.get("tenant")
+        if tenant is not None and not configured.is_tenant(call.console.reads, tenant):
+            raise Refused(404, "not_found", "there is no such tenant")
+        try:
+            found = page.read(call)
+        except (BadCursor, BadSearch) as error:
+            raise Refused(422, "filter", str(error)) from error
         return found if isinstance(found, Response) else render(call, page.template, found)
 
     async def answer(request: Request) -> Response:

@@ -33,7 +33,7 @@ def read(text: str, fields: Sequence[Field]) -> tuple[dict[str, str], str | None
             meant = " or ".join(f"{each.name}:{written}" for each in fields[:3])
             return found, f"{written} alone says not where to look: write {meant}"
         if name not in known:
-            return found, f"there is no {name}: to filter by, but {', '.join(known)}"
+            return found, f"There is no {name}: to filter by, but {', '.join(known)}"
         if name in found:
             return found, f"{name}: is there twice"
         options = known[name].options

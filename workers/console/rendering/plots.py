@@ -8,7 +8,7 @@ Series = Sequence[float | None]
 
 _WIDTH: Final = 720
 _HEIGHT: Final = 160
-_LEFT, _TOP, _BOTTOM = 44, 8, 22  # room for the numbers at the axes
+_LEFT, _TOP, _BOTTOM = 48, 16, 24  # room for the numbers at the axes
 
 
 @dataclass(frozen=True, slots=True)

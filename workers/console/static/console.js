@@ -23,7 +23,7 @@
   });
 
   // Copying.
-  const offer = () => navigator.clipboard && document.querySelectorAll('.id:not(.with)').forEach((id) => {
+  const offer = () => navigator.clipboard && document.querySelectorAll('dd .id:not(.with), p .id:not(.with)').forEach((id) => {
     id.classList.add('with');
     const button = make('button', 'Copy', { type: 'button', class: 'copy', 'aria-label': `Copy ${id.textContent.trim()}` });
     button.addEventListener('click', () => navigator.clipboard.writeText(id.querySelector('code').textContent)
@@ -33,8 +33,9 @@
 
   // Refreshing: the changing part of this very address, while nobody looks elsewhere or is busy with it.
   const seconds = [0, 5, 15, 60];
-  let every = Number(stored('every', '15')), tag = '', failures = 0, due = Date.now() + every * 1000;
+  let every = Number(stored('every', '15')), tag = '', failures = 0, shown = Date.now();
   const live = () => byId('live');
+  const pace = () => every && Number(document.querySelector('[data-every]')?.dataset.every ?? every); // a job's page is faster
   const busy = () => document.hidden || document.querySelector('dialog[open]') || live().querySelector('form.act, pre:focus')
     || live().querySelector('input:checked:not([type=radio]), details[open]') || (live().contains(document.activeElement));
   const rows = (within) => new Map([...within.querySelectorAll('tr[data-key]')].map((row) => [row.dataset.key, row]));
@@ -50,8 +51,8 @@
     }
   };
   const refresh = async (asked) => {
-    due = Date.now() + every * 1000 * 2 ** failures;
-    if (!live() || (!asked && busy())) return;
+    shown = Date.now();
+    if (!live() || !byId('every') || (!asked && busy())) return;
     try {
       const answer = await fetch(location.href, { headers: { Accept: 'text/html; fragment', 'If-None-Match': tag }, redirect: 'error' });
       if (answer.status !== 304 && !answer.ok) throw new Error(`${answer.status}`);
@@ -74,9 +75,9 @@
     const list = make('select', '', { id: 'seconds' });
     seconds.forEach((each) => list.append(make('option', each ? `every ${each} s` : 'by hand', { value: each })));
     list.value = String(every);
-    list.addEventListener('change', () => { every = Number(list.value); store('every', list.value); due = Date.now() + every * 1000; });
+    list.addEventListener('change', () => { every = Number(list.value); store('every', list.value); shown = Date.now(); });
     place.append(make('label', 'Refreshed ', { for: 'seconds' }), list);
-    setInterval(() => { if (every && Date.now() >= due) refresh(false); }, 1000);
+    setInterval(() => { if (pace() && Date.now() >= shown + pace() * 1000 * 2 ** failures) refresh(false); }, 1000);
   };
 
   // Keys. None of them changes data; `?` lists them, and turns them off.

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from ops.admin import endpoint_secrets, endpoints
+from ops.admin import endpoints
 from ops.admin.bulk import Named
+from ops.admin.configured import endpoint_secrets
 from ops.admin.views import rfc3339
 from ops.runtime.vault import Vault
 from schemas.access import Role
 from schemas.given import Moment, Rate
 from schemas.job import JobKind
-from workers.console import endpoint_trial
+from workers.commands import endpoint_trial
 from workers.console.api.nouns.job_starts import ANSWERS, DryRun, begin
 from workers.console.api.nouns.rows import Job, Phases
 from workers.console.api.operation import Answer, Asked, Keyed, Operation

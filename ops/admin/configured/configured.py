@@ -8,6 +8,7 @@ from ops.admin.read_session import known_tenant, snapshot
 from ops.admin.views import View, rfc3339
 from ops.errors import OpsError
 from ops.runtime.redact import redact_text
+from pipeline.store.admin import queries
 from pipeline.store.config import catalog, shown
 from schemas.endpoint import DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY, DEFAULT_TIMEOUT
 from schemas.source import DEFAULT_MAX_BODY, DEFAULT_TOLERANCE
@@ -20,6 +21,12 @@ def tenants(engine: Engine) -> list[View]:
     with snapshot(engine) as conn:
         rows = shown.tenants(conn)
     return [{**row, "created_at": rfc3339(row["created_at"])} for row in rows]
+
+
+def is_tenant(engine: Engine, name: str) -> bool:
+    """Whether there is such a tenant, configured or in the ledger."""
+    with snapshot(engine) as conn:
+        return shown.is_tenant(conn, name) or queries.is_recorded(conn, name)
 
 
 def version(engine: Engine) -> int:

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Engine
 
 from ops.admin.bulk import Named
-from ops.admin.endpoint_secrets import in_the_clear
+from ops.admin.configured.endpoint_secrets import in_the_clear
 from ops.admin.views import View
 from ops.runtime.vault import Vault
 from ops.settings import Settings

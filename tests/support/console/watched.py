@@ -1,0 +1,70 @@
+"""A browser whose pages are watched: for dialogs, errors, refusals of the policy, and requests to anywhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import axe_playwright_python
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+CHROMIUM: Final = "/usr/bin/chromium"
+AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+#: All rules but those that only advise, with the one on the size of targets, which is off by default.
+_RUN: Final = """async (only) => {
+  const found = await axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}},
+    ...(only ? {runOnly: {type: 'rule', values: only}} : {})});
+  return found.violations.filter((each) => ['serious', 'critical', 'moderate'].includes(each.impact))
+    .map((each) => `${each.id}: ${each.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """One headless browser. It fails loudly if Debian's and the driver's versions do not go together."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--disable-dev-shm-usage"])
+        page = browser.new_page()
+        page.set_content("<title>ready</title>")
+        assert "ready" == page.title()
+        page.close()
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """What must not happen on any page of a context."""
+
+    def __init__(self, context: BrowserContext, base: str) -> None:
+        self._base = base
+        self.seen: list[str] = []
+        context.on("page", self._watch)
+        context.on("request", lambda request: self._request(request.url))
+
+    def _watch(self, page: Page) -> None:
+        page.on("dialog", lambda dialog: (self.seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
+        page.on("console", self._said)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and "status of 4" not in message.text:
+            self.seen.append(f"{message.type}: {message.text}")
+
+    def _request(self, url: str) -> None:
+        if not url.startswith((self._base, "data:", "about:")):
+            self.seen.append(f"request: {url}")
+
+
+def axe(page: Page, *only: str) -> list[str]:
+    """What keeps people from using the page: all rules, or only these."""
+    if not page.evaluate("typeof axe === 'object'"):
+        page.evaluate(AXE)
+    found: list[str] = page.evaluate(_RUN, list(only) or None)
+    return found
+
+
+def overflow(page: Page) -> int:
+    """By how many pixels the page is wider than the window."""
+    found: Any = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return int(found)

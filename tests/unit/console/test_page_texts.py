@@ -1,0 +1,128 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from workers.console.rendering.figures_in_words import NOTHING, counted, many, moment, number, span
+from workers.console.rendering.filter_words import Field, filled, read, time, write
+from workers.console.rendering.page_addresses import at, local
+from workers.console.rendering.plots import chart, phases, sparkline
+from workers.console.rendering.visible_text import exact, shown, visible
+
+FIELDS = (
+    Field("type", "Type"),
+    Field("subject", "Subject"),
+    Field("state", "State", options=("dead", "paused")),
+    Field("since", ""),
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(type=TEXTS, subject=TEXTS)
+def test_a_filter_reads_what_it_wrote(type: str, subject: str) -> None:
+    assert ({"type": type, "subject": subject}, None) == read(write({"type": type, "subject": subject}), FIELDS)
+
+
+@given(st.text())
+def test_any_text_is_a_filter_or_an_error_which_says_something(text: str) -> None:
+    values, error = read(text, FIELDS)
+
+    assert error or set(values) <= {"type", "subject", "state", "since"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("order-7", "order-7 alone says not where to look: write type:order-7 or subject:order-7"),
+        ("colour:red", "There is no colour: to filter by, but type, subject, state, since"),
+        ("type:a type:b", "type: is there twice"),
+        ("state:gone", "state: is one of dead, paused, not gone"),
+        ("since:yesterday", "since:yesterday is no time: write 2h for two hours ago, or 2026-01-31T12:00"),
+        ("since:99999999d", "since:99999999d is no time: write 2h for two hours ago, or 2026-01-31T12:00"),
+    ],
+)
+def test_no_word_of_a_filter_is_ignored(text: str, says: str) -> None:
+    error = read(text, FIELDS)[1]
+
+    assert error is not None
+    assert error.startswith(says)
+
+
+def test_fields_show_the_words_of_a_filter() -> None:
+    assert ["order.*", "", "", ""] == [each.value for each in filled(FIELDS, {"type": "order.*"})]
+
+
+def test_a_time_is_utc_or_how_long_ago() -> None:
+    assert datetime(2026, 1, 31, 12, tzinfo=UTC) == time("2026-01-31T12:00") == time("2026-01-31T13:00+01:00")
+    assert timedelta(0) <= datetime.now(UTC) - timedelta(hours=2) - time("2h") + timedelta(seconds=1) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ("exe\u202egpj", "exe⟨U+202E⟩gpj"),
+        ("a\u200bb\ufeff", "a⟨U+200B⟩b⟨U+FEFF⟩"),
+        ("red\x1b[31m", "red␛[31m"),
+        ("\x00\r\x7f", "␀␍⟨U+007F⟩"),
+        ("\U000e0041", "⟨U+E0041⟩"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("line\n\ttab é 漢 🙂", "line\n\ttab é 漢 🙂"),
+    ],
+)
+def test_what_a_text_hides_is_shown(hidden: str, said: str) -> None:
+    assert said == visible(hidden)
+
+
+def test_a_field_that_is_sent_back_keeps_the_text() -> None:
+    assert ("<b>&\u202e", "", Markup("<b>")) == (exact("<b>&\u202e").unescape(), shown(None), shown(Markup("<b>")))
+
+
+@given(st.text(), st.text())
+def test_an_address_is_a_path_of_this_console(tenant: str, name: str) -> None:
+    address = at("acme", "endpoints", name, q=tenant)
+
+    assert address.startswith("/t/acme/endpoints/")
+    assert address == local(address)
+    assert "/" not in address.removeprefix("/t/acme/endpoints/").partition("?")[0]
+
+
+@pytest.mark.parametrize("elsewhere", ["//evil.example", "/\\evil.example", "https://evil.example", "", "data:1", "/a\nb"])
+def test_a_form_leads_back_to_this_console_only(elsewhere: str) -> None:
+    assert "/" == local(elsewhere)
+
+
+def test_figures_are_said_as_people_say_them() -> None:
+    assert ["0.4 ms", "12 ms", "5 s", "2.5 s", "40 s", "5 min", "2 h 5 min", "3 d 4 h", "12 d"] == [
+        span(each) for each in (0.0004, 0.012, 5, 2.5, 40, 300, 7500, 273_600, 1_040_000)
+    ]
+    assert ["1,204", "12.5", NOTHING] == [number(1204), number(12.5), number(None)]
+    said = [counted({"count": 10_000, "relation": each}) for each in ("exact", "at_least", "about")]
+    assert ["10,000", "10,000+", "about 10,000"] == said
+    assert ["1 try", "2 tries"] == [many(1, "try", "tries"), many(2, "try", "tries")]
+
+
+def test_a_moment_is_exact_and_relative() -> None:
+    then = datetime.now(UTC) - timedelta(minutes=5)
+
+    assert ("5 min ago", f"{then:%Y-%m-%d %H:%M:%S}") == (moment(then).ago, moment(then.isoformat()).exact)
+    assert "in 2 h" == moment(datetime.now(UTC) + timedelta(hours=2, seconds=5)).ago
+
+
+def test_a_line_begins_at_zero_and_stops_where_nothing_is_known() -> None:
+    drawn = chart({"accepted": [0, 3, None, 5]}, ["then", "now"])
+    (line,) = drawn.lines
+
+    assert [0, 5, 10] == [value for _, value in drawn.rows]
+    assert 2 == len(line.pieces)
+    assert f"{drawn.left:.1f},{drawn.bottom:.1f}" == line.pieces[0].split()[0]
+    assert [] == sparkline([None, None])
+
+
+def test_the_phases_of_an_attempt_fill_its_time() -> None:
+    found = phases({"seconds": 1.0, "phases": {"dns": 0.1, "connect": 0.2, "first_byte": 0.5}})
+
+    assert [("dns", 0.0, 10.0), ("connect", 10.0, 20.0), ("first byte", 30.0, 50.0), ("rest", 80.0, 20.0)] == [
+        (name, begin, pytest.approx(width)) for name, begin, width, _ in found
+    ]
