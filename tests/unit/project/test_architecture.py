@@ -103,7 +103,6 @@ ORDER = (
     "workers/console/middleware.py",
     "workers/console/call.py",
     "workers/console/job_runner.py",
-    "workers/console/endpoint_trial.py",
     "workers/console/rendering",
     "workers/console/api",
     "workers/console/api/nouns",
@@ -331,7 +330,8 @@ def test_the_folder_of_the_pipeline_lists_the_route_and_nothing_else() -> None:
 
 
 def test_a_folder_holds_no_more_than_can_be_looked_over() -> None:
-    counted = Counter(module.folder for module in modules())
+    """Migrations are one file a version, for ever."""
+    counted = Counter(module.folder for module in modules() if module.folder != "ops/migrations/versions")
 
     counted.update(str(path.parent) for path in (ROOT / "tests").rglob("*.py"))
 
