@@ -71,6 +71,7 @@ gc.disable()  # until all tests are collected: nothing of what that makes can be
 def pytest_collection_finish() -> None:
     """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as the processes have it
     gc.enable()
 
 

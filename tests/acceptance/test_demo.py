@@ -15,7 +15,7 @@ from support.paths import ROOT
 from support.stack import WAXSEAL, nothing_runs_on
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("traced")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 A_MINUTE = 60.0  # seconds: what the demo takes at most on a machine that does nothing else
 

@@ -55,10 +55,11 @@ def inbox(settings: Settings, *, in_process: bool = False) -> Iterator[Publish]:
             spans = active()
             hops = [None if spans is None else replaying(spans, message) for message in messages]
             asked = [outgoing(*each) for each in zip(messages, hops, strict=True)]
+            began = time.monotonic()
             done = opened[0].publish_all(asked, PATIENCE)
             for message, hop, confirmed in zip(messages, hops, done, strict=True):
                 if spans is not None and hop is not None:
-                    replayed(spans, message, hop, None if confirmed else "unconfirmed")
+                    replayed(spans, message, hop, time.monotonic() - began, None if confirmed else "unconfirmed")
             return done
 
         yield publish

@@ -57,12 +57,12 @@ def replaying(spans: Spans, message: Message) -> TraceContext | None:
 
 
 @harmless
-def replayed(spans: Spans, message: Message, span: TraceContext, error: str | None) -> None:
-    """Record that a dead letter was published again."""
+def replayed(spans: Spans, message: Message, span: TraceContext, seconds: float, error: str | None) -> None:
+    """Record that a dead letter was published again; `seconds` are those since then."""
     parent = named(message.headers or {})
     attributes = {
         **PUBLISH,
         "messaging.rabbitmq.destination.routing_key": message.routing_key,
     }
     parent_id = "" if parent is None else parent.span_id
-    spans.record("replay", span, parent_id, lasted(0.0), attributes, kind="producer", error=error)
+    spans.record("replay", span, parent_id, lasted(seconds), attributes, kind="producer", error=error)

@@ -15,8 +15,6 @@ from support.ingress import empty_inbox
 from support.waiting import wait_for
 
 #: Runs in every process that the test starts: harm according to a message's body, and shorter limits.
-pytestmark = pytest.mark.usefixtures("traced")
-
 HARM = """
 import collections, itertools, os, signal, sys, time
 from pipeline import admit
