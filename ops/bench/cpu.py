@@ -28,8 +28,8 @@ class CpuMeter:
 
     def read(self) -> Cpu:
         """The CPU used up to now, including that of children that have ended."""
-        used = tuple(_used(process) for process in self._processes)
-        return Cpu(used, _used(self._postgres), _used(self._rabbitmq))
+        used = tuple(cpu_seconds(process) for process in self._processes)
+        return Cpu(used, cpu_seconds(self._postgres), cpu_seconds(self._rabbitmq))
 
 
 def cpu_per_event(names: Sequence[str], before: Cpu, after: Cpu, events: int) -> dict[str, float]:
@@ -47,7 +47,7 @@ def mean(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: round(sum(each[name] for each in found) / len(found), 1) for name in found[0]}
 
 
-def _used(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     """The CPU of a process and its descendants: of running ones by their own times, of ended ones by their parents' times."""
     seconds = 0.0
     for each in (process, *process.children(recursive=True)):

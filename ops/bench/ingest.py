@@ -3,15 +3,18 @@
 Every contestant takes the same number of the same events from RabbitMQ, has the same prefetch, and writes rows to fresh tables
 of the same Postgres. One process of ours runs against one of a peer, two against two; and one beside a sequencer, which gives
 what it records positions meanwhile. The order alternates from round to round, because the machine's speed changes meanwhile.
+What the sequencer takes is little beside that: it is raced in more rounds, and its own CPU is counted for each position that it
+gave until none was pending, however far behind it was when the clock stopped.
 """
 
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Any, Final, TypeVar
 
 import psutil
@@ -22,6 +25,7 @@ from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
 from ops.bench.processes import running
 from ops.bench.results import ratio, report
+from ops.bench.sequencing import sequencing
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.servers.private import PrivateServers
@@ -29,9 +33,10 @@ from ops.settings import Settings
 from pipeline.store.admin import inspection
 from pipeline.store.ledger import entries as ledger_entries
 
-EVENTS: Final = 30_000
+EVENTS: Final = 15_000
 QUICK_EVENTS: Final = 2_000
 ROUNDS: Final = 2
+PAIRED_ROUNDS: Final = 5  # with and without a sequencer
 WINDOW: Final = (0.1, 0.8)  # the share of the events that is timed: the prefetch is full, start and end are left out
 DEADLINE: Final = 240.0  # seconds for one contestant
 POLL: Final = 0.05  # seconds between two counts of the entries: the counts cost Postgres time as well
@@ -39,46 +44,53 @@ POLL: Final = 0.05  # seconds between two counts of the entries: the counts cost
 Environment = dict[str, str]
 _Answer = TypeVar("_Answer")
 
+SEQUENCER: Final = "sequencer"
+_OURS: Final = {role: [sys.executable, "-m", "ops.cli", role] for role in ("ingest", SEQUENCER)}
+_CPU: Final = ("python_cpu_us", "postgres_cpu_us", "rabbitmq_cpu_us", "sequencer_cpu_us", "sequencer_postgres_cpu_us")
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A program that is measured: what fills its queue, the command of each of its processes, and what runs beside them."""
+    """A program that is measured: what fills its queue, and the command of each of its processes."""
 
     name: str
     fill: Callable[[str, int], None]
     command: Sequence[str]
     processes: int = 1
-    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rounds: int = ROUNDS
+    sequenced: bool = False  # a sequencer runs beside it
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Run all contestants one after the other on fresh private servers; gives the report of CONTRACT §8."""
-    events, rounds = (QUICK_EVENTS, 1) if quick else (EVENTS, ROUNDS)
+    events, most = (QUICK_EVENTS, 1) if quick else (EVENTS, PAIRED_ROUNDS)
     with fresh_servers() as (servers, folder):
         env = configure(servers, folder, CONFIG.format(url="http://127.0.0.1:9/"))
         env["dramatiq_queue_prefetch"] = str(Settings().prefetch)
-        return report("ingest", _compared(_figures(servers, env, events, rounds), events, rounds), servers.database_url)
+        return report("ingest", _compared(_figures(servers, env, events, most), events), servers.database_url)
 
 
-def _figures(servers: PrivateServers, env: Environment, events: int, rounds: int) -> dict[str, dict[str, float]]:
+def _figures(servers: PrivateServers, env: Environment, events: int, most: int) -> dict[str, list[dict[str, float]]]:
+    """What each contestant did in each of its rounds, `most` at most."""
     contestants = _contestants()
     found: dict[str, list[dict[str, float]]] = {one.name: [] for one in contestants}
-    for number in range(rounds):
-        for one in contestants if number % 2 == 0 else reversed(contestants):
+    for number in range(min(most, max(one.rounds for one in contestants))):
+        racing = [one for one in contestants if number < one.rounds]
+        for one in racing if number % 2 == 0 else reversed(racing):
             url = fresh_database(servers.database_url)
             one.fill(servers.amqp_url, events)
             race = _floor if one.name == "floor" else _race
             found[one.name].append(race(servers, env | {"WAXSEAL_DATABASE_URL": url}, events, one))
-    return {name: mean(each) for name, each in found.items()}
+    return found
 
 
 def _contestants() -> Sequence[Contestant]:
     from ops.bench import peers  # noqa: PLC0415 - imports what only the peers need
 
-    ours = [sys.executable, "-m", "ops.cli", "ingest"]
+    ours = _OURS["ingest"]
     return (
-        Contestant("one_process", peers.fill_inbox, ours),
-        Contestant("sequenced", peers.fill_inbox, ours, beside={"sequencer": [*ours[:-1], "sequencer"]}),
+        Contestant("one_process", peers.fill_inbox, ours, rounds=PAIRED_ROUNDS),
+        Contestant("sequenced", peers.fill_inbox, ours, rounds=PAIRED_ROUNDS, sequenced=True),
         Contestant("floor", peers.fill_inbox, _peer("floor")),
         Contestant("dramatiq", peers.fill_dramatiq, _peer("dramatiq")),
         Contestant("celery", peers.fill_celery, _peer("celery")),
@@ -88,16 +100,17 @@ def _contestants() -> Sequence[Contestant]:
     )
 
 
-def _compared(figures: dict[str, dict[str, float]], events: int, rounds: int) -> dict[str, Any]:
+def _compared(rounds: dict[str, list[dict[str, float]]], events: int) -> dict[str, Any]:
+    figures = {name: mean(each) for name, each in rounds.items()}
     rates = {name: found["events_per_s"] for name, found in figures.items()}
     return {
         "events": events,
-        "rounds": rounds,
+        "rounds": {name: len(each) for name, each in rounds.items()},
         "subjects": SUBJECTS,
         **{f"{name}_{key}": value for name, found in figures.items() for key, value in found.items()},
         "ratio_to_dramatiq": ratio(rates["one_process"], rates["dramatiq"]),
         "ratio_to_celery": ratio(rates["one_process"], rates["celery"]),
-        "ratio_sequenced_to_one_process": ratio(rates["sequenced"], rates["one_process"]),
+        **_beside_sequencer(rounds["one_process"], rounds["sequenced"]),
         "ratio_to_floor": ratio(rates["one_process"], rates["floor"]),
         "ratio_two_to_one_process": ratio(rates["two_processes"], rates["one_process"]),
         "ratio_two_to_two_of_dramatiq": ratio(rates["two_processes"], rates["dramatiq_two_processes"]),
@@ -106,12 +119,37 @@ def _compared(figures: dict[str, dict[str, float]], events: int, rounds: int) ->
     }
 
 
+def _beside_sequencer(alone: Sequence[Mapping[str, float]], beside: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What ingest keeps of its rate, and of its events per second of CPU, beside a sequencer: medians of the pairs.
+
+    The share is that of the sequencer and its Postgres session in all CPU that an event takes with its position.
+    """
+    pairs = list(zip(alone, beside, strict=True))
+    return {
+        "ratio_beside_sequencer_by_clock": median(ratio(with_["events_per_s"], one["events_per_s"]) for one, with_ in pairs),
+        "ratio_beside_sequencer_by_cpu": median(ratio(_all_cpu(one), _all_cpu(with_)) for one, with_ in pairs),
+        "sequencer_cpu_share": round(median(_of_sequencer(each) / _all_cpu(each) for each in beside), 3),
+    }
+
+
+def _all_cpu(found: Mapping[str, float]) -> float:
+    """The CPU of all processes for an event, in microseconds; that of the sequencer for a position."""
+    return sum(found[name] for name in _CPU if name in found)
+
+
+def _of_sequencer(found: Mapping[str, float]) -> float:
+    return found["sequencer_cpu_us"] + found["sequencer_postgres_cpu_us"]
+
+
 def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
     """Within the window: the rate and the CPU per event. Of the whole run: the largest resident size, and WAL and disk."""
     first, last = (int(count * part) for part in WINDOW)
     rss = 0
-    commands = [*[one.command] * one.processes, *one.beside.values()]
-    with _database(env) as database, running(commands, env) as processes:
+    with (
+        _database(env) as database,
+        sequencing(_OURS[SEQUENCER], env, database) if one.sequenced else nullcontext() as sequencer,
+        running([one.command] * one.processes, env) as processes,
+    ):
         entries = partial(database, ledger_entries.count_by_heads)
         meter, before = CpuMeter(servers, processes), database(inspection.written)
         launched = began = ended = (time.monotonic(), 0, meter.read())
@@ -121,22 +159,30 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
             ended = (time.monotonic(), entries(), meter.read())
             if began[1] < first:
                 began = ended
+                if sequencer:
+                    sequencer.begin()
             rss = max(rss, *(process.memory_info().rss for process in processes))
             if not all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
                 raise OpsError(f"a contestant died: {' '.join(one.command)}")
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
+        apart = sequencer.postgres() if sequencer else 0.0
+        while sequencer and entries() < count:
+            time.sleep(POLL)
+        sequenced = sequencer.end(deadline) if sequencer else {}
         log, files = (after - had for after, had in zip(database(inspection.written), before, strict=True))
         counted = entries()
     if began is ended:  # so few events that all were recorded between two counts
         began = launched
     timed = ended[1] - began[1]
+    spent = replace(ended[2], postgres=ended[2].postgres - apart)
     return {
         "events_per_s": timed / (ended[0] - began[0]),
         "rss_mib": rss / 2**20,
         "wal_bytes": log / counted,
         "disk_bytes": files / counted,
-        **cpu_per_event([*["python"] * one.processes, *one.beside], began[2], ended[2], timed),
+        **cpu_per_event(["python"] * one.processes, began[2], spent, timed),
+        **sequenced,
     }
 
 

@@ -11,7 +11,7 @@ from pipeline.ledger.merkle import extend, read_frontier, split_hashes
 from pipeline.store.log import positions
 from pipeline.store.log.positions import Choice
 
-MOST: Final = 2000  # leaves in one transaction: what it answers must fit into the socket of a process that stands still
+MOST: Final = 4000  # leaves in one transaction: what it answers must fit into the socket of a process that stands still
 FROZEN: Final = 3.0  # seconds that a process may stand still in its transaction; then another goes on
 
 
@@ -37,21 +37,21 @@ def sequence(
     everything that was pending still is if it ends before. None when another process is at work on the tenant. `floor`: an id
     at or below which nothing is pending; `aside`: chains to leave out, as 32 hex digits. Raises `Incomplete`.
     """
-    log = positions.lock(conn, tenant, frozen)
-    if log is None:
+    choice = Choice(tenant, floor, aside, most)
+    locked = positions.lock(conn, choice, frozen)
+    if locked is None:
         return None
-    if log.state != "open":
+    log, chosen = locked
+    if log.state != "open" or chosen.last is None:
         return Sequenced(log.size, 0, more=False)
-    entries, packed = positions.place(conn, log, Choice(tenant, floor, aside, most))
+    entries, packed = positions.place(conn, log, choice, chosen)
     hashes = split_hashes(packed)
     if len(hashes) != entries:
         raise Incomplete(f"of {entries} pending entries of {tenant}, {len(hashes)} are in the ledger")
-    if not entries:
-        return Sequenced(log.size, 0, more=False)
     grown = extend(read_frontier(log.size, bytes(log.frontier)), hashes)
     if not positions.grow(conn, log, grown.size, grown.packed):
         raise AssertionError("the log moved while it was locked")
-    return Sequenced(grown.size, entries, more=entries == most)
+    return Sequenced(grown.size, entries, more=chosen.more)
 
 
 def incomplete(conn: Connection, tenant: str, *, floor: int = 0, aside: Collection[str] = (), most: int = MOST) -> list[str]:

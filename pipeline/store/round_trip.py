@@ -19,7 +19,7 @@ Query = tuple[TextClause, Mapping[str, Any]]
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
-def together(conn: Connection, asked: Sequence[Query]) -> list[list[tuple[Any, ...]]]:
+def together(conn: Connection, asked: Sequence[Query], *, binary: bool = False) -> list[list[tuple[Any, ...]]]:
     """The rows of each statement, in order. The statements run one after the other, each with its own snapshot.
 
     Raises the driver's exception for the first that fails; no later one is executed.
@@ -29,7 +29,7 @@ def together(conn: Connection, asked: Sequence[Query]) -> list[list[tuple[Any, .
     driver = conn.connection.driver_connection
     assert driver is not None
     with _packet(driver):
-        cursors = [driver.execute(compiled(statement), given) for statement, given in asked]
+        cursors = [driver.execute(compiled(statement), given, binary=binary) for statement, given in asked]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 

@@ -4,8 +4,8 @@ Any number of these processes may run. Each transaction holds its tenant's lock,
 and whichever comes next goes on where the last one committed: there is nothing to hand over. If a process dies, its transaction
 is undone and everything that it took is pending again; if it stands still in one, Postgres ends that after three seconds.
 
-It asks Postgres four times a second rather than being notified: a notification would make every COMMIT that sends one wait for
-the one before.
+It asks Postgres, up to four times a second, rather than being notified: a notification would make every COMMIT that sends one
+wait for the one before.
 """
 
 import random
@@ -25,6 +25,8 @@ from workers.rounds import Rounds
 from workers.sequencer.floors import Floors
 
 POLL: Final = 0.25  # seconds between two looks when nothing was left over
+LOADED: Final = 1.0  # the same after a turn that gave `MANY` positions: fewer, larger transactions cost less for each of them
+MANY: Final = 250
 SURVEY: Final = 1.0  # seconds between two looks for new tenants
 SHARE: Final = 0.1  # of the time for looks at most, when there are many tenants
 LONGEST: Final = 2.0  # seconds between two looks: one that waited for a Postgres that stood still tells nothing of the next
@@ -42,6 +44,7 @@ class Sequencer:
         self._most = most
         self._floors = Floors()
         self._surveyed = float("-inf")
+        self._leaves = 0  # given positions in this turn
         self._aside: dict[tuple[str, str], float] = {}  # tenant, and chain or "" for all of it -> until when (monotonic)
 
     def turn(self) -> float:
@@ -51,8 +54,10 @@ class Sequencer:
         cost = time.monotonic() - began
         settled = self._floors.settled
         random.shuffle(waiting)  # several processes begin with different tenants
+        self._leaves = 0
         left = [tenant for tenant in waiting if self._tenant(tenant, settled)]
-        return 0.0 if left else min(max(POLL, cost / SHARE), LONGEST)
+        rest = POLL if self._leaves < MANY else LOADED
+        return 0.0 if left else min(max(rest, cost / SHARE), LONGEST)
 
     def forget(self) -> None:
         """Begin anew: after a restore of the database, ids that were gone may be back."""
@@ -89,6 +94,7 @@ class Sequencer:
         if got is None:
             return False
         if got.leaves:
+            self._leaves += got.leaves
             ledger_table.LOG_LEAVES.inc(got.leaves)
             ledger_table.LOG_SEQUENCE_SECONDS.observe(time.monotonic() - began)
             _log.debug("sequenced", tenant=tenant, leaves=got.leaves, size=got.size)

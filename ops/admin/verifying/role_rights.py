@@ -124,7 +124,7 @@ COLUMNS: Final[Rights] = {
         "anchor": _columns(INSERT="log_id size kind place at receipt"),
         "log": _columns(INSERT="tenant", UPDATE="size frontier"),
         "log_key": _columns(INSERT="log_id public private"),
-        "log_pending": _columns(UPDATE="first"),
+        "log_pending": _columns(UPDATE="chain_ids counts entries firsts"),
         "operator_event": _columns(INSERT="at kind tenant detail", SELECT="at kind tenant"),
         "tenant": _columns(SELECT="id name"),
     },

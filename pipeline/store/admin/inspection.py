@@ -1,6 +1,6 @@
 """Statements that inspect the database itself: the server's settings, this login's rights, and those of each role."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from sqlalchemy import Connection, text
@@ -74,6 +74,8 @@ DAYS = text("""
     SELECT to_regclass('attempt_' || to_char(CAST(:day AS date), 'YYYYMMDD')) IS NOT NULL""")
 
 # The whole server's log, and this database's files.
+BACKENDS = text("SELECT pid FROM pg_stat_activity WHERE client_port = ANY(CAST(:ports AS int[]))")
+
 WRITTEN = text("""
     SELECT CAST(pg_current_wal_insert_lsn() - '0/0' AS bigint) AS log, pg_database_size(current_database()) AS files""")
 
@@ -139,6 +141,11 @@ def written(conn: Connection) -> tuple[int, int]:
     """The bytes of write-ahead log that the server has written since it was made, and those of this database's files."""
     log, files = conn.execute(WRITTEN).one()
     return int(log), int(files)
+
+
+def backends(conn: Connection, ports: Collection[int]) -> list[int]:
+    """The processes of the server that serve clients on these ports of theirs."""
+    return list(conn.execute(BACKENDS, {"ports": list(ports)}).scalars())
 
 
 def has_day(conn: Connection, day: date) -> bool:

@@ -6,13 +6,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.ledger.waiting import SPANS
 from schemas.ledger.assurance import Claim, Word
 
 # Of every tenant that has entries: its open log, the newest checkpoint, since when an entry has waited for its position, as the
 # entry says, which is hashed, and since when the first leaf that is in no checkpoint has existed.
-SEALS = text("""
+SEALS = text(f"""
     SELECT each.tenant, log.id, log.incarnation, newest.size, newest.note,
-           (SELECT min(entry.at) FROM log_pending AS waiting
+           (SELECT min(entry.at) FROM {SPANS} AS waiting
               JOIN entry ON entry.chain_id = waiting.chain_id AND entry.seq = waiting.first
             WHERE waiting.tenant = each.tenant),
            (SELECT entry.at FROM leaf JOIN entry ON entry.chain_id = leaf.chain_id AND entry.seq = leaf.seq
@@ -21,7 +22,7 @@ SEALS = text("""
     FROM (SELECT DISTINCT tenant FROM chain) AS each
       LEFT JOIN log ON log.tenant = each.tenant AND log.state = 'open'
       LEFT JOIN LATERAL (SELECT size, note FROM checkpoint WHERE log_id = log.id ORDER BY size DESC LIMIT 1) AS newest ON true
-    ORDER BY each.tenant""")
+    ORDER BY each.tenant""")  # noqa: S608 - constants
 
 # The latest receipts that a place is said to have given: whoever owns the database can write such rows himself.
 RECEIPTS = text("""

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from pipeline.store.ledger import scan
 from pipeline.store.ledger.scan import Scope
+from pipeline.store.ledger.waiting import SPANS
 
 SHOWN: Final = 1000  # faults of one kind in one log
 
@@ -52,22 +53,26 @@ LOST = text("""
     WHERE leaf.log_id = :log AND entry.chain_id IS NULL GROUP BY leaf.chain_id, chain.subject LIMIT :shown""")
 
 # Waits for its position, and is not there.
-LOST_WAITING = text("""
+LOST_WAITING = text(f"""
     SELECT uuid_send(waiting.chain_id), waiting.first, waiting.last, waiting.tenant, chain.subject
-    FROM log_pending AS waiting LEFT JOIN chain ON chain.chain_id = waiting.chain_id
+    FROM {SPANS} AS waiting LEFT JOIN chain ON chain.chain_id = waiting.chain_id
     WHERE (CAST(:tenant AS text) IS NULL OR waiting.tenant = :tenant) AND NOT EXISTS
-      (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")
+      (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")  # noqa: S608 - constants
 
 # Has neither a position nor waits for one.
-FORGOTTEN = """
+FORGOTTEN = (
+    """
     SELECT uuid_send(entry.chain_id), min(entry.seq), max(entry.seq), entry.tenant, min(content.subject)
     FROM entry LEFT JOIN log ON log.tenant = entry.tenant AND log.state = 'open'
       LEFT JOIN leaf ON leaf.chain_id = entry.chain_id AND leaf.seq = entry.seq AND leaf.log_id = log.id
       LEFT JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     {where} AND leaf.log_id IS NULL AND NOT EXISTS
-      (SELECT FROM log_pending AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
+      (SELECT FROM """  # noqa: S608 - constants
+    + SPANS
+    + """ AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
          AND entry.seq BETWEEN waiting.first AND waiting.last)
     GROUP BY entry.chain_id, entry.tenant LIMIT {shown}"""
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ STRAY_CONTENT = """
                      WHERE leaf.chain_id = content.chain_id AND leaf.seq = content.seq LIMIT 1),
                     (SELECT delivery.tenant FROM delivery
                      WHERE delivery.chain_id = content.chain_id AND delivery.seq = content.seq LIMIT 1),
-                    (SELECT log_pending.tenant FROM log_pending WHERE log_pending.chain_id = content.chain_id LIMIT 1)),
+                    (SELECT log_pending.tenant FROM log_pending WHERE content.chain_id = ANY (chain_ids) LIMIT 1)),
            content.subject
     FROM content LEFT JOIN chain ON chain.chain_id = content.chain_id
     {where} AND NOT EXISTS
@@ -77,7 +77,7 @@ EXPORT_SNAPSHOT = text("SELECT pg_export_snapshot()")
 OF_TENANT: Final = """
     {table}.chain_id = ANY(ARRAY(SELECT chain_id FROM chain WHERE tenant = %(tenant)s
       UNION SELECT leaf.chain_id FROM leaf WHERE leaf.log_id IN ({logs}) AND leaf.seq = 0
-      UNION SELECT log_pending.chain_id FROM log_pending WHERE log_pending.tenant = %(tenant)s))"""
+      UNION SELECT unnest(chain_ids) FROM log_pending WHERE log_pending.tenant = %(tenant)s))"""
 _LOGS: Final = "SELECT id FROM log WHERE tenant = %(tenant)s"
 LOGS = text("SELECT id FROM log WHERE tenant = :tenant ORDER BY id")
 

@@ -56,7 +56,7 @@ REFUSALS = text("""
 
 SUMMARY = text("""
     SELECT log.id, tenant, incarnation, state, log.size, sealed.size AS sealed, sealed.signed_at,
-      (SELECT coalesce(sum(last - first + 1), 0) FROM log_pending WHERE log_pending.tenant = log.tenant) AS pending,
+      (SELECT coalesce(sum(entries), 0) FROM log_pending WHERE log_pending.tenant = log.tenant) AS pending,
       log_refusal.kind AS refused, log_refusal.detail AS refusal, log_refusal.since AS refused_since
     FROM log
     LEFT JOIN LATERAL (SELECT size, signed_at FROM checkpoint WHERE log_id = log.id ORDER BY size DESC LIMIT 1) sealed ON true

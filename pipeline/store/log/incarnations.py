@@ -24,8 +24,9 @@ CHAINS = text("""
       UNION ALL
       SELECT (SELECT entry.chain_id FROM entry WHERE entry.chain_id > each.chain_id ORDER BY entry.chain_id LIMIT 1)
       FROM each WHERE each.chain_id IS NOT NULL)
-    INSERT INTO log_pending (tenant, chain_id, first, last, at)
-    SELECT opening.tenant, each.chain_id, opening.seq, ending.seq, opening.at
+    INSERT INTO log_pending (tenant, chain_ids, firsts, counts, entries, at)
+    SELECT opening.tenant, ARRAY[each.chain_id], ARRAY[opening.seq], ARRAY[ending.seq - opening.seq + 1],
+      ending.seq - opening.seq + 1, opening.at
     FROM each
     CROSS JOIN LATERAL (SELECT tenant, seq, at FROM entry WHERE entry.chain_id = each.chain_id ORDER BY seq LIMIT 1) AS opening
     CROSS JOIN LATERAL (SELECT seq FROM entry WHERE entry.chain_id = each.chain_id ORDER BY seq DESC LIMIT 1) AS ending

@@ -40,7 +40,7 @@ OLDEST = text("""
 
 SIZES = text("""
     SELECT coalesce((SELECT sum(size) FROM log WHERE state = 'open'), 0),
-      coalesce((SELECT sum(last - first + 1) FROM log_pending), 0)""")
+      coalesce((SELECT sum(entries) FROM log_pending), 0)""")
 
 
 class Writers(NamedTuple):

@@ -26,7 +26,7 @@ LENT_TO = {
 def ingested(small) -> dict[str, Any]:
     contestants, figures = [one for one in ingest._contestants() if one.name in LENT_TO], ingest._figures
 
-    def lent(*race: Any) -> dict[str, dict[str, float]]:
+    def lent(*race: Any) -> dict[str, list[dict[str, float]]]:
         found = figures(*race)
         assert LENT_TO.keys() == found.keys()
         return found | {other: found[name] for name, others in LENT_TO.items() for other in others}
@@ -53,7 +53,10 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     ):
         assert results[f"{name}_events_per_s"] > 0
         assert all(results[f"{name}_{user}_cpu_us"] >= 0 for user in ("python", "postgres", "rabbitmq"))
-    assert results["sequenced_sequencer_cpu_us"] >= 0  # for so few events it takes less than a tick of the kernel's clock
+    # For so few events a sequencer takes less than a tick of the kernel's clock.
+    assert all(results[f"sequenced_{name}_cpu_us"] >= 0 for name in ("sequencer", "sequencer_postgres"))
+    assert results["ratio_beside_sequencer_by_clock"] > 0
+    assert 0 <= results["sequencer_cpu_share"] < 1
     assert all(results[f"{name}_{what}_bytes"] > 0 for name in ("one_process", "dramatiq") for what in ("wal", "disk"))
     assert results["ratio_to_dramatiq"] == pytest.approx(
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"],
@@ -61,7 +64,7 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
         abs=0.01,  # both are rounded
     )
     assert {
-        "ratio_sequenced_to_one_process",
+        "ratio_beside_sequencer_by_cpu",
         "ratio_to_celery",
         "ratio_to_floor",
         "ratio_two_to_one_process",
@@ -74,9 +77,25 @@ def test_each_contestant_of_ingest_has_as_many_processes_as_ours() -> None:
 
     assert [1, 1, 1, 1] == [one.processes for one in contestants if one.name in ("one_process", "floor", "dramatiq", "celery")]
     assert [2, 2, 2] == [one.processes for one in contestants if one.name.endswith("two_processes")]
-    assert {"sequenced": ["sequencer"]} == {one.name: list(one.beside) for one in contestants if one.beside}
-    raced = {(*one.command, *one.beside) for one in contestants if one.name in LENT_TO}
-    assert raced == {(*one.command, *one.beside) for one in contestants}
+    assert ["sequenced"] == [one.name for one in contestants if one.sequenced]
+    raced = {(*one.command, one.sequenced) for one in contestants if one.name in LENT_TO}
+    assert raced == {(*one.command, one.sequenced) for one in contestants}
+
+
+def test_what_a_sequencer_costs_is_the_median_of_pairs() -> None:
+    def found(rate: float, cpu: float, sequencer: float = 0.0) -> dict[str, float]:
+        costs = {"python_cpu_us": cpu, "postgres_cpu_us": 30.0, "rabbitmq_cpu_us": 10.0}
+        beside = {"sequencer_cpu_us": sequencer, "sequencer_postgres_cpu_us": 3.0} if sequencer else {}
+        return {"events_per_s": rate, **costs, **beside}
+
+    alone = [found(10_000, 60), found(5_000, 120), found(9_000, 60)]
+    beside = [found(9_500, 60, 2), found(2_500, 155, 2), found(9_900, 60, 97)]
+
+    assert {
+        "ratio_beside_sequencer_by_clock": 0.95,
+        "ratio_beside_sequencer_by_cpu": 0.8,
+        "sequencer_cpu_share": 0.048,
+    } == ingest._beside_sequencer(alone, beside)
 
 
 def test_a_peers_pool_has_none_of_the_costs_of_ours(servers) -> None:

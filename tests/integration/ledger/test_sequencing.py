@@ -22,13 +22,14 @@ from ops.runtime.db import make_engine, passes, transaction
 from pipeline.append import append
 from pipeline.ledger.merkle import read_frontier
 from pipeline.ledger.sequence import Incomplete, Sequenced, sequence
+from pipeline.store.ledger.waiting import SPANS
 from pipeline.store.log import pending, positions
 from schemas.event import Event
 from support.emptying import empty
 from support.ledger.events import NOW, event_of, record
 from support.net.ports import free_port
 from support.waiting import wait_for
-from workers.sequencer.worker import LONGEST, Sequencer
+from workers.sequencer.worker import LOADED, LONGEST, MANY, POLL, Sequencer
 
 KEY = b"k" * 32
 
@@ -95,7 +96,7 @@ def whole(database: Any, tenant: str = "acme") -> int:
         assert seq == ends.get(chain, -1) + 1
         ends[chain] = seq
     for chain, first, last in database.rows(
-        "SELECT chain_id, first, last FROM log_pending WHERE tenant = %s ORDER BY id", tenant
+        f"SELECT chain_id, first, last FROM {SPANS} AS waiting WHERE tenant = %s ORDER BY id", tenant
     ):
         assert first == ends.get(chain, -1) + 1
         ends[chain] = last
@@ -116,13 +117,24 @@ def test_every_entry_gets_one_position_in_the_order_of_its_chain(database, engin
     assert Sequenced(120, 0, more=False) == step(sealer)
 
 
-def test_one_row_is_pending_for_each_chain_and_statement(database, engine) -> None:
-    record(engine, *(event("acme", f"s-{n % 2}", n) for n in range(50)))
+def test_one_row_is_pending_for_each_tenant_and_statement(database, engine) -> None:
+    record(engine, *(event(tenant, f"s-{n % 2}", n) for tenant in ("acme", "other") for n in range(50)))
     record(engine, event("acme", "s-1", 99))
     microseconds = int(NOW.timestamp() * 1_000_000)
 
-    found = database.rows("SELECT tenant, first, last, at FROM log_pending ORDER BY id")
-    assert [("acme", 0, 24, microseconds), ("acme", 0, 24, microseconds), ("acme", 25, 25, microseconds)] == found
+    found = database.rows("SELECT tenant, firsts, counts, at FROM log_pending ORDER BY id")
+    assert [("acme", [0, 0], [25, 25], microseconds), ("other", [0, 0], [25, 25], microseconds)] == sorted(found[:2])
+    assert [("acme", [25], [1], microseconds)] == found[2:]
+    chains = dict(database.rows("SELECT tenant, chain_ids FROM log_pending WHERE cardinality(chain_ids) = 2"))
+    for tenant, chain_ids in chains.items():
+        assert {*chain_ids} == {chain for (chain,) in database.rows("SELECT chain_id FROM chain WHERE tenant = %s", tenant)}
+
+
+def test_a_statement_of_many_chains_notes_them_in_rows_of_a_thousand(database, engine, sealer) -> None:
+    record(engine, *(event("acme", f"s-{n}", 0) for n in range(2100)))
+
+    assert [100, 1000, 1000] == sorted(n for (n,) in database.rows("SELECT cardinality(chain_ids) FROM log_pending"))
+    assert 2100 == sum(drain(sealer, most=1500)) == whole(database)
 
 
 def test_a_long_range_is_taken_in_bounded_parts(database, engine, sealer) -> None:
@@ -133,6 +145,20 @@ def test_a_long_range_is_taken_in_bounded_parts(database, engine, sealer) -> Non
     assert (Sequenced(300, 300, more=True), 300) == (first, whole(database))
     assert [300, 300, 101] == drain(sealer, most=300)
     assert 1001 == whole(database)
+
+
+@pytest.mark.parametrize("most", [1, 7, 25, 26, 60, 61, 75, 1000])
+def test_rows_are_taken_whole_and_in_parts_and_without_chains_that_are_aside(database, engine, sealer, most) -> None:
+    for batch in range(3):
+        record(engine, *(event("acme", f"s-{n % (5 + batch)}", 100 * batch + n) for n in range(25)))
+    chains = [chain.hex for (chain,) in database.rows("SELECT chain_id FROM chain ORDER BY chain_id")]
+    aside = chains[2:4]
+    ((kept,),) = database.rows("SELECT count(*) FROM entry WHERE chain_id = ANY(%s::uuid[])", aside)
+
+    without = drain(sealer, most=most, aside=aside)
+    assert (75 - kept, True) == (whole(database), max(without) <= most)
+    assert kept == sum(drain(sealer, most=most))
+    assert (75, []) == (whole(database), database.rows("SELECT FROM log_pending"))
 
 
 def test_what_commits_late_is_sequenced(database, engine, sealer) -> None:
@@ -229,13 +255,13 @@ for step in steps:
 
 def test_a_sequencer_that_is_killed_at_any_step_loses_and_repeats_nothing(database, engine, sealer) -> None:
     steps = ["lock", "place", "grow", "committed", "place", "committed"]
-    sizes = [0, 0, 0, 40, 40, 80]
+    sizes = [0, 0, 0, 40, 40, 50]  # a part of the first row, and the rest of it
     command = [sys.executable, "-c", DYING, database.sealer_url, *steps]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdin
         assert program.stdout
         for number, (expected, size) in enumerate(zip(steps, sizes, strict=True)):
-            record(engine, *(event("acme", f"s-{n % 7}", 100 * number + n) for n in range(30)))
+            record(engine, *(event("acme", f"s-{n % 7}", 100 * number + n) for n in range(50)))
             program.stdin.write("\n")
             program.stdin.flush()
             assert f"{expected}\n" == program.stdout.readline()
@@ -243,14 +269,15 @@ def test_a_sequencer_that_is_killed_at_any_step_loses_and_repeats_nothing(databa
             assert size == whole(database)
     drain(sealer)
 
-    assert 180 == whole(database)
+    assert 300 == whole(database)
 
 
 def test_a_process_that_stands_still_in_a_transaction_loses_its_lock(database, engine, sealer, lateness) -> None:
     record(engine, *(event("acme", f"s-{n}", 0) for n in range(10)))
+    choice = positions.Choice("acme", 0, (), 5)
     with pytest.raises((psycopg.Error, DBAPIError)) as lost, transaction(sealer) as conn:
-        log = positions.lock(conn, "acme", 0.5)
-        positions.place(conn, log, positions.Choice("acme", 0, (), 5))
+        log, chosen = positions.lock(conn, choice, 0.5)
+        positions.place(conn, log, choice, chosen)
         began = time.monotonic()
         assert step(sealer) is None
         wait_for(lambda: step(sealer))
@@ -306,7 +333,7 @@ def test_tenants_do_not_wait_for_each_other(database, engine, sealer) -> None:
         record(engine, *(event(tenant, "s-1", n) for n in range(5)))
     sequencer = Sequencer(sealer)
     with transaction(sealer) as conn:
-        positions.lock(conn, "acme", 60.0)
+        positions.lock(conn, positions.Choice("acme", 0, (), 5), 60.0)
         sequencer.turn()
         assert (0, 5) == (whole(database), whole(database, "other"))
     sequencer.turn()
@@ -332,7 +359,75 @@ def test_a_chain_that_lacks_an_entry_is_set_aside_and_holds_up_nothing_else(data
 
     assert [(7,)] == database.rows("SELECT size FROM log")
     assert 1 == REGISTRY.get_sample_value("waxseal_log_set_aside")
-    assert [(chain, 0, 2)] == database.rows("SELECT chain_id, first, last FROM log_pending")
+    assert [([chain], [0], [3])] == database.rows("SELECT chain_ids, firsts, counts FROM log_pending")
+
+
+def test_what_is_pending_only_gets_less_in_replica_mode_too(database, engine) -> None:
+    record(engine, *(event("acme", f"s-{n % 2}", n) for n in range(6)))
+    refused = [
+        "chain_ids = chain_ids || gen_random_uuid(), firsts = firsts || 0::bigint, counts = counts || 1::bigint, entries = 7",
+        "chain_ids = chain_ids || chain_ids, firsts = firsts || firsts, counts = counts || counts, entries = 12",
+        "chain_ids = ARRAY[chain_ids[1], chain_ids[1]]",
+        "chain_ids = ARRAY[gen_random_uuid(), chain_ids[2]]",
+        "counts = '{2,3}', entries = 5",
+        "counts = '{3,4}', entries = 7",
+        "firsts = '{1,0}'",
+        "firsts = '{0,-1}', counts = '{3,4}', entries = 7",
+        "firsts = '{3,0}', counts = '{0,3}', entries = 3",
+        "chain_ids = chain_ids[1:1]",
+        "chain_ids = chain_ids[1:1], firsts = firsts[1:1]",
+        "chain_ids = '{}', firsts = '{}', counts = '{}', entries = 0",
+        "chain_ids[2] = NULL",
+        "firsts[2] = NULL",
+        "counts[2] = NULL",
+        "tenant = 'other'",
+        "at = at + 1",
+        "entries = 5",
+        "entries = NULL",
+    ]
+    with database.connect() as owner, replica(database) as conn:
+        for change in refused:
+            said = f"UPDATE log_pending SET {change}"
+            assert {INTEGRITY, CHECK} >= {refusal(lambda by=by, said=said: by.execute(said)) for by in (owner, conn)}, change
+        conn.execute("UPDATE log_pending SET firsts = '{2,0}', counts = '{1,3}', entries = 4")
+        conn.execute("UPDATE log_pending SET chain_ids = chain_ids[2:], firsts = firsts[2:], counts = counts[2:], entries = 3")
+    assert [([0], [3], 3)] == database.rows("SELECT firsts, counts, entries FROM log_pending")
+
+
+def test_a_chain_of_which_an_entry_between_others_is_not_pending_is_set_aside(database, engine, sealer) -> None:
+    database.add_tenant()
+    for number in range(3):
+        record(engine, event("acme", "s-1", number))
+    record(engine, *(event("acme", "s-2", n) for n in range(5)))
+    ids = [id_ for (id_,) in database.rows("SELECT id FROM log_pending ORDER BY id")]
+    database.run("DELETE FROM log_pending WHERE id = %s", ids[1])
+    sequencer = Sequencer(sealer)
+    for _ in range(3):
+        sequencer.turn()
+
+    assert [(5,)] == database.rows("SELECT size FROM log")
+    assert [(ids[0],), (ids[2],)] == database.rows("SELECT id FROM log_pending ORDER BY id")
+
+
+@pytest.mark.parametrize("wrong", [1, 10**15])
+def test_a_wrong_number_of_pending_entries_changes_no_position(database, engine, sealer, wrong) -> None:
+    record(engine, *(event("acme", f"s-{n % 3}", n) for n in range(20)))
+    record(engine, event("acme", "s-1", 20))
+    with database.connect() as conn:
+        conn.execute("ALTER TABLE log_pending DISABLE TRIGGER forward")
+        conn.execute("UPDATE log_pending SET entries = %s", [wrong])
+        conn.execute("ALTER TABLE log_pending ENABLE ALWAYS TRIGGER forward")
+
+    assert 21 == sum(drain(sealer)) == whole(database)
+
+
+def test_it_rests_longer_after_a_turn_with_much_to_do(database, engine, sealer, monkeypatch) -> None:
+    monkeypatch.setattr("workers.sequencer.worker.SHARE", 1e9)
+    database.add_tenant()
+    sequencer = Sequencer(sealer)
+    record(engine, *(event("acme", f"s-{n % 9}", n) for n in range(MANY)))
+
+    assert [LOADED, POLL] == [sequencer.turn() for _ in range(2)]
 
 
 def test_a_closed_log_grows_no_more(database, engine, sealer) -> None:
@@ -357,7 +452,7 @@ def refusal(act: Callable[[], object]) -> str:
     return refused.value.sqlstate or ""
 
 
-INTEGRITY, DENIED = "23000", "42501"
+INTEGRITY, CHECK, DENIED = "23000", "23514", "42501"
 TABLES = ("log", "log_pending", "leaf", "checkpoint", "anchor", "log_key")
 
 
@@ -401,9 +496,13 @@ def test_what_is_appended_in_replica_mode_is_pending_too(database, engine) -> No
             " tenant, at, kind, pc FROM entry"
         )
 
-    assert [(0, 0), (1, 1)] == database.rows("SELECT first, last FROM log_pending ORDER BY id")
+    assert [([0], [1]), ([1], [1])] == database.rows("SELECT firsts, counts FROM log_pending ORDER BY id")
 
 
+PUT_PENDING = (
+    "INSERT INTO log_pending (tenant, chain_ids, firsts, counts, entries, at)"
+    " VALUES ('acme', ARRAY[gen_random_uuid()], '{0}', '{1}', 1, 0)"
+)
 FORGED = """
     CREATE TEMP TABLE entry (tenant text, chain_id uuid, seq bigint, at bigint);
     CREATE TRIGGER forged AFTER INSERT ON entry REFERENCING NEW TABLE AS appended
@@ -412,14 +511,13 @@ FORGED = """
 
 def test_a_writer_can_do_nothing_to_a_log(database, engine) -> None:
     record(engine, event("acme", "s-1", 0))
-    put = "INSERT INTO log_pending (tenant, chain_id, first, last, at) SELECT 'acme', gen_random_uuid(), 0, 0, 0"
     forged = [
-        put,
+        PUT_PENDING,
         "INSERT INTO log (tenant) VALUES ('acme')",
         "INSERT INTO leaf VALUES (1, 0, gen_random_uuid(), 0)",
         "INSERT INTO checkpoint VALUES (1, 0, sha256(''), '', now())",
         "UPDATE log SET size = 1",
-        "UPDATE log_pending SET first = 1",
+        "UPDATE log_pending SET firsts = '{1}'",
         *(f"DELETE FROM {table}" for table in TABLES),
         *(f"TRUNCATE {table}" for table in TABLES),
         "SELECT private FROM log_key",
@@ -436,7 +534,7 @@ def test_a_writer_can_do_nothing_to_a_log(database, engine) -> None:
 def test_the_sequencer_can_position_and_nothing_else(database, engine) -> None:
     record(engine, event("acme", "s-1", 0))
     refused = [
-        "INSERT INTO log_pending (tenant, chain_id, first, last, at) SELECT 'acme', gen_random_uuid(), 0, 0, 0",
+        PUT_PENDING,
         "INSERT INTO entry SELECT * FROM entry",
         "UPDATE chain SET seq = 1",
         "SELECT FROM content",

@@ -225,9 +225,9 @@ LOG_EDITS: list[tuple[str, str, str, str, set[str]]] = [
     ("checkpoint", "root", f"sha256('x') WHERE log_id = {ACME}", "", {"log_root", "checkpoint"}),
     ("checkpoint", "note", f"replace(note, E'\\n8\\n', E'\\n9\\n') WHERE log_id = {ACME}", "", {"checkpoint"}),
     ("log_key", "public", f"sha256('x') WHERE log_id = {ACME}", "", {"checkpoint"}),
-    ("log_pending", "chain_id", "gen_random_uuid() WHERE tenant = 'acme'", "", {"log_entry"}),
-    ("log_pending", "first", "last + 1 WHERE tenant = 'acme'", "", {"log_entry"}),
-    ("log_pending", "last", "last + 1 WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "chain_ids", "ARRAY[gen_random_uuid()] WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "firsts", "ARRAY[firsts[1] + 1] WHERE tenant = 'acme'", "", {"log_entry"}),
+    ("log_pending", "counts", "ARRAY[counts[1] + 1] WHERE tenant = 'acme'", "", {"log_entry"}),
     ("log_pending", "tenant", "'other' WHERE tenant = 'acme'", "", {"log_entry"}),
 ]
 
@@ -304,7 +304,11 @@ def erase(conn: Connection, spans: str, *, subject: str = "order-1") -> None:
     )
     conn.execute(text("UPDATE chain SET seq = :seq, hash = :hash WHERE chain_id = :chain_id"), told)
     conn.execute(
-        text("INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', :chain_id, :seq, :seq, 1)"), told
+        text(
+            "INSERT INTO log_pending (tenant, chain_ids, firsts, counts, entries, at)"
+            " VALUES ('acme', ARRAY[:chain_id], ARRAY[:seq], '{1}', 1, 1)"
+        ),
+        told,
     )
 
 

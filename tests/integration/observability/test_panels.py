@@ -40,7 +40,7 @@ ROLES = (
 )
 QUERIES = panel_queries()
 A_SMALL_ONE = "SELECT chain_id, seq FROM content WHERE body = %s LIMIT 1"
-NOWHERE = "gen_random_uuid(), 0, 0, extract(epoch FROM now()) * 1000000"  # an entry that is not in the ledger
+NOWHERE = "ARRAY[gen_random_uuid()], '{0}', '{1}', 1, extract(epoch FROM now()) * 1000000"  # an entry that is not in the ledger
 EVENTS = 14  # enough for the breaker of an endpoint that fails
 
 
@@ -123,7 +123,9 @@ def troubled(
         send(servers.amqp_url, prometheus)
         cli.output("verify")
         cli.output("verify", "--new")
-        shared_database.run(f"INSERT INTO log_pending (tenant, chain_id, first, last, at) VALUES ('acme', {NOWHERE})")
+        shared_database.run(
+            f"INSERT INTO log_pending (tenant, chain_ids, firsts, counts, entries, at) VALUES ('acme', {NOWHERE})"
+        )
         cli.output("dead", "discard", "--reason", "unknown_source", "--yes", "--by", "kim")
         # The collector counts decisions of 90 s ago, when all of them are committed.
         shared_database.run("UPDATE dead_letter SET decided_at = %s WHERE state = 'discarded'", ready - timedelta(seconds=85))
