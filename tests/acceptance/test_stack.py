@@ -101,6 +101,17 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
     assert 200 == status(stack["ingress_url"] + "/readyz")
 
 
+def test_the_first_up_leaves_a_token_for_its_owner_that_opens_the_console_and_no_log_has_it(running: Path) -> None:
+    file = running / "console-token"
+    token = file.read_text().strip()
+    asked = urllib.request.Request(f"{stack_of(running)['console_url']}/settings", headers={"Authorization": f"Bearer {token}"})
+
+    assert 0o600 == file.stat().st_mode & 0o777
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert 200 == answer.status
+    assert [] == [log.name for log in (running / "log").iterdir() if token in log.read_text(errors="replace")]
+
+
 def test_each_process_shows_the_metrics_of_the_table_that_it_feeds_with_their_labels(running: Path) -> None:
     urls = stack_of(running)["metrics"]
     wait_for(lambda: 'collector_up{collector="inbox"} 1.0' in text_of(urls["relay"]), 60)

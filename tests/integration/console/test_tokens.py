@@ -9,6 +9,7 @@ import pytest
 
 from ops.admin import endpoints, history
 from ops.admin.access import tokens
+from ops.admin.access.first_token import first_token
 from ops.admin.bulk import Named
 from ops.errors import OpsError
 from schemas.access import ROLES, Actor
@@ -165,3 +166,21 @@ def test_who_acts_by_what_and_from_where_goes_into_the_audit_and_is_found_by_ten
     (by_command,) = history.acts(acts, None, None, tenant="other")
     assert ("bob", "cli", None) == tuple(by_command[each] for each in ("who", "means", "address"))
     assert [("by ann: maintenance",)] == database.rows("SELECT detail FROM operator_event WHERE tenant = 'acme'")
+
+
+def test_the_first_token_may_do_everything_and_is_made_once(browser, database, tmp_path) -> None:
+    file = tmp_path / "console-token"
+    text = first_token(database.url, file)
+
+    assert (f"{text}\n", 0o600) == (file.read_text(), file.stat().st_mode & 0o777)
+    assert 200 == browser.api("/api/v1/probe/admin", str(text), "POST").status
+    file.unlink()
+    assert [None, None] == [first_token(database.url, each) for each in (file, None)]
+    assert not file.exists()
+
+
+def test_without_a_place_for_it_the_first_token_is_not_made(database, tmp_path) -> None:
+    """It would be valid, and nobody would know it."""
+    with pytest.raises(OSError, match="console-token"):
+        first_token(database.url, tmp_path / "missing" / "console-token")
+    assert [] == database.rows("SELECT id FROM access_token")
