@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from workers.console.pages import every_page
 from workers.console.rendering.figures_in_words import NOTHING, counted, many, moment, number, span
 from workers.console.rendering.filter_words import Field, filled, read, time, write
 from workers.console.rendering.page_addresses import at, local
@@ -126,3 +127,10 @@ def test_the_phases_of_an_attempt_fill_its_time() -> None:
     assert [("dns", 0.0, 10.0), ("connect", 10.0, 20.0), ("first byte", 30.0, 50.0), ("rest", 80.0, 20.0)] == [
         (name, begin, pytest.approx(width)) for name, begin, width, _ in found
     ]
+
+
+def test_what_every_act_is_on_has_a_page() -> None:
+    """So that one who is asked to log in again, or reloads, is led somewhere."""
+    pages = {page.path for page in every_page.PAGES}
+
+    assert [] == [act.path for act in every_page.ACTS if not {act.path, act.path.rpartition("/")[0]} & pages]

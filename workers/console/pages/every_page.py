@@ -19,7 +19,7 @@ from workers.console.pages import (
     mailbox_pages,
     setting_pages,
 )
-from workers.console.pages.page_table import Act, Page, act_route, page_route
+from workers.console.pages.page_table import Act, Page, act_route, back_route, page_route
 
 PAGES: Final[list[Page]] = [
     *home_pages.PAGES,
@@ -50,4 +50,9 @@ ACTS: Final[list[Act]] = [
 
 def routes(console: Console) -> list[BaseRoute]:
     """The routes of all pages and acts."""
-    return [*(page_route(console, each) for each in PAGES), *(act_route(console, each) for each in ACTS)]
+    shown = {each.path for each in PAGES}
+    return [
+        *(page_route(console, each) for each in PAGES),
+        *(act_route(console, each) for each in ACTS),
+        *(back_route(each) for each in ACTS if each.path not in shown),
+    ]

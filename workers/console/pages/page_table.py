@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ops.admin.configured import configured
@@ -71,6 +71,15 @@ def act_route(console: Console, act: Act) -> Route:
         return await carry_out(console, request, act.role, act.carry, form)
 
     return Route(act.path, answer, methods=["POST"])
+
+
+def back_route(act: Act) -> Route:
+    """The route of an act's address for those who only ask for it, as after a login: what it is an act on."""
+
+    async def answer(request: Request) -> Response:
+        return RedirectResponse(request.url.path.rpartition("/")[0], 303)
+
+    return Route(act.path, answer, methods=["GET"])
 
 
 def field(call: Call, name: str, most: int = 2000) -> str:

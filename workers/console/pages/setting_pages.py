@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from ops.admin.access import tokens
 from schemas.access import EVERYWHERE, ROLES, Role
@@ -88,6 +88,7 @@ def _revoking(call: Call) -> Question:
 
 PAGES: Final = [
     Page("/settings", None, "settings.html", own),
+    Page("/t/{tenant}/settings", "viewer", "", lambda _call: RedirectResponse("/settings", 303)),
     *(Page(f"{under}/settings/tokens/{{id}}/revoke", "admin", "", revoke_question) for under in ("", "/t/{tenant}")),
 ]
 ACTS: Final = [
