@@ -3,7 +3,7 @@
 from ops.migrations import refuse, run_beside
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
