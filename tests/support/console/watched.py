@@ -15,7 +15,8 @@ AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_t
 #: table stand for all: each more costs as much.
 _RUN: Final = """async (only) => {
   const found = await axe.run({exclude: [['tbody tr:nth-child(n+12)']]}, {
-    resultTypes: ['violations'], rules: {'target-size': {enabled: true}}, ...(only ? {runOnly: {type: 'rule', values: only}} : {})});
+    resultTypes: ['violations'], rules: {'target-size': {enabled: true}},
+    ...(only ? {runOnly: {type: 'rule', values: only}} : {})});
   return found.violations.filter((each) => ['serious', 'critical', 'moderate'].includes(each.impact))
     .map((each) => `${each.id}: ${each.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
 }"""
