@@ -40,7 +40,7 @@ TIMES: Final = 20  # each page is asked for so often of each tenant
 ROUNDS: Final = 3
 SECONDS: Final = 8.0  # of appending in one round
 READERS: Final = 4
-HEAVY: Final = "/t/big/events?q=subject%3Aorder-%2A+source%3Anowhere"  # looks at as many rows as a search may
+HEAVY: Final = "/t/big/events?q=subject%3Aorder-%2A+type%3Azzz%2A"  # looks at as many rows as a search may
 BATCH: Final = 500
 KEY: Final = b"k" * 32
 GOOD: Final = (200, 303, 304)
