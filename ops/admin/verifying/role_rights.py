@@ -169,7 +169,7 @@ _FUNCTIONS: Final[Rights] = {
     "waxseal_writer": _each("function ", EXECUTE="make_attempt_partitions"),
     "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure"),
 }
-_OF_NOBODY: Final = ("function letters_of", "function note_pending")
+_OF_NOBODY: Final = ("function letters_of", "function note_pending", "sequence job_id_seq")
 
 #: With whole tables, sequences and functions.
 GRANTS: Final[Rights] = {
