@@ -85,7 +85,7 @@ def _begun(conn: Connection, search: Search, log_id: int, key: Sequence[Any] | N
     """The way that has least to look at, or that the cursor is of, and its parameters."""
     given = _parameters(search, log_id)
     way: Way = "time"
-    if search.subject is not None and (key is None or key[0] in ("chain", "chains")):
+    if search.subject is not None and search.id is None and (key is None or key[0] in ("chain", "chains")):
         way, given["chains"] = _by_subject(conn, search.subject, given, goes_on=key is not None)
         given["only"] = given["chains"][0] if given["chains"] else UUID(int=0)
     if way == "time":
@@ -116,7 +116,7 @@ def _parameters(search: Search, log_id: int) -> dict[str, Any]:
         "position": -1 if search.until else _ALL,
         "seq": _ALL,
         "chain": _NO_CHAIN,
-        "id": "",
+        "id": id_low or "",  # not from the beginning: Postgres begins where this says, whatever the other bounds are
     }
 
 

@@ -4,6 +4,7 @@ A set is one entry of each of many chains, after the one before. What is not mad
 could check, and roots of the logs.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,8 +112,19 @@ class Filling:
 def fill(engine: Engine, tenants: list[Filling], tell: Callable[[str], None]) -> None:
     """Fills the database with the tenants' events, two tenants at a time. `engine` is its owner's."""
     _maintain(engine, PREPARE)
+    stop = threading.Event()  # at Ctrl-C, the threads end with their statements
+
+    def told(line: str) -> None:
+        if stop.is_set():
+            raise InterruptedError
+        tell(line)
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda each: _tenant(engine, each, tell), tenants))
+        try:
+            list(pool.map(lambda each: _tenant(engine, each, told), tenants))
+        except BaseException:
+            stop.set()
+            raise
         with transaction(engine) as conn:
             last = conn.execute(LAST_DELIVERY).scalar_one()
         ranges = [{"first": first, "end": first + CHUNK} for first in range(0, last + 1, CHUNK)]

@@ -99,10 +99,10 @@ CREATE FUNCTION forget_subject() RETURNS trigger LANGUAGE plpgsql SET search_pat
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(24852988478448747);
   DELETE FROM public.subject_search WHERE chain_id = OLD.chain_id;
-  RETURN NULL;
+  RETURN NEW;
 END $$;
--- Moving a head does not set the subject, and does not come here.
-CREATE TRIGGER forget_subject AFTER UPDATE OF subject ON chain FOR EACH ROW
+-- Moving a head does not set the subject, and does not come here. Not AFTER: for that each moved head would be fetched once more.
+CREATE TRIGGER forget_subject BEFORE UPDATE OF subject ON chain FOR EACH ROW
   WHEN (NEW.subject IS DISTINCT FROM OLD.subject) EXECUTE FUNCTION forget_subject();
 
 -- Privileges ---------------------------------------------------------------------------------------------------------

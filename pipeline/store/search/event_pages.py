@@ -12,10 +12,10 @@ from sqlalchemy import RowMapping as Row
 
 from pipeline.store.search.indexing import MOST_TEXT
 
-MOST_SCANNED: Final = 10_000  # rows of the index that one page looks at
+MOST_SCANNED: Final = 5000  # rows of the index that one page looks at
 MOST_TYPES: Final = 200  # with one prefix, to be merged
 MOST_CHAINS: Final = 200  # of subjects with one prefix, to be read whole,
-MOST_OF_CHAINS: Final = 5000  # if they have no more entries than this
+MOST_OF_CHAINS: Final = 2000  # if they have no more entries than this
 
 Way = Literal["time", "type", "source", "types", "id", "chain", "chains"]
 
@@ -23,11 +23,10 @@ _ROW: Final = "position, at, chain_id, seq, type, source, event_id"
 _BACK: Final = "(at, position) < (CAST(:at AS timestamptz), :position) AND at >= CAST(:since AS timestamptz)"
 _NEWEST: Final = "at DESC, position DESC"
 _WALK: Final = f"SELECT {_ROW} FROM event_search WHERE log_id = :log AND {_BACK} {{more}} ORDER BY {_NEWEST} LIMIT :most"  # noqa: S608
-# The entries of chains, from the ledger itself: they need no index, and are found before they have a position.
+# The entries of chains, from the ledger itself: they need no index, and are found before they have a position. Not by ids.
 _ENTRIES: Final = f"""
     SELECT CAST(NULL AS bigint) AS position, timestamptz 'epoch' + entry.at * interval '1 microsecond' AS at, entry.chain_id,
-      entry.seq, left(type, {MOST_TEXT}) AS type, left(source, {MOST_TEXT}) AS source,
-      left(id_of(attributes), {MOST_TEXT}) AS event_id
+      entry.seq, left(type, {MOST_TEXT}) AS type, left(source, {MOST_TEXT}) AS source, CAST(NULL AS text) AS event_id
     FROM entry JOIN content ON content.chain_id = entry.chain_id AND content.seq = entry.seq
     WHERE kind = 'event' AND """  # noqa: S608 - a constant
 

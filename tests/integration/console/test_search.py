@@ -114,6 +114,8 @@ def test_all_events_of_a_tenant_are_found_newest_first_and_each_once(reads) -> N
         ({"subject": "order-*", "source": "till"}, range(58, -1, -2)),
         ({"subject": "nobody"}, ()),
         ({"id": "evt-007"}, [7]),
+        ({"id": "evt-01*", "subject": "order-7"}, [19]),
+        ({"id": "evt-01*", "subject": "order-1*", "type": "order.paid"}, [10, 11, 13]),
         ({"id": "evt-01*"}, range(10, 20)),
         ({"id": "evt-01*", "source": "till"}, range(10, 20, 2)),
         ({"since": NOON + timedelta(minutes=50), "until": NOON + timedelta(minutes=55)}, range(54, 49, -1)),
