@@ -1,35 +1,36 @@
 """Runs jobs in a thread of the console process, one at a time. Jobs on the ledger are done by a process of their own."""
 
 import os
+import selectors
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final
 
+import orjson
 import structlog
 from sqlalchemy import Engine
 
 from ops.admin.access.repeated import forget_old
-from ops.admin.jobs import ledger_jobs
-from ops.admin.jobs.arguments import Arguments, OfLedger
+from ops.admin.jobs.arguments import Arguments
 from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
 from ops.errors import OpsError, one_line
-from ops.runtime import gc_tuning
 from ops.runtime.db import passes
 from ops.settings import Settings
 from schemas.job import JobState
 from workers.commands.republish import inbox
+from workers.console.ledger_job_child import order
 from workers.rounds import Rounds
 
 FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
 JOBS_KEPT: Final = 30 * 86_400.0  # and the job's row; its act stays in the audit
 _LOOK: Final = 1.0  # seconds between two looks for a job
 _CLEAN: Final = 300.0  # seconds between two erasures of old files, and of answers under old Idempotency-Keys
-_TELL: Final = 0.5  # seconds between two reports of a child at most
+_LISTEN: Final = 0.2  # seconds
 
 _log = structlog.get_logger()
 
@@ -92,75 +93,47 @@ class JobRunner:
 
 
 def _in_child(settings: Settings, stop: threading.Event, job: Run, arguments: Arguments) -> dict[str, Any]:
-    """Does a job on the ledger in another process, which is ended with the job. Raises `OpsError` for what that process met."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    asked = (settings, job.kind, job.told["tenant"], arguments, (job.id, job.lease))
-    process = context.Process(target=_work, args=(theirs, *asked), daemon=True, name=f"job-{job.id}")
-    process.start()
-    theirs.close()
+    """Does a job on the ledger in another process, which is ended with the job. Raises `OpsError` for what that process met.
+
+    Not by `multiprocessing`: a console that `up` has forked is a daemon of it, and may have no children.
+    """
+    wanted = arguments.model_dump(mode="json", exclude_none=True)
+    asked = order(settings, job.kind, job.told["tenant"], wanted, (job.id, job.lease))
+    command = [sys.executable, "-m", "workers.console.ledger_job_child"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
-        return _heard(ours, stop, job)
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(asked)
+        return _heard(process.stdout.fileno(), stop, job)
     finally:
-        process.terminate()
-        process.join()
-        ours.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-def _heard(pipe: "Pipe[Any, Any]", stop: threading.Event, job: Run) -> dict[str, Any]:
+def _heard(pipe: int, stop: threading.Event, job: Run) -> dict[str, Any]:
     """What the process tells at its end. Renews the lease meanwhile."""
-    done, beaten = None, 0.0
-    while True:
-        if stop.is_set():
-            raise Stopped
-        if time.monotonic() - beaten > min(1.0, job.seconds / 4):
-            job.beat(done)
-            beaten = time.monotonic()
-        if not pipe.poll(0.2):
-            continue
-        try:
-            told = pipe.recv()
-        except EOFError:
-            raise OpsError("the process that did it ended before it was done; the console's log says why") from None
-        match told:
-            case int():
-                done = told
-            case dict():
-                job.beat(int(told["entries"]))
-                return told
-            case str():
-                raise OpsError(told)
-
-
-def _work(
-    pipe: "Pipe[Any, Any]",
-    settings: Settings,
-    kind: str,
-    tenant: str | None,
-    arguments: OfLedger,
-    job: tuple[int, Any],
-) -> None:
-    gc_tuning.tune()
-    tell = _sometimes(pipe.send)
-    try:
-        if kind == "verify":
-            pipe.send(ledger_jobs.verify(settings, tenant, arguments, tell))
-        else:
-            pipe.send(ledger_jobs.export(settings, str(tenant), arguments, job, tell))
-    except BrokenPipeError:
-        pass  # the console has ended, or given the job up
-    except Exception as error:  # noqa: BLE001 - whatever it is, the job's row has to say
-        pipe.send(one_line(error) if isinstance(error, OpsError) else f"{type(error).__name__}: {one_line(error)}")
-
-
-def _sometimes(send: Callable[[int], None]) -> Callable[[int], None]:
-    """Tells at most twice a second."""
-    told = 0.0
-
-    def tell(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= _TELL:
-            told = time.monotonic()
-            send(done)
-
-    return tell
+    done, beaten, raw = None, 0.0, b""
+    with selectors.DefaultSelector() as ready:
+        ready.register(pipe, selectors.EVENT_READ)
+        while True:
+            if stop.is_set():
+                raise Stopped
+            if time.monotonic() - beaten > min(1.0, job.seconds / 4):
+                job.beat(done)
+                beaten = time.monotonic()
+            if not ready.select(_LISTEN):
+                continue
+            more = os.read(pipe, 65_536)
+            *lines, raw = (raw + more).split(b"\n")
+            for told in map(orjson.loads, lines):
+                if "error" in told:
+                    raise OpsError(told["error"])
+                if "result" in told:
+                    job.beat(int(told["result"]["entries"]))
+                    return dict(told["result"])
+                done = int(told["done"])
+            if not more:
+                raise OpsError("the process that did it ended before it was done; the console's log says why")

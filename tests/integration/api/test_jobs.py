@@ -171,6 +171,8 @@ def test_a_console_that_is_killed_in_the_middle_leaves_the_rest_to_the_next_one(
     assert ("done", 400, {}) == (job["state"], job["done"], job["left"])
     assert {"discarded": 400} == states(database)
     assert between["owner"] != job["owner"]
+    verified = ended(acts, jobs.start(acts, "verify", "acme", {}, ANNA))  # in a process of the console, which `up` has forked
+    assert ("done", "nothing") == (verified["state"], verified["result"]["verdict"]), verified
 
 
 def test_a_console_that_is_told_to_end_puts_its_job_back_at_once(database, engine, acts, settings) -> None:

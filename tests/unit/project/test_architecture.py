@@ -102,6 +102,7 @@ ORDER = (
     "workers/commands",
     "workers/console/middleware.py",
     "workers/console/call.py",
+    "workers/console/ledger_job_child.py",
     "workers/console/job_runner.py",
     "workers/console/rendering",
     "workers/console/api",
