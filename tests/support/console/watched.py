@@ -11,12 +11,14 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 CHROMIUM: Final = "/usr/bin/chromium"
 AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
-#: All rules but those that only advise, with the one on the size of targets, which is off by default. The first rows of a
-#: table stand for all: each more costs as much.
+#: All rules but those that only advise, with the one on the size of targets, which is off by default. The first rows of
+#: a table stand for all of them: each more costs as much.
 _RUN: Final = """async (only) => {
   const found = await axe.run({exclude: [['tbody tr:nth-child(n+12)']]}, {
-    resultTypes: ['violations'], rules: {'target-size': {enabled: true}},
-    ...(only ? {runOnly: {type: 'rule', values: only}} : {})});
+    resultTypes: ['violations'],
+    rules: {'target-size': {enabled: true}},
+    ...(only ? {runOnly: {type: 'rule', values: only}} : {}),
+  });
   return found.violations.filter((each) => ['serious', 'critical', 'moderate'].includes(each.impact))
     .map((each) => `${each.id}: ${each.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
 }"""
