@@ -23,6 +23,8 @@ from workers.console.call import Call, Console, Refused, carry_out
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
+_IN_PATH: Final = {name: re.compile(pattern, re.ASCII) for name, pattern in IN_PATH.items()}
+
 
 def route(console: Console, operation: Operation) -> BaseRoute:
     """The route of an operation."""
@@ -47,7 +49,7 @@ def route(console: Console, operation: Operation) -> BaseRoute:
 
 def _check_path(path: Mapping[str, Any]) -> None:
     for name, value in path.items():
-        if not re.fullmatch(IN_PATH[name], value, re.ASCII):
+        if not _IN_PATH[name].fullmatch(value):
             raise Refused(404, "not_found", f"there is no such {name}")
 
 
