@@ -190,6 +190,7 @@ def test_content_is_shown_by_a_reveal_only_and_the_audit_says_so_first(world, ap
         ("GET", "/tenants/nobody/events", None, {}, 404, None),
         ("GET", "/tenants/ACME/events", None, {}, 404, None),
         ("GET", "/tenants/acme/endpoints/none", None, {}, 404, None),
+        ("GET", "/dead-letters?endpoint=nobody", None, {}, 404, None),
         ("GET", "/jobs/99999999999999999999", None, {}, 404, None),
         ("GET", "/nothing", None, {}, 404, None),
         ("DELETE", "/me", None, {}, 405, None),

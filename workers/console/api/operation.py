@@ -86,6 +86,9 @@ class NoQuery(BaseModel):
     model_config = {"extra": "forbid"}
 
 
+_NAMES: Final = {"tenant", "endpoint"}  # members of a query or body, of which there may be none of that name
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A row. `problems` are the statuses of errors of its own, beside those that its other members imply.
@@ -116,8 +119,8 @@ class Operation:
     def statuses(self) -> tuple[int, ...]:
         """The statuses of all errors that it may answer."""
         implied = {401, 403, 503, 429}
-        parts = self.path.split("/")
-        if any(part.startswith("{") for part in parts):
+        named = {*self.query.model_fields, *(self.body.model_fields if self.body is not None else ())}
+        if "{" in self.path or named & _NAMES:
             implied |= {404}
         implied |= {422}
         if self.body is not None or self.body_media:
