@@ -7,7 +7,7 @@ from typing import Any
 
 import pika
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy import Engine
 
 from ops.admin.access import tokens
@@ -103,6 +103,15 @@ def logged_in(chrome: Browser, console: str, token: Callable[..., str]) -> Calla
         return kept[role, tenant]
 
     return state
+
+
+@pytest.fixture(scope="module")
+def desk(chrome: Browser, console: str, logged_in: Callable[..., Any]) -> Iterator[tuple[Page, Watch]]:
+    """One page of an admin, for looking at everything, and its watch."""
+    context = chrome.new_context(base_url=console, storage_state=logged_in(), reduced_motion="reduce")
+    watch = Watch(context, console)
+    yield context.new_page(), watch
+    context.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from starlette.routing import compile_path
 from schemas.access import Principal, Role
 from support.console.browser import Browser as Client
 from support.console.seeding import HOSTILE, HTML, UNKNOWN
-from support.console.watched import axe, overflow
+from support.console.watched import Watch, axe, overflow
 from support.waiting import wait_for
 from workers.console.pages import every_page
 
@@ -126,11 +126,11 @@ def look(request: pytest.FixtureRequest) -> Look:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_can_be_used_by_everybody(name: str, seeded: Any, visit: Visit, look: Look) -> None:
-    page = visit(known=name != "login")
+def test_a_page_can_be_used_by_everybody(name: str, seeded: Any, desk: tuple[Page, Watch], look: Look) -> None:
+    page, watch = desk
     page.goto(address(seeded, name))
 
-    assert [] == look(page, name)
+    assert ([], []) == (look(page, name), watch.seen)
 
 
 def test_one_logs_in_by_a_token_and_out_again(visit: Visit, token: Callable[..., str], scripts: bool) -> None:
