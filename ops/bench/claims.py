@@ -7,8 +7,8 @@ deliveries of a claim are settled before the next claim.
 import statistics
 from typing import Any, Final
 
-from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
 from ops.bench.configured_system import fresh_servers
+from ops.bench.delivering.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
 from ops.bench.results import percentiles, ratio, report
 
 FEW: Final = 20_000  # delivered rows of the table that the other is compared with

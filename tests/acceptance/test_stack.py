@@ -52,6 +52,7 @@ ROLES = {
     "sealer",
     "eraser",
     "verifier",
+    "console",
     "postgres",
     "rabbitmq",
     "supervisor",
@@ -93,7 +94,7 @@ def test_stack_json_says_where_everything_is_and_only_the_owner_can_read_it(runn
     assert CONTRACT <= stack.keys()
     assert ROLES <= stack["pids"].keys()
     crew = {"ingress", "ingest", "ingest-2", "relay", "deliver", "deliver-2", "mail-pull", "mail-idle"}
-    crew |= {"sequencer", "sealer", "eraser", "verifier"}
+    crew |= {"sequencer", "sealer", "eraser", "verifier", "console"}
     assert crew | {"supervisor"} == stack["metrics"].keys()
     assert [1, 2, 1, 2] == [len(stack["pids"][role]) for role in ("ingress", "ingest", "relay", "deliver")]
     assert 0o600 == (running / "stack.json").stat().st_mode & 0o777
@@ -177,7 +178,8 @@ def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> Non
         logins = {name for (name,) in conn.execute(query)}
         superusers = conn.execute("SELECT rolname FROM pg_roles WHERE rolsuper AND rolname LIKE 'waxseal\\_%'").fetchall()
 
-    assert {"waxseal_worker", "waxseal_sealer_login", "waxseal_eraser_login", "waxseal_verifier_login"} == logins
+    own = {f"waxseal_{name}_login" for name in ("sealer", "eraser", "verifier", "console")}
+    assert own | {"waxseal_worker"} == logins
     assert [] == superusers
 
 
