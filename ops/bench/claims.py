@@ -7,9 +7,9 @@ deliveries of a claim are settled before the next claim.
 import statistics
 from typing import Any, Final
 
+from ops.bench.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
 from ops.bench.configured_system import fresh_servers
-from ops.bench.delivering.claims_table import CLAIM, ENDPOINTS, SUBJECTS, Table
-from ops.bench.results import percentiles, ratio, report
+from ops.bench.measuring.results import percentiles, ratio, report
 
 FEW: Final = 20_000  # delivered rows of the table that the other is compared with
 CLAIMS: Final = 150  # timed claims from each table

@@ -25,8 +25,8 @@ from ops.bench import load
 from ops.bench.big_ledger.asking import TENANTS, Asker, examples, requests
 from ops.bench.big_ledger.filling import LONG, Filling, fill
 from ops.bench.configured_system import configure, fresh_servers
+from ops.bench.measuring.results import percentiles, ratio, report
 from ops.bench.processes import running
-from ops.bench.results import percentiles, ratio, report
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.servers.ports import choose_ports

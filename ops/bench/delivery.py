@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 
 from ops.bench.configured_system import fresh_servers
-from ops.bench.cpu import Cpu, CpuMeter, cpu_per_event, mean
-from ops.bench.delivering.delivery_stage import DEADLINE, ENDPOINTS, Stage
+from ops.bench.delivery_stage import DEADLINE, ENDPOINTS, Stage
 from ops.bench.load import BODY_BYTES, SUBJECTS, new_run
+from ops.bench.measuring.cpu import Cpu, CpuMeter, cpu_per_event, mean
+from ops.bench.measuring.results import percentiles, ratio, report
 from ops.bench.processes import running
-from ops.bench.results import percentiles, ratio, report
 from ops.errors import OpsError
 from ops.settings import Settings
 
@@ -95,12 +95,12 @@ def _ours(stage: Stage, count: int) -> dict[str, float]:
 
 
 def _peer(stage: Stage, count: int) -> dict[str, float]:
-    from ops.bench.delivering.delivery_peer import hand_out  # noqa: PLC0415 - imports what only benchmarks need
+    from ops.bench.delivery_peer import hand_out  # noqa: PLC0415 - imports what only benchmarks need
 
     stage.plan(count)
     hand_out(stage.servers.amqp_url, stage.engine)
     env = stage.env | {"dramatiq_queue_prefetch": str(Settings().max_leased)}  # as many as ours may have claimed
-    with running([[sys.executable, "-m", "ops.bench.delivering.delivery_peer"]] * 2, env) as [one, other]:
+    with running([[sys.executable, "-m", "ops.bench.delivery_peer"]] * 2, env) as [one, other]:
         return _drained(stage, count, {"one": one, "other": other})
 
 

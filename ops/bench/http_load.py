@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from ops.bench.load import body, new_run
-from ops.bench.results import percentiles
+from ops.bench.measuring.results import percentiles
 
 _LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 _END = b"\r\n\r\n"

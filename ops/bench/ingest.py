@@ -21,10 +21,10 @@ import psutil
 from sqlalchemy import Connection, Engine
 
 from ops.bench.configured_system import configure, fresh_database, fresh_servers
-from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.load import CONFIG, SUBJECTS
+from ops.bench.measuring.cpu import CpuMeter, cpu_per_event, mean
+from ops.bench.measuring.results import ratio, report
 from ops.bench.processes import running
-from ops.bench.results import ratio, report
 from ops.bench.sequencing import sequencing
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction

@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 
 from ops.bench.configured_system import configure, fresh_servers
-from ops.bench.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
+from ops.bench.measuring.cpu import CpuMeter, cpu_per_event, mean
+from ops.bench.measuring.results import ratio, report
 from ops.bench.processes import running
-from ops.bench.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime import log as logs
 from ops.servers.ports import LOOPBACK, choose_ports

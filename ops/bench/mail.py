@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure, fresh_servers
 from ops.bench.mailserver.dovecot import PASSWORD, Dovecot, dovecot, mail
+from ops.bench.measuring.results import ratio, report
 from ops.bench.processes import running
-from ops.bench.results import ratio, report
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction

@@ -8,7 +8,7 @@ from typing import Any, Final
 import psutil
 from sqlalchemy import Connection
 
-from ops.bench.cpu import cpu_seconds
+from ops.bench.measuring.cpu import cpu_seconds
 from ops.bench.processes import running
 from ops.errors import OpsError
 from pipeline.store.admin import inspection

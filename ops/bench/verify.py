@@ -24,7 +24,7 @@ from ops.admin.read_session import snapshot
 from ops.admin.verifying.verify_jobs import verify_in_jobs
 from ops.bench import load
 from ops.bench.configured_system import configure, fresh_servers
-from ops.bench.results import ratio, report
+from ops.bench.measuring.results import ratio, report
 from ops.errors import OpsError
 from ops.runtime import gc_tuning
 from ops.runtime.blobs import Blobs

@@ -10,8 +10,7 @@ import pika
 import psycopg
 import pytest
 
-from ops.bench import claims, console, delivery, ingest, ingress, peers, verify
-from ops.bench.delivering import delivery_peer
+from ops.bench import claims, console, delivery, delivery_peer, ingest, ingress, peers, verify
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX

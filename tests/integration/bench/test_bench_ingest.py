@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from ops.bench import cpu, ingest
+from ops.bench import ingest
 from ops.bench.configured_system import fresh_database, plain_engine
+from ops.bench.measuring import cpu
 from ops.runtime.db import make_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

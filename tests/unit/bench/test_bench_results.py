@@ -1,4 +1,4 @@
-from ops.bench.results import percentiles
+from ops.bench.measuring.results import percentiles
 
 
 def test_percentiles_are_the_smallest_values_that_so_many_percent_do_not_exceed() -> None:

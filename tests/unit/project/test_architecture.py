@@ -73,7 +73,7 @@ ORDER = (
     "ops/demo",
     "ops/bench/mailserver",
     "ops/bench/big_ledger",
-    "ops/bench/delivering",
+    "ops/bench/measuring",
     "ops/bench",
     "ops/cli/terminal",
     "ops/cli/mail",

@@ -1,0 +1,1 @@
+"""What benchmarks measure with, and how they show what they found."""
