@@ -23,12 +23,9 @@ from ops.admin.access import tokens
 from ops.admin.search.indexing import Indexer
 from ops.bench import load
 from ops.bench.configured_system import configure, fresh_servers
-<<<<<<< HEAD:ops/bench/console.py
-from ops.bench.measuring.results import percentiles, ratio, report
-=======
 from ops.bench.console.asking import TENANTS, Asker, examples, requests
 from ops.bench.console.filling import LONG, Filling, fill
->>>>>>> c-search:ops/bench/console/page_times.py
+from ops.bench.measuring.results import percentiles, ratio, report
 from ops.bench.processes import running
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction

@@ -10,13 +10,8 @@ import pika
 import psycopg
 import pytest
 
-<<<<<<< HEAD
-from ops.bench import claims, console, delivery, delivery_peer, ingest, ingress, peers, verify
-=======
-from ops.bench import claims, delivery, ingest, ingress, peers, verify
+from ops.bench import claims, delivery, delivery_peer, ingest, ingress, peers, verify
 from ops.bench.console import page_times
-from ops.bench.delivering import delivery_peer
->>>>>>> c-search
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
