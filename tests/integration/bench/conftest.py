@@ -10,7 +10,8 @@ import pika
 import psycopg
 import pytest
 
-from ops.bench import claims, console, delivery, delivery_peer, ingest, ingress, peers, verify
+from ops.bench import claims, delivery, delivery_peer, ingest, ingress, peers, verify
+from ops.bench.console import page_times
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
@@ -35,7 +36,7 @@ def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytes
 
     with pytest.MonkeyPatch.context() as patch:
         use(patch, claims)
-        use(patch, console, QUICK_EVENTS=2000, QUICK_SECONDS=0.3)
+        use(patch, page_times, QUICK_EVENTS=2000, QUICK_SECONDS=0.3)
         use(patch, ingest, QUICK_EVENTS=400)
         use(patch, ingress, QUICK_COUNT=640)
         use(patch, verify, QUICK_EVENTS=600)

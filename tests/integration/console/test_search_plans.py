@@ -14,7 +14,7 @@ from ops.admin import figures
 from ops.admin.search.deliveries import deliveries, delivery
 from ops.admin.search.events import Search, event, events, locate
 from ops.admin.search.indexing import Indexer
-from ops.bench.big_ledger.filling import LONG, Filling, fill
+from ops.bench.console.filling import LONG, Filling, fill
 from ops.runtime.db import make_engine
 from pipeline.store.search import delivery_pages, event_pages
 

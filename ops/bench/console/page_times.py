@@ -22,9 +22,9 @@ from sqlalchemy import Engine, text
 from ops.admin.access import tokens
 from ops.admin.search.indexing import Indexer
 from ops.bench import load
-from ops.bench.big_ledger.asking import TENANTS, Asker, examples, requests
-from ops.bench.big_ledger.filling import LONG, Filling, fill
 from ops.bench.configured_system import configure, fresh_servers
+from ops.bench.console.asking import TENANTS, Asker, examples, requests
+from ops.bench.console.filling import LONG, Filling, fill
 from ops.bench.measuring.results import percentiles, ratio, report
 from ops.bench.processes import running
 from ops.errors import OpsError
@@ -213,7 +213,7 @@ def _readers(url: str, token: str, count: int) -> Iterator[Sequence[float]]:
 
 
 def _appended(url: str, seconds: float) -> dict[str, float]:
-    command = [sys.executable, "-c", "from ops.bench.console import append_for; append_for()", url, str(seconds)]
+    command = [sys.executable, "-c", "from ops.bench.console.page_times import append_for; append_for()", url, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OpsError(f"the appending of the benchmark failed: {done.stderr.strip()[-300:]}")

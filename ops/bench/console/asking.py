@@ -67,7 +67,7 @@ def requests(paths: Sequence[str], known: Mapping[str, str]) -> Iterator[tuple[s
         elif path == "/t/{tenant}/deliveries":
             yield from ((f"deliveries {state}", f"{filled}?{urlencode({'q': f'state:{state}'})}") for state in STATES)
             yield "deliveries of all states", filled
-        elif path == "/t/{tenant}/subjects":
+        elif path == "/t/{tenant}/subjects" or path.endswith("/timeline"):
             yield path, f"{filled}?{urlencode({'subject': known['subject']})}"
         elif path.endswith("/find"):
             yield path, f"{filled}?{urlencode({'q': known['event_id']})}"
