@@ -128,7 +128,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             system.said[command.split()[1]] = system.run(command)
             system.swaps |= {
                 "http://127.0.0.1:8420": system.stack["ingress_url"],
-                "http://127.0.0.1:8421": system.stack["console_url"],
+                "http://127.0.0.1:8430": system.stack["console_url"],
             }
         system.made = {path.name for path in folder.iterdir()}
         furnish(system)
@@ -159,7 +159,7 @@ def furnish(system: System) -> None:
     wait_for(lambda: system.run("waxseal dead list --json"), 60)
     letter = json.loads(system.run("waxseal dead list --json").splitlines()[0])["id"]
     token = json.loads(system.run("waxseal token new --json"))["id"]
-    system.swaps |= {"token revoke 7Hq2LmPz": f"token revoke {token}", "http://127.0.0.1:8421": system.stack["console_url"]}
+    system.swaps |= {"token revoke 7Hq2LmPz": f"token revoke {token}", "http://127.0.0.1:8430": system.stack["console_url"]}
     system.swaps |= {"dead show 17": f"dead show {letter}", "sha256:3f2a…": f"sha256:{sha256(MAIL).hexdigest()}"}
 
 

@@ -196,7 +196,7 @@ def test_no_log_and_no_list_of_processes_holds_a_password(running: Path) -> None
     pids = [pid for pids in stack_of(running)["pids"].values() for pid in pids]
     commands = {str(pid): " ".join(psutil.Process(pid).cmdline()) for pid in pids}
 
-    assert ("acme/out", 7, True) == (endpoint, len(passwords), secret.startswith("whsec_"))
+    assert ("acme/out", 8, True) == (endpoint, len(passwords), secret.startswith("whsec_"))
     assert 0o600 == (running / "endpoint-secrets").stat().st_mode & 0o777
     assert "Waxseal is ready" in logs["supervisor.log"]
     assert [] == [name for name, text in (logs | commands).items() if any(each in text for each in passwords)]

@@ -84,7 +84,7 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
         "open turns": (ordering.OPEN, {"endpoint_id": 0, "chain": UUID(int=0), "limit": 100, "now": LATER}, 10),
         "count missed": (paused.COUNT, {"endpoint_id": 5}, 101),
         "missed late": (paused.LEFT, {}, 5),
-        "release": (paused.RELEASE, {"endpoint_id": 5, "now": LATER, "limit": 10, "since": None}, 30),
+        "release": (paused.RELEASE, {"endpoint_id": 5, "now": LATER, "limit": 10, **any_time}, 30),
         "unsettled": (undelivered.UNSETTLED_IDS, {**any_time, "endpoint_id": 5, "after": 0, "limit": 1000}, 101),
         "unsettled page": (undelivered.UNSETTLED, {"ids": list(range(MANY, MANY + 500))}, 500),
         "ended": (undelivered.ENDED, {**any_time, "endpoint_id": 5, "after": NOW, "after_id": 0, "limit": 500}, 0),

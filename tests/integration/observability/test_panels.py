@@ -197,6 +197,7 @@ def lose_consent(gmail: Gmail, prometheus: Prometheus) -> None:
 
 #: What is 0 in this test, or may be, and why: by dashboard, panel and legend.
 MAY_BE_0 = {
+    "waxseal-workers / Not in the search index / entries": "the console copies them at once",
     "waxseal-overview / Oldest at each stage / 2 unclaimed": "`relay` claims at once",
     "waxseal-overview / Oldest at each stage / 4 retries": "`relay` claims them at once when they are due",
     "waxseal-delivery / Share of attempts that fail by our fault / {{transport}}": "nothing of ours fails",
