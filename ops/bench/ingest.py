@@ -133,8 +133,11 @@ def _beside_sequencer(alone: Sequence[Mapping[str, float]], beside: Sequence[Map
 
 
 def _all_cpu(found: Mapping[str, float]) -> float:
-    """The CPU of all processes for an event, in microseconds; that of the sequencer for a position."""
-    return sum(found[name] for name in _CPU if name in found)
+    """The CPU of all processes for an event, in microseconds; that of the sequencer for a position.
+
+    One at least: a few events may take less than a tick of the clock.
+    """
+    return max(1.0, sum(found[name] for name in _CPU if name in found))
 
 
 def _of_sequencer(found: Mapping[str, float]) -> float:

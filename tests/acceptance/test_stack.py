@@ -250,6 +250,7 @@ MOVED_ELSEWHERE = {
     "waxseal_log_refused": "tests/integration/ledger/test_restored_log.py",
     "waxseal_log_unsealed_age_seconds": "tests/integration/ledger/test_restored_log.py",
     "waxseal_log_set_aside": "tests/integration/ledger/test_sequencing.py",
+    "waxseal_search_unindexed_entries": "tests/integration/console/test_indexing.py",
 }
 
 
