@@ -28,7 +28,7 @@ FOR_TESTS = {
     "/usr/bin/promtool": ("prometheus",),
     "/usr/bin/amtool": ("prometheus-alertmanager",),
     "/usr/bin/prometheus-postgres-exporter": ("prometheus-postgres-exporter",),
-    "/usr/bin/chromium": ("chromium", "fonts-dejavu-core"),
+    "/usr/bin/chromium-headless-shell": ("chromium-headless-shell", "fonts-dejavu-core"),
 }
 CONTAINERS = "or run it in containers: docker compose up"
 

@@ -1,6 +1,4 @@
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +12,7 @@ import pytest
 from ops.servers.private import PrivateServers
 from support.broker import alarm, broker_stopped
 from support.ingress import drain, empty_inbox
+from support.net.freezing import frozen
 from support.queues import depth
 from support.waiting import wait_for
 from workers.amqp.confirm_window import Outgoing
@@ -178,13 +177,9 @@ def test_a_silent_broker_is_given_up_at_the_deadline_and_taken_up_again(
 ) -> None:
     async def main() -> None:
         async with publishing(servers, seconds=1.0) as publisher:
-            os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
-            try:
+            with frozen(servers.rabbitmq_pid):
                 why, seconds = await fault(post(publisher))
                 silent = await until_not_ready(publisher)
-            finally:
-                os.kill(servers.rabbitmq_pid, signal.SIGCONT)
-
             assert "the broker did not confirm it in time" == why
             assert 1.0 <= seconds < 1.5 + lateness()
             assert "has not confirmed anything" in silent
@@ -361,14 +356,10 @@ def test_a_batch_is_published_from_a_thread_whatever_its_size(servers: PrivateSe
 def test_a_batch_is_not_waited_for_beyond_its_deadline(
     servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
 ) -> None:
-    with threaded(servers) as publisher:
-        os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
+    with threaded(servers) as publisher, frozen(servers.rabbitmq_pid):
         began = time.monotonic()
-        try:
-            confirmed = publisher.publish_all(outgoing(3000), 0.5)
-            took = time.monotonic() - began
-        finally:
-            os.kill(servers.rabbitmq_pid, signal.SIGCONT)
+        confirmed = publisher.publish_all(outgoing(3000), 0.5)
+        took = time.monotonic() - began
 
     assert [False] * 3000 == confirmed
     assert took < 1.5 + lateness()

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from schemas.message import Message
 from support.cli import Cli
 from support.deliveries import claimed, event, in_message, record
 from support.ingress import Ingress, drain, running
+from support.net.freezing import frozen
 from support.net.ports import free_port
 from support.net.s3 import make_bucket, variables
 from support.waiting import wait_for
@@ -489,11 +489,8 @@ def test_what_was_put_for_a_message_that_was_never_published_is_taken_away_in_tw
 ) -> None:
     with running(configured.worker_url, configured.vault, servers.amqp_url, blobs=str(place), confirm_timeout=0.5) as ingress:
         wait_for(lambda: ingress.ready)
-        os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
-        try:
+        with frozen(servers.rabbitmq_pid):
             assert 503 == ingress.post("open", BODY).status
-        finally:
-            os.kill(servers.rabbitmq_pid, signal.SIGCONT)
         wait_for(lambda: ingress.post("open", b"after").status == 202)  # the broker has what was sent before
     channel.queue_purge(INBOX)
 

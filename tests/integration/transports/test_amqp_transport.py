@@ -1,8 +1,6 @@
 """Delivery to an exchange of a real broker: confirmed, routed, and not affected by other endpoints' mistakes."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -18,6 +16,7 @@ from schemas.config.amqp_target import AmqpTarget
 from schemas.delivery import OURS, UNSENDABLE, Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.broker import Cable
+from support.net.freezing import frozen
 from support.queues import depth
 from support.sending import ATTRIBUTES, LOCAL, run, sample
 from workers.amqp import link
@@ -273,11 +272,8 @@ def test_a_broker_that_is_back_is_found_soon_while_a_delivery_waits_for_it(serve
 def test_a_broker_that_says_nothing_is_given_up_at_the_deadline(servers, channel, lateness) -> None:
     async def main(sender: AmqpSender) -> Receipt:
         await sent(sender, to("bus"))
-        os.kill(servers.rabbitmq_pid, signal.SIGSTOP)
-        try:
+        with frozen(servers.rabbitmq_pid):
             return await sender.send(to("bus"), sample(), 0.7)
-        finally:
-            os.kill(servers.rabbitmq_pid, signal.SIGCONT)
 
     receipt = within(servers, main)
 

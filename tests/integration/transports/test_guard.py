@@ -91,7 +91,7 @@ def told(each: Sequence[Receipt]) -> list[str | None]:
 
 def test_no_spelling_of_a_private_address_is_reached(listener) -> None:
     hosts = LOOPBACK + ELSEWHERE
-    found = receipts(HttpSender, [to(f"http://{host}:{listener.port}/") for host in hosts], PUBLIC)
+    found = receipts(HttpSender, [to(f"http://{host}:{listener.port}/") for host in hosts], PUBLIC, seconds=60.0)
 
     assert dict.fromkeys(hosts, "refused_address") == dict(zip(hosts, told(found), strict=True))
     assert {None} == {receipt.status for receipt in found}
@@ -242,7 +242,7 @@ def test_a_mailboxs_server_is_guarded_against_as_well(listener, host, allowed, m
         host = "192.168.0.1"
     for tls in (False, True):
         with pytest.raises(Away, match=r"must not be called: .*WAXSEAL_ALLOW_NETWORKS"):
-            connect(imap(host, listener.port, tls=tls), None, time.monotonic() + 2)
+            connect(imap(host, listener.port, tls=tls), None, time.monotonic() + 20)
 
     assert 0 == listener.came
 
@@ -258,9 +258,9 @@ def test_a_mailboxs_server_is_called_where_it_was_checked(listener, first, secon
     monkeypatch.setattr(socket.socket, "connect", lambda _self, address: calls.append(address[0]))
 
     with pytest.raises(Away):
-        connect(imap("innocent.example", listener.port), None, time.monotonic() + 0.2)
+        connect(imap("innocent.example", listener.port), None, time.monotonic() + 20)
     with pytest.raises(Away, match=r"127\.0\.0\.1 must not be called: loopback"):
-        connect(imap("innocent.example", listener.port), None, time.monotonic() + 0.2)
+        connect(imap("innocent.example", listener.port), None, time.monotonic() + 20)
 
     assert ["127.0.0.2"] == calls
 

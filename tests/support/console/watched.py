@@ -8,7 +8,7 @@ from typing import Any, Final
 import axe_playwright_python
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-CHROMIUM: Final = "/usr/bin/chromium"
+CHROMIUM: Final = "/usr/bin/chromium-headless-shell"
 AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 #: All rules but those that only advise, with the one on the size of targets, which is off by default. The first rows of
