@@ -86,7 +86,6 @@ def _pod(role: str, shape: Shape) -> Fields:
         "startupProbe": _probe("/livez", every=2, failures=60),
         "livenessProbe": _probe("/livez", every=10, failures=6),
         "readinessProbe": _probe("/readyz", every=5, failures=2),
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
         **({"lifecycle": {"preStop": {"sleep": {"seconds": _GOES_AFTER}}}} if shape.entered else {}),
     }
     return pod(

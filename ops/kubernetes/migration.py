@@ -48,8 +48,7 @@ def _job(name: str, args: list[str], spec: Fields) -> Fields:
 
 
 def _container() -> dict[str, Any]:
-    resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
-    return {"name": "waxseal", "args": [], "resources": resources}
+    return {"name": "waxseal", "args": []}
 
 
 def _migration() -> Fields:

@@ -17,6 +17,12 @@ BUCKET: Final = "bucket"
 PROXY: Final = "proxy"
 OPENID: Final = "openid"
 
+#: No limit of CPU: a process that is slowed down answers late, and may then lose its leases while it works.
+RESOURCES: Final = {
+    "requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
+    "limits": {"memory": "512Mi", "ephemeral-storage": "512Mi"},
+}
+
 _SECRETS: Final = "/run/secrets"
 _TLS: Final = f"sslmode=verify-full&sslrootcert={_SECRETS}/postgres-ca/ca.crt"
 
@@ -36,6 +42,7 @@ def pod(container: Fields, login: Login, needs: Collection[str], env: Fields, **
         "imagePullPolicy": "IfNotPresent",
         "envFrom": [{"configMapRef": {"name": "settings"}}],
         "env": [*({"name": name, "value": value} for name, value in env.items()), *_environment(login, needs)],
+        "resources": RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
