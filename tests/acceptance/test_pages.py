@@ -1,8 +1,8 @@
 """Every command on the pages of documentation is run, on one system for all pages.
 
 A few cannot be run here and are checked in another way: `rabbitmqctl` and the publisher in test_broker_users.py; `openssl` in
-test_restored_log.py, which has a time-stamping authority; targets of
-`make` against the Makefile; Docker's commands against the Compose file; commands that start servers by their arguments.
+test_restored_log.py, which has a time-stamping authority; targets of `make` against the Makefile; Docker's commands against the
+Compose file; those of Kubernetes and systemd against our manifests and units; commands that start servers by their arguments.
 """
 
 import json
@@ -29,6 +29,7 @@ from ops.cli import main
 from ops.servers.binaries import find_postgres
 from ops.settings import PREFIX, described, environment
 from ops.telemetry import table  # noqa: F401 - importing it registers the metrics
+from support.deploying.manifests import of_kind
 from support.pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
 from support.paths import ROOT
 from support.stack import nothing_runs_on
@@ -185,8 +186,11 @@ def run_block(system: System, block: Block) -> None:
 def checks_of(command: str) -> Callable[[str], None] | None:
     """The check for a command that is not run here; None for one that is."""
     words = [word for word in command.split() if "=" not in word.partition("'")[0]]
+    if "sudo" in words:
+        return suits_the_units
     elsewhere = dict.fromkeys(("rabbitmqctl", "openssl"), is_run_elsewhere)
-    return {"make": is_a_target, "docker": suits_the_compose_file, **elsewhere}.get(words[0] if words else "")
+    known = {"make": is_a_target, "docker": suits_the_compose_file, "kubectl": suits_the_manifests, **elsewhere}
+    return known.get(words[0] if words else "")
 
 
 def is_a_target(command: str) -> None:
@@ -221,6 +225,40 @@ def suits_the_compose_file(command: str) -> None:
     inside = inside[: inside.index("<")] if "<" in inside else inside
     assert [] == unknown_words(inside if words[2] == "run" else inside[1:]), command
     assert words[2] == "run" or inside[0] == "waxseal"
+
+
+def suits_the_manifests(command: str) -> None:
+    """Its files are there, what it names is in the manifests or made on the page, and it runs a valid waxseal command."""
+    words = shlex.split(command)[1:]
+    made = {f"job/{each[2]}" for each in commands("kubectl") if each[:2] == ["create", "job"]}
+    known = made | {f"{kind.lower()}/{name}" for kind in ("Deployment", "Job", "CronJob") for name in of_kind(kind)}
+    for before, word in pairwise(words):
+        assert before not in ("-f", "-k") or (ROOT / word / ("kustomization.yaml" if before == "-k" else "")).exists(), command
+    named = {word.removeprefix("--from=") for word in words}
+    assert {each for each in named if each.startswith(("deployment/", "job/", "cronjob/"))} <= known, command
+    if words[0] == "exec":
+        program, *inside = words[words.index("--") + 1 :]
+        assert ("waxseal", []) == (program, unknown_words(inside)), command
+
+
+def suits_the_units(command: str) -> None:
+    """What it copies is there, and the units that it names are ours."""
+    program, *words = shlex.split(command.partition("\n")[0].partition("sudo ")[2].partition("|")[0])
+    named = [word for word in words if not word.startswith("-")]
+    if program == "systemctl":
+        units = {path.name.removesuffix(".service") for path in (ROOT / "ops/systemd/system").iterdir()}
+        assert {re.sub(r"@\d+$", "@", unit) for unit in named[1:]} <= units, command
+    elif program == "cp":
+        assert [] == [path for path in named[:-1] if not (ROOT / path).exists()], command
+    else:
+        assert program in {
+            "tee",
+            "python3",
+            "/opt/waxseal/bin/pip",
+            "systemd-sysusers",
+            "systemd-tmpfiles",
+            "systemd-ask-password",
+        }
 
 
 @pytest.mark.slow
@@ -258,6 +296,26 @@ def test_the_file_for_compose_has_every_value_that_compose_asks_for(system: Syst
 
     assert secrets | set(re.findall(r"\$\{(\w+):\?", compose)) == given.keys()
     assert "" not in given.values()
+
+
+@pytest.mark.slow
+def test_the_secrets_for_kubernetes_are_all_made_and_the_brokers_users_may_what_the_page_on_operating_says(
+    system: System,
+) -> None:
+    run_block(system, blocks("sh", "ops/docs/kubernetes.md")[0])
+    files = {word.rpartition("=")[2] for words in commands("kubectl") for word in words if word.startswith("--from-file=")}
+    definitions = json.loads((system.folder / "secrets" / "definitions.json").read_text())
+    rights = {each["user"]: (each["configure"], each["write"], each["read"]) for each in definitions["permissions"]}
+    ((_, _, _, *shown),) = {
+        tuple(words[1:]) for words in commands("rabbitmqctl") if words[0] == "set_permissions" and "waxseal-worker" in words
+    }
+
+    assert {"secrets/keys", "secrets/definitions.json"} <= files - {"waxseal.yaml"}
+    assert [] == [name for name in files if not (system.folder / name).read_text().strip()]
+    assert [each.replace("\\.", "[.]") for each in shown] == list(rights["waxseal"])
+    assert ("^$", "^waxseal[.]in$", "^$") == rights["upstream"]
+    assert (system.folder / "secrets" / "rabbitmq").read_text() == definitions["users"][0]["password"]
+    assert "quorum" == definitions["vhosts"][0]["default_queue_type"]
 
 
 @pytest.mark.slow

@@ -33,7 +33,10 @@ PATHS = (
             "tracing",
         )
     ),
-    *(f"ops/docs/{name}.md" for name in ("architecture", "containers", "dashboards", "runbook", "operating", "erasure")),
+    *(
+        f"ops/docs/{name}.md"
+        for name in ("architecture", "containers", "kubernetes", "systemd", "dashboards", "runbook", "operating", "erasure")
+    ),
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
 )

@@ -14,6 +14,8 @@ from workers.amqp.topology import NOT_FOUND, PROBE, Declaration, questions
 
 _DEADLINE: Final = 8.0  # seconds for everything
 _CONFIRM: Final = 3.0
+#: The broker refuses to declare a queue that is there as one of another type; so it tells the type.
+QUORUM: Final = {"x-queue-type": "quorum"}
 
 
 def inspect_broker(amqp_url: str) -> BrokerFacts:
@@ -36,6 +38,7 @@ async def _inspect(session: Session) -> BrokerFacts:
         frame_max=tuned.frame_max or 0,
         queues=await _found(session, "queue_declare"),
         exchanges=await _found(session, "exchange_declare"),
+        classic=await _classic(session),
         unconfirmed=await _unconfirmed(session, blocked),
     )
 
@@ -56,6 +59,19 @@ async def _fault(session: Session, declaration: Declaration) -> str | None:
             except Refused as refused:
                 return MISSING if refused.code == NOT_FOUND else str(refused)
     return None
+
+
+async def _classic(session: Session) -> list[str]:
+    """The queues there that we leave the type of to the broker, and that it made classic ones."""
+    open_types = [
+        each for each in DELIVER_TOPOLOGY if each[0] == "queue_declare" and QUORUM.keys().isdisjoint(each[1]["arguments"])
+    ]
+    return [each[1]["queue"] for each in open_types if await _fault(session, _as_quorum(each)) not in (None, MISSING)]
+
+
+def _as_quorum(declaration: Declaration) -> Declaration:
+    method, arguments = declaration
+    return method, {**arguments, "arguments": {**arguments["arguments"], **QUORUM}}
 
 
 async def _unconfirmed(session: Session, blocked: list[str]) -> str | None:

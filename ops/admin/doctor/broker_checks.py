@@ -1,6 +1,6 @@
 """Checks of RabbitMQ, on what `workers.commands.inspect_broker` found there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,11 +22,12 @@ class BrokerFacts:
     frame_max: int  # likewise
     queues: Mapping[str, str | None] = field(default_factory=dict)
     exchanges: Mapping[str, str | None] = field(default_factory=dict)
+    classic: Sequence[str] = ()  # queues that are on one broker only
     unconfirmed: str | None = None  # why it confirmed no message just now
 
 
-def check_broker(facts: BrokerFacts) -> Iterator[Finding]:
-    """Every check."""
+def check_broker(facts: BrokerFacts, *, alone: bool = False) -> Iterator[Finding]:
+    """Every check. `alone`: it is a private broker, which is never one of several."""
     number = tuple(int(part) for part in facts.version.split(".")[:2] if part.isdigit())
     if number < OLDEST:
         yield wrong("broker version", f"RabbitMQ {facts.version}", f"upgrade to {'.'.join(map(str, OLDEST))} or newer")
@@ -34,6 +35,8 @@ def check_broker(facts: BrokerFacts) -> Iterator[Finding]:
         yield ok("broker version", f"RabbitMQ {facts.version}")
     yield from _limits(facts)
     yield from _named("queues", facts.queues, "are as declared: durable, the inbox a quorum queue")
+    if not alone:
+        yield _types(facts.classic)
     yield from _named("exchanges", facts.exchanges, "are there")
     if facts.unconfirmed is None:
         yield ok("broker confirms", "it confirmed a message just now: it is not in alarm")
@@ -53,6 +56,18 @@ def _limits(facts: BrokerFacts) -> Iterator[Finding]:
         )
     else:
         yield ok("broker limits", said)
+
+
+def _types(classic: Sequence[str]) -> Finding:
+    """AMQP does not tell whether the broker is one of several, so this is never more than a note."""
+    if not classic:
+        return ok("queue types", "no queue is a classic one")
+    what = f"{', '.join(classic)}: classic, and so on one broker; in a cluster they are away while that broker is"
+    mend = (
+        "in a cluster: rabbitmqctl update_vhost_metadata / --default-queue-type quorum; let the processes stop, delete these "
+        "queues, start the processes: what was in them is claimed again"
+    )
+    return note("queue types", what, mend)
 
 
 def _named(check: str, found: Mapping[str, str | None], fine: str) -> Iterator[Finding]:

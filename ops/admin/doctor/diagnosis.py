@@ -44,7 +44,7 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
     postgres: Asked[tuple[list[Finding], Sequence[Row]]] = Asked()
     broker: Asked[BrokerFacts] = Asked()
     if settings.database_url:
-        postgres.ask(lambda: _postgres(settings))
+        postgres.ask(lambda: _postgres(settings, alone=_is_private(data, settings.database_url, "postgres")))
     if settings.amqp_url:
         broker.ask(lambda: inspect_broker(settings.amqp_url))
     yield from check_settings(settings)
@@ -55,7 +55,7 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
     else:
         yield _unset("postgres", "WAXSEAL_DATABASE_URL", data)
     if settings.amqp_url:
-        yield from _heard_broker(broker, settings)
+        yield from _heard_broker(broker, settings, alone=_is_private(data, settings.amqp_url, "amqp"))
     else:
         yield _unset("broker", "WAXSEAL_AMQP_URL", data)
     known = members(data, settings)
@@ -66,12 +66,12 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
     yield from check_names(rows)
 
 
-def _postgres(settings: Settings) -> tuple[list[Finding], Sequence[Row]]:
+def _postgres(settings: Settings, *, alone: bool) -> tuple[list[Finding], Sequence[Row]]:
     """The checks of Postgres, and where endpoints and mailboxes are, for the check of their names."""
     engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
     try:
         with engine.connect() as conn:
-            found = list(check_postgres(conn, settings))
+            found = list(check_postgres(conn, settings, alone=alone))
             if schema_version.found(conn).filled and not _is_old(found):
                 found += check_logs(conn, settings)
                 found += check_claims(conn)
@@ -96,14 +96,21 @@ def _heard_postgres(
         return [wrong("postgres", f"{where}: {one_line(error)}", mend)], ()
 
 
-def _heard_broker(asked: Asked[BrokerFacts], settings: Settings) -> Sequence[Finding]:
+def _heard_broker(asked: Asked[BrokerFacts], settings: Settings, *, alone: bool) -> Sequence[Finding]:
     try:
-        return list(check_broker(asked.answer(_BROKER_SECONDS)))
+        return list(check_broker(asked.answer(_BROKER_SECONDS), alone=alone))
     except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that it does not answer
         url = urlsplit(settings.amqp_url)
         said = f"{type(error).__name__} {one_line(error)}".strip()
         mend = "start RabbitMQ, or correct WAXSEAL_AMQP_URL, its user and virtual host"
         return [wrong("broker", f"{url.hostname}:{url.port or 5672}{url.path}: {said}", mend)]
+
+
+def _is_private(data: Path, url: str, server: str) -> bool:
+    """Whether the URL leads to the server that `waxseal up` runs on this folder."""
+    memory = peek(data)
+    parts = urlsplit(url)
+    return memory is not None and (parts.hostname, parts.port) == ("127.0.0.1", memory.ports.get(server))
 
 
 def _unset(check: str, variable: str, data: Path) -> Finding:

@@ -19,10 +19,13 @@ CLOCK: Final = 2.0  # seconds that clocks may differ
 FULL: Final = 0.8  # share of the connections in use, from which on there are too few
 
 
-def check_postgres(conn: Connection, settings: Settings) -> Iterator[Finding]:
-    """Every check, the server's first; those of the schema only if it is the one that this program was written for."""
+def check_postgres(conn: Connection, settings: Settings, *, alone: bool = False) -> Iterator[Finding]:
+    """Every check, the server's first; those of the schema only if it is the one that this program was written for.
+
+    `alone`: it is a private server, which never has a standby.
+    """
     yield from _server(conn)
-    yield from _durability(conn)
+    yield from _durability(conn, alone=alone)
     state, told = judge(schema_version.found(conn))
     if state != "current":
         yield wrong("schema", told, "run `waxseal migrate` as the database's owner" if state in ("empty", "older") else told)
@@ -65,7 +68,7 @@ def _apart(there: datetime, before: datetime, after: datetime) -> float:
     return max(0.0, (before - there).total_seconds(), (there - after).total_seconds())
 
 
-def _durability(conn: Connection) -> Iterator[Finding]:
+def _durability(conn: Connection, *, alone: bool) -> Iterator[Finding]:
     names = (*DURABLE, "synchronous_standby_names", "data_checksums")
     found = inspection.settings(conn, names)
     off = [name for name in DURABLE if found[name] == "off"]
@@ -77,7 +80,8 @@ def _durability(conn: Connection) -> Iterator[Finding]:
     if found["data_checksums"] != "on":
         mend = "stop Postgres and run pg_checksums --enable"
         yield note("data checksums", "off: a disk's silent faults are found by `waxseal verify` only", mend)
-    yield _standbys(conn, found["synchronous_standby_names"], found["synchronous_commit"])
+    if not alone:
+        yield _standbys(conn, found["synchronous_standby_names"], found["synchronous_commit"])
 
 
 def _standbys(conn: Connection, names: str, commit: str) -> Finding:

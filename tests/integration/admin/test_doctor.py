@@ -11,6 +11,7 @@ from typing import Any
 import pika
 import pytest
 from cryptography.fernet import Fernet
+from dramatiq.common import dq_name, xq_name
 from sqlalchemy import Engine
 
 from ops.admin.doctor import broker_checks, machine_checks
@@ -19,8 +20,9 @@ from ops.admin.doctor.ledger_protections import check_grants
 from ops.admin.verifying.role_rights import KNOWN
 from ops.runtime.db import make_engine
 from support.cli import Cli
+from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 from workers.amqp.topology import UNROUTED, declare
-from workers.commands.inspect_broker import inspect_broker
+from workers.commands.inspect_broker import QUORUM, inspect_broker
 
 pytestmark = pytest.mark.usefixtures("durable")
 
@@ -116,7 +118,8 @@ def test_nothing_is_wrong_with_a_sound_set_up(doctor) -> None:
     assert {} == wrong(doctor)
     rows = {line[7:29].strip() for line in ended.stdout.splitlines()}
     assert {"postgres version", "clocks", "durable commits", "synchronous standbys", "schema", "login", "append-only"} <= rows
-    assert {"grants", "attempts", "broker version", "broker limits", "queues", "exchanges", "broker confirms"} <= rows
+    assert {"grants", "attempts", "broker version", "broker limits", "queues", "queue types", "exchanges"} <= rows
+    assert "broker confirms" in rows
     assert {"processes", "ports", "disk", "blob store", "DNS"} <= rows
     assert "test_worker is a member of waxseal_writer, and no owner" in ended.stdout
 
@@ -265,6 +268,31 @@ def test_a_queue_of_another_type_is_named(doctor, channel, servers) -> None:
     assert "waxseal.unrouted: " in said
     assert "inequivalent arg" in said
     assert {None} == set(inspect_broker(servers.amqp_url).queues.values())
+
+
+def test_the_queues_that_are_on_one_broker_only_are_named(channel, servers) -> None:
+    delayed = DELIVER_TOPOLOGY[-2][1]
+    facts = inspect_broker(servers.amqp_url)
+    channel.queue_delete(delayed["queue"])
+    channel.queue_declare(**delayed | {"arguments": delayed["arguments"] | QUORUM})
+    after = inspect_broker(servers.amqp_url)
+    channel.queue_delete(delayed["queue"])
+    channel.queue_declare(**delayed)
+
+    assert [QUEUE, dq_name(QUEUE), xq_name(QUEUE)] == facts.classic
+    assert [QUEUE, xq_name(QUEUE)] == after.classic
+    (told,) = (each for each in check_broker(facts) if each.check == "queue types")
+    assert ("note", True) == (told.state, told.found.startswith(f"{QUEUE}, "))
+    assert "update_vhost_metadata" in told.mend
+
+
+def test_a_private_server_is_not_asked_for_others_beside_it(doctor, servers) -> None:
+    told = {True: set(), False: set()}
+    for alone, data in ((True, servers.data), (False, Path("/nonexistent"))):
+        ended = doctor.run("doctor", "--json", "--data", str(data))
+        told[alone] = {json.loads(line)["check"] for line in ended.stdout.splitlines()}
+
+    assert {"queue types", "synchronous standbys"} == told[False] - told[True] - {"processes"}
 
 
 @pytest.mark.parametrize(

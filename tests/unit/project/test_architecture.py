@@ -81,6 +81,7 @@ ORDER = (
     "ops/cli/erasure",
     "ops/cli",
     "ops/grafana",
+    "ops/kubernetes",
     "workers",
     "workers/net",
     "workers/amqp",

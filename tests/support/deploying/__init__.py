@@ -1,0 +1,1 @@
+"""What tests of manifests and units share."""
