@@ -24,6 +24,7 @@ from ops.admin.replay import Publish
 from ops.errors import OpsError
 from ops.runtime.db import persist, transaction
 from pipeline.store import jobs as store
+from pipeline.store.admin import audit
 from schemas.job import JobKind, JobState
 
 LEASE: Final = 30.0  # seconds without a sign of life after which another process takes the job
@@ -159,7 +160,9 @@ def _in_chunks(job: Run, arguments: Arguments, publish: Publish, stop: threading
         done += moved
         pace.keep(done)
     if isinstance(arguments, MissedForGood) and arguments.enable:
-        endpoints.enable(job.engine, Named(str(tenant), arguments.endpoint, job.told["who"]))
+        with transaction(job.engine) as conn:
+            by = audit.actor(conn, job.told["audit"])
+        endpoints.enable(job.engine, Named(str(tenant), arguments.endpoint, by))
 
 
 def _chunk(conn: Connection, job: Run, step: Step, chunk_of: Callable[[Row], Chunk], size: int) -> int | None:

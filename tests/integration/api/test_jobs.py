@@ -310,9 +310,13 @@ def test_an_eraser_that_dies_in_an_erasure_leaves_the_rest_to_the_next_one(datab
 
     keys = {"acme": database.vault.decrypt(database.rows("SELECT fingerprint_key FROM tenant WHERE name = 'acme'")[0][0])}
     job, calls = take(eraser, "dies", kinds=["erase"]), [step(keys), dies]
+
+    def once(*given: Any) -> Any:
+        return calls.pop(0)(*given)
+
     assert job is not None
     with pytest.raises(KeyboardInterrupt):
-        run(job, published, undone, Never(), {"erase": lambda *given: calls.pop(0)(*given)})
+        run(job, published, undone, Never(), {"erase": once})
     between = jobs.show(acts, id)
     database.run("UPDATE job SET lease_until = now()")
     ErasureRequests(eraser, settings, NO_BLOBS, Never()).turn()
@@ -355,10 +359,12 @@ def test_what_an_endpoint_missed_is_discarded_before_it_is_enabled_or_replayed_a
 
     with pytest.raises(OpsError, match="is disabled: enable it"):
         jobs.start(acts, "endpoint_replay", "acme", {"endpoint": "billing"}, ANNA)
-    job = ended(acts, jobs.start(acts, "endpoint_discard", "acme", {"endpoint": "billing", "enable": True}, ANNA))
+    asks = Actor("anna", "token", "t-1")
+    job = ended(acts, jobs.start(acts, "endpoint_discard", "acme", {"endpoint": "billing", "enable": True}, asks))
 
     assert ("done", 5, {}) == (job["state"], job["done"], job["left"])
     assert [("active",)] == database.rows("SELECT state FROM endpoint")
+    assert [("anna", "token", "t-1")] == database.rows("SELECT who, means, principal FROM audit WHERE act = 'endpoint enable'")
     assert {("discarded", 5)} == set(database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))
 
     database.run("UPDATE delivery SET state = 'paused', settled_at = NULL, error = NULL")

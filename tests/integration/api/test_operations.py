@@ -510,3 +510,12 @@ def test_a_subject_is_erased_on_request_by_the_eraser_after_its_count_was_confir
     assert [("ann", 4, "begun"), ("ann", 4, "done")] == world.rows(
         "SELECT who, count, phase FROM audit WHERE act = 'erase' ORDER BY id"
     )
+
+
+def test_who_had_a_mailbox_read_now_is_in_the_audit(world, api) -> None:
+    world.run("UPDATE mailbox SET state = 'active', reason = NULL")
+    said = api("operator", "acme").post("/tenants/acme/mailboxes/support/sync", {"reason": "a mail is late"})
+
+    assert (200, {"changed": True}) == (said.status, said.json)
+    rows = world.rows("SELECT who, means, object, reason FROM audit WHERE act = 'mailbox sync'")
+    assert [("ann", "token", "mailbox support", "a mail is late")] == rows

@@ -1,7 +1,7 @@
 """The audit of operators' acts, and operator events."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any, Final
 
 import orjson
@@ -59,7 +59,9 @@ def _acts(asked: Asked) -> Answer:
 def _exported(asked: Asked) -> Answer:
     query: ActsQuery = asked.query
     found = history.acts(asked.reads, query.since, query.until, tenant=seen(asked))
-    return Answer(raw=_lines(found), headers={"Content-Disposition": 'attachment; filename="audit.jsonl"'})
+    lines = _lines(found)
+    first = next(lines, b"")  # read before the answer begins: what fails in it is answered as an error
+    return Answer(raw=chain([first], lines), headers={"Content-Disposition": 'attachment; filename="audit.jsonl"'})
 
 
 def _lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
