@@ -196,7 +196,7 @@ def end(id_: str | None, whose: str | None, terms: ActTerms, data: Path) -> int:
     """End a session at once, by the ID that `waxseal session list` shows, or all of a person.
 
     The next request with it is asked to log in. A token that began it is still good: revoke it, too. Exit code 1 if there is no
-    such session in use.
+    session in use with the ID.
 
     Example: waxseal session end --who ann@acme.example
     """
@@ -215,7 +215,7 @@ def end(id_: str | None, whose: str | None, terms: ActTerms, data: Path) -> int:
         show_fields({"ended": ended}, as_json=True)
     else:
         click.echo(f"ended {counted(ended, 'session', 'sessions')}" if ended else "there is no such session in use")
-    return int(not ended)
+    return int(id_ is not None and not ended)
 
 
 COMMANDS: tuple[click.Command, ...] = (console, token, session)

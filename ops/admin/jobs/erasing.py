@@ -27,6 +27,8 @@ def _erase(keys: Mapping[str, bytes], chunk: Chunk, conn: Connection, size: int)
         raise OpsError(f"tenant {chain.tenant!r} is recorded but not configured any more: apply a file that names it")
     span = int(place["after"]), int(place["last"])
     order = Order(chunk.who, given.reason)
+    if chain.subject is not None:
+        erase_subject.check_told(chain.subject, order)
     done = erase_subject.erase_next(
         conn, chain, order, keys, span, size, given.seqs, datetime.now(UTC), name=bool(place["name"])
     )
