@@ -80,6 +80,12 @@ class ConsoleSettings(BaseSettings):
         description="which group has which role where: GROUP=ROLE or GROUP=ROLE@TENANT, comma-separated; without a tenant, "
         "for all. A person in none of them may do nothing",
     )
+    oidc_session: float = Field(
+        8.0,
+        gt=0,
+        le=12,
+        description="hours after which people log in there again; who has left a group loses its role then at the latest",
+    )
     oidc_scopes: str = Field("openid email profile", description="what is asked of it; some providers need groups here too")
     console_environment: str = Field(
         "",

@@ -8,6 +8,7 @@ OpsError
 ├── PlaceAway        the files of a log cannot be reached: check the place that the text names
 ├── NotPublished     what is asked of a tenant's log is not in it yet: ask again later
 └── Unknown          there is nothing of that name or id: look at the list that the text names
+    └── UnknownTenant
 """
 
 
@@ -41,6 +42,10 @@ class NotPublished(OpsError):
 
 class Unknown(OpsError):
     """What was named does not exist."""
+
+
+class UnknownTenant(Unknown):
+    """There is no such tenant. The text lists the others, which is for who runs the system: others are not shown it."""
 
 
 def one_line(error: BaseException | None) -> str:

@@ -19,6 +19,7 @@ from pipeline.store.admin import audit
 from pipeline.store.mail import items as mail_items
 from pipeline.store.mail import leases as mail_leases
 from pipeline.store.mail import mailbox_overview, mailboxes, unreadable_folders
+from schemas.access import By
 from schemas.mailbox import Mailbox
 
 _POLL: Final = 0.1  # seconds between two looks while waiting for a pull
@@ -107,8 +108,10 @@ def resync(engine: Engine, named: Named, folder: str | None) -> bool:
     return _act(engine, named, "mailbox resync", act)
 
 
-def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
+def sync(engine: Engine, tenant: str | None, name: str | None, by: By | None = None) -> list[Asked]:
     """Makes active mailboxes due at once, failing ones too; returns id, title and time of the request of each.
+
+    The audit says who asked, if that is told.
 
     Raises `OpsError` for a mailbox that does not exist, or that is named and not active.
     """
@@ -121,6 +124,8 @@ def sync(engine: Engine, tenant: str | None, name: str | None) -> list[Asked]:
             raise OpsError(f"{tenant}/{name} is not pulled, it is {found[0]['state']}: {found[0]['reason']}")
         found = [row for row in found if row["state"] == "active"]
         mail_leases.make_due(conn, [row["id"] for row in found], now, anyway=True)
+        if by is not None:
+            audit.record(conn, by, "mailbox sync", {"tenant": tenant, "mailbox": name}, len(found), now, "done")
     return [(row["id"], f"{row['tenant']}/{row['name']}", now) for row in found]
 
 

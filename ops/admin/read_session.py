@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
 
-from ops.errors import OpsError, Unknown
+from ops.errors import OpsError, Unknown, UnknownTenant
 from ops.runtime.db import make_engine, sqlstate, transaction
 from ops.runtime.schema_check import check_engine
 from ops.runtime.vault import Vault
@@ -66,7 +66,7 @@ def known_tenant(conn: Connection, name: str) -> str:
     tenants = queries.tenants(conn)
     if name in tenants or queries.is_recorded(conn, name):
         return name
-    raise Unknown(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
+    raise UnknownTenant(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
 
 
 def known_endpoint(conn: Connection, tenant: str, name: str) -> int:

@@ -34,20 +34,24 @@ _EVENT: tuple[Column, ...] = (
 
 
 @click.command()
+@click.option("--tenant", help="Only on this tenant.")
 @SINCE
 @UNTIL
 @LIMIT
 @reads
-def audit(engine: "Engine", since: datetime | None, until: datetime | None, limit: int | None, as_json: bool) -> None:
+def audit(
+    engine: "Engine", tenant: str | None, since: datetime | None, until: datetime | None, limit: int | None, as_json: bool
+) -> None:
     """List what operators did, newest first.
 
-    Who did what, when, to what, how many were planned, and how many were done.
+    Who did what, when, to what, how many were planned, and how many were done. With --json all that is known of each act, one
+    line for each, for an archive.
 
     Example: waxseal audit --since 7d
     """
     from ops.admin.history import acts
 
-    show_list(acts(engine, since, until, limit), _ACT, as_json, limited=limit is not None, none="no acts")
+    show_list(acts(engine, since, until, limit, tenant), _ACT, as_json, limited=limit is not None, none="no acts")
 
 
 @click.command()

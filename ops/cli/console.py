@@ -11,7 +11,7 @@ import click
 from ops.cli.processes import run_process
 from ops.cli.terminal.confirm import ActTerms, single_act
 from ops.cli.terminal.options import DATA, reads
-from ops.cli.terminal.output import Column, moment, show_fields, show_list
+from ops.cli.terminal.output import Column, counted, moment, show_fields, show_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -27,6 +27,16 @@ _TOKEN: tuple[Column, ...] = (
     ("expires", moment("expires_at")),
     ("last used", moment("last_used_at")),
     ("made by", "created_by"),
+)
+_SESSION: tuple[Column, ...] = (
+    ("id", "id"),
+    ("who", "who"),
+    ("by", lambda row: f"token {row['token']}" if row["token"] else row["issuer"]),
+    ("may", lambda row: ", ".join(f"{role} of {'all' if where == '*' else where}" for where, role in row["grants"].items())),
+    ("address", "address"),
+    ("since", moment("created_at")),
+    ("last seen", moment("seen_at")),
+    ("until", moment("ends_at")),
 )
 
 
@@ -81,12 +91,14 @@ def token() -> None:
     help="viewer sees all but contents and secrets; operator also replays, pauses and sees contents; admin also configures.",
 )
 @click.option("--tenant", help="Only for this tenant; the others do not exist for it.  [default: for all]")
-@click.option("--lasts", type=Lasting(), default="90d", show_default=True, help="How long it is valid; at most 366d.")
+@click.option("--lasts", type=Lasting(), help="How long it is valid; at most 366d.  [default: 90d, or 15m with --once]")
 @click.option("--who", "whose", help="Who uses it: the audit names them.  [default: who makes it]")
 @click.option("--once", is_flag=True, help="Good for one login to the console, which ends when the token expires; at most 1d.")
 @single_act
 @DATA
-def new(role: "Role", tenant: str | None, lasts: timedelta, whose: str | None, once: bool, terms: ActTerms, data: Path) -> None:
+def new(
+    role: "Role", tenant: str | None, lasts: timedelta | None, whose: str | None, once: bool, terms: ActTerms, data: Path
+) -> None:
     """Make a token, and show it once.
 
     It cannot be shown again: if it is lost, revoke it and make another. Output that is not a terminal has the token alone, so
@@ -101,6 +113,7 @@ def new(role: "Role", tenant: str | None, lasts: timedelta, whose: str | None, o
     from ops.system.stack_file import read_stack, settings_for
 
     settings = settings_for(data, "database_url")
+    lasts = lasts or (timedelta(minutes=15) if once else timedelta(days=90))
     with open_engine(settings) as engine:
         named = terms.who if whose is None else whose
         view, text = tokens.new(engine, who=named, role=role, tenant=tenant, lasts=lasts, by=terms.who, once=once)
@@ -154,4 +167,55 @@ def revoke(id_: str, terms: ActTerms, data: Path) -> int:
     return int(not revoked)
 
 
-COMMANDS: tuple[click.Command, ...] = (console, token)
+@click.group()
+def session() -> None:
+    """Sessions of people who are logged in to the console.
+
+    Example: waxseal session list
+    """
+
+
+@session.command("list")
+@reads
+def list_sessions(engine: "Engine", as_json: bool) -> None:
+    """List the sessions in use, newest first: whose, by which token or provider, from where, until when.
+
+    Example: waxseal session list
+    """
+    from ops.admin.access import sessions
+
+    show_list(sessions.listed(engine), _SESSION, as_json, limited=True, none="nobody is logged in")
+
+
+@session.command("end")
+@click.argument("id_", metavar="ID", required=False)
+@click.option("--who", "whose", help="All sessions of this name, instead of one.")
+@single_act
+@DATA
+def end(id_: str | None, whose: str | None, terms: ActTerms, data: Path) -> int:
+    """End a session at once, by the ID that `waxseal session list` shows, or all of a person.
+
+    The next request with it is asked to log in. A token that began it is still good: revoke it, too. Exit code 1 if there is no
+    session in use with the ID.
+
+    Example: waxseal session end --who ann@acme.example
+    """
+    from ops.admin.access import sessions
+    from ops.admin.read_session import open_engine
+    from ops.system.stack_file import settings_for
+
+    if (id_ is None) is (whose is None):
+        raise click.UsageError("say which: an ID, or --who NAME", click.get_current_context())
+    with open_engine(settings_for(data, "database_url")) as engine:
+        if id_ is not None:
+            ended = int(sessions.end(engine, id_, terms.who))
+        else:
+            ended = sessions.end_all(engine, str(whose), terms.who)
+    if terms.as_json:
+        show_fields({"ended": ended}, as_json=True)
+    else:
+        click.echo(f"ended {counted(ended, 'session', 'sessions')}" if ended else "there is no such session in use")
+    return int(id_ is not None and not ended)
+
+
+COMMANDS: tuple[click.Command, ...] = (console, token, session)

@@ -254,7 +254,8 @@ def sealer(data: Path) -> None:
 def eraser(data: Path) -> None:
     """Run the eraser.
 
-    It erases content that is older than its retention, and deletes the large bodies of erased content. One is enough.
+    It erases content that is older than its retention, and what admins asked for by the API, and deletes the large bodies of
+    erased content. One is enough.
 
     Example: waxseal eraser
     """

@@ -25,7 +25,8 @@ ALL = text("SELECT * FROM job WHERE id < :before ORDER BY id DESC LIMIT :limit")
 TAKE = text("""
     UPDATE job SET state = 'running', lease = :lease, lease_until = now() + make_interval(secs => :seconds), owner = :owner,
                    started_at = coalesce(started_at, now()), runs = runs + 1
-    WHERE id = (SELECT id FROM job WHERE state = 'queued' OR (state = 'running' AND lease_until < now())
+    WHERE id = (SELECT id FROM job WHERE kind = ANY(CAST(:kinds AS text[]))
+                  AND (state = 'queued' OR (state = 'running' AND lease_until < now()))
                 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING *""")
 
@@ -97,9 +98,10 @@ def listed(conn: Connection, tenant: str | None, before: int, limit: int) -> Seq
     return conn.execute(OF_TENANT, {**asked, "tenant": tenant}).mappings().all()
 
 
-def take(conn: Connection, lease: UUID, owner: str, seconds: float) -> Row | None:
-    """Leases the oldest job that is queued, or whose lease has ended, for that many seconds; None if there is none."""
-    return conn.execute(TAKE, {"lease": lease, "owner": owner, "seconds": seconds}).mappings().one_or_none()
+def take(conn: Connection, lease: UUID, owner: str, seconds: float, kinds: Sequence[JobKind]) -> Row | None:
+    """Leases the oldest job of these kinds that is queued, or whose lease has ended, for that many seconds; None: none is."""
+    asked = {"lease": lease, "owner": owner, "seconds": seconds, "kinds": list(kinds)}
+    return conn.execute(TAKE, asked).mappings().one_or_none()
 
 
 def hold(conn: Connection, id_: int, lease: UUID) -> Row | None:

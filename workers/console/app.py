@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ops.errors import OpsError, one_line
+from ops.errors import OpsError, UnknownTenant, one_line
 from ops.runtime.db import passes
 from workers.console.access import login, openid_login
 from workers.console.api import operations
@@ -85,6 +85,8 @@ def _refusal(error: Exception, request_id: str) -> Refused:
         return error
     if isinstance(error, HTTPException):
         return Refused(error.status_code, "not_found" if error.status_code == 404 else "method", error.detail, error.headers)
+    if isinstance(error, UnknownTenant):
+        return Refused(404, "not_found", "there is no such tenant")
     if isinstance(error, OpsError):
         return Refused(409, "refused", str(error))
     if isinstance(error, DBAPIError) and passes(error):

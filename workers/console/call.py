@@ -64,9 +64,9 @@ class Call:
         return Actor(asks.who, asks.means, asks.id, role, self.address, self.id, reason)
 
     def must_be_fresh(self) -> None:
-        """Raise `Refused` unless the one who asks proved a few minutes ago who it is: for what is to be revealed."""
+        """Raise `Forbidden` unless the one who asks proved a few minutes ago who it is: for what is to be revealed."""
         if not self.principal.fresh:
-            raise Refused(403, "login_again", "log in again to see this: the last login was more than 5 minutes ago")
+            raise Forbidden(403, "login_again", "log in again to see this: the last login was more than 5 minutes ago")
 
     @property
     def path(self) -> Mapping[str, Any]:
@@ -99,13 +99,17 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
+class Forbidden(Refused):
+    """Something that the one who asks may not do, or not now: if it would change anything, the audit has it."""
+
+
 def address_of(request: Request) -> str:
     """The client's address; behind a proxy of the settings, what that says it is."""
     return request.client.host[:_LONGEST_ADDRESS] if request.client else ""
 
 
 def permit(principal: Principal, role: Role, tenant: str | None) -> None:
-    """Raise `Refused` unless the principal has this role for the tenant, or for everything if there is none.
+    """Raise `Forbidden` unless the principal has this role for the tenant, or for everything if there is none.
 
     A tenant that it does not see is not found, so that names of tenants cannot be guessed.
     """
@@ -113,15 +117,16 @@ def permit(principal: Principal, role: Role, tenant: str | None) -> None:
     if principal.may(role, where):
         return
     if tenant is not None and principal.role_in(tenant) is None:
-        raise Refused(404, "not_found", "there is no such tenant")
-    raise Refused(403, "forbidden", f"this needs the role {role}" + ("" if tenant is None else f" for {tenant}"))
+        raise Forbidden(404, "not_found", "there is no such tenant")
+    raise Forbidden(403, "forbidden", f"this needs the role {role}" + ("" if tenant is None else f" for {tenant}"))
 
 
 async def carry_out(console: Console, request: Request, role: Role | None, handler: Handler, body: Any = None) -> Response:
     """Authenticate, permit, and run the handler in a thread. Raises `Refused`, and what the handler raises.
 
     A request that changes something, by a session's cookie, must come from a page of that session. Without a role it is for
-    everybody who is known. A form that the route has not read is read here. Acts that are refused are in the audit.
+    everybody who is known. A form that the route has not read is read here. Acts that are refused are in the audit, those that
+    the handler refuses as `Forbidden` too.
     """
     principal = await console.authenticate(request)
     if body is None and _is_form(request):
@@ -134,12 +139,19 @@ async def carry_out(console: Console, request: Request, role: Role | None, handl
         if role is not None:
             permit(principal, role, request.path_params.get("tenant"))
     except Refused as refused:
-        if request.method not in SAFE:
-            await to_thread.run_sync(
-                refusals.note, console.acts, call.actor(), _act(request), refused.detail, limiter=console.threads
-            )
+        await _note(call, refused)
         raise
-    return await to_thread.run_sync(handler, call, limiter=console.threads)
+    try:
+        return await to_thread.run_sync(handler, call, limiter=console.threads)
+    except Forbidden as refused:
+        await _note(call, refused)
+        raise
+
+
+async def _note(call: Call, refused: Refused) -> None:
+    if call.request.method not in SAFE:
+        console, about = call.console, _act(call.request)
+        await to_thread.run_sync(refusals.note, console.acts, call.actor(), about, refused.detail, limiter=console.threads)
 
 
 def check_site(settings: Settings, request: Request) -> None:

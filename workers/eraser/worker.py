@@ -1,4 +1,4 @@
-"""The eraser process: erases content by its retention, and deletes the blobs of erased content, once an hour.
+"""The eraser process: erases content by its retention, and deletes the blobs of erased content, once an hour; and on request.
 
 It logs in with the role waxseal_eraser, which may erase what an erasure entry lists, and change nothing else. If it dies, the
 next run goes on where it stopped.
@@ -20,6 +20,8 @@ from ops.runtime.blobs import Blobs, open_blobs
 from ops.runtime.db import Engine
 from ops.settings import Settings
 from ops.telemetry import ledger_table, metrics
+from workers.eraser import erasure_requests
+from workers.eraser.erasure_requests import ErasureRequests
 from workers.process import Process
 
 BEAT: Final = 1.0  # seconds
@@ -37,6 +39,8 @@ def run(settings: Settings) -> int:
         beat = process.serve({"database": process.database(lambda: None)})
         turn = partial(erase_due, engine, settings, blobs, process.stop.is_set)
         process.closing(Chore("retention", EVERY, turn))
+        requests = ErasureRequests(engine, settings, blobs, process.stop)
+        process.closing(Chore("erasure requests", erasure_requests.EVERY, requests.turn))
         while not process.stop.wait(BEAT):
             beat()
     return process.status

@@ -51,7 +51,7 @@ class Visitor:
 class Person:
     """Somebody whom an OpenID provider vouches for; `fresh_at`: when they logged in there, if it says so.
 
-    `policy` stands for the settings that gave the grants: under others, the session is over.
+    `policy` stands for the settings that gave the grants: under others, the session is over. After `lasts` it is over, too.
     """
 
     who: str
@@ -60,6 +60,7 @@ class Person:
     policy: str
     grants: Mapping[str, Role]
     fresh_at: datetime | None
+    lasts: timedelta = LONGEST
 
 
 def begin_by_token(engine: Engine, text: str, visitor: Visitor) -> str | None:
@@ -220,7 +221,7 @@ def _of_person(value: str, person: Person, visitor: Visitor, now: datetime) -> N
         grants=person.grants,
         fresh_at=person.fresh_at,
         idle_until=now + IDLE,
-        ends_at=now + LONGEST,
+        ends_at=now + min(LONGEST, person.lasts),
         address=visitor.address,
         agent=visitor.agent[:_AGENT_LENGTH],
     )

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from ops.admin.bulk import Act, Pace, noted, uninterrupted
 from ops.admin.read_session import known_tenant, snapshot, tenant_keys
-from ops.errors import OpsError
+from ops.errors import OpsError, Unknown
 from ops.runtime.db import persist, sqlstate
 from ops.settings import Settings
 from pipeline.dedupe import chain_key
@@ -57,17 +58,38 @@ class ErasurePlan:
 def plan(engine: Engine, settings: Settings, wanted: Wanted) -> ErasurePlan:
     """Counts what would be erased. Raises `OpsError` for a tenant, subject or number that does not exist or is never erased."""
     with snapshot(engine) as conn:
-        keys = tenant_keys(conn, settings)
-        if keys is None:
-            raise OpsError("an erasure is recorded under the tenant's key: set WAXSEAL_KEYS, the keys that the workers have")
-        tenant = known_tenant(conn, wanted.tenant)
-        if tenant not in keys:
-            raise OpsError(f"tenant {tenant!r} is recorded but not configured any more: apply a file that names it")
-        chain = _chain(conn, wanted, keys[tenant])
-        _check_numbers(conn, chain, wanted.only or ())
-        counted = erasure.count(conn, chain.chain_id, chain.seq, wanted.only)
-        erased = rule.erasures(conn, chain.chain_id)
-    return ErasurePlan(chain, counted, wanted.only, wanted.name and chain.subject is not None, erased, keys)
+        keys = _keys(conn, settings)
+        found = _chain(conn, wanted, keys[_with_key(conn, keys, wanted.tenant)])
+        number = counted(conn, found, wanted.only)
+        erased = rule.erasures(conn, found.chain_id)
+    return ErasurePlan(found, number, wanted.only, wanted.name and found.subject is not None, erased, keys)
+
+
+def chain_of(engine: Engine, settings: Settings, tenant: str, subject: str) -> ErasableChain:
+    """The subject's chain. Raises `OpsError` for a tenant or subject that does not exist."""
+    with snapshot(engine) as conn:
+        keys = _keys(conn, settings)
+        return _chain(conn, Wanted(tenant, subject), keys[_with_key(conn, keys, tenant)])
+
+
+def chain(conn: Connection, tenant: str, id_: UUID) -> ErasableChain:
+    """The tenant's chain of that id. Raises `Unknown`."""
+    found = erasure.chain(conn, id_)
+    if found is None or found.tenant != tenant:
+        raise Unknown("there is no such chain")
+    return found
+
+
+def counted(conn: Connection, chain: ErasableChain, only: Sequence[int] | None) -> Counted:
+    """What there is to erase of a chain. Raises `OpsError` for a number that does not exist or is never erased."""
+    _check_numbers(conn, chain, only or ())
+    return erasure.count(conn, chain.chain_id, chain.seq, only)
+
+
+def check_told(subject: str, order: Order) -> None:
+    """Raise `OpsError` if what is kept of an erasure for ever names its subject."""
+    if subject.casefold() in f"{order.reason}\n{order.by}".casefold():
+        raise OpsError("who erases and the reason are kept for ever and must not name the subject: give a case number")
 
 
 def carry_out(
@@ -100,22 +122,61 @@ def _batch(engine: Engine, planned: ErasurePlan, order: Order, after: int, size:
     """Erases the next entries; returns what went and the last of them, or None when nothing is left."""
 
     def work(conn: Connection) -> tuple[Erased, int] | None:
-        chain = planned.chain
-        erasure.serialise(conn, [chain.chain_id])
-        seqs = erasure.erasable(conn, chain.chain_id, after, planned.counted.last, size, planned.only)
-        name = planned.name and len(seqs) < size and _has_name(conn, chain)
-        if not seqs and not name:
-            return None
-        erased = rule.erase(conn, [Batch(chain, seqs, name)], order, planned.keys, datetime.now(UTC))
-        return erased, seqs[-1] if seqs else after
+        span, now = (after, planned.counted.last), datetime.now(UTC)
+        return erase_next(conn, planned.chain, order, planned.keys, span, size, planned.only, now, name=planned.name)
 
     try:
         return persist(engine, PATIENCE, work)
     except Exception as error:
-        if isinstance(error, ChainBroken) or sqlstate(error).startswith("23"):
-            told = f"nothing was erased: chain {planned.chain.chain_id.hex} is not sound, so no entry can follow its last one"
-            raise OpsError(f"{told}; `waxseal verify --tenant {planned.chain.tenant}` names the fault") from error
+        if is_unsound(error):
+            chain = planned.chain
+            told = f"nothing was erased: chain {chain.chain_id.hex} is not sound, so no entry can follow its last one"
+            raise OpsError(f"{told}; `waxseal verify --tenant {chain.tenant}` names the fault") from error
         raise
+
+
+def is_unsound(error: BaseException) -> bool:
+    """Whether an erasure failed because no entry can follow the chain's last one."""
+    return isinstance(error, ChainBroken) or sqlstate(error).startswith("23")
+
+
+def erase_next(
+    conn: Connection,
+    chain: ErasableChain,
+    order: Order,
+    keys: Mapping[str, bytes],
+    span: tuple[int, int],
+    size: int,
+    only: Sequence[int] | None,
+    now: datetime,
+    *,
+    name: bool,
+) -> tuple[Erased, int] | None:
+    """Erases at most `size` entries after the first number of the span and up to its second, and at the end the `name`.
+
+    Returns what went and the last of them; None when nothing is left.
+    """
+    erasure.serialise(conn, [chain.chain_id])
+    seqs = erasure.erasable(conn, chain.chain_id, span[0], span[1], size, only)
+    takes_name = name and len(seqs) < size and _has_name(conn, chain)
+    if not seqs and not takes_name:
+        return None
+    erased = rule.erase(conn, [Batch(chain, seqs, takes_name)], order, keys, now)
+    return erased, seqs[-1] if seqs else span[0]
+
+
+def _keys(conn: Connection, settings: Settings) -> Mapping[str, bytes]:
+    keys = tenant_keys(conn, settings)
+    if keys is None:
+        raise OpsError("an erasure is recorded under the tenant's key: set WAXSEAL_KEYS, the keys that the workers have")
+    return keys
+
+
+def _with_key(conn: Connection, keys: Mapping[str, bytes], name: str) -> str:
+    tenant = known_tenant(conn, name)
+    if tenant not in keys:
+        raise OpsError(f"tenant {tenant!r} is recorded but not configured any more: apply a file that names it")
+    return tenant
 
 
 def _has_name(conn: Connection, chain: ErasableChain) -> bool:
@@ -127,7 +188,7 @@ def _chain(conn: Connection, wanted: Wanted, key: bytes) -> ErasableChain:
     chain_id = queries.chain_of(conn, wanted.tenant, wanted.subject, chain_key(key, wanted.subject))
     chain = None if chain_id is None else erasure.chain(conn, chain_id)
     if chain is None:
-        raise OpsError(f"tenant {wanted.tenant} has nothing recorded of that subject: check how it is written, case included")
+        raise Unknown(f"tenant {wanted.tenant} has nothing recorded of that subject: check how it is written, case included")
     return chain
 
 

@@ -13,6 +13,7 @@ from schemas.given import Id, Moment, Rate, Slug, Words
 from schemas.job import JobKind
 
 MOST_IDS: Final = 1000
+ERASE_RATE: Final = 2000.0  # entries per second, by default
 
 
 class Arguments(BaseModel):
@@ -62,6 +63,23 @@ class FailedSince(Paced):
     until: Moment | None = None
 
 
+class Waiting(Paced):
+    """Tries that are planned for later."""
+
+    endpoint: Slug | None = None
+    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_IDS)] | None = None
+
+
+class Erasing(Arguments):
+    """Events of one chain: all of them, or those with these numbers; `subject_name`: the subject's name, too."""
+
+    chain: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    seqs: Annotated[list[Annotated[int, Field(ge=0, le=2**62)]], Field(min_length=1, max_length=MOST_IDS)] | None = None
+    subject_name: bool = False
+    reason: Words
+    rate: Rate = ERASE_RATE
+
+
 class OfLedger(Arguments):
     """A ledger, or one subject of it."""
 
@@ -74,6 +92,8 @@ ARGUMENTS: Final[Mapping[JobKind, type[Arguments]]] = {
     "endpoint_replay": Missed,
     "endpoint_discard": MissedForGood,
     "redeliver": FailedSince,
+    "retry": Waiting,
+    "erase": Erasing,
     "verify": OfLedger,
     "export": OfLedger,
 }

@@ -11,11 +11,12 @@ from sqlalchemy import Connection
 
 from ops.admin import endpoints, replay
 from ops.admin.bulk import Named
-from ops.admin.jobs.arguments import Arguments, DeadLetters, FailedSince, Missed
+from ops.admin.jobs.arguments import Arguments, DeadLetters, FailedSince, Missed, Waiting
 from ops.admin.read_session import known_endpoint
 from ops.admin.replay import Decision, Publish
+from ops.admin.undelivered import endpoints_of
 from pipeline.store.dead_letters import decisions
-from pipeline.store.deliveries import redelivery
+from pipeline.store.deliveries import redelivery, undelivered
 from pipeline.store.deliveries.redelivery import Span
 from schemas.job import JobKind
 
@@ -79,10 +80,21 @@ def _redeliver(chunk: Chunk, conn: Connection, size: int) -> Moved | None:
     return Moved(len(ids), {**place, "after": [taken[-1][1].isoformat(), taken[-1][0]]})
 
 
+def _move_up(chunk: Chunk, conn: Connection, size: int) -> Moved | None:
+    given, place = chunk.arguments, chunk.place
+    assert isinstance(given, Waiting)
+    ids = list(endpoints_of(conn, str(chunk.tenant), given.endpoint).values())
+    counted_at, span = datetime.fromisoformat(place["now"]), (int(place["after"]), int(place["last"]))
+    moved = undelivered.move_up(conn, ids, given.ids, counted_at, span, size)
+    return Moved(len(moved), {**place, "after": moved[-1]}) if moved else None
+
+
+#: What a console process can do. Erasing needs the rights of the eraser, which has a step of its own.
 STEPS: Final[Mapping[JobKind, Step]] = {
     "replay": partial(_decide, False),
     "discard": partial(_decide, True),
     "endpoint_replay": partial(_settle_missed, False),
     "endpoint_discard": partial(_settle_missed, True),
     "redeliver": _redeliver,
+    "retry": _move_up,
 }

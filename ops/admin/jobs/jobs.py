@@ -15,7 +15,7 @@ from ops.admin.read_session import snapshot
 from ops.admin.search import cursors
 from ops.admin.search.found import Found
 from ops.admin.views import View, rfc3339
-from ops.errors import Unknown
+from ops.errors import OpsError, Unknown
 from ops.runtime.db import transaction
 from pipeline.store import jobs as store
 from pipeline.store.admin import audit
@@ -32,8 +32,10 @@ ACTS: Final[Mapping[JobKind, str]] = {
     "endpoint_replay": "endpoint replay",
     "endpoint_discard": "endpoint discard",
     "redeliver": "redeliver",
+    "retry": "retry",
     "verify": "verify",
     "export": "export",
+    "erase": "erase",
 }
 
 
@@ -44,15 +46,25 @@ def preview(engine: Engine, kind: JobKind, tenant: str | None, arguments: Mappin
         return {"kind": kind, "tenant": tenant, **plan(conn, kind, tenant, wanted).view(SAMPLES)}
 
 
-def start(engine: Engine, kind: JobKind, tenant: str | None, arguments: Mapping[str, Any], by: Actor) -> int:
+def start(
+    engine: Engine,
+    kind: JobKind,
+    tenant: str | None,
+    arguments: Mapping[str, Any],
+    by: Actor,
+    expected: int | None = None,
+) -> int:
     """Counts, begins the act in the audit and queues the job, in one transaction; returns its id.
 
-    Raises `OpsError` for arguments that it cannot have, for names that do not exist, and for an act that is not possible now.
+    Raises `OpsError` for arguments that it cannot have, for names that do not exist, for an act that is not possible now,
+    and for a count that is not the `expected` one.
     """
     wanted = given.read(kind, tenant, arguments)
     now = datetime.now(UTC)
     with transaction(engine) as conn:
         planned = plan(conn, kind, tenant, wanted)
+        if expected is not None and planned.total != expected:
+            raise OpsError(f"it would be on {planned.total} now, and not on {expected}: count anew, and look at it again")
         asked = wanted.model_dump(mode="json", exclude_none=True)
         act = audit.record(conn, by, ACTS[kind], _filter(tenant, wanted), planned.total or 0, now, "begun")
         return store.add(conn, kind, tenant, asked, by.who, planned.total, planned.place, act)

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection
 
-from ops.admin.jobs.arguments import Arguments, DeadLetters, FailedSince, Missed, OfLedger
+from ops.admin.erasure import erase_subject
+from ops.admin.jobs.arguments import Arguments, DeadLetters, Erasing, FailedSince, Missed, OfLedger, Waiting
 from ops.admin.read_session import check_chosen, known_endpoint, known_tenant
+from ops.admin.undelivered import endpoints_of
 from ops.admin.views import View, dead_letter_view, group_view, rfc3339, undelivered_view
 from ops.errors import OpsError
 from pipeline.store.dead_letters import dead_letter_list
@@ -56,8 +59,12 @@ def plan(conn: Connection, kind: JobKind, tenant: str | None, arguments: Argumen
             return _failed(conn, str(tenant), arguments)
         case Missed():
             return _missed(conn, str(tenant), arguments, goes_on=kind == "endpoint_replay")
+        case Waiting():
+            return _waiting(conn, str(tenant), arguments)
         case OfLedger():
             return _ledger(conn, tenant, arguments)
+        case Erasing():
+            return _erasing(conn, str(tenant), arguments)
     raise TypeError(type(arguments))
 
 
@@ -100,6 +107,30 @@ def _failed(conn: Connection, tenant: str, arguments: FailedSince) -> Planned:
     place = {"after": [_FIRST, 0], "newest": found.newest and found.newest.isoformat(), "last": found.last or 0}
     rows = partial(_deliveries, conn, partial(redelivery.sample, conn, span))
     return Planned(found.count, place, found.oldest, found.newest, rows)
+
+
+def _waiting(conn: Connection, tenant: str, arguments: Waiting) -> Planned:
+    now, ids = datetime.now(UTC), list(endpoints_of(conn, tenant, arguments.endpoint).values())
+    found = undelivered.planned(conn, ids, arguments.ids, now)
+    sample = partial(undelivered.sample_planned, conn, ids, arguments.ids, now)
+    return Planned(
+        sum(each.count for each in found),
+        {
+            "now": now.isoformat(),
+            "after": min((each.first for each in found), default=0) - 1,
+            "last": max((each.last for each in found), default=-1),
+        },
+        min((each.earliest for each in found), default=None),
+        max((each.latest for each in found), default=None),
+        partial(_deliveries, conn, sample),
+    )
+
+
+def _erasing(conn: Connection, tenant: str, arguments: Erasing) -> Planned:
+    chain = erase_subject.chain(conn, tenant, UUID(arguments.chain))
+    counted = erase_subject.counted(conn, chain, arguments.seqs)
+    name = arguments.subject_name and chain.subject is not None
+    return Planned(counted.erasable, {"after": -1, "last": counted.last, "name": name})
 
 
 def _ledger(conn: Connection, tenant: str | None, arguments: OfLedger) -> Planned:

@@ -6,7 +6,7 @@ If the process dies in a chunk, the chunk has not happened; if it dies between t
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
@@ -19,15 +19,17 @@ from ops.admin.bulk import RATE, Named, Pace
 from ops.admin.jobs import arguments as given
 from ops.admin.jobs import jobs
 from ops.admin.jobs.arguments import Arguments, MissedForGood
-from ops.admin.jobs.chunks import STEPS, Chunk
+from ops.admin.jobs.chunks import STEPS, Chunk, Step
 from ops.admin.replay import Publish
 from ops.errors import OpsError
 from ops.runtime.db import persist, transaction
 from pipeline.store import jobs as store
+from pipeline.store.admin import audit
 from schemas.job import JobKind, JobState
 
 LEASE: Final = 30.0  # seconds without a sign of life after which another process takes the job
 PATIENCE: Final = 20.0  # seconds for which a chunk that met a deadlock or a lost connection is tried again
+OF_CONSOLE: Final[Sequence[JobKind]] = (*STEPS, "verify", "export")
 MOST_RUNS: Final = 5  # in a row that get no further: then it is the job at which processes die
 
 
@@ -77,8 +79,9 @@ class Run:
         def work(conn: Connection) -> None:
             row = store.hold(conn, self.id, self.lease)
             if row is not None:
-                store.drop_parts(conn, self.id, self.lease if result is not None else None)
-                jobs.finish(conn, row, self.lease, state, error, result)
+                if self.kind == "export":
+                    store.drop_parts(conn, self.id, self.lease if result is not None else None)
+                jobs.finish(conn, row, self.lease, state, error, result or row["place"].get("result"))
 
         persist(self.engine, PATIENCE, work)
 
@@ -88,11 +91,11 @@ class Run:
             store.put_back(conn, self.id, self.lease)
 
 
-def take(engine: Engine, owner: str, seconds: float = LEASE) -> Run | None:
-    """Takes the oldest job that nobody runs; None if there is none."""
+def take(engine: Engine, owner: str, seconds: float = LEASE, kinds: Sequence[JobKind] = OF_CONSOLE) -> Run | None:
+    """Takes the oldest job of these kinds that nobody runs; None if there is none."""
     lease = uuid4()
     with transaction(engine) as conn:
-        row = store.take(conn, lease, owner, seconds)
+        row = store.take(conn, lease, owner, seconds, kinds)
     return None if row is None else Run(engine, row, lease, seconds)
 
 
@@ -101,17 +104,18 @@ def run(
     publish: Publish,
     of_ledger: Callable[[Run, Arguments], dict[str, Any]],
     stop: threading.Event,
+    steps: Mapping[JobKind, Step] = STEPS,
 ) -> JobState | None:
     """Runs a job to its end; returns its state, or None if it goes on elsewhere.
 
-    `of_ledger` does a job on the ledger, with `beat` from time to time. Raises errors of Postgres that may pass: the job is
-    taken again when its lease has ended.
+    `steps` do the chunks of a job by its kind, and `of_ledger` one of another kind, with `beat` from time to time.
+    Raises errors of Postgres that may pass: the job is taken again when its lease has ended.
     """
     result = None
     try:
         arguments = _arguments(job)
-        if job.kind in STEPS:
-            _in_chunks(job, arguments, publish, stop)
+        if job.kind in steps:
+            _in_chunks(job, arguments, publish, stop, steps[job.kind])
         else:
             result = of_ledger(job, arguments)
     except OpsError as error:
@@ -138,31 +142,37 @@ def _arguments(job: Run) -> Arguments:
     return given.read(job.kind, job.told["tenant"], job.told["arguments"])
 
 
-def _in_chunks(job: Run, arguments: Arguments, publish: Publish, stop: threading.Event) -> None:
+def _in_chunks(job: Run, arguments: Arguments, publish: Publish, stop: threading.Event, step: Step) -> None:
     pace = Pace(getattr(arguments, "rate", RATE), sleep=stop.wait)
     tenant, done = job.told["tenant"], 0
+
+    def chunk_of(row: Row) -> Chunk:
+        return Chunk(row["tenant"], arguments, row["place"], row["who"], publish)
+
     if job.told["place"].get("messages") and job.kind == "replay":
         publish([])  # before a transaction is open: that the broker is away must not hold locks
     while True:
         if stop.is_set():
             raise Stopped
-        moved = persist(job.engine, PATIENCE, lambda conn: _chunk(conn, job, arguments, publish, pace.chunk))
+        moved = persist(job.engine, PATIENCE, lambda conn: _chunk(conn, job, step, chunk_of, pace.chunk))
         if moved is None:
             break
         done += moved
         pace.keep(done)
     if isinstance(arguments, MissedForGood) and arguments.enable:
-        endpoints.enable(job.engine, Named(str(tenant), arguments.endpoint, job.told["who"]))
+        with transaction(job.engine) as conn:
+            by = audit.actor(conn, job.told["audit"])
+        endpoints.enable(job.engine, Named(str(tenant), arguments.endpoint, by))
 
 
-def _chunk(conn: Connection, job: Run, arguments: Arguments, publish: Publish, size: int) -> int | None:
+def _chunk(conn: Connection, job: Run, step: Step, chunk_of: Callable[[Row], Chunk], size: int) -> int | None:
     """One chunk; how many rows it was on, or None when none are left. Raises `Lost`, and `Cancelled`."""
     row = store.hold(conn, job.id, job.lease)
     if row is None:
         raise Lost
     if row["cancel_by"] is not None:
         raise Cancelled
-    moved = STEPS[job.kind](Chunk(row["tenant"], arguments, row["place"], row["who"], publish), conn, size)
+    moved = step(chunk_of(row), conn, size)
     if moved is None:
         return None
     left = Counter(row["left"]) + Counter(moved.left)

@@ -52,7 +52,7 @@ TABLES: Final[Rights] = {
         DELETE_INSERT_SELECT_UPDATE="log_refusal",
     ),
     "waxseal_eraser": _each(
-        SELECT="alembic_version attempt catalog chain dead_letter delivery endpoint_health mail_document",
+        SELECT="alembic_version attempt catalog chain dead_letter delivery endpoint_health job mail_document",
         INSERT_SELECT="audit content entry",
         DELETE_SELECT="erased_blob",
         DELETE_INSERT_SELECT_UPDATE="retention_progress",
@@ -131,6 +131,7 @@ COLUMNS: Final[Rights] = {
     "waxseal_eraser": {
         "chain": _columns(UPDATE="seq hash"),
         "delivery": _columns(UPDATE="next_attempt_at"),
+        "job": _columns(UPDATE="state total done left place started_at ended_at lease lease_until owner runs error result"),
         "source": _columns(SELECT="id tenant_id name kind settings"),
         "tenant": _columns(SELECT="id name fingerprint_key before_origins retention"),
     },

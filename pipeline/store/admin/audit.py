@@ -28,6 +28,8 @@ END = text("""
     INSERT INTO audit (at, who, act, filter, count, phase, begun)
     SELECT :now, who, act, filter, :count, 'done', id FROM audit WHERE id = :id""")
 
+ACTOR = text("SELECT who, means, principal, role, address, request_id, reason FROM audit WHERE id = :id")
+
 # An act on many rows is one line: how many were planned, and how many were done if it ended.
 _ACT = """
     SELECT act.id, act.at, act.who, act.act, act.filter, act.tenant, act.object, act.means, act.principal, act.role,
@@ -95,6 +97,12 @@ def record(
 def end(conn: Connection, id_: int, count: int, now: datetime) -> None:
     """Records the end of an act, and on how many it was done. Raises a unique violation if its end is already recorded."""
     conn.execute(END, {"id": id_, "count": count, "now": now})
+
+
+def actor(conn: Connection, id_: int) -> Actor:
+    """Who began an act."""
+    row = conn.execute(ACTOR, {"id": id_}).mappings().one()
+    return Actor(**{name: value for name, value in row.items() if value is not None})
 
 
 def acts(

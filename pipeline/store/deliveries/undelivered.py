@@ -52,6 +52,9 @@ _COUNT_PLANNED = """
     FROM delivery WHERE {planned} GROUP BY 1 ORDER BY 2 DESC, 1"""
 COUNT_PLANNED = text(_COUNT_PLANNED.format(planned=_PLANNED))
 
+_SAMPLE_PLANNED = "SELECT id FROM delivery WHERE {planned} ORDER BY id LIMIT :limit"
+SAMPLE_PLANNED = text(_SAMPLE_PLANNED.format(planned=_PLANNED))
+
 # By id, so that a delivery that fails meanwhile and is planned again is not moved up a second time.
 _MOVE_UP = """
     WITH planned AS MATERIALIZED (
@@ -107,6 +110,14 @@ def planned(conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | 
     """The tries of these endpoints that are planned for later than `now`; `ids` restricts them."""
     asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
     return [PlannedTries(*row) for row in conn.execute(COUNT_PLANNED, asked)]
+
+
+def sample_planned(
+    conn: Connection, endpoint_ids: Sequence[int], ids: Sequence[int] | None, now: datetime, limit: int
+) -> Sequence[int]:
+    """The ids of `limit` of them."""
+    asked = {"endpoint_ids": list(endpoint_ids), "ids": None if ids is None else list(ids), "now": now}
+    return conn.execute(SAMPLE_PLANNED, {**asked, "limit": limit}).scalars().all()
 
 
 def move_up(

@@ -1,5 +1,6 @@
 """Jobs: counted by the predicate of their act, done in chunks under a lease, resumed where they stopped, done once."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,24 +9,36 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from ops.admin import endpoints
 from ops.admin.bulk import Named
-from ops.admin.jobs import jobs
+from ops.admin.jobs import jobs, ledger_jobs
+from ops.admin.jobs.arguments import OfLedger
+from ops.admin.jobs.erasing import step
 from ops.admin.jobs.running import Run, clean, run, take
 from ops.admin.search.cursors import BadCursor
 from ops.errors import OpsError
-from ops.runtime.db import transaction
+from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
 from pipeline.store.dead_letters import dead_letters
 from schemas.access import Actor
 from schemas.dead_letter import DeadLetter
+from support.blobs import NO_BLOBS
 from support.deliveries import event, record
 from support.waiting import wait_for
 from workers.console.job_runner import JobRunner
+from workers.eraser.erasure_requests import ErasureRequests
 
 ANNA = Actor("anna")
 NOW = datetime.now(UTC)
+
+
+class Never(threading.Event):
+    """Nobody asks to stop, and nobody waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +275,81 @@ def test_what_failed_since_a_time_is_sent_again_and_its_dead_letters_are_closed(
     assert {"open": 3, "replayed": 3} == states(database)
 
 
+def test_what_is_planned_for_later_is_tried_now_and_nothing_else(database, engine, acts, reads, billing, settings) -> None:
+    record(engine, [event(f"e-{n}", f"s-{n}") for n in range(6)], [billing], NOW)
+    database.run("UPDATE delivery SET next_attempt_at = now() + interval '1 hour' WHERE id <= 4")
+    wanted = {"endpoint": "billing", "ids": [2, 3, 4, 5]}
+    counted = jobs.preview(reads, "retry", "acme", wanted)
+    id = jobs.start(acts, "retry", "acme", wanted, ANNA)
+    database.run("UPDATE delivery SET next_attempt_at = now() + interval '1 hour' WHERE id = 6")  # fails after the count
+
+    run(taken(acts), published, undone, threading.Event())
+
+    job = jobs.show(acts, id)
+    assert (3, [2, 3, 4]) == (counted["count"], [each["id"] for each in counted["samples"]])
+    assert ("done", 3, {}) == (job["state"], job["done"], job["left"])
+    assert [(1,), (6,)] == database.rows("SELECT id FROM delivery WHERE next_attempt_at > now() ORDER BY id")
+    assert [("retry", 3)] == database.rows("SELECT act, count FROM audit WHERE phase = 'done'")
+
+
+def test_an_eraser_that_dies_in_an_erasure_leaves_the_rest_to_the_next_one(database, engine, acts, billing, settings) -> None:
+    """Each batch is erased whole, with its entry, or not at all; what is recorded after the request stays."""
+    record(engine, [event(f"e-{n}", "s-1") for n in range(6)], [billing], NOW)
+    eraser = make_engine(database.eraser_url, pool_size=3)
+    (chain,) = database.rows("SELECT chain_id FROM chain")[0]
+    wanted = {"chain": chain.hex, "reason": "request 17", "rate": 8}  # chunks of 2
+    with pytest.raises(OpsError, match="would be on 6 now, and not on 5"):
+        jobs.start(acts, "erase", "acme", wanted, ANNA, expected=5)
+    with pytest.raises(OpsError, match="no such chain"):
+        jobs.start(acts, "erase", "other", wanted, ANNA)
+    id = jobs.start(acts, "erase", "acme", wanted, ANNA, expected=6)
+    record(engine, [event("late", "s-1")], [billing], NOW)
+
+    def dies(*_given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    keys = {"acme": database.vault.decrypt(database.rows("SELECT fingerprint_key FROM tenant WHERE name = 'acme'")[0][0])}
+    job, calls = take(eraser, "dies", kinds=["erase"]), [step(keys), dies]
+
+    def once(*given: Any) -> Any:
+        return calls.pop(0)(*given)
+
+    assert job is not None
+    with pytest.raises(KeyboardInterrupt):
+        run(job, published, undone, Never(), {"erase": once})
+    between = jobs.show(acts, id)
+    database.run("UPDATE job SET lease_until = now()")
+    ErasureRequests(eraser, settings, NO_BLOBS, Never()).turn()
+    eraser.dispose()
+
+    job = jobs.show(acts, id)
+    assert ("running", 2) == (between["state"], between["done"])
+    assert ("done", 6, 6) == (job["state"], job["done"], job["result"]["entries"]), job
+    assert [("late",)] == database.rows(
+        "SELECT id_of(attributes) FROM content JOIN entry USING (chain_id, seq) WHERE kind = 'event'"
+    )
+    assert [(3,)] == database.rows("SELECT count(*) FROM entry WHERE kind = 'erasure'")
+    told = json.loads(database.rows("SELECT body FROM content JOIN entry USING (chain_id, seq) WHERE kind = 'erasure'")[0][0])
+    assert ("anna", "request 17") == (told["by"], told["reason"])
+    assert [("begun", 6), ("done", 6)] == database.rows("SELECT phase, count FROM audit WHERE act = 'erase' ORDER BY id")
+    assert "intact" == ledger_jobs.verify(settings, "acme", OfLedger(), lambda _done: None)["verdict"]
+
+
+def test_an_eraser_that_carries_out_no_requests_says_so(database, engine, acts, billing, settings) -> None:
+    record(engine, [event("e-1", "s-1")], [billing], NOW)
+    (chain,) = database.rows("SELECT chain_id FROM chain")[0]
+    id = jobs.start(acts, "erase", "acme", {"chain": chain.hex, "reason": "request 17"}, ANNA)
+    eraser = make_engine(database.eraser_url, pool_size=3)
+
+    ErasureRequests(eraser, settings.model_copy(update={"erase_requests": False}), NO_BLOBS, Never()).turn()
+
+    assert ("failed", 0) == (jobs.show(acts, id)["state"], jobs.show(acts, id)["done"])
+    assert "WAXSEAL_ERASE_REQUESTS" in jobs.show(acts, id)["error"]
+    with pytest.raises(DBAPIError, match="permission denied"), transaction(eraser) as conn:
+        jobs.store.add(conn, "erase", "acme", {"chain": chain.hex, "reason": "x"}, "eraser", 1, {}, 1)
+    eraser.dispose()
+
+
 def test_what_an_endpoint_missed_is_discarded_before_it_is_enabled_or_replayed_after(
     database, engine, acts, billing, runner
 ) -> None:
@@ -271,10 +359,12 @@ def test_what_an_endpoint_missed_is_discarded_before_it_is_enabled_or_replayed_a
 
     with pytest.raises(OpsError, match="is disabled: enable it"):
         jobs.start(acts, "endpoint_replay", "acme", {"endpoint": "billing"}, ANNA)
-    job = ended(acts, jobs.start(acts, "endpoint_discard", "acme", {"endpoint": "billing", "enable": True}, ANNA))
+    asks = Actor("anna", "token", "t-1")
+    job = ended(acts, jobs.start(acts, "endpoint_discard", "acme", {"endpoint": "billing", "enable": True}, asks))
 
     assert ("done", 5, {}) == (job["state"], job["done"], job["left"])
     assert [("active",)] == database.rows("SELECT state FROM endpoint")
+    assert [("anna", "token", "t-1")] == database.rows("SELECT who, means, principal FROM audit WHERE act = 'endpoint enable'")
     assert {("discarded", 5)} == set(database.rows("SELECT state, count(*) FROM delivery GROUP BY 1"))
 
     database.run("UPDATE delivery SET state = 'paused', settled_at = NULL, error = NULL")

@@ -1,7 +1,9 @@
 """The operations of the API, asked as programs ask them: what they answer, whom, and how they refuse."""
 
+import json
+import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
-from ops.admin.access import tokens
+from ops.admin.access import sessions, tokens
 from ops.admin.access.repeated import once
+from ops.admin.access.sessions import Visitor
 from ops.admin.jobs import jobs
+from ops.admin.jobs.running import take
 from ops.runtime.db import make_engine, transaction
 from pipeline.store.access import idempotency_keys
 from schemas.access import ROLES, Actor, Role
+from support.blobs import NO_BLOBS
 from support.console.api import Api, Said
 from support.console.running import running_console
 from support.console.world import HOSTILE, fill, settings_of
@@ -23,6 +28,7 @@ from workers.console.api.api_problems import Problem
 from workers.console.api.operation import Operation
 from workers.console.api.operations import OPERATIONS
 from workers.console.job_runner import JobRunner
+from workers.eraser.erasure_requests import ErasureRequests
 
 READS = [each for each in OPERATIONS if each.method == "GET"]
 PLACES = {"tenant": "acme", "name": "billing", "id": "1", "seq": "0", "key": "none"}
@@ -390,3 +396,126 @@ def test_tokens_are_made_once_and_revoked(api, url) -> None:
     assert 204 == admin.ask("DELETE", f"/tokens/{made.json['id']}").status
     assert (401, 404) == (bot.get("/me").status, admin.ask("DELETE", f"/tokens/{made.json['id']}").status)
     assert all("secret" not in each for each in admin.get("/tokens").json["data"])
+
+
+def test_who_asked_for_another_ones_job_is_refused_as_for_one_that_is_not_there_and_the_audit_has_it(world, api) -> None:
+    keeper = api("operator", "zoo")
+    ((job,),) = world.rows("SELECT min(id) FROM job WHERE tenant = 'acme'")
+    before = world.rows("SELECT count(*) FROM audit WHERE outcome = 'refused'")[0][0]
+
+    refused = keeper.post(f"/jobs/{job}/cancel", {}).json
+    absent = keeper.post("/jobs/999999/cancel", {}).json
+    viewer = api("viewer", "zoo").post(f"/jobs/{job}/cancel", {}).status
+
+    assert (404, f"there is no job {job}") == (refused["status"], refused["detail"])
+    assert refused["title"] == absent["title"]
+    assert 403 == viewer
+    rows = world.rows("SELECT who, act, filter ->> 'path' FROM audit WHERE outcome = 'refused' ORDER BY id OFFSET %s", before)
+    assert [("ann", "refused", f"/api/v1/jobs/{job}/cancel")] * 2 == rows
+
+
+def test_a_token_of_a_tenant_that_is_gone_is_not_told_which_others_there_are(world, acting, url) -> None:
+    world.run("INSERT INTO tenant (name, fingerprint_key) SELECT 'gone', fingerprint_key FROM tenant WHERE name = 'zoo'")
+    _, secret = tokens.new(acting, who="g", role="admin", tenant="gone", lasts=timedelta(hours=1), by="test")
+    world.run("DELETE FROM tenant WHERE name = 'gone'")
+    one = Api(url, secret)
+
+    for path in ("events", "timeline?subject=x", "log", "undelivered", "mailboxes", "endpoints", "verifications", "sources"):
+        said = one.get(f"/tenants/gone/{path}")
+        assert b"acme" not in said.raw, path
+    assert "there is no such tenant" == one.get("/tenants/gone/events").json["detail"]
+
+
+def test_content_and_secrets_are_shown_to_a_session_only_soon_after_its_login(world, api, acting, url) -> None:
+    """As on the pages; a token is no person, and needs none."""
+    _, secret = tokens.new(acting, who="eve", role="admin", tenant="acme", lasts=timedelta(hours=1), by="test")
+    cookie = sessions.begin_by_token(acting, secret, Visitor("127.0.0.1", "test"))
+    assert cookie is not None
+    person = sessions.principal_of(acting, cookie, None)
+    assert person is not None
+    headers = {"Cookie": f"__Host-waxseal={cookie}", "X-CSRF-Token": person.csrf, "Sec-Fetch-Site": "same-origin"}
+    ((letter,),) = world.rows("SELECT min(id) FROM dead_letter WHERE tenant = 'acme' AND body IS NOT NULL")
+    one, path = Api(url, None), f"/tenants/acme/dead-letters/{letter}/content"
+    soon = one.ask("POST", path, {}, headers=headers).status
+    world.run("UPDATE console_session SET fresh_at = now() - interval '6 min' WHERE who = 'eve'")
+    late = [
+        one.ask("POST", path, {}, headers=headers),
+        one.ask("POST", "/tenants/acme/endpoints/billing/rotate-secret", {}, headers={**headers, "Idempotency-Key": "late"}),
+        one.ask("POST", "/tenants/acme/erasures", {}, headers={**headers, "Idempotency-Key": "late"}),
+        one.ask("GET", "/jobs/1/file", headers=headers),
+    ]
+
+    assert 200 == soon
+    assert [(403, "urn:waxseal:problem:login-again")] * 4 == [(each.status, each.json["type"]) for each in late]
+    assert 200 == one.ask("POST", "/tenants/acme/endpoints/billing/close-breaker", {}, headers=headers).status
+    assert 3 == world.rows("SELECT count(*) FROM audit WHERE who = 'eve' AND outcome = 'refused'")[0][0]
+
+
+def test_what_operators_did_is_exported_as_lines(world, api) -> None:
+    whole = api("viewer").get("/audit/export")
+    lines = [json.loads(line) for line in whole.raw.splitlines()]
+    ours = [json.loads(line) for line in api("viewer", "zoo").get("/audit/export").raw.splitlines()]
+
+    assert (200, "application/x-ndjson") == (whole.status, whole.headers["content-type"])
+    assert api("viewer").all_of("/audit") == lines
+    assert {"zoo"} >= {each["tenant"] for each in ours}
+    assert 422 == api("viewer", "zoo").get("/audit/export", tenant="acme").status
+    assert b"" == api("viewer").get("/audit/export", until="1990-01-01T00:00:00Z").raw
+
+
+def test_a_token_for_one_login_is_made_for_minutes_and_lets_no_request_in(api, url, acting) -> None:
+    """What a backend gives to its customer: a link that opens the customer's own tenant, once."""
+    admin = api()
+    asked = {"who": "acme's own", "role": "operator", "tenant": "acme", "once": True}
+    made = admin.post("/tokens", asked)
+    long = admin.post("/tokens", {**asked, "lasts_seconds": 86_401})
+    secret, at = made.json["secret"], datetime.fromisoformat
+    first, second = (sessions.begin_by_token(acting, secret, Visitor("127.0.0.1", "test")) for _ in range(2))
+
+    assert (201, True, 422) == (made.status, made.json["once"], long.status)
+    assert timedelta(minutes=15) == at(made.json["expires_at"]) - at(made.json["created_at"])
+    assert 401 == Api(url, secret).get("/me").status
+    assert (False, True) == (first is None, second is None)
+
+
+def test_a_subject_is_erased_on_request_by_the_eraser_after_its_count_was_confirmed(world, api, acting, tmp_path) -> None:
+    admin, path = api("admin", "acme"), "/tenants/acme/erasures"
+    wanted = {"subject": "order-4", "reason": "request 17", "subject_name": True}
+    counted = admin.post(path, wanted, dry_run="true").json
+    refused = [
+        api("operator", "acme").post(path, wanted),
+        admin.post(path, wanted),
+        admin.post(path, {**wanted, "confirm": counted["count"] + 1}),
+        admin.post(path, {**wanted, "confirm": counted["count"], "reason": "of Order-4"}),
+        admin.post(path, {**wanted, "confirm": counted["count"], "subject": "nobody"}),
+        admin.post(path, {**wanted, "confirm": counted["count"], "seqs": [0]}),
+    ]
+    begun = admin.post(path, {**wanted, "confirm": counted["count"]}, key="erase-4")
+    again = admin.post(path, {**wanted, "confirm": counted["count"]}, key="erase-4")
+    (chain,) = world.rows("SELECT chain_id FROM chain WHERE tenant = 'acme' AND subject = 'order-4'")[0]
+    assert "erase" not in [job.kind for job in iter(lambda: take(acting, "console"), None)]  # a console leaves it
+
+    eraser = make_engine(world.eraser_url, pool_size=3)
+    settings = settings_of(world, tmp_path, database_url=world.eraser_url)
+    ErasureRequests(eraser, settings, NO_BLOBS, threading.Event()).turn()
+    eraser.dispose()
+
+    job = admin.get(f"/jobs/{begun.json['id']}").json
+    assert [403, 422, 409, 409, 404, 422] == [each.status for each in refused]
+    assert (202, begun.raw) == (begun.status, again.raw)
+    assert ("done", 4, 4, 4) == (job["state"], counted["count"], job["done"], job["result"]["entries"]), job
+    assert b"order-4" not in begun.raw  # what is kept of it names the chain
+    assert [] == world.rows("SELECT FROM chain WHERE subject = 'order-4'")
+    assert [(1,)] == world.rows("SELECT count(*) FROM entry WHERE kind = 'erasure' AND chain_id = %s", chain)
+    assert [("ann", 4, "begun"), ("ann", 4, "done")] == world.rows(
+        "SELECT who, count, phase FROM audit WHERE act = 'erase' ORDER BY id"
+    )
+
+
+def test_who_had_a_mailbox_read_now_is_in_the_audit(world, api) -> None:
+    world.run("UPDATE mailbox SET state = 'active', reason = NULL")
+    said = api("operator", "acme").post("/tenants/acme/mailboxes/support/sync", {"reason": "a mail is late"})
+
+    assert (200, {"changed": True}) == (said.status, said.json)
+    rows = world.rows("SELECT who, means, object, reason FROM audit WHERE act = 'mailbox sync'")
+    assert [("ann", "token", "mailbox support", "a mail is late")] == rows

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from ops.admin.access import sessions, tokens
-from ops.admin.access.sessions import MOST_OF_ONE
+from ops.admin.access.sessions import MOST_OF_ONE, Person, Visitor
 from ops.admin.access.sweeping import EVERY, Sweeping
 from schemas.access import ROLES
 from support.console.browser import Browser
@@ -161,6 +161,17 @@ def test_a_session_goes_on_while_it_is_used_and_that_is_noted_once_a_minute(brow
 
     assert 1 == len(set(seen))
     assert seen[0][1]
+
+
+@pytest.mark.parametrize(("hours", "lasts"), [(8, 8), (24, 12)])
+def test_who_logged_in_at_a_provider_does_so_again_after_the_hours_of_the_settings(acts, database, hours, lasts) -> None:
+    """Groups are read at each login: who has left one loses its role then."""
+    person = Person("ann", "https://id.example", "1", "p", {"*": "viewer"}, None, timedelta(hours=hours))
+    sessions.begin_by_openid(acts, person, Visitor("10.0.0.1", "x"))
+
+    assert [(lasts,)] == database.rows(
+        "SELECT round(extract(epoch FROM ends_at - created_at) / 3600)::int FROM console_session WHERE issuer IS NOT NULL"
+    )
 
 
 def test_a_session_ends_with_its_token_at_the_latest_and_after_12_hours(browser, another, token, database) -> None:

@@ -1,15 +1,16 @@
 """Tokens of the API: who they let in and where, and that a revoked, expired or altered one lets nobody in."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
 from ops.admin import endpoints, history
-from ops.admin.access import tokens
+from ops.admin.access import sessions, tokens
 from ops.admin.access.first_token import first_token
+from ops.admin.access.sessions import Visitor
 from ops.admin.bulk import Named
 from ops.errors import OpsError
 from schemas.access import ROLES, Actor
@@ -138,6 +139,24 @@ def test_commands_make_list_and_revoke_tokens(acts, database, browser) -> None:
     assert "there is no token" in owner.output("token", "revoke", made["id"], code=1)
     assert "revoked" == next(each["state"] for each in owner.json("token", "list") if each["id"] == made["id"])
     assert 401 == browser.api("/api/v1/t/acme/probe/operator", secret_of(made)).status
+    (once,) = owner.json("token", "new", "--once")
+    assert timedelta(minutes=15) == datetime.fromisoformat(once["expires_at"]) - datetime.fromisoformat(once["created_at"])
+
+
+def test_commands_list_and_end_sessions(acts, token, database) -> None:
+    owner = Cli(database).owner
+    cookies = [sessions.begin_by_token(acts, token("operator", "acme", who), Visitor("10.0.0.1", "x")) for who in "aab"]
+    listed = owner.json("session", "list")
+
+    assert ["b", "a", "a"] == [each["who"] for each in listed]
+    assert "operator of acme" in owner.output("session", "list")
+    assert not any(str(cookie) in owner.output("session", "list") for cookie in cookies)
+    assert "ended 1 session\n" == owner.output("session", "end", listed[0]["id"], "--by", "ann")
+    assert "no such session" in owner.output("session", "end", listed[0]["id"], code=1)
+    assert [{"ended": 2}] == owner.json("session", "end", "--who", "a")
+    assert [None] * 3 == [sessions.principal_of(acts, str(cookie), None) for cookie in cookies]
+    assert "say which" in owner.output("session", "end", code=2)
+    assert [("ann", 1)] == database.rows("SELECT who, count FROM audit WHERE act = 'session end' ORDER BY id LIMIT 1")
 
 
 def test_who_only_reads_or_writes_the_ledger_can_neither_make_tokens_nor_read_their_hashes(acts, database) -> None:

@@ -142,7 +142,8 @@ class _Logins:
             sessions.turn_away(self._console.acts, who, settings.oidc_issuer, claims["sub"], visitor_of(request))
             why = f"You are {who}, but in no group that may do anything here: ask who runs this console (WAXSEAL_OIDC_GRANTS)."
             raise _NotLoggedIn(why, 403)
-        return Person(who, settings.oidc_issuer, claims["sub"], openid_policy(settings) or "", grants, fresh_at)
+        policy, lasts = openid_policy(settings) or "", timedelta(hours=settings.oidc_session)
+        return Person(who, settings.oidc_issuer, claims["sub"], policy, grants, fresh_at, lasts)
 
     def _callback(self, request: Request) -> str:
         """Where the provider sends people back to; the Host header is believed on the loopback only."""

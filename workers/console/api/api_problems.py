@@ -13,7 +13,7 @@ from ops.admin.search.cursors import BadCursor
 from ops.admin.search.found import BadSearch
 from ops.config.apply import NeedsConfirmation
 from ops.config.read_file import BadConfig
-from ops.errors import Misconfigured, NotPublished, OpsError, PlaceAway, Unknown
+from ops.errors import Misconfigured, NotPublished, OpsError, PlaceAway, Unknown, UnknownTenant
 from workers.console.call import Refused
 
 MEDIA: Final = "application/problem+json"
@@ -72,6 +72,8 @@ def of_ops(error: OpsError) -> Refused:
             refused: Refused = Invalid([{"parameter": "cursor", "detail": str(error)}], name="bad_cursor")
         case BadSearch():
             refused = Invalid([{"parameter": "", "detail": str(error)}], name="bad_search")
+        case UnknownTenant():
+            refused = Refused(404, "not_found", "there is no such tenant")
         case Unknown():
             refused = Refused(404, "not_found", str(error))
         case NotPublished():

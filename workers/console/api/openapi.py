@@ -91,7 +91,8 @@ def _operation(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, An
 
 def _needs(operation: Operation) -> str:
     where = {"tenant": "for the tenant", "all": "for all tenants", "any": "for any tenant"}[operation.scope]
-    return f"Needs the role {operation.role} {where}."
+    needs = f"Needs the role {operation.role} {where}."
+    return f"{needs} By a session, within 5 minutes after a login." if operation.fresh else needs
 
 
 def _tag(operation: Operation) -> str:

@@ -94,7 +94,7 @@ class Operation:
     """A row. `problems` are the statuses of errors of its own, beside those that its other members imply.
 
     `answers` are models by status; None: the answer is of type `media`, and not JSON. `body_media` are the types of a body that
-    has no model.
+    has no model. `fresh`: it shows content or a secret, for which a person must have logged in a few minutes ago.
     """
 
     id: str
@@ -113,6 +113,7 @@ class Operation:
     act: bool = False
     keyed: Keyed = "no"
     if_match: bool = False
+    fresh: bool = False
     description: str = ""
 
     @property

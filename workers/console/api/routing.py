@@ -18,7 +18,7 @@ from ops.errors import OpsError
 from workers.console.api.api_problems import Invalid, invalid, of_ops
 from workers.console.api.operation import JSON, Answer, Asked, Operation
 from workers.console.api.paths import IN_PATH, PREFIX
-from workers.console.call import Call, Console, Refused, carry_out
+from workers.console.call import Call, Console, Forbidden, Refused, carry_out
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
@@ -31,7 +31,9 @@ def route(console: Console, operation: Operation) -> BaseRoute:
 
     def handle(call: Call) -> Response:
         if operation.scope == "any" and not any(call.principal.may(operation.role, each) for each in call.principal.grants):
-            raise Refused(403, "forbidden", f"this needs the role {operation.role}")
+            raise Forbidden(403, "forbidden", f"this needs the role {operation.role}")
+        if operation.fresh:
+            call.must_be_fresh()
         try:
             asked = _asked(operation, call)
             return _keyed(operation, asked) if operation.keyed != "no" else _response(operation, operation.handler(asked))

@@ -68,7 +68,7 @@ def _sync(call: Call, found: Mapping[str, Any]) -> Question:
 
 
 def _do_sync(call: Call, named: Named) -> str:
-    mailboxes.sync(call.console.acts, named.tenant, named.name)
+    mailboxes.sync(call.console.acts, named.tenant, named.name, named.who)
     return "It is pulled now; this page shows how far it is."
 
 

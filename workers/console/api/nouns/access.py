@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ops.admin.access import sessions, tokens
 from ops.errors import Unknown
@@ -14,6 +14,9 @@ from workers.console.api.paths import PREFIX
 from workers.console.api.shapes import Given, Reason, Shape, Time
 
 _DAY: Final = 86_400
+_USUAL: Final = 30 * _DAY
+_USUAL_ONCE: Final = 900
+_LONGEST_ONCE: Final = int(tokens.LONGEST_ONCE.total_seconds())
 
 
 class Token(Shape):
@@ -45,14 +48,33 @@ class NewToken(Given):
     who: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]([ -~]*[!-~])?$", description="ASCII")]
     role: Role
     tenant: Slug | None = None
-    lasts_seconds: Annotated[int, Field(ge=60, le=366 * _DAY)] = 30 * _DAY
+    once: Annotated[bool, Field(description="good for one login, and for no request; the session ends with it")] = False
+    lasts_seconds: Annotated[
+        int | None,
+        Field(ge=60, le=366 * _DAY, description="without it 30 days; with `once` 15 minutes, a day at most"),
+    ] = None
     reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _is_used_soon(self) -> "NewToken":
+        if self.once and (self.lasts_seconds or 0) > _LONGEST_ONCE:
+            raise ValueError(f"with `once` it lasts {_LONGEST_ONCE} seconds at most")
+        return self
+
+    @property
+    def lasts(self) -> timedelta:
+        """How long it lasts."""
+        return timedelta(seconds=self.lasts_seconds or (_USUAL_ONCE if self.once else _USUAL))
 
 
 class MadeToken(Token):
     """A new token, with its secret, which is shown only now."""
 
     secret: str
+    link: Annotated[
+        str | None,
+        Field(description="of one that is good for one login: the address that logs in (WAXSEAL_CONSOLE_URL)"),
+    ]
 
 
 class Session(Shape):
@@ -98,11 +120,13 @@ def _tokens(asked: Asked) -> Answer:
 
 def _made(asked: Asked) -> Answer:
     body: NewToken = asked.body
-    lasts = timedelta(seconds=body.lasts_seconds)
+    by = asked.by(body.reason)
     view, secret = tokens.new(
-        asked.acts, who=body.who, role=body.role, tenant=body.tenant, lasts=lasts, by=asked.by(body.reason)
+        asked.acts, who=body.who, role=body.role, tenant=body.tenant, lasts=body.lasts, by=by, once=body.once
     )
-    return Answer({**view, "secret": secret}, 201, {"Location": f"{PREFIX}/tokens/{view['id']}"})
+    url = asked.settings.console_url.rstrip("/")
+    link = f"{url}/login#{secret}" if body.once and url else None
+    return Answer({**view, "secret": secret, "link": link}, 201, {"Location": f"{PREFIX}/tokens/{view['id']}"})
 
 
 def _revoked(asked: Asked) -> Answer:
@@ -141,6 +165,7 @@ OPERATIONS: Final = (
         act=True,
         keyed="required",
         problems=(404,),
+        fresh=True,
     ),
     Operation("revoke_token", "DELETE", "/tokens/{key}", "admin", "all", _revoked, "Revoke a token", {204: None}, act=True),
     Operation("list_sessions", "GET", "/sessions", "admin", "all", _sessions, "The sessions in use", {200: Sessions}),

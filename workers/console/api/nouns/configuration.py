@@ -119,6 +119,7 @@ OPERATIONS: Final = (
         body_media=(YAML, BYTES),
         act=True,
         if_match=True,
+        fresh=True,
         description="The file as `waxseal apply` takes it; its secrets must be in it.",
     ),
 )

@@ -124,6 +124,7 @@ def _operations(scope: Scope, base: str, of: str) -> Iterator[Operation]:
         {200: Message},
         body=Why,
         act=True,
+        fresh=True,
         description="The audit says who revealed it, before it is answered.",
     )
     kinds: tuple[tuple[JobKind, str], ...] = (

@@ -1,21 +1,25 @@
 """Deliveries: listed, shown with their tries; what the endpoints do not have yet; and what they answered, revealed."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
+
+from ops.admin.jobs.arguments import MOST_IDS
 from ops.admin.search import deliveries as search
 from ops.admin.search import reveal
 from ops.admin.undelivered import undelivered_after
 from ops.errors import Unknown
 from pipeline.store.deliveries.undelivered import Range
 from schemas.delivery import DeliveryState
-from schemas.given import Moment, Slug
+from schemas.given import Id, Moment, Rate, Slug
 from workers.console.api.nouns.events import SEARCHED
+from workers.console.api.nouns.job_starts import ANSWERS, DryRun, begin
 from workers.console.api.nouns.rows import Delivery, DeliveryRow, Undelivered
 from workers.console.api.operation import Answer, Asked, Operation
 from workers.console.api.paging import by_place, searched
 from workers.console.api.paths import OF_TENANT
-from workers.console.api.shapes import Paged, Shape, Why, page_of
+from workers.console.api.shapes import Given, Paged, Reason, Shape, Why, page_of
 
 
 class DeliveryQuery(Paged):
@@ -31,6 +35,15 @@ class UndeliveredQuery(Paged):
     endpoint: Slug | None = None
     since: Moment | None = None
     until: Moment | None = None
+
+
+class Retry(Given):
+    """Which tries that are planned for later are to be made now; all of them if none is named."""
+
+    endpoint: Slug | None = None
+    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_IDS)] | None = None
+    rate: Rate = 500
+    reason: Reason | None = None
 
 
 class Answered(Shape):
@@ -82,6 +95,10 @@ def _undelivered(asked: Asked) -> Answer:
     return by_place(asked, {"undelivered": tenant, "endpoint": query.endpoint, "when": str(when)}, rows)
 
 
+def _retry(asked: Asked) -> Answer:
+    return begin(asked, "retry", asked.body.model_dump(mode="json", exclude_none=True, exclude={"reason"}), asked.body.reason)
+
+
 _ONE: Final = f"{OF_TENANT}/deliveries/{{id}}"
 OPERATIONS: Final = (
     Operation(
@@ -107,7 +124,23 @@ OPERATIONS: Final = (
         {200: Answers},
         body=Why,
         act=True,
+        fresh=True,
         description="The audit says who revealed it, before it is answered.",
+    ),
+    Operation(
+        "retry_deliveries",
+        "POST",
+        f"{OF_TENANT}/deliveries/retry",
+        "operator",
+        "tenant",
+        _retry,
+        "Try deliveries now that are planned for later",
+        ANSWERS,
+        DryRun,
+        Retry,
+        act=True,
+        keyed="required",
+        description="Their schedules go on from there. What a breaker, a rate or a disabled endpoint holds back stays so.",
     ),
     Operation(
         "list_undelivered",

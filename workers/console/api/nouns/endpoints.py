@@ -159,6 +159,7 @@ def _rotate(asked: Asked) -> Answer:
 
 
 _ONE: Final = f"{OF_TENANT}/endpoints/{{name}}"
+_SECRET: Final = {200: Secret}
 
 
 def _act(
@@ -166,7 +167,8 @@ def _act(
 ) -> Operation:
     path, id_ = f"{_ONE}/{name}", f"{name.replace('-', '_')}_of_endpoint"
     query = {"query": DryRun} if answers is ANSWERS else {}
-    return Operation(id_, "POST", path, role, "tenant", handler, told, answers, body=body, act=True, keyed=keyed, **query)  # type: ignore[arg-type]
+    more = {**query, "fresh": answers is _SECRET}
+    return Operation(id_, "POST", path, role, "tenant", handler, told, answers, body=body, act=True, keyed=keyed, **more)  # type: ignore[arg-type]
 
 
 _CHANGED: Final = {200: Changed}
@@ -215,7 +217,7 @@ OPERATIONS: Final = (
     _act("discard-missed", "Discard what it missed", partial(_start, "endpoint_discard"), ANSWERS, Settle, keyed="required"),
     _act("redeliver", "Send what failed since a time again", partial(_start, "redeliver"), ANSWERS, Since, keyed="required"),
     _act("test", "Send a signed test event, once; it is not recorded", _tried, {200: Trial}, Why, keyed="no"),
-    _act("rotate-secret", "Sign with a new secret beside the former", _rotate, {200: Secret}, Why, "admin", "required"),
+    _act("rotate-secret", "Sign with a new secret beside the former", _rotate, _SECRET, Why, "admin", "required"),
     _act(
         "retire-secret",
         "Sign with the newest secret alone",

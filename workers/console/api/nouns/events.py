@@ -156,6 +156,7 @@ OPERATIONS: Final = (
         {200: Content},
         body=Why,
         act=True,
+        fresh=True,
         description="The audit says who revealed it, before it is answered.",
     ),
     Operation(

@@ -13,7 +13,7 @@ from workers.console.api.nouns.rows import Job
 from workers.console.api.operation import BYTES, Answer, Asked, Operation
 from workers.console.api.paging import page, seen
 from workers.console.api.shapes import Changed, Paged, Why, page_of
-from workers.console.call import permit
+from workers.console.call import Forbidden, permit
 
 
 class JobQuery(Paged):
@@ -32,9 +32,10 @@ def _listed(asked: Asked) -> Answer:
 def _job(asked: Asked, role: Role = "viewer") -> dict[str, Any]:
     """The job in the path, if the principal has the role where it is of. Raises `Unknown`, and `Refused`."""
     found = jobs.show(asked.reads, asked.id)
-    where = EVERYWHERE if found is None or found["tenant"] is None else found["tenant"]
-    if found is None or asked.call.principal.role_in(where) is None:
+    if found is None:
         raise Unknown(f"there is no job {asked.id}")
+    if asked.call.principal.role_in(found["tenant"] or EVERYWHERE) is None:
+        raise Forbidden(404, "not_found", f"there is no job {asked.id}")
     permit(asked.call.principal, role, found["tenant"])
     return found
 
@@ -87,6 +88,7 @@ OPERATIONS: Final = (
         "The file of an export, for a day",
         {200: None},
         media=BYTES,
+        fresh=True,
         description="It holds content: the audit says who fetched it, before it is answered.",
     ),
 )

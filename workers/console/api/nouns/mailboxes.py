@@ -108,7 +108,7 @@ def _resync(asked: Asked) -> bool:
 
 
 def _sync(asked: Asked) -> bool:
-    return bool(mailboxes.sync(asked.acts, str(asked.tenant), asked.name))
+    return bool(mailboxes.sync(asked.acts, str(asked.tenant), asked.name, asked.by(asked.body.reason)))
 
 
 def _act(act: Callable[[Asked], bool], asked: Asked) -> Answer:
