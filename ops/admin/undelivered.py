@@ -43,7 +43,8 @@ def undelivered_after(
     """The same after a place, each with its own; ids are read `most` at once."""
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
-    for name, id_ in sorted(found.items()):
+        lacking = store.lacking(conn, list(found.values()))
+    for name, id_ in sorted((name, id_) for name, id_ in found.items() if id_ in lacking):
         here = after if after is not None and after[0] == name else None
         if after is not None and name < after[0]:
             continue

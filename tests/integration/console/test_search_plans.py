@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,14 @@ from ops.admin import figures
 from ops.admin.search.deliveries import deliveries, delivery
 from ops.admin.search.events import Search, event, events, locate
 from ops.admin.search.indexing import Indexer
+from ops.admin.timeline import count_groups, dead_letters, timeline
+from ops.admin.undelivered import undelivered_after
 from ops.bench.console.filling import LONG, Filling, fill
 from ops.runtime.db import make_engine
+from ops.settings import Settings
+from pipeline.store.deliveries.undelivered import Range
 from pipeline.store.search import delivery_pages, event_pages
+from schemas.dead_letter import DeadLetterFilter
 
 CHAINS = 1000
 ENDPOINTS = 10
@@ -154,6 +160,38 @@ def test_a_list_of_deliveries_reads_along_an_index_and_no_more_than_its_bound(re
     check(reads, page, 3 * SCANNED)
     if cursors[-1] is not None:
         check(reads, page, 3 * SCANNED)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void"])
+@pytest.mark.parametrize("endpoint", [None, "e3"])
+def test_what_endpoints_lack_is_read_along_indexes_of_that(reads, tenant, endpoint) -> None:
+    def page(after: list[Any] | None) -> list[Any]:
+        return list(islice(undelivered_after(reads, tenant, endpoint, Range(), after, SHOWN + 1), SHOWN + 1))
+
+    check(reads, lambda: page(None), SCANNED)
+    found = page(None)
+    if found:
+        check(reads, lambda: page(found[-1][0]), SCANNED)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void", None])
+@pytest.mark.parametrize("more", [{}, {"endpoint": "e3"}, {"reason": "gone"}, {"closed": True}], ids=str)
+def test_a_list_of_dead_letters_reads_those_of_the_tenant_only(reads, tenant, more) -> None:
+    wanted = DeadLetterFilter(tenant, **more)
+
+    check(reads, lambda: list(dead_letters(reads, wanted, SHOWN + 1)), SCANNED)
+    check(reads, lambda: count_groups(reads, wanted), SCANNED)
+
+
+@pytest.mark.parametrize("subject", ["order-7", "nobody", "x" * 600])
+def test_a_subject_is_found_by_an_index_or_not_at_all(big, reads, subject) -> None:
+    settings = Settings(database_url=big.url, keys=big.key)
+
+    def entries() -> list[Any]:
+        return list(timeline(reads, settings, "acme", subject, limit=SHOWN + 1, bodies=False, scan=False))
+
+    assert (LONG if subject == "order-7" else 0) == len(entries())
+    check(reads, entries, SHOWN + 1)
 
 
 def test_one_thing_is_read_by_its_keys(reads) -> None:
