@@ -147,8 +147,8 @@ def _console(env: Mapping[str, str], engine: Engine) -> Iterator[tuple[str, str]
         yield url, token
 
 
-def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
-    """Each page so often for each tenant, in random order; the first of each page is not left out."""
+def paths() -> list[str]:
+    """Of every page and operation that reads, and needs no role but a viewer's."""
     from workers.console.api.operations import OPERATIONS  # noqa: PLC0415 - only a benchmark may, and only here
     from workers.console.api.paths import PREFIX  # noqa: PLC0415
     from workers.console.pages.every_page import PAGES  # noqa: PLC0415
@@ -161,6 +161,11 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         if each.method == "GET" and each.role in (None, "viewer") and "/proofs" not in each.path
         if {name for name, field in each.query.model_fields.items() if field.is_required()} <= {"subject"}
     ]
+    return [*pages, *operations]
+
+
+def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
+    """Each page so often for each tenant, in random order; the first of each page is not left out."""
     wanted: list[tuple[str, str]] = []
     for seed in range(times):
         with transaction(engine) as conn:
@@ -168,7 +173,7 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         for tenant in TENANTS:
             values = known.get(tenant, {"tenant": tenant, "subject": "none", "event_id": "none", "type": "none"})
             if tenant in known or seed == 0:
-                wanted += requests([*pages, *operations], values)
+                wanted += requests(paths(), values)
     random.Random(1).shuffle(wanted)  # noqa: S311 - an order
     asker = Asker(url, token)
     took: dict[str, list[float]] = {}
@@ -180,7 +185,7 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         else:
             refused.append(f"{status} {address}")
     asker.close()
-    of_api = [name for name in took if name.startswith(PREFIX)]
+    of_api = [name for name in took if name.startswith("/api/")]
     by_kind = {"pages": [name for name in took if name not in of_api], "api": of_api}
     return {
         **{
