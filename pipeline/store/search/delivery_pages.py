@@ -89,8 +89,15 @@ def page(conn: Connection, endpoints: Sequence[int], state: str | None, key: Map
         return Scanned([(row[0], None) for row in found])
     if state in TIMED:
         return Scanned([(row.id, row.created_at) for row in conn.execute(TIMED[state], given)])
+    found = _searched(conn, {**given, "state": state, "most": limit})  # enough, if nearly all are in this state
+    if len(found.ids) == limit or found.stopped is None:
+        return found
     most = max(LEAST_OF_EACH, MOST_SCANNED // max(1, len(endpoints)))
-    rows = conn.execute(SEARCHED, {**given, "state": state, "most": most}).all()
+    return _searched(conn, {**given, "state": state, "most": most})
+
+
+def _searched(conn: Connection, given: Mapping[str, Any]) -> Scanned:
+    rows = conn.execute(SEARCHED, given).all()
     ends = [(row.id, row.created_at) for row in rows if row.is_end]
     return Scanned([(row.id, row.created_at) for row in rows if not row.is_end], ends[0] if ends else None)
 
