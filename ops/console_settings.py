@@ -70,7 +70,7 @@ class ConsoleSettings(BaseSettings):
     )
     console_pool: int = Field(4, ge=1, le=64, description="connections to Postgres for pages, and as many again for acts")
     console_share: float = Field(
-        0.5,
+        0.25,
         ge=0,
         le=64,
         description="seconds in each second, on average, that all reading together takes at most, with its statements; beyond "

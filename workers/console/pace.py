@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from anyio import CapacityLimiter, Lock, sleep, to_thread
 
-BURST: Final = 2.0  # seconds of answering at once, after a rest
+BURST: Final = 0.5  # seconds of answering at once, after a rest
 _LEAST: Final = 0.001  # seconds of one wait
 
 _Result = TypeVar("_Result")
