@@ -74,11 +74,13 @@ def known_tenant(conn: Connection, name: str) -> str:
 def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None, *, scan: bool) -> UUID | None:
     """The chain of a subject, whose chain key is `key`, if known. None when it has no entries.
 
-    A chain of a key that the tenant does not have any more is found by the index of subjects, and with `scan` even if that
-    does not have it: in all heads of the tenant's chains.
+    A chain of a key that the tenant does not have any more is found in the heads of all its chains, or without `scan` by the
+    console's index of subjects, if that has it.
     """
-    found = queries.chain_by_key(conn, key) or places.chain_of(conn, tenant, subject)
-    return queries.chain_by_words(conn, tenant, subject) if found is None and scan else found
+    found = queries.chain_by_key(conn, key)
+    if found is not None:
+        return found
+    return queries.chain_by_words(conn, tenant, subject) if scan else places.chain_of(conn, tenant, subject)
 
 
 def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
