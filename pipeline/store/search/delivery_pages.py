@@ -89,9 +89,9 @@ def page(conn: Connection, endpoints: Sequence[int], state: str | None, key: Map
         return Scanned([(row[0], None) for row in found])
     if state in TIMED:
         return Scanned([(row.id, row.created_at) for row in conn.execute(TIMED[state], given)])
-    found = _searched(conn, {**given, "state": state, "most": limit})  # enough, if nearly all are in this state
-    if len(found.ids) == limit or found.stopped is None:
-        return found
+    newest = _searched(conn, {**given, "state": state, "most": limit})  # enough, if nearly all are in this state
+    if len(newest.ids) == limit or newest.stopped is None:
+        return newest
     most = max(LEAST_OF_EACH, MOST_SCANNED // max(1, len(endpoints)))
     return _searched(conn, {**given, "state": state, "most": most})
 
