@@ -69,6 +69,13 @@ class ConsoleSettings(BaseSettings):
         "X-Forwarded-For which address is the client's, for the audit and the limits of logins",
     )
     console_pool: int = Field(4, ge=1, le=64, description="connections to Postgres for pages, and as many again for acts")
+    console_share: float = Field(
+        0.25,
+        ge=0,
+        le=64,
+        description="seconds in each second, on average, that all reading together takes at most, with its statements; beyond "
+        "it requests wait their turn, so that whoever reads without a pause does not slow ingest. 0: no bound",
+    )
     console_patience: float = Field(2.0, gt=0, le=60, description="seconds after which a page's statement is given up")
     oidc_issuer: str = Field("", description="OpenID provider that people log in by: its issuer, a URL. Unset: by tokens only")
     oidc_client: str = Field("", description="the console's client id there")

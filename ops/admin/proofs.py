@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from ops.admin.read_session import known_tenant, tenant_keys
+from ops.admin.read_session import chain_of, known_tenant, tenant_keys
 from ops.errors import NotPublished, OpsError
 from ops.runtime.places import Place
 from ops.runtime.published_log import PublishedLog
@@ -33,7 +33,6 @@ from pipeline.ledger.merkle import (
 )
 from pipeline.ledger.tiles import WIDTH, TileReader
 from pipeline.ledger.tlog_proof import ConsistencyProof, InclusionProof
-from pipeline.store.admin import queries
 from pipeline.store.log import leaves
 from pipeline.store.log.leaves import Leaf
 from schemas.ledger.ledger_rows import StoredEntry
@@ -93,21 +92,23 @@ def published(conn: Connection, settings: Settings, tenant: str, kept: int = 64)
     return Tree(log_id, note, checkpoint, TileReader(files.read, checkpoint.size, kept))
 
 
-def prove(conn: Connection, settings: Settings, tenant: str, subject: str, seq: int | None) -> InclusionProof:
+def prove(
+    conn: Connection, settings: Settings, tenant: str, subject: str, seq: int | None, *, scan: bool = True
+) -> InclusionProof:
     """That an entry of the subject is in the tenant's log: entry `seq`, or the last one in it. `extra` is its envelope.
 
-    Raises `NotPublished` if the entry, or the log, is not published yet.
+    `scan`: see `chain_of`. Raises `NotPublished` if the entry, or the log, is not published yet.
     """
     tree = _tree(conn, settings, tenant)
-    leaf = _leaf(conn, tree, _chain(conn, settings, tenant, subject), seq)
+    leaf = _leaf(conn, tree, _chain(conn, settings, tenant, subject, scan=scan), seq)
     inclusion = tree.inclusion(leaf)
     return InclusionProof(inclusion.index, tuple(inclusion.proof), tree.note, tree.envelope(leaf))
 
 
-def prove_complete(conn: Connection, settings: Settings, tenant: str, subject: str) -> InclusionProof:
+def prove_complete(conn: Connection, settings: Settings, tenant: str, subject: str, *, scan: bool = True) -> InclusionProof:
     """Where the subject's chain ended, by the newest heads entry in the log. `extra` is the line of a bundle that shows it."""
     tree = _tree(conn, settings, tenant, _TILES)
-    chain = _chain(conn, settings, tenant, subject)
+    chain = _chain(conn, settings, tenant, subject, scan=scan)
     line, inclusion = _heads_of(conn, settings, tree, tenant, {chain})
     return InclusionProof(inclusion.index, tuple(inclusion.proof), tree.note, line.rstrip(b"\n"))
 
@@ -149,9 +150,9 @@ def _tree(conn: Connection, settings: Settings, tenant: str, kept: int = 64) -> 
     return tree
 
 
-def _chain(conn: Connection, settings: Settings, tenant: str, subject: str) -> UUID:
+def _chain(conn: Connection, settings: Settings, tenant: str, subject: str, *, scan: bool = True) -> UUID:
     keys = tenant_keys(conn, settings) or {}
-    chain = queries.chain_of(conn, tenant, subject, chain_key(keys[tenant], subject) if tenant in keys else None)
+    chain = chain_of(conn, tenant, subject, chain_key(keys[tenant], subject) if tenant in keys else None, scan=scan)
     if chain is None:
         raise OpsError(f"nothing is recorded of {subject!r} for tenant {tenant}")
     return chain

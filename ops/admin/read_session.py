@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
@@ -14,7 +15,8 @@ from ops.runtime.vault import Vault
 from ops.settings import Settings
 from pipeline.store.admin import queries
 from pipeline.store.dead_letters import dead_letter_list
-from pipeline.store.ledger import scan
+from pipeline.store.ledger import scan as ledger_scan
+from pipeline.store.search import places
 from schemas.dead_letter import DeadLetterFilter
 
 _PATIENCE: Final = 3600.0  # seconds for one statement: the first rows of a scan in order may need a sort
@@ -47,7 +49,7 @@ def snapshot(engine: Engine, shared: str | None = None) -> Iterator[Connection]:
     """A read-only connection that sees the database as it is now, or as `shared` names it, until the block ends."""
     with transaction(engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)) as conn:
         if shared is not None:
-            scan.import_snapshot(conn, shared)
+            ledger_scan.import_snapshot(conn, shared)
         queries.be_patient(conn)
         yield conn
 
@@ -69,6 +71,18 @@ def known_tenant(conn: Connection, name: str) -> str:
     raise UnknownTenant(f"there is no tenant {name!r}; {_list(sorted(tenants))}")
 
 
+def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None, *, scan: bool) -> UUID | None:
+    """The chain of a subject, whose chain key is `key`, if known. None when it has no entries.
+
+    A chain of a key that the tenant does not have any more is found in the heads of all its chains, or without `scan` by the
+    console's index of subjects, if that has it.
+    """
+    found = queries.chain_by_key(conn, key)
+    if found is not None:
+        return found
+    return queries.chain_by_words(conn, tenant, subject) if scan else places.chain_of(conn, tenant, subject)
+
+
 def known_endpoint(conn: Connection, tenant: str, name: str) -> int:
     """The endpoint's id. Raises `OpsError`, which lists the known names, if the tenant has no such endpoint."""
     endpoints = queries.endpoints(conn, tenant)
@@ -81,12 +95,15 @@ def check_chosen(conn: Connection, wanted: DeadLetterFilter) -> None:
     """Raises `OpsError` if the filter names a tenant or endpoint that neither exists nor has dead letters."""
     if wanted.tenant is not None and not dead_letter_list.are_there(conn, wanted.tenant):
         known_tenant(conn, wanted.tenant)
-    if wanted.endpoint is None or dead_letter_list.are_there(conn, wanted.tenant, wanted.endpoint):
+    if wanted.endpoint is None:
+        return
+    of_tenant = wanted.tenant is not None
+    names = list(queries.endpoints(conn, str(wanted.tenant))) if of_tenant else queries.endpoint_names(conn)
+    if wanted.endpoint in names or dead_letter_list.are_there(conn, wanted.tenant, wanted.endpoint):
         return
     if wanted.tenant is not None:
         known_endpoint(conn, wanted.tenant, wanted.endpoint)
-    elif wanted.endpoint not in (names := queries.endpoint_names(conn)):
-        raise Unknown(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
+    raise Unknown(f"no tenant has an endpoint {wanted.endpoint!r}; {_list(names)}")
 
 
 def _list(names: list[str]) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy import RowMapping as Row
 
-from ops.admin.read_session import check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
+from ops.admin.read_session import chain_of, check_chosen, known_endpoint, known_tenant, snapshot, tenant_keys
 from ops.admin.views import (
     View,
     dead_letter_view,
@@ -26,7 +26,7 @@ from pipeline.errors import BlobLost
 from pipeline.ledger.erase import Erasure, Erasures, erasures
 from pipeline.store.admin import audit, queries
 from pipeline.store.dead_letters import dead_letter_list
-from pipeline.store.ledger import scan
+from pipeline.store.ledger import scan as ledger_scan
 from schemas.dead_letter import DeadLetterFilter
 
 PAGE: Final = 200
@@ -43,12 +43,16 @@ def timeline(
     limit: int | None = None,
     *,
     bodies: bool = True,
+    scan: bool = True,
 ) -> Iterator[View]:
-    """The subject's entries after number `after`, oldest first. Raises `OpsError` for a tenant that does not exist."""
+    """The subject's entries after number `after`, oldest first. Raises `OpsError` for a tenant that does not exist.
+
+    `scan`: see `chain_of`.
+    """
     with snapshot(engine) as conn:
         keys = tenant_keys(conn, settings) or {}
         key = chain_key(keys[tenant], subject) if known_tenant(conn, tenant) in keys else None
-        chain = queries.chain_of(conn, tenant, subject, key)
+        chain = chain_of(conn, tenant, subject, key, scan=scan)
     if chain is None:
         return
     blobs, erased = open_blobs(settings), _Erased(engine, chain)
@@ -62,7 +66,7 @@ def timeline(
                 body = None
             elif row["size"] is not None and body is None:
                 with snapshot(engine) as conn:
-                    body = scan.body(conn, chain.bytes, row["seq"])
+                    body = ledger_scan.body(conn, chain.bytes, row["seq"])
             elif row["blob"] is not None:
                 body = _fetched(blobs, tenant, row["blob"])
             yield entry_view(row, chain.hex, body, erased.of(row["seq"]) if row["attributes"] is None else None)

@@ -40,10 +40,11 @@ def undelivered(
 def undelivered_after(
     engine: Engine, tenant: str, endpoint: str | None, when: Range, after: Sequence[Any] | None, most: int
 ) -> Iterator[tuple[list[Any], View]]:
-    """The same after a place, each with its own; ids are read `most` at once."""
+    """The same after a place, each with its own; `most` are read at once."""
     with snapshot(engine) as conn:
         found = endpoints_of(conn, tenant, endpoint)
-    for name, id_ in sorted(found.items()):
+        lacking = store.lacking(conn, list(found.values()))
+    for name, id_ in sorted((name, id_) for name, id_ in found.items() if id_ in lacking):
         here = after if after is not None and after[0] == name else None
         if after is not None and name < after[0]:
             continue
@@ -53,7 +54,7 @@ def undelivered_after(
         last = _BEGINNING, 0
         if here is not None and here[1] == "ended":
             last = datetime.fromisoformat(here[2]), int(here[3])
-        yield from (([name, "ended", view["created_at"], view["id"]], view) for view in _ended(engine, id_, when, last))
+        yield from (([name, "ended", view["created_at"], view["id"]], view) for view in _ended(engine, id_, when, last, most))
 
 
 def _unsettled(engine: Engine, endpoint_id: int, when: Range, after: int, most: int) -> Iterator[View]:
@@ -70,12 +71,13 @@ def _unsettled(engine: Engine, endpoint_id: int, when: Range, after: int, most: 
         after = ids[-1]
 
 
-def _ended(engine: Engine, endpoint_id: int, when: Range, after: tuple[datetime, int]) -> Iterator[View]:
+def _ended(engine: Engine, endpoint_id: int, when: Range, after: tuple[datetime, int], most: int) -> Iterator[View]:
+    size = min(PAGE, most)
     while True:
         with snapshot(engine) as conn:
-            page = store.ended(conn, endpoint_id, when, after, PAGE)
+            page = store.ended(conn, endpoint_id, when, after, size)
         yield from map(undelivered_view, page)
-        if len(page) < PAGE:
+        if len(page) < size:
             return
         after = (page[-1]["created_at"], page[-1]["id"])
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from ops.config.apply import apply_file
 from ops.migrate import migrate
+from ops.servers.accounts import own_file
 from ops.servers.private import PrivateServers, private_servers
 from ops.settings import Settings, environment
 from pipeline.delivery.addresses import LOOPBACK
@@ -28,10 +29,20 @@ def fresh_servers() -> Iterator[tuple[PrivateServers, Path]]:
             yield servers, folder
 
 
+@contextmanager
+def kept_servers(folder: Path) -> Iterator[tuple[PrivateServers, Path]]:
+    """Servers on a folder that stays, for the next run of the same benchmark."""
+    with private_servers(folder) as servers:
+        yield servers, folder.absolute()
+
+
 def configure(servers: PrivateServers, folder: Path, config: str) -> dict[str, str]:
-    """Migrate, apply `config` and give the environment of a process that works there."""
+    """Migrate, apply `config` and give the environment of a process that works there. A folder that is kept keeps its key."""
     migrate(servers.database_url)
-    key = Fernet.generate_key().decode()
+    kept = folder / "bench.key"
+    if not kept.exists():
+        own_file(kept, Fernet.generate_key().decode(), None)
+    key = kept.read_text(encoding="ascii")
     path = folder / "bench.yaml"
     path.write_text(config, encoding="utf-8")
     apply_file(path, Settings(database_url=servers.database_url, keys=key))

@@ -5,6 +5,7 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,11 +20,24 @@ _BENCHMARKS = {
     "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
 _OPTIONS = {
-    "console": click.option(
-        "--events", type=click.IntRange(min=1000), default=5_000_000, show_default=True, help="Events, each with a delivery."
+    "console": (
+        click.option(
+            "--events",
+            type=click.IntRange(min=1000),
+            default=5_000_000,
+            show_default=True,
+            help="Events, each with a delivery.",
+        ),
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder that keeps the filled database for the next run.  [default: none]",
+        ),
     ),
-    "claims": click.option(
-        "--rows", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Delivered rows in the table."
+    "claims": (
+        click.option(
+            "--rows", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Delivered rows in the table."
+        ),
     ),
 }
 
@@ -51,7 +65,9 @@ def _command(name: str, summary: str) -> click.Command:
         _show(module.run(quick=quick, **others), as_json)
 
     command = click.command(name, help=f"{summary}\n\nExample: waxseal bench {name} --quick")
-    return command(_OPTIONS[name](run) if name in _OPTIONS else run)
+    for option in _OPTIONS.get(name, ()):
+        run = option(run)
+    return command(run)
 
 
 def _show(report: dict[str, Any], as_json: bool) -> None:

@@ -132,7 +132,7 @@ def _recorded(found: dict[str, Any]) -> Iterator[Line]:
         yield "ledger", f"{found['ledger_error']}; {ledger['bytes'] / 2**20:.1f} MiB"
         return
     entries, chains = counted(ledger["entries"], "entry", "entries"), counted(ledger["chains"], "chain", "chains")
-    yield "ledger", f"{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
+    yield "ledger", f"{'about ' if ledger['estimated'] else ''}{entries} in {chains}, {ledger['bytes'] / 2**20:.1f} MiB"
     yield from _claims(found["claims"])
 
 

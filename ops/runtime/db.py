@@ -44,6 +44,10 @@ PLANS_KEPT: Final = 1.0  # seconds
 #: still in a transaction holds locks for which others wait, chain heads among them; it loses them soon, and tries again.
 SESSION = "-c plan_cache_mode=force_custom_plan -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s"
 
+#: Who only reads is one of many, beside those who record: each statement along indexes, whatever the statistics of its tables
+#: say, on one processor, and not compiled, which takes longer than most of them.
+READS = "-c default_transaction_read_only=on -c enable_seqscan=off -c max_parallel_workers_per_gather=0 -c jit=off"
+
 
 class Pool(QueuePool):
     """A pool that tells `waited` how many seconds each caller waited for its connection, with connecting if the pool grew."""
@@ -75,7 +79,7 @@ def make_engine(
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
     second, and each of them is its own transaction (`alone`). `reads_as` names a role that the login is a member of: with
-    its rights alone the connections read, and cannot write.
+    its rights alone the connections read, along indexes, and cannot write.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as)
@@ -113,7 +117,7 @@ def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
     if keep_plans:
         options = options.replace("force_custom_plan", "force_generic_plan")
-    return options if reads_as is None else f"{options} -c role={reads_as} -c default_transaction_read_only=on"
+    return options if reads_as is None else f"{options} -c role={reads_as} {READS}"
 
 
 def _note_idle(_connection: Any, record: Any) -> None:

@@ -1,7 +1,8 @@
 """What a page or an operation is given, and how it is guarded: who asks is known, and may do this, before its handler runs."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from ops.admin.access import refusals
 from ops.admin.access.cross_site import SAFE, foreign, lacks_secret
 from ops.settings import Settings
 from schemas.access import EVERYWHERE, Actor, Principal, Role
+from workers.console.pace import Pace
 
 MOST_FIELDS: Final = 300  # of a form: a page's ticked rows are the most
 _LONGEST_ADDRESS: Final = 64  # characters
@@ -28,7 +30,8 @@ class Console:
     """What all requests share.
 
     `reads` is a pool with the rights of waxseal_reader, read-only, whose statements end after `console_patience` seconds;
-    `acts` one with those of waxseal_console. `threads` bounds how many handlers run at once.
+    `acts` one with those of waxseal_console. `threads` bounds how many handlers run at once,
+    `pace` how much of the time those that read take.
     """
 
     settings: Settings
@@ -36,6 +39,7 @@ class Console:
     acts: Engine
     threads: CapacityLimiter
     authenticate: Callable[[Request], Awaitable[Principal]]
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ async def carry_out(console: Console, request: Request, role: Role | None, handl
         await _note(call, refused)
         raise
     try:
+        if request.method in SAFE:
+            return await console.pace.run(partial(handler, call), console.threads)
         return await to_thread.run_sync(handler, call, limiter=console.threads)
     except Forbidden as refused:
         await _note(call, refused)

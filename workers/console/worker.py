@@ -17,6 +17,7 @@ from workers.console.app import make_app
 from workers.console.call import Console
 from workers.console.indexer import Indexing
 from workers.console.job_runner import JobRunner
+from workers.console.pace import Pace
 from workers.process import Process
 from workers.rounds import Rounds
 
@@ -77,7 +78,8 @@ def run(settings: Settings) -> int:
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.
         threads = CapacityLimiter(settings.console_pool)
-        console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
+        authentication, pace = Authentication(settings, acts, threads), Pace(settings.console_share)
+        console = Console(settings, reads, acts, threads, authentication, pace)
         try:
             server = process.closing(
                 Server(make_app(console), settings.console_host, settings.console_port, settings.console_proxies)

@@ -16,7 +16,7 @@ from pipeline.store.admin import counts, notices
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import entries as ledger_entries
-from pipeline.store.ledger import ledger_claims, retention, scan, set_aside
+from pipeline.store.ledger import ledger_claims, retention, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
 from schemas.dead_letter import DeadLetterFilter
@@ -132,13 +132,15 @@ def _ledger(conn: Connection) -> View:
     """The ledger's size, read last: if the rows of chains cannot be read, the other figures are shown all the same."""
     size = counts.ledger_bytes(conn)
     try:
-        chains, entries = scan.size(conn)
+        found = counts.ledger_size(conn)
     except Exception as error:
         if not damaged(error):
             raise
         what = f"Postgres cannot read it: {one_line(error)}"
-        return {"ledger": {"entries": None, "chains": None, "bytes": size}, "ledger_error": what, "claims": []}
-    return {"ledger": {"entries": entries, "chains": chains, "bytes": size}, "ledger_error": None, "claims": _claims(conn)}
+        unread = {"entries": None, "chains": None, "bytes": size, "estimated": False}
+        return {"ledger": unread, "ledger_error": what, "claims": []}
+    counted = {"entries": found.entries, "chains": found.chains, "bytes": size, "estimated": found.estimated}
+    return {"ledger": counted, "ledger_error": None, "claims": _claims(conn)}
 
 
 def _claims(conn: Connection) -> list[View]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, text
@@ -22,13 +23,14 @@ from sqlalchemy import Engine, text
 from ops.admin.access import tokens
 from ops.admin.search.indexing import Indexer
 from ops.bench import load
-from ops.bench.configured_system import configure, fresh_servers
+from ops.bench.configured_system import configure, fresh_servers, kept_servers
 from ops.bench.console.asking import TENANTS, Asker, examples, requests
 from ops.bench.console.filling import LONG, Filling, fill
 from ops.bench.measuring.results import percentiles, ratio, report
 from ops.bench.processes import running
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
+from ops.servers.accounts import own_file
 from ops.servers.ports import choose_ports
 from pipeline.append import append
 from pipeline.dedupe import chain_key, fingerprint
@@ -59,24 +61,44 @@ endpoints:
 SIZES = text("""
     SELECT CAST(sum(pg_total_relation_size(relname::regclass)) AS bigint) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relname IN ('event_search', 'subject_search', 'delivery_search')""")
+ENTRIES = text("SELECT count(*) FROM (SELECT FROM entry LIMIT 1) AS found")
 DATABASE = text("SELECT pg_database_size(current_database())")
 
 
-def run(*, quick: bool = False, events: int = EVENTS) -> dict[str, Any]:
-    """Fill, index, ask and append on fresh private servers; gives the report of CONTRACT §8."""
+def run(*, quick: bool = False, events: int = EVENTS, data: Path | None = None) -> dict[str, Any]:
+    """Fill, index, ask and append on private servers; gives the report of CONTRACT §8.
+
+    With `data` they stay in that folder, and the next run there finds them filled.
+    """
     events, times, rounds, seconds = (QUICK_EVENTS, 1, 1, QUICK_SECONDS) if quick else (events, TIMES, ROUNDS, SECONDS)
-    with fresh_servers() as (servers, folder):
+    with fresh_servers() if data is None else kept_servers(data) as (servers, folder):
         env = configure(servers, folder, CONFIG)
         engine = make_engine(servers.database_url, pool_size=3, statement_timeout=1800.0)
         try:
-            results: dict[str, Any] = {"events": events, **_filled(engine, events), **_indexed(engine, events)}
-            with _console(env, engine) as (url, token):
+            results = _ready(engine, folder, events)
+            with _console({**env, "WAXSEAL_CONSOLE_SHARE": "0"}, engine) as (url, token):  # one who never pauses would wait
                 results |= _asked(engine, url, token, times)
+            with _console(env, engine) as (url, token):
                 results |= _beside(servers.database_url, url, token, rounds, seconds)
             results["database_mib"] = round(_one(engine, DATABASE) / 2**20)
         finally:
             engine.dispose()
         return report("console", results, servers.database_url)
+
+
+def _ready(engine: Engine, folder: Path, events: int) -> dict[str, Any]:
+    """Fills and indexes, unless an earlier run has. What it said is kept beside the data."""
+    kept = folder / "filled.json"
+    if kept.exists():
+        told: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    elif _one(engine, ENTRIES):
+        raise OpsError(f"an earlier run has not filled {folder} to its end: remove it")
+    else:
+        told = {"events": events, **_filled(engine, events), **_indexed(engine, events)}
+        own_file(kept, json.dumps(told), None)
+    if told["events"] != events:
+        raise OpsError(f"{folder} has {told['events']:,} events: say --events {told['events']}, or another folder")
+    return told
 
 
 def _filled(engine: Engine, events: int) -> dict[str, Any]:
@@ -125,8 +147,8 @@ def _console(env: Mapping[str, str], engine: Engine) -> Iterator[tuple[str, str]
         yield url, token
 
 
-def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
-    """Each page so often for each tenant, in random order; the first of each page is not left out."""
+def paths() -> list[str]:
+    """Of every page and operation that reads, and needs no role but a viewer's."""
     from workers.console.api.operations import OPERATIONS  # noqa: PLC0415 - only a benchmark may, and only here
     from workers.console.api.paths import PREFIX  # noqa: PLC0415
     from workers.console.pages.every_page import PAGES  # noqa: PLC0415
@@ -139,6 +161,11 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         if each.method == "GET" and each.role in (None, "viewer") and "/proofs" not in each.path
         if {name for name, field in each.query.model_fields.items() if field.is_required()} <= {"subject"}
     ]
+    return [*pages, *operations]
+
+
+def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
+    """Each page so often for each tenant, in random order; the first of each page is not left out."""
     wanted: list[tuple[str, str]] = []
     for seed in range(times):
         with transaction(engine) as conn:
@@ -146,7 +173,7 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         for tenant in TENANTS:
             values = known.get(tenant, {"tenant": tenant, "subject": "none", "event_id": "none", "type": "none"})
             if tenant in known or seed == 0:
-                wanted += requests([*pages, *operations], values)
+                wanted += requests(paths(), values)
     random.Random(1).shuffle(wanted)  # noqa: S311 - an order
     asker = Asker(url, token)
     took: dict[str, list[float]] = {}
@@ -158,7 +185,7 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
         else:
             refused.append(f"{status} {address}")
     asker.close()
-    of_api = [name for name in took if name.startswith(PREFIX)]
+    of_api = [name for name in took if name.startswith("/api/")]
     by_kind = {"pages": [name for name in took if name not in of_api], "api": of_api}
     return {
         **{
@@ -178,21 +205,22 @@ def _asked(engine: Engine, url: str, token: str, times: int) -> dict[str, Any]:
 def _beside(database_url: str, url: str, token: str, rounds: int, seconds: float) -> dict[str, Any]:
     rates: dict[bool, list[float]] = {False: [], True: []}
     cpu: dict[bool, list[float]] = {False: [], True: []}
-    answers = 0
+    answers: list[float] = []
     for number in range(rounds):
         for read in (False, True) if number % 2 == 0 else (True, False):
             with _readers(url, token, READERS if read else 0) as answered:
                 done = _appended(database_url, seconds)
             rates[read].append(done["events"] / done["seconds"])
             cpu[read].append(done["cpu"] / done["events"])
-            answers += len(answered)
+            answers += answered
     return {
         "append_alone_per_s": round(max(rates[False])),
         "append_beside_readers_per_s": round(max(rates[True])),
         "ratio_append_beside_readers": ratio(max(rates[True]), max(rates[False])),
         "append_alone_cpu_us": round(min(cpu[False]) * 1e6, 1),
         "append_beside_readers_cpu_us": round(min(cpu[True]) * 1e6, 1),
-        "heavy_pages_meanwhile_per_s": round(answers / (rounds * seconds), 1),
+        "heavy_pages_meanwhile_per_s": round(len(answers) / (rounds * seconds), 1),
+        **{f"heavy_pages_meanwhile_{key}": value for key, value in percentiles(answers).items()},
     }
 
 

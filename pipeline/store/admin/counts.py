@@ -113,7 +113,9 @@ OLDEST_LEASED = text("""
 OLDEST_PULL = text("SELECT min(next_pull_at) FROM mailbox WHERE state = 'active' AND lease_owner IS NULL")
 
 CHAIN_BYTES = text("SELECT pg_relation_size('chain')")
-ESTIMATE_ENTRIES = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = CAST('entry' AS regclass)")
+_ROWS_OF = "SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = CAST('{}' AS regclass)"
+ESTIMATE_ENTRIES = text(_ROWS_OF.format("entry"))
+ESTIMATE_CHAINS = text(_ROWS_OF.format("chain"))
 
 # Decisions are dated before they commit, so `until` must lie further back than the longest transaction takes.
 DECISIONS = text("""
@@ -133,6 +135,15 @@ class Pending:
     oldest: datetime | None
     first: datetime | None
     again: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSize:
+    """The numbers of chains and of entries; about, if `estimated`."""
+
+    chains: int
+    entries: int
+    estimated: bool
 
 
 def lead(conn: Connection) -> bool:
@@ -159,8 +170,15 @@ def oldest_pull(conn: Connection) -> datetime | None:
 
 def entries(conn: Connection) -> int:
     """The number of entries, by the heads of their chains, or estimated when there are many chains."""
-    exact = conn.execute(CHAIN_BYTES).scalar_one() < SUMMED_BELOW
-    return scan.size(conn)[1] if exact else int(conn.execute(ESTIMATE_ENTRIES).scalar_one())
+    return ledger_size(conn).entries
+
+
+def ledger_size(conn: Connection) -> LedgerSize:
+    """The numbers of chains and entries, by the heads of the chains, or estimated when there are many."""
+    if conn.execute(CHAIN_BYTES).scalar_one() < SUMMED_BELOW:
+        return LedgerSize(*scan.size(conn), estimated=False)
+    chains, entries = (int(conn.execute(each).scalar_one()) for each in (ESTIMATE_CHAINS, ESTIMATE_ENTRIES))
+    return LedgerSize(chains, entries, estimated=True)
 
 
 def decisions(conn: Connection, after: datetime, until: datetime) -> dict[str, int]:

@@ -85,10 +85,19 @@ def endpoint_names(conn: Connection) -> list[str]:
 
 def chain_of(conn: Connection, tenant: str, subject: str, key: bytes | None) -> UUID | None:
     """The chain of a subject, whose chain key is `key`, if known. None when it has no entries."""
-    found: UUID | None = None
-    if key is not None:
-        found = conn.execute(CHAIN_BY_KEY, {"key": key.hex()}).scalar()
-    return found or conn.execute(CHAIN_BY_WORDS, {"tenant": tenant, "subject": subject}).scalar()
+    return chain_by_key(conn, key) or chain_by_words(conn, tenant, subject)
+
+
+def chain_by_key(conn: Connection, key: bytes | None) -> UUID | None:
+    """The chain that has this key; None if there is none, or no key."""
+    found: UUID | None = None if key is None else conn.execute(CHAIN_BY_KEY, {"key": key.hex()}).scalar()
+    return found
+
+
+def chain_by_words(conn: Connection, tenant: str, subject: str) -> UUID | None:
+    """The chain of a subject; looks at all heads of the tenant's chains."""
+    found: UUID | None = conn.execute(CHAIN_BY_WORDS, {"tenant": tenant, "subject": subject}).scalar()
+    return found
 
 
 def timeline(conn: Connection, chain_id: UUID, after: int, limit: int, *, bodies: bool = True) -> Sequence[Row]:

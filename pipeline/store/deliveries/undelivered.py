@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
@@ -21,11 +22,14 @@ _UNDELIVERED = """
 _RANGE = """(CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)"""
 
-# In pages along an index of only such deliveries of one endpoint, however many others were delivered.
-_ENDED = """
-    SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state IN ('dead', 'discarded') AND {range}
-      AND (created_at, id) > (:after, :after_id) ORDER BY created_at, id LIMIT :limit"""
-ENDED = text(_UNDELIVERED.format(page=_ENDED.format(range=_RANGE), order="delivery.created_at, delivery.id"))
+# In pages along an index of only such deliveries of one endpoint, whatever else was delivered: a page of each state, merged.
+_ENDED = f"""
+      (SELECT * FROM delivery WHERE endpoint_id = :endpoint_id AND state = '{{}}' AND {_RANGE}
+       AND (created_at, id) > (:after, :after_id) ORDER BY created_at, id LIMIT :limit)"""  # noqa: S608 - constants
+_BOTH = f"""
+    SELECT * FROM ({_ENDED.format("dead")} UNION ALL {_ENDED.format("discarded")}) AS ended
+    ORDER BY created_at, id LIMIT :limit"""  # noqa: S608 - constants
+ENDED = text(_UNDELIVERED.format(page=_BOTH, order="delivery.created_at, delivery.id"))
 
 # From an index of the endpoint's deliveries in each state. Materialized, or a page along the primary key, which holds every
 # delivered one as well, would look cheaper.
@@ -36,6 +40,12 @@ UNSETTLED_IDS = text(f"""
       UNION ALL {_IN_STATE.format("leased", _RANGE)}
       UNION ALL {_IN_STATE.format("paused", _RANGE)})
     SELECT id FROM unsettled WHERE id > :after ORDER BY id LIMIT :limit""")  # noqa: S608 - constants
+
+# No EXISTS, which may become a hash of all such deliveries.
+_ONE: Final = "(SELECT true FROM delivery WHERE endpoint_id = wanted.id AND state = '{}' LIMIT 1)"
+LACKING = text(f"""
+    SELECT id FROM unnest(CAST(:endpoint_ids AS int[])) AS wanted (id)
+    WHERE {" OR ".join(_ONE.format(state) for state in ("pending", "leased", "paused", "dead", "discarded"))}""")  # noqa: S608
 
 _UNSETTLED = "SELECT * FROM delivery WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'leased', 'paused')"
 UNSETTLED = text(_UNDELIVERED.format(page=_UNSETTLED, order="delivery.id"))
@@ -82,6 +92,11 @@ class PlannedTries:
     latest: datetime
     first: int
     last: int
+
+
+def lacking(conn: Connection, endpoint_ids: Sequence[int]) -> set[int]:
+    """Those of the endpoints that any event was not delivered to."""
+    return set(conn.execute(LACKING, {"endpoint_ids": list(endpoint_ids)}).scalars())
 
 
 def ended(conn: Connection, endpoint_id: int, when: Range, after: tuple[datetime, int], limit: int) -> Sequence[Row]:

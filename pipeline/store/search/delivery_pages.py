@@ -20,41 +20,31 @@ ALL = text("""
     ORDER BY id DESC LIMIT :limit""")
 
 # Those that were looked at of an endpoint end somewhere; what is older than where the first of them ends is for the next page.
-_HORIZON: Final = """
+SEARCHED = text("""
     WITH scanned AS MATERIALIZED (
       SELECT wanted.endpoint_id, each.* FROM unnest(CAST(:endpoints AS int[])) AS wanted (endpoint_id) CROSS JOIN LATERAL (
-        {each} LIMIT :most) AS each),
+        SELECT delivery.id, delivery.created_at, delivery.state FROM delivery_search
+        JOIN delivery ON delivery.id = delivery_search.id
+        WHERE delivery_search.endpoint_id = wanted.endpoint_id AND delivery_search.id < :before
+        ORDER BY delivery_search.endpoint_id DESC, delivery_search.id DESC LIMIT :most) AS each),
     horizon AS MATERIALIZED (
       SELECT created_at, id FROM (
-        SELECT created_at, id, row_number() OVER (PARTITION BY endpoint_id ORDER BY {order}) AS n FROM scanned) AS numbered
-      WHERE n = :most ORDER BY {order} LIMIT 1)
+        SELECT created_at, id, row_number() OVER (PARTITION BY endpoint_id ORDER BY id DESC) AS n FROM scanned) AS numbered
+      WHERE n = :most ORDER BY id DESC LIMIT 1)
     SELECT true AS is_end, id, created_at FROM horizon
     UNION ALL (
       SELECT false, id, created_at FROM scanned
-      WHERE state = :state AND NOT EXISTS (SELECT FROM horizon WHERE {before}) ORDER BY {order} LIMIT :limit)"""
+      WHERE state = :state AND NOT EXISTS (SELECT FROM horizon WHERE scanned.id < horizon.id) ORDER BY id DESC LIMIT :limit)""")
 
-SEARCHED = text(
-    _HORIZON.format(
-        each="""SELECT delivery.id, delivery.created_at, delivery.state FROM delivery_search
-        JOIN delivery ON delivery.id = delivery_search.id
-        WHERE delivery_search.endpoint_id = wanted.endpoint_id AND delivery_search.id < :before
-        ORDER BY delivery_search.endpoint_id DESC, delivery_search.id DESC""",
-        order="id DESC",
-        before="scanned.id < horizon.id",
-    )
-)
-
-# Paused ones, and those that came to no good end, have an index in order of their time.
-_ENDED: Final = """SELECT id, created_at, state FROM delivery
-        WHERE delivery.endpoint_id = wanted.endpoint_id AND {states}
-          AND (created_at, id) < (CAST(:created_at AS timestamptz), :before)
-        ORDER BY created_at DESC, id DESC"""
-_TIMED: Final = {
-    "order": "created_at DESC, id DESC",
-    "before": "(scanned.created_at, scanned.id) < (horizon.created_at, horizon.id)",
-}
-PAUSED = text(_HORIZON.format(each=_ENDED.format(states="state = 'paused'"), **_TIMED))
-ENDED = text(_HORIZON.format(each=_ENDED.format(states="state IN ('dead', 'discarded')"), **_TIMED))
+# Paused ones, and those that came to no good end, have an index in order of time: of each endpoint as many as the page has.
+_TIMED: Final = """
+    SELECT each.id, each.created_at FROM unnest(CAST(:endpoints AS int[])) AS wanted (endpoint_id) CROSS JOIN LATERAL (
+      SELECT id, created_at FROM delivery
+      WHERE delivery.endpoint_id = wanted.endpoint_id AND state = '{state}'
+        AND (created_at, id) < (CAST(:created_at AS timestamptz), :before)
+      ORDER BY created_at DESC, id DESC LIMIT :limit) AS each
+    ORDER BY created_at DESC, id DESC LIMIT :limit"""
+TIMED = {state: text(_TIMED.format(state=state)) for state in ("paused", "dead", "discarded")}
 
 # From an index of only the pending, or the leased, ones of each endpoint.
 _FEW: Final = """
@@ -97,9 +87,17 @@ def page(conn: Connection, endpoints: Sequence[int], state: str | None, key: Map
     if state in _STATES and _are_few(conn, state, endpoints):
         found = conn.execute(FEW_OF[state], {**given, "most": FEW + 1})
         return Scanned([(row[0], None) for row in found])
-    statement = PAUSED if state == "paused" else ENDED if state in ("dead", "discarded") else SEARCHED
+    if state in TIMED:
+        return Scanned([(row.id, row.created_at) for row in conn.execute(TIMED[state], given)])
+    newest = _searched(conn, {**given, "state": state, "most": limit})  # enough, if nearly all are in this state
+    if len(newest.ids) == limit or newest.stopped is None:
+        return newest
     most = max(LEAST_OF_EACH, MOST_SCANNED // max(1, len(endpoints)))
-    rows = conn.execute(statement, {**given, "state": state, "most": most}).all()
+    return _searched(conn, {**given, "state": state, "most": most})
+
+
+def _searched(conn: Connection, given: Mapping[str, Any]) -> Scanned:
+    rows = conn.execute(SEARCHED, given).all()
     ends = [(row.id, row.created_at) for row in rows if row.is_end]
     return Scanned([(row.id, row.created_at) for row in rows if not row.is_end], ends[0] if ends else None)
 

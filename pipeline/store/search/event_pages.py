@@ -71,9 +71,13 @@ PAGES: Final = {
     way: text(_PAGE.format(along=along, matches="true" if way == "types" else _MATCHES, order=order))
     for way, (along, order) in _ALONG.items()
 }
-#: The last row that a page without enough matches has looked at, if it did not come to the end.
+#: The last row that a page without enough matches has looked at, if it did not come to the end: its time, and what its place
+#: in the order is. Along the time, a type or a source, the index alone tells that.
 LASTS: Final = {
-    way: text(f"SELECT each.* FROM ({along}) AS each ORDER BY {order} OFFSET :most - 1 LIMIT 1")  # noqa: S608
+    way: text(
+        f"SELECT {', '.join(dict.fromkeys(['at', *order.replace(' DESC', '').split(', ')]))} FROM ({along}) AS each"  # noqa: S608
+        f" ORDER BY {order} OFFSET :most - 1 LIMIT 1"
+    )
     for way, (along, order) in _ALONG.items()
 }
 

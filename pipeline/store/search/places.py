@@ -6,6 +6,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
 
+from pipeline.store.search.indexing import MOST_TEXT
+
 # A page is a few rows from the front of an index, in its order; the planner, which may take a table for small, would read and
 # sort all that match.
 ALONG_INDEXES = text("""
@@ -38,6 +40,13 @@ BY_EVENT_ID = text("""
 BY_CHAIN = text("""
     SELECT tenant, chain_id, subject, seq FROM chain
     WHERE chain_id = :chain AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)""")
+
+# By the copies of subjects, of whatever incarnation of the log; the head has the whole subject.
+BY_SUBJECT = text(f"""
+    SELECT chain.chain_id FROM log
+    JOIN subject_search ON log_id = log.id AND subject_search.subject = left(CAST(:subject AS text), {MOST_TEXT})
+    JOIN chain ON chain.chain_id = subject_search.chain_id
+    WHERE log.tenant = :tenant AND chain.tenant = :tenant AND chain.subject = :subject LIMIT 1""")  # noqa: S608 - a constant
 
 BY_NUMBER = text("""
     SELECT 'delivery' AS kind, id, tenant, state FROM delivery
@@ -72,6 +81,12 @@ def by_event_id(conn: Connection, tenant: str | None, id_: str, most: int) -> Se
 def by_chain(conn: Connection, tenant: str | None, chain: UUID) -> Sequence[Row]:
     """The chain with this id, of one tenant or of all."""
     return conn.execute(BY_CHAIN, {"tenant": tenant, "chain": chain}).mappings().all()
+
+
+def chain_of(conn: Connection, tenant: str, subject: str) -> UUID | None:
+    """The chain of a subject, by the index of subjects; None if it has no entries, or none of them is copied yet."""
+    found: UUID | None = conn.execute(BY_SUBJECT, {"tenant": tenant, "subject": subject}).scalar()
+    return found
 
 
 def by_number(conn: Connection, tenant: str | None, number: int) -> Sequence[Row]:

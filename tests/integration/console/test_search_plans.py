@@ -3,20 +3,35 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 import pytest
+from anyio import CapacityLimiter
 from sqlalchemy import Engine
 from sqlalchemy import event as hooks
+from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from ops.admin import figures
 from ops.admin.search.deliveries import deliveries, delivery
 from ops.admin.search.events import Search, event, events, locate
 from ops.admin.search.indexing import Indexer
+from ops.admin.timeline import count_groups, dead_letters, timeline
+from ops.admin.undelivered import undelivered_after
+from ops.bench.console.asking import examples, requests
 from ops.bench.console.filling import LONG, Filling, fill
+from ops.bench.console.page_times import paths
 from ops.runtime.db import make_engine
+from ops.settings import Settings
+from pipeline.store.admin import counts
+from pipeline.store.deliveries.undelivered import Range
 from pipeline.store.search import delivery_pages, event_pages
+from schemas.access import EVERYWHERE, Principal
+from schemas.dead_letter import DeadLetterFilter
+from workers.console.app import make_app
+from workers.console.call import Console
 
 CHAINS = 1000
 ENDPOINTS = 10
@@ -57,6 +72,8 @@ def _bounds(monkeypatch) -> None:
     monkeypatch.setattr(delivery_pages, "MOST_SCANNED", SCANNED)
     monkeypatch.setattr(delivery_pages, "FEW", SCANNED)
     monkeypatch.setattr(figures, "KEPT", 0.0)
+    monkeypatch.setattr(counts, "SUMMED_BELOW", 0)
+    monkeypatch.setattr(counts, "EXACT_BELOW", 0)
 
 
 def explained(engine: Engine, run: Callable[[], object]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -154,6 +171,64 @@ def test_a_list_of_deliveries_reads_along_an_index_and_no_more_than_its_bound(re
     check(reads, page, 3 * SCANNED)
     if cursors[-1] is not None:
         check(reads, page, 3 * SCANNED)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void"])
+@pytest.mark.parametrize("endpoint", [None, "e3"])
+def test_what_endpoints_lack_is_read_along_indexes_of_that(reads, tenant, endpoint) -> None:
+    def page(after: list[Any] | None) -> list[Any]:
+        return list(islice(undelivered_after(reads, tenant, endpoint, Range(), after, SHOWN + 1), SHOWN + 1))
+
+    check(reads, lambda: page(None), SCANNED)
+    found = page(None)
+    if found:
+        check(reads, lambda: page(found[-1][0]), SCANNED)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zoo", "void", None])
+@pytest.mark.parametrize("more", [{}, {"endpoint": "e3"}, {"reason": "gone"}, {"closed": True}], ids=str)
+def test_a_list_of_dead_letters_reads_those_of_the_tenant_only(reads, tenant, more) -> None:
+    wanted = DeadLetterFilter(tenant, **more)
+
+    check(reads, lambda: list(dead_letters(reads, wanted, SHOWN + 1)), SCANNED)
+    if not wanted.closed:
+        check(reads, lambda: count_groups(reads, wanted), SCANNED)
+
+
+@pytest.mark.parametrize("subject", ["order-7", "nobody", "x" * 600])
+def test_a_subject_is_found_by_an_index_or_not_at_all(big, reads, subject) -> None:
+    settings = Settings(database_url=big.url, keys=big.key)
+
+    def entries() -> list[Any]:
+        return list(timeline(reads, settings, "acme", subject, limit=SHOWN + 1, bodies=False, scan=False))
+
+    assert (LONG if subject == "order-7" else 0) == len(entries())
+    check(reads, entries, SHOWN + 1)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "void"])
+def test_every_page_and_operation_reads_big_tables_along_indexes(big, reads, tenant) -> None:
+    acts = make_engine(big.console_url, pool_size=2)
+    with reads.connect() as conn:
+        known = {each["tenant"]: each for each in examples(conn, 1)}
+    values = known.get(tenant, {"tenant": tenant, "subject": "none", "event_id": "none", "type": "none", "endpoint": "e1"})
+
+    async def authenticate(_request: Request) -> Principal:
+        return Principal("ann", {EVERYWHERE: "admin"}, "token", "t1")
+
+    settings = Settings(database_url=big.console_url, keys=big.key)
+    console = Console(settings, reads, acts, CapacityLimiter(2), authenticate)
+    with TestClient(make_app(console), follow_redirects=False) as client:
+        wanted = dict(requests(paths(), values))
+        for address in wanted.values():
+            check(reads, lambda address=address: answered(client, address), 3 * SCANNED)
+    acts.dispose()
+
+    assert len(wanted) > 40
+
+
+def answered(client: TestClient, address: str) -> None:
+    assert client.get(address).status_code in (200, 303), address
 
 
 def test_one_thing_is_read_by_its_keys(reads) -> None:

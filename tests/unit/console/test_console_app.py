@@ -15,16 +15,19 @@ from schemas.access import EVERYWHERE, Principal, Role
 from workers.console.app import make_app
 from workers.console.call import Call, Console, Refused, carry_out, permit
 from workers.console.middleware import MOST_BODY, POLICY
+from workers.console.pace import Pace
 
 ADMIN = Principal("ann", {EVERYWHERE: "admin"}, "token", "t1")
 
 
-def make_client(answer: Callable[[Call], Response], principal: Principal = ADMIN, url: str = "") -> TestClient:
+def make_client(
+    answer: Callable[[Call], Response], principal: Principal = ADMIN, url: str = "", pace: Pace | None = None
+) -> TestClient:
     async def authenticate(_request: Request) -> Principal:
         return principal
 
     nothing: Any = None
-    console = Console(Settings(console_url=url), nothing, nothing, CapacityLimiter(1), authenticate)
+    console = Console(Settings(console_url=url), nothing, nothing, CapacityLimiter(1), authenticate, pace or Pace())
 
     async def asked(request: Request) -> Response:
         return await carry_out(console, request, "viewer", answer, await request.body())
@@ -130,3 +133,19 @@ def test_a_role_holds_for_one_tenant_or_for_all(
     with pytest.raises(Refused) as refused:
         permit(principal, role, tenant)
     assert refused.value.status == status
+
+
+def test_reading_is_paced_and_acting_is_not() -> None:
+    class Counted(Pace):
+        asked = 0
+
+        async def run(self, *given: Any) -> Any:
+            self.asked += 1
+            return await super().run(*given)
+
+    pace = Counted()
+    with make_client(lambda _call: PlainTextResponse("done"), pace=pace) as client:
+        answers = [client.get("/x"), client.post("/x"), client.get("/api/v1/x")]
+
+    assert [200] * 3 == [each.status_code for each in answers]
+    assert 2 == pace.asked

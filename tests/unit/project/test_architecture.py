@@ -103,6 +103,7 @@ ORDER = (
     "workers/sealer",
     "workers/commands",
     "workers/console/middleware.py",
+    "workers/console/pace.py",
     "workers/console/call.py",
     "workers/console/ledger_job_child.py",
     "workers/console/job_runner.py",

@@ -83,7 +83,7 @@ def proof(call: Call) -> Mapping[str, Any]:
     event = _event(call)
     try:
         with snapshot(call.console.reads) as conn:
-            made = proofs.prove(conn, call.console.settings, call.tenant, event["subject"] or "", event["seq"])
+            made = proofs.prove(conn, call.console.settings, call.tenant, event["subject"] or "", event["seq"], scan=False)
     except OpsError as error:
         return {"event": event, "content": None, "document": None, "proof": {"text": None, "error": str(error)}}
     return {"event": event, "content": None, "document": None, "proof": {"text": made.text, "index": made.index, "error": None}}
@@ -109,7 +109,9 @@ def subject(call: Call) -> Mapping[str, Any] | Response:
     after = call.query.get("after", "")
     start = int(after) if after.isdecimal() and len(after) < 19 else -1
     reads = call.console.reads
-    found = list(timeline.timeline(reads, call.console.settings, call.tenant, wanted, start, ROWS + 1, bodies=False))
+    found = list(
+        timeline.timeline(reads, call.console.settings, call.tenant, wanted, start, ROWS + 1, bodies=False, scan=False)
+    )
     base = at(call.tenant, "subjects")
     return {
         "subject": wanted,

@@ -114,7 +114,8 @@ def _timeline(asked: Asked) -> Answer:
 
     def rows(after: int | None) -> Any:
         first = -1 if after is None else after
-        found = timeline(asked.reads, asked.settings, tenant, query.subject, first, query.limit + 1, bodies=False)
+        most = query.limit + 1
+        found = timeline(asked.reads, asked.settings, tenant, query.subject, first, most, bodies=False, scan=False)
         return map(without_body, found)
 
     return by_key(asked, {"timeline": tenant, "subject": query.subject}, rows, lambda row: row["seq"])

@@ -167,13 +167,15 @@ OPERATIONS: Final = (
         "entry",
         "Proof that an entry is in the published log (C2SP tlog-proof)",
         OfEntry,
-        lambda conn, asked, tenant: proofs.prove(conn, asked.settings, tenant, asked.query.subject, asked.query.seq),
+        lambda conn, asked, tenant: proofs.prove(
+            conn, asked.settings, tenant, asked.query.subject, asked.query.seq, scan=False
+        ),
     ),
     _proof_of(
         "complete",
         "Proof of where the subject's entries ended",
         OfSubject,
-        lambda conn, asked, tenant: proofs.prove_complete(conn, asked.settings, tenant, asked.query.subject),
+        lambda conn, asked, tenant: proofs.prove_complete(conn, asked.settings, tenant, asked.query.subject, scan=False),
     ),
     _proof_of(
         "consistency",
