@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from ops.admin.access import refusals
 from ops.admin.access.cross_site import SAFE, foreign, lacks_secret
+from ops.admin.status.queue_watch import NO_QUEUES, QueueWatch
 from ops.settings import Settings
 from schemas.access import EVERYWHERE, Actor, Principal, Role
 
@@ -19,6 +20,8 @@ MOST_FIELDS: Final = 300  # of a form: a page's ticked rows are the most
 _LONGEST_ADDRESS: Final = 64  # characters
 _SHOWN_PATH: Final = 200  # characters
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+_Found = TypeVar("_Found")
 
 _log = structlog.get_logger()
 
@@ -28,7 +31,7 @@ class Console:
     """What all requests share.
 
     `reads` is a pool with the rights of waxseal_reader, read-only, whose statements end after `console_patience` seconds;
-    `acts` one with those of waxseal_console. `threads` bounds how many handlers run at once.
+    `acts` one with those of waxseal_console. `threads` bounds how many handlers run at once. `queues` looks at the broker.
     """
 
     settings: Settings
@@ -36,6 +39,7 @@ class Console:
     acts: Engine
     threads: CapacityLimiter
     authenticate: Callable[[Request], Awaitable[Principal]]
+    queues: QueueWatch = NO_QUEUES
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,13 @@ class Refused(Exception):
         self.name = name
         self.detail = detail
         self.headers = dict(headers or {})
+
+
+def existing(found: _Found | None, what: str) -> _Found:
+    """What was found. Raises `Refused` if there is none."""
+    if found is None:
+        raise Refused(404, "not_found", f"there is no such {what}")
+    return found
 
 
 def address_of(request: Request) -> str:
