@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 
 from ops.admin.access.sweeping import Sweeping
 from ops.admin.search import cursors
+from ops.admin.status.queue_watch import QueueWatch
 from ops.settings import Settings
+from workers.amqp.queue_depths import queues
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
 from workers.console.call import Console
@@ -77,7 +79,8 @@ def run(settings: Settings) -> int:
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.
         threads = CapacityLimiter(settings.console_pool)
-        console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
+        watch = QueueWatch(settings.amqp_url, queues)
+        console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads), watch)
         try:
             server = process.closing(
                 Server(make_app(console), settings.console_host, settings.console_port, settings.console_proxies)
