@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from workers.console.pages import every_page
 from workers.console.rendering.figures_in_words import NOTHING, counted, many, moment, number, span
 from workers.console.rendering.filter_words import Field, filled, read, time, write
 from workers.console.rendering.page_addresses import at, local
-from workers.console.rendering.plots import chart, phases, sparkline
+from workers.console.rendering.plots import chart, phases, sparkline, tries
 from workers.console.rendering.visible_text import exact, shown, visible
 
 FIELDS = (
@@ -134,3 +135,29 @@ def test_what_every_act_is_on_has_a_page() -> None:
     pages = {page.path for page in every_page.PAGES}
 
     assert [] == [act.path for act in every_page.ACTS if not {act.path, act.path.rpartition("/")[0]} & pages]
+
+
+@given(st.lists(st.floats(0.1, 86_400), max_size=60))
+def test_a_line_of_tries_is_in_order_and_its_texts_do_not_overlap_on_a_phone(retry: list[float]) -> None:
+    drawn = tries(retry)
+    places = [x for x, _ in drawn.tries]
+    numbers = [x for x, text in drawn.tries if text]
+    # A character has 7 pixels at most; the first time begins at its place, and the last one ends there.
+    width = 288 / 100
+    edges = [(x * width - len(text) * 3.5, x * width + len(text) * 3.5) for x, text in drawn.times[1:-1]]
+    first, last = len(drawn.times[0][1]) * 7, 288 - len(drawn.times[-1][1]) * 7
+    taken = [0, first, *(edge for pair in edges for edge in pair), *([last, 288] if retry else [])]
+
+    assert (len(retry) + 1, sorted(places)) == (len(places), places)
+    assert all(2 <= x <= 98 for x in places)
+    assert all(after - before >= 7 for before, after in pairwise(numbers))
+    assert sorted(taken) == taken
+
+
+def test_a_line_of_tries_says_when_each_is() -> None:
+    drawn = tries([5, 300, 1800])
+
+    assert "At once, then after 5 s, 5 min, 35 min." == drawn.sentence
+    assert ["0", "10 s", "1 min", "35 min"] == [text for _, text in drawn.times]
+    assert [(2.0, "1"), (98.0, "4")] == [drawn.tries[0], drawn.tries[-1]]
+    assert [(2.0, "1")] == tries([]).tries

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from workers.console.rendering.asset_files import ASSETS
 from workers.console.rendering.figures_in_words import counted, many, moment, number, size, span
 from workers.console.rendering.page_addresses import asked, at
-from workers.console.rendering.plots import chart, phases, sparkline
+from workers.console.rendering.plots import chart, phases, sparkline, tries
 from workers.console.rendering.visible_text import exact, shown
 
 _ENVIRONMENT: Final = Environment(
@@ -41,6 +41,7 @@ _ENVIRONMENT.globals |= {
     "chart": chart,
     "sparkline": sparkline,
     "phases": phases,
+    "tries": tries,
 }
 
 
