@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from workers.console.pages import every_page
-from workers.console.rendering.figures_in_words import NOTHING, counted, many, moment, number, span
+from workers.console.rendering.figures_in_words import NOTHING, browser, counted, many, moment, number, span
 from workers.console.rendering.filter_words import Field, filled, read, time, write
 from workers.console.rendering.page_addresses import at, local
 from workers.console.rendering.plots import chart, phases, sparkline, tries
@@ -103,6 +103,15 @@ def test_figures_are_said_as_people_say_them() -> None:
     said = [counted({"count": 10_000, "relation": each}) for each in ("exact", "at_least", "about")]
     assert ["10,000", "10,000+", "about 10,000"] == said
     assert ["1 try", "2 tries"] == [many(1, "try", "tries"), many(2, "try", "tries")]
+
+
+def test_a_browser_is_said_in_short_and_what_is_none_as_it_is() -> None:
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/156.0 Safari/537.36"
+    iphone = (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari/604.1"
+    )
+
+    assert ["Chrome on Linux", "Safari on iOS", "curl/8.5.0"] == [browser(each) for each in (chrome, iphone, "curl/8.5.0")]
 
 
 def test_a_moment_is_exact_and_relative() -> None:
