@@ -129,4 +129,6 @@ def test_an_export_is_not_for_viewers_nor_for_others_nor_for_ever(browser, expor
     gone = browser.post(f"/t/acme/jobs/{exported}/file", {"csrf": csrf, "reason": "to see"})
 
     assert (False, 403, 404, 404) == ("<button>Download" in page, refused.status, elsewhere.status, gone.status)
-    assert "erased after a day" in browser.get("/t/acme/ledger/exports").text
+    browser.post("/t/acme/ledger/exports/begin", {"csrf": csrf})
+    listed = browser.get("/t/acme/ledger/exports").text
+    assert all(each in listed for each in ("erased after a day", "order-1", "everything", "queued"))

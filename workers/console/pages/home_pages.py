@@ -57,7 +57,7 @@ def _of_broker(seen: SeenQueues) -> Iterator[View]:
     """What is wrong with the broker, as far as the console can tell."""
     about = {"since": None, "page": "queues", "tenant": None, "name": None}
     if seen.configured and seen.queues is None:
-        act = "see whether it runs, with waxseal doctor; nothing is lost meanwhile that was answered with 202"
+        act = "see whether it runs; waxseal doctor says more"
         yield {**about, "kind": "broker", "what": "RabbitMQ does not answer the console", "act": act}
     for name, count in seen.unserved:
         what = f"{number(count)} {'message waits' if count == 1 else 'messages wait'} in {name}, and no process takes them"
