@@ -9,15 +9,20 @@ from ops.admin.jobs.jobs import view
 from ops.admin.read_session import snapshot
 from ops.admin.views import View, rfc3339
 from pipeline.store import jobs as store
+from schemas.job import JobKind
 
 FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
 
 
 def exports(engine: Engine, tenant: str, most: int) -> list[View]:
     """The newest exports of the tenant, as jobs with `file_until`."""
+    return [{**shown, "file_until": file_until(shown)} for shown in newest(engine, tenant, "export", most)]
+
+
+def newest(engine: Engine, tenant: str, kind: JobKind, most: int) -> list[View]:
+    """The newest jobs of the tenant of one kind."""
     with snapshot(engine) as conn:
-        rows = store.of_kind(conn, tenant, "export", most)
-    return [{**shown, "file_until": file_until(shown)} for shown in map(view, rows)]
+        return [view(row) for row in store.of_kind(conn, tenant, kind, most)]
 
 
 def file_until(job: View) -> str | None:

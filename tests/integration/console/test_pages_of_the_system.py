@@ -132,3 +132,16 @@ def test_an_export_is_not_for_viewers_nor_for_others_nor_for_ever(browser, expor
     browser.post("/t/acme/ledger/exports/begin", {"csrf": csrf})
     listed = browser.get("/t/acme/ledger/exports").text
     assert all(each in listed for each in ("erased after a day", "order-1", "everything", "queued"))
+
+
+def test_the_page_of_the_ledger_names_the_verification_that_was_asked_for_there(browser, database, token) -> None:
+    csrf = browser.log_in(token("operator"))
+    before = browser.get("/t/acme/ledger").text
+    browser.post("/t/acme/ledger/verify", {"csrf": csrf})
+    begun = browser.get("/t/acme/ledger").text
+    database.run(
+        "UPDATE job SET state = 'done', ended_at = now(), result = %s", '{"entries": 3, "faults": 1, "verdict": "faults"}'
+    )
+
+    assert ("Asked for here" in before, '<span class="state waiting">queued' in begun) == (False, True)
+    assert '<span class="state dead">faulty</span> 3 entries' in browser.get("/t/acme/ledger").text
