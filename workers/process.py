@@ -12,6 +12,7 @@ import structlog
 
 from ops.runtime import gc_tuning
 from ops.runtime import log as logs
+from ops.runtime.connection_name import CONNECTION_NAME
 from ops.runtime.db import Engine, make_engine
 from ops.settings import Settings, require
 from ops.telemetry import probe_server, pulse
@@ -48,6 +49,7 @@ class Process:
         require(settings, *needed)
         logs.configure(settings.log, settings.log_level, name)
         EXPOSITION.of(name)
+        CONNECTION_NAME.of(name)
         if switch_interval is not None:
             sys.setswitchinterval(switch_interval)
         self.stop = threading.Event()
@@ -56,6 +58,7 @@ class Process:
         self._at_signal: list[Callable[[], None]] = []
         self._open = ExitStack()
         self._open.callback(EXPOSITION.of, None)
+        self._open.callback(CONNECTION_NAME.of, None)
         tracing.start(name)
         self._open.callback(tracing.stop)  # after everything else has ended
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from ops.runtime import db_deadline
+from ops.runtime.connection_name import CONNECTION_NAME
 
 __all__ = [
     "CHECK_VIOLATION",
@@ -94,7 +95,7 @@ def make_engine(
         connect_args={
             "connect_timeout": 5,
             "options": options,
-            "application_name": "waxseal",
+            "application_name": CONNECTION_NAME.text,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

@@ -19,6 +19,7 @@ GET = text("SELECT * FROM job WHERE id = :id")
 # Newest first, in pages by id.
 OF_TENANT = text("SELECT * FROM job WHERE tenant = :tenant AND id < :before ORDER BY id DESC LIMIT :limit")
 ALL = text("SELECT * FROM job WHERE id < :before ORDER BY id DESC LIMIT :limit")
+OF_KIND = text("SELECT * FROM job WHERE tenant = :tenant AND kind = :kind ORDER BY id DESC LIMIT :limit")
 
 # The oldest that nobody runs. A run that stands still in a transaction has locked its job, which is skipped until Postgres ends
 # that transaction.
@@ -96,6 +97,11 @@ def listed(conn: Connection, tenant: str | None, before: int, limit: int) -> Seq
     if tenant is None:
         return conn.execute(ALL, asked).mappings().all()
     return conn.execute(OF_TENANT, {**asked, "tenant": tenant}).mappings().all()
+
+
+def of_kind(conn: Connection, tenant: str, kind: JobKind, limit: int) -> Sequence[Row]:
+    """The newest jobs of a tenant of one kind."""
+    return conn.execute(OF_KIND, {"tenant": tenant, "kind": kind, "limit": limit}).mappings().all()
 
 
 def take(conn: Connection, lease: UUID, owner: str, seconds: float, kinds: Sequence[JobKind]) -> Row | None:

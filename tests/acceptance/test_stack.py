@@ -174,7 +174,7 @@ def test_without_prometheus_on_the_machine_observing_is_refused_before_anything_
 
 def test_workers_log_in_with_no_more_rights_than_they_need(running: Path) -> None:
     with psycopg.connect(stack_of(running)["database_url"]) as conn:
-        query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'waxseal'"
+        query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE 'waxseal %'"
         logins = {name for (name,) in conn.execute(query)}
         superusers = conn.execute("SELECT rolname FROM pg_roles WHERE rolsuper AND rolname LIKE 'waxseal\\_%'").fetchall()
 

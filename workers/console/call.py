@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from ops.admin.access import refusals
 from ops.admin.access.cross_site import SAFE, foreign, lacks_secret
+from ops.admin.status.queue_watch import NO_QUEUES, QueueWatch
 from ops.settings import Settings
 from schemas.access import EVERYWHERE, Actor, Principal, Role
 from workers.console.pace import Pace
@@ -21,6 +22,8 @@ MOST_FIELDS: Final = 300  # of a form: a page's ticked rows are the most
 _LONGEST_ADDRESS: Final = 64  # characters
 _SHOWN_PATH: Final = 200  # characters
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+_Found = TypeVar("_Found")
 
 _log = structlog.get_logger()
 
@@ -31,7 +34,7 @@ class Console:
 
     `reads` is a pool with the rights of waxseal_reader, read-only, whose statements end after `console_patience` seconds;
     `acts` one with those of waxseal_console. `threads` bounds how many handlers run at once,
-    `pace` how much of the time those that read take.
+    `pace` how much of the time those that read take. `queues` looks at the broker.
     """
 
     settings: Settings
@@ -39,6 +42,7 @@ class Console:
     acts: Engine
     threads: CapacityLimiter
     authenticate: Callable[[Request], Awaitable[Principal]]
+    queues: QueueWatch = NO_QUEUES
     pace: Pace = field(default_factory=Pace)
 
 
@@ -105,6 +109,13 @@ class Refused(Exception):
 
 class Forbidden(Refused):
     """Something that the one who asks may not do, or not now: if it would change anything, the audit has it."""
+
+
+def existing(found: _Found | None, what: str) -> _Found:
+    """What was found. Raises `Refused` if there is none."""
+    if found is None:
+        raise Refused(404, "not_found", f"there is no such {what}")
+    return found
 
 
 def address_of(request: Request) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from ops.admin.access.repeated import forget_old
 from ops.admin.jobs.arguments import Arguments
+from ops.admin.jobs.exports import FILES_KEPT
 from ops.admin.jobs.running import LEASE, Run, Stopped, clean, run, take
 from ops.errors import OpsError, one_line
 from ops.runtime.db import passes
@@ -26,8 +27,7 @@ from workers.commands.republish import inbox
 from workers.console.ledger_job_child import order
 from workers.rounds import Rounds
 
-FILES_KEPT: Final = 86_400.0  # seconds after which the file of an export is erased
-JOBS_KEPT: Final = 30 * 86_400.0  # and the job's row; its act stays in the audit
+JOBS_KEPT: Final = 30 * 86_400.0  # seconds after which a job's row is erased; its act stays in the audit
 _LOOK: Final = 1.0  # seconds between two looks for a job
 _CLEAN: Final = 300.0  # seconds between two erasures of old files, and of answers under old Idempotency-Keys
 _LISTEN: Final = 0.2  # seconds

@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 
 from ops.admin.access.sweeping import Sweeping
 from ops.admin.search import cursors
+from ops.admin.status.queue_watch import QueueWatch
 from ops.settings import Settings
+from workers.amqp.queue_depths import queues
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
 from workers.console.call import Console
@@ -78,8 +80,8 @@ def run(settings: Settings) -> int:
         reads = process.engine(settings.console_pool, statement_timeout=settings.console_patience, reads_as="waxseal_reader")
         # Each handler holds at most one connection of each pool, so that none waits for another's.
         threads = CapacityLimiter(settings.console_pool)
-        authentication, pace = Authentication(settings, acts, threads), Pace(settings.console_share)
-        console = Console(settings, reads, acts, threads, authentication, pace)
+        watch, pace = QueueWatch(settings.amqp_url, queues), Pace(settings.console_share)
+        console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads), watch, pace)
         try:
             server = process.closing(
                 Server(make_app(console), settings.console_host, settings.console_port, settings.console_proxies)

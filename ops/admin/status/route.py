@@ -1,6 +1,6 @@
 """The route as stages in their order: what flows through each, what waits there, for how long, and when it will be gone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ops.admin.status.facts import Backlog
@@ -66,6 +66,13 @@ def rates(before: Sample | None, now: Sample) -> dict[str, float]:
 def waiting_in(queues: Queues | None) -> int | None:
     """The messages that wait to be recorded; None if the broker did not answer."""
     return None if queues is None else sum((queues.get(name) or (0, 0))[0] for name in INBOX)
+
+
+def unserved(queues: Queues | None) -> Iterator[tuple[str, int]]:
+    """The queues in which messages wait while nobody consumes them, with how many; not those whose messages are for later."""
+    for name, state in (queues or {}).items():
+        if state is not None and state[0] and not state[1] and name not in INBOX[1:] and not name.endswith((".DQ", ".XQ")):
+            yield name, state[0]
 
 
 def _drain(before: Sample | None, now: Sample, stage: str) -> float | None:

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping as Row
 
 from ops.admin.status.facts import LATE, MOST, Facts, age
 from ops.admin.status.members import Member, Said
-from ops.admin.status.route import INBOX, Queues
+from ops.admin.status.route import Queues, unserved
 from ops.admin.views import View
 
 _RESTARTED: Final = 300.0  # seconds for which a restart is shown
@@ -60,9 +60,8 @@ def of_urls(urls: Sequence[str], said: Mapping[str, Said]) -> Iterator[View]:
 
 def of_queues(queues: Queues | None, data: Path) -> Iterator[View]:
     """Queues in which messages wait while nobody consumes them."""
-    for name, state in (queues or {}).items():
-        if state is not None and state[0] and not state[1] and name not in INBOX[1:] and not name.endswith((".DQ", ".XQ")):
-            yield trouble("queue", name, f"{state[0]} wait and nobody consumes them", f"waxseal doctor{on(data)}")
+    for name, count in unserved(queues):
+        yield trouble("queue", name, f"{count} wait and nobody consumes them", f"waxseal doctor{on(data)}")
 
 
 def of_facts(found: Facts, data: Path) -> Iterator[View]:

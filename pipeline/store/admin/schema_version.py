@@ -27,7 +27,7 @@ BLOCKERS = text("""
 # Processes, by the name that their connections give; not the owner's commands, of which this is one.
 WRITERS = text("""
     SELECT pid, usename AS login FROM pg_stat_activity JOIN pg_class ON pg_class.oid = to_regclass('entry')
-    WHERE datname = current_database() AND application_name = 'waxseal' AND usesysid IS NOT NULL
+    WHERE datname = current_database() AND application_name LIKE 'waxseal%' AND usesysid IS NOT NULL
       AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'waxseal_writer')
       AND pg_has_role(usesysid, 'waxseal_writer', 'MEMBER') AND NOT pg_has_role(usesysid, relowner, 'MEMBER')
     ORDER BY 1""")

@@ -50,6 +50,7 @@ PAGES = {
     "mailboxes": "/mailboxes",
     "mailbox": "/t/acme/mailboxes/support",
     "ledger": "/t/acme/ledger",
+    "exports": "/t/acme/ledger/exports",
     "jobs": "/jobs",
     "audit": "/audit",
     "configuration": "/configuration",

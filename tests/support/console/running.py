@@ -7,8 +7,10 @@ from typing import Any
 from anyio import CapacityLimiter
 from starlette.routing import BaseRoute
 
+from ops.admin.status.queue_watch import QueueWatch
 from ops.runtime.db import make_engine
 from ops.settings import Settings
+from workers.amqp.queue_depths import queues
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
 from workers.console.call import Console
@@ -26,7 +28,8 @@ def running_console(settings: Settings, more: Any = lambda _console: ()) -> Iter
         reads_as="waxseal_reader",
     )
     threads = CapacityLimiter(settings.console_pool)
-    console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads))
+    watch = QueueWatch(settings.amqp_url, queues)
+    console = Console(settings, reads, acts, threads, Authentication(settings, acts, threads), watch)
     routes: list[BaseRoute] = list(more(console))
     server = Server(make_app(console, routes), "127.0.0.1", settings.console_port, settings.console_proxies)
     try:

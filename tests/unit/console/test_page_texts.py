@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -6,10 +7,10 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from workers.console.pages import every_page
-from workers.console.rendering.figures_in_words import NOTHING, counted, many, moment, number, span
+from workers.console.rendering.figures_in_words import NOTHING, browser, counted, many, moment, number, span
 from workers.console.rendering.filter_words import Field, filled, read, time, write
 from workers.console.rendering.page_addresses import at, local
-from workers.console.rendering.plots import chart, phases, sparkline
+from workers.console.rendering.plots import chart, phases, sparkline, tries
 from workers.console.rendering.visible_text import exact, shown, visible
 
 FIELDS = (
@@ -104,6 +105,15 @@ def test_figures_are_said_as_people_say_them() -> None:
     assert ["1 try", "2 tries"] == [many(1, "try", "tries"), many(2, "try", "tries")]
 
 
+def test_a_browser_is_said_in_short_and_what_is_none_as_it_is() -> None:
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/156.0 Safari/537.36"
+    iphone = (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari/604.1"
+    )
+
+    assert ["Chrome on Linux", "Safari on iOS", "curl/8.5.0"] == [browser(each) for each in (chrome, iphone, "curl/8.5.0")]
+
+
 def test_a_moment_is_exact_and_relative() -> None:
     then = datetime.now(UTC) - timedelta(minutes=5)
 
@@ -134,3 +144,29 @@ def test_what_every_act_is_on_has_a_page() -> None:
     pages = {page.path for page in every_page.PAGES}
 
     assert [] == [act.path for act in every_page.ACTS if not {act.path, act.path.rpartition("/")[0]} & pages]
+
+
+@given(st.lists(st.floats(0.1, 86_400), max_size=60))
+def test_a_line_of_tries_is_in_order_and_its_texts_do_not_overlap_on_a_phone(retry: list[float]) -> None:
+    drawn = tries(retry)
+    places = [x for x, _ in drawn.tries]
+    numbers = [x for x, text in drawn.tries if text]
+    # A character has 7 pixels at most; the first time begins at its place, and the last one ends there.
+    width = 288 / 100
+    edges = [(x * width - len(text) * 3.5, x * width + len(text) * 3.5) for x, text in drawn.times[1:-1]]
+    first, last = len(drawn.times[0][1]) * 7, 288 - len(drawn.times[-1][1]) * 7
+    taken = [0, first, *(edge for pair in edges for edge in pair), *([last, 288] if retry else [])]
+
+    assert (len(retry) + 1, sorted(places)) == (len(places), places)
+    assert all(2 <= x <= 98 for x in places)
+    assert all(after - before >= 7 for before, after in pairwise(numbers))
+    assert sorted(taken) == taken
+
+
+def test_a_line_of_tries_says_when_each_is() -> None:
+    drawn = tries([5, 300, 1800])
+
+    assert "At once, then after 5 s, 5 min, 35 min." == drawn.sentence
+    assert ["0", "10 s", "1 min", "35 min"] == [text for _, text in drawn.times]
+    assert [(2.0, "1"), (98.0, "4")] == [drawn.tries[0], drawn.tries[-1]]
+    assert [(2.0, "1")] == tries([]).tries

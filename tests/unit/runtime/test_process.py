@@ -1,10 +1,13 @@
+import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from ops.runtime import gc_tuning, log
+from ops.runtime.connection_name import CONNECTION_NAME
 from ops.settings import Misconfigured, Settings
 from workers.process import Process
 
@@ -92,3 +95,11 @@ def test_a_process_that_failed_does_not_say_that_it_was_stopped(logs) -> None:
         process.status = 1
 
     assert [] == logs
+
+
+def test_connections_say_which_process_they_are_of(logs, monkeypatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-1")
+    with Process(SETTINGS, "relay"):
+        assert f"waxseal relay {os.getpid()}@node-1" == CONNECTION_NAME.text
+
+    assert "waxseal" == CONNECTION_NAME.text

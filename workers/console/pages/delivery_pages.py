@@ -9,7 +9,7 @@ from ops.admin.access.reveals import note_reveal
 from ops.admin.search import deliveries
 from ops.admin.search.deliveries import STATES
 from ops.admin.views import View
-from workers.console.call import Call, Refused
+from workers.console.call import Call, existing
 from workers.console.pages.filtering import chosen
 from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page
@@ -51,10 +51,7 @@ def reveal(call: Call) -> Response:
 
 
 def _delivery(call: Call) -> View:
-    found = deliveries.delivery(call.console.reads, call.tenant, int(call.path["id"]))
-    if found is None:
-        raise Refused(404, "not_found", "there is no such delivery")
-    return found
+    return existing(deliveries.delivery(call.console.reads, call.tenant, int(call.path["id"])), "delivery")
 
 
 _PATH: Final = "/t/{tenant}/deliveries/{id:int}"

@@ -14,7 +14,7 @@ from ops.admin.search import events
 from ops.admin.search.events import Search
 from ops.admin.views import View
 from ops.errors import OpsError
-from workers.console.call import Call, Refused
+from workers.console.call import Call, Refused, existing
 from workers.console.pages.filtering import Filter, chosen
 from workers.console.pages.layout import render
 from workers.console.pages.page_table import Act, Page
@@ -137,10 +137,7 @@ def _event(call: Call) -> View:
         chain = UUID(str(call.path["chain"]))
     except ValueError:
         raise Refused(404, "not_found", "there is no such event") from None
-    found = events.event(call.console.reads, call.tenant, chain, int(call.path["seq"]))
-    if found is None:
-        raise Refused(404, "not_found", "there is no such event")
-    return found
+    return existing(events.event(call.console.reads, call.tenant, chain, int(call.path["seq"])), "event")
 
 
 _PATH: Final = "/t/{tenant}/events/{chain}/{seq:int}"

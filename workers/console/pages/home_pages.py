@@ -1,6 +1,6 @@
 """The first page: what needs somebody, four numbers, the route, and the last hour. And the ways from there: tenants, any id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
@@ -8,12 +8,16 @@ from starlette.responses import RedirectResponse, Response
 from ops.admin import figures
 from ops.admin.configured import configured
 from ops.admin.search import events
+from ops.admin.status import connected
+from ops.admin.status.queue_watch import SeenQueues
 from ops.admin.verifying.last_found import last_found
 from ops.admin.views import View
 from schemas.access import EVERYWHERE
+from workers.amqp.dramatiq_broker import QUEUE
 from workers.console.call import Call
 from workers.console.pages.ledger_pages import WORDS
 from workers.console.pages.page_table import Page
+from workers.console.rendering.figures_in_words import number
 from workers.console.rendering.filter_words import write
 from workers.console.rendering.page_addresses import at
 
@@ -33,7 +37,31 @@ def home(call: Call) -> Mapping[str, Any]:
     shown = figures.home(reads, tenant)
     breakers = [each for each in shown["problems"] if each["kind"] == "breaker"]
     ledger = last_found(reads, tenant)
-    return {"figures": shown, "breakers": breakers, "ledger": ledger, "words": WORDS, "place": _place, "last": _last}
+    # Queues and processes are of all tenants, and so shown to those who see all.
+    seen = None if tenant is not None else call.console.queues.look()
+    return {
+        "figures": shown,
+        "problems": [*shown["problems"], *(_of_broker(seen) if seen else ())],
+        "breakers": breakers,
+        "ledger": ledger,
+        "words": WORDS,
+        "place": _place,
+        "last": _last,
+        "seen": seen,
+        "delivery_queue": QUEUE,
+        "processes": None if tenant is not None else connected.processes(reads),
+    }
+
+
+def _of_broker(seen: SeenQueues) -> Iterator[View]:
+    """What is wrong with the broker, as far as the console can tell."""
+    about = {"since": None, "page": "queues", "tenant": None, "name": None}
+    if seen.configured and seen.queues is None:
+        act = "see whether it runs; waxseal doctor says more"
+        yield {**about, "kind": "broker", "what": "RabbitMQ does not answer the console", "act": act}
+    for name, count in seen.unserved:
+        what = f"{number(count)} {'message waits' if count == 1 else 'messages wait'} in {name}, and no process takes them"
+        yield {**about, "kind": "queue", "what": what, "act": "start the process that does"}
 
 
 def _place(problem: View) -> str:
@@ -48,6 +76,8 @@ def _place(problem: View) -> str:
             return at(tenant, "dead")
         case "ledger":
             return at(tenant, "ledger")
+        case "queues":
+            return "#queues"
     return at(tenant, "events") if tenant is not None else at(None, "tenants")
 
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from ops.admin.jobs import jobs
+from ops.admin.jobs.exports import file_until
 from ops.admin.views import View
-from workers.console.call import Call, Refused
+from workers.console.call import Call, existing
 from workers.console.pages.layout import go
 from workers.console.pages.page_table import Act, Page
 from workers.console.pages.questions import by
@@ -31,7 +32,13 @@ def one(call: Call) -> Mapping[str, Any]:
     total, per_second = job["total"], job["per_second"]
     left = None if total is None else max(0, total - job["done"])
     ends = left / per_second if left and per_second and job["state"] == "running" else None
-    return {"job": job, "ended": job["state"] in ENDED, "ends_in": ends, "base": at(call.path.get("tenant"), "jobs", job["id"])}
+    return {
+        "job": job,
+        "ended": job["state"] in ENDED,
+        "ends_in": ends,
+        "base": at(call.path.get("tenant"), "jobs", job["id"]),
+        "file_until": file_until(job),
+    }
 
 
 def cancel(call: Call) -> Response:
@@ -44,9 +51,7 @@ def cancel(call: Call) -> Response:
 
 def _job(call: Call) -> View:
     found, tenant = jobs.show(call.console.reads, int(call.path["id"])), call.path.get("tenant")
-    if found is None or (tenant is not None and found["tenant"] != tenant):
-        raise Refused(404, "not_found", "there is no such job")
-    return found
+    return existing(found if found is not None and tenant in (None, found["tenant"]) else None, "job")
 
 
 PAGES: Final = [

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+#: What a User-Agent says of a browser and of its system, most telling first: most of them name others, too.
+_BROWSERS: Final = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS: Final = (
+    *(("Android", "Android"), ("iPhone", "iOS"), ("iPad", "iPadOS")),
+    *(("Windows", "Windows"), ("Mac OS X", "macOS"), ("Linux", "Linux")),
+)
 NOTHING: Final = "\N{EN DASH}"  # in place of what is not known
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 _MANY_DAYS: Final = 10
@@ -77,3 +83,10 @@ def size(value: int | None) -> str:
 def many(count: int, one: str, more: str | None = None) -> str:
     """The number and its noun: `1 delivery`, `1,204 deliveries`."""
     return f"{number(count)} {one if count == 1 else more or one + 's'}"
+
+
+def browser(agent: str) -> str:
+    """What a User-Agent says, in short: `Firefox on Windows`; one that is not a browser's as it is."""
+    name = next((said for mark, said in _BROWSERS if mark in agent), None)
+    system = next((said for mark, said in _SYSTEMS if mark in agent), None)
+    return agent if name is None else f"{name} on {system}" if system else name

@@ -1,14 +1,24 @@
-"""The geometry of plots: plain numbers that templates write as SVG. Values begin at zero; a gap is where nothing is known."""
+"""The geometry of plots: plain numbers that templates write as SVG. Values begin at zero; a gap is where nothing is known.
+
+What is along a line of time is in percent of a width that only the browser knows, so that texts have one size on all screens.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import log1p
 from typing import Any, Final
+
+from workers.console.rendering.figures_in_words import span
 
 Series = Sequence[float | None]
 
-_WIDTH: Final = 720
-_HEIGHT: Final = 160
-_LEFT, _TOP, _BOTTOM = 48, 16, 24  # room for the numbers at the axes
+_WIDTH, _HEIGHT = 720, 120  # of the box of the lines, in its own units: it is stretched to the width that there is
+_TOP: Final = 16  # pixels above it, for the highest number
+_EDGE: Final = 2.0  # percent beside the first and the last try, for their marks
+#: Percent between two texts that do not overlap on a phone of 320 pixels: of two times; of a time and the last; of two numbers.
+_APART, _BEFORE_LAST, _NUMBERS_APART = 16.0, 35.0, 7.0
+_TIMES: Final = (1, 10, 60, 600, 3600, 21_600, 86_400, 432_000, 2_592_000)  # seconds that a line of tries may name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +31,27 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over one time axis, the marks at the left as (y, number) and those below as (x, text)."""
+    """Lines over one time axis, in a box of their own units below `top` pixels that is `bottom` high.
+
+    The marks at the left are (y, number), those below are (x, text).
+    """
 
     width: int
-    height: int
-    left: int
-    bottom: float
+    top: int
+    bottom: int
+    left: float
     lines: Sequence[Line]
     rows: Sequence[tuple[float, float]]
     columns: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """A schedule of tries on a logarithmic line of time: (x, number or nothing) of each, and (x, text) of some times."""
+
+    tries: Sequence[tuple[float, str]]
+    times: Sequence[tuple[float, str]]
+    sentence: str
 
 
 def sparkline(series: Series, width: int = 120, height: int = 28) -> Sequence[str]:
@@ -41,13 +63,31 @@ def sparkline(series: Series, width: int = 120, height: int = 28) -> Sequence[st
 def chart(lines: Mapping[str, Series], columns: Sequence[str]) -> Chart:
     """Lines of equal length in one box; `columns` are written below, spread over its width."""
     most = _above(max((value for series in lines.values() for value in series if value is not None), default=0))
-    bottom = _HEIGHT - _BOTTOM
-    box = (_LEFT, _TOP, _WIDTH - 4, bottom)
-    rows = [(bottom - (bottom - _TOP) * part / 2, most * part / 2) for part in range(3)]
-    step = (_WIDTH - 4 - _LEFT) / max(1, len(columns) - 1)
-    marks = [(round(_LEFT + at * step, 1), text) for at, text in enumerate(columns)]
-    drawn = [Line(name, _pieces(series, most, box)) for name, series in lines.items()]
-    return Chart(_WIDTH, _HEIGHT, _LEFT, bottom, drawn, rows, marks)
+    rows = [(_TOP + _HEIGHT - _HEIGHT * part / 2, most * part / 2) for part in range(3)]
+    step = 100 / max(1, len(columns) - 1)
+    marks = [(round(at * step, 1), text) for at, text in enumerate(columns)]
+    drawn = [Line(name, _pieces(series, most, (0, 0, _WIDTH, _HEIGHT))) for name, series in lines.items()]
+    return Chart(_WIDTH, _TOP, _HEIGHT, 0, drawn, rows, marks)
+
+
+def tries(retry: Sequence[float]) -> Tries:
+    """The line of tries with these waits between them, in seconds. Numbers and times that would overlap are left out."""
+    since = [0.0, *accumulate(retry)]
+    whole = log1p(since[-1]) or 1.0
+
+    def x(seconds: float) -> float:
+        return round(_EDGE + (100 - 2 * _EDGE) * log1p(seconds) / whole, 1)
+
+    drawn: list[tuple[float, str]] = []
+    for n, at in enumerate(map(x, since), 1):
+        last = max((place for place, text in drawn if text), default=-_NUMBERS_APART)
+        drawn.append((at, str(n) if at - last >= _NUMBERS_APART else ""))
+    named: list[tuple[float, str]] = [(x(0), "0")]
+    for seconds in _TIMES:
+        if x(seconds) - named[-1][0] >= _APART and x(seconds) <= 100 - _BEFORE_LAST:
+            named.append((x(seconds), span(seconds)))
+    said = "Once, at once." if not retry else f"At once, then after {', '.join(map(span, since[1:]))}."
+    return Tries(drawn, [*named, (x(since[-1]), span(since[-1]))] if retry else named, said)
 
 
 def phases(attempt: Mapping[str, Any]) -> Sequence[tuple[str, float, float, float]]:

@@ -7,9 +7,9 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from workers.console.rendering.asset_files import ASSETS
-from workers.console.rendering.figures_in_words import counted, many, moment, number, size, span
+from workers.console.rendering.figures_in_words import browser, counted, many, moment, number, size, span
 from workers.console.rendering.page_addresses import asked, at
-from workers.console.rendering.plots import chart, phases, sparkline
+from workers.console.rendering.plots import chart, phases, sparkline, tries
 from workers.console.rendering.visible_text import exact, shown
 
 _ENVIRONMENT: Final = Environment(
@@ -27,6 +27,7 @@ _ENVIRONMENT.filters |= {
     "number": number,
     "counted": counted,
     "size": size,
+    "browser": browser,
     "exact": exact,
     "tojson_text": lambda value: orjson.dumps(value).decode(),
     "indented": lambda value: orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(),
@@ -41,6 +42,7 @@ _ENVIRONMENT.globals |= {
     "chart": chart,
     "sparkline": sparkline,
     "phases": phases,
+    "tries": tries,
 }
 
 

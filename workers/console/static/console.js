@@ -23,7 +23,7 @@
   });
 
   // Copying.
-  const offer = () => navigator.clipboard && document.querySelectorAll('dd .id:not(.with), p .id:not(.with)').forEach((id) => {
+  const offer = () => navigator.clipboard && document.querySelectorAll('dd .id:not(.with), p .id:not(.with), .whole:not(.with)').forEach((id) => {
     id.classList.add('with');
     const button = make('button', 'Copy', { type: 'button', class: 'copy', 'aria-label': `Copy ${id.textContent.trim()}` });
     button.addEventListener('click', () => navigator.clipboard.writeText(id.querySelector('code').textContent)
