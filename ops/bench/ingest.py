@@ -174,11 +174,12 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
         apart = sequencer.postgres() if sequencer else 0.0
-        while sequencer and entries() < count:
+        while (counted := entries()) < count:  # else what is being written would count as what the others cost
+            if time.monotonic() > deadline:
+                raise OpsError(f"{one.name}: {counted} of {count} events after {DEADLINE:.0f} s")
             time.sleep(POLL)
         sequenced = sequencer.end(deadline) if sequencer else {}
         log, files = (after - had for after, had in zip(database(inspection.written), before, strict=True))
-        counted = entries()
     if began is ended:  # so few events that all were recorded between two counts
         began = launched
     timed = ended[1] - began[1]
