@@ -66,6 +66,14 @@ def fresh_database(database_url: str) -> str:
     return url.set(database=name).render_as_string(hide_password=False)
 
 
+def drop_database(database_url: str) -> None:
+    """Drop a copy, ending the connections to it; Postgres does a checkpoint."""
+    url = make_url(database_url)
+    admin = url.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True, connect_timeout=10) as conn:
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(url.database or "")))
+
+
 def plain_engine(database_url: str, pool_size: int) -> Engine:
     """The pool that a peer would make: SQLAlchemy's defaults, without the liveness checks and custom plans of ours."""
     url = make_url(database_url).set(drivername="postgresql+psycopg")

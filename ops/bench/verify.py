@@ -4,11 +4,16 @@ The bare loop fetches the same rows from the same database, makes each envelope 
 compares nothing: no hash, link, column, attribute, fingerprint or head. `ratio_to_bare` is of the CPU that both take in their
 own process, because Postgres and other load work on the same cores; `ratio_to_bare_by_clock` is of the time that passes, and so
 is what two processes gain. They run in alternating order, each in a fresh process.
+
+What two processes can gain at most is said by `whole_cores` and `two_jobs_cores`, how many cores were busy with the processes
+and Postgres on the average, and `ratio_two_jobs_cpu_to_one`, the CPU of both together: on two cores two can gain
+2 / (whole_cores x that ratio).
 """
 
 import hmac
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -18,17 +23,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 from sqlalchemy import Engine
 
 from ops.admin.read_session import snapshot
 from ops.admin.verifying.verify_jobs import verify_in_jobs
 from ops.bench import load
 from ops.bench.configured_system import configure, fresh_servers
-from ops.bench.measuring.results import ratio, report
+from ops.bench.measuring.cpu import cpu_seconds
+from ops.bench.measuring.results import ratio, report, tell
 from ops.errors import OpsError
 from ops.runtime import gc_tuning
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
+from ops.servers.private import PrivateServers
 from ops.settings import Settings
 from pipeline.append import append
 from pipeline.chain import CONTENT, LEAF, envelope
@@ -73,21 +81,22 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         try:
             record(engine, events - events * NEW // 100)
             settled(engine)
-            measured("points", servers.database_url)
+            measured("points", servers)
             record(engine, events * NEW // 100)
             settled(engine)
-            found = _rounds(servers.database_url, rounds)
+            found = _rounds(servers, rounds)
         finally:
             engine.dispose()
         return report("verify", _results(found, events), servers.database_url)
 
 
-def _rounds(url: str, rounds: int) -> dict[str, list[dict[str, float]]]:
+def _rounds(servers: PrivateServers, rounds: int) -> dict[str, list[dict[str, float]]]:
     names = ("bare", "whole", "incremental", "two_jobs")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            found[name].append(measured(name, url))
+            found[name].append(measured(name, servers))
+            tell(f"round {number + 1}, {name}: {found[name][-1]['entries'] / found[name][-1]['clock']:.0f} entries/s")
     return found
 
 
@@ -105,18 +114,30 @@ def _results(found: dict[str, list[dict[str, float]]], events: int) -> dict[str,
         "ratio_to_bare": ratio(best["bare"]["cpu"], best["whole"]["cpu"]),
         "ratio_to_bare_by_clock": ratio(best["bare"]["clock"], best["whole"]["clock"]),
         "ratio_two_jobs_to_one": ratio(best["whole"]["clock"], best["two_jobs"]["clock"]),
+        "ratio_two_jobs_cpu_to_one": ratio(_all_cpu(best["two_jobs"]), _all_cpu(best["whole"])),
+        **{f"{name}_cores": ratio(_all_cpu(best[name]), best[name]["clock"]) for name in ("whole", "two_jobs")},
         "whole_mib": round(max(run["mib"] for run in found["whole"])),
     }
 
 
-def measured(name: str, url: str) -> dict[str, float]:
-    """One run in a fresh process: its entries, seconds by the clock and of its own CPU, and its largest size."""
+def _all_cpu(run: dict[str, float]) -> float:
+    return run["cpu"] + run["others_cpu"] + run["postgres_cpu"]
+
+
+def measured(name: str, servers: PrivateServers) -> dict[str, float]:
+    """One run in a fresh process: its entries, seconds by the clock and of CPU, and its largest size.
+
+    The CPU is its own, that of processes that it started, and that of all of Postgres.
+    """
     # Not with -m: the processes that share a verification would import that module again, and all that it needs.
-    command = [sys.executable, "-c", "from ops.bench.verify import main; main()", name, url]
+    command = [sys.executable, "-c", "from ops.bench.verify import main; main()", name, servers.database_url]
+    postgres = psutil.Process(servers.postgres_pid)
+    before = cpu_seconds(postgres)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OpsError(f"a verification of the benchmark failed: {done.stderr.strip()[-300:]}")
-    return {key: float(value) for key, value in json.loads(done.stdout).items()}
+    found = {key: float(value) for key, value in json.loads(done.stdout).items()}
+    return found | {"postgres_cpu": cpu_seconds(postgres) - before}
 
 
 def settled(engine: Engine) -> None:
@@ -194,4 +215,5 @@ def main() -> None:
     clock, cpu = time.monotonic(), time.process_time()
     entries = RUNS[name](engine)
     taken = {"entries": entries, "clock": time.monotonic() - clock, "cpu": time.process_time() - cpu}
-    print(json.dumps({**taken, "mib": largest_size()}))  # noqa: T201 - for its parent
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({**taken, "others_cpu": others.ru_utime + others.ru_stime, "mib": largest_size()}))  # noqa: T201 - for its parent

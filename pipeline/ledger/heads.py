@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from pipeline.errors import Unreadable
-from pipeline.ledger.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, extend, inclusion_proof, leaf_hash, node_hash
+from pipeline.ledger.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, extend, inclusion_proof, leaf_hash, parents
 
 KIND = "heads"
 SUBJECT = "waxseal.heads"
@@ -90,7 +90,7 @@ class Gathered:
 def member_proofs(count: int, members: Iterable[Member], wanted: set[UUID]) -> dict[UUID, MemberProof]:
     """The proofs of the `wanted` chains among `count` members; a chain that has none is left out.
 
-    `members` are all of them, sorted. Memory: a hash for each. Raises `Unreadable` if there are not `count`.
+    `members` are all of them, sorted. Memory: three hashes for each. Raises `Unreadable` if there are not `count`.
     """
     found: dict[UUID, tuple[int, Member]] = {}
     leaves = bytearray()
@@ -109,7 +109,7 @@ def member_proofs(count: int, members: Iterable[Member], wanted: set[UUID]) -> d
     seen = len(leaves) // HASH_BYTES
     if seen != count:
         raise Unreadable(f"there are {seen} chains, and the heads entry says {count}")
-    _fill(needed, (bytes(leaves[at : at + HASH_BYTES]) for at in range(0, len(leaves), HASH_BYTES)))
+    _fill(needed, bytes(leaves))
     return {
         chain: MemberProof(member, at, count, inclusion_proof(at, count, lambda level, index: needed[level, index]))
         for chain, (at, member) in found.items()
@@ -121,22 +121,12 @@ def _of_subtrees(at: int, count: int, node: Callable[[int, int], bytes]) -> None
     inclusion_proof(at, count, node)
 
 
-def _fill(needed: dict[tuple[int, int], bytes], leaves: Iterable[bytes]) -> None:
-    """Compute the subtrees that are needed, from all leaves in one pass: of each level one hash waits for its neighbour."""
-    waiting: list[bytes | None] = []
-    for seen, leaf in enumerate(leaves):
-        level, index, made = 0, seen, leaf
-        while True:
-            if (level, index) in needed:
-                needed[level, index] = made
-            if level == len(waiting):
-                waiting.append(None)
-            left = waiting[level]
-            if left is None:
-                waiting[level] = made
-                break
-            waiting[level], made = None, node_hash(left, made)
-            level, index = level + 1, index >> 1
+def _fill(needed: dict[tuple[int, int], bytes], level: bytes) -> None:
+    """Compute the subtrees that are needed, from the hashes of all leaves, level by level."""
+    for height in range(max((height for height, _ in needed), default=-1) + 1):
+        for at in [at for of, at in needed if of == height]:
+            needed[height, at] = level[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+        level = parents(level)
 
 
 def read_heads(body: bytes) -> Heads:

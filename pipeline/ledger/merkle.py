@@ -31,6 +31,12 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(_NODE + left + right).digest()
 
 
+def parents(packed: bytes) -> bytes:
+    """The hashes of the nodes above hashes that stand one after another; a last one without a neighbour has none."""
+    pairs = range(0, len(packed) - 2 * HASH_BYTES + 1, 2 * HASH_BYTES)
+    return b"".join([sha256(_NODE + packed[at : at + 2 * HASH_BYTES]).digest() for at in pairs])
+
+
 @dataclass(frozen=True, slots=True)
 class Frontier:
     """The right edge of a tree of `size` leaves: the roots of its full subtrees, the largest first ("compact range").

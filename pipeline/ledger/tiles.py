@@ -92,8 +92,9 @@ class TileReader:
             raise Unreadable(f"subtree {index} of level {level} is not in a tree of {self._size} leaves")
         tiles, above = divmod(level, HEIGHT)
         first, count = index << above, 1 << above
-        hashes = self._tile(tiles, first // WIDTH)[first % WIDTH :][:count]
-        return hashes[0] if count == 1 else root_of(hashes)
+        at = first % WIDTH * HASH_BYTES
+        hashes = self._tile(tiles, first // WIDTH)[at : at + count * HASH_BYTES]
+        return hashes if count == 1 else root_of(split_hashes(hashes))
 
     def entries(self, index: int) -> list[bytes]:
         """The entries of the bundle `index`. Raises `Unreadable`."""
@@ -101,13 +102,13 @@ class TileReader:
         path, raw = self._file(entries_path, index, width)
         return decode_entries(raw, width if path == entries_path(index, width) else WIDTH)[:width]
 
-    def _load(self, level: int, index: int) -> tuple[bytes, ...]:
+    def _load(self, level: int, index: int) -> bytes:
         width = self._width(level, index)
         path, raw = self._file(partial(tile_path, level), index, width)
         held = width if path == tile_path(level, index, width) else WIDTH
         if len(raw) != held * HASH_BYTES:
             raise Unreadable(f"{path} holds {len(raw)} bytes instead of {held * HASH_BYTES}")
-        return split_hashes(raw)[:width]
+        return raw[: width * HASH_BYTES]
 
     def _width(self, level: int, index: int) -> int:
         width = min((self._size >> HEIGHT * level) - index * WIDTH, WIDTH)

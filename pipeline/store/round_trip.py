@@ -11,6 +11,8 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from pipeline.store.binary_arrays import accept_arrays
+
 # Begins SQLAlchemy's transaction: statements that bypass `Connection.execute` do not, and would not be committed.
 NOTHING = text("SELECT")
 
@@ -28,6 +30,7 @@ def together(conn: Connection, asked: Sequence[Query], *, binary: bool = False) 
         conn.execute(NOTHING)
     driver = conn.connection.driver_connection
     assert driver is not None
+    accept_arrays(driver)
     with _packet(driver):
         cursors = [driver.execute(compiled(statement), given, binary=binary) for statement, given in asked]
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]

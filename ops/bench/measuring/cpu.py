@@ -19,17 +19,22 @@ class Cpu:
 
 
 class CpuMeter:
-    """Reads the CPU that some processes and the private servers have used so far."""
+    """Reads the CPU that some processes and the private servers have used so far.
 
-    def __init__(self, servers: PrivateServers, processes: Sequence[psutil.Process]) -> None:
+    `apart`: the pid of a session of Postgres that is the benchmark's own; it must live as long as the meter is read.
+    """
+
+    def __init__(self, servers: PrivateServers, processes: Sequence[psutil.Process], apart: int | None = None) -> None:
         self._processes = processes
+        self._apart = None if apart is None else psutil.Process(apart)
         self._postgres = psutil.Process(servers.postgres_pid)
         self._rabbitmq = psutil.Process(servers.rabbitmq_pid)
 
     def read(self) -> Cpu:
         """The CPU used up to now, including that of children that have ended."""
         used = tuple(cpu_seconds(process) for process in self._processes)
-        return Cpu(used, cpu_seconds(self._postgres), cpu_seconds(self._rabbitmq))
+        apart = 0.0 if self._apart is None else cpu_seconds(self._apart)
+        return Cpu(used, cpu_seconds(self._postgres) - apart, cpu_seconds(self._rabbitmq))
 
 
 def cpu_per_event(names: Sequence[str], before: Cpu, after: Cpu, events: int) -> dict[str, float]:

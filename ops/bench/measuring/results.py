@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -15,6 +16,12 @@ _PACKAGES = ("waxseal", "pika", "dramatiq", "celery", "psycopg", "sqlalchemy", "
 def report(benchmark: str, results: Mapping[str, Any], database_url: str, broker: str = "") -> dict[str, Any]:
     """The one JSON object of a benchmark."""
     return {"benchmark": benchmark, "machine": machine(), "versions": versions(database_url, broker), "results": dict(results)}
+
+
+def tell(text: str) -> None:
+    """Say how far the benchmark is, apart from its report."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def machine() -> dict[str, Any]:

@@ -73,11 +73,12 @@ LOGINS = text("""
 DAYS = text("""
     SELECT to_regclass('attempt_' || to_char(CAST(:day AS date), 'YYYYMMDD')) IS NOT NULL""")
 
-# The whole server's log, and this database's files.
 BACKENDS = text("SELECT pid FROM pg_stat_activity WHERE client_port = ANY(CAST(:ports AS int[]))")
 
+# The whole server's log, and the files of our tables. Those of the catalog grow with statistics and with who connects.
 WRITTEN = text("""
-    SELECT CAST(pg_current_wal_insert_lsn() - '0/0' AS bigint) AS log, pg_database_size(current_database()) AS files""")
+    SELECT CAST(pg_current_wal_insert_lsn() - '0/0' AS bigint) AS log, sum(pg_total_relation_size(oid)) AS files
+    FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND relkind = 'r'""")
 
 HOSTS = text("""
     SELECT tenant.name || '/' || endpoint.name AS name, 'endpoint' AS kind, url,
@@ -138,7 +139,7 @@ def logins(conn: Connection, roles: Sequence[str]) -> dict[str, list[str]]:
 
 
 def written(conn: Connection) -> tuple[int, int]:
-    """The bytes of write-ahead log that the server has written since it was made, and those of this database's files."""
+    """The bytes of write-ahead log that the server has written since it was made, and those of the tables' files."""
     log, files = conn.execute(WRITTEN).one()
     return int(log), int(files)
 

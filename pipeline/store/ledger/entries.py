@@ -8,7 +8,8 @@ import orjson
 from sqlalchemy import Connection, Row, text
 
 from pipeline.formats.cloudevents import instant
-from pipeline.store.array_literals import octets, plain, quoted
+from pipeline.store.array_literals import quoted
+from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.copy_binary import NULL, copy_encoded, field, microseconds, word
 from pipeline.store.round_trip import Query, together
 from schemas.entry import BrokenChain, Entry, Head
@@ -131,7 +132,7 @@ def lock_heads(
 
 def heads_query(keys: Collection[bytes]) -> Query:
     """The query whose rows `heads` reads; locks the heads."""
-    return LOCK_HEADS, {"keys": uuids(keys)}
+    return LOCK_HEADS, {"keys": uuid_array(keys)}
 
 
 def heads(rows: Iterable[Sequence[Any]]) -> dict[bytes, Head]:
@@ -141,19 +142,19 @@ def heads(rows: Iterable[Sequence[Any]]) -> dict[bytes, Head]:
 
 def fingerprints_query(fingerprints: Collection[bytes]) -> Query:
     """The query for those of `fingerprints` that are in the ledger."""
-    return KNOWN_FINGERPRINTS, {"keys": uuids(fingerprints)}
+    return KNOWN_FINGERPRINTS, {"keys": uuid_array(fingerprints)}
 
 
 def chains_query(keys: Collection[bytes]) -> Query:
     """The query for those of the chains `keys` that exist, without locking them."""
-    return KNOWN_CHAINS, {"keys": uuids(keys)}
+    return KNOWN_CHAINS, {"keys": uuid_array(keys)}
 
 
 def move_heads_query(moved: Mapping[bytes, Head]) -> Query:
     """The statement that writes the new heads of chains whose heads this transaction has locked."""
     ends = moved.values()
-    seqs, hashes = plain([head.seq for head in ends]), octets([head.hash or b"" for head in ends])
-    return MOVE_HEADS, {"keys": uuids(moved), "seqs": seqs, "hashes": hashes}
+    seqs, hashes = bigint_array(head.seq for head in ends), hash_array(head.hash or b"" for head in ends)
+    return MOVE_HEADS, {"keys": uuid_array(moved), "seqs": seqs, "hashes": hashes}
 
 
 def _make_chains_query(missing: Mapping[bytes, tuple[str, str]], random: bytes) -> Query:

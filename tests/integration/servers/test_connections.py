@@ -1,5 +1,6 @@
 """Connections to Postgres: one that died while idle is replaced, and busy ones are not checked."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops.runtime import db
 from ops.runtime.db import alone, make_engine, passes, persist, transaction
+from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.round_trip import fetched, together
 from support.sessions import end_connections
 
@@ -100,3 +102,25 @@ def test_a_connection_that_ends_in_a_statement_for_the_driver_is_replaced_at_onc
         fetched(conn, text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
     with alone(single) as conn:
         assert [(1,)] == fetched(conn, text("SELECT 1 AS one"), {})
+
+
+@pytest.mark.parametrize("many", [0, 1, 3000])
+def test_arrays_in_binary_form_hold_in_postgres_what_they_were_made_of(single, many) -> None:
+    keys, hashes = [os.urandom(16) for _ in range(many)], [os.urandom(32) for _ in range(many)]
+    numbers = [(-1) ** n * n * (2**63 - 1) // 3000 for n in range(many)]
+    asked = text("""
+        SELECT ARRAY(SELECT uuid_send(key) FROM unnest(CAST(:keys AS uuid[])) WITH ORDINALITY AS given (key, n) ORDER BY n),
+               CAST(:hashes AS bytea[]), CAST(:numbers AS bigint[])""")
+    given = {"keys": uuid_array(keys), "hashes": hash_array(hashes), "numbers": bigint_array(numbers)}
+
+    with transaction(single) as conn:
+        (found,) = together(conn, [(asked, given)])
+
+    assert [(keys, hashes, numbers)] == found
+
+
+def test_an_array_of_keys_or_hashes_of_another_length_is_not_made() -> None:
+    for make, right in ((uuid_array, 16), (hash_array, 32)):
+        for wrong in ([b""], [bytes(right - 1), bytes(right + 1)]):
+            with pytest.raises(ValueError, match=f"{right} bytes"):
+                make(wrong)
