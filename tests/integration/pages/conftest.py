@@ -56,7 +56,8 @@ def seeded(servers: PrivateServers, shared_database: Any, shared_start: Any) -> 
 def console(seeded: Any, shared_start: Any) -> str:
     """The address of a console's process, once it has indexed what is there."""
     port = free_port()
-    shared_start("console", database_url=seeded.console_url, console_port=port, console_environment="TEST_*", port=0)
+    told = {"console_port": port, "console_environment": "TEST_*", "console_share": 0, "port": 0}
+    shared_start("console", database_url=seeded.console_url, **told)
     count = "SELECT count(*) FROM event_search"
     wait_for(lambda: seeded.rows(count)[0][0] >= seeding.EVENTS, 60)
     return f"http://127.0.0.1:{port}"
