@@ -35,7 +35,8 @@ from workers.console.app import make_app
 from workers.console.call import Console
 
 MORE = int(os.environ.get("WAXSEAL_TEST_FUZZ", "1"))
-SHARE = (10, 2, 4)  # cases of an operation: on what is there, on what may be, and what is not as described
+SHARE = (18, 4, 8)  # cases of an operation: on what is there, on what may be, and what is not as described
+EACH = 5  # of so many cases one is asked by somebody with fewer rights, too
 #: Of whoever asks.
 AS_DOCUMENTED = [
     schemathesis.checks.not_a_server_error,
@@ -153,16 +154,17 @@ def tried(strategy: Any, cases: int, ask: Callable[[Any], None]) -> None:
 def test_no_request_is_answered_by_an_error_of_ours_or_in_a_way_that_is_not_documented(
     app, schema, world, token, others
 ) -> None:
-    """Each is asked by who may do everything, and by one who may not. `make fuzz-api` tries more, and others each time."""
-    asked: Counter[str] = Counter()
+    """Each is asked by who may do everything, some by one who may not. `make fuzz-api` tries more, and others each time."""
     answered: Counter[int] = Counter()
     wrong: list[str] = []
     session, lesser = InProcess(app), cycle(others)
+    cases: list[str] = []
 
     def ask(case: Any) -> None:
-        for who, expected in ((token, CHECKS), (next(lesser), AS_DOCUMENTED)):
+        cases.append(case.operation.label)
+        others_too = [(next(lesser), AS_DOCUMENTED)] if len(cases) % EACH == 0 else []
+        for who, expected in ((token, CHECKS), *others_too):
             response = case.call(headers={"Authorization": f"Bearer {who}"}, session=session)
-            asked[case.operation.label] += 1
             answered[response.status_code] += 1
             try:
                 case.validate_response(response, checks=expected)
@@ -175,12 +177,11 @@ def test_no_request_is_answered_by_an_error_of_ours_or_in_a_way_that_is_not_docu
         tried(operation.as_strategy(path_parameters=there(operation.path, world)), SHARE[0], ask)
         tried(operation.as_strategy(), SHARE[1], ask)
         tried(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), SHARE[2], ask)
-    gc.unfreeze()
     session.close()
-    print(f"{sum(asked.values())} requests to {len(asked)} operations, answered: {dict(sorted(answered.items()))}")  # noqa: T201
+    print(f"{len(cases)} cases of {len({*cases})} operations, answered: {dict(sorted(answered.items()))}")  # noqa: T201
     assert not wrong, "\n".join(wrong)
-    assert len(asked) == len(OPERATIONS) - 1  # it leaves out the one that gives the document
-    assert sum(asked.values()) >= 2000
+    assert len({*cases}) == len(OPERATIONS) - 1  # it leaves out the one that gives the document
+    assert len(cases) >= 2000
     assert answered[200] > len(OPERATIONS)
     assert not [status for status in answered if status >= 500]
 
@@ -212,8 +213,11 @@ def client(app, schema, tmp_path_factory) -> Iterator[ModuleType]:
     assert 0 == made.returncode, made.stdout + made.stderr
     said = made.stdout + made.stderr
     warned = [line for line in said.splitlines() if line.startswith(("WARNING", "Unsupported"))]
-    yaml = ["WARNING parsing PUT /api/v1/configuration within configuration.", "Unsupported content type application/yaml"]
-    assert yaml == warned, said  # it takes the other type, and knows all else
+    assert [  # of YAML it takes the other type; lines of JSON are for streaming clients
+        "WARNING parsing GET /api/v1/audit/export within audit.",
+        "WARNING parsing PUT /api/v1/configuration within configuration.",
+        "Unsupported content type application/yaml",
+    ] == warned, said
     sys.path.insert(0, str(folder))
     import waxseal_api
 

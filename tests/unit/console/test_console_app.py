@@ -27,7 +27,7 @@ def make_client(
         return principal
 
     nothing: Any = None
-    console = Console(Settings(console_url=url), nothing, nothing, CapacityLimiter(1), authenticate, pace or Pace())
+    console = Console(Settings(console_url=url), nothing, nothing, CapacityLimiter(1), authenticate, pace=pace or Pace())
 
     async def asked(request: Request) -> Response:
         return await carry_out(console, request, "viewer", answer, await request.body())
