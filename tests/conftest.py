@@ -48,7 +48,12 @@ def _configure_logs_uncached(**settings: Any) -> None:
 
 structlog.configure = _configure_logs_uncached
 # Not to `sys.stdout`: what a thread of the test's process logs would be taken for the output of a command.
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+# With plain tracebacks, as the processes write them: rich ones show every local variable, for a second of CPU each.
+_rendered = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(
+    logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
+    processors=[*structlog.get_config()["processors"][:-1], _rendered],
+)
 
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
