@@ -7,6 +7,7 @@ import click
 
 from ops.cli.audit import COMMANDS as AUDIT
 from ops.cli.backup.backup_command import COMMANDS as BACKUP
+from ops.cli.backup.restore_command import COMMANDS as RESTORE
 from ops.cli.bench import COMMANDS as BENCH
 from ops.cli.bundle import COMMANDS as BUNDLE
 from ops.cli.config import COMMANDS as CONFIG
@@ -52,6 +53,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *VERIFY,
     *LOG,
     *BACKUP,
+    *RESTORE,
     *BUNDLE,
     *PROVE,
     *DEMO,

@@ -74,6 +74,22 @@ def faults(target: Path, show: Show) -> Iterator[str]:
         show(done)
 
 
+def copy_back(target: Path, store: Blobs, show: Show) -> Copied:
+    """Put the blobs that are listed into a store, unless it has them; what is missing or altered is a fault."""
+    if store.folder is not None:
+        make_folders(store.folder, 0o700)
+    copied, copies = Copied(), Blobs(str(target))
+    for tenant, reference in listed(target):
+        try:
+            if not store.exists(tenant, reference):
+                copied.size += store.put(tenant, copies.get(tenant, reference)).size
+            copied.count += 1
+        except BlobLost as error:
+            copied.faults.append(f"{tenant}: {error}")
+        show(copied.count)
+    return copied
+
+
 def _linked(before: Path, path: Path, target: Path) -> int | None:
     """Link the blob of the backup before, if that has it unaltered; gives its size."""
     former = before / path.relative_to(target)
