@@ -95,10 +95,14 @@ def create_database(port: int, password: str) -> None:
 
 
 def name_database(port: int, password: str, name: str) -> None:
-    """Give the database `name` the name that a private server's has; nothing may be connected to it."""
+    """Give the database `name` the name of ours, and another one of that name an additional `_other`. Nobody may use them."""
+    if name == DATABASE:
+        return
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
     with psycopg.connect(postgres_url(port, USER, password, "template1"), autocommit=True, connect_timeout=10) as conn:
-        if name != DATABASE:
-            conn.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(DATABASE)))
+        if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+            conn.execute(rename.format(sql.Identifier(DATABASE), sql.Identifier(f"{DATABASE}_other")))
+        conn.execute(rename.format(sql.Identifier(name), sql.Identifier(DATABASE)))
 
 
 def _initdb(programs: Path, home: Path, password: str, account: Account | None) -> None:

@@ -58,10 +58,9 @@ def _fit(engine: Engine) -> Server:
     with snapshot(engine) as conn:
         server = server_facts.server(conn)
     if not server.may_replicate:
-        login = server.login.replace('"', '""')
         raise OpsError(
-            f"the login {server.login} may not copy the database: use the server's superuser, or a login that reads as the role"
-            f' waxseal_reader does and may replicate (ALTER ROLE "{login}" REPLICATION)'
+            f"the login {server.login} may not copy the database: use the server's superuser, or a login that may replicate and"
+            " read all (CREATE ROLE waxseal_backup LOGIN REPLICATION PASSWORD '…' IN ROLE pg_read_all_data)"
         )
     if server.tablespaces:
         raise OpsError(f"the tablespaces {', '.join(server.tablespaces)} would not be in the backup: move what is in them back")
@@ -109,7 +108,7 @@ def _parts(partial: Path) -> dict[str, dict[str, object]]:
 
 def _pack_published(place: str, path: Path) -> None:
     """Pack the published logs if they are in a folder; a bucket is not on this machine, and keeps them itself."""
-    if not place or place.startswith("s3://") or not Path(place).is_dir():
+    if not place or place.startswith("s3://"):
         return
     with tarfile.open(path, "x:gz", compresslevel=1) as archive:
         for each in sorted(Path(place).rglob("*")):

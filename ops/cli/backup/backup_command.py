@@ -33,8 +33,9 @@ def backup(folder: Path, previous: Path | None, only_verify: bool, as_json: bool
 
     Holds the database (pg_basebackup, compressed, with its WAL), then the blobs, the broker's exchanges, queues and bindings,
     and the published logs if they are in a folder. Not in it: messages that wait in the broker, and the keys: manifest.json
-    names those that a restore needs, so keep them elsewhere. The login must be the server's superuser, or may replicate and
-    read. Needs PostgreSQL's programs, of the server's version. FOLDER must not exist; it gets its name when all is on disk.
+    names those that a restore needs, so keep them elsewhere. The login must be the server's superuser, or one with
+    REPLICATION that is a member of pg_read_all_data. Needs PostgreSQL's programs, of the server's version. FOLDER must not
+    exist; it gets its name when all is on disk.
 
     Exit code 0: done, or sound. 1: a blob was missing or altered, or the backup that was verified is not sound. 2: not done.
 
