@@ -44,6 +44,7 @@ class Planned:
     data: Path
     manifest: Manifest
     settings: Settings
+    unpacks_logs: bool  # published logs; else they are where a setting says
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def plan(settings: Settings, folder: Path, data: Path) -> Planned:
     data = data.absolute()
     files = {"blobs": blob_place(data, settings), "log_files": published_place(data, settings)}
     origin = settings.log_origin or manifest.log_origin or ORIGIN
-    return Planned(folder.absolute(), data, manifest, settings.model_copy(update={**files, "log_origin": origin}))
+    unpacks = not settings.log_files and (folder / PUBLISHED).exists()
+    return Planned(folder.absolute(), data, manifest, settings.model_copy(update={**files, "log_origin": origin}), unpacks)
 
 
 def restore(planned: Planned, who: By, report: Report, say: Say, show: blob_copies.Show) -> Restored:
@@ -138,9 +140,9 @@ def _check_keys(settings: Settings, manifest: Manifest) -> None:
 
 def _keep_files(planned: Planned) -> None:
     """The published logs, unless a setting says where they are; and the keys, if they are in a file, where `up` finds them."""
-    settings, packed = planned.settings, planned.folder / PUBLISHED
-    if settings.log_files == str(planned.data / "published") and packed.exists():
-        with tarfile.open(packed) as archive:
+    settings = planned.settings
+    if planned.unpacks_logs:
+        with tarfile.open(planned.folder / PUBLISHED) as archive:
             archive.extractall(settings.log_files, filter="data")
     if settings.keys_file is not None and not settings.keys:
         own_file(planned.data / "keys", settings.keys_file.read_text(), None)

@@ -68,6 +68,8 @@ def _planned(planned: "Planned") -> "Iterator[str]":
     yield f"blobs     {manifest.blobs}, {manifest.blob_bytes / 2**20:.1f} MiB, to {settings.blobs}"
     yield f"keys      {', '.join(manifest.keys) or 'as given'}: there"
     yield f"logs      {settings.log_origin}/TENANT/rN for each tenant, after what is published at {settings.log_files}"
+    if planned.unpacks_logs:
+        yield "          as the backup has it: if newer files outlived the system, set WAXSEAL_LOG_FILES to where they are"
     yield f"into      {planned.data}"
 
 

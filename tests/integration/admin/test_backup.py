@@ -1,6 +1,8 @@
 """`waxseal backup` and `waxseal restore`: what a backup holds, what it refuses, and a system that goes on from one."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,6 +211,22 @@ def test_a_backup_is_refused_when_it_would_overwrite_one_or_its_login_may_not_co
     assert "the login test_worker may not copy the database" in worker.stderr
     assert [] == list(tmp_path.iterdir())
     assert not taken.with_name("taken.partial").exists()
+
+
+def test_what_a_killed_backup_left_is_removed_but_not_what_another_is_writing(shared_database, reader, taken) -> None:
+    again, partial = taken.with_name("again"), taken.with_name("again.partial")
+    (partial / "database").mkdir(parents=True)
+    (partial / "blobs.jsonl").touch()
+    held = os.open(partial, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    refused = backup_as(reader, shared_database, again)
+
+    assert (2, True) == (refused.exit_code, "is being written by another backup" in refused.stderr)
+    assert (partial / "blobs.jsonl").exists()
+    os.close(held)
+    assert 0 == backup_as(reader, shared_database, again, "--previous", taken).exit_code
+    assert (True, False) == (again.exists(), partial.exists())
 
 
 def test_a_restore_says_what_it_would_do_and_refuses_what_it_cannot_do_without_touching_anything(
