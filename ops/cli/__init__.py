@@ -6,6 +6,8 @@ Commands import what they need when they run, so that `waxseal --help` is fast.
 import click
 
 from ops.cli.audit import COMMANDS as AUDIT
+from ops.cli.backup.backup_command import COMMANDS as BACKUP
+from ops.cli.backup.restore_command import COMMANDS as RESTORE
 from ops.cli.bench import COMMANDS as BENCH
 from ops.cli.bundle import COMMANDS as BUNDLE
 from ops.cli.config import COMMANDS as CONFIG
@@ -50,6 +52,8 @@ COMMANDS: tuple[click.Command, ...] = (
     *RETENTION,
     *VERIFY,
     *LOG,
+    *BACKUP,
+    *RESTORE,
     *BUNDLE,
     *PROVE,
     *DEMO,

@@ -91,7 +91,7 @@ class Blobs:
     def put(self, tenant: str, body: bytes) -> Blob:
         """Store the body durably. Putting it again resets its age, and repairs a blob that was altered."""
         blob = name(body)
-        self._within("put", lambda: self._write(_key(tenant, blob.reference), body))
+        self._within("put", lambda: self._write(key_of(tenant, blob.reference), body))
         return blob
 
     def get(self, tenant: str, reference: str) -> bytes:
@@ -107,7 +107,7 @@ class Blobs:
 
     def exists(self, tenant: str, reference: str) -> bool:
         """Whether an object of that name exists; only `get` checks that it is the body."""
-        key = _key(tenant, reference)
+        key = key_of(tenant, reference)
         return self._within("find", lambda: self._head(key) or self._head(ASIDE + key)) is not None
 
     def stored(self, *, aside: bool = False) -> Iterator[KeptBlob]:
@@ -119,7 +119,7 @@ class Blobs:
 
     def find(self, tenant: str, reference: str, *, aside: bool = False) -> KeptBlob | None:
         """The blob of that name in its place, or where it was set aside; None when it is not there."""
-        key = _key(tenant, reference)
+        key = key_of(tenant, reference)
         return self._within("find", lambda: self._head(ASIDE + key if aside else key))
 
     def look(self, kept: KeptBlob) -> KeptBlob | None:
@@ -144,7 +144,7 @@ class Blobs:
         body = f"a probe {uuid4()}".encode()
         blob = self.put(_PROBE, body)
         self.get(_PROBE, blob.reference)
-        self.discard(KeptBlob(_key(_PROBE, blob.reference), blob.size, datetime.now(UTC)))
+        self.discard(KeptBlob(key_of(_PROBE, blob.reference), blob.size, datetime.now(UTC)))
 
     def clear_debris(self, before: datetime) -> int:
         """Delete incomplete files of writers that died before then, if the store is a folder; returns how many."""
@@ -159,7 +159,7 @@ class Blobs:
     def _found(self, tenant: str, reference: str) -> tuple[bytes, KeptBlob]:
         if not is_reference(reference):
             raise BlobLost("blob_missing", f"{reference:.80} is not the name of a blob")
-        key = _key(tenant, reference)
+        key = key_of(tenant, reference)
         try:
             body, kept = self._within("get", lambda: self._read(key))
         except FileNotFoundError:
@@ -239,10 +239,11 @@ def _nobody(_operation: str, /, *, answered: bool) -> None:
 
 
 def _is_ours(kept: KeptBlob) -> bool:
-    return is_reference(kept.reference) and kept.key.removeprefix(ASIDE) == _key(kept.tenant, kept.reference)
+    return is_reference(kept.reference) and kept.key.removeprefix(ASIDE) == key_of(kept.tenant, kept.reference)
 
 
-def _key(tenant: str, reference: str) -> str:
+def key_of(tenant: str, reference: str) -> str:
+    """The key of a tenant's blob: in a folder, its path."""
     digest = reference.removeprefix("sha256:")
     return f"{tenant}/{digest[:2]}/{digest[2:4]}/{digest}"
 

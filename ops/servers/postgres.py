@@ -76,7 +76,7 @@ def postgres_child(home: Path, port: int, password: str, account: Account | None
         name="postgres",
         role="postgres",
         command=[str(programs / "postgres"), "-D", str(data)],
-        environment=_environment(home),
+        environment=server_environment(home),
         log=log,
         folder=data,
         ready=lambda: listens(port) and _answers(postgres_url(port, USER, password, "postgres")),
@@ -94,6 +94,17 @@ def create_database(port: int, password: str) -> None:
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
+def name_database(port: int, password: str, name: str) -> None:
+    """Give the database `name` the name of ours, and another one of that name an additional `_other`. Nobody may use them."""
+    if name == DATABASE:
+        return
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    with psycopg.connect(postgres_url(port, USER, password, "template1"), autocommit=True, connect_timeout=10) as conn:
+        if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+            conn.execute(rename.format(sql.Identifier(DATABASE), sql.Identifier(f"{DATABASE}_other")))
+        conn.execute(rename.format(sql.Identifier(name), sql.Identifier(DATABASE)))
+
+
 def _initdb(programs: Path, home: Path, password: str, account: Account | None) -> None:
     """Make the data folder. It gets its name last, so that an interrupted initdb is repeated."""
     fresh, secret = home / "data.new", home / "password"
@@ -104,7 +115,7 @@ def _initdb(programs: Path, home: Path, password: str, account: Account | None) 
     try:
         made = subprocess.run(
             command,
-            env=_environment(home),
+            env=server_environment(home),
             cwd=home,
             capture_output=True,
             text=True,
@@ -139,5 +150,6 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _environment(home: Path) -> dict[str, str]:
+def server_environment(home: Path) -> dict[str, str]:
+    """The environment of the server's programs: nothing of ours."""
     return {"PATH": environment().get("PATH", "/usr/bin:/bin"), "HOME": str(home), "LANG": "C.UTF-8", "TZ": "UTC"}

@@ -18,8 +18,9 @@ from ops.servers.state_file import FILE as MEMORY
 from ops.servers.state_file import peek
 from ops.system.stack_file import FILE as STACK
 from ops.system.stack_file import end_recorded
+from ops.system.unfinished_restore import MARK as RESTORING
 
-_MADE: Final = (MEMORY, STACK, "keys", "endpoint-secrets", LOCK)
+_MADE: Final = (MEMORY, STACK, "keys", "endpoint-secrets", LOCK, RESTORING)
 _STOP_SECONDS: Final = 120.0  # workers finish what they hold, then both servers shut down
 
 

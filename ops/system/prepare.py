@@ -45,9 +45,9 @@ def prepare(servers: PrivateServers, settings: Settings) -> Prepared:
     _make_logins(servers.database_url, passwords)
     told = {
         "amqp_url": servers.amqp_url,
-        "blobs": _blobs(servers.data, settings),
+        "blobs": _made(blob_place(servers.data, settings)),
         "allow_networks": allowed(settings),
-        "log_files": _published(servers.data, settings),
+        "log_files": published_place(servers.data, settings),
         "log_origin": settings.log_origin or ORIGIN,
     }
     if not settings.keys:
@@ -68,17 +68,20 @@ def allowed(settings: Settings) -> str:
     return settings.allow_networks if "allow_networks" in settings.model_fields_set else LOOPBACK
 
 
-def _blobs(data: Path, settings: Settings) -> str:
-    """The blob store, independent of the working directory; a folder is made, so that a missing one is a fault."""
+def blob_place(data: Path, settings: Settings) -> str:
+    """The blob store, independent of the working directory: by default in the data folder."""
     place = settings.blobs if "blobs" in settings.model_fields_set else str(data / "blobs")
-    if place.startswith("s3://"):
-        return place
-    folder = Path(place).absolute()
-    make_folders(folder, 0o700)
-    return str(folder)
+    return place if place.startswith("s3://") else str(Path(place).absolute())
 
 
-def _published(data: Path, settings: Settings) -> str:
+def _made(place: str) -> str:
+    """The blob store; a folder is made, so that a missing one is a fault later."""
+    if not place.startswith("s3://"):
+        make_folders(Path(place), 0o700)
+    return place
+
+
+def published_place(data: Path, settings: Settings) -> str:
     """Where the tenants' logs are published, independent of the working directory."""
     place = settings.log_files or str(data / "published")
     return place if place.startswith("s3://") else str(Path(place).absolute())

@@ -31,6 +31,7 @@ from ops.system.prepare import prepare
 from ops.system.roles import IMPORTED, PAGES, Post, base_url, console_url, worker_children
 from ops.system.stack_file import FIRST, Stack, end_recorded
 from ops.system.supervisor import Supervisor
+from ops.system.unfinished_restore import check_restored
 from ops.telemetry import probe_server, table
 from ops.telemetry.disks import room
 from ops.telemetry.exposition import EXPOSITION
@@ -78,6 +79,7 @@ def up(plan: Plan) -> None:
     Raises `AlreadyRunning` when another supervisor has the folder, and other `OpsError`s when the system does not come up.
     """
     check_path(plan.data)
+    check_restored(plan.data)
     if plan.observe:
         find_prometheus()  # before anything is started
     log.configure(plan.settings.log, plan.settings.log_level, "supervisor")

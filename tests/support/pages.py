@@ -27,6 +27,7 @@ PATHS = (
             "ledger",
             "log",
             "verifying",
+            "backup",
             "scaling",
             "settings",
             "metrics",

@@ -1,0 +1,1 @@
+"""Backups of a system: taking one, verifying one, and a restore into a new data folder."""

@@ -1,0 +1,62 @@
+"""The database in a backup, by PostgreSQL's own programs: a compressed base backup with the WAL that makes it consistent."""
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import make_url
+
+from ops.errors import OpsError, ServersMissing
+from ops.servers.binaries import find_postgres
+from ops.settings import bare_environment
+
+_MANIFEST: Final = "backup_manifest"  # PostgreSQL's, beside its archives
+_ARCHIVES: Final = (("base.tar.gz", "."), ("pg_wal.tar.gz", "pg_wal"))
+
+
+def program(version: str, name: str) -> Path:
+    """The path of a program of this version of PostgreSQL. Raises `ServersMissing`."""
+    found = find_postgres(version) / name
+    if not found.exists():
+        raise ServersMissing(f"{name} of PostgreSQL {version} is not on this machine: install PostgreSQL's server and client")
+    return found
+
+
+def take(database_url: str, version: str, folder: Path) -> dict[str, Any]:
+    """Take a base backup into a new folder; returns the WAL that it needs: timeline, start and end. It is on disk then."""
+    url = make_url(database_url).set(drivername="postgresql")
+    shown = url.set(password=None).render_as_string(hide_password=False)  # the list of processes shows it
+    password = {"PGPASSWORD": url.password} if url.password else {}
+    command = [str(program(version, "pg_basebackup")), "--dbname", shown, "--pgdata", str(folder), "--no-password"]
+    command += ["--format=tar", "--compress=1", "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"]
+    _run(command, {**password, "PGAPPNAME": "waxseal backup"})
+    (found,) = json.loads((folder / _MANIFEST).read_text())["WAL-Ranges"]
+    return {"timeline": found["Timeline"], "start": found["Start-LSN"], "end": found["End-LSN"]}
+
+
+def unpack(folder: Path, data: Path) -> None:
+    """Make a data folder of a base backup; the names in it are checked, and what it holds is on disk then."""
+    data.mkdir(mode=0o700)
+    for name, below in _ARCHIVES:
+        with tarfile.open(folder / name) as archive:
+            archive.extractall(data / below, filter="data")
+    (data / _MANIFEST).write_bytes((folder / _MANIFEST).read_bytes())
+    os.sync()
+
+
+def verify(version: str, data: Path) -> None:
+    """Have PostgreSQL check every file of an unpacked base backup, and that its WAL is complete. Raises `OpsError`."""
+    _run([str(program(version, "pg_verifybackup")), "--quiet", str(data)], {})
+
+
+def _run(command: Sequence[str], more: dict[str, str]) -> None:
+    ended = subprocess.run(
+        command, env={**bare_environment(), **more}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        told = " ".join(ended.stderr.split())
+        raise OpsError(f"{Path(command[0]).name} failed: {told[:500]}")

@@ -1,0 +1,148 @@
+"""Restores a backup into a new data folder, verifies the ledger there, and begins a new origin of each tenant's log."""
+
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine
+
+from ops.admin.backup import backup_manifest, base_backup, blob_copies
+from ops.admin.backup.backup_manifest import BLOBS, DATABASE, PUBLISHED, Manifest
+from ops.admin.backup.verify_backup import part_faults
+from ops.admin.bulk import Act, noted
+from ops.admin.log import new_incarnation
+from ops.admin.log.new_incarnation import Successor
+from ops.admin.read_session import open_engine, snapshot
+from ops.admin.verifying.verify_ledger import Report, Wanted, verification
+from ops.errors import OpsError
+from ops.migrate import migrate
+from ops.runtime.blobs import Blobs
+from ops.runtime.schema_check import known
+from ops.servers.accounts import own_file
+from ops.servers.lock import sole_owner
+from ops.servers.restored_postgres import folder_for, restored_postgres
+from ops.servers.state_file import check_path, recall
+from ops.settings import Settings
+from ops.system.prepare import ORIGIN, blob_place, published_place
+from ops.system.unfinished_restore import MARK
+from pipeline.store.admin import queries
+from pipeline.store.log import incarnations
+from schemas.access import By
+from schemas.ledger.fault import Verified
+
+Say = Callable[[str], None]
+_UNNAMED: Final = "the backup names no key: its log and its secrets need WAXSEAL_KEYS or WAXSEAL_KEYS_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A restore that can be done: of which backup, where to, with which settings."""
+
+    folder: Path
+    data: Path
+    manifest: Manifest
+    settings: Settings
+    unpacks_logs: bool  # published logs; else they are where a setting says
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the restored ledger was found to be, and the logs that have begun."""
+
+    verified: Verified
+    logs: Sequence[Successor]
+
+
+def plan(settings: Settings, folder: Path, data: Path) -> Planned:
+    """Check whether it can be done, and change nothing. Raises `OpsError` that says why it cannot."""
+    manifest = backup_manifest.read(folder)
+    check_path(data)
+    if data.exists() and (not data.is_dir() or any(data.iterdir())):
+        raise OpsError(f"{data} is not empty: a restore makes a new data folder, so name one that does not exist")
+    if manifest.schema not in known():
+        raise OpsError(
+            f"the backup's schema is at {manifest.schema}, this waxseal knows only {known()[-1]}: use a newer waxseal"
+        )
+    for name in ("pg_verifybackup", "postgres"):
+        base_backup.program(manifest.postgres, name)
+    _check_keys(settings, manifest)
+    place = settings.log_files or manifest.log_files
+    if not settings.log_files and not (folder / PUBLISHED).exists() and place:
+        raise OpsError(
+            f"the logs were published at {place}, and are not in the backup: set WAXSEAL_LOG_FILES to where they are"
+        )
+    data = data.absolute()
+    files = {"blobs": blob_place(data, settings), "log_files": published_place(data, settings)}
+    origin = settings.log_origin or manifest.log_origin or ORIGIN
+    unpacks = not settings.log_files and (folder / PUBLISHED).exists()
+    return Planned(folder.absolute(), data, manifest, settings.model_copy(update={**files, "log_origin": origin}), unpacks)
+
+
+def restore(planned: Planned, who: By, report: Report, say: Say, show: blob_copies.Show) -> Restored:
+    """Do it. Until it has ended `waxseal up` refuses the folder, and another restore needs an empty one. Raises `OpsError`."""
+    data, folder, manifest = planned.data, planned.folder, planned.manifest
+    with sole_owner(data):
+        own_file(data / MARK, f"{folder}\n", None)
+        memory = recall(data)
+        say("checking the backup's files")
+        for fault in part_faults(folder, manifest):
+            raise OpsError(f"{folder}: {fault}: use another backup")
+        say("unpacking and checking the database")
+        base_backup.unpack(folder / DATABASE, folder_for(memory))
+        base_backup.verify(manifest.postgres, folder_for(memory))
+        say("copying the blobs")
+        copied = blob_copies.copy_back(folder / BLOBS, Blobs(planned.settings.blobs), show)
+        _keep_files(planned)
+        say("replaying the write-ahead log")
+        with restored_postgres(memory, manifest.postgres, manifest.database) as database_url:
+            settings = planned.settings.model_copy(update={"database_url": database_url})
+            migrate(database_url, say)
+            restored = _begin(settings, manifest, who, report, say)
+        (data / MARK).unlink()
+    for missing in copied.faults:
+        say(missing)
+    return restored
+
+
+def _begin(settings: Settings, manifest: Manifest, who: By, report: Report, say: Say) -> Restored:
+    """Verify what is there, and begin the logs."""
+    say("verifying the ledger")
+    with verification(settings, report) as ledger:
+        verified = ledger.all_of(Wanted(), lambda _entries: None)
+    logs, act = [], Act(who, "restore", {"backup": manifest.began, "wal": manifest.wal["end"]})
+    with open_engine(settings) as engine, noted(engine, act, 1) as tally:
+        for tenant in _with_log(engine):
+            say(f"beginning a new log of {tenant}")
+            successor = new_incarnation.plan(engine, settings, tenant)
+            new_incarnation.start(engine, settings, successor, who)
+            logs.append(successor)
+        tally.done = 1
+    return Restored(verified, logs)
+
+
+def _with_log(engine: Engine) -> list[str]:
+    with snapshot(engine) as conn:
+        return [tenant for tenant in queries.tenants(conn) if incarnations.newest(conn, tenant) is not None]
+
+
+def _check_keys(settings: Settings, manifest: Manifest) -> None:
+    given = {backup_manifest.key_name(key) for key in settings.fernet_keys()}
+    if not given and not manifest.keys:
+        raise OpsError(_UNNAMED)
+    if lacking := [name for name in manifest.keys if name not in given]:
+        raise OpsError(
+            f"the backup needs the keys {', '.join(lacking)}, which are not given: set WAXSEAL_KEYS_FILE to a file with them,"
+            " or WAXSEAL_KEYS"
+        )
+
+
+def _keep_files(planned: Planned) -> None:
+    """The published logs, unless a setting says where they are; and the keys, if they are in a file, where `up` finds them."""
+    settings = planned.settings
+    if planned.unpacks_logs:
+        with tarfile.open(planned.folder / PUBLISHED) as archive:
+            archive.extractall(settings.log_files, filter="data")
+    if settings.keys_file is not None and not settings.keys:
+        own_file(planned.data / "keys", settings.keys_file.read_text(), None)
