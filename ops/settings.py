@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
+from ops.server_urls import broker_urls, checked_broker_urls, database_url, with_password_file
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
 from schemas.ledger.log_names import read_origin
@@ -31,10 +32,22 @@ class Settings(ConsoleSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
-    database_url: str = Field("", repr=False, description="PostgreSQL: postgresql://user:password@host:port/database")
-    amqp_url: str = Field("", repr=False, description="RabbitMQ: amqp://user:password@host:port/vhost")
-    database_password_file: Path | None = Field(None, description="a file with the password of a database_url that has none")
-    amqp_password_file: Path | None = Field(None, description="a file with the password of an amqp_url that has none")
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL: postgresql://user:password@host:port/database, with libpq's parameters, and several hosts",
+    )
+    amqp_url: str = Field(
+        "",
+        repr=False,
+        description="RabbitMQ: amqp://user:password@host:port/vhost, or amqps://; or several, with commas",
+    )
+    database_password_file: Path | None = Field(
+        None, description="a file with the password of a database_url that has none, read for each connection"
+    )
+    amqp_password_file: Path | None = Field(
+        None, description="a file with the password of an amqp_url that has none, read for each connection"
+    )
     keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
     blobs: str = Field(
@@ -156,15 +169,10 @@ class Settings(ConsoleSettings):
             if (path := given.get(f"{server}_password_file"))
         }
 
-    @field_validator("database_url")
+    @field_validator("database_url", "amqp_url")
     @classmethod
-    def _is_postgres(cls, url: str) -> str:
-        return _with_scheme(url, "postgresql://", "postgres://", "postgresql+psycopg://")
-
-    @field_validator("amqp_url")
-    @classmethod
-    def _is_amqp(cls, url: str) -> str:
-        return _with_scheme(url, "amqp://", "amqps://")
+    def _is_url(cls, url: str, info: ValidationInfo) -> str:
+        return database_url(url) if info.field_name == "database_url" else checked_broker_urls(url)
 
     @field_validator("keys", "allow_networks", "log_origin", "log_anchors")
     @classmethod
@@ -281,20 +289,11 @@ def _is_fernet(key: str) -> bool:
         return False
 
 
-def _with_password(url: str, path: Path, variable: str) -> str:
-    """The URL with the password in the file at `path`, which may hold any characters. Raises `Misconfigured`."""
+def _with_password(urls: str, path: Path, variable: str) -> str:
+    """The URL, or each in a list, with the file's path in place of a password. Raises `Misconfigured`."""
     try:
-        password = path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return ",".join(with_password_file(url, path) for url in broker_urls(urls))
+    except OSError as error:
         raise Misconfigured(f"{variable}_PASSWORD_FILE: {error}") from error
-    parts = urlsplit(url)
-    if not parts.username or parts.password is not None:
-        raise Misconfigured(f"{variable}_PASSWORD_FILE: {variable}_URL must name a user, and no password")
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
-
-
-def _with_scheme(url: str, *schemes: str) -> str:
-    if url and not url.startswith(schemes):
-        raise ValueError(f"must start with {' or '.join(schemes)}")
-    return url
+    except ValueError as error:
+        raise Misconfigured(f"{variable}_PASSWORD_FILE: {variable}_URL {error}") from error

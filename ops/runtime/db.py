@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from ops.runtime import db_deadline
 from ops.runtime.connection_name import CONNECTION_NAME
+from ops.server_urls import PASSWORD_FILE, read_password, split_files
 
 __all__ = [
     "CHECK_VIOLATION",
@@ -76,13 +77,16 @@ def make_engine(
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
+    If `database_url` names a file of the password, each new connection reads it.
+
     A connection that died while it was idle is detected and replaced when it is taken from the pool. On a frozen server a
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
     second, and each of them is its own transaction (`alone`). `reads_as` names a role that the login is a member of: with
     its rights alone the connections read, along indexes, and cannot write.
     """
-    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    plain, files = split_files(database_url, (PASSWORD_FILE,))
+    url = make_url(plain).set(drivername="postgresql+psycopg")
     options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as)
     engine = create_engine(
         url,
@@ -106,12 +110,28 @@ def make_engine(
     event.listen(engine, "checkout", partial(_ping_idle, engine))
     if keep_plans:
         event.listen(engine, "checkout", _plan_anew)
-    event.listen(
-        engine,
-        "do_connect",
-        lambda _dialect, _record, args, options: db_deadline.connect(connections, args, options, statement_timeout),
-    )
+    event.listen(engine, "do_connect", partial(_connect, connections, files.get(PASSWORD_FILE), statement_timeout))
     return engine
+
+
+def _connect(
+    kind: type[db_deadline.Connection],
+    password_file: str | None,
+    statement_timeout: float,
+    _dialect: Any,
+    _record: Any,
+    args: Any,
+    options: Any,
+) -> db_deadline.Connection:
+    return db_deadline.connect(kind, args, options | _password(password_file), statement_timeout)
+
+
+def _password(path: str | None) -> dict[str, str]:
+    """The password that the file holds now; a file that is being replaced may be there at the next try."""
+    try:
+        return {} if path is None else {"password": read_password(path)}
+    except OSError as error:
+        raise psycopg.OperationalError(f"the password cannot be read: {error}") from None
 
 
 def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None) -> str:

@@ -27,6 +27,7 @@ from ops.admin.doctor.postgres_checks import check_postgres
 from ops.admin.status.members import members
 from ops.errors import OpsError, one_line
 from ops.runtime.db import make_engine
+from ops.server_urls import broker_place, broker_urls
 from ops.servers.state_file import peek
 from ops.settings import Settings
 from pipeline.store.admin import inspection, schema_version
@@ -100,16 +101,16 @@ def _heard_broker(asked: Asked[BrokerFacts], settings: Settings, *, alone: bool)
     try:
         return list(check_broker(asked.answer(_BROKER_SECONDS), alone=alone))
     except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that it does not answer
-        url = urlsplit(settings.amqp_url)
+        where = ", ".join(map(broker_place, broker_urls(settings.amqp_url)))
         said = f"{type(error).__name__} {one_line(error)}".strip()
         mend = "start RabbitMQ, or correct WAXSEAL_AMQP_URL, its user and virtual host"
-        return [wrong("broker", f"{url.hostname}:{url.port or 5672}{url.path}: {said}", mend)]
+        return [wrong("broker", f"{where}: {said}", mend)]
 
 
 def _is_private(data: Path, url: str, server: str) -> bool:
     """Whether the URL leads to the server that `waxseal up` runs on this folder."""
     memory = peek(data)
-    parts = urlsplit(url)
+    parts = urlsplit(broker_urls(url)[0])
     return memory is not None and (parts.hostname, parts.port) == ("127.0.0.1", memory.ports.get(server))
 
 

@@ -46,6 +46,7 @@ ORDER = (
     "pipeline/ledger/bundles",
     "ops/errors.py",
     "ops/console_settings.py",
+    "ops/server_urls.py",
     "ops/settings.py",
     "ops/process_roles.py",
     "ops/migrations",
