@@ -5,15 +5,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
-from ops.server_urls import broker_urls, checked_broker_urls, database_url, with_password_file
+from ops.server_settings import ServerSettings
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
 from schemas.ledger.log_names import read_origin
@@ -24,7 +24,7 @@ LogLevel = Annotated[
 ]
 
 
-class Settings(ConsoleSettings):
+class Settings(ServerSettings, ConsoleSettings):
     """The settings of one process, read once at its start and never changed; its repr shows no secrets.
 
     A URL that is not set is empty; a process names the settings that it requires (`load_settings`).
@@ -32,22 +32,6 @@ class Settings(ConsoleSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
-    database_url: str = Field(
-        "",
-        repr=False,
-        description="PostgreSQL: postgresql://user:password@host:port/database, with libpq's parameters, and several hosts",
-    )
-    amqp_url: str = Field(
-        "",
-        repr=False,
-        description="RabbitMQ: amqp://user:password@host:port/vhost, or amqps://; or several, with commas",
-    )
-    database_password_file: Path | None = Field(
-        None, description="a file with the password of a database_url that has none, read for each connection"
-    )
-    amqp_password_file: Path | None = Field(
-        None, description="a file with the password of an amqp_url that has none, read for each connection"
-    )
     keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
     blobs: str = Field(
@@ -159,20 +143,6 @@ class Settings(ConsoleSettings):
     )
     verify_nights: int = Field(30, ge=1, le=1000, description="days in which `waxseal verifier` verifies everything again")
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _passwords_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return given | {
-            f"{server}_url": _with_password(given.get(f"{server}_url", ""), Path(path), f"{PREFIX}{server.upper()}")
-            for server in ("database", "amqp")
-            if (path := given.get(f"{server}_password_file"))
-        }
-
-    @field_validator("database_url", "amqp_url")
-    @classmethod
-    def _is_url(cls, url: str, info: ValidationInfo) -> str:
-        return database_url(url) if info.field_name == "database_url" else checked_broker_urls(url)
 
     @field_validator("keys", "allow_networks", "log_origin", "log_anchors")
     @classmethod
@@ -287,13 +257,3 @@ def _is_fernet(key: str) -> bool:
         return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
     except ValueError:
         return False
-
-
-def _with_password(urls: str, path: Path, variable: str) -> str:
-    """The URL, or each in a list, with the file's path in place of a password. Raises `Misconfigured`."""
-    try:
-        return ",".join(with_password_file(url, path) for url in broker_urls(urls))
-    except OSError as error:
-        raise Misconfigured(f"{variable}_PASSWORD_FILE: {error}") from error
-    except ValueError as error:
-        raise Misconfigured(f"{variable}_PASSWORD_FILE: {variable}_URL {error}") from error

@@ -27,6 +27,7 @@ PATHS = (
             "ledger",
             "log",
             "verifying",
+            "connections",
             "scaling",
             "settings",
             "metrics",

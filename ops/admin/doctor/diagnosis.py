@@ -69,7 +69,7 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
 
 def _postgres(settings: Settings, *, alone: bool) -> tuple[list[Finding], Sequence[Row]]:
     """The checks of Postgres, and where endpoints and mailboxes are, for the check of their names."""
-    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
+    engine = make_engine(settings.direct_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
     try:
         with engine.connect() as conn:
             found = list(check_postgres(conn, settings, alone=alone))
@@ -92,7 +92,7 @@ def _heard_postgres(
     try:
         return asked.answer(_POSTGRES_SECONDS)
     except (Unheard, DBAPIError, psycopg.Error, OpsError) as error:
-        where = make_url(settings.database_url).render_as_string(hide_password=True)
+        where = make_url(settings.direct_url).render_as_string(hide_password=True)
         mend = "start Postgres, or correct WAXSEAL_DATABASE_URL, its user, and pg_hba.conf"
         return [wrong("postgres", f"{where}: {one_line(error)}", mend)], ()
 
