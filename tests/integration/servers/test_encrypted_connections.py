@@ -139,10 +139,10 @@ def test_the_route_runs_encrypted_and_goes_on_with_new_passwords_without_a_resta
     assert [(True, True)] == database.rows(f"SELECT DISTINCT ssl, client_dn IS NOT NULL {ours}")
     assert [] != database.rows(f"SELECT {ours} AND starts_with(query, 'LISTEN')")
 
-    encrypted.password("second")
     database.run(f"ALTER ROLE {USER} PASSWORD 'second'")
     database.rows(f"SELECT pg_terminate_backend(pid) {ours}")
     rabbitmqctl(servers, "eval", CHANGE.format(user=USER))
+    encrypted.password("second")  # until now every new connection was refused
     send(2)
 
 

@@ -16,6 +16,7 @@ from ops.runtime.db import make_engine
 from ops.servers.accounts import own_file, own_folder
 from ops.servers.ports import listens
 from ops.servers.private import PrivateServers
+from support.pages import blocks
 from support.sending import SECRET
 from support.waiting import wait_for
 from workers.commands.demo_publisher import Published, publish
@@ -100,8 +101,8 @@ def test_the_route_runs_through_a_pooler_and_what_listens_past_it(servers, datab
     engine = make_engine(pooler.url, pool_size=2, pooled=True)
     with pytest.raises(OperationalError, match=f"statement_timeout is 0 s: ALTER ROLE {USER} SET"), engine.connect():
         pass
-    for name, limit in (("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "10s")):
-        database.run(f"ALTER ROLE {USER} SET {name} = '{limit}'")
+    for statement in blocks("sql", "ops/docs/connections.md")[0].text.splitlines():
+        database.run(statement.replace("waxseal_worker", USER))
     database.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{USER}'")
     repeat_on_another_connection(engine)
     engine.dispose()

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from ops.config.settings_page import settings_page
 from ops.errors import Misconfigured
-from ops.server_urls import PASSWORD_FILE, broker_place, broker_urls, database_url, read_password, split_files
+from ops.server_urls import BROKER_FILES, PASSWORD_FILE, broker_place, broker_urls, database_url, read_password, split_files
 from ops.servers.accounts import own_file
 from ops.settings import Settings, described, load_settings
 from ops.system.prepare import allowed
 from ops.system.stack_file import FILE, settings_for
+from support.pages import Block, blocks
 from support.paths import ROOT
 
 
@@ -204,6 +206,22 @@ def test_a_url_of_a_broker_that_would_not_be_connected_to_as_it_is_written_is_re
     with pytest.raises(Misconfigured, match=f"^WAXSEAL_AMQP_URL: .*({why})") as raised:
         load_settings()
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("block", blocks("ini", "ops/docs/connections.md"))
+def test_the_urls_on_the_page_on_connections_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: Block) -> None:
+    (tmp_path / "password").write_text("secret")
+    given = dict(line.split("=", 1) for line in block.text.splitlines())
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"{name.replace('_DIRECT', '').removesuffix('_URL')}_PASSWORD_FILE", str(tmp_path / "password"))
+
+    settings = load_settings("database_url")
+    for url in filter(None, [settings.database_url, settings.database_direct_url, *broker_urls(settings.amqp_url)]):
+        plain, files = split_files(url, BROKER_FILES)
+        assert files[PASSWORD_FILE] == str(tmp_path / "password")
+        if plain.startswith("postgresql"):
+            make_conninfo(**PGDialect_psycopg().create_connect_args(make_url(plain))[1])  # raises for an unknown parameter
 
 
 def test_a_running_system_fills_in_what_the_environment_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
