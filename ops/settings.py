@@ -5,14 +5,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
+from ops.server_settings import ServerSettings
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
 from schemas.ledger.log_names import read_origin
@@ -23,7 +24,7 @@ LogLevel = Annotated[
 ]
 
 
-class Settings(ConsoleSettings):
+class Settings(ServerSettings, ConsoleSettings):
     """The settings of one process, read once at its start and never changed; its repr shows no secrets.
 
     A URL that is not set is empty; a process names the settings that it requires (`load_settings`).
@@ -31,10 +32,6 @@ class Settings(ConsoleSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
-    database_url: str = Field("", repr=False, description="PostgreSQL: postgresql://user:password@host:port/database")
-    amqp_url: str = Field("", repr=False, description="RabbitMQ: amqp://user:password@host:port/vhost")
-    database_password_file: Path | None = Field(None, description="a file with the password of a database_url that has none")
-    amqp_password_file: Path | None = Field(None, description="a file with the password of an amqp_url that has none")
     keys: str = Field("", repr=False, description="Fernet keys for secrets at rest, comma-separated, newest first")
     keys_file: Path | None = Field(None, description="a file with those keys, one per line or comma-separated")
     blobs: str = Field(
@@ -146,25 +143,6 @@ class Settings(ConsoleSettings):
     )
     verify_nights: int = Field(30, ge=1, le=1000, description="days in which `waxseal verifier` verifies everything again")
     debug: bool = Field(False, description="1 shows the traceback of an error on the command line")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _passwords_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return given | {
-            f"{server}_url": _with_password(given.get(f"{server}_url", ""), Path(path), f"{PREFIX}{server.upper()}")
-            for server in ("database", "amqp")
-            if (path := given.get(f"{server}_password_file"))
-        }
-
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgres(cls, url: str) -> str:
-        return _with_scheme(url, "postgresql://", "postgres://", "postgresql+psycopg://")
-
-    @field_validator("amqp_url")
-    @classmethod
-    def _is_amqp(cls, url: str) -> str:
-        return _with_scheme(url, "amqp://", "amqps://")
 
     @field_validator("keys", "allow_networks", "log_origin", "log_anchors")
     @classmethod
@@ -279,22 +257,3 @@ def _is_fernet(key: str) -> bool:
         return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
     except ValueError:
         return False
-
-
-def _with_password(url: str, path: Path, variable: str) -> str:
-    """The URL with the password in the file at `path`, which may hold any characters. Raises `Misconfigured`."""
-    try:
-        password = path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{variable}_PASSWORD_FILE: {error}") from error
-    parts = urlsplit(url)
-    if not parts.username or parts.password is not None:
-        raise Misconfigured(f"{variable}_PASSWORD_FILE: {variable}_URL must name a user, and no password")
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
-
-
-def _with_scheme(url: str, *schemes: str) -> str:
-    if url and not url.startswith(schemes):
-        raise ValueError(f"must start with {' or '.join(schemes)}")
-    return url

@@ -72,9 +72,15 @@ class Process:
         if error is None and self.status == 0:
             _log.info("stopped")
 
-    def engine(self, pool_size: int, **others: Any) -> Engine:
-        """Make an engine with `make_engine`'s options; its connections are closed at the end."""
-        engine = make_engine(self._settings.database_url, pool_size=pool_size, **others)
+    def engine(self, pool_size: int, *, session: bool = False, **others: Any) -> Engine:
+        """Make an engine with `make_engine`'s options; its connections are closed at the end.
+
+        Behind a pooler each transaction has a connection of its own. What listens or keeps a lock beyond its transaction needs
+        a `session`; so do all options but the connections' class.
+        """
+        pooled = bool(self._settings.database_direct_url) and not (session or others.keys() - {"connections"})
+        url = self._settings.database_url if pooled else self._settings.direct_url
+        engine = make_engine(url, pool_size=pool_size, pooled=pooled, **others)
         self._open.callback(engine.dispose)
         POOLS.watch(engine)
         self._open.callback(POOLS.forget, engine)

@@ -26,7 +26,7 @@ NO_TABLE, DENIED = "42P01", "42501"  # SQLSTATEs
 @contextmanager
 def open_engine(settings: Settings, pool_size: int = 1) -> Iterator[Engine]:
     """A pool of one connection, or more, closed when the block ends. Raises `OpsError` for a schema of another version."""
-    engine = make_engine(settings.database_url, pool_size=pool_size, statement_timeout=_PATIENCE)
+    engine = make_engine(settings.direct_url, pool_size=pool_size, statement_timeout=_PATIENCE)
     try:
         with explained():
             check_engine(engine)

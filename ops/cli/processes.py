@@ -99,7 +99,7 @@ def migrate(data: Path, wait: float) -> None:
     from ops.migrate import migrate as bring_to_head
     from ops.system.stack_file import settings_for
 
-    url = settings_for(data, "database_url").database_url
+    url = settings_for(data, "database_url").direct_url
     bring_to_head(url, lambda line: click.echo(line, err=True), wait)
     click.echo("the schema is at its newest version")
 
@@ -286,7 +286,7 @@ def run_process(run: "Callable[[Settings], int]", data: Path, *needed: str) -> N
     from ops.system.stack_file import settings_for
 
     settings = settings_for(data, *needed)
-    with explained(), fitting(settings.database_url):
+    with explained(), fitting(settings.direct_url):
         code = run(settings)
     click.get_current_context().exit(code)
 

@@ -92,7 +92,7 @@ def apply_config(
     require(settings, "database_url", "keys")
     vault = Vault(settings.fernet_keys())
     applied = partial(_applied, vault=vault, config=read.config, agreed=agreed, dry_run=dry_run, prune=prune)
-    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=LONGEST)
+    engine = make_engine(settings.direct_url, pool_size=1, statement_timeout=LONGEST)
     try:
         for attempt in Retrying(
             retry=retry_if_exception(_in_the_way), stop=stop_after_delay(PATIENCE), wait=wait_random(0, 0.5), reraise=True

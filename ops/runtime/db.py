@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from ops.runtime import db_deadline
 from ops.runtime.connection_name import CONNECTION_NAME
+from ops.server_urls import PASSWORD_FILE, read_password, split_files
 
 __all__ = [
     "CHECK_VIOLATION",
@@ -73,16 +74,21 @@ def make_engine(
     connections: type[db_deadline.Connection] = db_deadline.Connection,
     keep_plans: bool = False,
     reads_as: str | None = None,
+    pooled: bool = False,
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
+
+    If `database_url` names a file of the password, each new connection reads it.
 
     A connection that died while it was idle is detected and replaced when it is taken from the pool. On a frozen server a
     statement is given up within ten seconds, whatever `statement_timeout` is. `connections` is the class of the connections.
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
     second, and each of them is its own transaction (`alone`). `reads_as` names a role that the login is a member of: with
-    its rights alone the connections read, along indexes, and cannot write.
+    its rights alone the connections read, along indexes, and cannot write. `pooled`: the URL leads to a pooler that gives each
+    transaction another connection: nothing is set for a session, and the login has to have the timeouts.
     """
-    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    plain, files = split_files(database_url, (PASSWORD_FILE,))
+    url = make_url(plain).set(drivername="postgresql+psycopg")
     options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as)
     engine = create_engine(
         url,
@@ -94,7 +100,7 @@ def make_engine(
         hide_parameters=True,  # errors are logged; parameters may hold message contents
         connect_args={
             "connect_timeout": 5,
-            "options": options,
+            **({"prepare_threshold": None} if pooled else {"options": options}),
             "application_name": CONNECTION_NAME.text,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -106,12 +112,47 @@ def make_engine(
     event.listen(engine, "checkout", partial(_ping_idle, engine))
     if keep_plans:
         event.listen(engine, "checkout", _plan_anew)
-    event.listen(
-        engine,
-        "do_connect",
-        lambda _dialect, _record, args, options: db_deadline.connect(connections, args, options, statement_timeout),
-    )
+    event.listen(engine, "do_connect", partial(_connect, connections, files.get(PASSWORD_FILE), statement_timeout, pooled))
     return engine
+
+
+def _connect(
+    kind: type[db_deadline.Connection],
+    password_file: str | None,
+    statement_timeout: float,
+    pooled: bool,
+    _dialect: Any,
+    _record: Any,
+    args: Any,
+    options: Any,
+) -> db_deadline.Connection:
+    made = db_deadline.connect(kind, args, options | _password(password_file), statement_timeout)
+    if pooled:
+        _check_timeouts(made)
+    return made
+
+
+def _check_timeouts(made: db_deadline.Connection) -> None:
+    """Refuse a login without its own timeouts: a pooler drops those that a client asks for, without a word."""
+    names = {"statement_timeout": 60, "idle_in_transaction_session_timeout": 10}
+    asked = ", ".join(f"EXTRACT(epoch FROM CAST(current_setting('{name}') AS interval))" for name in names)
+    found = made.execute(f"SELECT {asked}").fetchone() or ()
+    made.rollback()
+    login = made.info.user
+    for (name, most), seconds in zip(names.items(), found, strict=True):
+        if not 0 < seconds <= most:
+            made.close()
+            raise psycopg.OperationalError(
+                f"behind the pooler {name} is {float(seconds):g} s: ALTER ROLE {login} SET {name} = '{most}s'"
+            )
+
+
+def _password(path: str | None) -> dict[str, str]:
+    """The password that the file holds now; a file that is being replaced may be there at the next try."""
+    try:
+        return {} if path is None else {"password": read_password(path)}
+    except OSError as error:
+        raise psycopg.OperationalError(f"the password cannot be read: {error}") from None
 
 
 def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None) -> str:

@@ -73,7 +73,9 @@ def connect(
 ) -> Connection:
     """Log in, within psycopg's `connect_timeout`. `statement_timeout` is the server's, in seconds."""
     made = kind.connect(*arguments, **options)
-    made.still_answers = partial(answers, arguments, options)
+    # Of several hosts it is this one that has to answer, whatever the others say.
+    here = {"host": made.info.host, "port": made.info.port, "hostaddr": made.info.hostaddr, "target_session_attrs": "any"}
+    made.still_answers = partial(answers, arguments, {**options, **here})
     made.longest = statement_timeout + GRACE
     return made
 

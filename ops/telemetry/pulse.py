@@ -75,7 +75,7 @@ class Pulse:
 
 def of_postgres(settings: Settings) -> Pulse:
     """The pulse of Postgres, over a connection that serves nothing else."""
-    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_ANSWER)
+    engine = make_engine(settings.direct_url, pool_size=1, statement_timeout=_ANSWER)
 
     def ask() -> None:
         with engine.connect() as conn:

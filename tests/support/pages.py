@@ -28,6 +28,7 @@ PATHS = (
             "log",
             "verifying",
             "backup",
+            "connections",
             "scaling",
             "settings",
             "metrics",

@@ -10,6 +10,7 @@ from pika.channel import Channel
 
 from ops.settings import Settings
 from ops.telemetry.pulse import Pulse
+from workers.amqp.brokers import Brokers
 from workers.amqp.session import Session
 
 _LOGIN: Final = 3.0  # seconds; less than `_ANSWER`, because pika logs at length when it is cancelled during login
@@ -27,10 +28,8 @@ class _HealthCheck:
     """One check, for one thread. Its event loop runs only during a check, which is often enough for heartbeats."""
 
     def __init__(self, amqp_url: str, process: str) -> None:
-        self._parameters = pika.URLParameters(amqp_url)
-        self._parameters.heartbeat = _HEARTBEAT
-        self._parameters.socket_timeout = self._parameters.stack_timeout = _LOGIN
-        self._parameters.client_properties = {"connection_name": f"waxseal {process} pulse"}
+        self._brokers = Brokers(amqp_url)
+        self._process = process
         self._loop = asyncio.new_event_loop()
         self._session: Session | None = None
         self._channel: Channel
@@ -43,7 +42,7 @@ class _HealthCheck:
         try:
             async with asyncio.timeout(_ANSWER):
                 if self._session is None:
-                    self._session = Session(self._parameters)
+                    self._session = Session(self._parameters())
                     await self._session.opened()
                     self._channel = await self._session.channel()
                 # basic.qos changes nothing here and needs no permission.
@@ -51,6 +50,13 @@ class _HealthCheck:
         except BaseException:
             await self._disconnect()
             raise
+
+    def _parameters(self) -> pika.URLParameters:
+        parameters = self._brokers.next()
+        parameters.heartbeat = _HEARTBEAT
+        parameters.socket_timeout = parameters.stack_timeout = _LOGIN
+        parameters.client_properties = {"connection_name": f"waxseal {self._process} pulse"}
+        return parameters
 
     async def _disconnect(self) -> None:
         session, self._session = self._session, None

@@ -25,6 +25,7 @@ from ops.telemetry.tracing.switch import active, within
 from pipeline.formats import trace_context
 from schemas.delivery import Claim
 from schemas.trace import TraceContext
+from workers.amqp.brokers import Brokers
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
 
@@ -119,9 +120,19 @@ MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Traced, O
 class ObservedBroker(RabbitmqBroker):
     """Counts the connections that its consumers make anew, and shows the messages that they hold."""
 
-    def __init__(self, middleware: Sequence[dramatiq.Middleware]) -> None:
-        super().__init__(confirm_delivery=True, middleware=list(middleware))
+    def __init__(self, amqp_url: str, pool: str) -> None:
+        self._brokers, self._pool = Brokers(amqp_url), pool
+        super().__init__(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
         self._consumed: set[str] = set()
+
+    @property
+    def parameters(self) -> list[pika.URLParameters]:
+        """Of the brokers, to be tried in this order; dramatiq asks for each connection."""
+        return [_tuned(each, self._pool) for each in self._brokers.all()]
+
+    @parameters.setter
+    def parameters(self, value: object) -> None:
+        """Dramatiq's default, which is not for us."""
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """Consume the queue. Dramatiq calls this again when the connection was lost."""
@@ -140,9 +151,7 @@ def _held(consumer: Any) -> int:
 
 def make_broker(settings: Settings, pool: str = POOL) -> RabbitmqBroker:
     """A broker on which nothing is declared yet, for the actors of one pool. It connects when it is first used."""
-    broker = ObservedBroker([each(pool) for each in MIDDLEWARE])
-    broker.parameters = _parameters(settings.amqp_url, pool)
-    return broker
+    return ObservedBroker(settings.amqp_url, pool)
 
 
 def hush_pika() -> None:
@@ -162,8 +171,7 @@ def envelope(lease: UUID, until: float, claims: Sequence[Claim], span: TraceCont
     return Outgoing("", QUEUE, message.encode(), pika.BasicProperties(delivery_mode=2))
 
 
-def _parameters(amqp_url: str, pool: str) -> pika.URLParameters:
-    parameters = pika.URLParameters(amqp_url)
+def _tuned(parameters: pika.URLParameters, pool: str) -> pika.URLParameters:
     parameters.heartbeat = parameters.heartbeat or 20
     parameters.blocked_connection_timeout = 30
     parameters.socket_timeout, parameters.stack_timeout = 5, 10

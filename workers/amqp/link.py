@@ -15,6 +15,7 @@ from pika.spec import Basic
 
 from ops.telemetry import table
 from ops.telemetry.metrics import show_alarm
+from workers.amqp.brokers import Brokers
 from workers.amqp.session import Lost, Refused, Session
 from workers.amqp.topology import INBOX_QUEUE, QUEUES, Declaration
 from workers.amqp.topology_watch import TopologyWatch, declare
@@ -50,12 +51,15 @@ class LinkOwner(Protocol):
 class Link:
     """Connects, declares the topology, notifies its `owner`, and reconnects when connection or channel end, until `close`.
 
+    Each attempt leads to the next broker of the URLs.
+
     `reason` says why nothing can be published at the moment: not connected, or the broker is in alarm; None if it can be.
     Pauses between attempts grow from 0.2 s to 2 s, with jitter; after `want` the next one takes 0.5 s at most.
     """
 
     def __init__(self, amqp_url: str, topology: Sequence[Declaration], owner: LinkOwner, name: str) -> None:
-        self._parameters = _parameters(amqp_url, name)
+        self._brokers = Brokers(amqp_url)
+        self._name = name
         self._topology = topology
         self._watch = TopologyWatch(topology)
         self._owner = owner
@@ -119,7 +123,7 @@ class Link:
 
     async def _session(self) -> str:
         """Run one connection from its opening to its end; give the reason of the end."""
-        session = Session(self._parameters)
+        session = Session(_tuned(self._brokers.next(), self._name))
         session.connection.add_on_connection_blocked_callback(partial(self._blocked, session))
         session.connection.add_on_connection_unblocked_callback(partial(self._unblocked, session))
         try:
@@ -211,8 +215,7 @@ def _confirm(channel: Channel, confirmed: Callable[[Any], None], reply: Callable
     channel.confirm_delivery(confirmed, callback=reply)
 
 
-def _parameters(amqp_url: str, name: str) -> pika.URLParameters:
-    parameters = pika.URLParameters(amqp_url)
+def _tuned(parameters: pika.URLParameters, name: str) -> pika.URLParameters:
     parameters.heartbeat = parameters.heartbeat or _HEARTBEAT
     parameters.socket_timeout, parameters.stack_timeout = 5, 8
     # Keep a blocked connection: the broker announces the end of the alarm only on it.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pika
 
+from workers.amqp.brokers import Brokers
 from workers.amqp.topology import IN
 
 _DEADLINE: Final = 10.0  # seconds for each step of connecting, and for a confirm
@@ -22,7 +23,7 @@ class Published:
 
 def publish(amqp_url: str, messages: Sequence[Published]) -> None:
     """Publish all; return when the broker has confirmed every message. Raises pika's `AMQPError` when it does not."""
-    parameters = pika.URLParameters(amqp_url)
+    parameters = Brokers(amqp_url).next()
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = _DEADLINE
     connection = pika.BlockingConnection(parameters)
     try:

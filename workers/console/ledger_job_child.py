@@ -19,7 +19,7 @@ from ops.runtime import gc_tuning
 from ops.settings import Settings
 from schemas.job import JobKind
 
-#: What the settings were made of: the URLs have the passwords by now.
+#: What the settings were made of: the URLs name these files by now.
 _LEFT_OUT: Final = {"database_password_file", "amqp_password_file"}
 _TELL: Final = 0.5  # seconds between two lines about progress
 

@@ -26,6 +26,7 @@ from ops.telemetry import metrics, table
 from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
+from workers.amqp.brokers import Brokers
 from workers.ingest.consumer import InboxConsumer
 from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, waits_since
@@ -53,6 +54,7 @@ class Ingest:
         self._watch = watch
         self._priority = priority
         self._settings = settings
+        self._brokers = Brokers(settings.amqp_url)
         self._writer = writer
         self._stop = stop
         self._connection: pika.BlockingConnection | None = None
@@ -101,7 +103,7 @@ class Ingest:
 
     def _connect(self) -> None:
         self._await_old_batches()  # not later: a connection that is open and not read loses its heartbeat
-        parameters = pika.URLParameters(self._settings.amqp_url)
+        parameters = self._brokers.next()
         parameters.heartbeat = 10
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked

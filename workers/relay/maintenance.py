@@ -34,7 +34,7 @@ class Maintenance:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         blobs = open_blobs(settings, called=metrics.observe_blob_call)
         self._collector = Collector(
-            settings.database_url,
+            settings.direct_url,
             Broker(partial(queues, settings.amqp_url), InboxProbe(settings.amqp_url), QUEUE, INBOX),
             lease=settings.lease,
         )

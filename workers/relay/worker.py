@@ -220,11 +220,11 @@ def run(settings: Settings) -> int:
     """Run one relay until SIGTERM or SIGINT. Returns the exit status."""
     with Process(settings, "relay", "database_url", "amqp_url", switch_interval=SWITCH_INTERVAL) as process:
         hush_pika()
-        engine = process.engine(IN_FLIGHT + 3)
+        engine = process.engine(IN_FLIGHT + 2)
         publisher = PublisherThread(settings.amqp_url, "relay", topology=DELIVER_TOPOLOGY)
         quick = process.engine(1, keep_plans=True)
         relay = Relay(engine, publisher, lease=settings.lease, max_leased=settings.max_leased, quick=quick)
-        work = process.closing(RelayRounds(relay, DueNotifications(engine)))
+        work = process.closing(RelayRounds(relay, DueNotifications(process.engine(1, session=True))))
         rounds = Rounds(process.stop, work.turn, work.lost)
         beat = process.serve({"database": process.database(lambda: rounds.trouble), "broker": publisher.trouble})
         process.closing(relay)  # after the publisher, so that it is quick

@@ -216,13 +216,13 @@ def run(settings: Settings) -> int:
         sealer.beat()
 
     with Process(settings, "sealer", "database_url", "keys", "log_files", "log_origin") as process:
-        engine, board = process.engine(4), Board()
+        engine, board = process.engine(3), Board()
         files = partial(_files, Place(settings.log_files))  # the anchors' calls are not the main loop's heart
         anchorings = process.closing(open_anchors(settings.log_anchors, engine, board, files))
         place = Place(settings.log_files, beat=heart)
         vault = Vault(settings.fernet_keys())
         sealing = Sealing(engine, place, settings.log_origin, vault, board, anchorings.first_look)
-        sealer = Sealer(engine, sealing, board)
+        sealer = Sealer(engine, sealing, board, lead=Lead(process.engine(1, session=True)))
         rounds = Rounds(process.stop, partial(_round, sealer, settings.log_every), sealer.close)
         checks = {"database": process.database(lambda: rounds.trouble), "log_files": lambda: sealer.trouble}
         sealer.beat = process.serve(checks)

@@ -27,6 +27,7 @@ from ops.admin.doctor.postgres_checks import check_postgres
 from ops.admin.status.members import members
 from ops.errors import OpsError, one_line
 from ops.runtime.db import make_engine
+from ops.server_urls import broker_place, broker_urls
 from ops.servers.state_file import peek
 from ops.settings import Settings
 from pipeline.store.admin import inspection, schema_version
@@ -68,7 +69,7 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
 
 def _postgres(settings: Settings, *, alone: bool) -> tuple[list[Finding], Sequence[Row]]:
     """The checks of Postgres, and where endpoints and mailboxes are, for the check of their names."""
-    engine = make_engine(settings.database_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
+    engine = make_engine(settings.direct_url, pool_size=1, statement_timeout=_STATEMENT_SECONDS)
     try:
         with engine.connect() as conn:
             found = list(check_postgres(conn, settings, alone=alone))
@@ -91,7 +92,7 @@ def _heard_postgres(
     try:
         return asked.answer(_POSTGRES_SECONDS)
     except (Unheard, DBAPIError, psycopg.Error, OpsError) as error:
-        where = make_url(settings.database_url).render_as_string(hide_password=True)
+        where = make_url(settings.direct_url).render_as_string(hide_password=True)
         mend = "start Postgres, or correct WAXSEAL_DATABASE_URL, its user, and pg_hba.conf"
         return [wrong("postgres", f"{where}: {one_line(error)}", mend)], ()
 
@@ -100,16 +101,16 @@ def _heard_broker(asked: Asked[BrokerFacts], settings: Settings, *, alone: bool)
     try:
         return list(check_broker(asked.answer(_BROKER_SECONDS), alone=alone))
     except Exception as error:  # noqa: BLE001 - pika's errors cannot be named here; any of them means that it does not answer
-        url = urlsplit(settings.amqp_url)
+        where = ", ".join(map(broker_place, broker_urls(settings.amqp_url)))
         said = f"{type(error).__name__} {one_line(error)}".strip()
         mend = "start RabbitMQ, or correct WAXSEAL_AMQP_URL, its user and virtual host"
-        return [wrong("broker", f"{url.hostname}:{url.port or 5672}{url.path}: {said}", mend)]
+        return [wrong("broker", f"{where}: {said}", mend)]
 
 
 def _is_private(data: Path, url: str, server: str) -> bool:
     """Whether the URL leads to the server that `waxseal up` runs on this folder."""
     memory = peek(data)
-    parts = urlsplit(url)
+    parts = urlsplit(broker_urls(url)[0])
     return memory is not None and (parts.hostname, parts.port) == ("127.0.0.1", memory.ports.get(server))
 
 

@@ -43,7 +43,7 @@ class Watcher:
         self._settings = settings
         self._ask_broker = ask_broker
         self._urls = urls
-        self._engine = make_engine(settings.database_url, pool_size=2, statement_timeout=_STATEMENT_SECONDS)
+        self._engine = make_engine(settings.direct_url, pool_size=2, statement_timeout=_STATEMENT_SECONDS)
         self._database: Asked[Backlog] = Asked()
         self._whole: Asked[Facts] = Asked()
         self._broker: Asked[Queues] = Asked()

@@ -3,14 +3,17 @@
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ops.runtime import db
+from ops.runtime import db, db_deadline
 from ops.runtime.db import alone, make_engine, passes, persist, transaction
+from ops.server_urls import database_url
 from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.round_trip import fetched, together
 from support.sessions import end_connections
@@ -27,6 +30,20 @@ def single(database) -> Iterator[Engine]:
 def backend(engine: Engine) -> int:
     with transaction(engine) as conn:
         return int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def test_of_several_hosts_only_the_one_that_is_in_use_is_asked_whether_it_answers(database) -> None:
+    parts = urlsplit(database.worker_url)
+    login, _, host = parts.netloc.rpartition("@")
+    engine = make_engine(database_url(f"postgresql://{login}@127.0.0.1:1,{host}{parts.path}?target_session_attrs=read-write"))
+    with engine.connect() as conn:
+        driver = conn.connection.driver_connection
+        assert isinstance(driver, db_deadline.Connection)
+        assert isinstance(driver.still_answers, partial)
+        _arguments, options = driver.still_answers.args
+        assert (parts.hostname, parts.port) == (options["host"], options["port"])
+        assert driver.still_answers()
+    engine.dispose()
 
 
 def test_a_connection_that_died_while_it_was_idle_is_replaced(database, single, monkeypatch) -> None:

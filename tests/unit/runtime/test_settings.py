@@ -1,17 +1,21 @@
 """Settings: read once, checked at the start, and never revealing a secret."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import make_url
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from ops.config.settings_page import settings_page
 from ops.errors import Misconfigured
+from ops.server_urls import BROKER_FILES, PASSWORD_FILE, broker_place, broker_urls, database_url, read_password, split_files
 from ops.servers.accounts import own_file
 from ops.settings import Settings, described, load_settings
 from ops.system.prepare import allowed
 from ops.system.stack_file import FILE, settings_for
+from support.pages import Block, blocks
 from support.paths import ROOT
 
 
@@ -130,15 +134,9 @@ def test_a_password_comes_from_a_file_whatever_characters_it_has(
     monkeypatch.setenv(f"WAXSEAL_{server.upper()}_URL", f"{scheme}://worker@host:1/name")
     monkeypatch.setenv(f"WAXSEAL_{server.upper()}_PASSWORD_FILE", str(tmp_path / "password"))
 
-    url = urlsplit(getattr(load_settings(), f"{server}_url"))
-    assert ("worker", "p@ss/word:?#% ü", "host", 1, "/name") == (
-        url.username,
-        unquote(url.password or ""),
-        url.hostname,
-        url.port,
-        url.path,
-    )
-    assert "p%40ss" not in repr(load_settings())
+    plain, files = split_files(getattr(load_settings(), f"{server}_url"), (PASSWORD_FILE,))
+    assert f"{scheme}://worker@host:1/name" == plain
+    assert "p@ss/word:?#% ü" == read_password(files[PASSWORD_FILE])
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://host/name", "postgresql://worker:secret@host/name"])
@@ -160,6 +158,70 @@ def test_a_password_file_that_cannot_be_read_is_named(monkeypatch: pytest.Monkey
 
     with pytest.raises(Misconfigured, match=r"^WAXSEAL_AMQP_PASSWORD_FILE: .*none"):
         load_settings()
+
+
+def test_several_hosts_of_postgres_are_given_in_the_form_of_the_driver() -> None:
+    def read(url: str) -> dict[str, object]:
+        return dict(PGDialect_psycopg().create_connect_args(make_url(database_url(url)))[1])
+
+    several = read("postgresql://worker:p%2C@one:1,two:2/name?target_session_attrs=read-write&sslrootcert=/ca.pem")
+    assert {
+        "user": "worker",
+        "password": "p,",
+        "host": "one,two",
+        "port": "1,2",
+        "dbname": "name",
+        "target_session_attrs": "read-write",
+        "sslrootcert": "/ca.pem",
+    } == several
+    assert {"dbname": "name", "host": "one,two", "port": "1,2"} == read("postgresql://one:1,two:2/name")
+    assert "postgresql:///name?host=/run" == database_url("postgresql:///name?host=/run")
+
+
+def test_several_brokers_share_a_file_of_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret")
+    monkeypatch.setenv("WAXSEAL_AMQP_URL", "amqps://a,b@one/?cacertfile=/ca.pem, amqp://b@two:1/v")
+    monkeypatch.setenv("WAXSEAL_AMQP_PASSWORD_FILE", str(tmp_path / "password"))
+
+    file = f"password_file={tmp_path}/password"
+    urls = broker_urls(load_settings().amqp_url)
+    assert [f"amqps://a,b@one/?cacertfile=/ca.pem&{file}", f"amqp://b@two:1/v?{file}"] == urls
+    assert ["one:5671/", "two:1/v"] == [broker_place(url) for url in urls]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("amqp://u:secret@a/?cacertfile=/ca.pem", "are for amqps"),
+        ("amqps://u:secret@a/?certfile=/c.pem", "belong together"),
+        ("amqps://u:secret@a/?ssl_options={}", "ssl_options is not read"),
+        ("amqps://u:secret/2@a/", "signs in the password"),
+        ("amqps://u:secret@a/,http://b", "each in the list must start"),
+    ],
+)
+def test_a_url_of_a_broker_that_would_not_be_connected_to_as_it_is_written_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, why: str
+) -> None:
+    monkeypatch.setenv("WAXSEAL_AMQP_URL", url)
+    with pytest.raises(Misconfigured, match=f"^WAXSEAL_AMQP_URL: .*({why})") as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("block", blocks("ini", "ops/docs/connections.md"))
+def test_the_urls_on_the_page_on_connections_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: Block) -> None:
+    (tmp_path / "password").write_text("secret")
+    given = dict(line.split("=", 1) for line in block.text.splitlines())
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"{name.replace('_DIRECT', '').removesuffix('_URL')}_PASSWORD_FILE", str(tmp_path / "password"))
+
+    settings = load_settings("database_url")
+    for url in filter(None, [settings.database_url, settings.database_direct_url, *broker_urls(settings.amqp_url)]):
+        plain, files = split_files(url, BROKER_FILES)
+        assert files[PASSWORD_FILE] == str(tmp_path / "password")
+        if plain.startswith("postgresql"):
+            make_conninfo(**PGDialect_psycopg().create_connect_args(make_url(plain))[1])  # raises for an unknown parameter
 
 
 def test_a_running_system_fills_in_what_the_environment_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
