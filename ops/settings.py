@@ -136,7 +136,7 @@ class Settings(ServerSettings, ConsoleSettings):
         description="seconds between two entries that say where every chain of a tenant ended, if its log grew",
     )
     mail_dns: bool = Field(True, description="look keys up in DNS to check DKIM and ARC signatures of mails for documents")
-    erase_requests: bool = Field(True, description="the eraser erases what admins ask for by the API, not the command alone")
+    erase_requests: bool = Field(True, description="the eraser erases what admins ask for, and not the command alone")
     retention_most: int = Field(100_000, ge=1, description="entries that the eraser erases at most in one of its hourly runs")
     verify_every: float = Field(
         600.0, gt=0, description="seconds between two verifications of what is new, by `waxseal verifier`"

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -9,14 +10,18 @@ import pytest
 from sqlalchemy import Engine
 
 from ops.admin.jobs import ledger_jobs
+from ops.admin.jobs.arguments import OfLedger
 from ops.admin.jobs.running import Run, run, take
 from ops.admin.status import queue_watch
+from ops.runtime.db import make_engine
 from ops.settings import Settings
+from support.blobs import NO_BLOBS
 from support.console.browser import Answer, Browser
 from support.console.running import running_console
 from support.deliveries import event, record
 from support.net.ports import free_port
 from workers.amqp.topology import INBOX, declare
+from workers.eraser.erasure_requests import ErasureRequests
 
 
 @pytest.fixture
@@ -145,3 +150,87 @@ def test_the_page_of_the_ledger_names_the_verification_that_was_asked_for_there(
 
     assert ("Asked for here" in before, '<span class="state waiting">queued' in begun) == (False, True)
     assert '<span class="state dead">faulty</span> 3 entries' in browser.get("/t/acme/ledger").text
+
+
+def test_what_is_planned_for_later_is_tried_now_on_an_endpoints_page(browser, engine, database, token) -> None:
+    endpoint = database.add_endpoint("crm", "http://127.0.0.1:1/")
+    record(engine, [event("evt-1"), event("evt-2")], [endpoint], datetime.now(UTC) + timedelta(hours=1))
+    path = "/t/acme/endpoints/crm"
+    browser.log_in(token("viewer"))
+    offered = [f"{path}/retry" in browser.get(path).text]
+    refused = browser.get(f"{path}/retry").status
+    csrf = browser.log_in(token("operator"))
+    offered.append(f"{path}/retry" in browser.get(path).text)
+    shown = browser.get(f"{path}/retry").text
+    begun = browser.post(f"{path}/retry", {"csrf": csrf, "reason": "it is back"})
+
+    assert ([False, True], 403) == (offered, refused)
+    assert "2 tries to crm, planned for later, are made now" in shown
+    assert [("retry", 2, "ann", "it is back")] == database.rows(
+        "SELECT kind, total, job.who, reason FROM job JOIN audit ON audit.id = job.audit"
+    )
+    assert begun.location.endswith(f"/t/acme/jobs/{database.rows('SELECT id FROM job')[0][0]}")
+
+
+@pytest.fixture
+def erasable(browser: Browser, engine: Engine, acts: Engine, database: Any) -> str:
+    """The address at which what is recorded of order-1 is erased."""
+    record(engine, [event("evt-1"), event("evt-2", "order-1", b"secret")], [])
+    return f"/t/acme/subjects/{database.rows('SELECT chain_id FROM chain')[0][0].hex}/erase"
+
+
+def test_an_admin_has_a_subject_erased_by_its_number_and_follows_it(
+    browser, erasable, database, console_settings, token
+) -> None:
+    browser.log_in(token("admin"))
+    timeline = browser.get("/t/acme/subjects?subject=order-1").text
+    page = browser.get(erasable)
+    given = {**page.fields, "choice": "name", "reason": "request 17", "typed": "2"}
+    wrong = [{"typed": "1"}, {"reason": ""}, {"reason": "of Order-1"}, {"count": "3"}, {"choice": "all"}]
+    refused = [browser.post(erasable, {**given, **each}).status for each in wrong]
+    begun = browser.post(erasable, given)
+    job = begun.location.removeprefix(browser.base)
+    waits = browser.get(job).text
+    eraser = make_engine(database.eraser_url, pool_size=2)
+    settings = console_settings.model_copy(update={"database_url": database.eraser_url})
+    ErasureRequests(eraser, settings, NO_BLOBS, threading.Event()).turn()
+    eraser.dispose()
+    ended = browser.get(job).text
+
+    assert f'href="{erasable}"' in timeline
+    assert all(
+        each in page.text for each in ("The content of 2 entries", "nobody can bring it back", "The ledger still verifies")
+    )
+    assert [422] * 5 == refused
+    assert "It waits for the process eraser" in waits
+    assert '<span class="state good">done' in ended
+    assert [(None,)] == database.rows("SELECT subject FROM chain")
+    assert [] == database.rows("SELECT FROM content JOIN entry USING (chain_id, seq) WHERE kind = 'event'")
+    assert "intact" == ledger_jobs.verify(console_settings, "acme", OfLedger(), lambda _done: None)["verdict"]
+    assert [("begun", "ann", "request 17")] == database.rows(
+        "SELECT phase, who, reason FROM audit WHERE act = 'erase' AND phase = 'begun'"
+    )
+    assert 409 == browser.get(erasable).status
+
+
+def test_erasing_is_for_admins_who_have_just_logged_in_where_it_is_not_left_to_the_command(
+    browser, erasable, database, console_settings, token
+) -> None:
+    csrf = browser.log_in(token("operator"))
+    operators = browser.get("/t/acme/subjects?subject=order-1").text
+    statuses = [browser.get(erasable).status, browser.post(erasable, {"csrf": csrf}).status]
+    browser.log_in(token("admin"))
+    given = {**browser.get(erasable).fields, "choice": "name", "reason": "request 17", "typed": "2"}
+    statuses.append(browser.get(erasable.replace("/acme/", "/other/")).status)
+    database.run("UPDATE console_session SET fresh_at = now() - interval '6 min'")
+    statuses += [browser.get(erasable).status, browser.post(erasable, given).status]
+    with running_console(console_settings.model_copy(update={"erase_requests": False})) as url:
+        elsewhere = Browser(url)
+        elsewhere.log_in(token("admin"))
+        left_to_command = elsewhere.get("/t/acme/subjects?subject=order-1").text
+        statuses.append(elsewhere.get(erasable).status)
+
+    assert (False, False) == (erasable in operators, erasable in left_to_command)
+    assert [403, 403, 404, 403, 403, 409] == statuses
+    assert [] == database.rows("SELECT FROM job")
+    assert [(2,)] == database.rows("SELECT count(*) FROM audit WHERE outcome = 'refused'")

@@ -1,4 +1,4 @@
-"""Acts on an endpoint: pause and resume it, force its breaker, test it, rotate its secret, send again what it missed."""
+"""Acts on an endpoint: pause and resume it, force its breaker, test it, rotate its secret, send what it missed or awaits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -153,6 +153,24 @@ def _do_redeliver(call: Call, named: Named) -> Response:
     return go(call, at(named.tenant, "jobs", id_), "The job has begun.")
 
 
+def _retry(call: Call, found: Mapping[str, Any]) -> Question:
+    name = found["endpoint"]["name"]
+    count = int(jobs.preview(call.console.reads, "retry", call.tenant, {"endpoint": name})["count"])
+    said = (
+        f"{many(count, 'try', 'tries')} to {name}, planned for later, {'is' if count == 1 else 'are'} made now, at most 500 a "
+        "second; the schedules go on from there. What a breaker, a rate or a pause holds back stays so."
+    )
+    more: Mapping[str, Any] = {"typed": f"{count:,}" if count > MANY else "", "reason": "optional"}
+    return _question(
+        call, f"Retry {name}", said if count else f"No try to {name} is planned for later.", f"Retry {count:,}", **more
+    )
+
+
+def _do_retry(call: Call, named: Named) -> Response:
+    id_ = jobs.start(call.console.acts, "retry", named.tenant, {"endpoint": named.name}, by(call))
+    return go(call, at(named.tenant, "jobs", id_), "The job has begun.")
+
+
 def _back(call: Call) -> str:
     return at(call.tenant, "endpoints", call.path["name"])
 
@@ -176,6 +194,7 @@ _EVERY: Final[Mapping[str, tuple[Role, Make, Do]]] = {
     "breaker": ("operator", _breaker, _do_breaker),
     "test": ("operator", _test, _do_test),
     "redeliver": ("operator", _redeliver, _do_redeliver),
+    "retry": ("operator", _retry, _do_retry),
     "rotate": ("admin", _rotate, _do_rotate),
     "retire": ("admin", _retire, _do_retire),
 }

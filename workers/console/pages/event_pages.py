@@ -119,6 +119,7 @@ def subject(call: Call) -> Mapping[str, Any] | Response:
         "entries": found[:ROWS],
         "next": asked(base, subject=wanted, after=found[ROWS - 1]["seq"]) if len(found) > ROWS else None,
         "first": asked(base, subject=wanted) if start >= 0 else None,
+        "erasing": call.console.settings.erase_requests,
     }
 
 

@@ -12,6 +12,7 @@ from workers.console.pages import (
     delivery_pages,
     endpoint_acts,
     endpoint_pages,
+    erasure_page,
     event_pages,
     home_pages,
     job_pages,
@@ -24,6 +25,7 @@ from workers.console.pages.page_table import Act, Page, act_route, back_route, p
 PAGES: Final[list[Page]] = [
     *home_pages.PAGES,
     *event_pages.PAGES,
+    *erasure_page.PAGES,
     *delivery_pages.PAGES,
     *dead_letter_pages.PAGES,
     *endpoint_pages.PAGES,
@@ -37,6 +39,7 @@ PAGES: Final[list[Page]] = [
 ]
 ACTS: Final[list[Act]] = [
     *event_pages.ACTS,
+    *erasure_page.ACTS,
     *delivery_pages.ACTS,
     *dead_letter_pages.ACTS,
     *endpoint_acts.ACTS,

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from schemas.access import EVERYWHERE, Role
 from workers.console.call import Call, Refused
-from workers.console.pages.navigation import tabs
+from workers.console.rendering.navigation import tabs
 from workers.console.rendering.page_addresses import local
 from workers.console.rendering.templates import page
 

@@ -23,7 +23,10 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked before an act. `typed`: what must be typed for it; `danger`: it cannot be undone."""
+    """What is asked before an act.
+
+    `points`: what it does, one by one; `typed`: what must be typed for it; `danger`: it cannot be undone.
+    """
 
     title: str
     sentence: str
@@ -32,6 +35,7 @@ class Question:
     submit: str
     facts: Sequence[tuple[str, Any]] = ()
     samples: Sequence[str] = ()
+    points: Sequence[str] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
     choices: Sequence[Choice] = ()
     reason: Literal["", "optional", "required"] = ""
