@@ -131,6 +131,15 @@ def test_a_line_begins_at_zero_and_stops_where_nothing_is_known() -> None:
     assert [] == sparkline([None, None])
 
 
+@pytest.mark.parametrize(
+    ("longest", "shown"), [(0.0005, "1.0 ms 2.0 ms"), (0.041, "50 ms 100 ms"), (0.4, "200 ms 400 ms"), (7, "5 s 10 s")]
+)
+def test_a_plot_of_short_times_is_as_high_as_they_are(longest: float, shown: str) -> None:
+    _, *rows = (value for _, value in chart({"half within": [0.0001, longest]}, ["then", "now"], 0.002).rows)
+
+    assert shown == " ".join(map(span, rows))
+
+
 def test_the_phases_of_an_attempt_fill_its_time() -> None:
     found = phases({"seconds": 1.0, "phases": {"dns": 0.1, "connect": 0.2, "first_byte": 0.5}})
 

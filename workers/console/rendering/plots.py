@@ -60,9 +60,9 @@ def sparkline(series: Series, width: int = 120, height: int = 28) -> Sequence[st
     return _pieces(series, most, (0, 2, width, height - 2))
 
 
-def chart(lines: Mapping[str, Series], columns: Sequence[str]) -> Chart:
-    """Lines of equal length in one box; `columns` are written below, spread over its width."""
-    most = _above(max((value for series in lines.values() for value in series if value is not None), default=0))
+def chart(lines: Mapping[str, Series], columns: Sequence[str], least: float = 2.0) -> Chart:
+    """Lines of equal length in one box, which shows `least` at least; `columns` are written below, spread over its width."""
+    most = _above(max((value for series in lines.values() for value in series if value is not None), default=0), least)
     rows = [(_TOP + _HEIGHT - _HEIGHT * part / 2, most * part / 2) for part in range(3)]
     step = 100 / max(1, len(columns) - 1)
     marks = [(round(at * step, 1), text) for at, text in enumerate(columns)]
@@ -122,9 +122,9 @@ def _moved(point: str) -> str:
     return f"{float(x) + 1:.1f},{y}"
 
 
-def _above(value: float) -> float:
-    """The next of 2, 4, 10, 20, 40, 100 … that is not below the value: halves of it are round, too."""
-    step = 1.0
+def _above(value: float, least: float) -> float:
+    """The next of 2, 4, 10, 20, 40, 100 … that is not below the value: halves of it are round, too. `least` begins them."""
+    step = least / 2
     while True:
         for factor in (2, 4, 10):
             if value <= step * factor:
