@@ -37,6 +37,8 @@ PAGES = {
     "event": "event:evt_1",
     "event, hostile": "event:" + HOSTILE[0] + "0",
     "timeline": "/t/acme/subjects?subject=order-1",
+    "erase": "chain:order-1",
+    "retry": "/t/acme/endpoints/warehouse/retry",
     "deliveries": "/t/acme/deliveries",
     "delivery": "delivery:dead",
     "dead letters": "/t/acme/dead",
@@ -80,8 +82,11 @@ def scripts(request: pytest.FixtureRequest) -> bool:
 def address(seeded: Any, name: str) -> str:
     """The path of a page; of one that is known by what it shows, as the database has it."""
     kind, mark, wanted = PAGES[name].partition(":")
-    if kind not in ("event", "delivery", "letter") or not mark:
+    if kind not in ("event", "delivery", "letter", "chain") or not mark:
         return PAGES[name]
+    if kind == "chain":
+        ((chain,),) = seeded.rows("SELECT chain_id FROM chain WHERE tenant = 'acme' AND subject = %s", wanted)
+        return f"/t/acme/subjects/{chain.hex}/erase"
     if kind == "event":
         ((chain, seq),) = seeded.rows("SELECT chain_id, seq FROM event_search WHERE event_id = %s", wanted)
         return f"/t/acme/events/{chain.hex}/{seq}"
