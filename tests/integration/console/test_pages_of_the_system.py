@@ -28,6 +28,7 @@ from workers.eraser.erasure_requests import ErasureRequests
 def on_broker(acts: Engine, console_settings: Settings, monkeypatch: Any) -> Iterator[Callable[[str], Any]]:
     """Starts a console with a broker."""
     monkeypatch.setattr(queue_watch, "KEPT", 0.0)
+    monkeypatch.setattr(queue_watch, "WAIT", 30.0)  # a page waits a second, in which a busy machine may not get an answer
     consoles = []
 
     def start(amqp_url: str) -> Browser:
