@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import structlog
 
-from ops.admin.erasure.erase_subject import is_unsound
+from ops.admin.erasure.erase_subject import check_requests, is_unsound
 from ops.admin.erasure.erased_blobs import sweep
 from ops.admin.jobs.arguments import Arguments
 from ops.admin.jobs.chunks import Chunk, Moved, Step
 from ops.admin.jobs.erasing import step
 from ops.admin.jobs.running import LEASE, Run, run, take
 from ops.admin.read_session import snapshot, tenant_keys
-from ops.errors import one_line
+from ops.errors import OpsError, one_line
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import Connection, Engine, passes
 from ops.settings import Settings
@@ -53,8 +53,10 @@ class ErasureRequests:
     def _carry_out(self, job: Run) -> JobState | None:
         log = _log.bind(job=job.id, tenant=job.told["tenant"], who=job.told["who"])
         log.info("erasure_begun", entries=job.told["total"])
-        if not self._settings.erase_requests:
-            job.end("failed", "the eraser carries out no requests (WAXSEAL_ERASE_REQUESTS): `waxseal erase` does it")
+        try:
+            check_requests(self._settings)
+        except OpsError as error:
+            job.end("failed", str(error))
             return "failed"
         with snapshot(self._engine) as conn:
             keys = tenant_keys(conn, self._settings) or {}

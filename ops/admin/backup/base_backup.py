@@ -33,7 +33,7 @@ def take(database_url: str, version: str, folder: Path) -> dict[str, Any]:
     password = {"PGPASSWORD": url.password} if url.password else {}
     command = [str(program(version, "pg_basebackup")), "--dbname", shown, "--pgdata", str(folder), "--no-password"]
     command += ["--format=tar", "--compress=1", "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"]
-    _run(command, {**password, "PGAPPNAME": "waxseal backup"})
+    _run(command, {**password, "PGAPPNAME": "waxseal backup", "PGCONNECT_TIMEOUT": "10"})
     (found,) = json.loads((folder / _MANIFEST).read_text())["WAL-Ranges"]
     return {"timeline": found["Timeline"], "start": found["Start-LSN"], "end": found["End-LSN"]}
 

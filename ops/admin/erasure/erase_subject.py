@@ -86,6 +86,18 @@ def counted(conn: Connection, chain: ErasableChain, only: Sequence[int] | None) 
     return erasure.count(conn, chain.chain_id, chain.seq, only)
 
 
+def check_key(keys: Mapping[str, bytes], tenant: str) -> None:
+    """Raise `OpsError` if the tenant has no key, under which an erasure would be recorded."""
+    if tenant not in keys:
+        raise OpsError(f"tenant {tenant!r} is recorded but not configured any more: apply a file that names it")
+
+
+def check_requests(settings: Settings) -> None:
+    """Raise `OpsError` where erasures are left to the command: where `waxseal eraser` carries out no requests."""
+    if not settings.erase_requests:
+        raise OpsError("the eraser carries out no requests here (WAXSEAL_ERASE_REQUESTS): `waxseal erase` does it")
+
+
 def check_told(subject: str, order: Order) -> None:
     """Raise `OpsError` if what is kept of an erasure for ever names its subject."""
     if subject.casefold() in f"{order.reason}\n{order.by}".casefold():
@@ -174,8 +186,7 @@ def _keys(conn: Connection, settings: Settings) -> Mapping[str, bytes]:
 
 def _with_key(conn: Connection, keys: Mapping[str, bytes], name: str) -> str:
     tenant = known_tenant(conn, name)
-    if tenant not in keys:
-        raise OpsError(f"tenant {tenant!r} is recorded but not configured any more: apply a file that names it")
+    check_key(keys, tenant)
     return tenant
 
 

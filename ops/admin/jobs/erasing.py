@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from ops.admin.erasure import erase_subject
 from ops.admin.jobs.arguments import Erasing
 from ops.admin.jobs.chunks import Chunk, Moved, Step
-from ops.errors import OpsError
 from pipeline.ledger.erase import Order
 
 
@@ -23,8 +22,7 @@ def _erase(keys: Mapping[str, bytes], chunk: Chunk, conn: Connection, size: int)
     given, place = chunk.arguments, chunk.place
     assert isinstance(given, Erasing)
     chain = erase_subject.chain(conn, str(chunk.tenant), UUID(given.chain))
-    if chain.tenant not in keys:
-        raise OpsError(f"tenant {chain.tenant!r} is recorded but not configured any more: apply a file that names it")
+    erase_subject.check_key(keys, chain.tenant)
     span = int(place["after"]), int(place["last"])
     order = Order(chunk.who, given.reason)
     if chain.subject is not None:

@@ -98,11 +98,8 @@ def _counted(call: Call) -> tuple[ErasableChain, Counted]:
 
 
 def _check_allowed(call: Call) -> None:
-    """Raise `Refused` where erasing is left to the command, and if the last login was long ago."""
-    if not call.console.settings.erase_requests:
-        raise Refused(
-            409, "refused", "the eraser carries out no requests here (WAXSEAL_ERASE_REQUESTS): `waxseal erase` does it"
-        )
+    """Raise `OpsError` where erasing is left to the command, and `Refused` if the last login was long ago."""
+    erase_subject.check_requests(call.console.settings)
     call.must_be_fresh()
 
 

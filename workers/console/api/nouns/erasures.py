@@ -6,7 +6,6 @@ from pydantic import Field
 
 from ops.admin.erasure import erase_subject
 from ops.admin.jobs.arguments import ERASE_RATE, MOST_IDS
-from ops.errors import OpsError
 from pipeline.ledger.erase import Order
 from schemas.given import Rate, Words
 from workers.console.api.api_problems import Invalid
@@ -35,8 +34,7 @@ def _erase(asked: Asked) -> Answer:
         raise Invalid([{"pointer": "/subject_name", "detail": "goes with the whole subject: its other entries hold it, too"}])
     if body.confirm is None and not asked.query.dry_run:
         raise Invalid([{"pointer": "/confirm", "detail": "say how many: ask with `dry_run=true` first"}])
-    if not asked.settings.erase_requests:
-        raise OpsError("the eraser carries out no requests here (WAXSEAL_ERASE_REQUESTS): `waxseal erase` does it")
+    erase_subject.check_requests(asked.settings)
     erase_subject.check_told(body.subject, Order(asked.call.principal.who, body.reason))
     chain = erase_subject.chain_of(asked.reads, asked.settings, str(asked.tenant), body.subject)
     given = body.model_dump(mode="json", exclude_none=True, include={"seqs", "subject_name", "reason", "rate"})
