@@ -106,7 +106,7 @@ def _tenant(spec: TenantSpec, now: Catalog) -> Change:
 
 def _source(spec: SourceSpec, before: Source | None) -> Change:
     after = spec.source()
-    details = () if before is None else tuple(_changes(before, after))
+    details = (after.kind,) if before is None else tuple(_changes(before, after))
     return Change(_action(before, details), "source", spec.tenant, spec.name, details, before, after, spec.settings())
 
 
@@ -116,9 +116,10 @@ def _endpoint(spec: EndpointSpec, before: Endpoint | None, *, enable: bool) -> C
     secrets = tuple(spec.secrets) if spec.secrets is not None else before.secrets if before and signed else ()
     after = spec.endpoint(before.id if before else 0, secrets)
     if before is None or before.state == "removed":
-        again = () if before is None else ("active again",)
-        return Change("created", "endpoint", spec.tenant, spec.name, again, before, after, settings, activate=True)
-    details: tuple[str, ...] = tuple(_changes(before, after))
+        details: tuple[str, ...] = (f"to {redact_text(after.url)}" if after.url else f"by {after.transport}",)
+        details += () if before is None else ("active again",)
+        return Change("created", "endpoint", spec.tenant, spec.name, details, before, after, settings, activate=True)
+    details = tuple(_changes(before, after))
     activate = before.state == "disabled" and (enable or _place(before) != _place(after))
     if before.state == "disabled":
         details += ("active again",) if activate else ()
@@ -130,7 +131,7 @@ def _mailbox(spec: MailboxSpec, found: tuple[Mailbox, MailboxState] | None) -> C
     before, state = found or (None, "active")
     after = spec.mailbox(before.id if before else 0)
     if before is None:
-        return Change("created", "mailbox", spec.tenant, spec.name, after=after, activate=True)
+        return Change("created", "mailbox", spec.tenant, spec.name, (after.kind,), after=after, activate=True)
     details = tuple(_changes(before, after))
     authorised = any(getattr(before, name) != getattr(after, name) for name in _CREDENTIALS)
     elsewhere = any(getattr(before, name) != getattr(after, name) for name in _PLACE_OF_MAIL)

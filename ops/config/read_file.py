@@ -57,25 +57,26 @@ class Fault:
     where: str
     what: str
 
-    def told(self, path: Path) -> str:
-        """The fault in one line."""
-        text = f"{path}:{self.line}: {self.where + ': ' if self.where else ''}{self.what}"
+    def told(self, path: Path | None) -> str:
+        """The fault in one line, which names the file if that has a path."""
+        place = f"{path}:{self.line}" if path else f"line {self.line}"
+        text = f"{place}: {self.where + ': ' if self.where else ''}{self.what}"
         return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class BadConfig(Misconfigured):
     """The file is invalid; its text has one line for each fault."""
 
-    def __init__(self, path: Path, faults: list[Fault]) -> None:
+    def __init__(self, path: Path | None, faults: list[Fault]) -> None:
         self.faults = sorted(set(faults))
         super().__init__("\n".join(fault.told(path) for fault in self.faults))
 
 
 @dataclass(frozen=True)
 class ConfigRead:
-    """A valid configuration file, with the lines of its parts."""
+    """A valid configuration file, with the lines of its parts. An upload has no path."""
 
-    path: Path
+    path: Path | None
     config: ConfigFile
     document: Document = field(repr=False)
 
@@ -101,13 +102,13 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ConfigRead:
     return _checked(path, text, partial(resolved, environment, path.parent))
 
 
-def read_upload(name: str, raw: bytes, environment: Mapping[str, str]) -> ConfigRead:
+def read_upload(raw: bytes, environment: Mapping[str, str]) -> ConfigRead:
     """As `read_config`, for a file that somebody sent: it may name no other file, which would be one of this machine."""
     try:
         text = _decoded(raw)
     except ValueError as error:
-        raise Misconfigured(f"cannot read {name}: {error}") from error
-    return _checked(Path(name), text, partial(_sent, environment))
+        raise Misconfigured(f"cannot read the upload: {error}") from error
+    return _checked(None, text, partial(_sent, environment))
 
 
 def _sent(environment: Mapping[str, str], text: str) -> str:
@@ -116,7 +117,7 @@ def _sent(environment: Mapping[str, str], text: str) -> str:
     return resolved(environment, Path(), text)
 
 
-def _checked(path: Path, text: str, secret: Callable[[str], str]) -> ConfigRead:
+def _checked(path: Path | None, text: str, secret: Callable[[str], str]) -> ConfigRead:
     document = Document(text)
     if document.error is not None:
         raise BadConfig(path, [Fault(*document.error)])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -12,15 +12,13 @@ from ops.admin.read_session import snapshot
 from ops.admin.views import View
 from ops.config.apply import Difference, apply_config
 from ops.config.diff import Change
-from ops.config.read_file import read_upload
+from ops.config.read_file import ConfigRead, read_upload
 from ops.errors import OpsError
 from ops.runtime.db import transaction
 from ops.settings import Settings, environment
 from pipeline.store.admin import audit
 from pipeline.store.config import configured
 from schemas.access import By
-
-UPLOADED: Final = "the upload"
 
 
 class Stale(OpsError):
@@ -35,6 +33,13 @@ class Options:
     prune: bool = False
     enable: bool = False
     give_up: bool = False
+
+
+def read(settings: Settings, raw: bytes) -> ConfigRead:
+    """The uploaded file, its secrets taken from the variables that the settings name for uploads. Raises `Misconfigured`."""
+    names = [each.strip() for each in settings.console_environment.split(",") if each.strip()]
+    known = {name: value for name, value in environment().items() if any(fnmatchcase(name, each) for each in names)}
+    return read_upload(raw, known)
 
 
 def shown(reads: Engine, acts: Engine) -> View:
@@ -62,11 +67,9 @@ def apply(settings: Settings, raw: bytes, etag: str, options: Options, by: By) -
             about = {"prune": options.prune, "enable": options.enable, "give_up": options.give_up}
             audit.record(conn, by, "configuration apply", about, changed, datetime.now(UTC), "done")
 
-    names = [each.strip() for each in settings.console_environment.split(",") if each.strip()]
-    known = {name: value for name, value in environment().items() if any(fnmatchcase(name, each) for each in names)}
-    read = read_upload(UPLOADED, raw, known)
+    read_file = read(settings, raw)
     given = {"dry_run": options.dry_run, "prune": options.prune, "enable": options.enable, "give_up": options.give_up}
-    return _view(apply_config(read, settings, **given, who=by, agreed=check))
+    return _view(apply_config(read_file, settings, **given, who=by, agreed=check))
 
 
 def _view(difference: Difference) -> View:

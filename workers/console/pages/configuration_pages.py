@@ -1,7 +1,6 @@
 """The configuration: what is applied, what an uploaded file would change, and applying it if nothing moved meanwhile."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from starlette.datastructures import FormData, UploadFile
@@ -9,10 +8,10 @@ from starlette.responses import Response
 
 from ops.admin import bulk
 from ops.admin.configured import configured
+from ops.admin.configuring import uploads
 from ops.config.apply import Difference, apply_config
-from ops.config.read_file import ConfigRead, read_upload
+from ops.config.read_file import ConfigRead
 from ops.errors import Misconfigured
-from ops.settings import environment
 from pipeline.sources import AMQP
 from workers.console.call import Call, Refused
 from workers.console.pages.layout import render
@@ -69,10 +68,8 @@ def _shown(call: Call, text: str, error: str = "") -> Response:
 
 
 def _read(call: Call, text: str) -> ConfigRead | Response:
-    names = [each.strip() for each in call.console.settings.console_environment.split(",") if each.strip()]
-    known = {name: value for name, value in environment().items() if any(fnmatchcase(name, each) for each in names)}
     try:
-        return read_upload("the file", text.encode(errors="replace"), known)
+        return uploads.read(call.console.settings, text.encode(errors="replace"))
     except Misconfigured as error:
         return render(call, "configuration.html", {**applied(call), "faults": str(error).splitlines()}, 422)
 
