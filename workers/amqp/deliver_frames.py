@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Any, Final
 
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import InvalidFrameError
 
 from schemas.message import OTHERS, Message
 from workers.amqp.header_tables import decode_short_string, decode_table
@@ -18,6 +19,7 @@ from workers.amqp.topology import RECEIVED
 Read = Callable[[bytes, int], tuple[Any, int]]  # (encoded bytes, start offset) -> (value, end offset)
 Receive = Callable[[int, bool, Message], None]  # delivery tag, whether it was redelivered, and the message
 
+LARGEST: Final = 128 * 1024  # bytes of a frame, unless the broker has another limit: its default and pika's
 READ: Final = 64 * 1024  # bytes read at once; pika's 4 KiB hold only four messages
 
 _HEAD: Final = Struct(">BHI")  # of a frame: type, channel, size
@@ -54,11 +56,12 @@ _PROPERTIES: Final[tuple[tuple[int, str, Read], ...]] = tuple(
 def take_over(channel: BlockingChannel, receivers: Mapping[bytes, Receive]) -> None:
     """Pass the messages on `channel` to `receivers`, by consumer tag, instead of to the consumers' callbacks.
 
-    Receivers run inside `process_data_events`, which returns after any of them ran. Call this before the first consumer exists.
+    Receivers run inside `process_data_events`, which returns after any of them ran. They must not use the connection: pika's
+    calls read from it, in the midst of what is being read. Call this before the first consumer exists.
     """
     connection = channel.connection
     inner = connection._impl  # noqa: SLF001 - pika must not see these bytes; tests compare the decoding with pika's own
-    stream = Deliveries(channel.channel_number, receivers, inner._on_data_available)  # noqa: SLF001
+    stream = Deliveries(channel.channel_number, receivers, inner._on_data_available, inner.params.frame_max)  # noqa: SLF001
     pending = connection._channels_pending_dispatch  # noqa: SLF001
 
     def available(data: bytes) -> None:
@@ -73,8 +76,13 @@ def take_over(channel: BlockingChannel, receivers: Mapping[bytes, Receive]) -> N
 class Deliveries:
     """Takes the deliveries on one channel out of a byte stream; passes all other frames, whole, to `others`."""
 
-    def __init__(self, channel: int, receivers: Mapping[bytes, Receive], others: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, channel: int, receivers: Mapping[bytes, Receive], others: Callable[[bytes], None], largest: int = LARGEST
+    ) -> None:
+        """`largest`: the bytes of a frame at most, as agreed with the broker."""
         self._channel = channel
+        self._largest = largest
+        self._reading = False
         self._receivers = receivers
         self._others = others
         self._partial = b""  # the beginning of a frame that has not arrived completely
@@ -85,7 +93,19 @@ class Deliveries:
         self._routes: dict[bytes, tuple[str, str]] = {}
 
     def feed(self, data: bytes) -> bool:
-        """Read the next bytes of the stream; give whether a message was completed."""
+        """Read the next bytes of the stream; give whether a message was completed.
+
+        Raises `InvalidFrameError` for what can be no frame, and `RuntimeError` when a receiver calls it. Nothing can be read
+        after that.
+        """
+        if self._reading:
+            raise RuntimeError("a receiver read from its connection: the bytes would come out of order")
+        self._reading = True
+        received = self._read(data)
+        self._reading = False
+        return received
+
+    def _read(self, data: bytes) -> bool:
         if self._partial:
             data = self._partial + data
         at, end, received = 0, len(data), False
@@ -93,6 +113,8 @@ class Deliveries:
             kind, channel, size = _HEAD.unpack_from(data, at)
             start, stop = at + 7, at + 8 + size
             if stop > end:
+                if stop - at > self._largest:
+                    raise InvalidFrameError(f"a frame of {stop - at} bytes, {self._largest} at most")
                 break
             if channel != self._channel or data[stop - 1] != _END:
                 self._others(data[at:stop])

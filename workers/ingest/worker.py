@@ -27,6 +27,7 @@ from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.brokers import Brokers
+from workers.ingest.answer_deadline import AnswerDeadline
 from workers.ingest.consumer import InboxConsumer
 from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, waits_since
@@ -61,6 +62,7 @@ class Ingest:
         self._channel: BlockingChannel | None = None
         self._consumer: InboxConsumer | None = None
         self._answers: ProbeAnswers | None = None
+        self._deadline: AnswerDeadline | None = None
         self._held = Held()
         self._buffer, self._in_hand = self._held.buffer, self._held.in_hand
         self._buffered = 0  # bytes
@@ -108,10 +110,11 @@ class Ingest:
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)
+        self._deadline = AnswerDeadline(self._connection)
         prefetch = max(self._settings.prefetch, 2 * self._settings.batch_size)
         self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
         self._channel = self._consumer.channel
-        self._answers = ProbeAnswers(self._connection)
+        self._answers = ProbeAnswers(self._connection, self._channel)
         self._held.acked = 0
         self._consumer.start()
         self.trouble = None
@@ -140,22 +143,24 @@ class Ingest:
     def _consume(self) -> None:
         assert self._connection is not None
         assert self._consumer is not None
-        assert self._answers is not None
+        assert self._deadline is not None
         while not self._stop.is_set():
             self._beat()
+            self._deadline.progress()
             self.trouble = self._consumer.turn()
             if self._buffered < MAX_BUFFERED or not self._in_hand:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
             self._hand_over()
-            self._answers.send()
+            self._answer_probes()
         self._close()
 
     def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
         self._priority.yield_to_first()
         self._watch.progress()
         if is_probe(message):
-            self._take_probe(tag, message)
+            assert self._answers is not None
+            self._answers.arrived(tag, message)
             return
         if message.trusted and message.headers and FIRST_USER in message.headers:
             message = _as_first_published(message)
@@ -163,13 +168,12 @@ class Ingest:
         self._buffer.append((tag, judged))
         self._buffered += judged.size
 
-    def _take_probe(self, tag: int, message: Message) -> None:
-        assert self._channel is not None
+    def _answer_probes(self) -> None:
         assert self._answers is not None
-        self._channel.basic_ack(tag)
+        tag = self._answers.ack()
         if not self._buffer and not self._in_hand:
-            self._held.acked = tag
-        self._answers.arrived(message)
+            self._held.acked = max(self._held.acked, tag)
+        self._answers.send()
 
     def _hand_over(self) -> None:
         """Give an idle writer thread all messages that have arrived, up to a batch, without lingering.
@@ -217,8 +221,10 @@ class Ingest:
     def _close(self) -> None:
         """Finish the batches in hand and return the rest to the queue: closing the connection requeues unacked messages."""
         assert self._connection is not None
+        assert self._deadline is not None
         while self._in_hand:
             self._watch.progress()
+            self._deadline.progress()
             self._connection.process_data_events(time_limit=0)
             self._settle(wait=True)
         self._connection.close()

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 
+import pika
 import pytest
+from pika.exceptions import AMQPConnectionError
 from prometheus_client import REGISTRY
 
 from ops.settings import environment
-from schemas.message import PUBLISHED_AT
+from schemas.message import PROBE_KEY, PUBLISHED_AT
 from support.queues import consumers, depth
 from support.sessions import away, end_connections
 from support.waiting import wait_for
 from workers.amqp.inbox_probe import InboxProbe
 from workers.amqp.topology import RECEIVED
+from workers.ingest.answer_deadline import AnswerDeadline
 
 pytestmark = pytest.mark.usefixtures("configured")
 
@@ -222,6 +225,26 @@ def test_the_worker_survives_a_database_that_goes_away(database, ingest, publish
     wait_for(lambda: len(by_id(database)) == 2)
 
     assert worker.thread.is_alive()
+
+
+def test_probes_in_the_midst_of_messages_lose_none_of_them(database, ingest, publish) -> None:
+    for number in range(300):
+        publish(bytes(20_000), message_id=f"{number}", headers={"subject": "s"})  # so large that more waits on the socket
+        if number % 5 == 0:
+            publish(b"", PROBE_KEY, RECEIVED, headers={PUBLISHED_AT: repr(time.time())})
+    ingest()
+
+    wait_for(lambda: len(attributes(database)) == 300)
+    assert {f"{number}" for number in range(300)} == set(by_id(database))
+
+
+def test_a_broker_that_does_not_answer_is_left_though_its_connection_lives(servers) -> None:
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        AnswerDeadline(connection, 1.5)
+        connection.channel()
+
+        with pytest.raises(AMQPConnectionError, match="has not answered for"):
+            connection._flush_output(lambda: False)  # as a call waits whose answer never comes
 
 
 def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest, servers, channel) -> None:

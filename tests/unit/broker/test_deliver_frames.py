@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
+from pika.exceptions import InvalidFrameError
 
 from schemas.message import OTHERS, Message, Opaque
 from workers.amqp import header_tables
@@ -128,6 +130,26 @@ def test_a_frame_with_a_wrong_end_is_left_to_pika_which_refuses_it() -> None:
 
     assert not Deliveries(CHANNEL, {CONSUMER.encode(): lambda *_: None}, others.append).feed(spoiled)
     assert [spoiled] == others
+
+
+def test_a_receiver_cannot_read_from_its_connection() -> None:
+    raw = b"".join((frame.Method(CHANNEL, spec.Basic.Deliver(CONSUMER, 1, False, "", "k")).marshal(), EMPTY))
+    stream = Deliveries(CHANNEL, {CONSUMER.encode(): lambda *_: stream.feed(b"later")}, lambda _frame: None)
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        stream.feed(raw)
+
+
+def test_bytes_that_are_no_frame_end_the_connection_instead_of_being_collected_for_ever() -> None:
+    others: list[bytes] = []
+    stream = Deliveries(CHANNEL, {}, others.append, 4096)
+    largest = frame.Body(CHANNEL, bytes(4088)).marshal()
+
+    assert not stream.feed(largest[:100])
+    assert not stream.feed(largest[100:])
+    assert [largest] == others
+    with pytest.raises(InvalidFrameError, match="4097 bytes, 4096 at most"):
+        stream.feed(frame.Body(CHANNEL, bytes(4089)).marshal()[:100])
 
 
 def test_each_consumer_has_a_receiver_of_its_own_and_one_without_is_left_to_pika() -> None:

@@ -20,6 +20,7 @@ class Connection:
     """An open connection, until it is closed."""
 
     made: list["Connection"]
+    _impl = SimpleNamespace(_adapter_call_later=lambda _seconds, _look: None)  # of its deadline
 
     def __init__(self, _parameters: object) -> None:
         self.is_open = True
