@@ -158,7 +158,7 @@ async def carry_out(console: Console, request: Request, role: Role | None, handl
         raise
     try:
         if request.method in SAFE:
-            return await console.pace.run(partial(handler, call), console.threads)
+            return await console.pace.run(principal.who, partial(handler, call), console.threads)
         return await to_thread.run_sync(handler, call, limiter=console.threads)
     except Forbidden as refused:
         await _note(call, refused)
