@@ -17,6 +17,7 @@ _BENCHMARKS = {
     "delivery": "From due deliveries to settled ones, end to end, and with endpoints that hang or fail.",
     "verify": "Entries verified per second, whole and incremental; compared with a bare loop that hashes the same rows.",
     "console": "Times of the console's pages at five million events, and what a heavy reader does to ingest.",
+    "distance": "Rates and latencies of processes that are far from Postgres and RabbitMQ, by a delay each way.",
     "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
 _OPTIONS = {
@@ -32,6 +33,14 @@ _OPTIONS = {
             "--data",
             type=click.Path(path_type=Path, file_okay=False),
             help="Folder that keeps the filled database for the next run.  [default: none]",
+        ),
+    ),
+    "distance": (
+        click.option(
+            "--ms",
+            type=click.FloatRange(min=0, max=1000),
+            multiple=True,
+            help="Milliseconds each way, once for each delay.  [default: 0, 2, 50]",
         ),
     ),
     "claims": (
