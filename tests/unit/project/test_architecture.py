@@ -78,6 +78,7 @@ ORDER = (
     "ops/bench/measuring",
     "ops/bench",
     "ops/bench/console",
+    "ops/bench/growth",
     "ops/cli/terminal",
     "ops/cli/mail",
     "ops/cli/log",
