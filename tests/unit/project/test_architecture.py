@@ -46,6 +46,7 @@ ORDER = (
     "pipeline/ledger/bundles",
     "ops/errors.py",
     "ops/console_settings.py",
+    "ops/keeping_settings.py",
     "ops/server_urls.py",
     "ops/server_settings.py",
     "ops/settings.py",
