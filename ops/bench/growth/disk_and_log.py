@@ -26,8 +26,10 @@ FILES = text("""
     LEFT JOIN pg_class AS owner ON owner.reltoastrelid = class.oid
     WHERE class.relkind IN ('r', 'i', 't') AND pg_relation_filenode(class.oid) IS NOT NULL""")
 # A segment that is kept ready has no header: the program would take the size of segments from it.
-SEGMENT = text("SELECT current_setting('data_directory'), pg_walfile_name(CAST(:began AS pg_lsn))")
-AT = text("SELECT CAST(pg_current_wal_insert_lsn() AS text), oid FROM pg_database WHERE datname = current_database()")
+SEGMENTS = text("""
+    SELECT current_setting('data_directory'), pg_walfile_name(CAST(:began AS pg_lsn)),
+      pg_walfile_name(CAST(:ended AS pg_lsn))""")
+AT = text("SELECT CAST(pg_current_wal_flush_lsn() AS text), oid FROM pg_database WHERE datname = current_database()")
 
 #: A record of the log: its bytes without and with full pages, and the file of its first page.
 _RECORD: Final = re.compile(r"len \(rec/tot\): +(\d+)/ +(\d+),(?:.*?blkref #0: rel \d+/(\d+)/(\d+))?")
@@ -47,13 +49,14 @@ def position(engine: Engine) -> tuple[str, int]:
 
 
 def log_by_relation(engine: Engine, began: tuple[str, int]) -> Mapping[str, int]:
-    """The bytes of write-ahead log since `began` by table and index, full pages apart, read from its files."""
+    """The bytes of write-ahead log since `began` by table and index, whole pages apart, read from its files."""
+    ended, _ = position(engine)
     with transaction(engine) as conn:
         names = {row.file: row.name for row in conn.execute(FILES)}
-        folder, segment = conn.execute(SEGMENT, {"began": began[0]}).one()
+        folder, *segments = conn.execute(SEGMENTS, {"began": began[0], "ended": ended}).one()
     data = Path(folder)
     command = [str(find_postgres(_version(data)) / "pg_waldump"), "--path", str(data / "pg_wal")]
-    command += ["--start", began[0], "--end", position(engine)[0], segment]
+    command += ["--start", began[0], "--end", ended, *segments]
     found: dict[str, int] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as dump:
         assert dump.stdout is not None
@@ -64,7 +67,8 @@ def log_by_relation(engine: Engine, began: tuple[str, int]) -> Mapping[str, int]
                 of_it = database is not None and int(database) == began[1]
                 name = names.get(int(file), "other") if of_it else "transactions and others"
                 found[name] = found.get(name, 0) + int(record_bytes)
-                found["full pages"] = found.get("full pages", 0) + int(all_bytes) - int(record_bytes)
+                pages = f"{name}, whole pages"
+                found[pages] = found.get(pages, 0) + int(all_bytes) - int(record_bytes)
         said = dump.stderr.read()
     if dump.returncode:
         raise OpsError(f"the write-ahead log of {make_url(engine.url).database} cannot be read: {said.strip()[-200:]}")

@@ -11,6 +11,7 @@ REMOVE_TOLD = text("SELECT remove_told(:what, :before, :most)")
 
 # Reads the whole table of deliveries, for an operator who asks.
 COUNT_DELIVERIES = text("SELECT count(*) FROM removable_delivery WHERE settled_at < :before")
+PAST = text("SELECT state, CAST(sum(n) AS bigint) FROM past_delivery GROUP BY 1")
 _COUNT: Final = "SELECT count(*) FROM {} WHERE at < :before"
 COUNTS: Final = {
     name: text(_COUNT.format(table)) for name, table in (("operator_events", "operator_event"), ("audit", "audit"))
@@ -59,6 +60,11 @@ def remove_told(conn: Connection, what: str, before: datetime, most: int) -> int
 def count_deliveries(conn: Connection, before: datetime) -> int:
     """How many deliveries `remove_deliveries` would remove."""
     return int(conn.execute(COUNT_DELIVERIES, {"before": before}).scalar_one())
+
+
+def past_deliveries(conn: Connection) -> dict[str, int]:
+    """How many were removed, by the state in which they ended."""
+    return {row[0]: row[1] for row in conn.execute(PAST)}
 
 
 def count_told(conn: Connection, what: str, before: datetime) -> int:

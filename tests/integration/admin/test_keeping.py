@@ -14,6 +14,7 @@ from ops.admin.search.indexing import Indexer
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
+from pipeline.store.dead_letters import decisions
 from pipeline.store.deliveries import deliveries
 from pipeline.store.search import delivery_pages
 from schemas.delivery import Receipt, Settlement
@@ -190,10 +191,13 @@ def test_the_consoles_index_forgets_what_is_removed_and_copies_nothing_of_it_lat
     assert sorted(young, reverse=True) == [id_ for id_, _ in page.ids]
 
 
-def test_beside_recording_claiming_and_settling_every_delivery_is_removed_once(engine, eraser, database, monkeypatch) -> None:
-    """Two erasers at once, in small batches, while what is old is settled, and what is young is recorded and delivered."""
+def test_beside_recording_settling_and_replaying_every_old_delivery_is_removed_once(
+    engine, eraser, database, monkeypatch
+) -> None:
+    """Two erasers at once, in small batches, while events are recorded and delivered, and old dead deliveries are replayed."""
     monkeypatch.setattr(keeping, "BATCH", 7)
-    delivered(engine, database, 300)
+    dead = delivered(engine, database, 320)[::16]
+    database.run("UPDATE delivery SET state = 'dead' WHERE id = ANY(%s)", dead)
     database.rows("SELECT make_attempt_partitions(%s, 2)", (datetime.now(UTC) - DAY).date())
     other = make_engine(database.eraser_url, pool_size=1)
     counts: list[int] = []
@@ -210,9 +214,11 @@ def test_beside_recording_claiming_and_settling_every_delivery_is_removed_once(e
         number = 1000
         try:
             while not done.is_set():
+                with transaction(engine) as conn:
+                    decisions.revive(conn, dead[number % 20 : number % 20 + 1], datetime.now(UTC))
                 record(engine, [event(f"e-{number + n}", f"order-{n % 7}") for n in range(10)])
                 settled(engine, datetime.now(UTC), 10)
-                number += 10
+                number += 11
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
@@ -230,7 +236,8 @@ def test_beside_recording_claiming_and_settling_every_delivery_is_removed_once(e
     assert [] == failures
     assert 300 == sum(counts)
     assert [300] == [n for *_, n in past(database)]
-    assert [(0,)] == database.rows("SELECT count(*)::int FROM delivery WHERE created_at < now() - interval '30 days'")
+    old = "SELECT array_agg(id ORDER BY id) FROM delivery WHERE created_at < now() - interval '30 days'"
+    assert [(dead,)] == database.rows(old)
     made, left = database.rows("SELECT (SELECT count(*) FROM entry)::int, (SELECT count(*) FROM delivery)::int")[0]
     assert made == left + 300
 
@@ -299,6 +306,8 @@ def test_prune_shows_first_and_removes_by_hand_with_an_act(engine, cli: Cli, dat
 
     assert [{"old_deliveries": 3}, {"removed_deliveries": 3}] == cli.owner.json(*asked, "--yes")[-2:]
     assert {} == states(database)
+    status = cli.json("status", "--over", "0")[0]
+    assert ({}, {"delivered": 3}) == (status["deliveries"], status["deliveries_removed"])
     assert [("prune deliveries", 3)] == database.rows(
         "SELECT act, count::int FROM audit WHERE phase = 'done' AND act ~ 'deliv'"
     )
