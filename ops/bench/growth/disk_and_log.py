@@ -12,6 +12,7 @@ from ops.errors import OpsError
 from ops.runtime.db import transaction
 from ops.servers.binaries import find_postgres
 from ops.settings import environment
+from pipeline.store.ledger import entries as ledger_entries
 
 # Partitions count for their table, and what is stored apart of a row for the row's.
 SIZES = text("""
@@ -35,10 +36,11 @@ AT = text("SELECT CAST(pg_current_wal_flush_lsn() AS text), oid FROM pg_database
 _RECORD: Final = re.compile(r"len \(rec/tot\): +(\d+)/ +(\d+),(?:.*?blkref #0: rel \d+/(\d+)/(\d+))?")
 
 
-def sizes(engine: Engine) -> dict[str, int]:
-    """The bytes of each table and index that has any."""
+def bytes_per_event(engine: Engine) -> dict[str, float]:
+    """The bytes on disk of each table and index that has any, divided by the number of entries."""
     with transaction(engine) as conn:
-        return {row.name: row.bytes for row in conn.execute(SIZES)}
+        entries = ledger_entries.count_by_heads(conn)
+        return {row.name: row.bytes / entries for row in conn.execute(SIZES)}
 
 
 def position(engine: Engine) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from ops.bench import peers
 from ops.bench.configured_system import fresh_servers, kept_servers
 from ops.bench.delivery import delivered, processes
 from ops.bench.delivery_stage import Stage
-from ops.bench.growth.disk_and_log import log_by_relation, position, sizes
+from ops.bench.growth.disk_and_log import bytes_per_event, log_by_relation, position
 from ops.bench.growth.filled import MAINTAIN, Filling, maintain
 from ops.bench.ingest import OURS, Contestant, race
 from ops.bench.load import SUBJECTS
@@ -113,14 +113,15 @@ def _admin(url: str) -> psycopg.Connection[Any]:
 
 def _measured(stage: Stage, servers: PrivateServers, urls: Mapping[int, str], count: int, rounds: int) -> dict[str, Any]:
     found: dict[int, list[Round]] = {size: [] for size in urls}
-    disk: dict[int, dict[str, int]] = {}
+    disk: dict[int, dict[str, float]] = {}
     log: dict[int, dict[str, dict[str, float]]] = {}
     for number in range(rounds):
         for size, url in sorted(urls.items(), reverse=number % 2 == 1):
             stage.engine.dispose()
             stage.use(url)
             stage.point()
-            disk.setdefault(size, sizes(stage.engine))
+            if size not in disk:
+                disk[size] = bytes_per_event(stage.engine)
             figures, log[size] = _round(stage, servers, count)
             found[size].append(figures)
             tell(f"round {number + 1} at {size:,}: " + ", ".join(f"{name} {value:,.0f}" for name, value in figures.items()))
@@ -160,14 +161,13 @@ def counting(stage: Stage) -> Callable[[Connection], int]:
 
 def _results(
     found: Mapping[int, Sequence[Round]],
-    disk: Mapping[int, Mapping[str, int]],
+    disk: Mapping[int, Mapping[str, float]],
     log: Mapping[int, Mapping[str, Mapping[str, float]]],
     count: int,
 ) -> dict[str, Any]:
     """Medians at each size, and the rates at the largest divided by those at the smallest: of each round, then the median."""
     least, most = min(found), max(found)
     pairs = list(zip(found[least], found[most], strict=True))
-    on_disk = {size: {name: each / size for name, each in at.items()} for size, at in disk.items()}
     return {
         "events_in_a_round": count,
         "rounds": len(pairs),
@@ -177,19 +177,29 @@ def _results(
             for name in rounds[0]
         },
         "tables": {
-            "bytes per event on disk": _by_size(on_disk),
+            "bytes per event on disk": _by_size(disk),
             **{
                 f"bytes per event of write-ahead log, {what}": _by_size({size: at[what] for size, at in log.items()})
                 for what in ("ingest", "delivery")
             },
         },
-        **{
-            f"ratio_{what}_{most}_to_{least}": median(
-                ratio(large[f"{what}_per_s"], small[f"{what}_per_s"]) for small, large in pairs
-            )
-            for what in ("ingest", "delivery")
-        },
+        **{f"ratio_{what}_by_cpu_{most}_to_{least}": _compared(pairs, what, _by_cpu) for what in ("ingest", "delivery")},
+        **{f"ratio_{what}_{most}_to_{least}": _compared(pairs, what, _by_clock) for what in ("ingest", "delivery")},
     }
+
+
+def _compared(pairs: Sequence[tuple[Round, Round]], what: str, rate: Callable[[Round, str], float]) -> float:
+    """The rate in the larger database, divided by that in the smaller: of each round, then their median."""
+    return round(median(ratio(rate(large, what), rate(small, what)) for small, large in pairs), 2)
+
+
+def _by_clock(figures: Round, what: str) -> float:
+    return figures[f"{what}_per_s"]
+
+
+def _by_cpu(figures: Round, what: str) -> float:
+    """Events per second of CPU, of all processes, Postgres and RabbitMQ: it depends less on what else the machine does."""
+    return 1e6 / sum(value for name, value in figures.items() if name.startswith(what) and name.endswith("_cpu_us"))
 
 
 def _by_size(figures: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:

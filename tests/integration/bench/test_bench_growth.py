@@ -31,11 +31,15 @@ def test_it_reports_rates_and_bytes_at_each_size(report) -> None:
 
 def test_it_ends_with_the_rates_at_the_largest_size_divided_by_those_at_the_smallest() -> None:
     rounds = {100: [(10.0, 20.0), (10.0, 10.0), (20.0, 10.0)], 900: [(9.0, 20.0), (8.0, 5.0), (10.0, 11.0)]}
-    found = {size: [{"ingest_per_s": i, "delivery_per_s": d} for i, d in each] for size, each in rounds.items()}
+    found = {
+        size: [{"ingest_per_s": i, "ingest_x_cpu_us": 100 + i, "delivery_per_s": d, "delivery_x_cpu_us": size} for i, d in each]
+        for size, each in rounds.items()
+    }
     results = rates._results(found, {key: {} for key in rounds}, {key: {"ingest": {}, "delivery": {}} for key in rounds}, 10)
 
     assert ["ratio_ingest_900_to_100", "ratio_delivery_900_to_100"] == list(results)[-2:]
     assert (0.8, 1.0) == (results["ratio_ingest_900_to_100"], results["ratio_delivery_900_to_100"])
+    assert (1.02, 0.11) == (results["ratio_ingest_by_cpu_900_to_100"], results["ratio_delivery_by_cpu_900_to_100"])
     assert (10.0, 9.0) == (results["at_100_ingest_per_s"], results["at_900_ingest_per_s"])
 
 
