@@ -20,6 +20,7 @@ from pipeline.store.admin import removal
 
 BATCH: Final = 5000  # deliveries looked at in one transaction
 TOLD: Final = 1000  # dead letters, operator events or acts
+REST: Final = 3  # times as long as a batch took
 TRIES: Final = 5  # to drop a day of attempts, while others use them
 BETWEEN: Final = 1.0  # seconds between two tries
 _LOCKED_OUT: Final = "55P03"  # SQLSTATE lock_not_available
@@ -66,7 +67,10 @@ def keeping(settings: KeepingSettings) -> Keeping:
 
 
 def remove_old(engine: Engine, kept: Keeping, now: datetime, stop: _Stop = lambda: False) -> Iterator[tuple[str, int]]:
-    """Removes what is older; gives what and how many, batch by batch. Rests between batches for as long as they take."""
+    """Removes what is older; gives what and how many, batch by batch.
+
+    Rests between batches, so that others have the most of Postgres.
+    """
     for what, age in kept.ages():
         yield from ((what, removed) for removed in remove(engine, what, now - age, stop))
 
@@ -78,7 +82,7 @@ def remove(engine: Engine, what: str, before: datetime, stop: _Stop = lambda: Fa
     began = time.monotonic()
     for removed in found:
         yield removed
-        time.sleep(min(1.0, time.monotonic() - began))
+        time.sleep(min(1.0, REST * (time.monotonic() - began)))
         began = time.monotonic()
 
 

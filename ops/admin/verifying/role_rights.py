@@ -176,6 +176,7 @@ _FUNCTIONS: Final[Rights] = {
 }
 _OF_NOBODY: Final = (
     "function attempt_partition_day",
+    "function attempts_since",
     "function letters_of",
     "function note_pending",
     "function refuse_young",

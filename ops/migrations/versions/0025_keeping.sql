@@ -14,17 +14,18 @@ CREATE FUNCTION attempt_partition_day(name text) RETURNS date LANGUAGE sql IMMUT
   RETURN CASE WHEN name ~ '^attempt_[0-9]{8}$' THEN make_date(CAST(substr(name, 9, 4) AS int), CAST(substr(name, 13, 2) AS int),
                                                               CAST(substr(name, 15, 2) AS int)) END;
 
--- Settled for good, and nothing refers to them any more. An erasure finds what endpoints said of an event by its deliveries: so
--- attempts of its time go first, and dead letters, open or closed, keep theirs. What is dead waits for a decision. No row here
--- can come back: an entry is recorded once, and only in its transaction are its deliveries planned.
+-- The end of what may be removed: an erasure finds what endpoints answered of an event by its deliveries, so a day's attempts go
+-- before its deliveries. Tables of attempts that are detached already count as well.
+CREATE FUNCTION attempts_since() RETURNS timestamptz LANGUAGE sql STABLE
+  RETURN (SELECT coalesce(min(public.attempt_partition_day(relname)), 'infinity') :: timestamp AT TIME ZONE 'UTC'
+          FROM pg_catalog.pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r');
+
+-- Settled for good, and nothing refers to them: for operators who ask how many there are. What is dead waits for a decision. No
+-- row of these can come back: an entry is recorded once, and only in that transaction are its deliveries planned.
 CREATE VIEW removable_delivery AS
   SELECT id, endpoint_id, state, settled_at FROM delivery
-  WHERE state IN ('delivered', 'discarded')
-    AND settled_at < (
-      SELECT coalesce(min(attempt_partition_day(relname)), 'infinity') :: timestamp AT TIME ZONE 'UTC'
-      FROM pg_catalog.pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
-    AND (SELECT true FROM dead_letter WHERE delivery_id = delivery.id AND dead_letter.state = 'open' LIMIT 1) IS NULL
-    AND (SELECT true FROM dead_letter WHERE delivery_id = delivery.id AND dead_letter.state <> 'open' LIMIT 1) IS NULL;
+  WHERE state IN ('delivered', 'discarded') AND settled_at < (SELECT public.attempts_since())
+    AND NOT EXISTS (SELECT FROM dead_letter WHERE dead_letter.delivery_id = delivery.id);
 
 -- Whoever holds the writer's or the eraser's login cannot remove what happened today.
 CREATE FUNCTION refuse_young(before timestamptz) RETURNS void LANGUAGE plpgsql AS $$
@@ -40,6 +41,9 @@ END $$;
 CREATE FUNCTION remove_deliveries(before timestamptz, after bigint, most int, OUT last bigint, OUT removed bigint, OUT more boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+  referred bigint[];
+  until timestamptz := least(before, public.attempts_since());
 BEGIN
   PERFORM public.refuse_young(before);
   IF most IS NULL OR most NOT BETWEEN 1 AND 50000 THEN RAISE EXCEPTION 'most must be 1 to 50000'; END IF;
@@ -49,9 +53,18 @@ BEGIN
   IF NOT more THEN RETURN; END IF;
   -- The console's indexer holds it alone while it copies deliveries: it either has copied them before, or finds them gone.
   PERFORM pg_advisory_xact_lock_shared(24852988478448748);
+  -- Once for the page, so that no plan that was made while there were few dead letters reads all of them for each row.
+  referred := ARRAY(
+    SELECT delivery_id FROM public.dead_letter
+      WHERE delivery_id > after AND delivery_id <= remove_deliveries.last AND state = 'open'
+    UNION ALL
+    SELECT delivery_id FROM public.dead_letter
+      WHERE delivery_id > after AND delivery_id <= remove_deliveries.last AND state <> 'open');
   WITH old AS MATERIALIZED (
-    SELECT id FROM public.removable_delivery AS old
-    WHERE id > after AND id <= remove_deliveries.last AND settled_at < before ORDER BY id FOR UPDATE SKIP LOCKED),
+    SELECT id FROM public.delivery
+    WHERE id > after AND id <= remove_deliveries.last AND state IN ('delivered', 'discarded') AND settled_at < until
+      AND id <> ALL (referred)
+    ORDER BY id FOR UPDATE SKIP LOCKED),
   gone AS (
     DELETE FROM public.delivery USING old WHERE delivery.id = old.id
     RETURNING delivery.id, delivery.endpoint_id, delivery.state, delivery.settled_at),
@@ -115,7 +128,8 @@ BEGIN
   RETURN removed;
 END $$;
 
-REVOKE ALL ON FUNCTION remove_deliveries, drop_attempts, remove_told, refuse_young, attempt_partition_day FROM PUBLIC;
+REVOKE ALL ON FUNCTION remove_deliveries, drop_attempts, remove_told, refuse_young, attempts_since, attempt_partition_day
+  FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION remove_deliveries, drop_attempts, remove_told TO waxseal_eraser;
 GRANT SELECT ON past_delivery TO waxseal_reader, waxseal_writer, waxseal_eraser;
 GRANT SELECT ON operator_event TO waxseal_eraser;
