@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
+from ops.keeping_settings import KeepingSettings
 from ops.server_settings import ServerSettings
 from pipeline.delivery.addresses import networks
 from schemas.config.anchors import read_anchors
@@ -24,7 +25,7 @@ LogLevel = Annotated[
 ]
 
 
-class Settings(ServerSettings, ConsoleSettings):
+class Settings(ServerSettings, ConsoleSettings, KeepingSettings):
     """The settings of one process, read once at its start and never changed; its repr shows no secrets.
 
     A URL that is not set is empty; a process names the settings that it requires (`load_settings`).

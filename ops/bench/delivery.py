@@ -52,7 +52,7 @@ def _results(stage: Stage, sizes: Sizes) -> dict[str, Any]:
     found: dict[str, Any] = {"endpoints": ENDPOINTS, "body_bytes": BODY_BYTES, "backlog": sizes.backlog, "raced": sizes.raced}
     found |= _raced(stage, sizes.raced, sizes.rounds)
     found |= _backlog(stage, sizes.backlog)
-    with _processes(stage, "ingest", "relay", "deliver"):
+    with processes(stage, "ingest", "relay", "deliver"):
         _paced(stage, 20, 2)
         for rate in RATES:
             found |= _named(_paced(stage, rate, sizes.seconds), f"at_{rate}_per_s")
@@ -86,10 +86,15 @@ def _backlog(stage: Stage, count: int) -> dict[str, float]:
 
 def _ours(stage: Stage, count: int) -> dict[str, float]:
     stage.plan(count)
-    with _processes(stage, "deliver") as [deliver]:
+    return delivered(stage, count)
+
+
+def delivered(stage: Stage, count: int) -> dict[str, float]:
+    """One relay and one deliver process make the `count` deliveries that are due."""
+    with processes(stage, "deliver") as [deliver]:
         time.sleep(2)  # for the deliver process to start, so that the time has only the relay's start in it
         began = time.monotonic()
-        with _processes(stage, "relay") as [relay]:
+        with processes(stage, "relay") as [relay]:
             found = _drained(stage, count, {"deliver": deliver, "relay": relay})
             return found | {"drain_s": time.monotonic() - began}
 
@@ -173,7 +178,7 @@ def _named(latencies: list[float], condition: str) -> dict[str, float]:
 
 
 @contextmanager
-def _processes(stage: Stage, *names: str) -> Iterator[Sequence[psutil.Process]]:
+def processes(stage: Stage, *names: str) -> Iterator[Sequence[psutil.Process]]:
     """Run processes of ours while the block runs."""
     with running([[sys.executable, "-m", "ops.cli", name] for name in names], stage.env) as processes:
         yield processes

@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import Engine
 
 from ops.bench.configured_system import configure, fresh_database
-from ops.bench.load import BODY_BYTES, SUBJECTS
+from ops.bench.load import BODY_BYTES, SUBJECTS, TYPES
 from ops.config.apply import apply_file
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
@@ -28,7 +28,7 @@ from pipeline.store.config import catalog
 from pipeline.store.deliveries import claims
 from schemas.event import Event
 
-ENDPOINTS = 20
+ENDPOINTS = TYPES  # each takes one type of events
 DEADLINE = 300.0  # seconds for one part of the benchmark
 _SINK_SECONDS = 60.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - for private servers
@@ -43,7 +43,7 @@ class Stage:
         self.env = configure(servers, folder, config(self.port))
         self._file = folder / "disturbed.yaml"
         self._template = servers.database_url
-        self._use(self._template)
+        self.use(self._template)
         self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
         if not wait_until(lambda: listens(self.port), _SINK_SECONDS):
             end_all([self._sink], 10)
@@ -59,16 +59,20 @@ class Stage:
     def renew(self) -> None:
         """Replace the database by a fresh copy. No process of the stage may be running."""
         self.engine.dispose()
-        self._use(fresh_database(self._template))
+        self.use(fresh_database(self._template))
 
     def plan(self, count: int) -> None:
         """Append `count` events, each due at one of the endpoints."""
-        with transaction(self.engine) as conn:
-            known = catalog.load(conn, Vault(self._settings.fernet_keys()).decrypt)
-        key, subscribed = known.tenants["bench"], subscriptions(known)
+        key, subscribed = self.known()
         for first in range(self._planned, self._planned + count, 1000):
             self._plan(range(first, min(first + 1000, self._planned + count)), key, subscribed)
         self._planned += count
+
+    def known(self) -> tuple[bytes, Subscriptions]:
+        """The tenant's key of fingerprints, and the subscriptions of the endpoints."""
+        with transaction(self.engine) as conn:
+            known = catalog.load(conn, Vault(self._settings.fernet_keys()).decrypt)
+        return known.tenants["bench"], subscriptions(known)
 
     def unfinished(self) -> bool:
         """Whether a delivery is due or leased."""
@@ -92,10 +96,15 @@ class Stage:
 
     def disturb(self) -> None:
         """Make one endpoint hang and one fail."""
-        self._file.write_text(config(self.port, "hanging", "failing"), encoding="utf-8")
+        self.point("hanging", "failing")
+
+    def point(self, *kinds: str) -> None:
+        """Point the database's endpoints to this sink; the first are of the given kinds, the others are `well`."""
+        self._file.write_text(config(self.port, *kinds), encoding="utf-8")
         apply_file(self._file, self._settings)
 
-    def _use(self, database_url: str) -> None:
+    def use(self, database_url: str) -> None:
+        """Go on with this database."""
         self.env["WAXSEAL_DATABASE_URL"] = database_url
         self.engine: Engine = make_engine(database_url, pool_size=2)
         self._settings = Settings(database_url=database_url, keys=self.env["WAXSEAL_KEYS"])
@@ -103,7 +112,9 @@ class Stage:
 
     def _plan(self, numbers: range, key: bytes, subscribed: Subscriptions) -> None:
         with transaction(self.engine) as conn:
-            append(conn, [_event(number, key) for number in numbers], subscribed, datetime.now(UTC))
+            append(
+                conn, [event(number, f"order-{number % SUBJECTS}", key) for number in numbers], subscribed, datetime.now(UTC)
+            )
 
     def _well(self) -> list[float]:
         return list(self._figures()["latencies"].get("well", []))
@@ -125,8 +136,8 @@ def config(port: int, *kinds: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _event(number: int, key: bytes) -> Event:
-    subject = f"order-{number % SUBJECTS}"
+def event(number: int, subject: str, key: bytes) -> Event:
+    """The planned event of this number, for one of the endpoints."""
     attributes = {
         "id": f"planned-{number}",
         "source": "orders",

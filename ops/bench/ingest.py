@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import median
 from typing import Any, Final, TypeVar
 
@@ -49,7 +48,7 @@ Environment = dict[str, str]
 _Answer = TypeVar("_Answer")
 
 SEQUENCER: Final = "sequencer"
-_OURS: Final = {role: [sys.executable, "-m", "ops.cli", role] for role in ("ingest", SEQUENCER)}
+OURS: Final = {role: [sys.executable, "-m", "ops.cli", role] for role in ("ingest", SEQUENCER)}
 _CPU: Final = ("python_cpu_us", "postgres_cpu_us", "rabbitmq_cpu_us", "sequencer_cpu_us", "sequencer_postgres_cpu_us")
 
 
@@ -64,6 +63,7 @@ class Contestant:
     rounds: int = ROUNDS
     share: int = 1  # takes one in so many of the events
     sequenced: bool = False  # a sequencer runs beside it
+    counted: Callable[[Connection], int] = ledger_entries.count_by_heads  # the entries, every few moments
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def _figures(servers: PrivateServers, env: Environment, events: int, most: int) 
             url = fresh_database(servers.database_url)
             count = events // one.share
             one.fill(servers.amqp_url, count)
-            race = _floor if one.name == "floor" else _race
-            found[one.name].append(race(servers, env | {"WAXSEAL_DATABASE_URL": url}, count, one))
+            racing_ = _floor if one.name == "floor" else race
+            found[one.name].append(racing_(servers, env | {"WAXSEAL_DATABASE_URL": url}, count, one))
             drop_database(url)
             tell(f"round {number + 1}, {one.name}: {found[one.name][-1]['events_per_s']:.0f} events/s")
     return found
@@ -95,7 +95,7 @@ def _figures(servers: PrivateServers, env: Environment, events: int, most: int) 
 def _contestants() -> Sequence[Contestant]:
     from ops.bench import peers  # noqa: PLC0415 - imports what only the peers need
 
-    ours = _OURS["ingest"]
+    ours = OURS["ingest"]
     return (
         Contestant("one_process", peers.fill_inbox, ours, rounds=PAIRED_ROUNDS),
         Contestant("sequenced", peers.fill_inbox, ours, rounds=PAIRED_ROUNDS, sequenced=True),
@@ -152,22 +152,22 @@ def _of_sequencer(found: Mapping[str, float]) -> float:
     return found["sequencer_cpu_us"] + found["sequencer_postgres_cpu_us"]
 
 
-def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
+def race(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
     """Within the window: the rate and the CPU per event. Of the whole run: the largest resident size, and WAL and disk."""
     first, last = (int(count * part) for part in WINDOW)
     rss = 0
     with (
         _database(env) as database,
-        sequencing(_OURS[SEQUENCER], env, database) if one.sequenced else nullcontext() as sequencer,
+        sequencing(OURS[SEQUENCER], env, database) if one.sequenced else nullcontext() as sequencer,
         running([one.command] * one.processes, env) as processes,
     ):
-        entries = partial(database, ledger_entries.count_by_heads)
+        had = database(one.counted)
         meter, before = CpuMeter(servers, processes, database(_session)), database(inspection.written)
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
         while ended[1] < last:
             time.sleep(POLL)
-            ended = (time.monotonic(), entries(), meter.read())
+            ended = (time.monotonic(), database(one.counted) - had, meter.read())
             if began[1] < first:
                 began = ended
                 if sequencer:
@@ -178,12 +178,14 @@ def _race(servers: PrivateServers, env: Environment, count: int, one: Contestant
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
         apart = sequencer.postgres() if sequencer else 0.0
-        while (counted := entries()) < count:  # else what is being written would count as what the others cost
+        while (
+            counted := database(one.counted) - had
+        ) < count:  # else what is being written would count as what the others cost
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {counted} of {count} events after {DEADLINE:.0f} s")
             time.sleep(POLL)
         sequenced = sequencer.end(deadline) if sequencer else {}
-        log, files = (after - had for after, had in zip(database(inspection.written), before, strict=True))
+        log, files = (after - first for after, first in zip(database(inspection.written), before, strict=True))
     if began is ended:  # so few events that all were recorded between two counts
         began = launched
     timed = ended[1] - began[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 BODY_BYTES = 571
 SUBJECTS = 1000
+TYPES = 20
 
 CONFIG = """
 tenants: [{{name: bench}}]
@@ -30,7 +31,7 @@ def headers(number: int, run: str) -> dict[str, str]:
         "cloudEvents:specversion": "1.0",
         "cloudEvents:id": f"{run}-{number}",
         "cloudEvents:source": "bench",
-        "cloudEvents:type": "order.paid",
+        "cloudEvents:type": f"order.{number % TYPES}",
         "cloudEvents:subject": f"order-{number % SUBJECTS}",
         "cloudEvents:time": datetime.now(UTC).isoformat(),
     }

@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "verify": "Entries verified per second, whole and incremental; compared with a bare loop that hashes the same rows.",
     "console": "Times of the console's pages at five million events, and what a heavy reader does to ingest.",
     "distance": "Rates and latencies of processes that are far from Postgres and RabbitMQ, by a delay each way.",
+    "growth": "Rates of ingest and delivery, and bytes per event, in databases of several sizes.",
     "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
 _OPTIONS = {
@@ -41,6 +42,19 @@ _OPTIONS = {
             type=click.FloatRange(min=0, max=1000),
             multiple=True,
             help="Milliseconds each way, once for each delay.  [default: 0, 2, 50]",
+        ),
+    ),
+    "growth": (
+        click.option(
+            "--at",
+            type=click.IntRange(min=1000),
+            multiple=True,
+            help="Events in a database, once for each size.  [default: 100000, 1000000, 5000000]",
+        ),
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder that keeps the databases for the next run, which resumes.  [default: none]",
         ),
     ),
     "claims": (
@@ -87,6 +101,8 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{part}: " + ", ".join(f"{name} {value}" for name, value in report[part].items()))
     figures = {name: value for name, value in report["results"].items() if not isinstance(value, dict)}
     _figures(report["benchmark"], figures)
+    for name, rows in report["results"].get("tables", {}).items():
+        _table(name, rows)
     for name, lines in report["results"].get("plans", {}).items():
         click.echo(f"\n{name}\n  " + "\n  ".join(lines))
 
@@ -103,6 +119,15 @@ def _figures(benchmark: str, figures: dict[str, Any]) -> None:
     for name, value in figures.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
     Console().print(table)
+
+
+def _table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """A row for each name, a column for each size."""
+    columns = list(next(iter(rows.values())))
+    width = max(len(name) for name in rows)
+    click.echo(f"\n{title}\n  {'':{width}}" + "".join(f"{f'at {int(each):,}':>14}" for each in columns))
+    for name, row in rows.items():
+        click.echo(f"  {name:{width}}" + "".join(f"{row[each]:>14,.1f}" for each in columns))
 
 
 for _name, _summary in _BENCHMARKS.items():

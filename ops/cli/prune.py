@@ -29,6 +29,13 @@ _PARTITION: tuple[Column, ...] = (
 )
 
 
+_ROWS: dict[str, tuple[str, str]] = {
+    "deliveries": ("delivery that nothing refers to", "deliveries that nothing refers to"),
+    "operator_events": ("operator event", "operator events"),
+    "audit": ("row of the audit", "rows of the audit"),
+}
+
+
 class _Age(click.ParamType[timedelta]):
     """A duration of a day at least."""
 
@@ -51,37 +58,45 @@ class _Age(click.ParamType[timedelta]):
 @click.option("--attempts-older-than", "attempts", type=_Age(), help="Drop attempts of days before that, as 30d.")
 @click.option("--letters-older-than", "letters", type=_Age(), help="Drop dead letters replayed or discarded before that.")
 @click.option(
+    "--deliveries-older-than", "deliveries", type=_Age(), help="Remove deliveries that were delivered or discarded before that."
+)
+@click.option("--operator-events-older-than", "operator_events", type=_Age(), help="Remove operator events before that.")
+@click.option("--audit-older-than", "audit", type=_Age(), help="Remove operators' acts before that from the audit.")
+@click.option(
     "--blobs-older-than", "blobs", type=_Age(), help="Remove blobs that nothing refers to and that were not stored since."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
 @bulk_act
 @DATA
-def prune(
-    attempts: timedelta | None, letters: timedelta | None, blobs: timedelta | None, dry_run: bool, terms: ActTerms, data: Path
-) -> None:
-    """Drop old attempts, closed dead letters and unused blobs. Without --yes it only shows them.
+def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, **ages: timedelta | None) -> None:
+    """Drop what is no part of the ledger and is old. Without --yes it only shows what that is.
 
-    Attempts are dropped in whole days, and no other session waits for that. A blob that no entry and no dead letter refers to
-    is set aside first, and deleted after the same time again; not while messages wait in the inbox. Nothing else is touched:
-    no entry or content of the ledger, no delivery, no open dead letter. Needs the login of the database's owner.
+    Attempts are dropped in whole days, and no other session waits for that. A delivery goes when it was delivered or discarded
+    before that, and no attempt of that day and no dead letter is left; past deliveries are counted by day. A blob that no entry
+    and no dead letter refers to is set aside first, and deleted after the same time again; not while messages wait in the
+    inbox. Nothing else is touched: no entry or content of the ledger, no open dead letter, no delivery that could be tried.
+    Needs the login of the database's owner. The settings WAXSEAL_KEEP_… have the eraser do the same every hour.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
     """
     from ops.admin.read_session import open_engine
     from ops.system.stack_file import settings_for
 
-    if attempts is None and letters is None and blobs is None:
-        which = "which? --attempts-older-than, --letters-older-than or --blobs-older-than"
+    if blobs is None and not any(ages.values()):
+        which = "which? --attempts-older-than, --letters-older-than, --deliveries-older-than or --blobs-older-than"
         raise click.UsageError(which, click.get_current_context())
     if dry_run and terms.yes:
         raise click.UsageError("--dry-run or --yes, not both", click.get_current_context())
     now = datetime.now(UTC)
     settings = settings_for(data, "database_url")
     with open_engine(settings) as engine:
-        if attempts is not None:
-            _prune_attempts(engine, now - attempts, terms)
-        if letters is not None:
-            _prune_dead_letters(engine, now - letters, terms)
+        if (age := ages["attempts"]) is not None:
+            _prune_attempts(engine, now - age, terms)
+        if (age := ages["letters"]) is not None:
+            _prune_dead_letters(engine, now - age, terms)
+        for what in ("deliveries", "operator_events", "audit"):
+            if (age := ages[what]) is not None:
+                _remove(engine, what, now - age, terms)
         if blobs is not None:
             _prune_blobs(settings, engine, now - blobs, terms)
     if not terms.yes:
@@ -113,6 +128,20 @@ def _prune_dead_letters(engine: "Engine", before: datetime, terms: ActTerms) -> 
         with progress("deleting", planned) as show:
             done = drop_dead_letters(engine, act, planned, before, Pace(terms.rate), show)
         _tell(terms, "dropped_letters", done, f"dropped {counted(done, 'dead letter', 'dead letters')}")
+
+
+def _remove(engine: "Engine", what: str, before: datetime, terms: ActTerms) -> None:
+    from ops.admin.bulk import Act
+    from ops.admin.erasure.keeping import count_old, remove_rows
+
+    planned = count_old(engine, what, before)
+    names = _ROWS[what]
+    _tell(terms, f"old_{what}", planned, f"{counted(planned, *names)} before that")
+    if terms.yes and planned:
+        act = Act(terms.who, f"prune {what.replace('_', ' ')}", {"before": before.isoformat()})
+        with progress("removing", planned) as show:
+            done = remove_rows(engine, act, what, planned, before, show)
+        _tell(terms, f"removed_{what}", done, f"removed {counted(done, *names)}")
 
 
 def _prune_blobs(settings: "Settings", engine: "Engine", before: datetime, terms: ActTerms) -> None:

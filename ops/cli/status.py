@@ -119,7 +119,9 @@ def _route(stages: Sequence[dict[str, Any]], seconds: float | None) -> Iterator[
 
 def _recorded(found: dict[str, Any]) -> Iterator[Line]:
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["deliveries"].items())) or "none"
-    yield "deliveries", ("about " if found["deliveries_estimated"] else "") + states
+    gone = ", ".join(f"{count} {state}" for state, count in sorted(found["deliveries_removed"].items()))
+    removed = f"; removed, because they are kept no longer: {gone}" if gone else ""
+    yield "deliveries", ("about " if found["deliveries_estimated"] else "") + states + removed
     if found["mailboxes"]:
         yield "mailboxes", ", ".join(f"{count} {state}" for state, count in sorted(found["mailboxes"].items()))
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"

@@ -31,6 +31,28 @@ RETENTION: Final[tuple[Panel, ...]] = (
         "short",
         size=(8, 8),
     ),
+    lines(
+        Text(
+            "Removed, because it is kept no longer",
+            "Deliveries, dead letters, operator events, acts, and days of attempts a second.",
+            "compare with the settings WAXSEAL_KEEP_…, of which none removes anything by default",
+            "WaxsealRetentionHeld",
+        ),
+        {"{{what}}": rate("removed_total", by="what")},
+        "short",
+        size=(8, 8),
+    ),
+    lines(
+        Text(
+            "Age of the oldest that is kept",
+            "Of deliveries, attempts, dead letters, operator events and acts of the audit.",
+            "if it passes the setting, read the log of the eraser; what is dead or paused waits for a decision",
+            "WaxsealRetentionHeld",
+        ),
+        {"{{what}}": age("kept_since_timestamp_seconds", by="what")},
+        "s",
+        size=(8, 8),
+    ),
 )
 
 SEARCH: Final[tuple[Panel, ...]] = (

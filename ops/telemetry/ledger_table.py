@@ -50,3 +50,16 @@ RETENTION_HELD = gauge("retention_held", "Is 1 while nothing is erased because a
 RETENTION_BEHIND = gauge(
     "retention_behind_seconds", "Seconds by which the policy that is most behind is late, after the last run.", (ERASER,)
 )
+
+REMOVED = counter(
+    "removed_total",
+    "What was removed because it is kept no longer: rows, and of attempts days.",
+    (ERASER,),
+    what=sets.KEPT,
+)
+KEPT_SINCE = gauge(
+    "kept_since_timestamp_seconds",
+    "Since when there are rows, by what they are; 0 if there are none.",
+    (ERASER,),
+    what=sets.KEPT,
+)

@@ -1,9 +1,10 @@
-"""The eraser process: erases content by its retention, and deletes the blobs of erased content, once an hour; and on request.
+"""The eraser process: once an hour it erases content by its retention, deletes blobs, and removes what is kept no longer.
 
-It logs in with the role waxseal_eraser, which may erase what an erasure entry lists, and change nothing else. If it dies, the
-next run goes on where it stopped.
+It erases on request, too. It logs in with the role waxseal_eraser, which may erase what an erasure entry lists, remove settled
+deliveries and what is told of them, and change nothing else. If it dies, the next run goes on where it stopped.
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Final
 import structlog
 
 from ops.admin.erasure.erased_blobs import sweep
+from ops.admin.erasure.keeping import keeping, oldest, remove_old
 from ops.admin.erasure.retention import Ran, last_run, run_retention
 from ops.admin.read_session import snapshot, tenant_keys
 from ops.process_roles import ERASER
@@ -26,6 +28,7 @@ from workers.process import Process
 
 BEAT: Final = 1.0  # seconds
 EVERY: Final = 3600.0  # seconds between two runs
+LONGEST: Final = 1800.0  # seconds of one run for removing what is old
 SLOWEST: Final = 600.0  # seconds for one statement: once a week, the oldest entry is looked for in the whole table
 
 _log = structlog.get_logger()
@@ -50,14 +53,37 @@ def erase_due(engine: Engine, settings: Settings, blobs: Blobs, stop: Callable[[
     """Erase what is due, and see to the blobs of what was erased, by whomever."""
     with snapshot(engine) as conn:
         keys = tenant_keys(conn, settings) or {}
+    before = last_run(engine)
     try:
-        _tell(run_retention(engine, keys, datetime.now(UTC), settings.retention_most, stop=stop))
+        ran = run_retention(engine, keys, datetime.now(UTC), settings.retention_most, stop=stop)
+        _tell(ran)
+        if before is not None and ran.held is None:  # else nothing says that the clock is right
+            remove_what_is_old(engine, settings, stop)
     finally:
         last = last_run(engine)
         ledger_table.RETENTION_HELD.set(last is not None and last.held is not None)
     swept = sweep(engine, blobs, datetime.now(UTC))
     if swept.deleted:
         _log.info("erased_blobs_deleted", blobs=swept.deleted)
+
+
+def remove_what_is_old(engine: Engine, settings: Settings, stop: Callable[[], bool]) -> None:
+    """Remove settled deliveries, attempts, and what is told of them, that are older than the settings keep them.
+
+    What half an hour does not suffice for, later runs remove: erasing has its turn each hour.
+    """
+    removed: dict[str, int] = {}
+    until = time.monotonic() + LONGEST
+    try:
+        for what, count in remove_old(engine, keeping(settings), datetime.now(UTC), lambda: stop() or time.monotonic() > until):
+            label = "operator_events" if what == "endpoint_events" else what
+            ledger_table.REMOVED.labels(label).inc(count)
+            removed[label] = removed.get(label, 0) + count
+    finally:
+        if any(removed.values()):
+            _log.info("removed_what_is_old", **removed)
+    for what, since in oldest(engine).items():
+        ledger_table.KEPT_SINCE.labels(what).set(0 if since is None else since.timestamp())
 
 
 def _tell(ran: Ran) -> None:

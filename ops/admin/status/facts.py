@@ -12,7 +12,7 @@ from ops.admin.timeline import by_reason
 from ops.admin.views import View
 from ops.errors import one_line
 from ops.runtime.db import damaged
-from pipeline.store.admin import counts, notices
+from pipeline.store.admin import counts, notices, removal
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import entries as ledger_entries
@@ -59,7 +59,7 @@ class Facts:
 
 #: The names of `Facts.plain`.
 PLAIN: Final = (
-    *("deliveries", "deliveries_estimated", "oldest_due_seconds", "dead_letters", "on_broken_chains"),
+    *("deliveries", "deliveries_estimated", "deliveries_removed", "oldest_due_seconds", "dead_letters", "on_broken_chains"),
     *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "ledger", "ledger_error"),
 )
 
@@ -104,6 +104,7 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
     return {
         "deliveries": counted.by_state,
         "deliveries_estimated": counted.estimated,
+        "deliveries_removed": removal.past_deliveries(conn),
         "oldest_due_seconds": age(counted.oldest_due, now),
         "dead_letters": by_stage,
         "on_broken_chains": sum(g.count for g in groups if (g.stage, g.reason) == ("append", "chain_broken")),

@@ -28,7 +28,7 @@ TABLES: Final[Rights] = {
     "waxseal_writer": _each(
         SELECT=(
             "alembic_version anchor catalog checkpoint claim endpoint erased_blob leaf log log_pending "
-            "log_refusal mailbox retention_progress retention_run source subscription tenant verification "
+            "log_refusal mailbox past_delivery retention_progress retention_run source subscription tenant verification "
             "verified_point"
         ),
         INSERT_SELECT=(
@@ -41,7 +41,8 @@ TABLES: Final[Rights] = {
             "accepted_minute alembic_version anchor attempt audit catalog chain chain_aside checkpoint claim content "
             "dead_letter delivery delivery_search delivery_search_progress endpoint_health entry erased_blob event_search "
             "job leaf log log_pending log_refusal mail_document mailbox_cursor mailbox_folder_error operator_event "
-            "retention_progress retention_run search_progress stat_minute stat_progress subject_search subscription tenant "
+            "past_delivery retention_progress retention_run "
+            "search_progress stat_minute stat_progress subject_search subscription tenant "
             "verification verified_point"
         ),
     ),
@@ -52,7 +53,10 @@ TABLES: Final[Rights] = {
         DELETE_INSERT_SELECT_UPDATE="log_refusal",
     ),
     "waxseal_eraser": _each(
-        SELECT="alembic_version attempt catalog chain dead_letter delivery endpoint_health job mail_document",
+        SELECT=(
+            "alembic_version attempt catalog chain dead_letter delivery endpoint_health job mail_document operator_event "
+            "past_delivery"
+        ),
         INSERT_SELECT="audit content entry",
         DELETE_SELECT="erased_blob",
         DELETE_INSERT_SELECT_UPDATE="retention_progress",
@@ -168,9 +172,16 @@ _FUNCTIONS: Final[Rights] = {
         "refuse",
     ),
     "waxseal_writer": _each("function ", EXECUTE="make_attempt_partitions"),
-    "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure"),
+    "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure remove_deliveries drop_attempts remove_told"),
 }
-_OF_NOBODY: Final = ("function letters_of", "function note_pending", "sequence job_id_seq")
+_OF_NOBODY: Final = (
+    "function attempt_partition_day",
+    "function attempts_since",
+    "function letters_of",
+    "function note_pending",
+    "function refuse_young",
+    "sequence job_id_seq",
+)
 
 #: With whole tables, sequences and functions.
 GRANTS: Final[Rights] = {

@@ -12,6 +12,7 @@ import pytest
 
 from ops.bench import claims, delivery, delivery_peer, distance, ingest, ingress, peers, verify
 from ops.bench.console import page_times
+from ops.bench.growth import rates
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
@@ -36,6 +37,7 @@ def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytes
 
     with pytest.MonkeyPatch.context() as patch:
         use(patch, claims)
+        use(patch, rates, QUICK_AT=(400,))
         use(patch, page_times, QUICK_EVENTS=2000, QUICK_SECONDS=0.3)
         use(patch, ingest, QUICK_EVENTS=400)
         use(patch, ingress, QUICK_COUNT=640)
@@ -54,6 +56,6 @@ def clear(servers: PrivateServers) -> None:
             for name in (queue, f"{queue}.DQ", f"{queue}.XQ"):
                 channel.queue_delete(name)
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        made = r"SELECT datname FROM pg_database WHERE datname LIKE 'bench\_%' OR datname IN ('few', 'many')"
+        made = r"SELECT datname FROM pg_database WHERE datname ~ '^(bench_|growth_)' OR datname IN ('few', 'many')"
         for (name,) in conn.execute(made).fetchall():
             conn.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -57,6 +57,7 @@ class Status(Shape):
     at: Time
     deliveries: dict[str, int]
     deliveries_estimated: bool
+    deliveries_removed: dict[str, int]
     oldest_due_seconds: float | None
     dead_letters: dict[str, int]
     on_broken_chains: int
