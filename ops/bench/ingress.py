@@ -40,6 +40,7 @@ CONNECTIONS = 64
 COUNT, QUICK_COUNT = 30_000, 3_000  # requests of a flood
 RATES = (200, 1000)  # a second
 SECONDS = 10  # at each rate
+Served = tuple[psutil.Process, str]  # a server, and where it takes webhooks
 DEADLINE = 180.0  # seconds for one run of the client
 
 
@@ -58,7 +59,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, seconds: int) -> dict[str, float]:
-    with _ingress(env) as (process, url):
+    with serving(env) as (process, url):
         _load(url, count // 10, 0)  # not timed, as it includes starting up
         _empty_inbox(servers)
         used = _cpu(process)
@@ -79,15 +80,9 @@ def _measured(servers: PrivateServers, env: Mapping[str, str], count: int, secon
 def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[str, float]:
     """The ingress and a bare uvicorn, flooded one after the other: ours, theirs, theirs, ours."""
     found: dict[str, list[dict[str, float]]] = {"ours": [], "uvicorn": []}
-    with _ingress(env) as ours, _uvicorn(env) as theirs:
-        for name, (process, url) in (("ours", ours), ("uvicorn", theirs), ("uvicorn", theirs), ("ours", ours)):
-            _empty_inbox(servers)
-            _load(url, count // 10, 0)
-            meter = CpuMeter(servers, [process])
-            before = meter.read()
-            flood = _load(url, count, 0)
-            cpu = cpu_per_event(["python"], before, meter.read(), count) | {"client_cpu_us": flood["driver_cpu_us"]}
-            found[name].append({"acks_per_s": flood["per_s"], **cpu})
+    with serving(env) as ours, _uvicorn(env) as theirs:
+        for name, one in (("ours", ours), ("uvicorn", theirs), ("uvicorn", theirs), ("ours", ours)):
+            found[name].append(flooded(servers, one, count))
     ours_, theirs_ = mean(found["ours"]), mean(found["uvicorn"])
     return {
         **{f"raced_{name}": value for name, value in ours_.items()},
@@ -96,6 +91,19 @@ def _raced(servers: PrivateServers, env: Mapping[str, str], count: int) -> dict[
         "uvicorn_client_cpu_us": theirs_["client_cpu_us"],
         "ratio_to_uvicorn": ratio(ours_["acks_per_s"], theirs_["acks_per_s"]),
     }
+
+
+def flooded(servers: PrivateServers, one: Served, count: int) -> dict[str, float]:
+    """The rate and the CPU per request of a server that gets `count` requests as fast as it answers."""
+    process, url = one
+    _empty_inbox(servers)
+    _load(url, count // 10, 0)  # not timed, as it includes starting up
+    meter = CpuMeter(servers, [process])
+    before = meter.read()
+    flood = _load(url, count, 0)
+    cpu = cpu_per_event(["python"], before, meter.read(), count) | {"client_cpu_us": flood["driver_cpu_us"]}
+    _empty_inbox(servers)
+    return {"acks_per_s": flood["per_s"], **cpu}
 
 
 def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
@@ -160,13 +168,14 @@ def _cpu(process: psutil.Process) -> float:
     return float(used.user + used.system)
 
 
-def _ingress(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Process, str]]:
+def serving(env: Mapping[str, str]) -> AbstractContextManager[Served]:
+    """Run an ingress while the block runs."""
     port = choose_ports(["ingress"], {})["ingress"]
     settings = {"WAXSEAL_INGRESS_HOST": LOOPBACK, "WAXSEAL_INGRESS_PORT": str(port)}
     return _serving([sys.executable, "-m", "ops.cli", "ingress"], {**env, **settings}, port)
 
 
-def _uvicorn(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Process, str]]:
+def _uvicorn(env: Mapping[str, str]) -> AbstractContextManager[Served]:
     port = choose_ports(["uvicorn"], {})["uvicorn"]
     options = ["--host", LOOPBACK, "--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     command = [
@@ -184,7 +193,7 @@ def _uvicorn(env: Mapping[str, str]) -> AbstractContextManager[tuple[psutil.Proc
 
 
 @contextmanager
-def _serving(command: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[tuple[psutil.Process, str]]:
+def _serving(command: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[Served]:
     with running([command], env) as (process,):
         if not wait_until(lambda: _is_ready(port), 30):
             raise OpsError(f"not ready in time: {' '.join(command)}")

@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "verify": "Entries verified per second, whole and incremental; compared with a bare loop that hashes the same rows.",
     "console": "Times of the console's pages at five million events, and what a heavy reader does to ingest.",
     "distance": "Rates and latencies of processes that are far from Postgres and RabbitMQ, by a delay each way.",
+    "capacity": "The CPU of each process for a webhook with one delivery, and what 4, 16 and 64 cores would carry.",
     "growth": "Rates of ingest and delivery, and bytes per event, in databases of several sizes.",
     "claims": "The time of one claim of the relay beside millions of delivered rows, and the plan of each statement.",
 }
@@ -42,6 +43,14 @@ _OPTIONS = {
             type=click.FloatRange(min=0, max=1000),
             multiple=True,
             help="Milliseconds each way, once for each delay.  [default: 0, 2, 50]",
+        ),
+    ),
+    "capacity": (
+        click.option(
+            "--cores",
+            type=click.IntRange(min=1),
+            multiple=True,
+            help="Cores to carry events, once for each number.  [default: 4, 16, 64]",
         ),
     ),
     "growth": (

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "bench ingest": "integration/bench/test_bench_ingest.py",
     "bench delivery": "integration/bench/test_bench_delivery.py",
     "bench ingress": "integration/bench/test_bench_ingress.py",
+    "bench capacity": "integration/bench/test_bench_capacity.py",
     "bench claims": "integration/bench/test_bench_claims.py",
     "bench mail": "integration/bench/test_bench_mail.py",
     "mailbox reauthorize": "integration/mail/test_mail_consent.py",

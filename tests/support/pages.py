@@ -30,6 +30,7 @@ PATHS = (
             "backup",
             "connections",
             "scaling",
+            "capacity",
             "settings",
             "metrics",
             "tracing",

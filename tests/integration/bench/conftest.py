@@ -10,7 +10,7 @@ import pika
 import psycopg
 import pytest
 
-from ops.bench import claims, delivery, delivery_peer, distance, ingest, ingress, peers, verify
+from ops.bench import capacity, claims, delivery, delivery_peer, distance, ingest, ingress, peers, verify
 from ops.bench.console import page_times
 from ops.bench.growth import rates
 from ops.servers.private import PrivateServers
@@ -36,6 +36,7 @@ def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytes
             patch.setattr(module, name, value)
 
     with pytest.MonkeyPatch.context() as patch:
+        use(patch, capacity, QUICK_COUNT=300)
         use(patch, claims)
         use(patch, rates, QUICK_AT=(400,))
         use(patch, page_times, QUICK_EVENTS=2000, QUICK_SECONDS=0.3)
