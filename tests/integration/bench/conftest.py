@@ -10,8 +10,9 @@ import pika
 import psycopg
 import pytest
 
-from ops.bench import capacity, claims, delivery, delivery_peer, distance, ingest, ingress, peers, verify
+from ops.bench import capacity, claims, delivery, delivery_peer, ingest, ingress, peers, verify
 from ops.bench.console import page_times
+from ops.bench.distance import delays
 from ops.bench.growth import rates
 from ops.servers.private import PrivateServers
 from workers.amqp.dramatiq_broker import QUEUE
@@ -43,7 +44,7 @@ def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytes
         use(patch, ingest, QUICK_EVENTS=400)
         use(patch, ingress, QUICK_COUNT=640)
         use(patch, verify, QUICK_EVENTS=600)
-        use(patch, distance, QUICK=distance.Sizes(backlog=40, single=2))
+        use(patch, delays, QUICK=delays.Sizes(backlog=40, single=2))
         use(patch, delivery, QUICK=delivery.Sizes(backlog=200, raced=100, rounds=1, seconds=0.5))
         yield
     clear(servers)

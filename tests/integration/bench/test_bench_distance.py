@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ops.bench import distance
-from ops.bench.forwarder import forward
+from ops.bench.distance.forwarder import forward
 from ops.servers.ports import choose_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

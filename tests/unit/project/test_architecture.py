@@ -79,6 +79,7 @@ ORDER = (
     "ops/bench/measuring",
     "ops/bench",
     "ops/bench/console",
+    "ops/bench/distance",
     "ops/bench/growth",
     "ops/cli/terminal",
     "ops/cli/mail",

@@ -131,7 +131,7 @@ def _far(stage: Stage, delay: float) -> Iterator[Mapping[str, str]]:
     places = {name: urlsplit(url).port or 0 for name, url in urls.items()}
     ports = choose_ports(list(urls), {})
     pairs = [f"{ports[name]}:{port}" for name, port in places.items()]
-    forwarder = [sys.executable, "-m", "ops.bench.forwarder", f"{delay / 1000:.6f}", *pairs]
+    forwarder = [sys.executable, "-m", "ops.bench.distance.forwarder", f"{delay / 1000:.6f}", *pairs]
     with running([forwarder], stage.env) as (process,):
         if not wait_until(lambda: all(map(listens, ports.values())) or not _runs(process), _START) or not _runs(process):
             raise OpsError("the lines to the servers could not be set up")
