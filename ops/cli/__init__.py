@@ -31,6 +31,7 @@ from ops.cli.terminal.exit_codes import PlainGroup
 from ops.cli.timeline import COMMANDS as TIMELINE
 from ops.cli.undelivered import COMMANDS as UNDELIVERED
 from ops.cli.verify import COMMANDS as VERIFY
+from ops.runtime import gc_tuning
 
 COMMANDS: tuple[click.Command, ...] = (
     *PROCESSES,
@@ -78,3 +79,4 @@ def main() -> None:
     Commands that read or write the ledger find it by WAXSEAL_DATABASE_URL, else in .waxseal (`--data`).
     `waxseal settings` lists every variable. An error is one line that says what to do, and exit code 2.
     """  # noqa: D301 - \b is click's own mark for lines that are not to be wrapped
+    gc_tuning.collect_rarely()

@@ -53,13 +53,22 @@ def find_epmd() -> Path:
     """Find Erlang's port mapper, which RabbitMQ cannot start without. Raises `ServersMissing`."""
     if on_path := shutil.which("epmd"):
         return Path(on_path)
-    roots = [Path("/usr/lib/erlang"), Path("/usr/lib64/erlang")]
-    if erl := shutil.which("erl"):
-        roots.insert(0, Path(erl).resolve().parents[1])
-    for root in roots:
+    for root in _erlang_roots():
         for epmd in _newest_first(root.glob("erts-*/bin/epmd")):
             return epmd
     raise ServersMissing(f"Erlang's epmd is not on this machine: {ADVICE}")
+
+
+def find_erlang_library() -> Path | None:
+    """Find the folder of Erlang's applications; None if it is not where it usually is."""
+    return next((root / "lib" for root in _erlang_roots() if (root / "lib").is_dir()), None)
+
+
+def _erlang_roots() -> list[Path]:
+    roots = [Path("/usr/lib/erlang"), Path("/usr/lib64/erlang")]
+    if erl := shutil.which("erl"):
+        roots.insert(0, Path(erl).resolve().parents[1])
+    return roots
 
 
 def find_prometheus() -> Path:

@@ -118,15 +118,16 @@ def wait_ready(children: Sequence[Child], seconds: float, interrupted: Callable[
 
     def all_ready() -> bool:
         interrupted()
-        for child in list(waiting):
+        for child in waiting:
             if not child.running:
                 raise NotReady(child.failure())
-            if child.ready():
-                waiting.remove(child)
+        while waiting and waiting[0].ready():  # the others are asked later: to ask is work for both
+            waiting.pop(0)
         return not waiting
 
     if not wait_until(all_ready, seconds):
-        raise NotReady(f"not ready after {seconds:.0f} s: " + "; ".join(child.failure() for child in waiting))
+        late = [child for child in waiting if not child.ready()] or waiting
+        raise NotReady(f"not ready after {seconds:.0f} s: " + "; ".join(child.failure() for child in late))
 
 
 def stop(children: Sequence[Child], seconds: float) -> None:

@@ -11,5 +11,5 @@ PID: Final = os.getpid()
 
 os.setsid()  # signals that a terminal sends to the group of our parent are not for it
 die_with_parent(signal.SIGKILL)
-gc.collect()
 gc.freeze()  # the forks share what was imported, which their collections must not touch
+gc.enable()

@@ -24,7 +24,7 @@ _context: Final = multiprocessing.get_context("forkserver")
 
 def preload(modules: Sequence[str]) -> None:
     """Begin to import `modules` in the fork server, and return at once. Only the first call has an effect."""
-    _context.set_forkserver_preload([*modules, "ops.servers.fork_server"])
+    _context.set_forkserver_preload(["ops.servers.fork_server_start", *modules, "ops.servers.fork_server"])
     forkserver.ensure_running()
 
 

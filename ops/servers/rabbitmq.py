@@ -10,8 +10,9 @@ from typing import Final
 from urllib.parse import quote
 
 from ops.servers.accounts import Account, own_file, own_folder
-from ops.servers.binaries import find_epmd, find_rabbitmq
+from ops.servers.binaries import find_epmd, find_erlang_library, find_rabbitmq
 from ops.servers.child import Child
+from ops.servers.erlang_modules import module_folders, without_plugins
 from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import LOOPBACK, listens
 from ops.settings import environment
@@ -64,11 +65,12 @@ def rabbitmq_child(home: Path, ports: tuple[int, int, int], password: str, accou
         own_file(cookie, secrets.token_hex(20), account, mode=0o400)
     own_file(home / "advanced.config", CONFIGURATION.format(port=amqp, user=USER, password=password), account)
     own_file(home / "enabled_plugins", "[].\n", account)
+    script = find_rabbitmq()
     return Child(
         name="rabbitmq",
         role="rabbitmq",
-        command=[str(find_rabbitmq())],
-        environment=_environment(home, ports),
+        command=[str(script)],
+        environment=_environment(home, ports) | _found_at_once(script, home, account),
         log=log,
         folder=home,
         ready=lambda: _greets(amqp),
@@ -93,11 +95,24 @@ def _environment(home: Path, ports: tuple[int, int, int]) -> dict[str, str]:
         "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
         "RABBITMQ_LOG_BASE": str(home / "log"),
         "RABBITMQ_LOGS": "-",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "ERL_FLAGS": "-start_epmd false",  # we supervise our own; one that the VM starts would outlive it
         "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
+    }
+
+
+def _found_at_once(script: Path, home: Path, account: Account | None) -> dict[str, str]:
+    """The part of the environment that keeps the start from looking for modules where there are none."""
+    arguments = "-kernel inet_dist_use_interface {127,0,0,1}"
+    plugins = script.resolve().parents[1] / "plugins"
+    if not plugins.is_dir():
+        return {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments}
+    folders = module_folders(root for root in (plugins, find_erlang_library()) if root is not None)
+    first = "".join(f" -pa {folder}" for folder in reversed(folders))  # the last of them is searched first
+    return {
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments + first,
+        "RABBITMQ_PLUGINS_DIR": str(without_plugins(plugins, home / "plugins", account)),
     }
 
 

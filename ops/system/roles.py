@@ -1,11 +1,11 @@
 """The worker processes, one post each: the command, its port, and whether it is ready."""
 
-import urllib.error
-import urllib.request
+import http.client
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from ops.process_roles import CONSOLE, INGRESS, SCALED, WORKERS
 from ops.servers.child import Child
@@ -80,7 +80,7 @@ def _child(post: Post, ports: Mapping[str, int], settings: Settings, told: Mappi
     if post.role == CONSOLE:
         own["console_port"] = str(ports[PAGES])
     variables = {PREFIX + name.upper(): value for name, value in {**told, **own}.items()}
-    ready_url = base_url(post, port, settings) + "/readyz"
+    address = urlsplit(base_url(post, port, settings)).netloc
     return Child(
         name=post.name,
         role=post.role,
@@ -89,13 +89,17 @@ def _child(post: Post, ports: Mapping[str, int], settings: Settings, told: Mappi
         environment={**environment(), **variables, "PYTHONUNBUFFERED": "1"},
         log=data / "log" / f"{post.name}.log",
         folder=Path.cwd(),
-        ready=lambda: _says_yes(ready_url),
+        ready=lambda: _says_yes(address),
     )
 
 
-def _says_yes(url: str) -> bool:
+def _says_yes(address: str) -> bool:
+    """Whether the process says that it is ready; asked many times while it starts, which must not take the CPU it needs."""
+    connection = http.client.HTTPConnection(address, timeout=3)
     try:
-        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - our own http URL
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

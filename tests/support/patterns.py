@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "pipeline", "ops", "workers")
 METHODS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer")
-ACTING = ("__main__", ".fork_server")  # ends of the names of modules that act when they are imported
+ACTING = ("__main__", ".fork_server", ".fork_server_start")  # ends of the names of modules that act when they are imported
 MANY = 30  # repetitions of fewer do not count as loops
 
 

@@ -1,5 +1,6 @@
 """Commands that are started as forks: what they inherit, what they tell of their end, and what names them."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,13 @@ import pytest
 
 from ops.servers.forks import Fork
 from ops.servers.process_tree import wait_until
-from support.forked import begin_fork_server
+from support.forked import Forked, begin_fork_server
+
+COLLECTS = 7
+
+
+def tell_of_the_collector() -> None:
+    os._exit(COLLECTS if gc.isenabled() and gc.get_freeze_count() > 10 * len(gc.get_objects()) > 0 else 1)
 
 
 def test_a_fork_has_the_folder_the_environment_and_the_output_that_it_is_given(tmp_path: Path) -> None:
@@ -40,3 +47,9 @@ def test_a_fork_has_a_session_and_a_name_of_its_own_and_a_signal_that_ends_it_is
         assert running.poll() is None
         os.kill(running.pid, signal.SIGKILL)
     assert (-signal.SIGKILL, -signal.SIGKILL) == (running.wait(30), running.returncode)
+
+
+def test_a_fork_collects_garbage_but_nothing_of_what_was_imported_before_it() -> None:
+    collected = Forked("--version", env={}, before=tell_of_the_collector)
+
+    assert COLLECTS == collected.wait(30)

@@ -196,6 +196,22 @@ def test_waiting_for_a_process_that_stays_silent_ends(tmp_path: Path) -> None:
         stop([worker], 5)
 
 
+def test_each_process_is_asked_until_it_is_ready_and_only_the_late_ones_are_named(tmp_path: Path) -> None:
+    asked = []
+    late, early = (child(tmp_path, "import time; time.sleep(60)") for _ in range(2))
+    late.name, late.ready = "late", lambda: bool(asked.append("late"))
+    early.ready = lambda: asked.append("early") is None
+    late.start()
+    early.start()
+    try:
+        with pytest.raises(NotReady, match=r"^not ready after 0 s: late does not answer [^;]*$"):
+            wait_ready([early, late, early], 0.2)
+    finally:
+        stop([late, early], 5)
+    assert ["early", "late"] == asked[:2]
+    assert {"late"} == set(asked[1:-1])
+
+
 def wait_for_output(log: Path) -> None:
     deadline = time.monotonic() + 60
     while not log.read_text().endswith("\n") and time.monotonic() < deadline:
