@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from functools import reduce
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -20,7 +19,6 @@ from typing import Any, Final, NoReturn
 import pytest
 import slipcover
 from slipcover.importer import ImportManager
-from slipcover.slipcover import merge_coverage
 
 FOLDER: Final = "MEASURED"  # variable: where processes write what they saw
 LEAST: Final = 90.0  # percent of lines and branches
@@ -36,21 +34,20 @@ class Measuring:
         ImportManager(self._seen, slipcover.FileMatcher(sources=PACKAGES)).__enter__()
 
     def write(self) -> None:
-        """Writes it to a file of this process's own, whole or not at all."""
+        """Writes it to a file of this process's own, whole or not at all: for each module the lines and branches."""
         path = self.folder / f"{os.getpid()}.json"
-        path.with_suffix(".part").write_text(json.dumps(self._seen.get_coverage()))
+        # Other threads may go on meanwhile, so each mapping is copied at once.
+        seen = [(file, [*lines]) for each in (self._seen.all_seen, self._seen.newly_seen) for file, lines in [*each.items()]]
+        path.with_suffix(".part").write_text(json.dumps(seen))
         path.with_suffix(".part").rename(path)
 
     def merged(self) -> Any:
         """What all processes saw, with the modules that none has loaded."""
+        for path in self.folder.glob("*.json"):
+            for file, seen in json.loads(path.read_text()):
+                self._seen.all_seen[file].update(tuple(each) if isinstance(each, list) else each for each in seen)
         self._seen.source = PACKAGES
-        parts = (json.loads(path.read_text()) for path in self.folder.glob("*.json"))
-        return reduce(_added, parts, self._seen.get_coverage())
-
-
-def _added(whole: Any, part: Any) -> Any:
-    merge_coverage(whole, part)
-    return whole
+        return self._seen.get_coverage()
 
 
 MEASURING: Measuring | None = None
