@@ -94,22 +94,19 @@ def _within(value: Any) -> Iterator["re.Pattern[Any]"]:
 
 
 def _methods(tree: ast.Module, names: set[str] | None, but: set[str] = frozenset()) -> tuple[str, ...]:  # type: ignore[assignment]
-    """The methods that the module calls on these names; without names, on any name except those in `but`."""
+    """The methods that the module calls on these names or on what they hold; without names, on all names but `but`."""
     called = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr in METHODS and isinstance(node.value, ast.Name)
+        (node.attr, _named(node.value)) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in METHODS
     ]
     return tuple(
-        sorted(
-            {
-                node.attr
-                for node in called
-                if isinstance(node.value, ast.Name)
-                and (node.value.id in names if names is not None else node.value.id not in {*but, "re"})
-            }
-        )
+        sorted({method for method, on in called if on and (on in names if names is not None else on not in {*but, "re"})})
     )
+
+
+def _named(value: ast.expr) -> str | None:
+    """The name of which something is called: `name` itself, or `name[key]`."""
+    held = value.value if isinstance(value, ast.Subscript) else value
+    return held.id if isinstance(held, ast.Name) else None
 
 
 def _inline(name: str, tree: ast.Module) -> Iterator[Expression]:

@@ -100,15 +100,13 @@ def letters(seeded: Any, reason: str) -> int:
     return int(seeded.rows("SELECT count(*) FROM dead_letter WHERE state = 'open' AND reason = %s", reason)[0][0])
 
 
-def job_done(page: Page) -> None:
-    """Looks at the job's page, as somebody without scripts does, until the job is done."""
+def job_done(page: Page, seeded: Any) -> None:
+    """Looks at the job's page again, as somebody without scripts does, when the job has ended: it is done."""
     page.wait_for_url("**/jobs/*")
-
-    def done() -> bool:
-        page.reload()
-        return page.locator("h1 + .state").inner_text().endswith("done")
-
-    wait_for(done, 60)
+    id_ = int(page.url.rpartition("/")[2])
+    wait_for(lambda: seeded.rows("SELECT FROM job WHERE id = %s AND ended_at IS NOT NULL", id_), 60)
+    page.reload()
+    expect(page.locator("h1 + .state")).to_have_text("done")
 
 
 @pytest.fixture
@@ -190,7 +188,7 @@ def test_a_dead_letter_is_replayed(visit: Visit, seeded: Any, scripts: bool) -> 
     expect(page.locator(".sentence")).to_contain_text("Replay 1 dead letter")
     page.get_by_role("button", name="Replay 1").click()
 
-    job_done(page)
+    job_done(page, seeded)
     expect(page.locator(".sentence")).to_contain_text("1 of 1 done")
     wait_for(lambda: letters(seeded, "unknown_source") == len(UNKNOWN))  # nobody has configured it meanwhile
 
@@ -203,7 +201,7 @@ def test_all_dead_letters_that_match_are_replayed_by_a_job(visit: Visit, seeded:
     page.get_by_role("link", name="Replay unknown_source").click()
     page.get_by_role("button", name=f"Replay {len(UNKNOWN)}").click()
 
-    job_done(page)
+    job_done(page, seeded)
     expect(page.locator(".sentence")).to_contain_text(f"{len(UNKNOWN)} of {len(UNKNOWN)} done")
     wait_for(lambda: letters(seeded, "unknown_source") == len(UNKNOWN))
 
@@ -222,7 +220,7 @@ def test_what_is_discarded_must_be_confirmed_by_its_number(visit: Visit, seeded:
     page.get_by_label("To confirm").fill("1")
     page.get_by_role("button", name="Discard 1").click()
 
-    job_done(page)
+    job_done(page, seeded)
     assert before - 1 == letters(seeded, reason)
 
 
@@ -234,7 +232,7 @@ def test_two_operators_who_decide_about_the_same_do_it_once(visit: Visit, seeded
         page.get_by_label("Reason").fill("both of us")
         page.get_by_label("To confirm").fill("1")
     ann.get_by_role("button", name="Discard 1").click()
-    job_done(ann)
+    job_done(ann, seeded)
     assert [] == look(ann, "job")
     bob.get_by_role("button", name="Discard 1").click()
 
@@ -287,14 +285,14 @@ def test_a_secret_is_rotated_beside_the_last_one_which_then_retires(visit: Visit
     expect(page.locator("tbody tr").first).to_contain_text("endpoint retire-secret")
 
 
-def test_what_failed_since_a_time_is_delivered_again(visit: Visit) -> None:
+def test_what_failed_since_a_time_is_delivered_again(visit: Visit, seeded: Any) -> None:
     page = visit("operator", "acme")
     page.goto("/t/acme/endpoints/warehouse")
     page.get_by_role("link", name="Redeliver").click()
     expect(page.locator(".sentence")).to_contain_text("failed for good since then")
     page.get_by_role("button", name="Redeliver").click()
 
-    job_done(page)
+    job_done(page, seeded)
 
 
 def test_a_configuration_is_compared_then_applied_unless_it_moved(

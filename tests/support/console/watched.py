@@ -12,15 +12,21 @@ CHROMIUM: Final = "/usr/bin/chromium-headless-shell"
 AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 #: All rules but those that only advise, with the one on the size of targets, which is off by default. The first rows of
-#: a table stand for all of them: each more costs as much.
+#: a table stand for all of them: each more costs as much, also one that is only excluded. So the others are away
+#: meanwhile, and only that no id is there twice is looked for in all.
 _RUN: Final = """async (only) => {
-  const found = await axe.run({exclude: [['tbody tr:nth-child(n+12)']]}, {
+  const ids = [...document.querySelectorAll('[id]')].map((each) => each.id);
+  const twice = ids.filter((id, place) => ids.indexOf(id) < place).map((id) => `twice on the page: id ${id}`);
+  const away = [...document.querySelectorAll('tbody tr:nth-child(n+12)')].map((row) => [row.parentNode, row]);
+  away.forEach(([_, row]) => row.remove());
+  const found = await axe.run(document, {
     resultTypes: ['violations'],
     rules: {'target-size': {enabled: true}},
     ...(only ? {runOnly: {type: 'rule', values: only}} : {}),
   });
-  return found.violations.filter((each) => ['serious', 'critical', 'moderate'].includes(each.impact))
-    .map((each) => `${each.id}: ${each.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`);
+  away.forEach(([body, row]) => body.append(row));
+  return twice.concat(found.violations.filter((each) => ['serious', 'critical', 'moderate'].includes(each.impact))
+    .map((each) => `${each.id}: ${each.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(' | ')}`));
 }"""
 
 
