@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ops.runtime import db, db_deadline
+from ops.runtime import db
 from ops.runtime.db import alone, make_engine, passes, persist, transaction
+from ops.runtime.driver import db_deadline
 from ops.server_urls import database_url
 from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.round_trip import fetched, together
