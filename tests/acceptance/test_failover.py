@@ -69,6 +69,7 @@ class World:
         stack.callback(self.crew.stop)
         wait_for(self.crew.ready, 60)
         self.flow = Flow(self.crew.ingress_url, self.cluster.urls, self.arrivals)
+        stack.callback(self.flow.end)
         self.flow.start()
         wait_for(lambda: self.flow.whole(time.monotonic() - 3), 60)
 

@@ -1,6 +1,7 @@
 """A steady stream of events through the system, and how long each took from its first sending to the endpoint."""
 
 import itertools
+import logging
 import random
 import threading
 import time
@@ -35,6 +36,7 @@ class Flow:
         self._amqp_urls = amqp_urls.split(",")
         self._arrivals = arrivals
         self._stop = threading.Event()
+        self._over = False
         self.sent: list[list[Event]] = [[] for _ in CHANNELS]
         self.times: list[list[float]] = [[] for _ in CHANNELS]  # monotonic, of the first sending
         self.accepted: dict[str, float] = {}
@@ -45,18 +47,30 @@ class Flow:
         for channel, kind in enumerate(CHANNELS):
             send = self._webhooks if kind == "http" else self._events
             self._senders.append(self._pool.submit(send, channel))
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs ten lines for each connection that fails
+
+    def end(self) -> None:
+        """Has the senders give up what is not accepted, when they try it again."""
+        self._stop.set()
+        self._over = True
 
     def stop(self) -> None:
+        """Returns when all that was sent was accepted."""
         self._stop.set()
         for each in self._senders:
             each.result(240)
 
     def _webhooks(self, channel: int) -> None:
-        send_webhooks(lambda: self._ingress_url, self._stream(channel), self._accept)
+        send_webhooks(lambda: self._unless_over(self._ingress_url), self._stream(channel), self._accept)
 
     def _events(self, channel: int) -> None:
         urls = itertools.cycle(random.sample(self._amqp_urls, len(self._amqp_urls)))
-        publish_events(lambda: next(urls), self._stream(channel), self._accept, PATIENCE)
+        publish_events(lambda: self._unless_over(next(urls)), self._stream(channel), self._accept, PATIENCE)
+
+    def _unless_over(self, url: str) -> str:
+        if self._over:
+            raise RuntimeError("it was given up")
+        return url
 
     def _accept(self, id: str) -> None:
         self.accepted.setdefault(id, time.monotonic())

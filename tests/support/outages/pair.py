@@ -27,7 +27,6 @@ _CONFIGURATION: Final = """\
 listen_addresses = '{address}'
 cluster_name = '{name}'
 wal_level = replica
-wal_log_hints = on
 max_wal_senders = 5
 wal_keep_size = 512MB
 wal_sender_timeout = 5s
@@ -150,40 +149,30 @@ class Pair:
         self._data(number).joinpath("standby.signal").touch()
 
     def rejoin(self, number: int) -> None:
-        """Makes a server that was killed a standby of the other one, and has commits wait for it."""
+        """Makes a server that was killed a standby of the other one, from a new copy, and has commits wait for it."""
         assert number == self.standby
-        if not self._rewound(number):
-            rmtree(self._data(number))
-            self._copy(number, of=self.primary)
+        rmtree(self._data(number))
+        self._copy(number, of=self.primary)
         self._configure(number, standbys="")
         self._data(number).joinpath("standby.signal").touch()
         self.start_server(number)
         self.protect()
 
-    def _rewound(self, number: int) -> bool:
-        command = ["pg_rewind", "-D", str(self._data(number)), f"--source-server={self.url_of(self.primary)}"]
-        return self._run(command).returncode == 0
-
     def _copy(self, number: int, of: int) -> None:
         own_folder(self._home(number), self._account)
         source = f"{self.url_of(of, 'postgres')}?application_name={NAMES[number]}"
-        command = ["pg_basebackup", "-D", str(self._data(number)), "-X", "stream", "-c", "fast", "-d", source]
-        ended = self._run(command)
-        assert ended.returncode == 0, ended.stderr
-
-    def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
-        programs, home = find_postgres(), self._folder
-        command = [str(programs / command[0]), *command[1:]]
-        return subprocess.run(
-            command,
-            env=server_environment(home),
-            cwd=home,
+        command = [str(find_postgres() / "pg_basebackup"), "-D", str(self._data(number)), "-X", "stream", "-c", "fast"]
+        ended = subprocess.run(
+            [*command, "-d", source],
+            env=server_environment(self._home(number)),
+            cwd=self._folder,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
             **switch_to(self._account),
         )
+        assert ended.returncode == 0, ended.stderr
 
     def _described(self, number: int) -> Child:
         home, port = self._home(number), self.port
