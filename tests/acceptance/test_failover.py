@@ -4,6 +4,7 @@ It has a network of its own, if the kernel and the account allow that; without o
 """
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -106,6 +107,10 @@ def kill_broker(world: World, number: int) -> Whole:
     since = time.monotonic()
     os.kill(world.cluster.nodes[number].pid, signal.SIGKILL)
     whole = world.whole(since, 6.0)
+    if number == 0:
+        told = world.crew.command("doctor", "--rabbitmqctl", shlex.join(world.cluster.rabbitmqctl(on=1)))
+        assert f"r0@{cluster.ADDRESSES[0]} of 3 nodes: not running" in told.stdout, told.stdout
+        assert "waxseal.ingest: 2 of 3 members are there" in told.stdout, told.stdout
     world.cluster.start_node(number)
     return whole
 

@@ -18,6 +18,7 @@ from ops.runtime.driver import db_deadline, db_timelines
 from ops.runtime.driver.db_deadline import NotReplicated
 from ops.server_urls import database_url
 from ops.settings import Settings
+from ops.telemetry import pulse
 from support.ledger.events import event_of, record
 from support.outages.pair import Pair
 from support.waiting import wait_for
@@ -147,19 +148,21 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
     assert ("wrong", True) == (told.state, told.found.startswith("several take writes"))
 
 
-def test_a_process_that_noticed_nothing_learns_of_the_promotion_from_the_other_host(pair: Pair) -> None:
+def test_a_process_that_noticed_nothing_learns_of_the_promotion_from_the_other_host(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both are primaries here: the old one of the test before came back."""
+    url = database_url(pair.url())
     db_timelines._newest.clear()
-    with engine_on(pair.url_of(0) + "?application_name=old") as old:
-        assert server(old) == "a"
-    with engine_on(pair.url()) as engine, engine.connect() as conn:
-        driver = conn.connection.driver_connection
-        assert isinstance(driver, db_deadline.Connection)
-        assert driver.timeline is not None
-        older = driver.timeline._replace(number=driver.timeline.number - 1)
-        driver.timeline = older  # as if it had been made before the promotion
-        db_timelines._newest[older.system] = older.number
-        conn.exec_driver_sql("SELECT 1")
-        assert driver.look_around is not None
-        db_timelines.ask([("127.0.2.2", str(pair.port))], [], {"user": "waxseal", "password": "failover", "dbname": "waxseal"})
-        failure(lambda: conn.exec_driver_sql("SELECT 1"))
+    db_deadline._silent.clear()
+    monkeypatch.setattr(pulse, "EVERY", 0.05)
+    with engine_on(pair.url()) as engine:
+        with monkeypatch.context() as before:
+            before.setattr(db_timelines, "is_known", lambda _seen: True)  # as when there was no other primary yet
+            assert server(engine) == "a"
+            check = pulse.of_postgres(Settings(database_url=url))
+            wait_for(lambda: check.fault() is None)
+        try:
+            wait_for(lambda: persist(engine, 10.0, named) == "b")
+        finally:
+            check.close()
