@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
@@ -146,7 +147,8 @@ def publish_events(
 
 def _publish(broker: pika.adapters.blocking_connection.BlockingChannel, id: str, subject: str, patience: float | None) -> None:
     properties = pika.BasicProperties(message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2)
-    timer = None if patience is None else broker.connection.call_later(patience, _give_up)
+    loop = broker.connection._impl  # a timer of the connection itself would not be heard while a confirm is awaited
+    timer = None if patience is None else loop._adapter_call_later(patience, partial(_abandon, broker.connection))
     while True:
         try:
             broker.basic_publish("waxseal.in", "acme.orders", json.dumps({"id": id}).encode(), properties, mandatory=True)
@@ -154,11 +156,7 @@ def _publish(broker: pika.adapters.blocking_connection.BlockingChannel, id: str,
         except NackError:  # a queue without a leader; the channel is as good as before
             time.sleep(0.1)
     if timer is not None:
-        broker.connection.remove_timeout(timer)
-
-
-def _give_up() -> None:
-    raise TimeoutError("no confirm")
+        loop._adapter_remove_timeout(timer)
 
 
 def _abandon(connection: pika.BlockingConnection) -> None:
