@@ -19,7 +19,8 @@ from ops.runtime.driver.db_deadline import NotReplicated
 from ops.server_urls import database_url
 from ops.settings import Settings
 from ops.telemetry import pulse
-from support.ledger.events import event_of, record
+from pipeline.store.log import checkpoints
+from support.ledger.events import NOW, event_of, record
 from support.outages.pair import Pair
 from support.waiting import wait_for
 from workers.relay.worker import DueNotifications
@@ -106,6 +107,22 @@ def test_what_only_the_primary_has_is_neither_committed_nor_a_duplicate(pair: Pa
         assert standby.execute("SELECT count(*) FROM entry").fetchone() == (1,)
 
 
+def test_a_checkpoint_that_was_kept_before_is_published_only_when_the_standby_has_it(pair: Pair, engine: Engine) -> None:
+    def keep() -> None:
+        with transaction(engine) as conn:
+            checkpoints.keep(conn, log, 0, b"r" * 32, "note", NOW)
+
+    with ThreadPoolExecutor(1) as aside, psycopg.connect(pair.url_of(0), autocommit=True) as seen:
+        (log,) = seen.execute("INSERT INTO log (tenant) VALUES ('other') RETURNING id").fetchone() or (0,)
+        keep()
+        pair.freeze(1)
+        again = aside.submit(keep)
+        wait_for(lambda: seen.execute(WAITING).fetchall())
+        assert not again.done()
+        pair.thaw(1)
+        again.result(30)
+
+
 def test_a_connection_that_takes_no_writes_is_replaced(pair: Pair) -> None:
     with engine_on(pair.url_of(1)) as engine:
         kept = engine.connect()
@@ -134,6 +151,7 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
     with pytest.raises(Deposed):
         fence()
     lead.release()
+    assert ("127.0.2.1", str(pair.port)) in db_deadline._silent  # and is tried last
     pair.thaw(0)
 
     assert {server(engine) for _ in range(3)} == {"b"}
