@@ -83,14 +83,22 @@ class Connection(psycopg.Connection[Any]):
                 if ready:
                     if ready & Ready.R:  # Ready.W comes from our kernel's buffer, not from the server
                         heard, gap, silence = time.monotonic(), SILENCE, SILENCE
-                elif (now := time.monotonic()) - heard >= silence:
-                    self._give_up_unless(self._answers(), now - began)
+                elif (now := time.monotonic()) - heard >= silence or self._given_up_since(heard):
+                    alive = not self._given_up_since(heard) and self._answers()
+                    self._give_up_unless(alive, now - began)
                     gap = min(2 * gap, LONGEST_GAP)
                     silence = time.monotonic() - heard + gap
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: _Result = end.value
             return result
+
+    def _given_up_since(self, heard: float) -> bool:
+        """Whether this process has found meanwhile that this one of several hosts does not answer, or was replaced."""
+        if self.timeline is None:
+            return False
+        here = (self.info.host, str(self.info.port))
+        return db_timelines.is_old(self.timeline) or _silent.get(here, 0.0) - _AVOIDED > heard
 
     def _answers(self) -> bool:
         return self.still_answers is None or self.still_answers()

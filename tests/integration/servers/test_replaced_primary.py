@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -49,7 +50,7 @@ def engine(pair: Pair) -> Iterator[Engine]:
 
 @contextmanager
 def engine_on(url: str) -> Iterator[Engine]:
-    engine = make_engine(database_url(url), pool_size=3)
+    engine = make_engine(database_url(url), pool_size=4)
     yield engine
     engine.dispose()
 
@@ -136,17 +137,23 @@ def test_a_connection_that_takes_no_writes_is_replaced(pair: Pair) -> None:
 def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary(
     pair: Pair, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db_deadline, "SILENCE", 0.3)
     monkeypatch.setattr(db_deadline, "ANSWER", 1.0)
-    assert server(engine) == "a"
     due, lead = DueNotifications(engine), Lead(engine)
     due.wait(0.0)
     assert lead.take()
     fence = lead.fence()
-    pair.freeze(0)
-    pair.promote()
-
-    assert persist(engine, 30.0, named) == "b"
+    with engine.connect() as waiting, ThreadPoolExecutor(1) as aside:
+        assert named(waiting) == "a"
+        monkeypatch.setattr(db_deadline, "SILENCE", 300.0)
+        pair.freeze(0)
+        pair.promote()
+        asked = aside.submit(waiting.exec_driver_sql, "SELECT 1")
+        driver = waiting.connection.driver_connection
+        assert driver is not None
+        wait_for(lambda: driver.pgconn.transaction_status == TransactionStatus.ACTIVE)
+        monkeypatch.setattr(db_deadline, "SILENCE", 0.3)  # of the next
+        assert persist(engine, 30.0, named) == "b"
+        failure(lambda: asked.result(30))
     failure(lambda: due.wait(0.1))  # without a word from the server that it listens to
     with pytest.raises(Deposed):
         fence()
