@@ -15,6 +15,14 @@ _QUESTION: Final = """
     SELECT system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
     FROM pg_control_system() WHERE NOT pg_is_in_recovery()"""
 
+# The functions were revoked from everybody, are not there in what resembles Postgres, or a standby is just being promoted.
+_UNTOLD: Final = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.ObjectNotInPrerequisiteState,
+)
+
 Host = tuple[str, str]
 """A host of a URL and its port, as they are written there."""
 
@@ -49,8 +57,11 @@ def is_old(seen: Timeline) -> bool:
 
 
 def timeline(conn: "psycopg.Connection[Any]") -> Timeline | None:
-    """The server's, in a transaction that is rolled back; None of a standby."""
-    found = conn.execute(_QUESTION).fetchone()
+    """The server's, in a transaction that is rolled back; None of a standby, and of one that does not tell."""
+    try:
+        found = conn.execute(_QUESTION).fetchone()
+    except _UNTOLD:
+        found = None
     if not conn.autocommit:
         conn.rollback()
     return None if found is None else Timeline(*found)

@@ -124,6 +124,15 @@ def test_a_checkpoint_that_was_kept_before_is_published_only_when_the_standby_ha
         again.result(30)
 
 
+def test_a_server_that_does_not_tell_its_timeline_is_used(pair: Pair) -> None:
+    with psycopg.connect(pair.url_of(0), autocommit=True) as owner:
+        owner.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+        owner.execute("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
+        with engine_on(pair.url("plain", "plain")) as engine:
+            assert server(engine) == "a"
+        owner.execute("GRANT EXECUTE ON FUNCTION pg_control_system TO PUBLIC")
+
+
 def test_a_connection_that_takes_no_writes_is_replaced(pair: Pair) -> None:
     with engine_on(pair.url_of(1)) as engine:
         kept = engine.connect()
