@@ -47,7 +47,7 @@ def note(seen: Timeline) -> None:
 
 
 def is_known(seen: Timeline) -> bool:
-    """Whether the process has seen this one, a newer one, or the one before."""
+    """Whether the process has seen any timeline of that system."""
     return seen.system in _newest
 
 

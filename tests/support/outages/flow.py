@@ -111,6 +111,3 @@ class Flow:
 
     def all_arrived(self) -> bool:
         return all(id in self._arrivals.first for events in self.sent for id, _subject in events)
-
-    def undelivered(self) -> list[str]:
-        return [id for events in self.sent for id, _subject in events if id not in self._arrivals.first]
