@@ -43,7 +43,7 @@ fuzz: setup     ## fuzz the reading of mails for five minutes, or SECONDS; insta
 fuzz-api: setup ## ask the API 20 times as many questions as the tests do, others each time; or TIMES as many
 	@WAXSEAL_TEST_FUZZ=$(or $(TIMES),20) $(BIN)/python -m pytest --timeout 3600 -q -s tests/integration/api/test_document.py
 
-failover: setup ## lose brokers and primaries under load, 20 times, or TIMES; half an hour, on addresses 127.0.1.x and 127.0.2.x
+failover: setup ## lose brokers and primaries under load, 20 times, or TIMES; a quarter of an hour
 	@$(PYTHON) -m ops.bootstrap --tests
 	@WAXSEAL_TEST_FAILOVER=$(or $(TIMES),20) $(BIN)/python -m pytest -q -s tests/acceptance/test_failover.py
 
