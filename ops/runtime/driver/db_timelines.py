@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
+_PORT: Final = "5432"
 ASKED: Final = 3  # seconds that another host has for its answer
 _QUESTION: Final = """
     SELECT system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
@@ -24,7 +25,7 @@ _UNTOLD: Final = (
 )
 
 Host = tuple[str, str]
-"""A host of a URL and its port, as they are written there."""
+"""A host of a URL, as it is written there, and its port."""
 
 
 class Timeline(NamedTuple):
@@ -70,7 +71,7 @@ def timeline(conn: "psycopg.Connection[Any]") -> Timeline | None:
 def hosts(options: Mapping[str, Any]) -> list[Host]:
     """The hosts in a connection's options, in their order."""
     names = str(options.get("host", "")).split(",")
-    ports = str(options.get("port", "")).split(",")
+    ports = [port or _PORT for port in str(options.get("port", "")).split(",")]
     return list(zip(names, ports if len(ports) == len(names) else ports[:1] * len(names), strict=True))
 
 
