@@ -88,7 +88,13 @@ class Flow:
                 yield event
 
     def whole(self, since: float) -> Whole | None:
-        """Whether all senders' events pass in the usual time again; if so, since when, after the moment `since`."""
+        """Whether all senders' events pass in the usual time again; if so, since when, after the moment `since`.
+
+        Raises what a sender raised.
+        """
+        for sender in self._senders:
+            if sender.done():
+                sender.result()
         each = [self._whole(channel, since) for channel in range(len(CHANNELS))]
         if any(one is None for one in each):
             return None

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import pika
 import psycopg
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, NackError
 from standardwebhooks import Webhook
 
@@ -128,7 +129,7 @@ def publish_events(
     sending = iter(events)
     current = next(sending, None)
     while current is not None:
-        with suppress(AMQPError, OSError):
+        with suppress(AMQPError, AMQPConnectorException, OSError):  # the second: no handshake
             parameters = pika.URLParameters(url())
             parameters.socket_timeout = parameters.stack_timeout = 5
             parameters.heartbeat = 0  # no thread reads heartbeats while a sender waits
