@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
@@ -149,7 +148,7 @@ def publish_events(
 def _publish(broker: pika.adapters.blocking_connection.BlockingChannel, id: str, subject: str, patience: float | None) -> None:
     properties = pika.BasicProperties(message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2)
     loop = broker.connection._impl  # a timer of the connection itself would not be heard while a confirm is awaited
-    timer = None if patience is None else loop._adapter_call_later(patience, partial(_abandon, broker.connection))
+    timer = None if patience is None else loop._adapter_call_later(patience, _give_up)
     while True:
         try:
             broker.basic_publish("waxseal.in", "acme.orders", json.dumps({"id": id}).encode(), properties, mandatory=True)
@@ -158,6 +157,10 @@ def _publish(broker: pika.adapters.blocking_connection.BlockingChannel, id: str,
             time.sleep(0.1)
     if timer is not None:
         loop._adapter_remove_timeout(timer)
+
+
+def _give_up() -> None:
+    raise TimeoutError("no confirm")
 
 
 def _abandon(connection: pika.BlockingConnection) -> None:
