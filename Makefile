@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -42,6 +42,10 @@ fuzz: setup     ## fuzz the reading of mails for five minutes, or SECONDS; insta
 
 fuzz-api: setup ## ask the API 20 times as many questions as the tests do, others each time; or TIMES as many
 	@WAXSEAL_TEST_FUZZ=$(or $(TIMES),20) $(BIN)/python -m pytest --timeout 3600 -q -s tests/integration/api/test_document.py
+
+failover: setup ## lose brokers and primaries under load, 20 times, or TIMES; a quarter of an hour
+	@$(PYTHON) -m ops.bootstrap --tests
+	@WAXSEAL_TEST_FAILOVER=$(or $(TIMES),20) $(BIN)/python -m pytest -q -s tests/acceptance/test_failover.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }

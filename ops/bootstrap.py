@@ -2,8 +2,8 @@
 
 It runs before the virtual environment exists, so it imports only the standard library. It parses on older Pythons, so that it
 can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs what only
-the tests need: a mail server, Prometheus, its Alertmanager and its exporter of Postgres, a browser, PgBouncer, and systemd's
-checker.
+the tests need: a mail server, Prometheus, its Alertmanager and its exporter of Postgres, a browser, PgBouncer, systemd's
+checker, and nftables.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ FOR_TESTS = {
     "/usr/bin/chromium-headless-shell": ("chromium-headless-shell", "fonts-dejavu-core"),
     "/usr/sbin/pgbouncer": ("pgbouncer",),
     "/usr/bin/systemd-analyze": ("systemd",),
+    "/usr/sbin/nft": ("nftables",),
 }
 CONTAINERS = "or run it in containers: docker compose up"
 

@@ -84,6 +84,8 @@ def append(
     sifted = sift(events, firsts, ledger_entries.recorded(conn, opened.known) if opened.known else {})
     fresh = sifted.fresh
     if not fresh:
+        if events:  # a primary that was killed shows what it had not replicated yet, and duplicates will be acked
+            ledger_entries.commit_durably(conn)
         return Appended((), len(events), 0, sifted.conflicts)
     heads = _locked(conn, fresh, opened)
     chained = extend_each(heads, _by_chain(fresh, heads), _microseconds(now), os.urandom(SALT_BYTES * len(fresh)))

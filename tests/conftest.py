@@ -181,6 +181,14 @@ def data_folder() -> Iterator[Path]:
     erase(folder)
 
 
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """The same for all tests of a module."""
+    folder = enterable_folder()
+    yield folder
+    erase(folder)
+
+
 def enterable_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="waxseal-", dir=MEMORY if has_memory() else None))
     folder.chmod(0o711)

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option(
+    "--rabbitmqctl",
+    metavar="COMMAND",
+    help="Runs rabbitmqctl on a node of the broker, as `sudo rabbitmqctl`: to check the cluster and its queues' members too.",
+)
 @JSON
 @DATA
-def doctor(as_json: bool, data: Path) -> int:
+def doctor(rabbitmqctl: str | None, as_json: bool, data: Path) -> int:
     """Check the set-up, and say what to mend.
 
     Checks settings, both servers with their versions, limits and durability, this login's rights, the ledger's protections,
@@ -30,7 +35,7 @@ def doctor(as_json: bool, data: Path) -> int:
     from ops.admin.doctor.finding import finding_view, is_wrong
 
     found = []
-    for each in _findings(data):
+    for each in _findings(data, rabbitmqctl):
         found.append(each)
         if as_json:
             show_json(finding_view(each))
@@ -41,7 +46,7 @@ def doctor(as_json: bool, data: Path) -> int:
     return 1 if is_wrong(found) else 0
 
 
-def _findings(data: Path) -> "Iterator[Finding]":
+def _findings(data: Path, rabbitmqctl: str | None) -> "Iterator[Finding]":
     from ops.admin.doctor.diagnosis import diagnose
     from ops.admin.doctor.finding import wrong
     from ops.errors import OpsError
@@ -53,7 +58,7 @@ def _findings(data: Path) -> "Iterator[Finding]":
     except OpsError as error:
         yield wrong("settings", str(error), "`waxseal settings` explains each; nothing else is checked before")
         return
-    yield from diagnose(data, settings, inspect_broker)
+    yield from diagnose(data, settings, inspect_broker, rabbitmqctl)
 
 
 COMMANDS: tuple[click.Command, ...] = (doctor,)

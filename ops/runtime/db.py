@@ -14,8 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from ops.runtime import db_deadline
 from ops.runtime.connection_name import CONNECTION_NAME
+from ops.runtime.driver import db_deadline
 from ops.server_urls import PASSWORD_FILE, read_password, split_files
 
 __all__ = [
@@ -221,8 +221,8 @@ def alone(engine: Engine) -> Iterator[Connection]:
 
 
 #: SQLSTATE classes of transient errors: connection, transaction rollback, resources, operator intervention, lock not available;
-#: and a transaction that Postgres ended because this process stood still in it.
-_PASSING = ("08", "25P03", "40", "53", "55", "57")
+#: a write on a standby; and a transaction that Postgres ended because this process stood still in it.
+_PASSING = ("08", "25006", "25P03", "40", "53", "55", "57")
 UNIQUE_VIOLATION = "23505"
 CHECK_VIOLATION = "23514"
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
-from ops.runtime import db_deadline
+from ops.runtime.driver import db_deadline
 
 _PATIENCE: Final = 0.01  # seconds after which the thread of lower priority goes on all the same
 _LONGEST: Final = 1.0  # seconds without Postgres, after which the first thread is taken to wait for something else

@@ -3,6 +3,7 @@
 The work's own failures show a server that refuses. A frozen server refuses nothing, and an idle process asks it for nothing.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Final
 import structlog
 
 from ops.runtime.db import make_engine
+from ops.runtime.driver.db_deadline import Connection
 from ops.settings import Settings
 from ops.telemetry import table
 from ops.telemetry.probes import Check
@@ -19,6 +21,7 @@ from pipeline.store.admin import queries
 EVERY: Final = 2.0  # seconds between two checks
 _ANSWER: Final = 3.0  # seconds that Postgres may take for one
 _END_SECONDS: Final = 1.0
+_LOOK_AROUND: Final = 5  # checks of Postgres until its other hosts are asked, too, whether one of them was promoted
 
 _log = structlog.get_logger()
 
@@ -77,9 +80,14 @@ def of_postgres(settings: Settings) -> Pulse:
     """The pulse of Postgres, over a connection that serves nothing else."""
     engine = make_engine(settings.direct_url, pool_size=1, statement_timeout=_ANSWER)
 
+    asked = itertools.count()
+
     def ask() -> None:
         with engine.connect() as conn:
             queries.answered(conn)
+            driver = conn.connection.driver_connection
+            if isinstance(driver, Connection) and driver.look_around is not None and next(asked) % _LOOK_AROUND == 0:
+                driver.look_around()
 
     return Pulse("Postgres", ask, settings.unready_after)
 

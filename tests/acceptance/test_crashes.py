@@ -1,7 +1,5 @@
 """Every process is killed more than once, at random, while events pass through; then every event is checked."""
 
-import itertools
-import json
 import os
 import random
 import signal
@@ -10,22 +8,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import UTC, datetime
-from http.client import HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-import pika
 import psycopg
 import pytest
-from pika.exceptions import AMQPError
-from standardwebhooks import Webhook
 
 from ops.servers.ports import listens
+from support.outages.senders import (
+    Arrivals,
+    assert_once_and_in_order,
+    configuration,
+    endpoint,
+    first,
+    publish_events,
+    recorded,
+    send_webhooks,
+)
 from support.stack import here, nothing_runs_on, stack_of
 from support.waiting import wait_for
 
@@ -35,46 +34,12 @@ VICTIMS = ("ingest", "relay", "deliver", "ingress", "rabbitmq")
 KILLS_OF_EACH = 2
 PAUSE = 0.1  # seconds between two events of a sender while processes are killed
 HELD_BACK = 25  # events of each sender, sent after the last kill
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-CONFIG = """
-tenants: [{{name: acme}}]
-sources:
-  - {{tenant: acme, name: hooks, kind: standard-webhooks, secrets: ["{secret}"], subject: /subject}}
-  - {{tenant: acme, name: orders, kind: amqp}}
-endpoints:
-  - {{tenant: acme, name: sink, url: "{url}", secrets: ["{secret}"], retry: [1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s], timeout: 10s}}
-"""
 
 
 @pytest.fixture
-def sink() -> Iterator[tuple[str, Counter[str]]]:
-    """An endpoint that counts requests by webhook-id."""
-    seen: Counter[str] = Counter()
-
-    class Sink(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            Webhook(SECRET).verify(body, dict(self.headers.items()))
-            seen[self.headers["webhook-id"]] += 1
-            self.send_response(204)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # waiting connections; with the default of five, most would time out on a busy machine
-
-    server = Server(("127.0.0.1", 0), Sink)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", seen
-    server.shutdown()
-    server.server_close()
+def sink() -> Iterator[Arrivals]:
+    with endpoint() as arrivals:
+        yield arrivals
 
 
 class System:
@@ -105,9 +70,9 @@ class System:
 
 
 @pytest.fixture
-def system(data_folder: Path, sink) -> Iterator[System]:
+def system(data_folder: Path, sink: Arrivals) -> Iterator[System]:
     config = data_folder / "waxseal.yaml"
-    config.write_text(CONFIG.format(url=sink[0], secret=SECRET))
+    config.write_text(configuration(sink.url))
     settings = {"WAXSEAL_LEASE": "10", "WAXSEAL_INGRESS_PORT": "0"}
     started = here("up", "--detach", "--config", str(config), "--data", str(data_folder), **settings)
     assert 0 == started.exit_code, started.stderr
@@ -132,54 +97,10 @@ def sendings(channel: int, killed: threading.Event) -> Iterator[tuple[str, str]]
         yield pair
 
 
-def send_webhooks(system: System, channel: int, killed: threading.Event) -> None:
-    for id, subject in sendings(channel, killed):
-        body = json.dumps({"id": id, "subject": subject, "type": "order.paid"})
-        while (status := post(system, id, body)) != 202:
-            assert status in (None, 503)
-            time.sleep(0.2)
-
-
-def post(system: System, id: str, body: str) -> int | None:
-    """The status of the ingress' answer; None without an answer."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    headers = {
-        "webhook-id": id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(SECRET).sign(id, now, body),
-        "content-type": "application/json",
-    }
-    request = Request(f"{stack_of(system.data)['ingress_url']}/in/acme/hooks", body.encode(), headers)
-    try:
-        with urlopen(request, timeout=10) as answer:
-            return answer.status
-    except HTTPError as error:
-        return error.code
-    except (OSError, HTTPException):
-        return None
-
-
-def publish_events(system: System, channel: int, killed: threading.Event) -> None:
-    sending = sendings(channel, killed)
-    current = next(sending, None)
-    while current is not None:
-        with suppress(AMQPError, OSError):
-            parameters = pika.URLParameters(stack_of(system.data)["amqp_url"])
-            parameters.socket_timeout = parameters.stack_timeout = 5
-            parameters.heartbeat = 0  # no thread reads heartbeats while a sender waits
-            with pika.BlockingConnection(parameters) as connection:
-                broker = connection.channel()
-                broker.confirm_delivery()
-                while current is not None:
-                    id, subject = current
-                    properties = pika.BasicProperties(
-                        message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2
-                    )
-                    broker.basic_publish(
-                        "waxseal.in", "acme.orders", json.dumps({"id": id}).encode(), properties, mandatory=True
-                    )
-                    current = next(sending, None)
-        time.sleep(0.2)
+def send(system: System, channel: int, killed: threading.Event) -> None:
+    """Four senders use HTTP, the others AMQP."""
+    by, url = (send_webhooks, "ingress_url") if channel < 4 else (publish_events, "amqp_url")
+    by(lambda: str(stack_of(system.data)[url]), sendings(channel, killed))
 
 
 def kill_all(system: System) -> None:
@@ -195,11 +116,10 @@ def kill_all(system: System) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System, sink) -> None:
-    _url, seen = sink
+def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System, sink: Arrivals) -> None:
     killed = threading.Event()
     with ThreadPoolExecutor(8) as pool:
-        senders = [pool.submit(send_webhooks if n < 4 else publish_events, system, n, killed) for n in range(8)]
+        senders = [pool.submit(send, system, n, killed) for n in range(8)]
         try:
             kill_all(system)
             assert [] == [sender.result() for sender in senders if sender.done()]  # none had finished before a kill
@@ -212,28 +132,10 @@ def test_nothing_is_lost_twice_or_out_of_order_whatever_is_killed(system: System
     with psycopg.connect(stack_of(system.data)["database_url"], autocommit=True) as conn:
         wait_for(lambda: first(conn, "SELECT count(*) FROM entry WHERE kind = 'event'") >= len(expected), 120)
         wait_for(lambda: first(conn, "SELECT count(*) FROM delivery WHERE state <> 'delivered'") == 0, 120)
-        ids = """SELECT subject, convert_from(attributes, 'UTF8')::json->>'id' FROM content JOIN entry USING (chain_id, seq)
-                 WHERE kind = 'event' ORDER BY chain_id, seq"""
-        recorded = conn.execute(ids).fetchall()
+        ledger = recorded(conn)
         assert 0 == first(conn, "SELECT count(*) FROM dead_letter")
 
-    assert len(expected) == len(recorded)
-    assert expected == {id for _subject, id in recorded}
-    assert expected == set(seen)
-    order: dict[str, list[str]] = {}
-    for subject, id in recorded:
-        order.setdefault(subject, []).append(id)
-    for channel in range(8):
-        for subject, pairs in itertools.groupby(sorted(set(planned(channel)), key=_by_subject), key=lambda pair: pair[1]):
-            assert [id for id, _subject in pairs] == order[subject]
+    assert len(expected) == len(ledger)
+    assert_once_and_in_order([planned(channel) for channel in range(8)], ledger, sink.seen)
     verified = here("verify", "--data", str(system.data))
     assert 0 == verified.exit_code, verified.output
-
-
-def first(conn: psycopg.Connection, query: str) -> int:
-    (number,) = conn.execute(query).fetchone() or (-1,)
-    return number
-
-
-def _by_subject(pair: tuple[str, str]) -> tuple[str, int]:
-    return pair[1], int(pair[0].removeprefix("evt-"))

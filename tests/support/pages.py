@@ -29,6 +29,7 @@ PATHS = (
             "verifying",
             "backup",
             "connections",
+            "failover",
             "scaling",
             "capacity",
             "settings",

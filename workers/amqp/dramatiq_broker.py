@@ -172,7 +172,7 @@ def envelope(lease: UUID, until: float, claims: Sequence[Claim], span: TraceCont
 
 
 def _tuned(parameters: pika.URLParameters, pool: str) -> pika.URLParameters:
-    parameters.heartbeat = parameters.heartbeat or 20
+    parameters.heartbeat = parameters.heartbeat or 5  # as of the other connections
     parameters.blocked_connection_timeout = 30
     parameters.socket_timeout, parameters.stack_timeout = 5, 10
     parameters.client_properties = {"connection_name": f"waxseal {pool}"}

@@ -21,7 +21,7 @@ from workers.amqp.topology import INBOX_QUEUE, QUEUES, Declaration
 from workers.amqp.topology_watch import TopologyWatch, declare
 
 _SETUP_SECONDS: Final = 10.0  # from the first packet to the last declaration
-_HEARTBEAT: Final = 10  # seconds; a broker that is silent for two heartbeats counts as lost
+_HEARTBEAT: Final = 5  # seconds; a broker that is silent for 10 to 20 s counts as lost
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 2.0
 _WANTED_WAIT: Final = 0.5  # while a delivery waits: much less than it waits at most (`workers.transports.amqp.READY_SECONDS`)

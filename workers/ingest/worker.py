@@ -106,7 +106,7 @@ class Ingest:
     def _connect(self) -> None:
         self._await_old_batches()  # not later: a connection that is open and not read loses its heartbeat
         parameters = self._brokers.next()
-        parameters.heartbeat = 10
+        parameters.heartbeat = 5  # pika notices a silent broker after 10 to 20 s
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)

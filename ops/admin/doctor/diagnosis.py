@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from sqlalchemy import RowMapping as Row
@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from ops.admin.asked import Asked, Unheard
 from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
 from ops.admin.doctor.claim_checks import check_claims
+from ops.admin.doctor.cluster_checks import heard_cluster
 from ops.admin.doctor.finding import Finding, wrong
+from ops.admin.doctor.host_checks import check_hosts
 from ops.admin.doctor.log_checks import check_logs
 from ops.admin.doctor.machine_checks import (
     check_blobs,
@@ -40,8 +42,13 @@ _STATEMENT_SECONDS: Final = 8.0
 _MOST_HOSTS: Final = 100
 
 
-def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> Iterator[Finding]:
-    """Every finding. Raises nothing that a server or a disk does wrong: that is a finding."""
+def diagnose(
+    data: Path, settings: Settings, inspect_broker: InspectBroker, rabbitmqctl: str | None = None
+) -> Iterator[Finding]:
+    """Every finding. Raises nothing that a server or a disk does wrong: that is a finding.
+
+    `rabbitmqctl` is a command that runs it on a node of the broker, for what AMQP does not tell.
+    """
     postgres: Asked[tuple[list[Finding], Sequence[Row]]] = Asked()
     broker: Asked[BrokerFacts] = Asked()
     if settings.database_url:
@@ -53,10 +60,13 @@ def diagnose(data: Path, settings: Settings, inspect_broker: InspectBroker) -> I
     if settings.database_url:
         found, rows = _heard_postgres(postgres, settings)
         yield from found
+        yield from check_hosts(settings.direct_url)
     else:
         yield _unset("postgres", "WAXSEAL_DATABASE_URL", data)
     if settings.amqp_url:
         yield from _heard_broker(broker, settings, alone=_is_private(data, settings.amqp_url, "amqp"))
+        if rabbitmqctl is not None:
+            yield from heard_cluster(rabbitmqctl, _vhost(settings.amqp_url))
     else:
         yield _unset("broker", "WAXSEAL_AMQP_URL", data)
     known = members(data, settings)
@@ -112,6 +122,10 @@ def _is_private(data: Path, url: str, server: str) -> bool:
     memory = peek(data)
     parts = urlsplit(broker_urls(url)[0])
     return memory is not None and (parts.hostname, parts.port) == ("127.0.0.1", memory.ports.get(server))
+
+
+def _vhost(amqp_url: str) -> str:
+    return unquote(urlsplit(broker_urls(amqp_url)[0]).path[1:]) or "/"
 
 
 def _unset(check: str, variable: str, data: Path) -> Finding:

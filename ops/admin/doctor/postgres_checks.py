@@ -1,5 +1,6 @@
 """Checks of Postgres: what commits are worth there, its limits, this login, and the protections of the ledger."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,6 +16,7 @@ from pipeline.store.admin import inspection, queries, schema_version
 
 OLDEST: Final = 140000  # server_version_num of the oldest Postgres that the migrations run on
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
+_NUMBER: Final = re.compile(r"\s*(?:any|first)?\s*(\d+)\s*\(", re.IGNORECASE)
 CLOCK: Final = 2.0  # seconds that clocks may differ
 FULL: Final = 0.8  # share of the connections in use, from which on there are too few
 
@@ -94,10 +96,17 @@ def _standbys(conn: Connection, names: str, commit: str) -> Finding:
     if commit == "local":
         mend = "set synchronous_commit = on in postgresql.conf and reload it"
         return wrong("synchronous standbys", f"{names} are named, but synchronous_commit = local does not wait for them", mend)
-    if not connected:
+    if connected < (needed := _needed(names)):
         mend = "start a standby, or take it out of synchronous_standby_names; only a member of pg_monitor can see standbys"
-        return wrong("synchronous standbys", f"{names} are named and none is connected: every commit waits", mend)
+        what = f"{names} are named, {needed} of them must have a commit, and {connected} are connected: every commit waits"
+        return wrong("synchronous standbys", what, mend)
     return ok("synchronous standbys", f"{connected} connected of {names}")
+
+
+def _needed(names: str) -> int:
+    """How many standbys a commit waits for: `ANY 2 (a, b, c)`, `2 (a, b)`, or one."""
+    number = _NUMBER.match(names)
+    return int(number[1]) if number else 1
 
 
 def _login(conn: Connection) -> Iterator[Finding]:

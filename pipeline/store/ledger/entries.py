@@ -61,6 +61,9 @@ BY_INDEX = text("""
     SELECT set_config(name, 'off', true)
     FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit']) AS name""")
 
+# Changes nothing, and is written to the log of Postgres: COMMIT waits until that is durable, with all that was written before.
+WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'waxseal', '')")
+
 # Reads one small row for each chain, instead of every entry.
 COUNT_BY_HEADS = text("SELECT coalesce(sum(seq + 1), 0) FROM chain")
 
@@ -72,6 +75,11 @@ COPY_CONTENT = """
 def uuids(keys: Iterable[bytes]) -> str:
     """16-byte keys as a uuid[] literal: ten times faster than as UUID objects."""
     return "{" + ",".join([key.hex() for key in keys]) + "}"
+
+
+def commit_durably(conn: Connection) -> None:
+    """Let COMMIT wait until what this transaction has read is durable, on the standbys too, though it writes nothing."""
+    conn.execute(WRITE_NOTHING)
 
 
 def known_fingerprints(conn: Connection, fingerprints: Collection[bytes]) -> set[bytes]:

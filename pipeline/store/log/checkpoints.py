@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, RowMapping, text
 
+from pipeline.store.ledger import entries
 from pipeline.store.storable_text import storable
 
 AT_ONCE: Final = 4096  # leaves in one statement
@@ -117,7 +118,9 @@ def pages(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 def keep(conn: Connection, log_id: int, size: int, root: bytes, note: str, now: datetime) -> tuple[bytes, str]:
     """Keep a checkpoint for ever; give the root and the note that are kept for this size, which may be older ones."""
-    conn.execute(KEEP, {"log": log_id, "size": size, "root": root, "note": note, "now": now})
+    kept = conn.execute(KEEP, {"log": log_id, "size": size, "root": root, "note": note, "now": now})
+    if not kept.rowcount:
+        entries.commit_durably(conn)  # it will be published, and may not be on the standbys yet
     kept_root, kept_note = conn.execute(KEPT, {"log": log_id, "size": size}).one()
     return bytes(kept_root), kept_note
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from ops.admin.doctor import broker_checks, machine_checks
 from ops.admin.doctor.broker_checks import BrokerFacts, check_broker
+from ops.admin.doctor.cluster_checks import ClusterFacts, Queue, check_cluster
 from ops.admin.doctor.ledger_protections import check_grants
 from ops.admin.verifying.role_rights import KNOWN
 from ops.runtime.db import make_engine
@@ -312,3 +313,27 @@ def test_a_broker_that_cannot_do_its_work_is_told(check: str, facts: dict[str, A
     assert [check] == [each.check for each in check_broker(BrokerFacts(**{**sound, **facts})) if each.state == "wrong"]
     missing = check_broker(BrokerFacts(**sound, queues={"waxseal.ingest": broker_checks.MISSING}))
     assert ["queues"] == [each.check for each in missing if each.state == "note"]
+
+
+@pytest.mark.parametrize(
+    ("said", "facts"),
+    [
+        ("r3 of 3 nodes: not running", {"running": ["r1", "r2"]}),
+        ("r1 was cut off from r2, r3", {"partitions": {"r1": ["r2", "r3"]}}),
+        ("waxseal.ingest is on 1 of 3 nodes", {"queues": {"waxseal.ingest": Queue(1, 1)}}),
+        ("waxseal.ingest: 2 of 3 members are there", {"queues": {"waxseal.ingest": Queue(3, 2)}}),
+    ],
+)
+def test_a_cluster_that_lacks_nodes_or_members_of_queues_is_told(said: str, facts: dict[str, Any]) -> None:
+    sound = {"nodes": ["r1", "r2", "r3"], "running": ["r1", "r2", "r3"], "queues": {"waxseal.ingest": Queue(3, 3)}}
+
+    assert ["ok", "ok"] == [each.state for each in check_cluster(ClusterFacts(**sound))]
+    (fault,) = [each for each in check_cluster(ClusterFacts(**{**sound, **facts})) if each.state == "wrong"]
+    assert fault.found.startswith(said)
+    assert fault.mend
+
+
+def test_the_cluster_is_not_looked_at_by_a_command_that_fails(doctor) -> None:
+    ended = doctor.run("doctor", "--json", "--rabbitmqctl", "false")
+    (told,) = [each for each in map(json.loads, ended.stdout.splitlines()) if each["check"] == "broker cluster"]
+    assert ("wrong", "false: exited with 1:") == (told["state"], told["found"].strip())

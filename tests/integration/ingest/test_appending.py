@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ops.runtime import db_deadline
 from ops.runtime.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
+from ops.runtime.driver import db_deadline
 from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
 from pipeline.chain import entry_hash, envelope

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ops.runtime import db, db_deadline
+from ops.runtime import db
 from ops.runtime.db import alone, make_engine, passes, persist, transaction
+from ops.runtime.driver import db_deadline, db_timelines
 from ops.server_urls import database_url
 from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.round_trip import fetched, together
@@ -44,6 +45,23 @@ def test_of_several_hosts_only_the_one_that_is_in_use_is_asked_whether_it_answer
         assert (parts.hostname, parts.port) == (options["host"], options["port"])
         assert driver.still_answers()
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("postgresql://u@one,two/x", [("one", "5432"), ("two", "5432")]),
+        ("postgresql://u@one:6000,two/x", [("one", "6000"), ("two", "5432")]),
+        ("postgresql://u@one:6000,two:6001/x", [("one", "6000"), ("two", "6001")]),
+        ("postgresql://u@one/x", [("one", "5432")]),
+    ],
+)
+def test_each_host_of_a_url_has_a_port(url: str, found: list[tuple[str, str]]) -> None:
+    engine = make_engine(database_url(url))
+    _arguments, options = engine.dialect.create_connect_args(engine.url)
+
+    assert found == db_timelines.hosts(options)
+    assert db_timelines.hosts(db_timelines.to_hosts(found)) == found
 
 
 def test_a_connection_that_died_while_it_was_idle_is_replaced(database, single, monkeypatch) -> None:

@@ -53,6 +53,7 @@ ORDER = (
     "ops/process_roles.py",
     "ops/migrations",
     "ops/migrations/versions",
+    "ops/runtime/driver",
     "ops/runtime",
     "ops/telemetry",
     "ops/telemetry/tracing",

@@ -1,0 +1,98 @@
+"""Checks of RabbitMQ as a cluster, by what `rabbitmqctl` says on one of its nodes: AMQP tells nothing of it."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ops.admin.doctor.finding import Finding, note, ok, wrong
+from ops.errors import one_line
+
+MEMBERS: Final = 3  # that a quorum queue has in a cluster of that size or larger
+_SECONDS: Final = 60.0
+_OURS: Final = "waxseal."
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A quorum queue: on how many nodes it is, and how many of these are there at the moment."""
+
+    members: int
+    online: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """The nodes of the cluster, those that run, and from which others each of them saw itself cut off."""
+
+    nodes: Sequence[str]
+    running: Sequence[str]
+    partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+
+
+def inspect_cluster(rabbitmqctl: str, vhost: str) -> ClusterFacts:
+    """What the command says, for example `sudo rabbitmqctl`. Raises `OSError` or `ValueError` when it does not answer."""
+    status = _said(rabbitmqctl, "cluster_status")
+    queues = _said(rabbitmqctl, "list_queues", "-p", vhost, "name", "type", "members", "online")
+    quorum = [each for each in queues if each["name"].startswith(_OURS) and each["type"] in ("quorum", "rabbit_quorum_queue")]
+    return ClusterFacts(
+        nodes=[*status["disk_nodes"], *status.get("ram_nodes", ())],
+        running=status["running_nodes"],
+        partitions=status["partitions"] or {},
+        queues={each["name"]: Queue(len(each["members"] or ()), len(each["online"] or ())) for each in quorum},
+    )
+
+
+def heard_cluster(rabbitmqctl: str, vhost: str) -> Iterator[Finding]:
+    """Every check, or that the command did not answer."""
+    try:
+        facts = inspect_cluster(rabbitmqctl, vhost)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        mend = "give a command that runs rabbitmqctl on a node, with the rights of its user"
+        yield wrong("broker cluster", f"{rabbitmqctl}: {one_line(error)}", mend)
+        return
+    yield from check_cluster(facts)
+
+
+def check_cluster(facts: ClusterFacts) -> Iterator[Finding]:
+    """Whether all nodes run and see each other, and each quorum queue is on enough of them."""
+    down = sorted(set(facts.nodes) - set(facts.running))
+    for node, others in facts.partitions.items():
+        mend = "see that the nodes reach each other, then `rabbitmqctl stop_app` and `start_app` on the smaller part"
+        yield wrong("broker cluster", f"{node} was cut off from {', '.join(others)}: it holds an old state", mend)
+    if down:
+        mend = "start it; for good, `rabbitmqctl forget_cluster_node` and another node in its place"
+        yield wrong("broker cluster", f"{', '.join(down)} of {len(facts.nodes)} nodes: not running", mend)
+    elif len(facts.nodes) == 1:
+        yield note("broker cluster", "one node: while it is away nothing is accepted", "add two nodes, if it must not be")
+    elif not facts.partitions:
+        yield ok("broker cluster", f"{len(facts.nodes)} nodes run and see each other")
+    yield from _queues(facts)
+
+
+def _queues(facts: ClusterFacts) -> Iterator[Finding]:
+    wanted = min(MEMBERS, len(facts.nodes))
+    few = {name: each for name, each in facts.queues.items() if each.members < wanted}
+    away = {name: each for name, each in facts.queues.items() if name not in few and each.online < wanted}
+    for name, each in few.items():
+        mend = f"rabbitmq-queues grow NODE all --queue-pattern '^{name}$', for each node that has no member"
+        yield wrong("queue members", f"{name} is on {each.members} of {len(facts.nodes)} nodes", mend)
+    for name, each in away.items():
+        mend = "start the nodes that are away: a queue takes messages while more than half of its members are there"
+        yield wrong("queue members", f"{name}: {each.online} of {each.members} members are there", mend)
+    if not few and not away and facts.queues:
+        yield ok("queue members", f"{len(facts.queues)} quorum queues have all of their {wanted} members")
+
+
+def _said(rabbitmqctl: str, *command: str) -> Any:
+    asked = [*shlex.split(rabbitmqctl), *command, "--formatter", "json", "--silent"]
+    try:
+        ended = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"no answer within {_SECONDS:.0f} s") from None
+    if ended.returncode != 0:
+        raise OSError(f"exited with {ended.returncode}: {' '.join((ended.stderr or ended.stdout).split())[:300]}")
+    return json.loads(ended.stdout)

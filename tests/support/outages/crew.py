@@ -1,0 +1,111 @@
+"""The processes as an operator runs them: each told where the servers are, started again when it ends."""
+
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ops.process_roles import LOGIN_OF, LOGINS, WORKERS
+from ops.servers.ports import Claims, choose_ports
+from ops.settings import environment
+from support.stack import WAXSEAL
+
+ROLES: Final = tuple(role for role in WORKERS if not role.startswith(("mail-", "eraser")))
+AGAIN: Final = 1.0  # seconds after which what ended is started again, as systemd is told to
+PASSWORD: Final = "failover"
+
+
+class Crew:
+    """One process of each role, from `start` to `stop`. `ends` names those that ended by themselves."""
+
+    def __init__(self, folder: Path, database_url: Callable[[str, str], str], settings: dict[str, str]) -> None:
+        """`database_url` is given a login and its password."""
+        self._folder = folder
+        self._database_url = database_url
+        self._settings = settings
+        self._claims = Claims()
+        self.ports = choose_ports((*ROLES, "pages"), {}, claims=self._claims)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._restart, daemon=True)
+        self.ends: list[str] = []
+
+    @property
+    def ingress_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['ingress']}"
+
+    def start(self) -> None:
+        self._watch.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._watch.join()
+        self._claims.release()
+
+    def ready(self) -> bool:
+        return all(self._is_ready(role) for role in ROLES)
+
+    def command(self, *arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Runs a command as an operator does."""
+        told = self._told("verifier") if url is None else {**self._told("verifier"), "WAXSEAL_DATABASE_URL": url}
+        return subprocess.run(
+            [*WAXSEAL, *arguments],
+            env=told,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+
+    def _is_ready(self, role: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[role]}/readyz", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def _restart(self) -> None:
+        """In a thread that lives as long as they do."""
+        while not self._stopping.wait(0.2):
+            for role in ROLES:
+                if role not in self._running or self._running[role].poll() is not None:
+                    if role in self._running:
+                        self.ends.append(f"{role} exited with {self._running[role].returncode}")
+                        time.sleep(AGAIN)
+                    self._running[role] = self._started(role)
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _started(self, role: str) -> "subprocess.Popen[bytes]":
+        with (self._folder / f"{role}.log").open("ab") as log:
+            return subprocess.Popen([*WAXSEAL, role], env=self._told(role), cwd=self._folder, stdout=log, stderr=log)
+
+    def _told(self, role: str) -> dict[str, str]:
+        port = str(self.ports[role])
+        own = {"METRICS_PORT": port, "INGRESS_PORT": port, "CONSOLE_PORT": str(self.ports["pages"])}
+        told = {**self._settings, **own, "DATABASE_URL": self._database_url(LOGIN_OF[role].name, PASSWORD)}
+        return {**environment(), "PYTHONUNBUFFERED": "1", **{f"WAXSEAL_{name}": value for name, value in told.items()}}
+
+
+def make_logins(owner_url: str) -> None:
+    """As the page on operating says."""
+    with psycopg.connect(owner_url, autocommit=True) as conn:
+        for login in LOGINS:
+            conn.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
+                    sql.Identifier(login.name), sql.Literal(PASSWORD), sql.Identifier(login.member_of)
+                )
+            )
