@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -46,6 +46,10 @@ fuzz-api: setup ## ask the API 20 times as many questions as the tests do, other
 failover: setup ## lose brokers and primaries under load, 20 times, or TIMES; a quarter of an hour
 	@$(PYTHON) -m ops.bootstrap --tests
 	@WAXSEAL_TEST_FAILOVER=$(or $(TIMES),20) $(BIN)/python -m pytest -q -s tests/acceptance/test_failover.py
+
+upgrade: setup ## upgrade under load from the commit FROM, process by process: make upgrade FROM=HEAD~1
+	@$(PYTHON) -m ops.bootstrap --tests
+	@WAXSEAL_TEST_UPGRADE=$(or $(FROM),HEAD~1) $(BIN)/python -m pytest -q -s tests/acceptance/test_upgrade.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }

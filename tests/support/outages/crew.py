@@ -4,7 +4,8 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,17 +16,32 @@ from ops.process_roles import LOGIN_OF, LOGINS, WORKERS
 from ops.servers.ports import Claims, choose_ports
 from ops.settings import environment
 from support.stack import WAXSEAL
+from support.waiting import wait_for
 
 ROLES: Final = tuple(role for role in WORKERS if not role.startswith(("mail-", "eraser")))
 AGAIN: Final = 1.0  # seconds after which what ended is started again, as systemd is told to
 PASSWORD: Final = "failover"
 
 
+@dataclass(frozen=True)
+class Program:
+    """A version of the program: its command, and what that needs in its environment."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+THIS: Final = Program(WAXSEAL, {})
+
+
 class Crew:
     """One process of each role, from `start` to `stop`. `ends` names those that ended by themselves."""
 
-    def __init__(self, folder: Path, database_url: Callable[[str, str], str], settings: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, database_url: Callable[[str, str], str], settings: dict[str, str], program: Program = THIS
+    ) -> None:
         """`database_url` is given a login and its password."""
+        self._programs = dict.fromkeys(ROLES, program)
         self._folder = folder
         self._database_url = database_url
         self._settings = settings
@@ -51,12 +67,19 @@ class Crew:
     def ready(self) -> bool:
         return all(self._is_ready(role) for role in ROLES)
 
-    def command(self, *arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
+    def replace(self, role: str, program: Program) -> None:
+        """Ends the process of the role, and runs this program in its place. Returns when it is ready."""
+        self._programs[role] = program
+        self._running[role].terminate()
+        self._running[role].wait(30)
+        wait_for(lambda: self._running[role].poll() is None and self._is_ready(role), 30)
+
+    def command(self, *arguments: str, url: str | None = None, program: Program = THIS) -> "subprocess.CompletedProcess[str]":
         """Runs a command as an operator does."""
         told = self._told("verifier") if url is None else {**self._told("verifier"), "WAXSEAL_DATABASE_URL": url}
         return subprocess.run(
-            [*WAXSEAL, *arguments],
-            env=told,
+            [*program.command, *arguments],
+            env={**told, **program.environment},
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -90,8 +113,10 @@ class Crew:
                 process.wait()
 
     def _started(self, role: str) -> "subprocess.Popen[bytes]":
+        program = self._programs[role]
+        told = {**self._told(role), **program.environment}
         with (self._folder / f"{role}.log").open("ab") as log:
-            return subprocess.Popen([*WAXSEAL, role], env=self._told(role), cwd=self._folder, stdout=log, stderr=log)
+            return subprocess.Popen([*program.command, role], env=told, cwd=self._folder, stdout=log, stderr=log)
 
     def _told(self, role: str) -> dict[str, str]:
         port = str(self.ports[role])
