@@ -59,7 +59,7 @@ REMOVED = counter(
 )
 KEPT_SINCE = gauge(
     "kept_since_timestamp_seconds",
-    "Since when there are rows, by what they are; 0 if there are none.",
+    "Since when there are rows, by what they are; the time of the last look if there were none.",
     (ERASER,),
     what=sets.KEPT,
 )

@@ -245,6 +245,8 @@ MOVED_BY_DEATH = {"waxseal_process_restarts_total", "waxseal_broker_reconnects_t
 MOVED_ELSEWHERE = {
     "waxseal_broker_alarm": "tests/integration/ingress/test_ingress_outages.py",
     "waxseal_erased_entries_total": "tests/integration/admin/test_retention.py",
+    "waxseal_kept_since_timestamp_seconds": "tests/integration/admin/test_keeping.py",
+    "waxseal_removed_total": "tests/integration/admin/test_keeping.py",
     "waxseal_retention_behind_seconds": "tests/integration/admin/test_retention.py",
     "waxseal_retention_held": "tests/integration/admin/test_retention.py",
     "waxseal_log_refused": "tests/integration/ledger/test_restored_log.py",

@@ -62,6 +62,7 @@ def erase_due(engine: Engine, settings: Settings, blobs: Blobs, stop: Callable[[
     finally:
         last = last_run(engine)
         ledger_table.RETENTION_HELD.set(last is not None and last.held is not None)
+        show_oldest(engine)
     swept = sweep(engine, blobs, datetime.now(UTC))
     if swept.deleted:
         _log.info("erased_blobs_deleted", blobs=swept.deleted)
@@ -82,8 +83,13 @@ def remove_what_is_old(engine: Engine, settings: Settings, stop: Callable[[], bo
     finally:
         if any(removed.values()):
             _log.info("removed_what_is_old", **removed)
+
+
+def show_oldest(engine: Engine) -> None:
+    """Show since when there is what may be removed; where there is none of it, the time of this look."""
+    now = time.time()
     for what, since in oldest(engine).items():
-        ledger_table.KEPT_SINCE.labels(what).set(0 if since is None else since.timestamp())
+        ledger_table.KEPT_SINCE.labels(what).set(now if since is None else since.timestamp())
 
 
 def _tell(ran: Ran) -> None:

@@ -16,7 +16,7 @@ from pipeline.store.admin import inspection, queries, schema_version
 
 OLDEST: Final = 140000  # server_version_num of the oldest Postgres that the migrations run on
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
-_NUMBER: Final = re.compile(r"\s*(?:any|first)?\s*(\d+)\s*\(", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"(?:any|first)?\s*(\d+)\s*\(", re.IGNORECASE)
 CLOCK: Final = 2.0  # seconds that clocks may differ
 FULL: Final = 0.8  # share of the connections in use, from which on there are too few
 
@@ -105,7 +105,7 @@ def _standbys(conn: Connection, names: str, commit: str) -> Finding:
 
 def _needed(names: str) -> int:
     """How many standbys a commit waits for: `ANY 2 (a, b, c)`, `2 (a, b)`, or one."""
-    number = _NUMBER.match(names)
+    number = _NUMBER.match(names.lstrip())
     return int(number[1]) if number else 1
 
 

@@ -13,7 +13,7 @@ def test_what_more_cores_carry_follows_from_what_each_process_spends(small) -> N
     results = capacity.run(quick=True, cores=[2, 20])["results"]
     carried, cores, _processes = results["tables"].values()
 
-    assert all(results[f"{user}_cpu_us"] > 0 for user in USERS)
+    assert results["all_cpu_us"] > 0
     assert results["all_cpu_us"] == pytest.approx(sum(results[f"{user}_cpu_us"] for user in USERS), abs=1)
     assert carried["events per second"]["2"] == pytest.approx(2 * 0.7e6 / results["all_cpu_us"], rel=0.01)
     assert carried["events per second"]["20"] == pytest.approx(10 * carried["events per second"]["2"], rel=0.01)
