@@ -3,6 +3,7 @@
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from support.waiting import wait_for
 from workers.amqp.topology import IN, INBOX
 
 
@@ -14,6 +15,13 @@ def depth(channel: BlockingChannel, queue: str = INBOX) -> int:
 def consumers(channel: BlockingChannel) -> int:
     """How many workers consume the inbox."""
     return int(channel.queue_declare(INBOX, passive=True).method.consumer_count)
+
+
+def emptied(channel: BlockingChannel) -> None:
+    """Empties the inbox when nobody consumes it: what a process that ends has held comes back to it."""
+    wait_for(lambda: not consumers(channel))
+    channel.queue_purge(INBOX)
+    wait_for(lambda: depth(channel) == 0)
 
 
 def put(channel: BlockingChannel, key: str, id: str, body: bytes, exchange: str = IN) -> None:

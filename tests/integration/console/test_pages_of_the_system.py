@@ -20,6 +20,8 @@ from support.console.browser import Answer, Browser
 from support.console.running import running_console
 from support.deliveries import event, record
 from support.net.ports import free_port
+from support.queues import depth, emptied
+from support.waiting import wait_for
 from workers.amqp.topology import INBOX, declare
 from workers.eraser.erasure_requests import ErasureRequests
 
@@ -42,14 +44,16 @@ def on_broker(acts: Engine, console_settings: Settings, monkeypatch: Any) -> Ite
 
 def test_the_first_page_shows_what_waits_in_the_inbox_and_that_nobody_takes_it(on_broker, servers, channel, token) -> None:
     declare(channel)
-    channel.queue_purge(INBOX)
+    emptied(channel)
     channel.confirm_delivery()
     for _ in range(3):
         channel.basic_publish("", INBOX, b"{}")
+    wait_for(lambda: depth(channel) == 3)
     browser = on_broker(servers.amqp_url)
     browser.log_in(token("viewer"))
     shown = browser.get("/").text
     channel.queue_purge(INBOX)
+    wait_for(lambda: depth(channel) == 0)
 
     assert '<span class="stage">Inbox</span><span>3 messages</span>' in shown
     assert "3 messages wait in waxseal.ingest, and no process takes them" in shown

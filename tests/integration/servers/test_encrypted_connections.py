@@ -19,6 +19,7 @@ from ops.servers.accounts import own_file
 from ops.servers.private import PrivateServers
 from support.broker import rabbitmqctl
 from support.net.tls import Authority
+from support.queues import emptied
 from support.sending import SECRET
 from support.waiting import wait_for
 from workers.amqp.queue_depths import queues
@@ -117,6 +118,7 @@ def test_the_route_runs_encrypted_and_goes_on_with_new_passwords_without_a_resta
     servers, encrypted, shared_database, shared_start, sink, channel
 ) -> None:
     database, password = shared_database, encrypted.password("first")
+    emptied(channel)
     database.add_tenant("acme")
     database.add_source("orders", "amqp")
     database.add_endpoint("billing", sink.url("/200"), SECRET)
