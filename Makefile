@@ -1,7 +1,7 @@
 # Every target sets up what it needs first: the virtual environment, and PostgreSQL and RabbitMQ if they are missing.
 PYTHON ?= python3
-# How many processes run test files side by side, each with servers of its own. They often wait: two a core.
-TESTERS ?= 4
+# How many processes run test files side by side, each with servers of its own. They often wait: more than two a core.
+TESTERS ?= 5
 BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
