@@ -4,7 +4,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from support.waiting import wait_for
-from workers.amqp.topology import IN, INBOX
+from workers.amqp.topology import IN, INBOX, UNROUTED
 
 
 def depth(channel: BlockingChannel, queue: str = INBOX) -> int:
@@ -18,10 +18,11 @@ def consumers(channel: BlockingChannel) -> int:
 
 
 def emptied(channel: BlockingChannel) -> None:
-    """Empties the inbox when nobody consumes it: what a process that ends has held comes back to it."""
+    """Empties the inbox, and that of what was unrouted, when nobody consumes it: what a process that ends has held comes back."""
     wait_for(lambda: not consumers(channel))
-    channel.queue_purge(INBOX)
-    wait_for(lambda: depth(channel) == 0)
+    for queue in (INBOX, UNROUTED):
+        channel.queue_purge(queue)
+        wait_for(lambda queue=queue: depth(channel, queue) == 0)
 
 
 def put(channel: BlockingChannel, key: str, id: str, body: bytes, exchange: str = IN) -> None:

@@ -12,11 +12,14 @@ from workers.amqp.topology import INBOX, UNROUTED, declare
 
 @pytest.fixture
 def channel(servers: PrivateServers, channel: BlockingChannel) -> Iterator[BlockingChannel]:
-    """The shared fixture with everything declared and empty inboxes; declares it again afterwards, for the next test."""
+    """The shared fixture with everything declared and empty inboxes; declares and empties them afterwards, for the next test."""
     declare(channel)
     channel.queue_purge(INBOX)
     channel.queue_purge(UNROUTED)
     channel.confirm_delivery()
     yield channel
     with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
-        declare(connection.channel())
+        again = connection.channel()
+        declare(again)
+        again.queue_purge(INBOX)
+        again.queue_purge(UNROUTED)
