@@ -18,7 +18,7 @@ def consumers(channel: BlockingChannel) -> int:
 
 
 def emptied(channel: BlockingChannel) -> None:
-    """Empties the inbox, and that of what was unrouted, when nobody consumes it: what a process that ends has held comes back."""
+    """Empties the inboxes when nobody consumes them: what a process that ends has held comes back to them."""
     wait_for(lambda: not consumers(channel))
     for queue in (INBOX, UNROUTED):
         channel.queue_purge(queue)

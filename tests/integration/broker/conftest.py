@@ -12,7 +12,7 @@ from workers.amqp.topology import INBOX, UNROUTED, declare
 
 @pytest.fixture
 def channel(servers: PrivateServers, channel: BlockingChannel) -> Iterator[BlockingChannel]:
-    """The shared fixture with everything declared and empty inboxes; declares and empties them afterwards, for the next test."""
+    """The shared fixture with everything declared and empty inboxes; the same afterwards, for the next test."""
     declare(channel)
     channel.queue_purge(INBOX)
     channel.queue_purge(UNROUTED)
