@@ -85,8 +85,8 @@ def _figures(servers: PrivateServers, env: Environment, events: int, most: int) 
             url = fresh_database(servers.database_url)
             count = events // one.share
             one.fill(servers.amqp_url, count)
-            racing_ = _floor if one.name == "floor" else race
-            found[one.name].append(racing_(servers, env | {"WAXSEAL_DATABASE_URL": url}, count, one))
+            measured = _floor if one.name == "floor" else race
+            found[one.name].append(measured(servers, env | {"WAXSEAL_DATABASE_URL": url}, count, one))
             drop_database(url)
             tell(f"round {number + 1}, {one.name}: {found[one.name][-1]['events_per_s']:.0f} events/s")
     return found
@@ -162,12 +162,16 @@ def race(servers: PrivateServers, env: Environment, count: int, one: Contestant)
         running([one.command] * one.processes, env) as processes,
     ):
         had = database(one.counted)
+
+        def recorded() -> int:
+            return database(one.counted) - had
+
         meter, before = CpuMeter(servers, processes, database(_session)), database(inspection.written)
         launched = began = ended = (time.monotonic(), 0, meter.read())
         deadline = time.monotonic() + DEADLINE
         while ended[1] < last:
             time.sleep(POLL)
-            ended = (time.monotonic(), database(one.counted) - had, meter.read())
+            ended = (time.monotonic(), recorded(), meter.read())
             if began[1] < first:
                 began = ended
                 if sequencer:
@@ -178,9 +182,7 @@ def race(servers: PrivateServers, env: Environment, count: int, one: Contestant)
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {ended[1]} of {last} events after {DEADLINE:.0f} s")
         apart = sequencer.postgres() if sequencer else 0.0
-        while (
-            counted := database(one.counted) - had
-        ) < count:  # else what is being written would count as what the others cost
+        while (counted := recorded()) < count:  # else what is being written would count as what the others cost
             if time.monotonic() > deadline:
                 raise OpsError(f"{one.name}: {counted} of {count} events after {DEADLINE:.0f} s")
             time.sleep(POLL)

@@ -83,7 +83,7 @@ def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, *
     from ops.system.stack_file import settings_for
 
     if blobs is None and not any(ages.values()):
-        which = "which? --attempts-older-than, --letters-older-than, --deliveries-older-than or --blobs-older-than"
+        which = "which? say --attempts-older-than or another age: see --help"
         raise click.UsageError(which, click.get_current_context())
     if dry_run and terms.yes:
         raise click.UsageError("--dry-run or --yes, not both", click.get_current_context())
