@@ -16,6 +16,7 @@ from ops.settings import Settings
 from workers.amqp.queue_depths import queues
 from workers.console.access.principals import Authentication
 from workers.console.app import make_app
+from workers.console.bounded_protocol import BoundedProtocol
 from workers.console.call import Console
 from workers.console.indexer import Indexing
 from workers.console.job_runner import JobRunner
@@ -38,7 +39,7 @@ class Server:
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             loop="uvloop",
             ws="none",
             lifespan="off",
