@@ -95,6 +95,7 @@ class Relay:
         self._publishing: set[Future[bool]] = set()
         self._schedule = CheckSchedule()
         self._repairs = Repairs(engine)
+        self._doubtful: UUID | None = None  # the lease of a claim of which it is unknown whether it was committed
         self._wait = RECONNECT[0]
         self.found = 0  # deliveries claimed in the last round
 
@@ -104,6 +105,7 @@ class Relay:
         `notified` are the endpoints that were notified.
         """
         self.found = 0
+        self._release_doubtful()
         self._repairs.turn()
         self._schedule.notified(notified, datetime.now(UTC))
         pause = self._confirmed()
@@ -114,8 +116,23 @@ class Relay:
             self._survey(now)
         endpoints = self._schedule.wanted(now)
         if endpoints:
-            self._claim(endpoints, Lease(uuid4(), now, now + self._lease))
+            lease = Lease(uuid4(), now, now + self._lease)
+            self._doubtful = lease.id
+            self._claim(endpoints, lease)
+            self._doubtful = None
         return self._schedule.pause(datetime.now(UTC))
+
+    def _release_doubtful(self) -> None:
+        """Make due at once what a claim took before its connection was lost; it would be left to the end of its lease."""
+        if self._doubtful is None:
+            return
+        now = datetime.now(UTC)
+        with transaction(self._engine) as conn:
+            released = claims.release_lease(conn, self._doubtful, now)
+        self._doubtful = None
+        if released:
+            _log.warning("doubtful_claims_released", deliveries=len(released))
+            self._schedule.notified(set(released), now)
 
     def _survey(self, now: datetime) -> None:
         began = time.monotonic()

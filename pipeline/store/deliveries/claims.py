@@ -96,6 +96,12 @@ EXPIRE_LEASES = text("""
     FROM ended WHERE delivery.id = ended.id
     RETURNING endpoint_id""")
 
+# For a claimant that does not know whether its claim was committed. Reads the index of leased rows.
+RELEASE_LEASE = text("""
+    UPDATE delivery SET state = 'pending', next_attempt_at = :now, lease = NULL, lease_until = NULL
+    WHERE state = 'leased' AND lease = :lease
+    RETURNING endpoint_id""")
+
 # Repeated for as long as the holder lives, however slow its endpoint is. Returns the leases that still hold: a delivery may be
 # under a later lease by now, even one of the same process.
 EXTEND_LEASES = text("""
@@ -172,6 +178,11 @@ def claim(conn: Connection, granted: Mapping[int, Allowance], lease: UUID, now: 
 def expire_leases(conn: Connection, now: datetime, limit: int) -> list[int]:
     """Makes at most `limit` deliveries whose lease has ended due at once; returns their endpoints, one for each."""
     return list(conn.execute(EXPIRE_LEASES, {"now": now, "limit": limit}).scalars())
+
+
+def release_lease(conn: Connection, lease: UUID, now: datetime) -> list[int]:
+    """Makes all deliveries under this lease due at once, untried; returns their endpoints, one for each."""
+    return list(conn.execute(RELEASE_LEASE, {"now": now, "lease": lease}).scalars())
 
 
 def extend(conn: Connection, held: Sequence[tuple[int, UUID]], until: datetime) -> set[tuple[int, UUID]]:

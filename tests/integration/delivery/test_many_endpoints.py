@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, TextClause
+from sqlalchemy.exc import OperationalError
 from test_claim_plans import plan_of
 
 from ops.runtime.db import make_engine
+from pipeline.claim import Lease, Outlook, Round, claim_from
 from pipeline.store.deliveries import claims, inactive_endpoints, notify, paused
 from support.deliveries import event, record
 from support.waiting import wait_for
@@ -97,6 +100,32 @@ def test_what_is_due_at_others_is_claimed_at_once(crowd, relay, is_leased) -> No
         return is_leased(asked)
 
     wait_for(found_after_a_turn)  # by another survey; each is followed by a rest of the same length
+
+
+def test_what_a_claim_took_before_its_connection_was_lost_is_claimed_again_at_once(
+    crowd, relay, is_leased, shared_database, monkeypatch
+) -> None:
+    leases = []
+
+    def lost(conn: Connection, outlook: Outlook, lease: Lease, *others: Any, **options: Any) -> Round:
+        leases.append(lease.id)
+        taken = claim_from(conn, outlook, lease, *others, **options)
+        if len(leases) == 1:
+            assert [each.endpoint_id for each in taken.claims] == [endpoint_id]
+            conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        return taken
+
+    endpoint_id = HELD + 6
+    while relay.turn() < 0.01:
+        pass
+    monkeypatch.setattr("workers.relay.worker.claim_from", lost)
+    record(crowd, [event("claimed-twice", "s-6")], [endpoint_id])
+    with pytest.raises(OperationalError):
+        relay.turn([endpoint_id])
+    assert is_leased(endpoint_id)
+    relay.turn()
+
+    assert [(leases[1],)] == shared_database.rows(f"SELECT lease FROM delivery WHERE endpoint_id = {endpoint_id}")
 
 
 def test_a_relay_with_nothing_to_claim_is_idle_however_many_wait(crowd, relay) -> None:

@@ -20,6 +20,7 @@ from ops.runtime.driver.db_deadline import NotReplicated
 from ops.server_urls import database_url
 from ops.settings import Settings
 from ops.telemetry import pulse
+from pipeline.store.deliveries import notify
 from pipeline.store.log import checkpoints
 from support.ledger.events import NOW, event_of, record
 from support.outages.pair import Pair
@@ -147,12 +148,14 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
     pair: Pair, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db_deadline, "ANSWER", 1.0)
+    monkeypatch.setattr(notify, "QUIET", 0.2)
     due, lead = DueNotifications(engine), Lead(engine)
     due.wait(0.0)
     assert lead.take()
     fence = lead.fence()
-    with engine.connect() as waiting, ThreadPoolExecutor(1) as aside:
+    with engine.connect() as waiting, ThreadPoolExecutor(2) as aside:
         assert named(waiting) == "a"
+        listening = aside.submit(due.wait, 300.0)
         monkeypatch.setattr(db_deadline, "SILENCE", 300.0)
         pair.freeze(0)
         pair.promote()
@@ -163,7 +166,7 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
         monkeypatch.setattr(db_deadline, "SILENCE", 0.3)  # of the next
         assert persist(engine, 30.0, named) == "b"
         failure(lambda: asked.result(30))
-    failure(lambda: due.wait(0.1))  # without a word from the server that it listens to
+        failure(lambda: listening.result(30))  # without a word from the server that it listens to
     with pytest.raises(Deposed):
         fence()
     lead.release()
