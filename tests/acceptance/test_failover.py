@@ -58,7 +58,6 @@ class World:
             "LOG_FILES": str(folder / "published"),
             "LOG_ORIGIN": "failover.test",
             "ALLOW_NETWORKS": "127.0.0.0/8",
-            "LEASE": "10",
         }
         (folder / "blobs").mkdir()
         self.crew = Crew(folder, self.pair.url, settings)

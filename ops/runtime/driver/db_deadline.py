@@ -11,8 +11,10 @@ which Postgres says that it is on the primary alone.
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
+from operator import ne
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -27,9 +29,10 @@ ANSWER: Final = 3.0  # seconds that the server has for the login of a check, and
 GRACE: Final = 10.0  # seconds beyond the server's own timeout, after which a statement is given up even if checks succeed
 
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # Postgres' function; the texts of its warnings depend on the server's language
-_AVOIDED: Final = 60.0  # seconds after which a host that did not answer is tried in its turn again
+_SLOW: Final = 2.0  # seconds for a login, after which the hosts that were tried in vain before are avoided as well
+_AVOIDED_FOR: Final = 60.0  # seconds after which a host that did not answer, or was replaced, is tried in its turn again
 
-_silent: dict[Host, float] = {}  # hosts that did not answer: until when (monotonic) the others are tried first
+_avoided: dict[Host, float] = {}  # until when (monotonic) the others are tried first
 
 _Result = TypeVar("_Result")
 _Wait = Generator[Any, Any, _Result]  # psycopg's generator of one exchange: yields what to wait for, is sent what is ready
@@ -52,9 +55,15 @@ class Connection(psycopg.Connection[Any]):
     look_around: Callable[[], None] | None = None  # learns from the other hosts whether one of them was promoted
     _alone = False  # a commit was not replicated
 
+    @property
+    def host(self) -> Host:
+        """The one of several hosts that it is connected to."""
+        return self.info.host, str(self.info.port)
+
     def wait(self, gen: _Wait[_Result], *args: Any, **options: Any) -> _Result:
         """Run one exchange with the server. Raises `Unanswered`, `OldPrimary` or `NotReplicated`, and has closed it then."""
         if self.timeline is not None and db_timelines.is_old(self.timeline):
+            _avoid([self.host])  # it may be cut off, and then each login would wait for it
             self.pgconn.finish()
             raise OldPrimary("Postgres was replaced by a standby, which is used from now on")
         if options.get("timeout") is None:  # else the caller has a deadline of its own: it listens for notifications
@@ -97,8 +106,7 @@ class Connection(psycopg.Connection[Any]):
         """Whether this process has found meanwhile that this one of several hosts does not answer, or was replaced."""
         if self.timeline is None:
             return False
-        here = (self.info.host, str(self.info.port))
-        return db_timelines.is_old(self.timeline) or _silent.get(here, 0.0) - _AVOIDED > heard
+        return db_timelines.is_old(self.timeline) or _avoided.get(self.host, 0.0) - _AVOIDED_FOR > heard
 
     def _answers(self) -> bool:
         return self.still_answers is None or self.still_answers()
@@ -106,7 +114,7 @@ class Connection(psycopg.Connection[Any]):
     def _give_up_unless(self, alive: bool, waited: float) -> None:
         if not alive or waited >= self.longest:
             if not alive:
-                _silent[self.info.host, str(self.info.port)] = time.monotonic() + _AVOIDED
+                _avoid([self.host])
             self.pgconn.finish()  # a rollback or the end of a COPY that follows must not wait again
             raise Unanswered(f"Postgres has not answered a statement that began {waited:.0f} s ago")
 
@@ -116,7 +124,8 @@ def connect(
 ) -> Connection:
     """Log in, within psycopg's `connect_timeout` for each host. `statement_timeout` is the server's, in seconds.
 
-    Of several hosts the newest primary is taken (`db_timelines`), and those that lately did not answer are tried last.
+    Of several hosts the newest primary is taken (`db_timelines`); those that lately did not answer, or were replaced, are tried
+    last.
     """
     hosts = db_timelines.hosts(options)
     made = kind.connect(*arguments, **options) if len(hosts) == 1 else _to_newest(kind, hosts, arguments, options)
@@ -132,13 +141,15 @@ def _to_newest(
     kind: type[Connection], hosts: Sequence[Host], arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Connection:
     now = time.monotonic()
-    left = sorted(hosts, key=lambda host: _silent.get(host, 0.0) > now)
+    left = sorted(hosts, key=lambda host: max(now, _avoided.get(host, now)))
     while left:
+        began = time.monotonic()
         made = kind.connect(*arguments, **{**options, **db_timelines.to_hosts(left)})
+        if time.monotonic() - began > _SLOW:
+            _avoid(takewhile(partial(ne, made.host), left))
         made.longest = ANSWER  # for the question
         made.timeline = db_timelines.timeline(made)
-        here = (made.info.host, str(made.info.port))
-        others = [host for host in hosts if host != here]
+        others = [host for host in hosts if host != made.host]
         made.look_around = partial(db_timelines.ask, others, arguments, options)
         if made.timeline is None:
             return made
@@ -148,8 +159,12 @@ def _to_newest(
         if not db_timelines.is_old(made.timeline):
             return made
         made.close()
-        left = [host for host in left if host != here]
+        left = [host for host in left if host != made.host]
     raise OldPrimary("Postgres was replaced by a standby, and none of the hosts is the one that replaced it")
+
+
+def _avoid(hosts: Iterable[Host]) -> None:
+    _avoided.update(dict.fromkeys(hosts, time.monotonic() + _AVOIDED_FOR))
 
 
 def answers(arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:

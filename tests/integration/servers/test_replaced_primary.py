@@ -1,5 +1,7 @@
 """A PostgreSQL primary and its synchronous standby: what is committed, and that only the newest primary is written to."""
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -23,7 +26,7 @@ from ops.telemetry import pulse
 from pipeline.store.deliveries import notify
 from pipeline.store.log import checkpoints
 from support.ledger.events import NOW, event_of, record
-from support.outages.pair import Pair
+from support.outages.pair import ADDRESSES, Pair
 from support.waiting import wait_for
 from workers.relay.worker import DueNotifications
 from workers.sealer.lead import Deposed, Lead
@@ -170,7 +173,7 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
     with pytest.raises(Deposed):
         fence()
     lead.release()
-    assert ("127.0.2.1", str(pair.port)) in db_deadline._silent  # and is tried last
+    assert ("127.0.2.1", str(pair.port)) in db_deadline._avoided  # and is tried last
     pair.thaw(0)
 
     assert {server(engine) for _ in range(3)} == {"b"}
@@ -191,7 +194,7 @@ def test_a_process_that_noticed_nothing_learns_of_the_promotion_from_the_other_h
     """Both are primaries here: the old one of the test before came back."""
     url = database_url(pair.url())
     db_timelines._newest.clear()
-    db_deadline._silent.clear()
+    db_deadline._avoided.clear()
     monkeypatch.setattr(pulse, "EVERY", 0.05)
     with engine_on(pair.url()) as engine:
         with monkeypatch.context() as before:
@@ -203,3 +206,31 @@ def test_a_process_that_noticed_nothing_learns_of_the_promotion_from_the_other_h
             wait_for(lambda: persist(engine, 10.0, named) == "b")
         finally:
             check.close()
+
+
+def test_a_host_that_did_not_answer_is_tried_after_one_that_did_not_answer_before_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary = (ADDRESSES[pair.primary], str(pair.port))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = ("127.0.0.1", str(mute.getsockname()[1]))
+        options = conninfo_to_dict(pair.url()) | db_timelines.to_hosts([silent, primary])
+        now = time.monotonic()
+        monkeypatch.setattr(db_deadline, "_avoided", {silent: now + 60.0, primary: now + 30.0})
+        db_deadline.connect(db_deadline.Connection, [], options, 5.0).close()
+        mute.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            mute.accept()
+
+
+def test_hosts_that_a_login_waited_for_in_vain_are_tried_last_from_then_on(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    primary = (ADDRESSES[pair.primary], str(pair.port))
+    monkeypatch.setattr(db_deadline, "_avoided", {})
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        gone = ("127.0.0.1", str(one.getsockname()[1]))
+    options = conninfo_to_dict(pair.url()) | db_timelines.to_hosts([gone, primary])
+    db_deadline.connect(db_deadline.Connection, [], options, 5.0).close()
+    assert {} == db_deadline._avoided  # it refused at once
+    monkeypatch.setattr(db_deadline, "_SLOW", 0.0)
+    db_deadline.connect(db_deadline.Connection, [], options, 5.0).close()
+    assert {gone} == set(db_deadline._avoided)
