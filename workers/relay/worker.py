@@ -43,6 +43,7 @@ ROUND: Final = 0.01  # seconds from the start of a round to the next, at least, 
 QUICK: Final = 0.002  # the same when it found none
 EACH: Final = 0.001  # added to `QUICK` for each delivery that it found, up to `ROUND`
 FULL: Final = 0.01  # seconds until the next check when nothing more can be published
+QUIET: Final = 2.0  # seconds without a notification, after which Postgres is asked whether it is there
 SWITCH_INTERVAL: Final = 0.0005  # seconds one thread may keep the others waiting: the default of 5 ms is longer than a round
 
 _log = structlog.get_logger()
@@ -62,7 +63,12 @@ class DueNotifications:
                 self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 notify.listen(self._conn)
                 return {notify.ANY}  # notifications from before it listened are lost: survey all endpoints
-            return notify.received(self._conn, seconds)
+            ends = time.monotonic() + seconds
+            while (left := max(0.0, ends - time.monotonic())) > QUIET:
+                if found := notify.received(self._conn, QUIET):
+                    return found
+                notify.check(self._conn)
+            return notify.received(self._conn, left)
         except Exception:
             self.close()
             raise

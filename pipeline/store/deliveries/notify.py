@@ -1,6 +1,5 @@
 """Notifications: a transaction that makes deliveries due notifies the relays at its COMMIT, so they need not wait to poll."""
 
-import time
 from collections.abc import Collection
 from typing import Final
 
@@ -14,9 +13,8 @@ NOTIFY = text("SELECT pg_notify('waxseal_due', said) FROM unnest(CAST(:said AS t
 # On a dedicated connection, outside any transaction, which receives notifications at once.
 LISTEN = text("LISTEN waxseal_due")
 
-# A wait for notices has no deadline of its own, and a server that is cut off is as quiet as one that has nothing to say.
+# A server that is cut off is as quiet as one that has nothing to say.
 ALIVE = text("SELECT 1")
-QUIET: Final = 2.0  # seconds without a notice, after which the server is asked
 
 ANY: Final = 0  # in place of an endpoint's id: something is due at an unknown endpoint
 MOST_IDS: Final = 700  # in one notice: 7,700 bytes at most; Postgres allows 8,000
@@ -41,16 +39,13 @@ def listen(conn: Connection) -> None:
 
 
 def received(conn: Connection, seconds: float) -> set[int]:
-    """The endpoints notified since the last call, `ANY` for an unknown one. Waits for the first notice, at most `seconds`.
-
-    Raises when Postgres falls silent meanwhile, which takes as long to be found out as with a statement.
-    """
+    """The endpoints notified since the last call, `ANY` for an unknown one. Waits for the first notice, at most `seconds`."""
     driver = conn.connection.driver_connection
     assert driver is not None
-    ends = time.monotonic() + seconds
-    while True:
-        left = max(0.0, ends - time.monotonic())
-        notices = list(driver.notifies(timeout=min(left, QUIET), stop_after=1))
-        if notices or left <= QUIET:
-            return {int(each or ANY) for notice in notices for each in notice.payload.split(",")}
-        conn.execute(ALIVE)
+    notices = driver.notifies(timeout=seconds, stop_after=1)
+    return {int(each or ANY) for notice in notices for each in notice.payload.split(",")}
+
+
+def check(conn: Connection) -> None:
+    """Raises when Postgres does not answer: a wait for notices does not find that out."""
+    conn.execute(ALIVE)

@@ -23,7 +23,6 @@ from ops.runtime.driver.db_deadline import NotReplicated
 from ops.server_urls import database_url
 from ops.settings import Settings
 from ops.telemetry import pulse
-from pipeline.store.deliveries import notify
 from pipeline.store.log import checkpoints
 from support.ledger.events import NOW, event_of, record
 from support.outages.pair import ADDRESSES, Pair
@@ -151,7 +150,7 @@ def test_all_go_over_to_a_promoted_standby_and_nobody_returns_to_the_old_primary
     pair: Pair, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db_deadline, "ANSWER", 1.0)
-    monkeypatch.setattr(notify, "QUIET", 0.2)
+    monkeypatch.setattr("workers.relay.worker.QUIET", 0.2)
     due, lead = DueNotifications(engine), Lead(engine)
     due.wait(0.0)
     assert lead.take()
