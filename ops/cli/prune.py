@@ -71,10 +71,11 @@ class _Age(click.ParamType[timedelta]):
 def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, **ages: timedelta | None) -> None:
     """Drop what is no part of the ledger and is old. Without --yes it only shows what that is.
 
-    Attempts are dropped in whole days, and no other session waits for that. A delivery goes when it was delivered or discarded
-    before that, and no attempt of that day and no dead letter is left; past deliveries are counted by day. A blob that no entry
-    and no dead letter refers to is set aside first, and deleted after the same time again; not while messages wait in the
-    inbox. Nothing else is touched: no entry or content of the ledger, no open dead letter, no delivery that could be tried.
+    Attempts are dropped in whole days; no other session waits for that for longer than a fifth of a second. A delivery goes
+    when it was delivered or discarded before that, and no attempt of that day and no dead letter is left; past deliveries are
+    counted by day. A blob that no entry and no dead letter refers to is set aside first, and deleted after the same time
+    again; not while messages wait in the inbox. Nothing else is touched: no entry or content of the ledger, no open dead
+    letter, no delivery that could be tried.
     Needs the login of the database's owner. The settings WAXSEAL_KEEP_… have the eraser do the same every hour.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
@@ -105,7 +106,7 @@ def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, *
 
 def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None:
     from ops.admin.bulk import Act
-    from ops.admin.prune import drop_partitions, old_partitions
+    from ops.admin.erasure.prune import drop_attempts, old_partitions
     from ops.admin.views import partition_view
 
     old = old_partitions(engine, before)
@@ -113,13 +114,13 @@ def _prune_attempts(engine: "Engine", before: datetime, terms: ActTerms) -> None
     if terms.yes and old:
         act = Act(terms.who, "prune attempts", {"before": before.date().isoformat()})
         with progress("dropping", len(old)) as show:
-            done = drop_partitions(engine, act, old, show)
+            done = drop_attempts(engine, act, len(old), before, show)
         _tell(terms, "dropped_days", done, f"dropped the attempts of {counted(done, 'day', 'days')}")
 
 
 def _prune_dead_letters(engine: "Engine", before: datetime, terms: ActTerms) -> None:
     from ops.admin.bulk import Act, Pace
-    from ops.admin.prune import count_old_dead_letters, drop_dead_letters
+    from ops.admin.erasure.prune import count_old_dead_letters, drop_dead_letters
 
     planned = count_old_dead_letters(engine, before)
     _tell(terms, "old_letters", planned, f"{counted(planned, 'dead letter', 'dead letters')} replayed or discarded before that")

@@ -20,7 +20,8 @@ COUNTS: Final = {
 # Each from the beginning of an index. The oldest delivery is the one with the lowest number.
 OLDEST = text("""
     SELECT (SELECT created_at FROM delivery ORDER BY id LIMIT 1) AS deliveries,
-      (SELECT min(to_timestamp(right(relname, 8), 'YYYYMMDD')) FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid
+      (SELECT min(CAST(to_date(right(relname, 8), 'YYYYMMDD') AS timestamp)) AT TIME ZONE 'UTC'
+       FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid
        WHERE inhparent = 'attempt'::regclass AND relname ~ '^attempt_[0-9]{8}$') AS attempts,
       (SELECT decided_at FROM dead_letter WHERE state <> 'open' ORDER BY decided_at LIMIT 1) AS dead_letters,
       (SELECT at FROM operator_event ORDER BY id LIMIT 1) AS operator_events,

@@ -18,15 +18,6 @@ PARTITIONS = text("""
     WHERE relnamespace = CAST('public' AS regnamespace) AND relkind = 'r' AND relname ~ '^attempt_[0-9]{8}$'
     ORDER BY day""")
 
-# While this waits for a lock, later readers and writers of attempts wait behind it.
-IMPATIENT = text("SET lock_timeout = '3s'")
-
-# Neither blocks readers or writers of attempts, and neither can be rolled back. FINALIZE completes a DETACH that was
-# interrupted between its two transactions.
-DETACH = "ALTER TABLE public.attempt DETACH PARTITION public.{name} CONCURRENTLY"
-FINALIZE = "ALTER TABLE public.attempt DETACH PARTITION public.{name} FINALIZE"
-DROP = "DROP TABLE public.{name}"
-
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -41,11 +32,6 @@ class Partition:
     def end(self) -> date:
         """The first day after it."""
         return self.day + timedelta(days=1)
-
-    @property
-    def name(self) -> str:
-        """The table's name."""
-        return f"attempt_{self.day:%Y%m%d}"
 
 
 def ensure(conn: Connection, first: date, days: int) -> int:
@@ -64,15 +50,3 @@ def ensure_for(conn: Connection, moments: Sequence[datetime]) -> int:
 def partitions(conn: Connection) -> list[Partition]:
     """All partitions, oldest first."""
     return [Partition(*row) for row in conn.execute(PARTITIONS)]
-
-
-def drop(conn: Connection, partition: Partition) -> None:
-    """Drops a partition with its rows. `conn` must be in autocommit, with the owner's login.
-
-    If it raises, because a long read of the log blocks it, the next call completes what it began.
-    """
-    conn.execute(IMPATIENT)
-    if partition.state != "detached":
-        detach = FINALIZE if partition.state == "detaching" else DETACH
-        conn.execute(text(detach.format(name=partition.name)))
-    conn.execute(text(DROP.format(name=partition.name)))

@@ -1,16 +1,17 @@
 """Pruning: attempts in daily partitions, made ahead and dropped whole; and dead letters that were closed long ago."""
 
-import threading
 import time
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from ops.admin.erasure import keeping
 from ops.runtime.db import transaction
 from pipeline.deliver import judge
 from pipeline.settle import Tried
+from pipeline.store.admin import removal
 from pipeline.store.dead_letters import dead_letters
 from pipeline.store.deliveries import attempt_partitions, deliveries
 from schemas.dead_letter import DeadLetter
@@ -18,7 +19,6 @@ from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from support.cli import Cli
 from support.deliveries import claimed, event, record
-from support.waiting import wait_for
 from workers.delivery.store import DeliveryStore
 from workers.relay.maintenance import AHEAD, make_partitions
 
@@ -217,26 +217,29 @@ def test_a_worker_may_not_prune(old, cli, database) -> None:
     assert 1 == ended.stderr.count("\n")
 
 
-def test_pruning_keeps_no_reader_and_no_writer_waiting_and_resumes_where_one_was_in_its_way(
-    old, database, today, long_ago
+def test_pruning_gives_up_where_attempts_are_read_for_long_and_keeps_nobody_waiting(
+    old, database, today, long_ago, monkeypatch
 ) -> None:
+    monkeypatch.setattr(keeping, "BETWEEN", 0.0)
     with psycopg.connect(database.url) as reader:
         reader.execute("SELECT count(*) FROM attempt")
-        waiting = threading.Thread(target=lambda: ended.append(old.run("prune", "--attempts-older-than", "30d", "--yes")))
-        ended: list = []
-        waiting.start()
-        wait_for(
-            lambda: database.rows("SELECT 1 FROM pg_stat_activity WHERE query ~ '^ALTER.*DETACH' AND wait_event_type = 'Lock'")
-        )
+        refused = old.run("prune", "--attempts-older-than", "30d", "--yes")
         attempt(database, today)
-        waiting.join()
-    (refused,) = ended
 
     assert 2 == refused.exit_code
-    assert f"attempt_{long_ago:%Y%m%d} is in use" in refused.stderr
+    assert "dropped 0 of 4 days: another session" in refused.stderr
     assert [{"dropped_days": 4}] == old.json("prune", "--attempts-older-than", "30d", "--yes")[-1:]
     assert 3 == len(days(database))
     assert [(4, 4), (4, 0)] == [(act["planned"], act["done"]) for act in old.json("audit")]
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Anchorage"])
+def test_the_oldest_day_of_attempts_begins_at_midnight_utc_wherever_the_session_is(zone, old, engine, long_ago) -> None:
+    with transaction(engine) as conn:
+        conn.execute(text(f"SET LOCAL timezone = '{zone}'"))
+        oldest = removal.oldest(conn)["attempts"]
+
+    assert datetime(long_ago.year, long_ago.month, long_ago.day, tzinfo=UTC) == oldest
 
 
 def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_next_run(old, database, today, long_ago) -> None:

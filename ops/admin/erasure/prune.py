@@ -1,15 +1,15 @@
 """Drops what is no longer needed: attempts by whole days, and dead letters that were closed long ago."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from ops.admin.bulk import Act, Pace, noted, perform, uninterrupted
+from ops.admin.bulk import Act, Pace, perform
+from ops.admin.erasure.keeping import remove_rows
 from ops.admin.read_session import snapshot
 from ops.errors import OpsError
-from ops.runtime.db import passes
 from pipeline.store.dead_letters import dead_letters
 from pipeline.store.deliveries import attempt_partitions
 from pipeline.store.deliveries.attempt_partitions import Partition
@@ -21,18 +21,18 @@ def old_partitions(engine: Engine, before: datetime) -> list[Partition]:
         return [each for each in attempt_partitions.partitions(conn) if each.end <= before.astimezone(UTC).date()]
 
 
-def drop_partitions(engine: Engine, act: Act, old: Sequence[Partition], show: Callable[[int], None]) -> int:
-    """Drops partitions one by one; returns how many. Readers and writers of attempts do not wait for it.
+def drop_attempts(engine: Engine, act: Act, planned: int, before: datetime, show: Callable[[int], None]) -> int:
+    """Drops the days whose attempts all began before then, as the eraser does; returns how many.
 
-    Raises `OpsError` if another session keeps one locked; those dropped before stay dropped.
+    Raises `OpsError` if others use attempts for too long; those dropped before stay dropped.
     """
-    with noted(engine, act, len(old)) as tally:
-        for each in old:
-            with uninterrupted():
-                _drop(engine, each)
-                tally.done += 1
-            show(tally.done)
-    return tally.done
+    dropped = remove_rows(engine, act, "attempts", planned, before, show)
+    if dropped < planned:
+        raise OpsError(
+            f"dropped {dropped} of {planned} days: another session has been reading attempts for a while; "
+            "run the same command again"
+        )
+    return dropped
 
 
 def count_old_dead_letters(engine: Engine, before: datetime) -> int:
@@ -48,15 +48,3 @@ def drop_dead_letters(engine: Engine, act: Act, planned: int, before: datetime, 
 
 def _delete(before: datetime, conn: Connection, size: int) -> int | None:
     return dead_letters.delete_decided(conn, before, size) or None
-
-
-def _drop(engine: Engine, partition: Partition) -> None:
-    try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            attempt_partitions.drop(conn, partition)
-    except Exception as error:
-        if passes(error):
-            raise OpsError(
-                f"{partition.name} is in use: another session has been reading attempts for a while; run the same command again"
-            ) from error
-        raise
