@@ -70,9 +70,7 @@ class Stage:
 
     def known(self) -> tuple[bytes, Subscriptions]:
         """The tenant's key of fingerprints, and the subscriptions of the endpoints."""
-        with transaction(self.engine) as conn:
-            known = catalog.load(conn, Vault(self._settings.fernet_keys()).decrypt)
-        return known.tenants["bench"], subscriptions(known)
+        return known(self.engine, self._settings)
 
     def unfinished(self) -> bool:
         """Whether a delivery is due or leased."""
@@ -123,6 +121,13 @@ class Stage:
         with urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
+
+
+def known(engine: Engine, settings: Settings) -> tuple[bytes, Subscriptions]:
+    """The tenant's key of fingerprints, and the subscriptions of the endpoints."""
+    with transaction(engine) as conn:
+        found = catalog.load(conn, Vault(settings.fernet_keys()).decrypt)
+    return found.tenants["bench"], subscriptions(found)
 
 
 def config(port: int, *kinds: str) -> str:

@@ -1,40 +1,51 @@
 """Fills a database with recorded and delivered events, by the statements of the route itself; resumes where it was cut off.
 
 Events are appended as ingest appends them, claimed as relays claim them, and settled as deliver processes settle them, with an
-attempt each, while a sequencer gives their entries positions. Left out are RabbitMQ and HTTP. A subject has twenty events, and
-a thousand subjects are under way at any time.
+attempt each, while a sequencer gives their entries positions. Left out are RabbitMQ and HTTP, and that the server's disk has
+everything at each COMMIT: what the machine's failure leaves of a database that was being filled is of no use. A subject has
+twenty events; each of the processes has a thousand subjects under way at any time.
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+import psutil
 from sqlalchemy import Engine, text
 
-from ops.bench.delivery_stage import Stage, event
+from ops.bench.delivery_stage import Stage, event, known
 from ops.bench.load import SUBJECTS
-from ops.runtime.db import transaction
+from ops.runtime.db import make_engine, transaction
 from ops.servers.accounts import own_file
+from ops.settings import Settings
 from pipeline.append import append
 from pipeline.claim import Lease, claim_anything
-from pipeline.store.deliveries import deliveries
+from pipeline.fanout import Subscriptions
+from pipeline.store.deliveries import claims, deliveries
 from pipeline.store.log import pending
 from schemas.delivery import Claim, Receipt, Settlement
 
 BATCH: Final = 1000  # events in one transaction
 CLAIM: Final = 500
 LONG: Final = 20  # events of a subject
+BLOCK: Final = SUBJECTS * LONG  # events that one process appends before it takes others: subjects as a whole
+PROCESSES: Final = 2
 TELL: Final = 10.0  # seconds between two lines on how far it is
 _LEASE: Final = timedelta(seconds=90)
 _PAUSE: Final = 0.1
 
 MAINTAIN: Final = ("VACUUM (ANALYZE)", "CHECKPOINT")
+
+#: Of the server, while it is filled: a checkpoint seldom, and none of the pages that are written whole after each.
+HASTE: Final = {"synchronous_commit": "off", "full_page_writes": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB"}
+_RELOAD: Final = "SELECT pg_reload_conf()"
 
 
 class Filling:
@@ -53,53 +64,73 @@ class Filling:
 
     def to(self, size: int) -> None:
         """Fill until there are `size` events, all of them delivered and with a position."""
-        key, subscribed = self._stage.known()
-        first, appended = self.filled, threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            settling = pool.submit(self._settle, appended)
-            try:
-                for number in range(first, size, BATCH):
-                    numbers = range(number, min(number + BATCH, size))
-                    with transaction(self._stage.engine) as conn:
-                        append(conn, [event(each, subject(each), key) for each in numbers], subscribed, datetime.now(UTC))
-                    self._progress(numbers.stop, size)
-                    if settling.done():
-                        break
-            finally:
-                appended.set()
-            settling.result()
-        while self._pending():
-            time.sleep(_PAUSE)
+        first = self.filled
+        blocks = [range(number, min(number + BLOCK, size)) for number in range(first, size, BLOCK)]
+        reached = tuple(self._stage.env[name] for name in ("WAXSEAL_DATABASE_URL", "WAXSEAL_KEYS"))
+        maintain(self._stage.engine, *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in HASTE.items()), _RELOAD)
+        try:
+            with ProcessPoolExecutor(PROCESSES, get_context("spawn"), partial(_begin, *reached)) as pool:
+                for block in pool.map(_fill, blocks):
+                    self._progress(block.stop, size)
+            _settle(self._stage.engine)
+            while self._unfinished():
+                time.sleep(_PAUSE)
+                _settle(self._stage.engine)
+        finally:
+            settle_down(self._stage.engine)
 
     def _progress(self, done: int, size: int) -> None:
+        own_file(self._file, json.dumps({"filled": done}), None)
         if done == size or time.monotonic() - self._told >= TELL:
             self._told = time.monotonic()
-            own_file(self._file, json.dumps({"filled": done}), None)
             self._tell(f"filled with {done:,} of {size:,} events")
 
-    def _settle(self, appended: threading.Event) -> None:
-        """Claims and settles whatever is due, until all was appended and nothing is due any more."""
-        while True:
-            last = appended.is_set()
-            now = datetime.now(UTC)
-            lease = Lease(uuid4(), now, now + _LEASE)
-            with transaction(self._stage.engine) as conn:
-                claimed = claim_anything(conn, lease, CLAIM)
-            if claimed:
-                settle(self._stage.engine, lease.id, [*claimed])
-            elif last:
-                return
-            else:
-                time.sleep(_PAUSE)
-
-    def _pending(self) -> int:
+    def _unfinished(self) -> bool:
+        """Whether positions are missing, or a process that was killed had leases which have yet to end."""
         with transaction(self._stage.engine) as conn:
-            return pending.sizes(conn)[1]
+            return bool(pending.sizes(conn)[1] or claims.leased(conn, 1))
+
+
+class _Here:
+    """What a process of the pool fills by."""
+
+    engine: Engine
+    key: bytes
+    subscribed: Subscriptions
+
+
+def _begin(url: str, keys: str) -> None:
+    _Here.engine = make_engine(url, pool_size=1)
+    _Here.key, _Here.subscribed = known(_Here.engine, Settings(database_url=url, keys=keys))
+
+
+def _fill(numbers: range) -> range:
+    """Appends these events and settles what is due; ends itself where nobody waits for it any more."""
+    for first in range(numbers.start, numbers.stop, BATCH):
+        if psutil.Process().ppid() == 1:
+            raise SystemExit
+        with transaction(_Here.engine) as conn:
+            batch = range(first, min(first + BATCH, numbers.stop))
+            append(conn, [event(each, subject(each), _Here.key) for each in batch], _Here.subscribed, datetime.now(UTC))
+        _settle(_Here.engine)
+    return numbers
+
+
+def _settle(engine: Engine) -> None:
+    """Claims and settles whatever is due."""
+    while True:
+        now = datetime.now(UTC)
+        lease = Lease(uuid4(), now, now + _LEASE)
+        with transaction(engine) as conn:
+            claimed = claim_anything(conn, lease, CLAIM)
+        if not claimed:
+            return
+        settle(engine, lease.id, [*claimed])
 
 
 def subject(number: int) -> str:
     """The subject of the filled event of this number."""
-    return f"filled-{number // (SUBJECTS * LONG) * SUBJECTS + number % SUBJECTS}"
+    return f"filled-{number // BLOCK * SUBJECTS + number % SUBJECTS}"
 
 
 def settle(engine: Engine, lease: UUID, claimed: list[Claim]) -> None:
@@ -109,6 +140,11 @@ def settle(engine: Engine, lease: UUID, claimed: list[Claim]) -> None:
         deliveries.settle(
             conn, [(lease, Settlement(each.id, 1, "delivered", receipt, None)) for each in claimed], receipt.started_at
         )
+
+
+def settle_down(engine: Engine) -> None:
+    """Take back what a server is told while it is filled."""
+    maintain(engine, *(f"ALTER SYSTEM RESET {name}" for name in HASTE), _RELOAD)
 
 
 def maintain(engine: Engine, *statements: str) -> float:

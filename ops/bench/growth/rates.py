@@ -24,7 +24,7 @@ from ops.bench.configured_system import fresh_servers, kept_servers
 from ops.bench.delivery import delivered, processes
 from ops.bench.delivery_stage import Stage
 from ops.bench.growth.disk_and_log import bytes_per_event, log_by_relation, position
-from ops.bench.growth.filled import MAINTAIN, Filling, maintain
+from ops.bench.growth.filled import MAINTAIN, Filling, maintain, settle_down
 from ops.bench.ingest import OURS, Contestant, race
 from ops.bench.load import SUBJECTS
 from ops.bench.measuring.results import ratio, report, tell
@@ -112,6 +112,7 @@ def _admin(url: str) -> psycopg.Connection[Any]:
 
 
 def _measured(stage: Stage, servers: PrivateServers, urls: Mapping[int, str], count: int, rounds: int) -> dict[str, Any]:
+    settle_down(stage.engine)  # a filling that was killed left its settings
     found: dict[int, list[Round]] = {size: [] for size in urls}
     disk: dict[int, dict[str, float]] = {}
     log: dict[int, dict[str, dict[str, float]]] = {}
@@ -199,7 +200,8 @@ def _by_clock(figures: Round, what: str) -> float:
 
 def _by_cpu(figures: Round, what: str) -> float:
     """Events per second of CPU, of all processes, Postgres and RabbitMQ: it depends less on what else the machine does."""
-    return 1e6 / sum(value for name, value in figures.items() if name.startswith(what) and name.endswith("_cpu_us"))
+    used = sum(value for name, value in figures.items() if name.startswith(what) and name.endswith("_cpu_us"))
+    return 1e6 / max(used, 1.0)  # a few events may take less than a tick of the clock
 
 
 def _by_size(figures: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
