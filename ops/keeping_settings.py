@@ -27,8 +27,13 @@ class KeepingSettings(BaseSettings):
     )
     keep_operator_events: str = Field("", description="how long operator events are kept, as 365d. Unset: for ever")
     keep_audit: str = Field("", description="how long the audit of operators' acts is kept, as 730d. Unset: for ever")
+    keep_verifications: str = Field(
+        "", description="how long verifications that found nothing wrong are kept, as 365d; the last ones stay. Unset: for ever"
+    )
 
-    @field_validator("keep_deliveries", "keep_attempts", "keep_dead_letters", "keep_operator_events", "keep_audit")
+    @field_validator(
+        *("keep_deliveries", "keep_attempts", "keep_dead_letters", "keep_operator_events", "keep_audit", "keep_verifications")
+    )
     @classmethod
     def _is_an_age(cls, text: str) -> str:
         kept_for(text)

@@ -19,7 +19,7 @@ from ops.runtime.db import sqlstate, transaction
 from pipeline.store.admin import removal
 
 BATCH: Final = 5000  # deliveries looked at in one transaction
-TOLD: Final = 1000  # dead letters, operator events or acts
+TOLD: Final = 1000  # dead letters, operator events, acts or verifications
 REST: Final = 3  # times as long as a batch took
 TRIES: Final = 5  # to drop a day of attempts, while others use them
 BETWEEN: Final = 1.0  # seconds between two tries
@@ -37,6 +37,7 @@ class Keeping:
     dead_letters: timedelta | None = None
     operator_events: timedelta | None = None
     audit: timedelta | None = None
+    verifications: timedelta | None = None
 
     def ages(self) -> Iterator[tuple[str, timedelta]]:
         """What is removed after which age, in the order in which it can be.
@@ -51,6 +52,7 @@ class Keeping:
             "deliveries": self.deliveries,
             "operator_events": self.operator_events,
             "audit": self.audit,
+            "verifications": self.verifications,
         }
         return ((what, age) for what, age in found.items() if age is not None)
 
@@ -63,6 +65,7 @@ def keeping(settings: KeepingSettings) -> Keeping:
         kept_for(settings.keep_dead_letters),
         kept_for(settings.keep_operator_events),
         kept_for(settings.keep_audit),
+        kept_for(settings.keep_verifications),
     )
 
 

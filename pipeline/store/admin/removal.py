@@ -25,7 +25,8 @@ OLDEST = text("""
        WHERE inhparent = 'attempt'::regclass AND relname ~ '^attempt_[0-9]{8}$') AS attempts,
       (SELECT decided_at FROM dead_letter WHERE state <> 'open' ORDER BY decided_at LIMIT 1) AS dead_letters,
       (SELECT at FROM operator_event ORDER BY id LIMIT 1) AS operator_events,
-      (SELECT at FROM audit ORDER BY id LIMIT 1) AS audit""")
+      (SELECT at FROM audit ORDER BY id LIMIT 1) AS audit,
+      (SELECT ended_at FROM verification WHERE faults = 0 ORDER BY id LIMIT 1) AS verifications""")
 
 
 class Page(NamedTuple):
@@ -54,7 +55,7 @@ def drop_attempts(conn: Connection, before: datetime) -> date | None:
 
 
 def remove_told(conn: Connection, what: str, before: datetime, most: int) -> int:
-    """Removes at most `most` dead_letters, operator_events, endpoint_events or acts of the audit; returns how many rows."""
+    """Removes at most `most` dead_letters, operator_events, endpoint_events, verifications or acts; returns how many rows."""
     return int(conn.execute(REMOVE_TOLD, {"what": what, "before": before, "most": most}).scalar_one())
 
 
@@ -74,5 +75,5 @@ def count_told(conn: Connection, what: str, before: datetime) -> int:
 
 
 def oldest(conn: Connection) -> dict[str, datetime | None]:
-    """Since when there are deliveries, attempts, closed dead letters, operator events and acts of the audit."""
+    """Since when there are deliveries, attempts, closed dead letters, operator events, acts of the audit and verifications."""
     return dict(conn.execute(OLDEST).mappings().one())

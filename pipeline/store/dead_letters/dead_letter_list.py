@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy import RowMapping as Row
@@ -15,12 +16,12 @@ _DEAD_LETTER = """
            decided_at, decided_by{more}
     FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id"""
 
-# The planner removes the conditions whose parameters are null.
+# The planner removes the conditions whose parameters are null. Endpoints by number: it knows how many dead letters each has.
 CHOSEN = """
       (:closed OR dead_letter.state = 'open')
       AND (CAST(:ids AS bigint[]) IS NULL OR dead_letter.id = ANY(CAST(:ids AS bigint[])))
       AND (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)
-      AND (CAST(:endpoint AS text) IS NULL OR endpoint.name = :endpoint)
+      AND (CAST(:endpoint_ids AS int[]) IS NULL OR dead_letter.endpoint_id = ANY(CAST(:endpoint_ids AS int[])))
       AND (CAST(:reason AS text) IS NULL OR dead_letter.reason = :reason)
       AND (CAST(:stage AS text) IS NULL OR stage = :stage)
       AND (CAST(:since AS timestamptz) IS NULL OR last_at >= :since)
@@ -48,9 +49,13 @@ COUNT = text(_COUNT.format(chosen=CHOSEN))
 
 # Queries the dead letters, which outlive the tenants and endpoints that they name, and may name a tenant that never existed.
 NAMED = text("""
-    SELECT EXISTS (SELECT FROM dead_letter LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
-                   WHERE (CAST(:tenant AS text) IS NULL OR dead_letter.tenant = :tenant)
-                     AND (CAST(:endpoint AS text) IS NULL OR endpoint.name = :endpoint))""")
+    SELECT EXISTS (
+      SELECT FROM dead_letter
+      WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+        AND (CAST(:endpoint_ids AS int[]) IS NULL OR endpoint_id = ANY(CAST(:endpoint_ids AS int[]))))""")
+
+# Removed ones too.
+ENDPOINT_IDS = text("SELECT id FROM endpoint WHERE name = :name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Group:
 
 def dead_letters(conn: Connection, wanted: DeadLetterFilter, before: int, limit: int) -> Sequence[Row]:
     """The `limit` newest dead letters with ids below `before`, without their bodies."""
-    return conn.execute(DEAD_LETTERS, {**asdict(wanted), "before": before, "limit": limit}).mappings().all()
+    return conn.execute(DEAD_LETTERS, {**conditions(conn, wanted), "before": before, "limit": limit}).mappings().all()
 
 
 def dead_letter(conn: Connection, id_: int, tenant: str | None = None) -> Row | None:
@@ -80,9 +85,18 @@ def dead_letter(conn: Connection, id_: int, tenant: str | None = None) -> Row | 
 
 def are_there(conn: Connection, tenant: str | None, endpoint: str | None = None) -> bool:
     """Whether any dead letter, open or not, names this tenant and this endpoint; None matches any."""
-    return bool(conn.execute(NAMED, {"tenant": tenant, "endpoint": endpoint}).scalar_one())
+    return bool(conn.execute(NAMED, {"tenant": tenant, "endpoint_ids": _ids(conn, endpoint)}).scalar_one())
 
 
 def count(conn: Connection, wanted: DeadLetterFilter) -> list[Group]:
     """The selected dead letters in groups, the largest first."""
-    return [Group(*row) for row in conn.execute(COUNT, asdict(wanted))]
+    return [Group(*row) for row in conn.execute(COUNT, conditions(conn, wanted))]
+
+
+def conditions(conn: Connection, wanted: DeadLetterFilter) -> dict[str, Any]:
+    """The parameters of `CHOSEN`."""
+    return {**asdict(wanted), "endpoint_ids": _ids(conn, wanted.endpoint)}
+
+
+def _ids(conn: Connection, endpoint: str | None) -> list[int] | None:
+    return None if endpoint is None else list(conn.execute(ENDPOINT_IDS, {"name": endpoint}).scalars())

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from pipeline.errors import Unreadable
 from pipeline.formats.dead_letter import message_of, tag, untag
-from pipeline.store.dead_letters.dead_letter_list import CHOSEN
+from pipeline.store.dead_letters.dead_letter_list import CHOSEN, conditions
 from pipeline.store.storable_text import storable
 from schemas.dead_letter import DeadLetter, DeadLetterFilter, Stage
 from schemas.message import Message
@@ -84,7 +84,7 @@ def note_failed(conn: Connection, delivery_id: int, error: str, detail: str, now
 
 def take(conn: Connection, wanted: DeadLetterFilter, after: int, last: int, limit: int) -> list[Taken]:
     """At most `limit` open dead letters with ids above `after` and up to `last`, locked until the transaction ends."""
-    asked = {**asdict(wanted), "after": after, "last": last, "limit": limit}
+    asked = {**conditions(conn, wanted), "after": after, "last": last, "limit": limit}
     return [Taken(*row) for row in conn.execute(TAKE, asked)]
 
 

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from ops.admin.replay import UNCONFIRMED, UNREADABLE, Decision, decision_on, discard, replay
-from ops.runtime.db import transaction
+from ops.runtime.db import make_engine, transaction
 from ops.servers.accounts import login_name
 from ops.settings import environment
 from pipeline.deliver import judge
 from pipeline.settle import Tried, settle
-from pipeline.store.dead_letters import dead_letters
+from pipeline.store.dead_letters import dead_letter_list, dead_letters
 from pipeline.store.deliveries import attempt_partitions, deliveries, notify
 from schemas.dead_letter import DeadLetter, DeadLetterFilter
 from schemas.delivery import Delivery, Receipt
@@ -593,6 +593,46 @@ def test_undelivered_pairs_are_found_without_reading_what_was_delivered(filled, 
     assert all(name in ids for name in ("delivery_by_due", "delivery_by_lease", "delivery_paused"))
     assert "delivery_pkey" in page
     assert "Seq Scan on delivery" not in ended + ids + page
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        DeadLetterFilter("acme", endpoint="audit"),
+        DeadLetterFilter(endpoint="audit"),
+        DeadLetterFilter("acme", reason="gone"),
+        DeadLetterFilter(reason="gone"),
+        DeadLetterFilter("acme", reason="gone", closed=True),
+    ],
+)
+def test_a_filter_that_matches_nothing_does_not_read_what_others_match(wanted, engine, billing, audit, database) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO dead_letter (stage, reason, detail, tenant, endpoint_id, delivery_id, first_at, last_at)"
+            " SELECT 'deliver', CASE WHEN mod(n, 2) = 0 THEN 'timeout' ELSE 'status' END, '', 'acme', %s, n, now(), now()"
+            " FROM generate_series(1, 10000) n",
+            (billing,),
+        )
+        conn.execute("ANALYZE dead_letter")
+    reads = make_engine(database.url)
+    with reads.connect() as conn:
+        before = blocks(conn)
+        assert [] == dead_letter_list.dead_letters(conn, wanted, 2**62, 50)
+        assert [] == dead_letter_list.count(conn, wanted)
+        read = blocks(conn) - before
+    reads.dispose()
+
+    assert read < 30
+
+
+def blocks(conn) -> int:
+    """Blocks of the dead letters and their indexes that this session has read in its transaction."""
+    return conn.execute(
+        text(
+            "SELECT pg_stat_get_xact_blocks_fetched('dead_letter'::regclass) + sum(pg_stat_get_xact_blocks_fetched(indexrelid))"
+            " FROM pg_index WHERE indrelid = 'dead_letter'::regclass"
+        )
+    ).scalar_one()
 
 
 def explained(conn, statement, parameters) -> str:

@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from ops.admin.search.indexing import Indexer
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
+from pipeline.store.admin import verifications
 from pipeline.store.dead_letters import decisions
 from pipeline.store.deliveries import deliveries
 from pipeline.store.search import delivery_pages
@@ -333,3 +335,41 @@ def test_a_page_reads_no_more_than_its_own_rows(engine, eraser, database) -> Non
         plan = "\n".join(line for (line,) in conn.execute(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) {page}"))
 
     assert int(plan.split("shared hit=")[1].split()[0]) < 4000
+
+
+def test_verifications_go_and_what_the_ledger_was_last_found_to_be_stays(cli, eraser, database) -> None:
+    """Beside a copy from which none was removed, whatever was found of whichever part."""
+    database.run("DELETE FROM verification")
+    database.run("CREATE TABLE kept_whole (LIKE verification)")
+    whole = verifications.LAST.text.replace("verification", "kept_whole"), verifications.LAST_SLICE.text
+    random, removed = Random(5), 0
+    for n in range(160):
+        part = random.choices(["new", "slice", "whole"], [6, 3, 0.3 if n > 40 else 0])[0]
+        cut = (random.randrange(3), 3) if part == "slice" else (None, None)
+        [row] = database.rows(
+            "INSERT INTO verification (began_at, ended_at, entries, chains, faults, part, read, slice, parts)"
+            " SELECT at, at, %s, 1, %s, %s, 1, %s, %s FROM (SELECT now() - %s * interval '1 hour' AS at) AS ended RETURNING id",
+            *(n, int(random.random() < 0.1), part, *cut, 4000 - n),
+        )
+        database.run("INSERT INTO kept_whole SELECT * FROM verification WHERE id = %s", row[0])
+        if random.random() < 0.3:
+            removed += run(eraser, Keeping(verifications=30 * DAY)).get("verifications", 0)
+        for statement in (whole[0], whole[1].replace("verification", "kept_whole")):
+            assert database.rows(statement) == database.rows(statement.replace("kept_whole", "verification"))
+
+    assert 100 < removed < 160
+    assert [] == database.rows("SELECT id FROM kept_whole WHERE faults > 0 EXCEPT SELECT id FROM verification")
+    assert 160 - removed == database.rows("SELECT count(*)::int FROM verification")[0][0]
+    database.run("DROP TABLE kept_whole")
+
+
+def test_verifications_of_these_days_stay(cli, eraser, database) -> None:
+    database.run("DELETE FROM verification")
+    for days_ago in (40, 20, 10):
+        database.run(
+            "INSERT INTO verification (began_at, ended_at, entries, chains, faults)"
+            f" SELECT at, at, 1, 1, 0 FROM (SELECT now() - interval '{days_ago} days' AS at) AS ended"
+        )
+
+    assert {"verifications": 1} == run(eraser, Keeping(verifications=30 * DAY))
+    assert 2 == database.rows("SELECT count(*)::int FROM verification")[0][0]
