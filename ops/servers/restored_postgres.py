@@ -14,8 +14,8 @@ from ops.servers.binaries import find_postgres
 from ops.servers.child import stop, wait_ready
 from ops.servers.ports import Claims
 from ops.servers.postgres import (
-    CONFIGURATION,
     USER,
+    configuration,
     name_database,
     postgres_child,
     postgres_url,
@@ -71,7 +71,7 @@ def _adopt(data: Path, port: int, password: str, account: Account | None, versio
     """Configure the server, replay its WAL, and make its superuser ours."""
     for name in ("standby.signal", "recovery.signal", "postmaster.opts", "backup_manifest"):
         (data / name).unlink(missing_ok=True)
-    own_file(data / "postgresql.conf", CONFIGURATION.format(port=port), account)
+    own_file(data / "postgresql.conf", configuration(find_postgres(version), data, port), account)
     own_file(data / "pg_hba.conf", _WHO_MAY_CONNECT, account)
     own_file(data / "pg_ident.conf", "", account)
     own_file(data / "postgresql.auto.conf", "", account)  # else it archives, and waits for standbys, as the other server did

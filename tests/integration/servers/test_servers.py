@@ -20,6 +20,7 @@ import pytest
 
 from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import LOOPBACK
+from ops.servers.postgres import configuration
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.process_tree import see, wait_until
 from ops.servers.state_file import peek
@@ -55,6 +56,16 @@ def test_commits_are_durable_and_texts_are_utf8(servers: PrivateServers) -> None
 
     assert shown == {"fsync": "on", "synchronous_commit": "on", "data_checksums": "on"}
     assert one(servers.database_url, "SHOW server_encoding") == "UTF8"
+
+
+def test_whole_pages_are_compressed_by_the_cheapest_method_that_the_server_has(servers: PrivateServers, tmp_path) -> None:
+    has = one(servers.database_url, "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'wal_compression'")
+    lacking = tmp_path / "postgres"
+    lacking.write_text("#!/bin/sh\nexit 1\n")
+    lacking.chmod(0o755)
+
+    assert (one(servers.database_url, "SHOW wal_compression") == "lz4") == has
+    assert "wal_compression = on\n" in configuration(tmp_path, tmp_path, 5432)
 
 
 def test_a_wrong_password_is_refused_by_both(servers: PrivateServers) -> None:
