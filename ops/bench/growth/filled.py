@@ -1,9 +1,8 @@
 """Fills a database with recorded and delivered events, by the statements of the route itself; resumes where it was cut off.
 
 Events are appended as ingest appends them, claimed as relays claim them, and settled as deliver processes settle them, with an
-attempt each, while a sequencer gives their entries positions. Left out are RabbitMQ and HTTP, and that the server's disk has
-everything at each COMMIT: what the machine's failure leaves of a database that was being filled is of no use. A subject has
-twenty events; each of the processes has a thousand subjects under way at any time.
+attempt each, while a sequencer gives their entries positions. Left out are RabbitMQ and HTTP, waiting for the disk at each
+COMMIT, and all but a few checkpoints. A subject has twenty events; each of the processes has a thousand subjects under way.
 """
 
 import json
@@ -43,8 +42,8 @@ _PAUSE: Final = 0.1
 
 MAINTAIN: Final = ("VACUUM (ANALYZE)", "CHECKPOINT")
 
-#: Of the server, while it is filled: a checkpoint seldom, and none of the pages that are written whole after each.
-HASTE: Final = {"synchronous_commit": "off", "full_page_writes": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB"}
+#: Of the server, while it is filled. After each checkpoint, whole pages are written.
+HASTE: Final = {"synchronous_commit": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB"}
 _RELOAD: Final = "SELECT pg_reload_conf()"
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -52,6 +53,12 @@ def test_bytes_are_told_by_table_and_index_with_what_belongs_to_a_row(report) ->
     assert {"attempt", "delivery"} <= set(delivery)
     assert "entry" not in delivery
     assert ingest["all"]["400"] == pytest.approx(sum(row["400"] for name, row in ingest.items() if name != "all"), rel=0.01)
+
+
+def test_the_server_is_afterwards_as_it_was_before_it_was_filled(report, servers) -> None:
+    with psycopg.connect(servers.database_url) as conn:
+        asked = "SELECT name FROM pg_settings WHERE name = ANY(%s) AND sourcefile LIKE '%%auto.conf'"
+        assert [] == conn.execute(asked, ([*filled.HASTE],)).fetchall()
 
 
 def test_a_filling_that_was_cut_off_goes_on_where_it_said_it_was(tmp_path) -> None:
