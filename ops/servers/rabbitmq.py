@@ -13,6 +13,7 @@ from ops.servers.accounts import Account, own_file, own_folder
 from ops.servers.binaries import find_epmd, find_erlang_library, find_rabbitmq
 from ops.servers.child import Child
 from ops.servers.erlang_modules import module_folders, without_plugins
+from ops.servers.erlang_start import quick_start
 from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import LOOPBACK, listens
 from ops.settings import environment
@@ -70,7 +71,7 @@ def rabbitmq_child(home: Path, ports: tuple[int, int, int], password: str, accou
         name="rabbitmq",
         role="rabbitmq",
         command=[str(script)],
-        environment=_environment(home, ports) | _found_at_once(script, home, account),
+        environment=_environment(home, ports) | _found_at_once(script, home, account) | quick_start(home, account),
         log=log,
         folder=home,
         ready=lambda: _greets(amqp),
@@ -97,7 +98,6 @@ def _environment(home: Path, ports: tuple[int, int, int]) -> dict[str, str]:
         "RABBITMQ_LOGS": "-",
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": LOOPBACK,
-        "ERL_FLAGS": "-start_epmd false",  # we supervise our own; one that the VM starts would outlive it
         "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
     }
 

@@ -17,7 +17,7 @@ from ops.runtime.db import make_engine
 from ops.server_urls import database_url
 from ops.servers.accounts import own_file
 from ops.servers.private import PrivateServers
-from support.broker import rabbitmqctl
+from support.broker import evaluated
 from support.net.tls import Authority
 from support.queues import emptied
 from support.sending import SECRET
@@ -83,10 +83,10 @@ def encrypted(servers: PrivateServers, shared_database, tmp_path_factory: pytest
         own_file(child.folder / "pair.pem", pair, child.account)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    rabbitmqctl(servers, "eval", LISTEN.format(user=USER, port=port, folder=servers.child("rabbitmq").folder))
+    evaluated(servers, LISTEN.format(user=USER, port=port, folder=servers.child("rabbitmq").folder))
     with postgres_encrypts(servers):
         yield Encrypted(folder, shared_database.url, port)
-    rabbitmqctl(servers, "eval", FORGET.format(user=USER, port=port))
+    evaluated(servers, FORGET.format(user=USER, port=port))
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def test_the_route_runs_encrypted_and_goes_on_with_new_passwords_without_a_resta
 
     database.run(f"ALTER ROLE {USER} PASSWORD 'second'")
     database.rows(f"SELECT pg_terminate_backend(pid) {ours}")
-    rabbitmqctl(servers, "eval", CHANGE.format(user=USER))
+    evaluated(servers, CHANGE.format(user=USER))
     encrypted.password("second")  # until now every new connection was refused
     send(2)
 

@@ -24,9 +24,16 @@ from ops.servers.postgres import configuration
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.process_tree import see, wait_until
 from ops.servers.state_file import peek
+from support.broker import evaluated
 from workers.amqp.topology import SETTLE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("durable")
+
+KNOWN = "[application:get_key(App, modules) || App <- %s]."
+NOT_LOADED = """
+Files = fun(App) -> filelib:wildcard("*.beam", code:lib_dir(App, ebin)) end,
+Modules = fun(App) -> [list_to_atom(filename:rootname(File)) || File <- Files(App)] end,
+[[Module || Module <- Modules(App), not is_tuple(code:is_loaded(Module))] || App <- %s]."""
 
 HOLD = """
 import sys
@@ -95,6 +102,14 @@ def test_passwords_are_readable_by_their_owner_only(servers: PrivateServers) -> 
     ]
 
     assert [path.stat().st_mode & 0o077 for path in secrets] == [0, 0, 0]
+
+
+def test_the_broker_has_loaded_its_own_modules_and_of_other_applications_what_it_calls(servers: PrivateServers) -> None:
+    own, others = "[rabbit, rabbit_common, kernel, ra]", "[compiler, xmerl, inets, ssl, observer_cli]"
+
+    assert "[[],[],[],[]]" == evaluated(servers, NOT_LOADED % own).replace(" ", "")
+    assert "[{ok,[]},{ok,[]},{ok,[]},{ok,[]},{ok,[]}]" == evaluated(servers, KNOWN % others).replace(" ", "")
+    assert "false" == evaluated(servers, 'os:getenv("ERL_AFLAGS").'), "what the broker starts would do the same"
 
 
 def test_a_second_start_on_the_same_folder_is_refused_in_one_line(servers: PrivateServers) -> None:

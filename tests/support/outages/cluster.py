@@ -86,7 +86,7 @@ class Cluster:
 
     def rabbitmqctl(self, on: int = 0) -> list[str]:
         """The command, on the node `on`."""
-        told = {name: value for name, value in self.nodes[on].environment.items() if name != "ERL_FLAGS"}
+        told = {name: value for name, value in self.nodes[on].environment.items() if name not in ("ERL_AFLAGS", "ERL_FLAGS")}
         told["RABBITMQ_CTL_ERL_ARGS"] = "+S 1:1 +sbwt none"
         program = str(find_rabbitmq().with_name("rabbitmqctl"))
         variables = [f"{name}={value}" for name, value in told.items()]
