@@ -24,9 +24,11 @@ from support.cli import Cli, variables
 from support.forked import Forked
 from support.net.s3 import s3_server
 from support.net.sink import Sink
+from support.sessions import quick_password
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, QUEUE
 
 TEMPLATE = "template_waxseal"
+LOGINS = {"worker": "writer"} | {name: name for name in ("reader", "verifier", "sealer", "console", "eraser")}
 
 Start = Callable[..., Forked]  # starts a waxseal command with settings by name
 _numbers = itertools.count()
@@ -118,12 +120,9 @@ def template(servers: PrivateServers) -> str:
         conn.execute(f"CREATE DATABASE {TEMPLATE}")
     migrate(_on(servers.database_url, TEMPLATE))
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        conn.execute("CREATE ROLE test_worker LOGIN PASSWORD 'worker' IN ROLE waxseal_writer")
-        conn.execute("CREATE ROLE test_reader LOGIN PASSWORD 'reader' IN ROLE waxseal_reader")
-        conn.execute("CREATE ROLE test_verifier LOGIN PASSWORD 'verifier' IN ROLE waxseal_verifier")
-        conn.execute("CREATE ROLE test_sealer LOGIN PASSWORD 'sealer' IN ROLE waxseal_sealer")
-        conn.execute("CREATE ROLE test_console LOGIN PASSWORD 'console' IN ROLE waxseal_console")
-        conn.execute("CREATE ROLE test_eraser LOGIN PASSWORD 'eraser' IN ROLE waxseal_eraser")
+        for login, role in LOGINS.items():
+            password = quick_password(login)
+            conn.execute(f"CREATE ROLE test_{login} LOGIN PASSWORD '{password}' IN ROLE waxseal_{role}")
     with psycopg.connect(_on(servers.database_url, TEMPLATE)) as conn:
         conn.execute("SELECT make_attempt_partitions('2025-12-31', 7)")  # the days of the tests' fixed clocks
     return TEMPLATE

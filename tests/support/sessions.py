@@ -1,5 +1,8 @@
-"""The sessions of a test's database: they wait for locks, are ended, or cannot begin."""
+"""The sessions of a test's database: they wait for locks, are ended, cannot begin, or log in quickly."""
 
+import hashlib
+import hmac
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,3 +37,12 @@ def away(servers: PrivateServers, database: Any) -> Iterator[None]:
             yield
         finally:
             conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def quick_password(password: str) -> str:
+    """The password as Postgres stores it: clients hash it once, and not 4,096 times, which takes them 3 ms of CPU."""
+    salt = b"salt"
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    shown = [b64encode(each).decode() for each in (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))]
+    return f"SCRAM-SHA-256$1:{shown[0]}${shown[1]}:{shown[2]}"
