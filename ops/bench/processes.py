@@ -12,6 +12,11 @@ from ops.servers.process_tree import end_all
 _STOP_SECONDS: Final = 30.0
 
 
+def start(command: Sequence[str], env: Mapping[str, str]) -> psutil.Popen:
+    """Start a process without its output."""
+    return psutil.Popen(command, env=dict(env), stdout=subprocess.DEVNULL)
+
+
 @contextmanager
 def running(
     commands: Sequence[Sequence[str]], env: Mapping[str, str], stop_seconds: float = _STOP_SECONDS
@@ -20,8 +25,7 @@ def running(
     processes: list[psutil.Popen] = []
     try:
         for command in commands:
-            process = psutil.Popen(command, env=dict(env), stdout=subprocess.DEVNULL)
-            processes.append(process)
+            processes.append(start(command, env))  # noqa: PERF401 - what has started is ended if the next one does not start
         yield processes
     finally:
         end_all(processes, stop_seconds)

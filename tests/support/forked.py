@@ -5,7 +5,10 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import IO
 
+import psutil
 import pytest
 
 from measured import FOLDER
@@ -36,10 +39,10 @@ def begin_fork_server() -> None:
 class Forked(Fork):
     """`before` is called in its process first."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None, output: IO[bytes] | None = None) -> None:
         begin_fork_server()
         self.target = partial(run_measured, before)
-        super().__init__(*arguments, env=env)
+        super().__init__(*arguments, env=env, output=output)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -50,3 +53,18 @@ class Forked(Fork):
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+class ForkedProcess(psutil.Process):
+    """A command that was started as a fork, as a benchmark looks at one: the CPU and memory of a process, and how it ended."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+        with Path(os.devnull).open("wb") as nowhere:
+            self._fork = Forked(*arguments, env=env, output=nowhere)
+        super().__init__(self._fork.pid)
+
+    def poll(self) -> int | None:
+        return self._fork.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._fork.wait(timeout)

@@ -1,20 +1,23 @@
 """Benchmarks on the servers that the tests share, instead of on servers of their own."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pika
+import psutil
 import psycopg
 import pytest
 
-from ops.bench import capacity, claims, delivery, delivery_peer, ingest, ingress, peers, verify
+from ops.bench import capacity, claims, delivery, delivery_peer, ingest, ingress, peers, processes, verify
 from ops.bench.console import page_times
 from ops.bench.distance import delays
 from ops.bench.growth import rates
 from ops.servers.private import PrivateServers
+from support.forked import ForkedProcess
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
 
@@ -22,7 +25,22 @@ QUEUES = (INBOX, QUEUE, peers.QUEUE, peers.CELERY_QUEUE, delivery_peer.QUEUE)
 
 
 @pytest.fixture(scope="module")
-def small(servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def forks() -> Iterator[None]:
+    """Starts our processes as `up` does, for a tenth of the CPU; those of the peers as benchmarks do."""
+    ours, start_new = [sys.executable, "-m", "ops.cli"], processes.start
+
+    def start(command: Sequence[str], env: Mapping[str, str]) -> psutil.Process:
+        return ForkedProcess(*command[3:], env=env) if command[:3] == ours else start_new(command, env)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "start", start)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(
+    forks: None, servers: PrivateServers, shared_database: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Makes benchmarks use the servers of the tests, and measure so little that it takes seconds."""
 
     @contextmanager

@@ -7,7 +7,7 @@ from ops.bench.mail import _Bench
 from support.mail.dovecot import private_dovecot
 
 
-def test_it_measures_one_mailbox_a_large_mail_and_some_that_hang(servers, database, tmp_path, monkeypatch) -> None:
+def test_it_measures_one_mailbox_a_large_mail_and_some_that_hang(forks, servers, database, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(mail, "LARGE", 600_000)
     monkeypatch.setattr(mail, "EACH", 2)
     monkeypatch.setattr(mail, "START", 0.0)
