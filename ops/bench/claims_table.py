@@ -19,7 +19,7 @@ from ops.bench.load import BODY_BYTES
 from ops.migrate import migrate
 from ops.runtime.db import make_engine, transaction
 from pipeline.claim import Lease, claim_anything
-from pipeline.store.deliveries import claims, deliveries, endpoint_health
+from pipeline.store.deliveries import claims, endpoint_health, settling
 from pipeline.store.round_trip import compiled
 from schemas.delivery import Claim, Receipt, Settlement
 
@@ -98,7 +98,7 @@ class Table:
         receipt = Receipt(datetime.now(UTC), 0.001, status=200)
         tried = [(lease, Settlement(each.id, 2, "delivered", receipt, None)) for each in claimed]
         with transaction(self.engine) as conn:
-            deliveries.settle(conn, tried, datetime.now(UTC))
+            settling.settle(conn, tried, datetime.now(UTC))
 
     def plans(self) -> dict[str, list[str]]:
         """The executed plan of each statement of a claim, in their order. Their writes are rolled back."""

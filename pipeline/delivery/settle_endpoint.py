@@ -7,9 +7,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from pipeline.delivery.breaker import BUSY, THROTTLES, BreakerPolicy, after, forgotten, is_clean, is_hopeless
+from pipeline.delivery.breaker import BUSY, THROTTLES, BreakerPolicy, after, forgotten, is_hopeless
 from pipeline.store.deliveries import deliveries, endpoint_health
 from pipeline.store.deliveries.endpoint_health import EventKind
+from pipeline.store.round_trip import Query, together
 from schemas.delivery import GONE, OURS, Settlement, Tried, summary
 from schemas.endpoint_health import Health, Seen
 
@@ -41,23 +42,37 @@ def seen(settled: Iterable[Tried]) -> dict[int, Seen]:
     return {endpoint_id: _seen(settlements) for endpoint_id, settlements in found.items()}
 
 
+def health_queries(tried: Sequence[Tried]) -> list[Query]:
+    """Queries whose last one reads, and locks, the health that `reckon` needs to settle these or fewer."""
+    news = seen(tried)
+    failed = [id_ for id_, each in news.items() if each.failures]
+    return endpoint_health.lock_queries(failed, news.keys() - failed)
+
+
 def reckon(
-    conn: Connection, settled: Sequence[Tried], now: datetime, policy: BreakerPolicy, random: float
+    conn: Connection,
+    settled: Sequence[Tried],
+    healths: Mapping[int, Health],
+    now: datetime,
+    policy: BreakerPolicy,
+    random: float,
 ) -> list[HealthChange]:
     """Writes the endpoints' health after `settled`, and operator events for breaker changes; returns the changes.
 
-    An endpoint for which a success changes nothing is not written: that is nearly every endpoint, nearly always.
+    `healths` are the locked ones. An endpoint for which a success changes nothing is not among them, and not written: that is
+    nearly every endpoint, nearly always.
     """
     news = seen(settled)
-    unclean = {id_ for id_, health_ in endpoint_health.read(conn, news).items() if not is_clean(health_)}
-    concerned = [id_ for id_, each in news.items() if each.failures or id_ in unclean]
     changes = [
         HealthChange(id_, before, after(before, news[id_], now, policy, random))
-        for id_, before in endpoint_health.lock(conn, concerned).items()
+        for id_, before in healths.items()
+        if id_ in news
     ]
     changes = [each for each in changes if each.before != each.after]
-    endpoint_health.write(conn, {each.endpoint_id: each.after for each in changes}, now)
-    endpoint_health.note(conn, [(each.event, each.endpoint_id, _told(each)) for each in changes if each.event], now)
+    if changes:
+        events = [(each.event, each.endpoint_id, _told(each)) for each in changes if each.event]
+        written = endpoint_health.write_queries({each.endpoint_id: each.after for each in changes}, now)
+        together(conn, [*written, *endpoint_health.note_queries(events, now)])
     return changes
 
 

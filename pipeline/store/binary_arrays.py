@@ -9,9 +9,15 @@ import psycopg
 from psycopg.adapt import Dumper, PyFormat
 from psycopg.pq import Format
 
-from pipeline.store.copy_binary import int8
+from pipeline.store.copy_binary import NULL, int8
 
-_UUID, _BYTEA, _BIGINT = 2950, 17, 20  # pg_type
+_UUID, _BYTEA, _BIGINT = 2950, 17, 20  # pg_type, as all below
+BOOLEAN: Final = 16
+BYTEA: Final = _BYTEA
+INT: Final = 23
+TEXT: Final = 25
+REAL: Final = 700
+TIMESTAMPTZ: Final = 1184
 _EMPTY: Final = Struct(">iiI")  # dimensions, flags, type of the elements
 _ONE_DIMENSION: Final = Struct(">iiIii")  # the same, then the number of elements and the first one's index
 _LENGTH: Final = Struct(">i")  # before each element
@@ -45,6 +51,17 @@ def hash_array(hashes: Iterable[bytes]) -> BinaryArray:
 def bigint_array(numbers: Iterable[int]) -> BinaryArray:
     """A bigint[]."""
     return _array(_BIGINT, 8, [int8(number) for number in numbers])
+
+
+def array_of(oid: int, fields: Sequence[bytes]) -> BinaryArray:
+    """An array of a type of elements by its `oid`; each field is a value after its length (`field`), or `NULL`.
+
+    Without any value it is empty, which `unnest` beside longer arrays fills up with nulls.
+    """
+    nulls = fields.count(NULL)
+    if nulls == len(fields):
+        return BinaryArray(_EMPTY.pack(0, 0, oid))
+    return BinaryArray(_ONE_DIMENSION.pack(1, int(nulls > 0), oid, len(fields), 1) + b"".join(fields))
 
 
 def _array(oid: int, length: int, values: Sequence[bytes]) -> BinaryArray:

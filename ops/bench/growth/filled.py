@@ -27,7 +27,7 @@ from ops.settings import Settings
 from pipeline.append import append
 from pipeline.claim import Lease, claim_anything
 from pipeline.fanout import Subscriptions
-from pipeline.store.deliveries import claims, deliveries
+from pipeline.store.deliveries import claims, settling
 from pipeline.store.log import pending
 from schemas.delivery import Claim, Receipt, Settlement
 
@@ -136,7 +136,7 @@ def settle(engine: Engine, lease: UUID, claimed: list[Claim]) -> None:
     """Settle them as delivered at their first try."""
     receipt = Receipt(datetime.now(UTC), 0.001, status=204)
     with transaction(engine) as conn:
-        deliveries.settle(
+        settling.settle(
             conn, [(lease, Settlement(each.id, 1, "delivered", receipt, None)) for each in claimed], receipt.started_at
         )
 

@@ -1,4 +1,4 @@
-"""Statements that plan, load and settle deliveries. All are fenced: a worker that lost the lease writes nothing."""
+"""Statements that plan, load and end deliveries. All are fenced: a worker that lost the lease writes nothing."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from pipeline.store.copy_binary import NULL, copy_encoded, field, timestamp, word
+from pipeline.store.copy_binary import copy_encoded, timestamp, word
 from pipeline.store.deliveries import notify, ordering
 from pipeline.store.round_trip import fetched
 from pipeline.store.storable_text import storable
-from schemas.delivery import Delivery, Planned, Settlement, summary
+from schemas.delivery import Delivery, Planned
 
 COPY_DELIVERIES = """
     COPY delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, next_attempt_at, ordered)
@@ -37,21 +37,6 @@ MOVE = text("""
     WHERE delivery.id = held.id AND delivery.lease = held.lease
     RETURNING delivery.id, endpoint_id, chain_id, ordered""")
 
-# After a try. Returns the ids whose lease still held: only those get an attempt and, if dead, a dead letter.
-SETTLE = text("""
-    UPDATE delivery SET state = tried.state, attempts = tried.attempts, next_attempt_at = tried.due, error = tried.error,
-                        settled_at = CASE WHEN tried.state = 'pending' THEN NULL ELSE CAST(:now AS timestamptz) END,
-                        lease = NULL, lease_until = NULL
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[]), CAST(:states AS text[]), CAST(:attempts AS int[]),
-                CAST(:dues AS timestamptz[]), CAST(:errors AS text[])) AS tried (id, lease, state, attempts, due, error)
-    WHERE delivery.id = tried.id AND delivery.lease = tried.lease
-    RETURNING delivery.id""")
-
-COPY_ATTEMPTS = (
-    "COPY attempt (delivery_id, n, started_at, seconds, outcome, status, error, detail, response,"
-    " address, reused, dns, connect, tls, first_byte) FROM STDIN (FORMAT binary)"
-)
-
 # Runs before the UPDATE, which raises the catalog's version even when it changes no row.
 STILL_ACTIVE = text("SELECT id FROM endpoint WHERE id = ANY(CAST(:ids AS int[])) AND state = 'active' FOR UPDATE")
 
@@ -62,8 +47,6 @@ DISABLE = text("""
 Held = tuple[int, UUID]  # a delivery's id and the lease that it is held under
 
 State = Literal["pending", "discarded", "dead"]
-
-STATES = {"delivered": "delivered", "retry": "pending", "dead": "dead"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +96,6 @@ def pass_on(conn: Connection, left: Collection[ordering.Pair], now: datetime) ->
         notify.send(conn, due)
 
 
-def settle(conn: Connection, tried: Sequence[tuple[UUID, Settlement]], now: datetime) -> set[int]:
-    """Writes each settlement whose delivery is still under the given lease, and its attempt; returns their deliveries' ids."""
-    settlements = [settlement for _lease, settlement in tried]
-    moved = {
-        **keys_of([(settlement.delivery_id, lease) for lease, settlement in tried]),
-        "states": _array([STATES[each.outcome] for each in settlements]),
-        "attempts": _array([str(each.attempt) for each in settlements]),
-        "dues": _sparse([each.next_attempt_at for each in settlements]),
-        "errors": _sparse([storable(summary(each.receipt)) for each in settlements]),
-        "now": now,
-    }
-    written = {id_ for (id_,) in fetched(conn, SETTLE, moved)}
-    copy_encoded(conn, COPY_ATTEMPTS, [_attempt_row(each) for each in settlements if each.delivery_id in written])
-    return written
-
-
 def disable(conn: Connection, endpoint_ids: Collection[int], reason: str) -> list[int]:
     """Disables those of the endpoints that are active; returns them. Other processes learn of it from the catalog."""
     active = list(conn.execute(STILL_ACTIVE, {"ids": list(endpoint_ids)}).scalars())
@@ -145,11 +112,6 @@ def keys_of(held: Collection[Held]) -> dict[str, object]:
 def _array(values: Sequence[str]) -> str:
     """An array literal of values that need no quotes: psycopg takes longer to make one than the statement takes to run."""
     return "{" + ",".join(values) + "}"
-
-
-def _sparse(values: list[Any]) -> list[Any] | str:
-    """An array whose values are mostly all null."""
-    return values if any(value is not None for value in values) else _array(["NULL"] * len(values))
 
 
 def _move(conn: Connection, held: Sequence[Held], state: State, **values: object) -> Sequence[Row[Any]]:
@@ -176,35 +138,3 @@ def _planned_row(planned: Planned, stamp: bytes) -> bytes:
             _DUE.pack(8, stamp, 8, stamp, 1, planned.ordered) if due else _NOT_DUE.pack(8, stamp, -1, 1, planned.ordered),
         )
     )
-
-
-#: 15 fields: delivery_id, n, started_at, seconds; then outcome, and the nullable ones.
-_ATTEMPT = Struct(">hiqiii8sif")
-_FOUR, _REAL = Struct(">ii"), Struct(">if")
-_BOOLEANS = (field(b"\x00"), field(b"\x01"))
-
-
-def _attempt_row(settlement: Settlement) -> bytes:
-    receipt = settlement.receipt
-    return b"".join(
-        (
-            _ATTEMPT.pack(
-                15, 8, settlement.delivery_id, 4, settlement.attempt, 8, timestamp(receipt.started_at), 4, receipt.duration
-            ),
-            word(settlement.outcome),
-            NULL if receipt.status is None else _FOUR.pack(4, receipt.status),
-            NULL if receipt.error is None else _text(receipt.error),
-            NULL if receipt.detail is None else _text(receipt.detail),
-            field(receipt.response) if receipt.response else NULL,
-            NULL if receipt.address is None else _text(receipt.address),
-            NULL if receipt.reused is None else _BOOLEANS[receipt.reused],
-            NULL if receipt.dns is None else _REAL.pack(4, receipt.dns),
-            NULL if receipt.connect is None else _REAL.pack(4, receipt.connect),
-            NULL if receipt.tls is None else _REAL.pack(4, receipt.tls),
-            NULL if receipt.first_byte is None else _REAL.pack(4, receipt.first_byte),
-        )
-    )
-
-
-def _text(value: str) -> bytes:
-    return field((storable(value) or "").encode())

@@ -1,6 +1,6 @@
 """Statements on the health of endpoints: the breaker, the rate limit's token bucket, and operator events."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, text
 
 from pipeline.store.array_literals import plain
-from pipeline.store.round_trip import fetched
+from pipeline.store.round_trip import Query, together
 from pipeline.store.storable_text import storable
 from schemas.endpoint_health import Health
 
@@ -16,14 +16,21 @@ EventKind = Literal["endpoint_disabled", "endpoint_enabled", "breaker_opened", "
 
 _NAMES: Final = tuple(field.name for field in fields(Health))
 
-READ = text("SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[]))")
-
 # Sorted, like every lock on these rows, so that two settlements of the same endpoints cannot deadlock.
 MAKE = text("""
     INSERT INTO endpoint_health (endpoint_id) SELECT id FROM unnest(CAST(:ids AS int[])) AS made (id) ORDER BY id
     ON CONFLICT (endpoint_id) DO NOTHING""")
-LOCK = text("""
-    SELECT * FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[])) ORDER BY endpoint_id FOR UPDATE""")
+LOCK = text(f"""
+    SELECT endpoint_id, {", ".join(_NAMES)} FROM endpoint_health WHERE endpoint_id = ANY(CAST(:ids AS int[]))
+    ORDER BY endpoint_id FOR UPDATE""")  # noqa: S608 - names
+
+# Most endpoints never failed: neither has a row, nor is anything written of their successes. The last condition is
+# `breaker.is_clean`.
+LOCK_CONCERNED = text(f"""
+    SELECT endpoint_id, {", ".join(_NAMES)} FROM endpoint_health
+    WHERE endpoint_id = ANY(CAST(:failed AS int[])) OR endpoint_id = ANY(CAST(:worked AS int[])) AND (
+      failing_since IS NOT NULL OR window_from IS NOT NULL OR throttles > 0 OR breaker <> 'closed')
+    ORDER BY endpoint_id FOR UPDATE""")  # noqa: S608 - names
 
 # A claimant never waits: endpoints whose row is locked are claimed by the holder, or in the next round.
 LOCK_FREE = text("""
@@ -62,18 +69,21 @@ def health_of(row: Row[Any]) -> Health:
     return Health(**{name: getattr(row, name) for name in _NAMES})
 
 
-def read(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
-    """The health of those of the endpoints that have a row; the others never failed."""
-    return {row.endpoint_id: health_of(row) for row in fetched(conn, READ, {"ids": plain(endpoint_ids)})}
-
-
 def lock(conn: Connection, endpoint_ids: Collection[int]) -> dict[int, Health]:
     """The health of the endpoints, locked until the transaction ends."""
-    ids = sorted(endpoint_ids)
-    if not ids:
-        return {}
-    conn.execute(MAKE, {"ids": ids})
-    return {row.endpoint_id: health_of(row) for row in conn.execute(LOCK, {"ids": ids})}
+    ids = plain(sorted(endpoint_ids))
+    return healths(together(conn, [(MAKE, {"ids": ids}), (LOCK, {"ids": ids})])[-1]) if endpoint_ids else {}
+
+
+def lock_queries(failed: Collection[int], worked: Collection[int]) -> list[Query]:
+    """The last of these queries gives `healths`, and locks them: of all that `failed`, and of others that are not clean."""
+    locked = (LOCK_CONCERNED, {"failed": plain(failed), "worked": plain(worked)})
+    return [(MAKE, {"ids": plain(sorted(failed))}), locked] if failed else [locked]
+
+
+def healths(rows: Iterable[Sequence[Any]]) -> dict[int, Health]:
+    """The health of each endpoint in the rows of `lock_queries`."""
+    return {row[0]: Health(*row[1:]) for row in rows}
 
 
 def lock_free(conn: Connection, endpoint_ids: Collection[int]) -> set[int]:
@@ -85,12 +95,16 @@ def lock_free(conn: Connection, endpoint_ids: Collection[int]) -> set[int]:
 
 def write(conn: Connection, changed: Mapping[int, Health], now: datetime) -> None:
     """Writes the health of endpoints whose rows this transaction has locked."""
-    rows = [
-        {**asdict(health), "last_error": storable(health.last_error), "endpoint_id": id_, "now": now}
+    if changed:
+        together(conn, write_queries(changed, now))
+
+
+def write_queries(changed: Mapping[int, Health], now: datetime) -> list[Query]:
+    """The queries of `write`, for one round trip with others."""
+    return [
+        (WRITE, {**asdict(health), "last_error": storable(health.last_error), "endpoint_id": id_, "now": now})
         for id_, health in changed.items()
     ]
-    if rows:
-        conn.execute(WRITE, rows)
 
 
 def enabled(conn: Connection, endpoint_id: int, now: datetime) -> None:
@@ -107,9 +121,13 @@ def take_tokens(conn: Connection, left: Mapping[int, float], now: datetime) -> N
 
 def note(conn: Connection, events: Sequence[tuple[EventKind, int, str]], now: datetime) -> None:
     """Adds operator events, each with its kind, endpoint and detail."""
-    rows = [{"kind": kind, "endpoint_id": id_, "detail": storable(detail), "now": now} for kind, id_, detail in events]
-    if rows:
-        conn.execute(NOTE, rows)
+    if events:
+        together(conn, note_queries(events, now))
+
+
+def note_queries(events: Sequence[tuple[EventKind, int, str]], now: datetime) -> list[Query]:
+    """The queries of `note`, for one round trip with others."""
+    return [(NOTE, {"kind": kind, "endpoint_id": id_, "detail": storable(detail), "now": now}) for kind, id_, detail in events]
 
 
 def destinations(conn: Connection, now: datetime, since: datetime) -> dict[str, int]:

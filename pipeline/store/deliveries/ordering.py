@@ -5,13 +5,15 @@ without a time. The turn is passed on in the transaction that ends its holder. A
 and one that passes on takes a shared lock, so that no delivery is planned to wait for one that has just ended.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from pipeline.store.array_literals import plain
+from pipeline.store.round_trip import Query, together
 
 Pair = tuple[int, UUID]  # an endpoint, and a chain
 
@@ -84,17 +86,31 @@ def busy(conn: Connection, pairs: Collection[Pair]) -> set[Pair]:
     return {(row[0], row[1]) for row in conn.execute(BUSY, {"endpoints": plain(endpoints), "chains": plain(chains)})}
 
 
+def pass_on_queries(left: Iterable[Pair], now: datetime) -> list[Query]:
+    """The last of these queries gives the turn to the first delivery of each pair in which none has it; see `endpoints`.
+
+    They hold a shared lock on the chains' heads until the transaction ends.
+    """
+    pairs = sorted(set(left))
+    if not pairs:
+        return []
+    at, chains = zip(*pairs, strict=True)
+    passed = (PASS_ON, {"endpoints": plain(at), "chains": plain(chains), "now": now})
+    return [(SHARE_HEADS, {"chains": plain(set(chains))}), passed]
+
+
+def endpoints(rows: Iterable[Sequence[Any]]) -> set[int]:
+    """The endpoints in the rows of the last of `pass_on_queries`: something is due there."""
+    return {endpoint_id for (endpoint_id,) in rows}
+
+
 def pass_on(conn: Connection, left: Iterable[Pair], now: datetime) -> set[int]:
     """Gives the turn to the first delivery of each pair whose turn this transaction has freed; returns their endpoints.
 
     Holds a shared lock on the chains' heads until the transaction ends.
     """
-    pairs = sorted(set(left))
-    if not pairs:
-        return set()
-    endpoints, chains = zip(*pairs, strict=True)
-    conn.execute(SHARE_HEADS, {"chains": plain(set(chains))})
-    return set(conn.execute(PASS_ON, {"endpoints": plain(endpoints), "chains": plain(chains), "now": now}).scalars())
+    asked = pass_on_queries(left, now)
+    return endpoints(together(conn, asked)[-1]) if asked else set()
 
 
 def open_turns(conn: Connection, after: Pair, now: datetime, limit: int) -> tuple[set[int], Pair]:

@@ -18,7 +18,7 @@ from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings
 from pipeline.store.admin import verifications
 from pipeline.store.dead_letters import decisions
-from pipeline.store.deliveries import deliveries
+from pipeline.store.deliveries import settling
 from pipeline.store.search import delivery_pages
 from schemas.delivery import Receipt, Settlement
 from support.cli import Cli
@@ -54,7 +54,7 @@ def settled(engine: Engine, then: datetime, count: int) -> list[int]:
     lease, found = claimed(engine, count, now=then)
     tried = [(lease, Settlement(each.id, 1, "delivered", Receipt(then, 0.1, 204), None)) for each in found]
     with transaction(engine) as conn:
-        return sorted(deliveries.settle(conn, tried, then))
+        return sorted(settling.settle(conn, tried, then))
 
 
 def states(database) -> dict[str, int]:

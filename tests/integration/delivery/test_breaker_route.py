@@ -11,11 +11,13 @@ from sqlalchemy import Engine
 
 from ops.runtime.db import make_engine, transaction
 from pipeline.deliver import judge
-from pipeline.delivery.breaker import DEFAULT, BreakerPolicy
+from pipeline.delivery.breaker import DEFAULT, BreakerPolicy, is_clean
 from pipeline.settle import settle
 from pipeline.store.deliveries import claims, deliveries, endpoint_health
+from pipeline.store.round_trip import together
 from schemas.delivery import Receipt, Tried
 from schemas.endpoint import Endpoint
+from schemas.endpoint_health import Health
 from support.deliveries import LEASE, event, one_round, record
 from support.waiting import wait_for
 
@@ -196,6 +198,26 @@ def test_settlements_of_many_endpoints_at_once_do_not_deadlock_and_lose_no_count
         "SELECT endpoint_id, failures, streak FROM endpoint_health ORDER BY 1"
     )
     assert [("pending", 480)] == database.rows("SELECT state, count(*) FROM delivery GROUP BY 1")
+
+
+def test_a_success_leaves_alone_what_is_clean_and_nothing_else(database, engine) -> None:
+    healths = (
+        Health(),
+        Health(successes=3, not_before=NOW),
+        Health(forced=True),
+        Health(throttles=1),
+        Health(window_from=NOW, failures=1),
+        Health(failing_since=NOW, streak=1),
+        Health("open", opened_at=NOW, probe_at=NOW),
+        Health("half_open", opened_at=NOW),
+    )
+    for each in healths:
+        with transaction(engine) as conn:
+            endpoint_health.lock(conn, [1])
+            endpoint_health.write(conn, {1: each}, NOW)
+            found = endpoint_health.healths(together(conn, endpoint_health.lock_queries((), [1]))[-1])
+
+        assert ({} if is_clean(each) else {1: each}) == found
 
 
 def test_endpoints_are_counted_by_how_they_fare(database, engine) -> None:

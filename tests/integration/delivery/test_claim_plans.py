@@ -20,6 +20,7 @@ from pipeline.store.deliveries import (
     inactive_endpoints,
     ordering,
     paused,
+    settling,
     undelivered,
 )
 from support.deliveries import claimed, event, record
@@ -68,7 +69,9 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
     pair = {"endpoints": [4], "chains": [chain(engine)], "now": LATER}
     lanes = {"ids": [1, 2, 3, 1], "lanes": [0, 0, 0, 1], "limits": [100, 100, 100, 100]}
     any_time = {"since": None, "until": None}
-    settled = {"states": ["delivered"] * 500, "attempts": [1] * 500, "dues": [None] * 500, "errors": [None] * 500, "now": NOW}
+    tried = {"outcomes": ["delivered"] * 500, "ns": [1] * 500, "starts": [NOW] * 500, "seconds": [0.1] * 500, "now": NOW}
+    missing = dict.fromkeys(("dues", "summaries", "statuses", "errors", "details", "responses", "addresses", "reuses"))
+    settled = {**tried, **missing, **dict.fromkeys(("dns", "connects", "tls", "first_bytes"))}
     return {
         "survey": (claims.SURVEY, {"after": 0, "limit": 1000}, 20),
         "look": (claims.LOOK, {"ids": [1, 2, 3, 4], "at_most": 4000}, 221),
@@ -78,7 +81,7 @@ def statements(engine: Engine) -> dict[str, tuple[TextClause, dict[str, Any], in
         "extend": (claims.EXTEND_LEASES, {**HELD, "until": LATER}, 500),
         "set aside": (inactive_endpoints.SET_ASIDE, {"now": LATER, "limit": 500, "ids": None}, 10),
         "load": (deliveries.LOAD_LEASED, HELD, 500),
-        "settle": (deliveries.SETTLE, {**HELD, **settled}, 500),
+        "settle": (settling.SETTLE, {**HELD, **settled}, 500),
         "busy": (ordering.BUSY, {name: pair[name] for name in ("endpoints", "chains")}, 3),
         "pass on": (ordering.PASS_ON, pair, 6),
         "open turns": (ordering.OPEN, {"endpoint_id": 0, "chain": UUID(int=0), "limit": 100, "now": LATER}, 10),

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
-from ops.runtime.db import transaction
+from ops.runtime.db import make_engine, transaction
 from pipeline.deliver import judge
 from pipeline.settle import settle
 from pipeline.store.config.catalog import version
@@ -15,6 +15,7 @@ from pipeline.store.deliveries import claims, deliveries
 from schemas.delivery import Delivery, Receipt, Tried
 from schemas.endpoint import Endpoint
 from support.deliveries import LEASE, claimed, event, record
+from support.net.round_trips import counting
 from workers.delivery.not_sent import GivenUp, Untried
 from workers.delivery.store import DeliveryStore
 
@@ -60,6 +61,19 @@ def test_a_delivered_one_is_finished_with_its_attempt(database, engine, four) ->
     )
     assert [(four[0].id, 1, NOW, 0.25, "delivered", 200, None, None, b"thanks")] == database.rows(
         "SELECT delivery_id, n, started_at, seconds, outcome, status, error, detail, response FROM attempt"
+    )
+
+
+def test_an_attempt_keeps_all_that_is_known_of_it(database, engine, four) -> None:
+    whole = {"address": "127.0.0.1:80", "reused": False, "dns": 0.5, "connect": 0.25, "tls": 0.125, "first_byte": 2.0}
+    settled(engine, [tried(four[0], **OK, **whole), tried(four[1], **OK, reused=True), tried(four[2], **FAILED)])
+
+    assert [
+        (200, b"thanks", "127.0.0.1:80", False, 0.5, 0.25, 0.125, 2.0),
+        (200, b"thanks", None, True, None, None, None, None),
+        (500, None, None, None, None, None, None, None),
+    ] == database.rows(
+        "SELECT status, response, address, reused, dns, connect, tls, first_byte FROM attempt ORDER BY delivery_id"
     )
 
 
@@ -137,6 +151,26 @@ def test_a_rolled_back_settlement_leaves_the_lease(database, engine, four) -> No
 
     assert [("leased", 0)] == database.rows("SELECT state, attempts FROM delivery WHERE id = %s", four[0].id)
     assert [(0,)] == database.rows("SELECT count(*) FROM attempt")
+
+
+@pytest.mark.parametrize(
+    ("ordered", "receipt", "most"),
+    [(False, OK, 2), (True, OK, 3), (False, FAILED, 3)],
+    ids=["delivered", "delivered in order", "failed"],
+)
+def test_a_settlement_takes_few_round_trips_however_many_there_are(database, ordered, receipt, most) -> None:
+    trips: list[str] = []
+    engine = make_engine(database.worker_url, pool_size=1, connections=counting(trips))
+    database.add_tenant()
+    database.add_endpoint("billing", "http://127.0.0.1/")
+    record(engine, [event(f"e-{n}", f"s-{n % 20}") for n in range(40)], now=NOW, ordered=ordered)
+    deliveries = held(engine, 40)
+    trips.clear()
+
+    assert len(deliveries) == len(settled(engine, [tried(each, **receipt) for each in deliveries]))
+
+    engine.dispose()
+    assert most == len(trips)  # with COMMIT
 
 
 def test_whatever_an_endpoint_answers_can_be_stored(database, engine, four) -> None:

@@ -5,11 +5,9 @@ import multiprocessing
 import os
 import random
 import threading
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +15,6 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ops.runtime.db import UNIQUE_VIOLATION, make_engine, passes, sqlstate, transaction
-from ops.runtime.driver import db_deadline
 from pipeline.admit import admit
 from pipeline.append import Appended, append, open_batch
 from pipeline.chain import entry_hash, envelope
@@ -33,6 +30,7 @@ from schemas.event import Event
 from schemas.ledger.fault import Fault
 from schemas.message import Message
 from schemas.source import Source
+from support.net.round_trips import counting
 from support.sessions import waits_for_lock
 from support.waiting import wait_for
 
@@ -242,21 +240,7 @@ def test_a_late_commit_of_the_same_event_makes_the_second_writer_fail_and_then_f
 
 def test_a_small_batch_on_known_chains_takes_two_round_trips_and_commit(database) -> None:
     trips: list[str] = []
-
-    class Counted(db_deadline.Connection):
-        def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-            def counted() -> Generator[Any, Any, Any]:
-                try:
-                    wanted = next(gen)
-                    trips.append("trip")
-                    while True:
-                        wanted = gen.send((yield wanted))
-                except StopIteration as end:
-                    return end.value
-
-            return super().wait(counted(), *args, **options)
-
-    engine = make_engine(database.worker_url, pool_size=1, connections=Counted)
+    engine = make_engine(database.worker_url, pool_size=1, connections=counting(trips))
     record(engine, event("e-1"), event("e-2", "order-2"))
     batch = [event("e-3"), event("e-4", "order-2")]
     trips.clear()
