@@ -35,6 +35,12 @@ class ServerSettings(BaseSettings):
         None, description="a file with the password of an amqp_url that has none, read for each connection"
     )
 
+    wal_archive: Path | None = Field(
+        None,
+        description="a folder, on another disk, in which the Postgres of `waxseal up` archives its write-ahead log, so that "
+        "`waxseal restore --until` has it. Unset: none",
+    )
+
     @property
     def direct_url(self) -> str:
         """The URL of Postgres itself, past a pooler."""

@@ -124,6 +124,10 @@ def _recorded(found: dict[str, Any]) -> Iterator[Line]:
     yield "deliveries", ("about " if found["deliveries_estimated"] else "") + states + removed
     if found["mailboxes"]:
         yield "mailboxes", ", ".join(f"{count} {state}" for state, count in sorted(found["mailboxes"].items()))
+    if archive := found["wal_archive"]:
+        behind = "not known" if archive["behind_bytes"] is None else f"{archive['behind_bytes'] / 2**20:.1f} MiB"
+        failing = ", FAILING" if archive["failing"] else ""
+        yield "archive", f"write-ahead log behind: {behind}, last {archive['archived_at'] or 'never'}{failing}"
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
     if waiting := found["on_broken_chains"]:

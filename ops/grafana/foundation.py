@@ -192,7 +192,19 @@ SERVERS: Final[tuple[Panel, ...]] = (
         {"{{instance}}": f"max by (instance) ({_ANSWERED} - timestamp({_ANSWERED}))"},
         "s",
         Limits(2, 5),
-        size=(24, 6),
+        size=(16, 6),
+    ),
+    lines(
+        Text(
+            "Write-ahead log not archived",
+            "Bytes of it that Postgres has not archived, and 1 while its last attempt failed; 0 if it archives none.",
+            "run `waxseal doctor`, and read the log of Postgres",
+            "WaxsealArchiveBehind",
+        ),
+        {"behind": largest("wal_archive_behind_bytes"), "failing": largest("wal_archive_failing")},
+        "bytes",
+        Limits(128 * 2**20, 512 * 2**20),
+        size=(8, 6),
     ),
 )
 

@@ -17,6 +17,7 @@ from ops.servers.binaries import find_postgres
 from ops.servers.child import Child
 from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import LOOPBACK, listens
+from ops.servers.wal_archive import archiving, system_identifier
 from ops.settings import environment
 
 USER: Final = "waxseal"
@@ -66,10 +67,13 @@ def postgres_url(port: int, user: str, password: str, database: str = DATABASE) 
     return f"postgresql://{quote(user)}:{quote(password)}@{LOOPBACK}:{port}/{database}"
 
 
-def postgres_child(home: Path, port: int, password: str, account: Account | None, log: Path) -> Child:
+def postgres_child(
+    home: Path, port: int, password: str, account: Account | None, log: Path, archive: Path | None = None
+) -> Child:
     """Prepare a server whose data is in `home`, made there if missing, and describe its process.
 
-    Raises `ServersMissing` when PostgreSQL, or the version that made the data, is not installed.
+    `archive` holds the folders in which servers archive their write-ahead log; None: this one does not.
+    Raises `ServersMissing` when PostgreSQL, or the version that made the data, is not installed, and `OpsError`.
     """
     own_folder(home, account)
     data = home / "data"
@@ -77,7 +81,10 @@ def postgres_child(home: Path, port: int, password: str, account: Account | None
     programs = find_postgres(version)
     if version is None:
         _initdb(programs, home, password, account)
-    own_file(data / "postgresql.conf", configuration(programs, data, port), account)
+    settings = configuration(programs, data, port)
+    if archive is not None:
+        settings += archiving(home, system_identifier(programs, data, server_environment(home)), archive, account)
+    own_file(data / "postgresql.conf", settings, account)
     return Child(
         name="postgres",
         role="postgres",

@@ -30,8 +30,10 @@ class PrivateServers:
     waiting, and may raise to give up.
     """
 
-    def __init__(self, data: Path, interrupted: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, data: Path, interrupted: Callable[[], None] = lambda: None, wal_archive: Path | None = None) -> None:
+        """`wal_archive` holds the folders in which servers archive their write-ahead log; None: this one does not."""
         self.data = data.absolute()
+        self.wal_archive = wal_archive
         self.children: list[Child] = []
         self.claims = Claims()
         self._interrupted = interrupted
@@ -129,7 +131,8 @@ class PrivateServers:
         wait_ready([epmd], 10, self._interrupted)
         rabbitmq.start()  # the slowest to start: PostgreSQL is made and started meanwhile
         owner = self.memory.account("postgres")
-        postgres = postgres_child(folder / "postgres", ports["postgres"], passwords["postgres"], owner, logs / "postgres.log")
+        port, log = ports["postgres"], logs / "postgres.log"
+        postgres = postgres_child(folder / "postgres", port, passwords["postgres"], owner, log, self.wal_archive)
         self.children.append(postgres)
         postgres.start()
         wait_ready(self.children, _START_SECONDS, self._interrupted)

@@ -25,6 +25,7 @@ from ops.servers.ports import is_free
 from ops.servers.private import PrivateServers
 from ops.servers.prometheus import PROMETHEUS, Target, Watch, prometheus_child, prometheus_url
 from ops.servers.state_file import check_path
+from ops.servers.wal_archive import check_archive
 from ops.settings import PREFIX, Settings
 from ops.system.crash_loops import CrashLoops, EventWriter
 from ops.system.prepare import prepare
@@ -80,6 +81,8 @@ def up(plan: Plan) -> None:
     """
     check_path(plan.data)
     check_restored(plan.data)
+    if plan.settings.wal_archive is not None:
+        check_archive(plan.settings.wal_archive, plan.data)
     if plan.observe:
         find_prometheus()  # before anything is started
     log.configure(plan.settings.log, plan.settings.log_level, "supervisor")
@@ -87,7 +90,7 @@ def up(plan: Plan) -> None:
         ended = end_recorded(plan.data)
         if ended:
             _log.info("leftovers_ended", processes=ended)
-        servers = PrivateServers(plan.data, requests.check)
+        servers = PrivateServers(plan.data, requests.check, plan.settings.wal_archive)
         try:
             _log.info("servers_starting", data=str(plan.data))
             preload(IMPORTED)  # while they start

@@ -13,8 +13,8 @@ from prometheus_client import Gauge
 from sqlalchemy import Connection
 
 from ops.runtime.db import make_engine
-from ops.telemetry import label_sets, ledger_table, metrics, table
-from pipeline.store.admin import counts, verifications
+from ops.telemetry import archive_table, label_sets, ledger_table, metrics, table
+from pipeline.store.admin import counts, server_facts, verifications
 from pipeline.store.admin.verifications import LastVerification
 from pipeline.store.deliveries import endpoint_health
 from pipeline.store.ledger import ledger_claims
@@ -37,6 +37,8 @@ _GAUGES: Final = (
     table.CHAIN_VERIFIED_AT,
     ledger_table.LEDGER_CLAIMS,
     ledger_table.LEDGER_CLAIMED_AT,
+    archive_table.ARCHIVE_BEHIND,
+    archive_table.ARCHIVE_FAILING,
     table.RETRIES_DUE,
     table.QUEUE_OLDEST_SECONDS,
     table.DESTINATIONS,
@@ -48,7 +50,12 @@ _GAUGES: Final = (
     table.COLLECTOR_UP,
     table.COLLECTOR_LAST_SUCCESS,
 )
-_WITHOUT_LABELS: Final = (table.CHAIN_VERIFIED_AT, ledger_table.LEDGER_CLAIMED_AT)
+_WITHOUT_LABELS: Final = (
+    table.CHAIN_VERIFIED_AT,
+    ledger_table.LEDGER_CLAIMED_AT,
+    archive_table.ARCHIVE_BEHIND,
+    archive_table.ARCHIVE_FAILING,
+)
 
 
 Inbox = Callable[[], float]
@@ -114,6 +121,9 @@ class Collector:
         _show_endpoints(endpoint_health.destinations(self._conn, now, now - _LATELY))
         _show_mailboxes(mailbox_overview.states(self._conn))
         self._count_decisions(self._conn, now - _LAG)
+        archiving = server_facts.archiving(self._conn)
+        archive_table.ARCHIVE_BEHIND.set((archiving.behind or 0) if archiving.wanted else 0)
+        archive_table.ARCHIVE_FAILING.set(archiving.wanted and archiving.failing)
         _show_claims(ledger_claims.kept(self._conn))
         _show_ledger(counts.entries(self._conn), verifications.last(self._conn))  # last: the rows of chains may be damaged
         metrics.collected("database", now.timestamp())

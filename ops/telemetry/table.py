@@ -5,8 +5,8 @@ A message is counted in `ingest_messages_total` once: by the ingress when it rej
 """
 
 from ops.process_roles import DELIVER, ERASER, INGEST, INGRESS, MAIL_IDLE, MAIL_PULL, RELAY, SUPERVISOR, WORKERS
+from ops.telemetry import archive_table, ledger_table, search_table  # noqa: F401 - their metrics are part of the table
 from ops.telemetry import label_sets as sets
-from ops.telemetry import ledger_table, search_table  # noqa: F401 - their metrics are part of the table
 from ops.telemetry.label_sets import PROCESSES
 from ops.telemetry.metric_kinds import (
     ATTEMPTS,

@@ -114,11 +114,12 @@ def the_readmes_walk() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(tmp_path_factory: pytest.TempPathFactory, module_folder: Path) -> Iterator[System]:
     """A system started by the README's commands; the last of them, `waxseal down`, runs after all pages."""
     folder = tmp_path_factory.mktemp("pages")
     path = os.pathsep.join([str(Path(sys.executable).parent), str(find_postgres().parent), environment()["PATH"]])
     system = System(folder, environment() | {"PATH": path, "HOME": str(folder), "SUPPORT_PASSWORD": "p"})
+    system.env[f"{PREFIX}WAL_ARCHIVE"] = str(module_folder / "archives")  # which the page on backups presupposes
     (folder / "waxseal.yaml").write_text(first("yaml", README), encoding="utf-8")
     *walk, last = the_readmes_walk()
     assert "waxseal down" == last

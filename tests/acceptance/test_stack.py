@@ -252,6 +252,8 @@ MOVED_ELSEWHERE = {
     "waxseal_log_refused": "tests/integration/ledger/test_restored_log.py",
     "waxseal_log_unsealed_age_seconds": "tests/integration/ledger/test_restored_log.py",
     "waxseal_log_set_aside": "tests/integration/ledger/test_sequencing.py",
+    "waxseal_wal_archive_behind_bytes": "tests/integration/admin/test_backup.py",
+    "waxseal_wal_archive_failing": "tests/integration/admin/test_backup.py",
     "waxseal_search_unindexed_entries": "tests/integration/console/test_indexing.py",
 }
 

@@ -29,7 +29,7 @@ class Manifest:
     database: str
     began: str
     ended: str
-    wal: Mapping[str, Any]  # timeline, start, end: what a restore replays
+    wal: Mapping[str, Any]  # timeline, start, end: what a restore replays; ended, system, segment_bytes, archive: for --until
     keys: Sequence[str]  # names of the keys that decrypt its secrets; the keys are not in it
     log_origin: str
     log_files: str

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from ops.errors import OpsError, ServersMissing
 from ops.servers.binaries import find_postgres
+from ops.servers.watched import STILL, Progress, run_watched, work_done
 from ops.settings import bare_environment
 
 _MANIFEST: Final = "backup_manifest"  # PostgreSQL's, beside its archives
@@ -26,14 +27,18 @@ def program(version: str, name: str) -> Path:
     return found
 
 
-def take(database_url: str, version: str, folder: Path) -> dict[str, Any]:
-    """Take a base backup into a new folder; returns the WAL that it needs: timeline, start and end. It is on disk then."""
+def take(database_url: str, version: str, folder: Path, still: float = STILL) -> dict[str, Any]:
+    """Take a base backup into a new folder; returns the WAL that it needs: timeline, start and end. It is on disk then.
+
+    Raises `OpsError`, also when nothing has come from the server for `still` seconds.
+    """
     url = make_url(database_url).set(drivername="postgresql")
     shown = url.set(password=None).render_as_string(hide_password=False)  # the list of processes shows it
     password = {"PGPASSWORD": url.password} if url.password else {}
     command = [str(program(version, "pg_basebackup")), "--dbname", shown, "--pgdata", str(folder), "--no-password"]
     command += ["--format=tar", "--compress=1", "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"]
-    _run(command, {**password, "PGAPPNAME": "waxseal backup", "PGCONNECT_TIMEOUT": "10"})
+    more = {**password, "PGAPPNAME": "waxseal backup", "PGCONNECT_TIMEOUT": "10"}
+    _run(command, more, lambda _process: _bytes_in(folder), still)
     (found,) = json.loads((folder / _MANIFEST).read_text())["WAL-Ranges"]
     return {"timeline": found["Timeline"], "start": found["Start-LSN"], "end": found["End-LSN"]}
 
@@ -50,13 +55,20 @@ def unpack(folder: Path, data: Path) -> None:
 
 def verify(version: str, data: Path) -> None:
     """Have PostgreSQL check every file of an unpacked base backup, and that its WAL is complete. Raises `OpsError`."""
-    _run([str(program(version, "pg_verifybackup")), "--quiet", str(data)], {})
+    _run([str(program(version, "pg_verifybackup")), "--quiet", str(data)], {}, work_done, STILL)
 
 
-def _run(command: Sequence[str], more: dict[str, str]) -> None:
-    ended = subprocess.run(
-        command, env={**bare_environment(), **more}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+def _bytes_in(folder: Path) -> int:
+    """The bytes that have come so far."""
+    found = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            found += path.stat().st_size
+    return found
+
+
+def _run(command: Sequence[str], more: dict[str, str], progress: Progress, still: float) -> None:
+    ended = run_watched(command, {**bare_environment(), **more}, progress, still=still)
     if ended.returncode != 0:
         told = " ".join(ended.stderr.split())
         raise OpsError(f"{Path(command[0]).name} failed: {told[:500]}")

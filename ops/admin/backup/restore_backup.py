@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from ops.admin.backup import backup_manifest, base_backup, blob_copies
 from ops.admin.backup.backup_manifest import BLOBS, DATABASE, PUBLISHED, Manifest
+from ops.admin.backup.replaying import Replayed, Target, check_readable, replayable
 from ops.admin.backup.verify_backup import part_faults
 from ops.admin.bulk import Act, noted
 from ops.admin.log import new_incarnation
@@ -27,12 +28,13 @@ from ops.servers.state_file import check_path, recall
 from ops.settings import Settings
 from ops.system.prepare import ORIGIN, blob_place, published_place
 from ops.system.unfinished_restore import MARK
-from pipeline.store.admin import queries
+from pipeline.store.admin import blob_references, queries
 from pipeline.store.log import incarnations
 from schemas.access import By
 from schemas.ledger.fault import Verified
 
 Say = Callable[[str], None]
+_NAMED: Final = 20  # missing blobs
 _UNNAMED: Final = "the backup names no key: its log and its secrets need WAXSEAL_KEYS or WAXSEAL_KEYS_FILE"
 
 
@@ -45,17 +47,19 @@ class Planned:
     manifest: Manifest
     settings: Settings
     unpacks_logs: bool  # published logs; else they are where a setting says
+    replayed: Replayed | None = None  # from an archive; None: it is restored as it was taken
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the restored ledger was found to be, and the logs that have begun."""
+    """What the restored ledger was found to be, the logs that have begun, and when the last transaction was, if known."""
 
     verified: Verified
     logs: Sequence[Successor]
+    last: str | None
 
 
-def plan(settings: Settings, folder: Path, data: Path) -> Planned:
+def plan(settings: Settings, folder: Path, data: Path, target: Target | None = None) -> Planned:
     """Check whether it can be done, and change nothing. Raises `OpsError` that says why it cannot."""
     manifest = backup_manifest.read(folder)
     check_path(data)
@@ -77,7 +81,9 @@ def plan(settings: Settings, folder: Path, data: Path) -> Planned:
     files = {"blobs": blob_place(data, settings), "log_files": published_place(data, settings)}
     origin = settings.log_origin or manifest.log_origin or ORIGIN
     unpacks = not settings.log_files and (folder / PUBLISHED).exists()
-    return Planned(folder.absolute(), data, manifest, settings.model_copy(update={**files, "log_origin": origin}), unpacks)
+    replayed = None if target is None else replayable(manifest, target)
+    settings = settings.model_copy(update={**files, "log_origin": origin})
+    return Planned(folder.absolute(), data, manifest, settings, unpacks, replayed)
 
 
 def restore(planned: Planned, who: By, report: Report, say: Say, show: blob_copies.Show) -> Restored:
@@ -96,22 +102,41 @@ def restore(planned: Planned, who: By, report: Report, say: Say, show: blob_copi
         copied = blob_copies.copy_back(folder / BLOBS, Blobs(planned.settings.blobs), show)
         _keep_files(planned)
         say("replaying the write-ahead log")
-        with restored_postgres(memory, manifest.postgres, manifest.database) as database_url:
-            settings = planned.settings.model_copy(update={"database_url": database_url})
-            migrate(database_url, say)
-            restored = _begin(settings, manifest, who, report, say)
+        if planned.replayed is not None:
+            check_readable(planned.replayed, memory.account("postgres"))
+        recovery = planned.replayed.configuration if planned.replayed else None
+        with restored_postgres(memory, manifest.postgres, manifest.database, recovery) as recovered:
+            settings = planned.settings.model_copy(update={"database_url": recovered.database_url})
+            migrate(recovered.database_url, say)
+            if planned.replayed is not None:
+                _tell_missing(settings, say)
+            verified, logs = _begin(settings, planned, who, report, say)
         (data / MARK).unlink()
     for missing in copied.faults:
         say(missing)
-    return restored
+    return Restored(verified, logs, recovered.last)
 
 
-def _begin(settings: Settings, manifest: Manifest, who: By, report: Report, say: Say) -> Restored:
+def _tell_missing(settings: Settings, say: Say) -> None:
+    """Name the blobs that the restored rows refer to and that are not there, as those stored after the backup."""
+    store, missing = Blobs(settings.blobs), 0
+    with open_engine(settings) as engine, snapshot(engine) as conn:
+        for tenant, reference in blob_references.every(conn):
+            if not store.exists(tenant, reference):
+                missing += 1
+                if missing <= _NAMED:
+                    say(f"{tenant}: the blob {reference} is not in the store")
+    if missing:
+        say(f"{missing} blobs are missing: copy them from the old store, or from a later backup, to {settings.blobs}")
+
+
+def _begin(settings: Settings, planned: Planned, who: By, report: Report, say: Say) -> tuple[Verified, Sequence[Successor]]:
     """Verify what is there, and begin the logs."""
+    manifest, until = planned.manifest, {"until": planned.replayed.shown} if planned.replayed else {}
     say("verifying the ledger")
     with verification(settings, report) as ledger:
         verified = ledger.all_of(Wanted(), lambda _entries: None)
-    logs, act = [], Act(who, "restore", {"backup": manifest.began, "wal": manifest.wal["end"]})
+    logs, act = [], Act(who, "restore", {"backup": manifest.began, "wal": manifest.wal["end"], **until})
     with open_engine(settings) as engine, noted(engine, act, 1) as tally:
         for tenant in _with_log(engine):
             say(f"beginning a new log of {tenant}")
@@ -119,7 +144,7 @@ def _begin(settings: Settings, manifest: Manifest, who: By, report: Report, say:
             new_incarnation.start(engine, settings, successor, who)
             logs.append(successor)
         tally.done = 1
-    return Restored(verified, logs)
+    return verified, logs
 
 
 def _with_log(engine: Engine) -> list[str]:

@@ -74,6 +74,7 @@ def _fill(
     say("copying the database")
     wal = base_backup.take(settings.database_url, str(server.version), partial / DATABASE)
     with snapshot(engine) as conn:  # what it refers to was stored before, so the store has it
+        ended = server_facts.now(conn)
         schema = (schema_version.found(conn).versions or [""])[0]
         needed = list(blob_references.every(conn))
     say("copying the blobs")
@@ -88,7 +89,13 @@ def _fill(
         database=server.database,
         began=began.isoformat(),
         ended=datetime.now(UTC).isoformat(),
-        wal=wal,
+        wal={
+            **wal,
+            "ended": ended.isoformat(),
+            "system": server.system,
+            "segment_bytes": server.segment_bytes,
+            "archive": server.archive,
+        },
         keys=[backup_manifest.key_name(key) for key in settings.fernet_keys()],
         log_origin=settings.log_origin,
         log_files=settings.log_files,

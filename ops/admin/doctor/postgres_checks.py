@@ -7,12 +7,13 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from ops.admin.doctor.archive_checks import check_archiving
 from ops.admin.doctor.finding import Finding, note, ok, wrong
 from ops.admin.doctor.ledger_protections import check_grants, check_protections
 from ops.runtime.schema_check import judge
 from ops.runtime.vault import Vault
 from ops.settings import Settings
-from pipeline.store.admin import inspection, queries, schema_version
+from pipeline.store.admin import inspection, queries, schema_version, server_facts
 
 OLDEST: Final = 140000  # server_version_num of the oldest Postgres that the migrations run on
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
@@ -28,6 +29,7 @@ def check_postgres(conn: Connection, settings: Settings, *, alone: bool = False)
     """
     yield from _server(conn)
     yield from _durability(conn, alone=alone)
+    yield check_archiving(server_facts.archiving(conn))
     state, told = judge(schema_version.found(conn))
     if state != "current":
         yield wrong("schema", told, "run `waxseal migrate` as the database's owner" if state in ("empty", "older") else told)

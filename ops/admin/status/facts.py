@@ -12,7 +12,8 @@ from ops.admin.timeline import by_reason
 from ops.admin.views import View
 from ops.errors import one_line
 from ops.runtime.db import damaged
-from pipeline.store.admin import counts, notices, removal
+from pipeline.store.admin import counts, notices, removal, server_facts
+from pipeline.store.admin.server_facts import Archiving
 from pipeline.store.dead_letters import dead_letter_list
 from pipeline.store.deliveries import endpoint_overview
 from pipeline.store.ledger import entries as ledger_entries
@@ -60,7 +61,7 @@ class Facts:
 #: The names of `Facts.plain`.
 PLAIN: Final = (
     *("deliveries", "deliveries_estimated", "deliveries_removed", "oldest_due_seconds", "dead_letters", "on_broken_chains"),
-    *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "ledger", "ledger_error"),
+    *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "wal_archive", "ledger", "ledger_error"),
 )
 
 
@@ -111,7 +112,16 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
         "oldest_dead_letter_seconds": age(min((each.oldest for each in groups), default=None), now),
         "disabled_endpoints": counts.disabled_endpoints(conn),
         "mailboxes": dict(mailbox_overview.states(conn)),
+        "wal_archive": _archive(server_facts.archiving(conn)),
     }
+
+
+def _archive(found: Archiving) -> View | None:
+    """How far the write-ahead log is archived; None if it is not."""
+    if not found.wanted:
+        return None
+    at = found.archived_at and found.archived_at.isoformat()
+    return {"place": found.place or None, "behind_bytes": found.behind, "archived_at": at, "failing": found.failing}
 
 
 def _chains_aside(conn: Connection) -> Sequence[BrokenChain]:

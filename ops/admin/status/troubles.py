@@ -81,6 +81,11 @@ def of_facts(found: Facts, data: Path) -> Iterator[View]:
         yield trouble("process", "relay", ended, f"waxseal doctor{here}")
     if found.retention_held is not None:
         yield trouble("retention", "eraser", f"nothing is erased: {found.retention_held}", f"waxseal retention{here}")
+    archive = found.plain["wal_archive"]
+    if archive is not None and archive["failing"]:
+        last = f"since {archive['archived_at'][:19]}Z" if archive["archived_at"] else "at all"
+        failing = f"Postgres could not archive its write-ahead log {last}, and keeps all of it until it can"
+        yield trouble("archive", "postgres", failing, f"waxseal doctor{here}")
     for row in found.endpoints:
         name = f"{row['tenant']}/{row['name']}"
         look = f"waxseal endpoint show {row['tenant']} {row['name']}{here}"

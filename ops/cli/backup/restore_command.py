@@ -2,9 +2,8 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,44 +13,72 @@ from ops.cli.terminal.time_range import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from ops.admin.backup.restore_backup import Planned, Restored
 
 INTACT, NOT_INTACT = 0, 1
 
 
+class _Until(Moment):
+    """A time, as other commands take it, or the name of a restore point; `latest` is one."""
+
+    name = "time|point|latest"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it: what is no time is a name."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            return value
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The new data folder: empty, or not there yet.")
-@click.option("--until", type=Moment(), help="Not supported yet: a backup restores the moment at which it was taken.")
+@click.option(
+    "--until",
+    type=_Until(),
+    help="Replay the archive of the write-ahead log until a time, as 2026-01-31T12:00:00Z or 2h for two hours ago, until the"
+    " restore point of that name, or `latest`.  [default: restore the backup as it was taken]",
+)
+@click.option(
+    "--archive",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where that archive is.  [default: where the backup says]",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what it would do, as without --yes.")
 @confirmed_act
-def restore(folder: Path, data: Path, until: datetime | None, terms: ActTerms) -> int:
+def restore(
+    folder: Path, data: Path, until: "datetime | str | None", archive: Path | None, dry_run: bool, terms: ActTerms
+) -> int:
     """Restore a backup into a new data folder.
 
     Checks the backup's files, unpacks the database and replays its write-ahead log on a private PostgreSQL of the same
     version, copies the blobs, verifies the ledger, and begins a new origin of each tenant's log, because the backup lacks what
     was published after it (log.md). Then `waxseal up --data` resumes. Needs the keys that the backup names, in
     WAXSEAL_KEYS_FILE, which is copied into the folder, or in WAXSEAL_KEYS; and, where the published logs outlived the system,
-    WAXSEAL_LOG_FILES. Stop the old system first. Without --yes it only says what it would do.
+    WAXSEAL_LOG_FILES. Stop the old system first. Without --yes it only says what it would do, and with --until also which
+    times can be restored.
 
     Exit code 0: restored and intact, or it can be done. 1: restored, and the ledger has faults. 2: not done.
 
+    \b
     Example: waxseal restore /backup/monday --data .waxseal-restored --yes
-    """
+             waxseal restore /backup/monday --data .waxseal-restored --until 2026-01-31T12:00:00Z --yes
+    """  # noqa: D301 - \b is click's own mark
     from ops.admin.backup import restore_backup
+    from ops.admin.backup.replaying import Target
     from ops.cli.terminal.faults import fault_reporter
-    from ops.errors import OpsError
     from ops.settings import load_settings
 
-    if until is not None:
-        raise OpsError(
-            "--until needs an archive of the write-ahead log, which a backup does not keep: restore the last backup before that"
-            " time, and have what was recorded since sent again"
-        )
-    planned = restore_backup.plan(load_settings(), folder, data)
+    if archive is not None and until is None:
+        raise click.UsageError("--archive is for --until", click.get_current_context())
+    target = None if until is None else Target(until, archive)
+    planned = restore_backup.plan(load_settings(), folder, data, target)
     for line in _planned(planned):
         click.echo(printable(line))
-    if not terms.yes:
+    if dry_run or not terms.yes:
         click.echo("Nothing was done. Add --yes to do it.", err=True)
         return INTACT
     with progress("copying blobs", planned.manifest.blobs) as show:
@@ -65,6 +92,10 @@ def _planned(planned: "Planned") -> "Iterator[str]":
     manifest, settings = planned.manifest, planned.settings
     yield f"backup    of {manifest.began[:19]}Z, by waxseal {manifest.waxseal}, schema {manifest.schema}"
     yield f"database  PostgreSQL {manifest.postgres}, write-ahead log {manifest.wal['start']} to {manifest.wal['end']}"
+    if (replayed := planned.replayed) is not None:
+        to = "no transaction since" if replayed.latest is None else f"{replayed.latest:%Y-%m-%dT%H:%M:%S.%fZ}"
+        yield f"archive   {replayed.folder}: from {replayed.earliest:%Y-%m-%dT%H:%M:%S.%fZ} to {to}"
+        yield f"until     {replayed.shown}"
     yield f"blobs     {manifest.blobs}, {manifest.blob_bytes / 2**20:.1f} MiB, to {settings.blobs}"
     yield f"keys      {', '.join(manifest.keys) or 'as given'}: there"
     yield f"logs      {settings.log_origin}/TENANT/rN for each tenant, after what is published at {settings.log_files}"
@@ -74,6 +105,8 @@ def _planned(planned: "Planned") -> "Iterator[str]":
 
 
 def _done(done: "Restored", data: Path) -> "Iterator[str]":
+    if done.last is not None:
+        yield f"the last transaction that was replayed is of {done.last}Z"
     for log in done.logs:
         yield f"{log.origin} follows {log.former.origin}, which was published up to size {log.former.size}"
     what = f"NOT intact, {counted(done.verified.faults, 'fault', 'faults')}" if done.verified.faults else "intact"

@@ -1,24 +1,39 @@
 """`waxseal backup` and `waxseal restore`: what a backup holds, what it refuses, and a system that goes on from one."""
 
 import fcntl
+import gzip
 import json
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import make_url
 
+from ops.admin.backup import base_backup
+from ops.admin.backup.archived_log import position
+from ops.admin.doctor.archive_checks import check_archiving
+from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, key_of
 from ops.runtime.db import make_engine, transaction
 from ops.runtime.places import Place
+from ops.servers.accounts import own_folder, switch_to
+from ops.servers.binaries import find_postgres
 from ops.servers.child import stop, wait_ready
+from ops.servers.ports import Claims
 from ops.servers.postgres import postgres_child, postgres_url
-from ops.servers.state_file import peek
+from ops.servers.state_file import peek, recall
+from ops.servers.wal_archive import archiving as archiving_
+from ops.telemetry.collector import Broker, Collector
 from pipeline.ledger.sequence import sequence
+from pipeline.store.admin import server_facts
 from support.cli import Cli
 from support.ingest import running
 from support.queues import depth, publish, put
@@ -90,16 +105,16 @@ class System:
 
 
 @contextmanager
-def postgres_of(data: Path, database: Any) -> Iterator[Any]:
+def postgres_of(data: Path, database: Any, archive: Path | None = None, name: str = "waxseal") -> Iterator[Any]:
     """The restored server, as `up` starts it, and its database with the logins of the tests."""
     memory = peek(data)
     port, password = memory.ports["postgres"], memory.passwords["postgres"]
     log = data / "log" / "postgres.log"
-    postgres = postgres_child(memory.folder / "postgres", port, password, memory.account("postgres"), log)
+    postgres = postgres_child(memory.folder / "postgres", port, password, memory.account("postgres"), log, archive)
     postgres.start()
     try:
         wait_ready([postgres], 60)
-        url = postgres_url(port, "waxseal", password)
+        url = postgres_url(port, "waxseal", password, name)
         worker = make_url(url).set(username="test_worker", password="worker").render_as_string(hide_password=False)
         restored = type(database)(url, worker, database.key)
         yield restored
@@ -139,6 +154,165 @@ def test_what_was_recorded_after_the_backup_is_recorded_once_more_when_it_comes_
         ours = cli.but(database_url=restored.url, blobs=data_folder / "blobs")
         assert "intact: 12 entries" in ours.output("verify", code=0)
         assert ["log new-origin", "restore"] == [each["act"] for each in ours.json("audit") if each["who"] == "ops"]
+
+
+@pytest.fixture
+def archiving(servers, database, data_folder) -> Iterator[Any]:
+    """A copy of the tests' server that archives its write-ahead log in `archives`, beside its data, on its database."""
+    memory = recall(data_folder / "old")
+    memory.passwords["postgres"] = servers.memory.passwords["postgres"]
+    memory.take_ports(("postgres",), Claims())
+    account = memory.account("postgres")
+    home = own_folder(memory.folder / "postgres", account)
+    command = [find_postgres() / "pg_basebackup", "-D", home / "data", "-c", "fast", "-d", database.url]
+    subprocess.run([*map(str, command)], check=True, **switch_to(account))
+    with postgres_of(data_folder / "old", database, data_folder / "archives", make_url(database.url).database or "") as old:
+        yield old
+
+
+def switch(database: Any) -> None:
+    """Waits until the segment that is being written is archived."""
+    ((name,),) = database.rows("SELECT pg_walfile_name(pg_switch_wal())")
+    wait_for(lambda: database.rows("SELECT last_archived_wal >= %s FROM pg_stat_archiver", name) == [(True,)], 30)
+
+
+@pytest.mark.slow
+def test_a_system_is_restored_to_a_time_between_two_events_and_the_second_comes_back_from_the_broker(
+    servers, archiving, channel, tmp_path, data_folder
+) -> None:
+    archiving.add_tenant()
+    archiving.add_source("orders", "amqp")
+    old = System(servers, archiving, channel, tmp_path)
+    cli = Cli(archiving, blobs=tmp_path / "blobs", log_files=tmp_path / "published", log_origin=ORIGIN).owner
+    (tmp_path / "blobs").mkdir()
+    before = datetime.now(UTC).isoformat()
+    assert "archives/" in cli.output("backup", tmp_path / "all" / "monday")
+    old.record("first")
+    ((between,),) = archiving.rows("SELECT clock_timestamp()")
+    old.record("second")
+    cli.output("backup", "point", "after-both")
+    switch(archiving)
+    archiving.run("SELECT txid_current()")
+    switch(archiving)
+    (archive,) = (data_folder / "archives").iterdir()
+    it_is_seen_whether_the_archive_is_written(cli, archiving, archive)
+    restoring = ("restore", tmp_path / "all" / "monday", "--data", data_folder / "new", "--until")
+
+    said = cli.but(blobs=tmp_path / "none").output(*restoring, between.isoformat(), "--yes", code=1)
+
+    assert "\nNOT intact, 1 fault: 2 entries in 1 chain;" in said
+    assert "1 blobs are missing: copy them from the old store, or from a later backup" in said
+    with postgres_of(data_folder / "new", archiving, data_folder / "archives") as restored:
+        new = System(servers, restored, channel, tmp_path / "new")
+        assert ["first", "large"] == sorted(new.recorded())
+        new.record("first", "second")
+        assert ["first", "large", "second"] == sorted(new.recorded())
+        switch(restored)
+    assert 2 == len(list((data_folder / "archives").iterdir()))
+
+    restoring = ("restore", tmp_path / "all" / "monday", "--data", data_folder / "newer", "--until")
+    what_cannot_be_restored_is_refused(cli, restoring, archive, before, data_folder)
+    old_backups_go_with_what_only_they_needed(cli, tmp_path / "all", archive)
+
+
+def it_is_seen_whether_the_archive_is_written(cli: Cli, database: Any, archive: Path) -> None:
+    def seen() -> tuple[object, ...]:
+        collector.turn()
+        with transaction(engine) as conn:
+            checked = check_archiving(server_facts.archiving(conn))
+        (status,) = cli.json("status", "--over", "0")
+        troubles = [each["kind"] for each in status["troubles"] if each["kind"] == "archive"]
+        assert str(archive) in checked.found
+        return checked.state, status["wal_archive"]["failing"], troubles, value("failing")
+
+    def value(name: str) -> float:
+        return REGISTRY.get_sample_value(f"waxseal_wal_archive_{name}") or 0
+
+    engine = make_engine(database.worker_url)
+    collector = Collector(database.worker_url, Broker(dict, float, "q", "inbox"), lease=90.0)
+    try:
+        assert ("ok", False, [], 0) == seen()
+        assert value("behind_bytes") < 2**24
+        archive.rename(archive.with_name("away"))
+        database.rows("SELECT pg_switch_wal() FROM pg_create_restore_point('more')")
+        wait_for(lambda: database.rows("SELECT failed_count > 0 FROM pg_stat_archiver") == [(True,)], 30)
+        assert ("wrong", True, ["archive"], 1) == seen()
+        assert value("behind_bytes") >= 2**24
+        archive.with_name("away").rename(archive)
+        switch(database)
+        assert ("ok", False, [], 0) == seen()
+    finally:
+        collector.close()
+        engine.dispose()
+
+
+def what_cannot_be_restored_is_refused(
+    cli: Cli, restoring: tuple[object, ...], archive: Path, before: str, folder: Path
+) -> None:
+    refused = {
+        "the backup ended at": cli.run(*restoring, before),
+        "the archive ends with a transaction of": cli.run(*restoring, "2999-01-01"),
+        "there is no restore point 'other'": cli.run(*restoring, "other"),
+    }
+    dry = cli.output(*restoring, "after-both", "--dry-run")
+    latest = cli.output(*restoring, "latest")
+    assert ["until     after-both", "until     latest"] == [line for line in (dry + latest).splitlines() if "until" in line[:5]]
+    segments = sorted(archive.glob("*[0-9A-F].gz"))
+    other = folder / "other"
+    other.mkdir()
+    shutil.copy(segments[-1], other)
+    page = bytearray(gzip.decompress(segments[-1].read_bytes()))
+    page[24] ^= 1
+    (other / segments[-1].name).write_bytes(gzip.compress(page))
+    refused["is the archive of another server, of system"] = cli.run(*restoring, "latest", "--archive", other)
+    segments[-2].rename(folder / "aside.gz")
+    refused[f"{segments[-2].stem} is missing after {segments[-3].stem}"] = cli.run(*restoring, "latest")
+    (folder / "aside.gz").rename(segments[-2])
+    assert dict.fromkeys(refused, 2) == {why: each.exit_code for why, each in refused.items()}, refused
+    assert [] == [(why, each.stderr) for why, each in refused.items() if why not in each.stderr]
+
+
+def old_backups_go_with_what_only_they_needed(cli: Cli, backups: Path, archive: Path) -> None:
+    segments = sorted(archive.glob("*[0-9A-F].gz"))
+    cli.output("backup", backups / "tuesday")
+    needed = json.loads((backups / "tuesday" / "manifest.json").read_text())["wal"]["start"]
+    pruning = ("backup", "prune", backups, "--keep", 1)
+    assert "1 backup would be kept" in cli.output(*pruning)
+    assert segments == sorted(archive.glob("*[0-9A-F].gz"))[: len(segments)]
+    cli.output(*pruning, "--yes")
+    assert ["tuesday"] == [each.name for each in (backups).iterdir()]
+    kept = sorted(archive.glob("*[0-9A-F].gz"))
+    assert {f"{position(needed) // 2**24:016X}"[-8:]} >= {each.stem[-8:] for each in kept[:1]}
+    assert len(kept) < len(segments)
+
+
+def test_a_file_that_is_archived_is_never_replaced_by_another(tmp_path) -> None:
+    own_folder(tmp_path, None)
+    archiving_(tmp_path, "1", tmp_path / "archives", None)
+    (folder,) = (tmp_path / "archives").iterdir()
+    (tmp_path / "wal").write_bytes(b"a" * 1000)
+    command = ["sh", str(tmp_path / "archive.sh"), str(tmp_path / "wal"), "0001", str(folder)]
+
+    first, again = subprocess.run(command, check=False), subprocess.run(command, check=False)
+    (tmp_path / "wal").write_bytes(b"b" * 1000)
+    other = subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert (0, 0, 1) == (first.returncode, again.returncode, other.returncode)
+    assert "is there, with other contents" in other.stderr
+    assert [b"a" * 1000] == [gzip.decompress(each.read_bytes()) for each in folder.iterdir()]
+
+
+def test_a_backup_that_stands_still_is_given_up(servers, shared_database, reader, tmp_path) -> None:
+    ((checkpointer,),) = shared_database.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    url = make_url(shared_database.url).set(username=reader, password=reader).render_as_string(hide_password=False)
+    version = str(int(shared_database.rows("SHOW server_version_num")[0][0]) // 10000)
+    os.kill(checkpointer, signal.SIGSTOP)
+    try:
+        with pytest.raises(OpsError, match="pg_basebackup made no progress for 1 s, and was ended"):
+            base_backup.take(url, version, tmp_path / "database", still=1.0)
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    wait_for(lambda: shared_database.rows("SELECT FROM pg_stat_replication") == [])
 
 
 def test_a_backup_is_verified_and_the_next_one_links_its_blobs(shared_database, reader, taken) -> None:

@@ -124,6 +124,11 @@ CASES = {
     "WaxsealBlobStoreAway": Case({AWAY: "0+1x9"}, {AWAY: "7x9", FOUND: "0+1x9"}, 8),
     "WaxsealDiskFilling": Case(disk("14x20"), disk("16x20"), 17, {"disk": "data"}),
     "WaxsealDiskAlmostFull": Case(disk("4x5"), disk("6x5"), 3, {"disk": "data"}),
+    "WaxsealArchiveBehind": Case(
+        {"waxseal_wal_archive_failing": "1x9"},
+        {"waxseal_wal_archive_failing": "1x3 0x6", "waxseal_wal_archive_behind_bytes": "5e8x9"},
+        7,
+    ),
     "WaxsealClockWrong": Case(
         {answered("postgres", "a"): "-60+60x9", answered("postgres", "b"): "0+60x9", answered("rabbitmq", "b"): "60x9"},
         {  # postgres is frozen, b sees that rabbitmq is not
