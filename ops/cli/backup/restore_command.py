@@ -106,7 +106,7 @@ def _planned(planned: "Planned") -> "Iterator[str]":
 
 def _done(done: "Restored", data: Path) -> "Iterator[str]":
     if done.last is not None:
-        yield f"the last transaction that was replayed is of {done.last}Z"
+        yield f"the last transaction that was replayed is of {done.last.replace(' ', 'T')}Z"
     for log in done.logs:
         yield f"{log.origin} follows {log.former.origin}, which was published up to size {log.former.size}"
     what = f"NOT intact, {counted(done.verified.faults, 'fault', 'faults')}" if done.verified.faults else "intact"

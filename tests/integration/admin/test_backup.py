@@ -18,7 +18,6 @@ from prometheus_client import REGISTRY
 from sqlalchemy import make_url
 
 from ops.admin.backup import base_backup
-from ops.admin.backup.archived_log import position
 from ops.admin.doctor.archive_checks import check_archiving
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, key_of
@@ -274,16 +273,20 @@ def what_cannot_be_restored_is_refused(
 
 def old_backups_go_with_what_only_they_needed(cli: Cli, backups: Path, archive: Path) -> None:
     segments = sorted(archive.glob("*[0-9A-F].gz"))
-    cli.output("backup", backups / "tuesday")
-    needed = json.loads((backups / "tuesday" / "manifest.json").read_text())["wal"]["start"]
+    needed = segments[-2]
+    manifest = json.loads((backups / "monday" / "manifest.json").read_text())
+    manifest["began"] = datetime.now(UTC).isoformat()
+    manifest["wal"]["start"] = f"{int(needed.stem[8:16], 16):X}/{int(needed.stem[16:], 16) * 2**24 + 40:X}"
+    (backups / "tuesday").mkdir()
+    (backups / "tuesday" / "manifest.json").write_text(json.dumps(manifest))
     pruning = ("backup", "prune", backups, "--keep", 1)
+
     assert "1 backup would be kept" in cli.output(*pruning)
-    assert segments == sorted(archive.glob("*[0-9A-F].gz"))[: len(segments)]
+    assert segments == sorted(archive.glob("*[0-9A-F].gz"))
     cli.output(*pruning, "--yes")
-    assert ["tuesday"] == [each.name for each in (backups).iterdir()]
-    kept = sorted(archive.glob("*[0-9A-F].gz"))
-    assert {f"{position(needed) // 2**24:016X}"[-8:]} >= {each.stem[-8:] for each in kept[:1]}
-    assert len(kept) < len(segments)
+
+    assert ["tuesday"] == [each.name for each in backups.iterdir()]
+    assert segments[-2:] == sorted(archive.glob("*[0-9A-F].gz"))
 
 
 def test_a_file_that_is_archived_is_never_replaced_by_another(tmp_path) -> None:
