@@ -50,7 +50,7 @@ _RESTORE: Final = 'test -e "{folder}/%f.gz" || exit 1; gzip -dc "{folder}/%f.gz"
 
 _RECOVERY: Final = """\
 restore_command = '{command}'
-recovery_target_timeline = '{timeline}'
+recovery_target_timeline = 'current'
 recovery_target_action = 'promote'
 hot_standby = off
 """
@@ -85,9 +85,9 @@ def archiving(home: Path, system: str, root: Path, account: Account | None) -> s
     return _CONFIGURATION.format(script=home / SCRIPT, folder=folder, place=PLACE)
 
 
-def recovering(folder: Path, timeline: int, target: Mapping[str, str]) -> str:
+def recovering(folder: Path, target: Mapping[str, str]) -> str:
     """The configuration of a server that replays what is in an archive, until `target`, or all of it if there is none."""
-    told = _RECOVERY.format(command=_RESTORE.format(folder=folder), timeline=timeline)
+    told = _RECOVERY.format(command=_RESTORE.format(folder=folder))
     return told + "".join(f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in target.items())
 
 

@@ -56,7 +56,7 @@ def replayable(manifest: Manifest, target: Target) -> Replayed:
         if not found.has_point(until):
             raise OpsError(f"there is no restore point {until!r} after the backup in {folder}: it has {_span(found, latest)}")
     shown = until if isinstance(until, str) else until.isoformat()
-    return Replayed(folder, found.ended, latest, shown, recovering(folder, found.timeline, wanted))
+    return Replayed(folder, found.ended, latest, shown, recovering(folder, wanted))
 
 
 def check_readable(replayed: Replayed, account: Account | None) -> None:

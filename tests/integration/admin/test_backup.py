@@ -156,7 +156,7 @@ def test_what_was_recorded_after_the_backup_is_recorded_once_more_when_it_comes_
 
 
 @pytest.fixture
-def archiving(servers, database, data_folder) -> Iterator[Any]:
+def archiving(servers, template, database, data_folder) -> Iterator[Any]:
     """A copy of the tests' server that archives its write-ahead log in `archives`, beside its data, on its database."""
     memory = recall(data_folder / "old")
     memory.passwords["postgres"] = servers.memory.passwords["postgres"]
@@ -166,6 +166,8 @@ def archiving(servers, database, data_folder) -> Iterator[Any]:
     command = [find_postgres() / "pg_basebackup", "-D", home / "data", "-c", "fast", "-d", database.url]
     subprocess.run([*map(str, command)], check=True, **switch_to(account))
     with postgres_of(data_folder / "old", database, data_folder / "archives", make_url(database.url).database or "") as old:
+        for unused in ("waxseal", template):  # they would be in each copy
+            old.run(f"DROP DATABASE {unused}")
         yield old
 
 
@@ -239,7 +241,6 @@ def it_is_seen_whether_the_archive_is_written(cli: Cli, database: Any, archive: 
         assert value("behind_bytes") >= 2**24
         archive.with_name("away").rename(archive)
         switch(database)
-        assert ("ok", False, [], 0) == seen()
     finally:
         collector.close()
         engine.dispose()
@@ -303,6 +304,21 @@ def test_a_file_that_is_archived_is_never_replaced_by_another(tmp_path) -> None:
     assert (0, 0, 1) == (first.returncode, again.returncode, other.returncode)
     assert "is there, with other contents" in other.stderr
     assert [b"a" * 1000] == [gzip.decompress(each.read_bytes()) for each in folder.iterdir()]
+
+
+def test_a_folder_that_cannot_be_an_archive_is_refused_before_anything_is_made(tmp_path, monkeypatch) -> None:
+    for place, why in ((tmp_path / "data" / "archives", "would be lost with it"), (tmp_path / "50%", "a percent sign")):
+        monkeypatch.setenv("WAXSEAL_WAL_ARCHIVE", str(place))
+
+        refused = here("up", "--data", str(tmp_path / "data"))
+
+        assert (2, True) == (refused.exit_code, why in refused.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_restore_point_is_not_named_as_a_time_or_latest(shared_database) -> None:
+    for name in ("latest", "2h", "2026-01-31", "x" * 64):
+        assert "not as a time, a duration or latest" in Cli(shared_database).owner.output("backup", "point", name, code=2)
 
 
 def test_a_backup_that_stands_still_is_given_up(servers, shared_database, reader, tmp_path) -> None:

@@ -333,7 +333,10 @@ def test_the_check_of_the_hash_does_not_call_the_function_but_holds_its_expressi
 
 def test_the_link_is_looked_up_by_index_in_a_large_table_that_was_never_analysed(owner) -> None:
     owner.execute("SET LOCAL session_replication_role = origin")
-    owner.execute("LOAD 'auto_explain'")
+    try:
+        owner.execute("LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this build of PostgreSQL lacks auto_explain")
     owner.execute("SET LOCAL auto_explain.log_min_duration = 0")
     owner.execute("SET LOCAL auto_explain.log_nested_statements = on")
     owner.execute("SET LOCAL client_min_messages = log")
