@@ -224,21 +224,26 @@ def it_is_seen_whether_the_archive_is_written(cli: Cli, database: Any, archive: 
         (status,) = cli.json("status", "--over", "0")
         troubles = [each["kind"] for each in status["troubles"] if each["kind"] == "archive"]
         assert str(archive) in checked.found
-        return checked.state, status["wal_archive"]["failing"], troubles, value("failing")
+        return (
+            checked.state,
+            status["wal_archive"]["failing"],
+            troubles,
+            REGISTRY.get_sample_value("waxseal_wal_archive_failing"),
+        )
 
-    def value(name: str) -> float:
-        return REGISTRY.get_sample_value(f"waxseal_wal_archive_{name}") or 0
+    def behind() -> float:
+        return REGISTRY.get_sample_value("waxseal_wal_archive_behind_bytes") or 0
 
     engine = make_engine(database.worker_url)
     collector = Collector(database.worker_url, Broker(dict, float, "q", "inbox"), lease=90.0)
     try:
         assert ("ok", False, [], 0) == seen()
-        assert value("behind_bytes") < 2**24
+        assert behind() < 2**24
         archive.rename(archive.with_name("away"))
         database.rows("SELECT pg_switch_wal() FROM pg_create_restore_point('more')")
         wait_for(lambda: database.rows("SELECT failed_count > 0 FROM pg_stat_archiver") == [(True,)], 30)
         assert ("wrong", True, ["archive"], 1) == seen()
-        assert value("behind_bytes") >= 2**24
+        assert behind() >= 2**24
         archive.with_name("away").rename(archive)
         switch(database)
     finally:
