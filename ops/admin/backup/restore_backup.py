@@ -127,7 +127,7 @@ def _tell_missing(settings: Settings, say: Say) -> None:
                 if missing <= _NAMED:
                     say(f"{tenant}: the blob {reference} is not in the store")
     if missing:
-        say(f"{missing} blobs are missing: copy them from the old store, or from a later backup, to {settings.blobs}")
+        say(f"blobs that are missing: {missing}. Copy them from the old store, or from a later backup, to {settings.blobs}")
 
 
 def _begin(settings: Settings, planned: Planned, who: By, report: Report, say: Say) -> tuple[Verified, Sequence[Successor]]:

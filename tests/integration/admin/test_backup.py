@@ -202,7 +202,7 @@ def test_a_system_is_restored_to_a_time_between_two_events_and_the_second_comes_
     said = cli.but(blobs=tmp_path / "none").output(*restoring, between.isoformat(), "--yes", code=1)
 
     assert "\nNOT intact, 1 fault: 2 entries in 1 chain;" in said
-    assert "1 blobs are missing: copy them from the old store, or from a later backup" in said
+    assert "blobs that are missing: 1. Copy them from the old store, or from a later backup" in said
     with postgres_of(data_folder / "new", archiving, data_folder / "archives") as restored:
         new = System(servers, restored, channel, tmp_path / "new")
         assert ["first", "large"] == sorted(new.recorded())
