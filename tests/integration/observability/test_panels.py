@@ -209,6 +209,7 @@ MAY_BE_0 = {
     "waxseal-workers / Retention behind / behind": "nothing is old enough",
     "waxseal-workers / Erased by retention / entries": "likewise, and it is held",
     "waxseal-workers / Removed, because it is kept no longer / {{what}}": "no setting says so",
+    r"waxseal-workers / Write-ahead log not archived / \w+": "it is archived nowhere here",
     "waxseal-workers / Unsealed for / unsealed": "`sealer` seals all of it in each of its turns",
     "waxseal-workers / Refused logs / refused": "what is published is a part of the logs",
     "waxseal-workers / Deadlocks within an hour / {{datname}}": "locks are taken in one order",
