@@ -26,6 +26,7 @@ from ops.telemetry.tracing.switch import current
 from pipeline.delivery.breaker import BreakerPolicy
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.dramatiq_broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
+from workers.amqp.dramatiq_worker import Worker
 from workers.delivery.dispatcher import Dispatcher
 from workers.delivery.in_hand import LeasedBatch
 from workers.delivery.store import DeliveryStore
@@ -41,7 +42,7 @@ GRACE: Final = 10.0  # seconds for sends in progress when the process stops
 SWITCH_INTERVAL: Final = 0.001  # seconds one thread may keep the others waiting
 BEAT: Final = 1.0  # seconds
 BLOB_SECONDS: Final = 10.0  # to fetch a large body
-WORKER_POLL_MS: Final = 250  # between an idle dramatiq thread's checks whether to stop
+WORKER_POLL_MS: Final = 250  # between two checks of an idle consumer whether to stop
 WORKER_STOP_MS: Final = 5000
 
 _log = structlog.get_logger()
@@ -166,14 +167,14 @@ def breaker_policy(settings: Settings) -> BreakerPolicy:
     )
 
 
-def _worker(settings: Settings, delivery_loop: DeliveryLoop) -> dramatiq.Worker:
+def _worker(settings: Settings, delivery_loop: DeliveryLoop) -> Worker:
     broker = make_broker(settings)
     dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(delivery_loop.deliver)
     table.WORKER_THREADS.labels(POOL).set(settings.delivery_threads)
-    return dramatiq.Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_POLL_MS)
+    return Worker(broker, worker_threads=settings.delivery_threads, worker_timeout=WORKER_POLL_MS)
 
 
-def _fault_of(worker: dramatiq.Worker) -> str | None:
+def _fault_of(worker: Worker) -> str | None:
     """Why the worker consumes nothing at the moment, or None."""
     consumer = getattr(worker.consumers.get(QUEUE), "consumer", None)
     connection = getattr(consumer, "connection", None)

@@ -26,6 +26,7 @@ from ops.settings import Settings
 from ops.telemetry import metrics, table
 from pipeline.store.mail import leases as mail_leases
 from workers.amqp.dramatiq_broker import MAIL_QUEUES, hush_pika, make_broker
+from workers.amqp.dramatiq_worker import Worker
 from workers.amqp.publisher_thread import PublisherThread
 from workers.mail.oauth.tokens import Tokens
 from workers.mail.pull.publish import MailIntake
@@ -118,7 +119,7 @@ class Pulling:
         brokers = {queue: make_broker(settings, POOL) for queue in MAIL_QUEUES}
         self._queue = PullQueue(self._engine, brokers, self._puller)
         self._workers = [
-            dramatiq.Worker(brokers[queue], worker_threads=count, worker_timeout=WORKER_TURN_MS)
+            Worker(brokers[queue], worker_threads=count, worker_timeout=WORKER_TURN_MS)
             for queue, count in ((QUEUE, threads), (SLOW_QUEUE, SLOW_THREADS))
         ]
         table.WORKER_THREADS.labels(POOL).set(threads + SLOW_THREADS)
