@@ -50,7 +50,7 @@ def up(data: Path, config: Path | None, detach: bool, workers: int, observe: boo
         arguments += ["--observe"] if observe else []
         click.echo(up_detached(data.absolute(), arguments))
         return
-    from ops.admin.access.first_token import first_token
+    from ops.admin.access.first_token import first_token  # before what logs: see ops/plain_structlog.py
     from ops.system.roles import full_crew
     from ops.system.up import Plan
     from ops.system.up import up as bring_up

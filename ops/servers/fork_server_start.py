@@ -2,4 +2,6 @@
 
 import gc
 
+from ops import plain_structlog  # noqa: F401
+
 gc.disable()  # until all is imported: nothing of what that makes can be freed

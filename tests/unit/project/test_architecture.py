@@ -51,6 +51,7 @@ ORDER = (
     "ops/server_settings.py",
     "ops/settings.py",
     "ops/process_roles.py",
+    "ops/plain_structlog.py",
     "ops/migrations",
     "ops/migrations/versions",
     "ops/runtime/driver",
