@@ -150,11 +150,12 @@ def durable(servers: PrivateServers) -> Iterator[None]:
 def sync_files(servers: PrivateServers, *, on: bool) -> None:
     """Makes PostgreSQL wait for the disk, or leave its files to the kernel: no test crashes the machine.
 
-    When off, a commit still waits until the kernel has its log. Servers that a test starts itself are never changed.
+    When off, a commit still waits until the kernel has its log, and autovacuum looks as seldom as it does by default: there
+    are many databases, and tests analyse what they need analysed. Servers that a test starts itself are never changed.
     """
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
-        for setting in ("fsync", "full_page_writes"):
-            conn.execute(f"ALTER SYSTEM RESET {setting}" if on else f"ALTER SYSTEM SET {setting} = off")
+        for setting, value in {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "1min"}.items():
+            conn.execute(f"ALTER SYSTEM RESET {setting}" if on else f"ALTER SYSTEM SET {setting} = '{value}'")
         conn.execute("SELECT pg_reload_conf()")
     wait_for(lambda: syncs_files(servers) is on)
 
