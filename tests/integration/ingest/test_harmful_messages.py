@@ -2,19 +2,19 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ops.settings import environment
+from support.forked import Forked
 from support.ingress import empty_inbox
 from support.waiting import wait_for
 
-#: Runs in every process that the test starts: harm according to a message's body, and shorter limits.
+#: Runs in what the test starts and in what that starts: harm according to a message's body, and shorter limits.
 HARM = """
 import collections, itertools, os, signal, sys, time
 from pipeline import admit
@@ -56,8 +56,8 @@ class Supervised:
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "ops.cli", "ingest"], env=self._env)
+    def _started(self) -> Forked:
+        return Forked("ingest", env=self._env, before=partial(exec, HARM, {}))
 
     def _watch(self) -> None:
         while not self._stopping.wait(0.05):
