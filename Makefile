@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade postgres setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade postgres move setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -59,6 +59,10 @@ postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16
 	done; \
 	export PATH; initdb --version | grep -q " $(or $(VERSION),18)\." || { echo "the wheel has PostgreSQL 16 and 18" >&2; exit 2; }; \
 	$(BIN)/python -m pytest --testers $(TESTERS) -q $(or $(ARGS),tests/integration)
+
+move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES
+	@$(PYTHON) -m ops.bootstrap --tests
+	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -s tests/acceptance/test_moving.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }

@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ops.console_settings import ConsoleSettings
 from ops.errors import Misconfigured
@@ -175,10 +175,28 @@ def load_settings(*needed: str) -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
-        raise Misconfigured("; ".join(faults)) from error
+        raise Misconfigured(_faults(error)) from error
     require(settings, *needed)
     return settings
+
+
+class _Given(Settings):
+    """Settings of which the environment of this process says nothing."""
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls, _settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given."""
+        return (init_settings,)
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """The settings of another system, by name, whatever this process's environment says. Raises `Misconfigured`."""
+    try:
+        return _Given(**given)
+    except ValidationError as error:
+        raise Misconfigured(_faults(error)) from error
 
 
 def require(settings: Settings, *needed: str) -> None:
@@ -251,6 +269,10 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = {
     "log_origin": read_origin,
     "log_anchors": read_anchors,
 }
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
 
 
 def _is_fernet(key: str) -> bool:

@@ -19,6 +19,7 @@ class Catalog:
     retentions: Mapping[str, int] = field(
         default_factory=dict
     )  # seconds for which tenants keep content, of those that have any
+    moving: Set[str] = frozenset()  # tenants that leave for another cell, or have left: nothing of theirs is recorded here
     #: Cache: sources by the routing keys of their messages, filled by look-ups.
     places: dict[str, Source] = field(default_factory=dict, init=False, compare=False, repr=False)
 

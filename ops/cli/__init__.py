@@ -22,6 +22,7 @@ from ops.cli.log.log_commands import COMMANDS as LOG
 from ops.cli.mail.mailbox import COMMANDS as MAILBOX
 from ops.cli.mail.mails import COMMANDS as MAIL
 from ops.cli.metrics import COMMANDS as METRICS
+from ops.cli.moving.tenant_commands import COMMANDS as TENANT
 from ops.cli.processes import COMMANDS as PROCESSES
 from ops.cli.prove import COMMANDS as PROVE
 from ops.cli.prune import COMMANDS as PRUNE
@@ -55,6 +56,7 @@ COMMANDS: tuple[click.Command, ...] = (
     *LOG,
     *BACKUP,
     *RESTORE,
+    *TENANT,
     *BUNDLE,
     *PROVE,
     *DEMO,

@@ -128,6 +128,9 @@ def _recorded(found: dict[str, Any]) -> Iterator[Line]:
         behind = "not known" if archive["behind_bytes"] is None else f"{archive['behind_bytes'] / 2**20:.1f} MiB"
         failing = ", FAILING" if archive["failing"] else ""
         yield "archive", f"write-ahead log behind: {behind}, last {archive['archived_at'] or 'never'}{failing}"
+    for move in found["moves"]:
+        where = "from" if move["state"] in ("arriving", "arrived") else "to"
+        yield "move", f"{move['tenant']}: {move['state']}, {where} {move['cell']}"
     letters = ", ".join(f"{count} at {stage}" for stage, count in found["dead_letters"].items()) or "none"
     yield "dead letters", f"{letters}" + (" (waxseal dead list)" if found["dead_letters"] else "")
     if waiting := found["on_broken_chains"]:

@@ -75,6 +75,7 @@ def make_engine(
     keep_plans: bool = False,
     reads_as: str | None = None,
     pooled: bool = False,
+    moving: str | None = None,
 ) -> Engine:
     """A pool of at most `pool_size` connections; connecting gives up after 5 s, a statement after `statement_timeout` s.
 
@@ -85,11 +86,12 @@ def make_engine(
     `keep_plans` is for a few short, frequent statements that take longer to plan than to run: their plans are kept for a
     second, and each of them is its own transaction (`alone`). `reads_as` names a role that the login is a member of: with
     its rights alone the connections read, along indexes, and cannot write. `pooled`: the URL leads to a pooler that gives each
-    transaction another connection: nothing is set for a session, and the login has to have the timeouts.
+    transaction another connection: nothing is set for a session, and the login has to have the timeouts. `moving`: the id of a
+    move of a tenant, for which these connections may append though it is frozen, if the login is the database's owner.
     """
     plain, files = split_files(database_url, (PASSWORD_FILE,))
     url = make_url(plain).set(drivername="postgresql+psycopg")
-    options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as)
+    options = _session(statement_timeout, keep_plans=keep_plans, reads_as=reads_as, moving=moving)
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT" if keep_plans else None,  # so that `alone` need not switch it on and off
@@ -155,10 +157,11 @@ def _password(path: str | None) -> dict[str, str]:
         raise psycopg.OperationalError(f"the password cannot be read: {error}") from None
 
 
-def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None) -> str:
+def _session(statement_timeout: float, *, keep_plans: bool, reads_as: str | None, moving: str | None) -> str:
     options = SESSION.replace("statement_timeout=60s", f"statement_timeout={int(statement_timeout * 1000)}")
     if keep_plans:
         options = options.replace("force_custom_plan", "force_generic_plan")
+    options += "" if moving is None else f" -c waxseal.moving={moving}"
     return options if reads_as is None else f"{options} -c role={reads_as} {READS}"
 
 

@@ -13,7 +13,7 @@ from ops.process_roles import SERVERS, SUPERVISOR, WORKERS
 from ops.servers.accounts import own_file
 from ops.servers.child import Child
 from ops.servers.process_tree import SeenProcess, end, see
-from ops.settings import Settings, load_settings, require
+from ops.settings import PREFIX, Settings, load_settings, require, settings_of
 
 FILE: Final = "stack.json"
 FIRST: Final = "console-token"  # beside it, until its owner deletes it: the first token, if `up` had no terminal to show it on
@@ -93,15 +93,40 @@ def settings_for(data: Path, *needed: str) -> Settings:
     Raises `Misconfigured` when a needed setting is in neither.
     """
     settings = load_settings()
-    known = read_stack(data) or {}
-    given: dict[str, Any] = {name: known[name] for name in ("database_url", "amqp_url") if name in known}
-    if known.get("keys_file") and not settings.keys:  # empty when the system got its keys from WAXSEAL_KEYS
-        given["keys_file"] = Path(known["keys_file"])
-    given |= {name: known[name] for name in ("blobs", "allow_networks", "log_files", "log_origin") if name in known}
+    given = _known(data)
+    if settings.keys:
+        given.pop("keys_file", None)
     missing = {name: value for name, value in given.items() if name not in settings.model_fields_set}
     settings = settings.model_copy(update=missing)
     require(settings, *needed)
     return settings
+
+
+def settings_elsewhere(place: Path) -> Settings:
+    """The settings of another system: of one that `up` started on the folder `place`, or as that file lists its variables.
+
+    The environment of this process, which is another system's, counts for nothing. Raises `OpsError`.
+    """
+    if place.is_dir():
+        if not (given := _known(place)):
+            raise OpsError(f"no system was started on {place}: name its folder, or a file of its WAXSEAL_ variables")
+        return settings_of(given)
+    try:
+        lines = [line.strip().removeprefix("export ") for line in place.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise OpsError(f"{place} is neither a folder of `waxseal up` nor a file of variables: {error}") from error
+    named = [line.partition("=") for line in lines if line.startswith(PREFIX)]
+    return settings_of({name.removeprefix(PREFIX).strip().lower(): value.strip().strip("'\"") for name, _, value in named})
+
+
+def _known(data: Path) -> dict[str, Any]:
+    """What stack.json says of the settings."""
+    known = read_stack(data) or {}
+    names = ("database_url", "amqp_url", "blobs", "allow_networks", "log_files", "log_origin")
+    given: dict[str, Any] = {name: known[name] for name in names if name in known}
+    if known.get("keys_file"):  # empty when the system got its keys from WAXSEAL_KEYS
+        given["keys_file"] = Path(known["keys_file"])
+    return given
 
 
 def _write(data: Path, content: dict[str, Any]) -> None:

@@ -46,6 +46,8 @@ ELSEWHERE = {
     "bench capacity": "integration/bench/test_bench_capacity.py",
     "bench claims": "integration/bench/test_bench_claims.py",
     "bench mail": "integration/bench/test_bench_mail.py",
+    "tenant move": "integration/admin/test_moving.py",
+    "tenant forward": "integration/admin/test_moving.py",
     "mailbox reauthorize": "integration/mail/test_mail_consent.py",
 }
 SHELL = re.compile(r"[|&;<>$`*()\n]|^\w+=")

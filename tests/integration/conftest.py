@@ -150,6 +150,13 @@ def database(servers: PrivateServers, template: str) -> Iterator[Database]:
         yield fresh
 
 
+@pytest.fixture
+def another_database(servers: PrivateServers, template: str) -> Iterator[Database]:
+    """A second one, of another cell."""
+    with fresh_database(servers, template) as fresh:
+        yield fresh
+
+
 @pytest.fixture(scope="module")
 def shared_database(servers: PrivateServers, template: str) -> Iterator[Database]:
     """A migrated database that the tests of one module share."""

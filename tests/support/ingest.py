@@ -10,6 +10,7 @@ from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine
 from ops.runtime.thread_priority import ThreadPriority
 from ops.settings import Settings
+from workers.ingest.keeper import Keeper
 from workers.ingest.watchdog import Watch
 from workers.ingest.worker import Ingest
 from workers.ingest.writer import Writer
@@ -37,7 +38,8 @@ def running(database: Any, amqp_url: str, blobs: Blobs, **settings: Any) -> Iter
     """Consumes the inbox until the block ends; raises then what ended the worker before."""
     stopping, priority = threading.Event(), ThreadPriority()
     engine = make_engine(database.worker_url, pool_size=2, connections=priority.connections)
-    writer = Writer(engine, database.vault, blobs, stopping.is_set)
+    keeper = Keeper(amqp_url)
+    writer = Writer(engine, database.vault, blobs, stopping.is_set, keep=keeper.keep)
     ingest = Ingest(Settings(amqp_url=amqp_url, **settings), writer, stopping, priority, Watch())
     errors: list[Exception] = []
 
@@ -56,6 +58,7 @@ def running(database: Any, amqp_url: str, blobs: Blobs, **settings: Any) -> Iter
     finally:
         worker.stop()
         writer.close()
+        keeper.close()
         engine.dispose()
     if errors:
         raise errors[0]

@@ -31,6 +31,7 @@ from workers.ingest.answer_deadline import AnswerDeadline
 from workers.ingest.consumer import InboxConsumer
 from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, waits_since
+from workers.ingest.keeper import Keeper
 from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
 from workers.ingest.writer import Judged, Stopped, Writer
@@ -273,7 +274,8 @@ def run(settings: Settings) -> int:
         watch, stop = Watch(), process.stop
         blobs = open_blobs(settings, called=metrics.observe_blob_call)
         vault = Vault(settings.fernet_keys())
-        writer = process.closing(Writer(engine, vault, blobs, stop.is_set, watch))
+        keeper = process.closing(Keeper(settings.amqp_url))
+        writer = process.closing(Writer(engine, vault, blobs, stop.is_set, watch, keeper.keep))
         ingest = Ingest(settings, writer, stop, priority, watch)
         broker = process.closing(of_rabbitmq(settings, "ingest")).with_work(lambda: ingest.trouble)
         beat = process.serve({"broker": broker, "database": process.database(lambda: writer.trouble)})

@@ -31,6 +31,7 @@ from workers.ingest.claim_check import exchanged
 from workers.ingest.examiner import Examiner
 from workers.ingest.failures import DatabaseDamaged, Failures, Stopped, fatal, for_every_message, pause
 from workers.ingest.judged import Judged, broken, rejected
+from workers.ingest.keeper import Keep, nowhere
 from workers.ingest.operator_notices import Notices
 from workers.ingest.watchdog import TooSlow, Watch
 from workers.ingest.write_probe import can_append
@@ -54,13 +55,21 @@ class Writer:
     """Judges and appends messages. `judge` may be called from another thread than `write`."""
 
     def __init__(
-        self, engine: Engine, vault: Vault, blobs: Blobs, stopping: Callable[[], bool], watch: Watch | None = None
+        self,
+        engine: Engine,
+        vault: Vault,
+        blobs: Blobs,
+        stopping: Callable[[], bool],
+        watch: Watch | None = None,
+        keep: Keep | None = nowhere,
     ) -> None:
+        """`keep` puts aside what came for a tenant that moves to another cell; None: that is recorded as well."""
         self._engine = engine
         self._vault = vault
         self._blobs = blobs
         self._stopping = stopping
         self._watch = watch or Watch()
+        self._keep = keep
         self._rules: tuple[Catalog, int] = (EMPTY, 0)  # the catalog for judging, and its epoch; replaced as a whole
         self._subscribed: Subscriptions = {}
         self._most = MATCHES  # of messages in one transaction
@@ -155,6 +164,9 @@ class Writer:
         """Commit `batch`; its open messages are examined first, in place."""
         while True:
             self._examine(batch)
+            self._keep_leaving(batch)
+            if not batch:
+                return
             ready = self._exchanged(batch)
             try:
                 self._commit(ready)
@@ -187,6 +199,20 @@ class Writer:
                     raise Stopped
                 batch[number] = self._examiner.examine(judged.message, rules, epoch)
 
+    def _keep_leaving(self, batch: list[Judged]) -> None:
+        """Put aside, and take out of `batch`, what is for tenants that leave for another cell, or have left."""
+        if not (leaving := self._leaving(batch)):
+            return
+        with transaction(self._engine) as conn:
+            still = catalog.lock_kept(conn, {judged.message.tenant for judged in leaving})
+            (self._keep or nowhere)([judged for judged in leaving if judged.message.tenant in still])
+            self._refresh(conn, catalog.version(conn))
+        batch[:] = [judged for judged in batch if judged.message.tenant not in still]
+
+    def _leaving(self, batch: Sequence[Judged]) -> list[Judged]:
+        moving = self._rules[0].moving if self._keep is not None else ()
+        return [judged for judged in batch if judged.message.tenant in moving] if moving else []
+
     def _commit(self, batch: Sequence[Judged]) -> None:
         began = time.monotonic()
         batch = self._readable(batch)
@@ -199,7 +225,7 @@ class Writer:
             opened = open_batch(conn, _events(batch), made)
             lock_wait = time.monotonic() - opening if opened.heads else None
             self._refresh(conn, opened.version)
-            if any(judged.epoch != self._rules[1] for judged in batch):
+            if any(judged.epoch != self._rules[1] for judged in batch) or self._leaving(batch):
                 raise _Outdated
             admitted, refused = self._sorted(conn, batch)
             appending = time.monotonic()

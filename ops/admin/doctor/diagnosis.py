@@ -25,6 +25,7 @@ from ops.admin.doctor.machine_checks import (
     check_processes,
     check_settings,
 )
+from ops.admin.doctor.move_checks import check_moves
 from ops.admin.doctor.postgres_checks import check_postgres
 from ops.admin.status.members import members
 from ops.errors import OpsError, one_line
@@ -86,6 +87,7 @@ def _postgres(settings: Settings, *, alone: bool) -> tuple[list[Finding], Sequen
             if schema_version.found(conn).filled and not _is_old(found):
                 found += check_logs(conn, settings)
                 found += check_claims(conn)
+                found += check_moves(conn)
             configured = schema_version.found(conn).filled
             return found, inspection.hosts(conn, _MOST_HOSTS) if configured and not _is_old(found) else ()
     finally:

@@ -20,6 +20,8 @@ from pipeline.store.ledger import entries as ledger_entries
 from pipeline.store.ledger import ledger_claims, retention, set_aside
 from pipeline.store.log import checkpoints, pending
 from pipeline.store.mail import mailbox_overview
+from pipeline.store.moving import moves
+from pipeline.store.moving.moves import Move
 from schemas.dead_letter import DeadLetterFilter
 from schemas.entry import BrokenChain
 
@@ -61,7 +63,7 @@ class Facts:
 #: The names of `Facts.plain`.
 PLAIN: Final = (
     *("deliveries", "deliveries_estimated", "deliveries_removed", "oldest_due_seconds", "dead_letters", "on_broken_chains"),
-    *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "wal_archive", "ledger", "ledger_error"),
+    *("oldest_dead_letter_seconds", "disabled_endpoints", "mailboxes", "moves", "wal_archive", "ledger", "ledger_error"),
 )
 
 
@@ -113,6 +115,7 @@ def _plain(conn: Connection, groups: Sequence[dead_letter_list.Group], now: date
         "disabled_endpoints": counts.disabled_endpoints(conn),
         "mailboxes": dict(mailbox_overview.states(conn)),
         "wal_archive": _archive(server_facts.archiving(conn)),
+        "moves": [_move_view(each, now) for each in moves.all_moves(conn)],
     }
 
 
@@ -122,6 +125,12 @@ def _archive(found: Archiving) -> View | None:
         return None
     at = found.archived_at and found.archived_at.isoformat()
     return {"place": found.place or None, "behind_bytes": found.behind, "archived_at": at, "failing": found.failing}
+
+
+def _move_view(move: Move, now: datetime) -> View:
+    """A tenant that is on its way between cells, or came or went; and for how long nothing has been recorded for it here."""
+    frozen = age(move.frozen_at, now) if move.state == "moving" else None
+    return {"tenant": move.tenant, "state": move.state, "cell": move.cell, "epoch": move.epoch, "frozen_seconds": frozen}
 
 
 def _chains_aside(conn: Connection) -> Sequence[BrokenChain]:

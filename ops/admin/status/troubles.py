@@ -65,7 +65,7 @@ def of_queues(queues: Queues | None, data: Path) -> Iterator[View]:
 
 
 def of_facts(found: Facts, data: Path) -> Iterator[View]:
-    """Logs that are refused, chains set aside, endpoints, mailboxes, dead letters and crash loops."""
+    """Logs that are refused, chains set aside, tenants that are frozen, endpoints, mailboxes, dead letters and crash loops."""
     here = on(data)
     for row in found.refused_logs:
         look = f"waxseal log status --tenant {row['tenant']}{here}"
@@ -86,6 +86,7 @@ def of_facts(found: Facts, data: Path) -> Iterator[View]:
         last = f"since {archive['archived_at'][:19]}Z" if archive["archived_at"] else "at all"
         failing = f"Postgres could not archive its write-ahead log {last}, and keeps all of it until it can"
         yield trouble("archive", "postgres", failing, f"waxseal doctor{here}")
+    yield from _of_moves(found.plain["moves"], here)
     for row in found.endpoints:
         name = f"{row['tenant']}/{row['name']}"
         look = f"waxseal endpoint show {row['tenant']} {row['name']}{here}"
@@ -97,6 +98,13 @@ def of_facts(found: Facts, data: Path) -> Iterator[View]:
         said = f"{each['count']} open at {each['stage']}, the newest of {each['newest'][:19].replace('T', ' ')}"
         look = f"waxseal dead list --rows --stage {each['stage']} --reason {each['reason']}{here}"
         yield trouble("dead_letters", each["reason"], said, look)
+
+
+def _of_moves(moves: Sequence[View], here: str) -> Iterator[View]:
+    for move in moves:
+        if move["frozen_seconds"] is not None and move["frozen_seconds"] > LATE.total_seconds():
+            said = f"frozen for {move['frozen_seconds']:.0f} s: what comes for it is kept until the mover ends its work"
+            yield trouble("move", move["tenant"], said, f"waxseal tenant move {move['tenant']} --to CELL{here}")
 
 
 def _endpoint(row: Row) -> str:

@@ -28,8 +28,8 @@ TABLES: Final[Rights] = {
     "waxseal_writer": _each(
         SELECT=(
             "alembic_version anchor catalog checkpoint claim endpoint erased_blob leaf log log_pending "
-            "log_refusal mailbox past_delivery retention_progress retention_run source subscription tenant verification "
-            "verified_point"
+            "log_refusal mailbox past_delivery retention_progress retention_run source subscription tenant "
+            "tenant_move verification verified_point"
         ),
         INSERT_SELECT=(
             "attempt audit chain chain_aside content dead_letter delivery endpoint_health entry mail_document operator_event"
@@ -42,12 +42,12 @@ TABLES: Final[Rights] = {
             "dead_letter delivery delivery_search delivery_search_progress endpoint_health entry erased_blob event_search "
             "job leaf log log_pending log_refusal mail_document mailbox_cursor mailbox_folder_error operator_event "
             "past_delivery retention_progress retention_run "
-            "search_progress stat_minute stat_progress subject_search subscription tenant "
+            "search_progress stat_minute stat_progress subject_search subscription tenant tenant_move "
             "verification verified_point"
         ),
     ),
     "waxseal_sealer": _each(
-        SELECT="alembic_version anchor chain entry log log_key",
+        SELECT="alembic_version anchor chain entry log log_key tenant_move",
         INSERT_SELECT="checkpoint leaf",
         DELETE_SELECT="log_pending",
         DELETE_INSERT_SELECT_UPDATE="log_refusal",
@@ -55,7 +55,7 @@ TABLES: Final[Rights] = {
     "waxseal_eraser": _each(
         SELECT=(
             "alembic_version attempt catalog chain dead_letter delivery endpoint_health job mail_document operator_event "
-            "past_delivery"
+            "past_delivery tenant_move"
         ),
         INSERT_SELECT="audit content entry",
         DELETE_SELECT="erased_blob",

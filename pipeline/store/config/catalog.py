@@ -1,6 +1,6 @@
 """Statements that read the catalog: tenants, sources and endpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -20,6 +20,16 @@ TENANT_KEY = text("SELECT fingerprint_key FROM tenant WHERE name = :tenant")
 SOURCES = text("""
     SELECT tenant.name AS tenant, source.name, kind, secrets, settings
     FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
+
+# What comes for them is kept for the cell that they go to.
+MOVING = text("SELECT tenant FROM tenant_move WHERE state IN ('moving', 'moved')")
+
+# Waits while a move is taken back: what was kept is recorded then, before what comes next. Another statement reads the states,
+# which sees what the mover has committed.
+LOCK_KEPT = text("""
+    SELECT set_config('idle_in_transaction_session_timeout', '60s', true),
+           pg_advisory_xact_lock_shared(hashtextextended('waxseal kept ' || tenant, 0))
+    FROM unnest(CAST(:tenants AS text[])) AS tenant ORDER BY tenant""")
 
 # Removed endpoints too: deliveries that were planned for them must still be settled.
 ENDPOINTS = text("""
@@ -59,7 +69,14 @@ def load(conn: Connection, decrypt: Decrypt) -> Catalog:
         {each.id: each for each in endpoints},
         {row.name for row in tenants if row.before_origins},
         {row.name: row.retention for row in tenants if row.retention is not None},
+        frozenset(conn.execute(MOVING).scalars()),
     )
+
+
+def lock_kept(conn: Connection, tenants: Collection[str]) -> set[str]:
+    """Those of the tenants that leave for another cell; no move of theirs is taken back before the transaction ends."""
+    conn.execute(LOCK_KEPT, {"tenants": sorted(tenants)})
+    return set(conn.execute(MOVING).scalars()) & set(tenants)
 
 
 def _texts(encrypted: Sequence[bytes], decrypt: Decrypt) -> tuple[str, ...]:

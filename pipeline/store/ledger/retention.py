@@ -16,7 +16,10 @@ from pipeline.store.array_literals import plain, quoted
 POLICIES = text("""
     SELECT tenant.name AS tenant, tenant.retention, source.name AS source,
            CAST(source.settings ->> 'retention' AS bigint) AS own
-    FROM tenant LEFT JOIN source ON source.tenant_id = tenant.id ORDER BY 1, 3""")
+    FROM tenant LEFT JOIN source ON source.tenant_id = tenant.id
+    WHERE NOT EXISTS (SELECT FROM tenant_move AS move
+                      WHERE move.tenant = tenant.name AND move.state IN ('moving', 'moved', 'arriving'))
+    ORDER BY 1, 3""")
 
 # Summaries of the table's megabytes find the period, and the primary key each content: neither a sort nor a join of all of it.
 BY_INDEX = text("""
@@ -117,7 +120,7 @@ class DueTotal:
 
 
 def policies(conn: Connection) -> list[Policy]:
-    """Every policy: first a tenant's own, then those of its sources."""
+    """Every policy, but of tenants that are between two cells: first a tenant's own, then those of its sources."""
     rows = conn.execute(POLICIES).all()
     found: list[Policy] = []
     for tenant in dict.fromkeys(row.tenant for row in rows):

@@ -24,7 +24,9 @@ OPEN_LOGS = text("""
     FROM log LEFT JOIN (
       SELECT log_id, array_agg(id ORDER BY id) AS keys FROM log_key WHERE state = 'active' GROUP BY log_id
     ) AS signing ON signing.log_id = log.id
-    WHERE state = 'open' AND size > 0 ORDER BY tenant""")
+    WHERE state = 'open' AND size > 0 AND NOT EXISTS (
+      SELECT FROM tenant_move AS move WHERE move.tenant = log.tenant AND move.state IN ('moving', 'moved', 'arriving'))
+    ORDER BY tenant""")
 
 OPEN_LOG = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND tenant = :tenant")
 
@@ -95,7 +97,7 @@ def lead(conn: Connection, frozen: float) -> bool:
 
 
 def open_logs(conn: Connection) -> list[OpenLog]:
-    """The logs that have leaves and may grow."""
+    """The logs that have leaves and may grow; not of tenants that are on their way between cells, or have gone."""
     return [replace(_log(row), sealed=row["sealed"], keys=tuple(row["keys"])) for row in conn.execute(OPEN_LOGS).mappings()]
 
 

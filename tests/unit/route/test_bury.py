@@ -13,7 +13,7 @@ from pipeline.bury import dead_letter_of
 from pipeline.errors import Unreadable
 from pipeline.formats.dead_letter import message_of, tag, untag
 from schemas.message import FIRST_USER, OTHERS, Message, Opaque
-from workers.commands.republish import outgoing
+from workers.amqp.kept import outgoing
 
 words = st.text(st.characters(), max_size=10) | st.sampled_from(["", "\x00", "\udcff", "$bytes"])
 headers = st.dictionaries(

@@ -1,0 +1,18 @@
+"""Tenants that move to another cell: appends of theirs are refused, whoever tries."""
+
+from ops.migrations import refuse, run_beside
+
+revision = "0026"
+down_revision = "0025"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one, in the caller's transaction."""
+    run_beside(__file__)
+
+
+def downgrade() -> None:
+    """Refuse: the schema of an append-only ledger is not downgraded."""
+    refuse()

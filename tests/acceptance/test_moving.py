@@ -1,0 +1,183 @@
+"""A tenant is moved between two whole systems under load, and the mover killed again and again. `make move` runs it."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from psycopg.conninfo import conninfo_to_dict
+
+from ops.servers.private import PrivateServers, private_servers
+from ops.settings import environment
+from support.outages.crew import Crew, make_logins
+from support.outages.flow import Flow
+from support.outages.senders import (
+    Arrivals,
+    Event,
+    assert_once_and_in_order,
+    configuration,
+    endpoint,
+    first,
+    recorded,
+    send_webhooks,
+)
+from support.stack import WAXSEAL
+from support.waiting import wait_for
+
+KILLS = int(os.environ.get("WAXSEAL_TEST_MOVE", "0"))
+ORIGIN = "cells.test"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(not KILLS, reason="`make move` runs it")]
+
+
+@dataclass
+class System:
+    """A cell: servers, processes, and where an operator finds its settings."""
+
+    folder: Path
+    servers: PrivateServers
+    crew: Crew
+    variables: Path
+    owner: str
+    key: str
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([*WAXSEAL, *arguments], env=self.environment(), capture_output=True, text=True, check=False)
+
+    def environment(self) -> dict[str, str]:
+        told = (line.split("=", 1) for line in self.variables.read_text().splitlines())
+        return {**environment(), **dict(told)}
+
+    def rows(self, query: str) -> list[tuple]:
+        with psycopg.connect(self.owner, autocommit=True) as conn:
+            return conn.execute(query).fetchall()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def cell(folder: Path, stack: ExitStack) -> System:
+    (folder / "blobs").mkdir(parents=True)
+    servers = stack.enter_context(private_servers(folder))
+    owner = servers.database_url.replace("+psycopg", "")
+    place, key = conninfo_to_dict(owner), Fernet.generate_key().decode()
+    settings = {
+        "AMQP_URL": servers.amqp_url,
+        "KEYS": key,
+        "BLOBS": str(folder / "blobs"),
+        "LOG_FILES": str(folder / "published"),
+        "LOG_ORIGIN": ORIGIN,
+        "LOG_EVERY": "1",
+        "ALLOW_NETWORKS": "127.0.0.0/8",
+    }
+    url = "postgresql://{}:{}@{host}:{port}/{dbname}"
+    crew = Crew(folder, lambda login, password: url.format(login, password, **place), settings)
+    variables = folder / "cell.env"
+    told = {**settings, "DATABASE_URL": owner}
+    variables.write_text("".join(f"WAXSEAL_{name}={value}\n" for name, value in told.items()))
+    migrated = crew.command("migrate", url=owner)
+    assert 0 == migrated.returncode, migrated.stderr
+    make_logins(owner)
+    return System(folder, servers, crew, variables, owner, key)
+
+
+def test_a_tenant_moves_under_load_while_the_mover_is_killed(module_folder: Path, stack: ExitStack) -> None:
+    old, new = (cell(module_folder / name, stack) for name in ("old", "new"))
+    arrivals = stack.enter_context(endpoint())
+    config = module_folder / "waxseal.yaml"
+    config.write_text(configuration(arrivals.url))
+    applied = old.command("apply", str(config))
+    assert 0 == applied.returncode, applied.stderr
+    for each in (old, new):
+        each.crew.start()
+        stack.callback(each.crew.stop)
+    wait_for(lambda: old.crew.ready() and new.crew.ready(), 90)
+    flow = Flow(old.crew.ingress_url, old.servers.amqp_url, arrivals)
+    stack.callback(flow.end)
+    flow.start()
+    wait_for(lambda: flow.whole(time.monotonic() - 3), 60)
+    bundle = module_folder / "before.jsonl"
+    exported = old.command("export", "acme", "-o", str(bundle))
+    assert 0 == exported.returncode, exported.stderr
+
+    moved(old, new)
+    stack.enter_context(forwarding(old, new))
+    since = time.monotonic()
+    wait_for(lambda: flow.whole(since), 60)
+    say("flow is whole in the new cell, by way of the old one")
+    flow.stop()
+    wait_for(flow.all_arrived, 60)
+    direct = [(f"direct-{number}", "subject-0-0") for number in range(20)]
+    send_webhooks(lambda: new.crew.ingress_url, direct)
+    wait_for(lambda: all(id in arrivals.first for id, _subject in direct), 60)
+    assert_nothing_lost(new, [*flow.sent, direct], arrivals)
+    assert_proved(old, new, bundle)
+
+
+def moved(old: System, new: System) -> None:
+    """The mover is killed at `KILLS` random moments, and then ends."""
+    command = [*WAXSEAL, "tenant", "move", "acme", "--to", str(new.variables), "--yes"]
+    took = 8.0
+    for _ in range(KILLS):
+        mover = subprocess.Popen(command, env=old.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        after = random.uniform(0.5, took)
+        try:
+            said, _ = mover.communicate(timeout=after)
+            say(f"ended by itself with {mover.returncode}: {said}")
+        except subprocess.TimeoutExpired:
+            mover.kill()
+            said, _ = mover.communicate()
+            states = [each.rows("SELECT state, (SELECT max(size) FROM log) FROM tenant_move") for each in (old, new)]
+            say(f"killed after {after:.1f} s; {states[0]} -> {states[1]}")
+    began = time.monotonic()
+    ended = old.command(*command[len(WAXSEAL) :])
+    assert 0 == ended.returncode, ended.stdout + ended.stderr
+    say(f"ended after {time.monotonic() - began:.1f} s: {ended.stdout}")
+
+
+@contextmanager
+def forwarding(old: System, new: System) -> Iterator[None]:
+    command = [*WAXSEAL, "tenant", "forward", "acme", "--to", str(new.variables)]
+    forwarder = subprocess.Popen(command, env=old.environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        forwarder.terminate()
+        said, _ = forwarder.communicate(timeout=30)
+        say(said)
+
+
+def assert_nothing_lost(new: System, sent: list[list[Event]], arrivals: Arrivals) -> None:
+    with psycopg.connect(new.owner, autocommit=True) as conn:
+        wait_for(lambda: first(conn, "SELECT count(*) FROM delivery WHERE state <> 'delivered'") == 0, 60)
+        assert 0 == first(conn, "SELECT count(*) FROM dead_letter")
+        assert_once_and_in_order(sent, recorded(conn), arrivals.seen)
+    say(f"{len(arrivals.seen)} events, none lost, none twice in the ledger, in their order")
+
+
+def assert_proved(old: System, new: System, bundle: Path) -> None:
+    for each in (old, new):
+        verified = each.command("verify", "--tenant", "acme")
+        assert 0 == verified.returncode, verified.stdout + verified.stderr
+    assert 0 == old.command("verify-bundle", str(bundle)).returncode
+    there = "SELECT entry.hash, position FROM leaf JOIN entry USING (chain_id, seq) ORDER BY position"
+    before, after = old.rows(there), new.rows(there)
+    assert before == after[: len(before)]
+    assert 0 == old.rows("SELECT count(*) FROM dead_letter")[0][0]
+    say(f"{len(before)} entries came with their hashes and positions, {len(after) - len(before)} were recorded there")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
