@@ -1,6 +1,7 @@
 """Forwards what is kept for a tenant that has moved to the inbox of its new cell, in order."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ PATIENCE: Final = 10.0  # seconds to connect, and then for the confirms of one w
 Held = tuple[Any, BasicProperties, bytes]
 """A message as the broker gave it: how, with which properties, and its body."""
 
-_QUIET: Final = 0.2  # seconds without a message after which the queue is asked whether it is empty
+_QUIET: Final = 0.2  # seconds without a message, twice, after which the queue is asked whether it is empty
 
 
 def make_queue(amqp_url: str, tenant: str) -> None:
@@ -43,8 +44,8 @@ def waiting(amqp_url: str, tenant: str) -> int:
         return _declare(channel, tenant)
 
 
-def forward(route: Route, goes_on: Callable[[], bool], show: Callable[[int], None] = lambda _done: None) -> int:
-    """Forward what is kept, until the queue is empty and `goes_on` says no; gives how many messages.
+def forward(route: Route, goes_on: Callable[[], bool] | None = None) -> int:
+    """Forward what is kept now, or everything until `goes_on` says no; gives how many messages.
 
     Each is acknowledged when the other cell's broker has it durably. A forwarder that is killed repeats what it had not
     acknowledged; the other cell drops the duplicates. Raises `OpsError` when one of the brokers is away.
@@ -54,42 +55,49 @@ def forward(route: Route, goes_on: Callable[[], bool], show: Callable[[int], Non
     try:
         _wait_for(publisher, route.target.name)
         with connected(route.source.settings.amqp_url) as channel:
-            _declare(channel, route.tenant)
-            return pass_on(channel, route.tenant, partial(_publish, route, publisher), goes_on, show)
+            least = _declare(channel, route.tenant)
+            ends = caught_up(least) if goes_on is None else lambda _done, _empty: not goes_on()
+            return pass_on(channel, route.tenant, partial(_publish, route, publisher), ends)
     finally:
         publisher.close()
 
 
 def pass_on(
-    channel: BlockingChannel,
-    tenant: str,
-    take: Callable[[Sequence[Held]], None],
-    goes_on: Callable[[], bool] = lambda: False,
-    show: Callable[[int], None] = lambda _done: None,
+    channel: BlockingChannel, tenant: str, take: Callable[[Sequence[Held]], None], ends: Callable[[int, bool], bool]
 ) -> int:
-    """Have `take` take what the tenant's queue holds, in order, until that is empty; gives how many messages.
+    """Have `take` take what the tenant's queue holds, in order; gives how many messages. Each is acknowledged when it returns.
 
-    They are acknowledged when `take` returns.
+    `ends` is given how many were taken and whether the queue is empty; it says whether that is the end.
     """
-    done = 0
+    held: deque[Held] = deque()
     channel.basic_qos(prefetch_count=AT_ONCE)
-    queue = kept_queue(tenant)
-    held: list[Held] = []
-    for method, properties, body in channel.consume(queue, inactivity_timeout=_QUIET):
-        if method is not None:
-            held.append((method, properties, body))
-            if len(held) < AT_ONCE:
-                continue
-        if held:
-            take(held)
-            channel.basic_ack(held[-1][0].delivery_tag, multiple=True)
-            done += len(held)
-            held = []
-            show(done)
-        elif not goes_on() and _declare(channel, tenant) == 0:
-            break
-    channel.cancel()
-    return done
+    tag = channel.basic_consume(kept_queue(tenant), lambda _channel, *message: held.append(message))
+    done, quiet = 0, 0
+    while not ends(done, quiet > 1 and _declare(channel, tenant) == 0):
+        channel.connection.process_data_events(time_limit=_QUIET)
+        quiet = 0 if held else quiet + 1
+        done += _taken(channel, held, take)
+    channel.basic_cancel(tag)  # what came before the broker's answer is not given back, which could change its order
+    return done + _taken(channel, held, take)
+
+
+def when_empty(_done: int, empty: bool) -> bool:
+    """The end when the queue is empty: for a queue to which nobody publishes."""
+    return empty
+
+
+def caught_up(least: int) -> Callable[[int, bool], bool]:
+    """The end when as many were taken as there were, or none is left."""
+    return lambda done, empty: empty or 0 < done >= least
+
+
+def _taken(channel: BlockingChannel, held: deque[Held], take: Callable[[Sequence[Held]], None]) -> int:
+    count = len(held)
+    if held:
+        take(held)
+        channel.basic_ack(held[-1][0].delivery_tag, multiple=True)
+        held.clear()
+    return count
 
 
 def _publish(route: Route, publisher: PublisherThread, held: Sequence[Held]) -> None:

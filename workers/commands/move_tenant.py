@@ -54,14 +54,16 @@ def move(route: Route, who: str, say: Say, show: Callable[[int], None] = lambda 
 
 def _move(route: Route, who: str, say: Say, show: Callable[[int], None]) -> Moved:
     done = Moved()
-    if begin(route).state != "moved":
+    state = begin(route).state
+    say(f"{route.tenant} is {state}, from {route.source.name} to {route.target.name}")
+    if state != "moved":
         make_queue(route.source.settings.amqp_url, route.tenant)
         if not has_arrived(route):
             _bring(route, who, say, show, done)
         leave(route, who)
         say(f"{route.target.name} records for {route.tenant} now; {route.source.name} refuses it")
     done.size, done.root = root_of(route)
-    done.forwarded = forward(route, lambda: False)
+    done.forwarded = forward(route)
     say(f"{done.forwarded} messages that were kept are in the other cell's inbox")
     return done
 
@@ -115,10 +117,10 @@ def _verified(route: Route) -> int:
 
 
 def forward_kept(route: Route, *, once: bool) -> int:
-    """Forward what is kept for a tenant that has moved: until nothing is, or until the process is stopped."""
+    """Forward what is kept for a tenant that has moved: what is there now, or everything until the process is stopped."""
     if known(route).state != "moved":
         raise OpsError(f"{route.tenant} has not moved yet: `waxseal tenant move` ends that first")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    return forward(route, lambda: not (once or stop.is_set()))
+    return forward(route) if once else forward(route, lambda: not stop.is_set())

@@ -20,7 +20,7 @@ from pipeline.store.moving.moves import Move
 from schemas.message import Message
 from workers.amqp import header_tables
 from workers.amqp.kept import forwarded, received
-from workers.commands.forward import Held, connected, make_queue, pass_on
+from workers.commands.forward import Held, caught_up, connected, make_queue, pass_on, waiting, when_empty
 from workers.ingest.writer import Writer
 
 
@@ -46,17 +46,19 @@ def _forgotten(route: Route, move: Move) -> int:
 
 def _returned(route: Route, move: Move) -> int:
     header_tables.install()
-    make_queue(route.source.settings.amqp_url, route.tenant)
+    amqp_url = route.source.settings.amqp_url
+    make_queue(amqp_url, route.tenant)
     engine = _by_mover(route, move)
     writer = Writer(engine, route.source.vault, route.source.blobs, lambda: False, keep=None)
     try:
         writer.load()
-        with connected(route.source.settings.amqp_url) as channel:
-            done = pass_on(channel, route.tenant, partial(_record, writer))
+        record = partial(_record, writer)
+        with connected(amqp_url) as channel:
+            done = pass_on(channel, route.tenant, record, caught_up(waiting(amqp_url, route.tenant)))
             with transaction(route.source.engine) as here:
                 queries.be_patient(here)
                 moves.lock_kept(here, route.tenant)
-                done += pass_on(channel, route.tenant, partial(_record, writer))
+                done += pass_on(channel, route.tenant, record, when_empty)
                 moves.thaw(here, move, datetime.now(UTC))
                 moves.forget(here, route.tenant)
         return done

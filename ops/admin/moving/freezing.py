@@ -8,12 +8,14 @@ from typing import Final
 from ops.admin.moving.cells import Route
 from ops.errors import OpsError
 from ops.runtime.db import Connection, transaction
+from pipeline.errors import ChainBroken
 from pipeline.ledger.sequence import sequence
 from pipeline.store.moving import moves
 
 APPENDS: Final = 60.0  # seconds for transactions that append just now; Postgres ends one that stands still after ten
 CLAIMS: Final = 15.0  # seconds for those that may claim just now; others only read, and need not be waited for
 SENDING: Final = 30.0  # seconds for deliveries that are being sent; what takes longer is sent again by the other cell
+POSITIONS: Final = 120.0  # seconds until all that was recorded has its position
 _LOOK: Final = 0.02
 
 
@@ -57,10 +59,16 @@ def _sending(route: Route) -> int:
 
 def _sequence(route: Route) -> None:
     """Give what was recorded its positions: the sequencer does, too, and the one that comes first."""
+    deadline = time.monotonic() + POSITIONS
     while True:
-        with transaction(route.source.engine) as here:
-            if not moves.pending(here, route.tenant):
-                return
-            done = sequence(here, route.tenant)
+        try:
+            with transaction(route.source.engine) as here:
+                if not moves.pending(here, route.tenant):
+                    return
+                done = sequence(here, route.tenant)
+        except ChainBroken as error:
+            raise OpsError(f"{error}: `waxseal verify --tenant {route.tenant}`; --abort takes the move back") from error
+        if time.monotonic() > deadline:
+            raise OpsError(f"{route.tenant} has entries without positions after {POSITIONS:.0f} s: see `waxseal log status`")
         if done is None or not (done.leaves or done.more):
             time.sleep(_LOOK)

@@ -92,7 +92,7 @@ def move(tenant: str, there: Path, abort: bool, yes: bool, terms: ActTerms, data
 @tenant.command("forward")
 @click.argument("tenant")
 @TO
-@click.option("--once", is_flag=True, help="End when nothing is kept any more.")
+@click.option("--once", is_flag=True, help="End when what is kept now is forwarded.")
 @DATA
 def forward(tenant: str, there: Path, once: bool, data: Path) -> None:
     """Forward what still comes for a tenant that has moved.

@@ -94,6 +94,8 @@ GIVE_UP_DELIVERIES = text("""
     UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL,
       settled_at = coalesce(settled_at, :now), error = 'moved to another cell with its tenant'
     WHERE endpoint_id = ANY(CAST(:endpoints AS int[])) AND state IN ('pending', 'leased', 'paused', 'dead')""")
+GIVE_UP_ENDPOINTS = text("""
+    UPDATE endpoint SET state = 'removed', reason = NULL WHERE id = ANY(CAST(:endpoints AS int[])) AND state <> 'removed'""")
 GIVE_UP_LETTERS = text("""
     UPDATE dead_letter SET state = 'discarded', detail = 'moved to another cell with its tenant', decided_at = :now,
       decided_by = 'tenant move' WHERE tenant = :tenant AND state = 'open'""")
@@ -206,8 +208,10 @@ def end(conn: Connection, move: Move, state: str, now: datetime) -> bool:
 
 
 def give_up(conn: Connection, tenant: str, now: datetime) -> None:
-    """Discard the deliveries and dead letters that the other cell has now."""
-    conn.execute(GIVE_UP_DELIVERIES, {"endpoints": list(endpoints(conn, tenant)), "now": now})
+    """Discard the deliveries and dead letters that the other cell has now, and remove the endpoints."""
+    held = list(endpoints(conn, tenant))
+    conn.execute(GIVE_UP_DELIVERIES, {"endpoints": held, "now": now})
+    conn.execute(GIVE_UP_ENDPOINTS, {"endpoints": held})
     conn.execute(GIVE_UP_LETTERS, {"tenant": tenant, "now": now})
 
 
