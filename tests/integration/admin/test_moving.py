@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ops.admin.doctor.finding import Finding
+from ops.admin.doctor.move_checks import check_moves
 from ops.admin.moving.cells import opened
 from ops.admin.moving.copying import copy_ledger
 from ops.admin.moving.freezing import freeze
@@ -61,7 +63,8 @@ def test_a_tenant_moves_with_its_ledger_and_its_work(servers, database, other, t
     make_queue(servers.amqp_url, "acme")
     with running(database, servers.amqp_url, blobs) as worker:
         with opened("acme", here(servers, database, tmp_path), there) as route:
-            begin(route)
+            copy_ledger(route, begin(route), most=4)
+            owner.output("erase", "acme", "s1", "--reason", "asked", "--by", "ann", "--yes")
             freeze(route)
         publish(channel, "kept-1", "kept-2", "kept-3")
         wait_for(lambda: waiting(servers.amqp_url, "acme") == 3)
@@ -70,11 +73,11 @@ def test_a_tenant_moves_with_its_ledger_and_its_work(servers, database, other, t
         recorded(database, "late")
     owner.output("tenant", "move", "acme", "--to", there, "--yes")
     with running(other, servers.amqp_url, blobs_there):
-        wait_for(lambda: other.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'") == [(15,)])
+        wait_for(lambda: other.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'") == [(16,)])
     sequenced(other)
 
-    assert ids(database) == ids(other)[:12]
-    assert ["kept-1", "kept-2", "kept-3"] == ids(other)[12:]
+    assert [*ids(database), "kept-1", "kept-2", "kept-3"] == ids(other)
+    assert "early-1" not in ids(other)  # it had been copied before it was erased
     assert_alike(database, other)
     verified = owner.but(database_url=other.url, keys=other.key, blobs=tmp_path / "there")
     assert 0 == verified.run("verify", "--tenant", "acme").exit_code
@@ -83,6 +86,8 @@ def test_a_tenant_moves_with_its_ledger_and_its_work(servers, database, other, t
     with pytest.raises(psycopg.errors.SerializationFailure, match="acme is moved"):
         recorded(database, "late")
     assert [("moved", 1)] == database.rows("SELECT state, epoch FROM tenant_move")
+    assert ["move"] == [each.check for each in found_by_doctor(database)]
+    assert "acme: moved, to" in owner.output("status", "--over", 0)
     assert [("arrived", 1)] == other.rows("SELECT state, epoch FROM tenant_move")
 
 
@@ -141,6 +146,14 @@ def recorded_before(database, blobs: Blobs) -> None:
     recorded(database, *(f"tail-{number}" for number in range(3)))
 
 
+def found_by_doctor(database) -> list[Finding]:
+    engine = make_engine(database.url)
+    with transaction(engine) as conn:
+        found = list(check_moves(conn))
+    engine.dispose()
+    return found
+
+
 def sequenced(database) -> None:
     engine = make_engine(database.url)
     with transaction(engine) as conn:
@@ -180,14 +193,14 @@ def ids(database) -> list[str]:
 def assert_alike(database, other) -> None:
     """What came is byte by byte what was there, and what is still to be done is done in one cell."""
     for query in (
-        "SELECT entry.* FROM leaf JOIN entry USING (chain_id, seq) WHERE position < 12 ORDER BY position",
-        "SELECT content.* FROM leaf JOIN content USING (chain_id, seq) WHERE position < 12 ORDER BY position",
+        "SELECT entry.* FROM leaf JOIN entry USING (chain_id, seq) WHERE position < 13 ORDER BY position",
+        "SELECT content.* FROM leaf JOIN content USING (chain_id, seq) WHERE position < 13 ORDER BY position",
     ):
         assert database.rows(query) == other.rows(query)
     unsettled = """
         SELECT name, count(*) FROM delivery JOIN endpoint ON endpoint.id = endpoint_id WHERE delivery.state = %s
         GROUP BY 1 ORDER BY 1"""
-    assert [("first", 12), ("second", 12)] == other.rows(unsettled, "pending")
+    assert [("first", 9), ("second", 9)] == other.rows(unsettled, "pending")
     assert [] == database.rows(unsettled, "pending")
     secrets = "SELECT secrets[1] FROM endpoint ORDER BY name"
     for (was,), (now,) in zip(database.rows(secrets), other.rows(secrets), strict=True):
