@@ -1,5 +1,6 @@
 """A tenant is moved between two whole systems under load, and the mover killed again and again. `make move` runs it."""
 
+import json
 import os
 import random
 import subprocess
@@ -174,11 +175,24 @@ def assert_proved(old: System, new: System, bundle: Path) -> None:
         verified = each.command("verify", "--tenant", "acme")
         assert 0 == verified.returncode, verified.stdout + verified.stderr
     assert 0 == old.command("verify-bundle", str(bundle)).returncode
+    keys = [each.command("log", "key", "acme", "--json").stdout for each in (old, new)]
+    assert vkeys(keys[0]) == vkeys(keys[1])
+    ((before_size,),) = old.rows("SELECT max(size) FROM checkpoint")
+    wait_for(lambda: new.rows("SELECT max(size) FROM checkpoint")[0][0] > before_size, 30)
+    wait_for(lambda: new.command("prove", "acme", "subject-0-0").returncode == 0, 30)
+    after_size = new.rows("SELECT max(size) FROM checkpoint")[0][0]
+    proved = new.command("prove", "acme", "--consistency", str(before_size), str(after_size))
+    assert 0 == proved.returncode, proved.stdout + proved.stderr
+    say(f"the log of {after_size} leaves there goes on from the one of {before_size} that was sealed here, under the same key")
     there = "SELECT entry.hash, position FROM leaf JOIN entry USING (chain_id, seq) ORDER BY position"
     before, after = old.rows(there), new.rows(there)
     assert before == after[: len(before)]
     assert 0 == old.rows("SELECT count(*) FROM dead_letter")[0][0]
     say(f"{len(before)} entries came with their hashes and positions, {len(after) - len(before)} were recorded there")
+
+
+def vkeys(listed: str) -> list[str]:
+    return [json.loads(line)["vkey"] for line in listed.splitlines()]
 
 
 def say(line: str) -> None:

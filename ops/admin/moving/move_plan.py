@@ -36,6 +36,9 @@ def plan(route: Route) -> Plan:
         found = [*_of_cells(route, here, there), *_of_moves(route, move, coming, there)]
         if move is None or move.state == "copying":
             found += _of_tenant(route, here, sizes)
+            if coming is not None and coming.state == "arriving" and _has_configuration(route, there):
+                own = f"{route.target.name} has sources or endpoints of {route.tenant} already"
+                found.append(f"{own}: they come with the tenant, and not by `waxseal apply`")
     return Plan(sizes, 0 if log is None else log.size, tuple(found), move if move and move.state != "arrived" else None)
 
 
@@ -110,6 +113,11 @@ def _of_tenant(route: Route, here: Connection, sizes: Mapping[str, int]) -> Iter
         yield f"{sizes['jobs']} jobs of the console are not done: wait for them, or cancel them"
     if ledger_copy.closed_logs(here, route.tenant):
         yield "the tenant's log was begun anew after a restore: tenants with earlier logs cannot be moved yet"
+
+
+def _has_configuration(route: Route, there: Connection) -> bool:
+    sizes = ledger_copy.sizes(there, route.tenant)
+    return bool(sizes["sources"] or sizes["endpoints"])
 
 
 def withdraw(route: Route, move: Move) -> None:
