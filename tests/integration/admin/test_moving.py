@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from pipeline.store.config import catalog
 from schemas.blob import LARGEST_INLINE
 from support.ingest import running
 from support.ledger.events import event_of, record
-from support.queues import emptied, publish
+from support.queues import depth, emptied, publish
 from support.waiting import wait_for
+from workers.commands import forward, move_tenant
 from workers.commands.forward import make_queue, waiting
 
 KEY = b"k" * 32
@@ -123,6 +125,64 @@ def test_a_move_that_is_taken_back_loses_nothing_and_can_be_made_again(
         wait_for(lambda: waiting(servers.amqp_url, "acme") == 1)
     assert "forwarded 1 message" in owner.output("tenant", "forward", "acme", "--to", there, "--once")
     emptied(channel)
+
+
+class Died(BaseException):
+    """In place of a kill: nothing of the mover runs after it, and its transactions are rolled back."""
+
+
+STEPS = ("begin", "make_queue", "copy_ledger", "_checked", "freeze", "compare_frozen", "arrive", "leave")
+
+
+def test_a_mover_that_dies_at_any_step_goes_on_and_loses_doubles_and_reorders_nothing(
+    servers, database, other, there, channel, tmp_path, monkeypatch
+) -> None:
+    configured(database)
+    emptied(channel)
+    recorded(database, "before")
+    sent = ["before"]
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        with running(database, servers.amqp_url, Blobs(str(tmp_path / "blobs"))):
+            for step in STEPS:
+                for dies in (dying_before, dying_after):
+                    sent.append(f"{dies.__name__}-{step}")
+                    publish(channel, sent[-1])
+                    wait_for(lambda: depth(channel) == 0)
+                    with monkeypatch.context() as patch, pytest.raises(Died):
+                        patch.setattr(move_tenant, step, dies(getattr(move_tenant, step)))
+                        move_tenant.move(route, "ann", lambda _line: None)
+            wait_for(lambda: len(ids(database)) + waiting(servers.amqp_url, "acme") == len(sent))
+        with monkeypatch.context() as patch, pytest.raises(Died):
+            patch.setattr(forward, "_publish", dying_after(forward._publish))  # in the broker, and not acknowledged
+            move_tenant.move(route, "ann", lambda _line: None)
+        move_tenant.move(route, "ann", lambda _line: None)
+    with running(other, servers.amqp_url, Blobs(str(tmp_path / "there"))):
+        wait_for(lambda: other.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'") == [(len(sent),)])
+        emptied_by_now(channel)
+    sequenced(other)
+    assert sent == ids(other)
+    assert ids(database) == sent[: len(ids(database))]
+    assert 1 < len(ids(database)) < len(sent)
+
+
+def dying_before(step: Callable[..., object]) -> Callable[..., object]:
+    def died(*_given: object, **_named: object) -> object:
+        raise Died
+
+    return died
+
+
+def dying_after(step: Callable[..., object]) -> Callable[..., object]:
+    def died(*given: object, **named: object) -> object:
+        step(*given, **named)
+        raise Died
+
+    return died
+
+
+def emptied_by_now(channel) -> None:
+    """Returns when all that came to the inbox was taken, the duplicates too."""
+    wait_for(lambda: depth(channel) == 0)
 
 
 def configured(database) -> None:
