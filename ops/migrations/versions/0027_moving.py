@@ -2,8 +2,8 @@
 
 from ops.migrations import refuse, run_beside
 
-revision = "0026"
-down_revision = "0025"
+revision = "0027"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
