@@ -32,6 +32,7 @@ PATHS = (
             "failover",
             "scaling",
             "capacity",
+            "cells",
             "settings",
             "metrics",
             "tracing",
