@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from ops.admin.moving.move_plan import begin
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings, settings_of
-from pipeline.append import append
+from pipeline.append import append, open_batch
 from pipeline.fanout import subscriptions
 from pipeline.ledger.checkpoint import Checkpoint
 from pipeline.ledger.merkle import read_frontier
@@ -132,6 +133,28 @@ def test_a_move_that_is_taken_back_loses_nothing_and_can_be_made_again(
         wait_for(lambda: waiting(servers.amqp_url, "acme") == 1)
     assert "forwarded 1 message" in owner.output("tenant", "forward", "acme", "--to", there, "--once")
     emptied(channel)
+
+
+def test_the_freeze_waits_for_who_is_recording_and_refuses_who_records_later(
+    servers, database, there, cli, tmp_path, other
+) -> None:
+    configured(database)
+    engine = make_engine(database.worker_url)
+    early, late = (event_of(KEY, "acme", name, name) for name in ("early", "late"))
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        begin(route)
+        with ThreadPoolExecutor(1) as pool, engine.connect() as records, engine.connect() as has_read:
+            opened_late = open_batch(has_read, [late])
+            append(records, [early], {}, datetime.now(UTC))
+            freezing = pool.submit(freeze, route)
+            wait_for(lambda: database.rows("SELECT state FROM tenant_move") == [("moving",)])
+            with pytest.raises(psycopg.errors.SerializationFailure, match="acme is moving"):
+                append(has_read, [late], {}, datetime.now(UTC), opened_late)
+            assert not freezing.done()
+            records.commit()
+            freezing.result(30)
+    engine.dispose()
+    assert ["early"] == ids(database)
 
 
 class Died(BaseException):
