@@ -21,7 +21,7 @@ from workers.amqp import header_tables
 from workers.amqp.brokers import Brokers
 from workers.amqp.kept import forwarded, keeping, kept_queue, waves
 from workers.amqp.publisher_thread import PublisherThread
-from workers.amqp.topology import RECEIVED, SETTLE_SECONDS
+from workers.amqp.topology import RECEIVED, SETTLE_SECONDS, missing
 
 AT_ONCE: Final = 500  # messages in hand
 PATIENCE: Final = 10.0  # seconds to connect, and then for the confirms of one wave
@@ -34,8 +34,9 @@ _QUIET: Final = 0.2  # seconds without a message, twice, after which the queue i
 def make_queue(amqp_url: str, tenant: str) -> None:
     """Declare the tenant's queue, and return when it is safe: one that was just made could be lost with its messages."""
     with connected(amqp_url) as channel:
-        _declare(channel, tenant)
-        channel.connection.sleep(SETTLE_SECONDS)
+        if missing(channel.connection, [keeping(tenant)]) is not None:
+            _declare(channel, tenant)
+            channel.connection.sleep(SETTLE_SECONDS)
 
 
 def waiting(amqp_url: str, tenant: str) -> int:
