@@ -16,7 +16,7 @@ from ops.admin.read_session import snapshot
 from ops.errors import OpsError
 from ops.runtime.db import transaction
 from pipeline.store.deliveries import notify
-from pipeline.store.moving import arrival, ledger_copy, moves
+from pipeline.store.moving import arrival, moves
 
 
 def arrive(route: Route, who: str) -> Mapping[str, int]:
@@ -64,13 +64,6 @@ def has_arrived(route: Route) -> bool:
     with transaction(route.target.engine) as there:
         coming = moves.find(there, route.tenant)
     return coming is not None and coming.id == move.id and coming.state == "arrived"
-
-
-def log_size(route: Route) -> int:
-    """The leaves that the copy of the tenant's log has."""
-    with transaction(route.target.engine) as there:
-        log = ledger_copy.log_of(there, route.tenant)
-    return 0 if log is None else log.size
 
 
 def _act(route: Route, who: str, what: str, epoch: int) -> Act:

@@ -109,7 +109,6 @@ COLUMNS = text("""
     WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum""")
 
 # By day, as attempts are kept: those of which there is no day any more would have been dropped here, too.
-ATTEMPTED_SINCE = text("SELECT min(CAST(started_at AT TIME ZONE 'UTC' AS date)) FROM moved_attempt")
 MAKE_DAYS = text("""
     SELECT make_attempt_partitions(first, 1) FROM (
       SELECT DISTINCT CAST(started_at AT TIME ZONE 'UTC' AS date) AS first FROM moved_attempt) AS each""")

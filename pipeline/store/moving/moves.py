@@ -17,7 +17,7 @@ FIND = text(f"SELECT {_COLUMNS} FROM tenant_move WHERE tenant = :tenant")  # noq
 HOLD = text(f"SELECT {_COLUMNS} FROM tenant_move WHERE tenant = :tenant FOR UPDATE")  # noqa: S608 - constants
 ALL = text(f"SELECT {_COLUMNS} FROM tenant_move ORDER BY tenant")  # noqa: S608 - constants
 
-# Session lock: two movers of one tenant at once would copy everything twice, and undo each other's acts.
+# Two movers of one tenant at once would copy everything twice, and undo each other's acts.
 ALONE = text("SELECT pg_try_advisory_xact_lock(hashtextextended('waxseal move ' || :tenant, 0))")
 
 # Waits for who keeps a message just now, and has those wait who are about to.
