@@ -68,12 +68,14 @@ def move(tenant: str, there: Path, abort: bool, yes: bool, terms: ActTerms, data
     """  # noqa: D301 - \b is click's own mark
     from ops.admin.moving.cells import opened
     from ops.admin.moving.move_plan import plan
+    from ops.runtime import log
     from ops.system.stack_file import settings_for
     from workers.commands import move_tenant
     from workers.commands.take_back import take_back
 
-    say = _say(as_json=terms.as_json)
-    with opened(tenant, settings_for(data), there) as route:
+    say, settings = _say(as_json=terms.as_json), settings_for(data)
+    log.configure(settings.log, "error", "mover")  # the operator need not see the connections' steps
+    with opened(tenant, settings, there) as route:
         if not yes:
             return _show(plan(route), as_json=terms.as_json)
         if abort:
@@ -103,10 +105,13 @@ def forward(tenant: str, there: Path, once: bool, data: Path) -> None:
     Example: waxseal tenant forward acme --to /srv/cell-2 --once
     """
     from ops.admin.moving.cells import opened
+    from ops.runtime import log
     from ops.system.stack_file import settings_for
     from workers.commands import move_tenant
 
-    with opened(tenant, settings_for(data), there) as route:
+    settings = settings_for(data)
+    log.configure(settings.log, settings.log_level, "forward")
+    with opened(tenant, settings, there) as route:
         done = move_tenant.forward_kept(route, once=once)
     click.echo(f"forwarded {counted(done, 'message', 'messages')}")
 
