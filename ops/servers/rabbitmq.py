@@ -12,8 +12,7 @@ from urllib.parse import quote
 from ops.servers.accounts import Account, own_file, own_folder
 from ops.servers.binaries import find_epmd, find_erlang_library, find_rabbitmq
 from ops.servers.child import Child
-from ops.servers.erlang_modules import module_folders, without_plugins
-from ops.servers.erlang_start import quick_start
+from ops.servers.erlang_start import module_folders, quick_start, without_plugins
 from ops.servers.leftovers import end_leftovers
 from ops.servers.ports import LOOPBACK, listens
 from ops.settings import environment

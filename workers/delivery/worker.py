@@ -26,10 +26,10 @@ from ops.telemetry.tracing.switch import current
 from pipeline.delivery.breaker import BreakerPolicy
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.dramatiq_broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
-from workers.amqp.dramatiq_worker import Worker
 from workers.delivery.dispatcher import Dispatcher
 from workers.delivery.in_hand import LeasedBatch
 from workers.delivery.store import DeliveryStore
+from workers.dramatiq_worker import Worker
 from workers.live_catalog import CatalogWatch
 from workers.net.lease_deadline import lease_end
 from workers.net.terms import Terms, terms_of

@@ -22,7 +22,7 @@ from ops.settings import bare_environment
 _SEGMENT: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})\.gz", re.ASCII)
 #: The header of a segment's first page: magic, info, timeline, address, length of what is left; then the system's identifier.
 _HEADER: Final = struct.Struct("=HHIQI4xQ")
-_COMMIT: Final = re.compile(r"desc: COMMIT(?: PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC", re.ASCII)
+_COMMIT: Final = re.compile(r"desc: COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC", re.ASCII)
 _POINT: Final = re.compile(r"desc: RESTORE_POINT (.*)$", re.ASCII | re.MULTILINE)
 
 

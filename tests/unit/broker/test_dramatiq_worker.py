@@ -9,7 +9,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from support.waiting import wait_for
-from workers.amqp.dramatiq_worker import Worker, WorkQueue
+from workers.dramatiq_worker import Worker, WorkQueue
 
 
 def test_who_waits_for_work_gets_it_however_short_his_timeout() -> None:

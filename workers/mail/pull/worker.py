@@ -26,8 +26,8 @@ from ops.settings import Settings
 from ops.telemetry import metrics, table
 from pipeline.store.mail import leases as mail_leases
 from workers.amqp.dramatiq_broker import MAIL_QUEUES, hush_pika, make_broker
-from workers.amqp.dramatiq_worker import Worker
 from workers.amqp.publisher_thread import PublisherThread
+from workers.dramatiq_worker import Worker
 from workers.mail.oauth.tokens import Tokens
 from workers.mail.pull.publish import MailIntake
 from workers.mail.pull.puller import Puller

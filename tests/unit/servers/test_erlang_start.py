@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from ops.servers.binaries import find_erlang_library, find_rabbitmq
-from ops.servers.erlang_modules import module_folders, without_plugins
+from ops.servers.erlang_start import module_folders, without_plugins
 
 
 def application(path: Path) -> Path:
