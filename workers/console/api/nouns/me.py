@@ -64,6 +64,7 @@ class Status(Shape):
     oldest_dead_letter_seconds: float | None
     disabled_endpoints: dict[str, str]
     mailboxes: dict[str, int]
+    moves: list[dict[str, Any]]
     wal_archive: dict[str, Any] | None
     ledger: dict[str, Any] | None
     ledger_error: str | None
