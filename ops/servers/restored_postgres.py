@@ -22,8 +22,8 @@ from ops.servers.postgres import (
     postgres_url,
     server_environment,
 )
+from ops.servers.process_tree import run_watched, work_done
 from ops.servers.state_file import Memory
-from ops.servers.watched import run_watched, work_done
 
 _STOP_SECONDS: Final = 60.0
 _LAST: Final = re.compile(r"last completed transaction was at log time (\S+ [\d:]+)", re.ASCII)

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from ops.errors import OpsError, ServersMissing
 from ops.servers.binaries import find_postgres
-from ops.servers.watched import STILL, Progress, run_watched, work_done
+from ops.servers.process_tree import STILL, Progress, run_watched, work_done
 from ops.settings import bare_environment
 
 _MANIFEST: Final = "backup_manifest"  # PostgreSQL's, beside its archives

@@ -35,7 +35,7 @@ from pipeline.ledger.sequence import sequence
 from pipeline.store.admin import server_facts
 from support.cli import Cli
 from support.ingest import running
-from support.queues import depth, publish, put
+from support.queues import depth, emptied, publish, put
 from support.stack import here
 from support.waiting import wait_for
 from workers.amqp.definitions import definitions
@@ -153,10 +153,11 @@ def test_what_was_recorded_after_the_backup_is_recorded_once_more_when_it_comes_
         ours = cli.but(database_url=restored.url, blobs=data_folder / "blobs")
         assert "intact: 12 entries" in ours.output("verify", code=0)
         assert ["log new-origin", "restore"] == [each["act"] for each in ours.json("audit") if each["who"] == "ops"]
+    emptied(channel)
 
 
 @pytest.fixture
-def archiving(servers, template, database, data_folder) -> Iterator[Any]:
+def archiving(servers, template, database, channel, data_folder) -> Iterator[Any]:
     """A copy of the tests' server that archives its write-ahead log in `archives`, beside its data, on its database."""
     memory = recall(data_folder / "old")
     memory.passwords["postgres"] = servers.memory.passwords["postgres"]
@@ -168,7 +169,9 @@ def archiving(servers, template, database, data_folder) -> Iterator[Any]:
     with postgres_of(data_folder / "old", database, data_folder / "archives", make_url(database.url).database or "") as old:
         for unused in ("waxseal", template):  # they would be in each copy
             old.run(f"DROP DATABASE {unused}")
+        emptied(channel)
         yield old
+    emptied(channel)
 
 
 def switch(database: Any) -> None:
