@@ -55,7 +55,7 @@ TABLES: Final[Rights] = {
     "waxseal_eraser": _each(
         SELECT=(
             "alembic_version attempt catalog chain dead_letter delivery endpoint_health job mail_document operator_event "
-            "past_delivery tenant_move"
+            "past_delivery tenant_move verification"
         ),
         INSERT_SELECT="audit content entry",
         DELETE_SELECT="erased_blob",
