@@ -29,6 +29,7 @@ from ops.bench.ingest import OURS, Contestant, race
 from ops.bench.load import SUBJECTS
 from ops.bench.measuring.results import ratio, report, tell
 from ops.errors import OpsError
+from ops.migrate import migrate
 from ops.servers.private import PrivateServers
 from pipeline.dedupe import chain_key
 from pipeline.store.array_literals import plain
@@ -81,6 +82,7 @@ def _filled(stage: Stage, servers: PrivateServers, folder: Path, wanted: Sequenc
     made = _databases(main)
     for size, url in urls.items():
         if url != main and make_url(url).database in made:
+            migrate(url)  # an earlier version may have filled it
             continue
         if filling.filled > size:
             raise OpsError(f"the folder has {filling.filled:,} events already: say --at {filling.filled}, or another folder")
