@@ -85,8 +85,9 @@ class Filling:
             self._tell(f"filled with {done:,} of {size:,} events")
 
     def _unfinished(self) -> bool:
-        """Whether positions are missing, or a process that was killed had leases which have yet to end."""
+        """Whether positions are missing, or a process that was killed had leases; those that ended are due again."""
         with transaction(self._stage.engine) as conn:
+            claims.expire_leases(conn, datetime.now(UTC), CLAIM)
             return bool(pending.sizes(conn)[1] or claims.leased(conn, 1))
 
 

@@ -1,6 +1,7 @@
 """The benchmark of growth: its report, that it resumes, and that it does not fill a disk."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from ops.bench import growth
 from ops.bench.growth import filled, rates
 from ops.cli import main
 from ops.errors import OpsError
+from support.deliveries import claimed, event, record
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,20 @@ def test_a_filling_that_was_cut_off_goes_on_where_it_said_it_was(tmp_path) -> No
     assert 1000 == filled.Filling(SimpleNamespace(), tmp_path, told.append).filled  # type: ignore[arg-type]
     assert ["filled with 1,000 of 1,000 events"] == told
     assert [0, 999, 0, 1000] == [int(filled.subject(n).removeprefix("filled-")) for n in (0, 999, 1000, 20_000)]
+
+
+def test_what_a_filling_that_was_killed_had_leased_is_settled_by_the_next(cli, engine, database) -> None:
+    database.add_tenant()
+    database.add_endpoint("billing", "http://127.0.0.1:1/")
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    database.rows("SELECT make_attempt_partitions(CAST(now() AT TIME ZONE 'UTC' AS date), 1)")
+    record(engine, [event("e-1")], now=long_ago)
+    claimed(engine, now=long_ago)
+    filling = filled.Filling(SimpleNamespace(engine=engine), Path(), print)  # type: ignore[arg-type]
+    filling._unfinished()
+    filled._settle(engine)
+
+    assert [("delivered",)] == database.rows("SELECT state FROM delivery")
 
 
 def test_it_refuses_sizes_for_which_the_disk_has_no_room(monkeypatch, tmp_path) -> None:
