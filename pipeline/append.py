@@ -13,7 +13,7 @@ from pipeline.dedupe import Conflict, first_of_each, looked_up, sift
 from pipeline.errors import ChainBroken
 from pipeline.fanout import Subscriptions, in_turn, pairs, plan
 from pipeline.store.config import catalog
-from pipeline.store.deliveries import append_few, deliveries, ordering
+from pipeline.store.deliveries import append_few, deliveries, notify, ordering
 from pipeline.store.ledger import entries as ledger_entries
 from pipeline.store.mail import documents as mail_documents
 from pipeline.store.round_trip import together
@@ -96,8 +96,9 @@ def append(
     else:
         entries = ledger_entries.insert_entries(conn, chained)
         planned = _in_turn(conn, plan(entries, subscribed))
-        deliveries.insert_planned(conn, planned, now)
-        together(conn, [ledger_entries.move_heads_query(ends(entries))])
+        due = deliveries.insert_planned(conn, planned, now)
+        told = [notify.notify_query(due)] if due else []
+        together(conn, [ledger_entries.move_heads_query(ends(entries)), *told])
     mail_documents.plan(conn, entries)
     return Appended(entries, len(events) - len(entries), len(planned), sifted.conflicts)
 

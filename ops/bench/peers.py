@@ -27,7 +27,7 @@ from pipeline.append import append
 from pipeline.chain import extend_all
 from pipeline.fanout import Subscriptions, plan, subscriptions
 from pipeline.store.config import catalog
-from pipeline.store.deliveries import deliveries
+from pipeline.store.deliveries import deliveries, notify
 from pipeline.store.ledger import entries as ledger_entries
 from schemas.catalog import Catalog
 from schemas.message import Message
@@ -150,7 +150,7 @@ class _Prepared:
     def store(self, batch: tuple[list[Any], list[Any]]) -> None:
         with transaction(self.engine) as conn:
             ledger_entries.insert_entries(conn, batch[0])
-            deliveries.insert_planned(conn, batch[1], self._now)
+            notify.send(conn, deliveries.insert_planned(conn, batch[1], self._now))
 
 
 _state: dict[str, tuple[Engine, Catalog, Subscriptions]] = {}

@@ -110,10 +110,11 @@ def make_engine(
             "tcp_user_timeout": 20_000,
         },
     )
-    event.listen(engine, "checkin", _note_idle)
-    event.listen(engine, "checkout", partial(_ping_idle, engine))
     if keep_plans:
-        event.listen(engine, "checkout", _plan_anew)
+        event.listen(engine, "checkout", _plan_anew)  # and so no ping
+    else:
+        event.listen(engine, "checkin", _note_idle)
+        event.listen(engine, "checkout", partial(_ping_idle, engine))
     event.listen(engine, "do_connect", partial(_connect, connections, files.get(PASSWORD_FILE), statement_timeout, pooled))
     return engine
 
@@ -180,7 +181,7 @@ def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> Non
 
 
 def _plan_anew(connection: Any, record: Any, _proxy: Any) -> None:
-    """Discard plans that are older than a second: the tables may have been much smaller then."""
+    """Discard plans that are older than a second: the tables may have been much smaller then. Says also that it lives."""
     now = time.monotonic()
     if now - record.info.get("planned_at", float("-inf")) < PLANS_KEPT:
         return

@@ -57,14 +57,15 @@ class Loaded:
     erased: Collection[int]
 
 
-def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) -> None:
-    """Adds deliveries, due at once unless paused or waiting for their turn; the COMMIT notifies the relays."""
+def insert_planned(conn: Connection, planned: Sequence[Planned], now: datetime) -> set[int]:
+    """Adds deliveries, due at once unless paused or waiting for their turn; returns the endpoints at which some are due.
+
+    The caller notifies the relays of those in the same transaction.
+    """
+    stamp = timestamp(now)
     if planned:
-        stamp = timestamp(now)
         copy_encoded(conn, COPY_DELIVERIES, (_planned_row(each, stamp) for each in planned))
-        due = {each.endpoint_id for each in planned if each.is_due}
-        if due:
-            notify.send(conn, due)
+    return {each.endpoint_id for each in planned if each.is_due}
 
 
 def load_leased(conn: Connection, held: Sequence[Held]) -> Loaded:

@@ -17,6 +17,7 @@ from ops.runtime.driver import db_deadline, db_timelines
 from ops.server_urls import database_url
 from pipeline.store.binary_arrays import bigint_array, hash_array, uuid_array
 from pipeline.store.round_trip import fetched, together
+from support.net.round_trips import counting
 from support.sessions import end_connections
 
 
@@ -114,6 +115,20 @@ def test_a_transaction_in_which_a_process_stands_still_loses_its_locks_and_is_tr
     persist(engine, 10.0, stand_still)
     engine.dispose()
     assert ["10s", "10s"] == tries
+
+
+def test_a_connection_whose_plans_are_discarded_is_not_pinged_besides(database, monkeypatch) -> None:
+    monkeypatch.setattr(db, "IDLE", 0.0)
+    monkeypatch.setattr(db, "PLANS_KEPT", 0.0)
+    trips: list[str] = []
+    engine = make_engine(database.worker_url, pool_size=1, connections=counting(trips), keep_plans=True)
+    for _ in range(2):
+        trips.clear()
+        with alone(engine) as conn:
+            fetched(conn, text("SELECT 1"), {})
+    engine.dispose()
+
+    assert 2 == len(trips)
 
 
 def test_a_process_that_stands_still_after_statements_in_one_round_trip_loses_its_locks_too(database) -> None:
