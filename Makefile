@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover upgrade postgres move setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover hosts upgrade postgres move setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -46,6 +46,10 @@ fuzz-api: setup ## ask the API 20 times as many questions as the tests do, other
 failover: setup ## lose brokers and primaries under load, 20 times, or TIMES; a quarter of an hour
 	@$(PYTHON) -m ops.bootstrap --tests
 	@WAXSEAL_TEST_FAILOVER=$(or $(TIMES),20) $(BIN)/python -m pytest -q -s tests/acceptance/test_failover.py
+
+hosts: setup ## run five processes on hosts of their own, far away on bad lines, and cut each off for 20 s, or SECONDS
+	@$(PYTHON) -m ops.bootstrap --tests
+	@WAXSEAL_TEST_HOSTS=$(or $(SECONDS),20) $(BIN)/python -m pytest -q -s tests/acceptance/test_hosts.py
 
 upgrade: setup ## upgrade under load from the commit FROM, process by process: make upgrade FROM=HEAD~1
 	@$(PYTHON) -m ops.bootstrap --tests

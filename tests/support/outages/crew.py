@@ -15,6 +15,7 @@ from psycopg import sql
 from ops.process_roles import LOGIN_OF, LOGINS, WORKERS
 from ops.servers.ports import Claims, choose_ports
 from ops.settings import environment
+from support.outages.hosts import Host
 from support.stack import WAXSEAL
 from support.waiting import wait_for
 
@@ -38,15 +39,22 @@ class Crew:
     """One process of each role, from `start` to `stop`. `ends` names those that ended by themselves."""
 
     def __init__(
-        self, folder: Path, database_url: Callable[[str, str], str], settings: dict[str, str], program: Program = THIS
+        self,
+        folder: Path,
+        database_url: Callable[[str, str], str],
+        settings: dict[str, str],
+        program: Program = THIS,
+        hosts: Mapping[str, Host] | None = None,
     ) -> None:
-        """`database_url` is given a login and its password."""
-        self._programs = dict.fromkeys(ROLES, program)
+        """`database_url` is given a login and its password; `hosts` are those of roles that are not to run on this one."""
+        self._hosts = hosts or {}
+        self._roles = tuple(dict.fromkeys((*ROLES, *self._hosts)))
+        self._programs = dict.fromkeys(self._roles, program)
         self._folder = folder
         self._database_url = database_url
         self._settings = settings
         self._claims = Claims()
-        self.ports = choose_ports((*ROLES, "pages"), {}, claims=self._claims)
+        self.ports = choose_ports((*self._roles, "pages"), {}, claims=self._claims)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._restart, daemon=True)
@@ -54,7 +62,7 @@ class Crew:
 
     @property
     def ingress_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['ingress']}"
+        return self._url("ingress")
 
     def start(self) -> None:
         self._watch.start()
@@ -65,7 +73,7 @@ class Crew:
         self._claims.release()
 
     def ready(self) -> bool:
-        return all(self._is_ready(role) for role in ROLES)
+        return all(self._is_ready(role) for role in self._roles)
 
     def replace(self, role: str, program: Program) -> None:
         """Ends the process of the role, and runs this program in its place. Returns when it is ready."""
@@ -87,9 +95,15 @@ class Crew:
             check=False,
         )
 
+    def _url(self, role: str) -> str:
+        return f"http://{self._hosts[role].address if role in self._hosts else '127.0.0.1'}:{self.ports[role]}"
+
+    def _enter(self, role: str) -> Sequence[str]:
+        return self._hosts[role].enter if role in self._hosts else ()
+
     def _is_ready(self, role: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[role]}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self._url(role)}/readyz", timeout=5) as answer:
                 return answer.status == 200
         except OSError:
             return False
@@ -97,7 +111,7 @@ class Crew:
     def _restart(self) -> None:
         """In a thread that lives as long as they do."""
         while not self._stopping.wait(0.2):
-            for role in ROLES:
+            for role in self._roles:
                 if role not in self._running or self._running[role].poll() is not None:
                     if role in self._running:
                         self.ends.append(f"{role} exited with {self._running[role].returncode}")
@@ -116,11 +130,15 @@ class Crew:
         program = self._programs[role]
         told = {**self._told(role), **program.environment}
         with (self._folder / f"{role}.log").open("ab") as log:
-            return subprocess.Popen([*program.command, role], env=told, cwd=self._folder, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [*self._enter(role), *program.command, role], env=told, cwd=self._folder, stdout=log, stderr=log
+            )
 
     def _told(self, role: str) -> dict[str, str]:
         port = str(self.ports[role])
         own = {"METRICS_PORT": port, "INGRESS_PORT": port, "CONSOLE_PORT": str(self.ports["pages"])}
+        if role in self._hosts:
+            own |= {"METRICS_HOST": self._hosts[role].address, "INGRESS_HOST": self._hosts[role].address}
         told = {**self._settings, **own, "DATABASE_URL": self._database_url(LOGIN_OF[role].name, PASSWORD)}
         return {**environment(), "PYTHONUNBUFFERED": "1", **{f"WAXSEAL_{name}": value for name, value in told.items()}}
 

@@ -5,7 +5,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -31,22 +31,27 @@ class Whole:
 class Flow:
     """Senders that send from `start` to `stop`, one event after the other, each until it is accepted."""
 
-    def __init__(self, ingress_url: str, amqp_urls: str, arrivals: Arrivals) -> None:
+    def __init__(
+        self, ingress_url: str, amqp_urls: str, arrivals: Arrivals, post: Callable[[str, str], str] | None = None
+    ) -> None:
+        """`post` puts a mail with a text and a subject into a mailbox, and gives the event's id; without it there are none."""
+        self._post = post
         self._ingress_url = ingress_url
         self._amqp_urls = amqp_urls.split(",")
         self._arrivals = arrivals
         self._stop = threading.Event()
         self._over = False
-        self.sent: list[list[Event]] = [[] for _ in CHANNELS]
-        self.times: list[list[float]] = [[] for _ in CHANNELS]  # monotonic, of the first sending
+        self._channels = (*CHANNELS, "mail") if post else CHANNELS
+        self.sent: list[list[Event]] = [[] for _ in self._channels]
+        self.times: list[list[float]] = [[] for _ in self._channels]  # monotonic, of the first sending
         self.accepted: dict[str, float] = {}
-        self._pool = ThreadPoolExecutor(len(CHANNELS))
+        self._pool = ThreadPoolExecutor(len(self._channels))
         self._senders: list[Future[None]] = []
 
     def start(self) -> None:
-        for channel, kind in enumerate(CHANNELS):
-            send = self._webhooks if kind == "http" else self._events
-            self._senders.append(self._pool.submit(send, channel))
+        by = {"http": self._webhooks, "amqp": self._events, "mail": self._mails}
+        for channel, kind in enumerate(self._channels):
+            self._senders.append(self._pool.submit(by[kind], channel))
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs ten lines for each connection that fails
 
     def end(self) -> None:
@@ -66,6 +71,18 @@ class Flow:
     def _events(self, channel: int) -> None:
         urls = itertools.cycle(random.sample(self._amqp_urls, len(self._amqp_urls)))
         publish_events(lambda: self._unless_over(next(urls)), self._stream(channel), self._accept, PATIENCE)
+
+    def _mails(self, channel: int) -> None:
+        for number in itertools.count():
+            if self._stop.wait(PAUSE):
+                return
+            assert self._post is not None
+            subject = f"subject-{channel}-{number % 5}"
+            at = time.monotonic()
+            id = self._post(f"{channel}-{number}", subject)
+            self.times[channel].append(at)
+            self.sent[channel].append((id, subject))
+            self._accept(id)
 
     def _unless_over(self, url: str) -> str:
         if self._over:
@@ -95,7 +112,7 @@ class Flow:
         for sender in self._senders:
             if sender.done():
                 sender.result()
-        each = [self._whole(channel, since) for channel in range(len(CHANNELS))]
+        each = [self._whole(channel, since) for channel in range(len(self._channels))]
         if any(one is None for one in each):
             return None
         found = [one for one in each if one is not None]

@@ -48,7 +48,7 @@ class Arrivals:
 
 @contextmanager
 def endpoint() -> Iterator[Arrivals]:
-    """An endpoint that checks signatures and counts requests by webhook-id."""
+    """An endpoint that checks signatures and counts requests by the id of their event."""
     arrivals = Arrivals()
 
     class Sink(BaseHTTPRequestHandler):
@@ -56,8 +56,9 @@ def endpoint() -> Iterator[Arrivals]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            Webhook(SECRET).verify(body, dict(self.headers.items()))
-            arrivals.note(self.headers["webhook-id"])
+            with suppress(json.JSONDecodeError):  # a mail, whose signature has been verified by then
+                Webhook(SECRET).verify(body, dict(self.headers.items()))
+            arrivals.note(self.headers["ce-id"])
             self.send_response(204)
             self.send_header("Content-Length", "0")
             self.end_headers()
