@@ -66,6 +66,10 @@ class Pool(QueuePool):
             self.waited(time.monotonic() - began)
 
 
+#: When the kernel ends a connection to a host that has gone; seconds, but for the last, which is in milliseconds.
+_PROBES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
 def make_engine(
     database_url: str,
     *,
@@ -104,10 +108,7 @@ def make_engine(
             "connect_timeout": 5,
             **({"prepare_threshold": None} if pooled else {"options": options}),
             "application_name": CONNECTION_NAME.text,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
+            **_PROBES,
         },
     )
     if keep_plans:
