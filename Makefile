@@ -66,7 +66,7 @@ postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16
 
 move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES
 	@$(PYTHON) -m ops.bootstrap --tests
-	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -s tests/acceptance/test_moving.py
+	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) $(BIN)/python -m pytest -q -s tests/acceptance/test_move.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }
