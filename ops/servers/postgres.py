@@ -7,6 +7,7 @@ from shutil import rmtree
 from typing import Final
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -22,6 +23,7 @@ from ops.settings import environment
 
 USER: Final = "waxseal"
 DATABASE: Final = "waxseal"
+_LEAST_BUFFERS, _MOST_BUFFERS = 128, 2048  # MiB
 _INITDB_SECONDS: Final = 120.0
 _ANSWER_SECONDS: Final = 10.0
 
@@ -37,7 +39,7 @@ fsync = on
 synchronous_commit = on
 full_page_writes = on
 wal_compression = {compression}
-shared_buffers = 256MB
+shared_buffers = {buffers}MB
 work_mem = 8MB
 maintenance_work_mem = 128MB
 effective_cache_size = 1GB
@@ -59,7 +61,17 @@ log_timezone = 'UTC'
 
 def configuration(programs: Path, data: Path, port: int) -> str:
     """The file postgresql.conf for a server of these programs, whose data is in `data` already."""
-    return _CONFIGURATION.format(port=port, compression=_compression(programs, data))
+    return _CONFIGURATION.format(port=port, compression=_compression(programs, data), buffers=_buffers())
+
+
+def _buffers() -> int:
+    """MiB of shared buffers: an eighth of the machine's memory, which other programs use too, and at most 2 GiB.
+
+    Postgres takes the memory when it uses it. With 256 MiB, and five million events, recording one cost Postgres 1.5 times the
+    CPU that it costs with 100,000; with 2 GiB, 1.2 times: the index of fingerprints is read and written everywhere.
+    """
+    eighth = psutil.virtual_memory().total // 2**20 // 8
+    return max(_LEAST_BUFFERS, min(eighth, _MOST_BUFFERS))
 
 
 def postgres_url(port: int, user: str, password: str, database: str = DATABASE) -> str:
