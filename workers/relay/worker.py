@@ -67,7 +67,7 @@ class DueNotifications:
             while (left := max(0.0, ends - time.monotonic())) > QUIET:
                 if found := notify.received(self._conn, QUIET):
                     return found
-                notify.check(self._conn)
+                notify.listen(self._conn)  # raises if Postgres is cut off, and as quiet as one that has nothing to say
             return notify.received(self._conn, left)
         except Exception:
             self.close()

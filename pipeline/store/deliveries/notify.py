@@ -13,9 +13,6 @@ NOTIFY = text("SELECT pg_notify('waxseal_due', said) FROM unnest(CAST(:said AS t
 # On a dedicated connection, outside any transaction, which receives notifications at once.
 LISTEN = text("LISTEN waxseal_due")
 
-# A server that is cut off is as quiet as one that has nothing to say.
-ALIVE = text("SELECT 1")
-
 ANY: Final = 0  # in place of an endpoint's id: something is due at an unknown endpoint
 MOST_IDS: Final = 700  # in one notice: 7,700 bytes at most; Postgres allows 8,000
 MOST_NOTICES: Final = 10  # in one call; beyond that, a survey of all endpoints costs less
@@ -34,7 +31,7 @@ def notify_query(endpoint_ids: Collection[int]) -> Query:
 
 
 def listen(conn: Connection) -> None:
-    """Subscribes `conn`, which must be in autocommit, to the notifications."""
+    """Subscribes `conn`, which must be in autocommit, to the notifications; once more changes nothing."""
     conn.execute(LISTEN)
 
 
@@ -44,8 +41,3 @@ def received(conn: Connection, seconds: float) -> set[int]:
     assert driver is not None
     notices = driver.notifies(timeout=seconds, stop_after=1)
     return {int(each or ANY) for notice in notices for each in notice.payload.split(",")}
-
-
-def check(conn: Connection) -> None:
-    """Raises when Postgres does not answer: a wait for notices does not find that out."""
-    conn.execute(ALIVE)
