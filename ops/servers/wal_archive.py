@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ops.errors import OpsError
+from ops.errors import NotReady, OpsError
 from ops.runtime.durable_files import make_folders
 from ops.servers.accounts import Account, can_enter, own_file, own_folder
 
+_ANSWER_SECONDS: Final = 10.0
 SUFFIX: Final = ".gz"
 PLACE: Final = "waxseal.wal_archive"  # a parameter of the server: where its archive is, for whoever asks it
 SCRIPT: Final = "archive.sh"
@@ -93,9 +94,13 @@ def recovering(folder: Path, target: Mapping[str, str]) -> str:
 
 def system_identifier(programs: Path, data: Path, environment: Mapping[str, str]) -> str:
     """What names the server's files and their write-ahead log, of all servers."""
-    told = subprocess.run(
-        [str(programs / "pg_controldata"), str(data)], env=dict(environment), capture_output=True, text=True, check=False
-    )
+    command = [str(programs / "pg_controldata"), str(data)]
+    try:
+        told = subprocess.run(
+            command, env=dict(environment), capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise NotReady(f"pg_controldata did not read {data} within {_ANSWER_SECONDS:g} s") from None
     for line in told.stdout.splitlines():
         name, _, value = line.partition(":")
         if name == "Database system identifier":

@@ -20,6 +20,7 @@ from ops.servers.wal_archive import SUFFIX
 from ops.settings import bare_environment
 
 _SEGMENT: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})\.gz", re.ASCII)
+_DUMP_SECONDS: Final = 300.0  # for one segment
 #: The header of a segment's first page: magic, info, timeline, address, length of what is left; then the system's identifier.
 _HEADER: Final = struct.Struct("=HHIQI4xQ")
 _COMMIT: Final = re.compile(r"desc: COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC", re.ASCII)
@@ -66,9 +67,19 @@ class Following:
                 ) from error
             command = [str(program(self.postgres, "pg_waldump")), "--path", scratch, f"--rmgr={kind}", name]
             # It ends with an error at the end of the segment, of which the next one is not there.
-            shown = subprocess.run(
-                command, env={**bare_environment(), "TZ": "UTC"}, capture_output=True, text=True, errors="replace", check=False
-            )
+            environment = {**bare_environment(), "TZ": "UTC"}
+            try:
+                shown = subprocess.run(
+                    command,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=_DUMP_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise OpsError(f"pg_waldump did not read {path} within {_DUMP_SECONDS:g} s") from error
         return shown.stdout
 
 

@@ -3,9 +3,10 @@
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import make_url
@@ -35,10 +36,10 @@ def take(database_url: str, version: str, folder: Path, still: float = STILL) ->
     url = make_url(database_url).set(drivername="postgresql")
     shown = url.set(password=None).render_as_string(hide_password=False)  # the list of processes shows it
     password = {"PGPASSWORD": url.password} if url.password else {}
-    command = [str(program(version, "pg_basebackup")), "--dbname", shown, "--pgdata", str(folder), "--no-password"]
-    command += ["--format=tar", "--compress=1", "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"]
+    options = ["--dbname", shown, "--pgdata", str(folder), "--no-password"]
+    options += ["--format=tar", "--compress=1", "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256"]
     more = {**password, "PGAPPNAME": "waxseal backup", "PGCONNECT_TIMEOUT": "10"}
-    _run(command, more, lambda _process: _bytes_in(folder), still)
+    run_program(version, "pg_basebackup", options, more=more, progress=lambda _process: _bytes_in(folder), still=still)
     (found,) = json.loads((folder / _MANIFEST).read_text())["WAL-Ranges"]
     return {"timeline": found["Timeline"], "start": found["Start-LSN"], "end": found["End-LSN"]}
 
@@ -55,7 +56,27 @@ def unpack(folder: Path, data: Path) -> None:
 
 def verify(version: str, data: Path) -> None:
     """Have PostgreSQL check every file of an unpacked base backup, and that its WAL is complete. Raises `OpsError`."""
-    _run([str(program(version, "pg_verifybackup")), "--quiet", str(data)], {}, work_done, STILL)
+    run_program(version, "pg_verifybackup", ["--quiet", str(data)])
+
+
+def run_program(
+    version: str,
+    name: str,
+    options: Sequence[str],
+    *,
+    more: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = work_done,
+    still: float = STILL,
+) -> None:
+    """Run a program of this version of PostgreSQL, with `more` in its environment.
+
+    Raises `OpsError` with what it said when it fails, or when it has made no progress for `still` seconds.
+    """
+    ended = run_watched([str(program(version, name)), *options], {**bare_environment(), **more}, progress, still=still)
+    if ended.returncode != 0:
+        killed = f"it was killed by signal {-ended.returncode}" if ended.returncode < 0 else "it does not say why"
+        told = " ".join(ended.stderr.split()) or killed
+        raise OpsError(f"{name} failed: {told[:500]}")
 
 
 def _bytes_in(folder: Path) -> int:
@@ -65,11 +86,3 @@ def _bytes_in(folder: Path) -> int:
         with suppress(OSError):
             found += path.stat().st_size
     return found
-
-
-def _run(command: Sequence[str], more: dict[str, str], progress: Progress, still: float) -> None:
-    ended = run_watched(command, {**bare_environment(), **more}, progress, still=still)
-    if ended.returncode != 0:
-        killed = f"it was killed by signal {-ended.returncode}" if ended.returncode < 0 else "it does not say why"
-        told = " ".join(ended.stderr.split()) or killed
-        raise OpsError(f"{Path(command[0]).name} failed: {told[:500]}")

@@ -1,6 +1,5 @@
 """Removes backups that are no longer kept, and of the archives what only they needed."""
 
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from shutil import rmtree
 from ops.admin.backup import backup_manifest
 from ops.admin.backup.archived_log import archived, position, segment_name
 from ops.admin.backup.backup_manifest import FILE, Manifest
-from ops.admin.backup.base_backup import program
+from ops.admin.backup.base_backup import run_program
 from ops.errors import OpsError
 from ops.runtime.durable_files import flush_folder
 from ops.servers.wal_archive import SUFFIX
@@ -81,10 +80,7 @@ def prune(planned: Pruning, say: Callable[[str], None]) -> None:
         flush_folder(each.folder.parent)
     for surplus in planned.surplus:
         say(f"removing what is before {surplus.first} from {surplus.archive}")
-        command = [str(program(surplus.postgres, "pg_archivecleanup")), "-x", SUFFIX, str(surplus.archive), surplus.first]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            raise OpsError(f"pg_archivecleanup failed: {' '.join(ended.stderr.split())[:500]}")
+        run_program(surplus.postgres, "pg_archivecleanup", ["-x", SUFFIX, str(surplus.archive), surplus.first])
 
 
 def _backups(root: Path) -> Iterator[Kept]:

@@ -8,6 +8,7 @@ from uuid import uuid4
 from ops.admin.moving.cells import Route
 from ops.errors import OpsError, UnknownTenant
 from ops.runtime.db import Connection, transaction
+from pipeline.store.admin import schema_version
 from pipeline.store.config import configure
 from pipeline.store.moving import arrival, ledger_copy, moves
 from pipeline.store.moving.moves import Move
@@ -81,7 +82,7 @@ def known(route: Route) -> Move:
 def _of_cells(route: Route, here: Connection, there: Connection) -> Iterator[str]:
     if route.source.name == route.target.name:
         yield f"both cells are {route.source.name}"
-    one, other = ledger_copy.version(here), ledger_copy.version(there)
+    one, other = (", ".join(schema_version.found(conn).versions or ["none"]) for conn in (here, there))
     if one != other:
         yield f"the schemas differ ({one} here, {other} there): upgrade both cells to one version"
     origins = route.source.settings.log_origin, route.target.settings.log_origin

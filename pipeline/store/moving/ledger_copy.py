@@ -84,8 +84,6 @@ SIZES = text("""
            (SELECT count(*) FROM dead_letter WHERE tenant = :tenant AND state = 'open') AS dead_letters,
            (SELECT count(*) FROM job WHERE tenant = :tenant AND state IN ('queued', 'running')) AS jobs""")
 
-VERSION = text("SELECT version_num FROM alembic_version")
-
 
 class LogRow(NamedTuple):
     """A tenant's open log."""
@@ -180,11 +178,6 @@ def heads(conn: Connection, tenant: str) -> tuple[int, str]:
 def sizes(conn: Connection, tenant: str) -> Mapping[str, int]:
     """How much there is of the tenant, by what it is."""
     return dict(conn.execute(SIZES, {"tenant": tenant}).mappings().one())
-
-
-def version(conn: Connection) -> str:
-    """The schema's version."""
-    return str(conn.execute(VERSION).scalar_one())
 
 
 def pump(source: Connection, target: Connection, query: str, into: str, given: Mapping[str, Any]) -> int:
