@@ -5,6 +5,8 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 
 
 def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl.SSLContext:
@@ -24,6 +26,27 @@ def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl
             except (ssl.SSLError, ValueError):
                 raise ValueError("client_cert must be a certificate and its unencrypted private key, both in PEM") from None
     return context
+
+
+def system_context(objects: type[ssl.SSLObject] = ssl.SSLObject) -> ssl.SSLContext:
+    """A context that trusts the system's authorities, shared by all callers, so nobody may change it; `objects` do its TLS.
+
+    Loading the authorities takes 27 ms of CPU, so it is done again only when their file has changed.
+    """
+    paths = ssl.get_default_verify_paths()
+    versions = _version(paths.cafile), _version(paths.capath)
+    return _system_context(objects, *versions)  # type: ignore[arg-type]  # mypy looks at the hash of its objects
+
+
+@lru_cache(4)
+def _system_context(objects: type[ssl.SSLObject], *_versions: tuple[str, int] | None) -> ssl.SSLContext:
+    context = client_context()
+    context.sslobject_class = objects
+    return context
+
+
+def _version(path: str | None) -> tuple[str, int] | None:
+    return None if path is None else (path, Path(path).stat().st_mtime_ns)
 
 
 def _refuse_password() -> str:

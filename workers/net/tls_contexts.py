@@ -5,7 +5,7 @@ import ssl
 from collections import OrderedDict
 from typing import Final
 
-from ops.runtime.tls import client_context
+from ops.runtime.tls import client_context, system_context
 from schemas.endpoint import Endpoint
 from workers.net.timings import TimedTls
 
@@ -16,7 +16,7 @@ class TlsContexts:
     """A context for each pair of `client_cert` and `ca`; `common` is for endpoints that have neither."""
 
     def __init__(self) -> None:
-        self.common = _timed(client_context())
+        self.common = system_context(TimedTls)
         self._own: OrderedDict[tuple[str | None, str | None], ssl.SSLContext] = OrderedDict()
 
     async def of(self, endpoint: Endpoint) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ops.errors import PlaceAway
 from ops.runtime.calls_in_time import CallsInTime, Late
-from ops.runtime.tls import client_context
+from ops.runtime.tls import system_context
 
 LARGEST: Final = 64 * 1024  # bytes of an answer
 
@@ -70,5 +70,5 @@ class Poster:
     def _connection(self) -> http.client.HTTPConnection:
         host = self._parts.hostname or ""
         if self._parts.scheme == "https":
-            return http.client.HTTPSConnection(host, self._parts.port, timeout=self._seconds, context=client_context())
+            return http.client.HTTPSConnection(host, self._parts.port, timeout=self._seconds, context=system_context())
         return http.client.HTTPConnection(host, self._parts.port, timeout=self._seconds)

@@ -8,7 +8,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ops.runtime.tls import client_context
+from ops.runtime.tls import system_context
 from pipeline.delivery.addresses import Network, literal, refused_host
 from workers.mail.api.exchange import AT_ONCE, Answer, Request
 from workers.mail.mailbox_session import MAX_BYTES, Away
@@ -122,7 +121,7 @@ class MailHttp:
             proxy = None if self._terms.proxy is None else URL(self._terms.proxy)
             self._dialler = Dialler(self._terms.allowed if proxy is None else None)
             connector = aiohttp.TCPConnector(
-                limit=AT_ONCE, ssl=_context(), resolver=_Resolver(self._dialler), socket_factory=self._dialler.make_socket
+                limit=AT_ONCE, ssl=system_context(), resolver=_Resolver(self._dialler), socket_factory=self._dialler.make_socket
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -199,9 +198,3 @@ def _failed(request: Request, error: Exception) -> Away:
     cause = cause if isinstance(cause, Refused) else error
     text = "" if isinstance(cause, aiohttp.InvalidURL | ValueError) else f": {cause}"
     return Away(f"{urlsplit(request.url).hostname}: {type(cause).__name__}{text}"[:300])
-
-
-@cache
-def _context() -> ssl.SSLContext:
-    """The TLS context, made once: loading the system's certificate authorities is slow."""
-    return client_context()

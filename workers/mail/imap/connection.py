@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from imapclient.exceptions import ProtocolError
 
+from ops.runtime.tls import system_context
 from pipeline.formats.dead_letter import is_plain
 from schemas.mailbox import Mailbox
 from workers.mail.imap.fetch_rows import Row, rows
@@ -201,10 +202,14 @@ def _authenticated(mailbox: Mailbox, token: Token | None, until: float) -> Clien
             fresh = True  # a token may have been revoked before it expired
 
 
+def _context(ca: str | None) -> ssl.SSLContext:
+    return system_context() if ca is None else ssl.create_default_context(cadata=ca)
+
+
 def _connect(mailbox: Mailbox, access: str | None, until: float) -> Client:
     try:
         with _errors_translated("connecting"):
-            context = ssl.create_default_context(cadata=mailbox.ca) if mailbox.tls else None
+            context = _context(mailbox.ca) if mailbox.tls else None
             client = Client(mailbox.host, mailbox.port, context, Clock(until), deployment().allowed)
     except Denied as error:
         raise _temporary(str(error)) or Away(str(error)) from None
