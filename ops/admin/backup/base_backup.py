@@ -2,7 +2,6 @@
 
 import json
 import os
-import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import make_url
 
+from ops.admin.backup import unpacking
 from ops.errors import OpsError, ServersMissing
 from ops.servers.binaries import find_postgres
 from ops.servers.process_tree import STILL, Progress, run_watched, work_done
@@ -48,8 +48,7 @@ def unpack(folder: Path, data: Path) -> None:
     """Make a data folder of a base backup; the names in it are checked, and what it holds is on disk then."""
     data.mkdir(mode=0o700)
     for name, below in _ARCHIVES:
-        with tarfile.open(folder / name) as archive:
-            archive.extractall(data / below, filter="data")
+        unpacking.unpack(folder / name, data / below)
     (data / _MANIFEST).write_bytes((folder / _MANIFEST).read_bytes())
     os.sync()
 

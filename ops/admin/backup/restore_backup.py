@@ -1,6 +1,5 @@
 """Restores a backup into a new data folder, verifies the ledger there, and begins a new origin of each tenant's log."""
 
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from ops.admin.backup import backup_manifest, base_backup, blob_copies
+from ops.admin.backup import backup_manifest, base_backup, blob_copies, unpacking
 from ops.admin.backup.backup_manifest import BLOBS, DATABASE, PUBLISHED, Manifest
 from ops.admin.backup.replaying import Replayed, Target, check_readable, replayable
 from ops.admin.backup.verify_backup import part_faults
@@ -167,7 +166,6 @@ def _keep_files(planned: Planned) -> None:
     """The published logs, unless a setting says where they are; and the keys, if they are in a file, where `up` finds them."""
     settings = planned.settings
     if planned.unpacks_logs:
-        with tarfile.open(planned.folder / PUBLISHED) as archive:
-            archive.extractall(settings.log_files, filter="data")
+        unpacking.unpack(planned.folder / PUBLISHED, Path(settings.log_files))
     if settings.keys_file is not None and not settings.keys:
         own_file(planned.data / "keys", settings.keys_file.read_text(), None)
