@@ -116,13 +116,20 @@ class Window:
 
     def fail(self, fault: str) -> None:
         """Settle every message with `fault`, and restart delivery tags at 1."""
-        slots = [*self._sent.values(), *self._waiting]
-        self._sent.clear()
+        waiting = list(self._waiting)
         self._waiting.clear()
+        self.restart(fault)
+        for slot in waiting:
+            slot.settle(fault)
+
+    def restart(self, fault: str) -> None:
+        """Settle every message in flight with `fault`, and restart delivery tags at 1. Queued messages stay queued."""
+        sent = list(self._sent.values())
+        self._sent.clear()
         self._returned.clear()
         self._bytes = 0
         self._next = self._lowest = 1
-        for slot in slots:
+        for slot in sent:
             slot.settle(fault)
 
     def expire(self, now: float, fault: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import pika
 import structlog
 from pika.channel import Channel
+from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from ops.telemetry import table
@@ -37,6 +38,9 @@ class LinkOwner(Protocol):
 
     def on_up(self, channel: Channel) -> None:
         """The channel is open for publishing; its first message has the delivery tag 1."""
+
+    def on_renewed(self, channel: Channel) -> None:
+        """Another channel is open, as `Link.renew` was told. `Link.use` goes over to it, when nothing is in flight."""
 
     def on_down(self, reason: str) -> None:
         """The channel is gone: messages that it has not confirmed never will be."""
@@ -65,6 +69,9 @@ class Link:
         self._owner = owner
         self._keeper: asyncio.Task[None] | None = None
         self._live: Session | None = None
+        self._used: Channel | None = None  # the one whose confirms count
+        self._left: set[Channel] = set()  # those before it, until they are closed
+        self._renewing: asyncio.Task[None] | None = None
         self._ups = 0
         self._wanted = asyncio.Event()
         self.reason: str | None = AWAY
@@ -86,6 +93,18 @@ class Link:
     def want(self) -> None:
         """Reconnect sooner, because a caller waits for the link. Holds for one attempt."""
         self._wanted.set()
+
+    def renew(self) -> None:
+        """Open another channel on the same connection, and give it to `on_renewed`; nothing if that is under way."""
+        if self._live is not None and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(self._live))
+
+    def use(self, channel: Channel) -> None:
+        """Count only the confirms of `channel` from now on, and close the one before."""
+        before, self._used = self._used, channel
+        if before is not None and before.is_open:
+            self._left.add(before)
+            before.close()
 
     async def exists(self, exchange: str) -> bool:
         """Ask the broker whether the exchange exists. Raises `Lost`."""
@@ -150,11 +169,22 @@ class Link:
 
     async def _open(self, session: Session) -> Channel:
         await session.opened()
-        channel = await session.channel()
-        channel.add_on_close_callback(lambda _channel, error: session.end(error))
-        channel.add_on_return_callback(partial(self._returned, session))
-        await session.reply(partial(_confirm, channel, partial(self._confirmed, session)))
+        channel = await self._channel(session)
         await self._declare(session)
+        return channel
+
+    async def _renew(self, session: Session) -> None:
+        with suppress(Lost, AMQPError):
+            channel = await self._channel(session)
+            if self._live is session:
+                self._owner.on_renewed(channel)
+
+    async def _channel(self, session: Session) -> Channel:
+        """Open a channel in confirm mode."""
+        channel = await session.channel()
+        channel.add_on_close_callback(partial(self._closed, session))
+        channel.add_on_return_callback(partial(self._returned, session))
+        await session.reply(partial(_confirm, channel, partial(self._confirmed, session, channel)))
         return channel
 
     async def _declare(self, session: Session) -> None:
@@ -166,7 +196,7 @@ class Link:
             await declare(session, self._topology, settle=await session.missing(QUEUES) is not None)
 
     def _up(self, session: Session, channel: Channel) -> None:
-        self._live = session
+        self._live, self._used = session, channel
         self.reason = session.blocked
         show_alarm(session.blocked)
         self._ups += 1
@@ -184,15 +214,21 @@ class Link:
             self.ending = session.ended.result() if said else None
             self._owner.on_down(LOST)
 
-    # Ignore callbacks of a session that is not the live one: its delivery tags mean nothing on another channel.
+    # Ignore callbacks of a session or a channel that is not used any more: its delivery tags mean nothing on another channel.
 
-    def _confirmed(self, session: Session, frame: Any) -> None:
-        if self._live is session:
+    def _closed(self, session: Session, channel: Channel, error: object) -> None:
+        if channel in self._left:
+            self._left.remove(channel)
+        else:
+            session.end(error)
+
+    def _confirmed(self, session: Session, channel: Channel, frame: Any) -> None:
+        if self._live is session and self._used is channel:
             method = frame.method
             self._owner.on_confirm(method.delivery_tag, multiple=method.multiple, taken=isinstance(method, Basic.Ack))
 
-    def _returned(self, session: Session, _channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
-        if self._live is session:
+    def _returned(self, session: Session, channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
+        if self._live is session and self._used is channel:
             self._owner.on_return(method.exchange, method.routing_key)
             self._watch.returned(method.exchange, method.routing_key)
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import structlog
 from pika import BasicProperties
 from pika.channel import Channel
 from pika.exceptions import AMQPChannelError, AMQPConnectionError, AMQPError
 
 from workers.amqp.confirm_window import Outgoing, Settle, Slot, Window
 from workers.amqp.link import LOST, Link
+from workers.amqp.renewal import Renewal
 from workers.amqp.session import Unsendable
 from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
@@ -31,6 +33,8 @@ _LATE: Final = "the broker did not confirm it in time"
 WITHHELD: Final = "its lease had ended before it was published"
 UNSENT: Final = "cannot be sent"  # the beginning of the reason when the message itself is at fault
 
+_log = structlog.get_logger()
+
 _PROBE: Final = Outgoing(PROBE, "", b"", BasicProperties(), mandatory=False)
 
 
@@ -42,7 +46,8 @@ class Publisher:
     """One connection, `window` messages in flight. Runs on the event loop that `start` was called on.
 
     Reconnects by itself, and declares `topology` each time. Messages in flight on a connection that ended fail;
-    nothing is sent twice. While the connection is down or blocked by an alarm, messages fail at once.
+    nothing is sent twice. While the connection is down or blocked by an alarm, messages fail at once. When the broker refuses
+    a message, later ones go on another channel (see `workers.amqp.renewal`).
     """
 
     def __init__(
@@ -60,7 +65,10 @@ class Publisher:
         self._window = Window(window, WINDOW_BYTES, backlog)
         self._timeout = timeout
         self._channel: Channel | None = None
+        self._next: Channel | None = None  # to go over to when nothing is in flight; until then nothing is sent
+        self._renewal = Renewal()
         self._heard = 0.0  # when the broker last confirmed, or the first message was sent after all had been confirmed
+        self._next_by = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._sweeper: asyncio.TimerHandle | None = None
         self._prober: asyncio.TimerHandle | None = None
@@ -128,7 +136,7 @@ class Publisher:
         slot = Slot(message, deadline, settle, check)
         if self._link.reason is not None:
             slot.settle(self._link.reason)
-        elif self._channel is not None and self._window.takes(slot):
+        elif self._channel is not None and self._next is None and self._window.takes(slot):
             self._write(slot, self._channel)
             self._watch()
         elif not self._window.enter(slot):
@@ -144,14 +152,24 @@ class Publisher:
         self._channel = channel
         self._heard = self._loop.time()
 
+    def on_renewed(self, channel: Channel) -> None:
+        """Publish on `channel` when the broker has confirmed what is in flight, or its time is over."""
+        self._next = channel
+        self._next_by = self._loop.time() + self._timeout
+        self._pump()
+        self._watch()
+
     def on_down(self, reason: str) -> None:
         """Fail all messages in flight."""
-        self._channel = None
+        self._channel = self._next = None
         self._window.fail(reason)
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         """Settle the confirmed messages, and send queued ones in their place."""
         self._heard = self._loop.time()
+        if not taken and self._next is None and self._renewal.due(self._heard):
+            _log.warning("broker_refuses", channel=None if self._channel is None else self._channel.channel_number)
+            self._link.renew()
         self._window.confirm(tag, multiple=multiple, taken=taken)
         self._pump()
 
@@ -160,9 +178,20 @@ class Publisher:
         self._window.returned(exchange, routing_key)
 
     def _pump(self) -> None:
+        if self._next is not None and not self._go_over(self._next):
+            return
         if self._link.reason is None and self._channel is not None:
             for slot in self._window.admitted():
                 self._write(slot, self._channel)
+
+    def _go_over(self, channel: Channel) -> bool:
+        """Publish on `channel` from now on, if nothing is in flight that the broker may still confirm in time."""
+        if len(self._window) and self._loop.time() < self._next_by:
+            return False
+        self._channel, self._next = channel, None
+        self._window.restart(_LATE)
+        self._link.use(channel)
+        return True
 
     def _write(self, slot: Slot, channel: Channel) -> None:
         message = slot.message

@@ -10,7 +10,8 @@ import pika
 import pytest
 
 from ops.servers.private import PrivateServers
-from support.broker import alarm, broker_stopped
+from ops.servers.rabbitmq import NODE
+from support.broker import alarm, broker_stopped, evaluated
 from support.ingress import drain, empty_inbox
 from support.net.freezing import frozen
 from support.queues import depth
@@ -19,12 +20,13 @@ from workers.amqp.confirm_window import Outgoing
 from workers.amqp.link import AWAY, LOST
 from workers.amqp.publisher import Publisher, Unconfirmed
 from workers.amqp.publisher_thread import PublisherThread
-from workers.amqp.topology import RECEIVED, TOPOLOGY
+from workers.amqp.topology import INBOX, RECEIVED, TOPOLOGY
 
 Lateness = Callable[[], float]
 
 DURABLE = pika.BasicProperties(delivery_mode=2)
 RECOVERY = 60.0  # seconds within which a publisher must be ready again
+TINY = ("queue_declare", {"queue": "tiny", "arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}})
 IN_ALARM = "the broker is in alarm: low on memory"
 
 
@@ -113,10 +115,8 @@ def test_what_reaches_no_queue_is_unconfirmed_and_the_rest_is_not(servers: Priva
 
 
 def test_what_a_queue_refuses_is_unconfirmed(servers: PrivateServers) -> None:
-    tiny = ("queue_declare", {"queue": "tiny", "arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}})
-
     async def main() -> list[str | None]:
-        publisher = Publisher(servers.amqp_url, "test", topology=[*TOPOLOGY, tiny])
+        publisher = Publisher(servers.amqp_url, "test", topology=[*TOPOLOGY, TINY])
         publisher.start()
         await until_ready(publisher)
         try:
@@ -129,6 +129,58 @@ def test_what_a_queue_refuses_is_unconfirmed(servers: PrivateServers) -> None:
         connection.channel().queue_delete("tiny")
 
     assert "the broker refused it" == faults[-1]
+
+
+def test_what_a_channel_refuses_for_ever_goes_on_another_channel(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> tuple[set[str | None], str | None]:
+        async with publishing(servers) as publisher:
+            led_by(servers, "gone@localhost")
+            try:
+                refused = {(await fault(post(publisher)))[0] for _ in range(3)}
+            finally:
+                led_by(servers, NODE)
+            async with asyncio.timeout(RECOVERY):
+                while (why := (await fault(post(publisher)))[0]) is not None:
+                    await asyncio.sleep(0.02)
+            return refused, why
+
+    assert ({"the broker refused it"}, None) == asyncio.run(main())
+    wait_for(lambda: inbox() == 1)
+
+
+def led_by(servers: PrivateServers, node: str) -> None:
+    """Has channels that are opened from now on look for the leader of the inbox there."""
+    queue = f'rabbit_misc:r(<<"/">>, queue, <<"{INBOX}">>)'
+    led = f"amqqueue:set_pid(Q, setelement(2, amqqueue:get_pid(Q), '{node}'))"
+    update = f"rabbit_amqqueue:update({queue}, fun(Q) -> {led} end)"
+    evaluated(servers, f"rabbit_misc:execute_mnesia_transaction(fun() -> {update} end).")
+
+
+def test_what_is_in_flight_is_confirmed_though_the_channel_is_left(servers: PrivateServers, inbox: Callable[[], int]) -> None:
+    async def main() -> tuple[list[str | None], list[str | None]]:
+        publisher = Publisher(servers.amqp_url, "test", topology=[*TOPOLOGY, TINY], window=300)
+        publisher.start()
+        await until_ready(publisher)
+        left = publisher._channel
+        try:
+            sent = [publisher.publish("", "tiny", b"", DURABLE) if one % 10 else post(publisher) for one in range(2000)]
+            faults = [(await fault(one))[0] for one in sent]
+            async with asyncio.timeout(RECOVERY):
+                while publisher._channel is left:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert left is not None
+            while not left.is_closed:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            return faults[::10], [fault for one, fault in enumerate(faults) if one % 10]
+        finally:
+            await publisher.close()
+
+    taken, refused = asyncio.run(main())
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        connection.channel().queue_delete("tiny")
+
+    assert [None] * 200 == taken
+    assert {None, "the broker refused it"} == set(refused)
 
 
 def test_a_message_is_not_at_fault_when_its_channel_has_just_closed(servers: PrivateServers, inbox: Callable[[], int]) -> None:
