@@ -16,7 +16,6 @@ from pika.exceptions import AMQPChannelError, AMQPConnectionError, AMQPError
 
 from workers.amqp.confirm_window import Outgoing, Settle, Slot, Window
 from workers.amqp.link import LOST, Link
-from workers.amqp.renewal import Renewal
 from workers.amqp.session import Unsendable
 from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
@@ -28,6 +27,9 @@ BACKLOG: Final = 4000  # messages that wait for capacity in the window
 _SWEEP: Final = 0.05  # seconds between two checks of the deadlines
 _IDLE: Final = 1.0  # seconds without a message until the broker is probed
 _SILENT: Final = 3.0  # seconds without a confirm, while one is pending, until the broker counts as away
+_FIRST_PAUSE: Final = 0.2  # seconds between the first two channels that are opened because of refusals
+_LONGEST_PAUSE: Final = 5.0
+_CALM: Final = 30.0  # seconds without a refusal after which the next one counts as the first
 _LATE: Final = "the broker did not confirm it in time"
 
 WITHHELD: Final = "its lease had ended before it was published"
@@ -47,7 +49,7 @@ class Publisher:
 
     Reconnects by itself, and declares `topology` each time. Messages in flight on a connection that ended fail;
     nothing is sent twice. While the connection is down or blocked by an alarm, messages fail at once. When the broker refuses
-    a message, later ones go on another channel (see `workers.amqp.renewal`).
+    a message, later ones go on another channel (see `Renewal`).
     """
 
     def __init__(
@@ -225,6 +227,30 @@ class Publisher:
         self._prober = self._loop.call_later(_IDLE, self._probe)
         if self._channel is not None and self._window.idle and self._loop.time() - self._heard >= _IDLE:
             self.send(_PROBE, self._loop.time() + self._timeout, _ignore)
+
+
+class Renewal:
+    """Decides at each refusal whether to open another channel: at the first, and then after pauses that double.
+
+    RabbitMQ before 3.12.5 asks the leader of a quorum queue at the first message of each channel. If that leader's node has
+    just died, the channel takes no message until the node is back, though another member of the queue has led it for long. A
+    channel that is opened later takes them. So a refusal may be the channel's; where it is not, another one costs next to nothing.
+    """
+
+    def __init__(self) -> None:
+        self._refused = self._next = float("-inf")
+        self._pause = _FIRST_PAUSE
+
+    def due(self, now: float) -> bool:
+        """Note a refusal; whether to open another channel now."""
+        if now - self._refused > _CALM:
+            self._pause, self._next = _FIRST_PAUSE, now
+        self._refused = now
+        if now < self._next:
+            return False
+        self._next = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return True
 
 
 def _resolve(future: asyncio.Future[None], fault: str | None) -> None:

@@ -1,6 +1,7 @@
 """Checks of RabbitMQ as a cluster, by what `rabbitmqctl` says on one of its nodes: AMQP tells nothing of it."""
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from ops.admin.doctor.finding import Finding, note, ok, wrong
 from ops.errors import one_line
 
 MEMBERS: Final = 3  # that a quorum queue has in a cluster of that size or larger
+ASK_ALL: Final = (3, 12, 5)  # from then on a channel asks all members of a queue
 _SECONDS: Final = 60.0
 _OURS: Final = "waxseal."
 
@@ -31,6 +33,7 @@ class ClusterFacts:
     running: Sequence[str]
     partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the nodes that run
 
 
 def inspect_cluster(rabbitmqctl: str, vhost: str) -> ClusterFacts:
@@ -43,6 +46,7 @@ def inspect_cluster(rabbitmqctl: str, vhost: str) -> ClusterFacts:
         running=status["running_nodes"],
         partitions=status["partitions"] or {},
         queues={each["name"]: Queue(len(each["members"] or ()), len(each["online"] or ())) for each in quorum},
+        versions={node: each["rabbitmq_version"] for node, each in status["versions"].items() if "rabbitmq_version" in each},
     )
 
 
@@ -71,6 +75,20 @@ def check_cluster(facts: ClusterFacts) -> Iterator[Finding]:
     elif not facts.partitions:
         yield ok("broker cluster", f"{len(facts.nodes)} nodes run and see each other")
     yield from _queues(facts)
+    if len(facts.nodes) > 1:
+        yield from _channels(facts.versions)
+
+
+def _channels(versions: Mapping[str, str]) -> Iterator[Finding]:
+    """A channel asks the leader of a quorum queue at its first message, and before 3.12.5 no other member if it is away."""
+    old = {each for each in versions.values() if tuple(map(int, re.findall(r"\d+", each)[:3])) < ASK_ALL}
+    if old:
+        what = f"RabbitMQ {', '.join(sorted(old))} refuses what comes on a channel that was opened while a queue had no leader"
+        mend = (
+            "upgrade to 3.12.5 or newer. Until then it ends when the node that led the queue is back; our processes open "
+            "another channel, and publishers of upstream systems have to"
+        )
+        yield note("broker channels", what, mend)
 
 
 def _queues(facts: ClusterFacts) -> Iterator[Finding]:

@@ -333,6 +333,14 @@ def test_a_cluster_that_lacks_nodes_or_members_of_queues_is_told(said: str, fact
     assert fault.mend
 
 
+@pytest.mark.parametrize(("version", "told"), [("3.10.8", True), ("3.12.4", True), ("3.12.5", False), ("4.0.0-rc.1", False)])
+def test_a_cluster_whose_channels_do_not_look_for_another_leader_is_told(version: str, told: bool) -> None:
+    facts = {"nodes": ["r1", "r2"], "running": ["r1", "r2"], "versions": {"r1": "4.2.8", "r2": version}}
+
+    notes = [each for each in check_cluster(ClusterFacts(**facts)) if each.state == "note"]
+    assert told == (f"RabbitMQ {version} refuses" in "".join(each.found for each in notes))
+
+
 def test_the_cluster_is_not_looked_at_by_a_command_that_fails(doctor) -> None:
     ended = doctor.run("doctor", "--json", "--rabbitmqctl", "false")
     (told,) = [each for each in map(json.loads, ended.stdout.splitlines()) if each["check"] == "broker cluster"]

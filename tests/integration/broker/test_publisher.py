@@ -140,7 +140,7 @@ def test_what_a_channel_refuses_for_ever_goes_on_another_channel(servers: Privat
             finally:
                 led_by(servers, NODE)
             async with asyncio.timeout(RECOVERY):
-                while (why := (await fault(post(publisher)))[0]) is not None:
+                while (why := (await fault(post(publisher)))[0]) is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             return refused, why
 

@@ -1,5 +1,6 @@
 """Senders over HTTP and AMQP that repeat an event until it is accepted, an endpoint that counts, and what was recorded."""
 
+import itertools
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -28,6 +30,8 @@ sources:
 endpoints:
   - {{tenant: acme, name: sink, url: "{url}", secrets: ["{secret}"], retry: [1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s], timeout: 10s}}
 """
+
+NACKS: Final = 5  # of one message, after which a sender connects again
 
 Event = tuple[str, str]
 """Its id and its subject."""
@@ -150,11 +154,13 @@ def _publish(broker: pika.adapters.blocking_connection.BlockingChannel, id: str,
     properties = pika.BasicProperties(message_id=id, type="order.paid", headers={"subject": subject}, delivery_mode=2)
     loop = broker.connection._impl  # a timer of the connection itself would not be heard while a confirm is awaited
     timer = None if patience is None else loop._adapter_call_later(patience, _give_up)
-    while True:
+    for nacks in itertools.count(1):
         try:
             broker.basic_publish("waxseal.in", "acme.orders", json.dumps({"id": id}).encode(), properties, mandatory=True)
             break
-        except NackError:  # a queue without a leader; the channel is as good as before
+        except NackError:  # a queue without a leader; the channel may be as good as before, or for ever without one
+            if nacks == NACKS:
+                raise
             time.sleep(0.1)
     if timer is not None:
         loop._adapter_remove_timeout(timer)

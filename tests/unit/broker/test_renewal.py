@@ -1,4 +1,6 @@
-from workers.amqp.renewal import Renewal
+from itertools import pairwise
+
+from workers.amqp.publisher import Renewal
 
 
 def channels(refusals: list[float]) -> list[float]:
@@ -10,7 +12,7 @@ def channels(refusals: list[float]) -> list[float]:
 def test_pauses_between_channels_double_up_to_five_seconds() -> None:
     opened = channels([number / 1000 for number in range(30_000)])
 
-    pauses = [round(later - at, 1) for at, later in zip(opened, opened[1:], strict=False)]
+    pauses = [round(later - at, 1) for at, later in pairwise(opened)]
     assert [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0] == pauses[:9]
 
 
