@@ -234,7 +234,7 @@ class Renewal:
 
     RabbitMQ before 3.12.5 asks the leader of a quorum queue at the first message of each channel. If that leader's node has
     just died, the channel takes no message until the node is back, though another member of the queue has led it for long. A
-    channel that is opened later takes them. So a refusal may be the channel's; where it is not, another one costs next to nothing.
+    channel that is opened later takes them. A refusal may be the channel's; where it is not, another costs little.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from workers.amqp.topology import IN, RECEIVED
 def users(servers: PrivateServers) -> Iterator[None]:
     """Runs the pages' broker commands: adds users, then their rights; deletes users at the end."""
     asked = [list(words) for words in dict.fromkeys(tuple(words) for words in commands("rabbitmqctl"))]
-    assert 10 == len(asked)
+    assert 11 == len(asked)
     first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
     with ThreadPoolExecutor() as pool:  # each call starts an Erlang VM
         for some in (first, [one for one in asked if one not in first + last]):
