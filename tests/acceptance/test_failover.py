@@ -116,7 +116,7 @@ def kill_broker(world: World, number: int) -> Whole:
 
 
 def kill_leader(world: World, _turn: int) -> Whole:
-    """Before 3.12.5, RabbitMQ refuses what comes on channels that are opened meanwhile until the killed node is back."""
+    """While a queue has no leader, all that is sent to it is refused."""
     number = world.cluster.leader(INBOX)
     other = world.cluster.nodes[(number + 1) % 3].pid
     since = time.monotonic()
