@@ -31,8 +31,15 @@ class KeepingSettings(BaseSettings):
         "", description="how long verifications that found nothing wrong are kept, as 365d; the last ones stay. Unset: for ever"
     )
 
+    keep_mail_items: str = Field(
+        "",
+        description="how long it is kept which mails were fetched, as 90d, after their mailbox last listed them (two weeks at "
+        "least) or they were imported; never of a mail that the mailbox still has. Unset: for ever. The ledger keeps the mail",
+    )
+
     @field_validator(
-        *("keep_deliveries", "keep_attempts", "keep_dead_letters", "keep_operator_events", "keep_audit", "keep_verifications")
+        *("keep_deliveries", "keep_attempts", "keep_dead_letters", "keep_operator_events", "keep_audit", "keep_verifications"),
+        "keep_mail_items",
     )
     @classmethod
     def _is_an_age(cls, text: str) -> str:

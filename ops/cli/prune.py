@@ -33,6 +33,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "deliveries": ("delivery that nothing refers to", "deliveries that nothing refers to"),
     "operator_events": ("operator event", "operator events"),
     "audit": ("row of the audit", "rows of the audit"),
+    "mail_items": ("mail that its mailbox no longer has", "mails that their mailboxes no longer have"),
 }
 
 
@@ -63,6 +64,9 @@ class _Age(click.ParamType[timedelta]):
 @click.option("--operator-events-older-than", "operator_events", type=_Age(), help="Remove operator events before that.")
 @click.option("--audit-older-than", "audit", type=_Age(), help="Remove operators' acts before that from the audit.")
 @click.option(
+    "--mail-items-older-than", "mail_items", type=_Age(), help="Forget mails that their mailbox listed last before that."
+)
+@click.option(
     "--blobs-older-than", "blobs", type=_Age(), help="Remove blobs that nothing refers to and that were not stored since."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be dropped, as without --yes.")
@@ -73,9 +77,9 @@ def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, *
 
     Attempts are dropped in whole days; no other session waits for that for longer than a fifth of a second. A delivery goes
     when it was delivered or discarded before that, and no attempt of that day and no dead letter is left; past deliveries are
-    counted by day. A blob that no entry and no dead letter refers to is set aside first, and deleted after the same time
-    again; not while messages wait in the inbox. Nothing else is touched: no entry or content of the ledger, no open dead
-    letter, no delivery that could be tried.
+    counted by day. Mails that were fetched are forgotten when their mailbox no longer has them. A blob that no entry and no
+    dead letter refers to is set aside first, and deleted after the same time again; not while messages wait in the inbox.
+    Nothing else is touched: no entry or content of the ledger, no open dead letter, no delivery that could be tried.
     Needs the login of the database's owner. The settings WAXSEAL_KEEP_… have the eraser do the same every hour.
 
     Example: waxseal prune --attempts-older-than 30d --letters-older-than 180d --yes
@@ -95,7 +99,7 @@ def prune(dry_run: bool, terms: ActTerms, data: Path, blobs: timedelta | None, *
             _prune_attempts(engine, now - age, terms)
         if (age := ages["letters"]) is not None:
             _prune_dead_letters(engine, now - age, terms)
-        for what in ("deliveries", "operator_events", "audit"):
+        for what in _ROWS:
             if (age := ages[what]) is not None:
                 _remove(engine, what, now - age, terms)
         if blobs is not None:

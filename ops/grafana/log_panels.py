@@ -45,7 +45,7 @@ RETENTION: Final[tuple[Panel, ...]] = (
     lines(
         Text(
             "Age of the oldest that is kept",
-            "Of deliveries, attempts, dead letters, operator events and acts of the audit.",
+            "Of deliveries, attempts, dead letters, operator events, acts of the audit, verifications and mails.",
             "if it passes the setting, read the log of the eraser; what is dead or paused waits for a decision",
             "WaxsealRetentionHeld",
         ),

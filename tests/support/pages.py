@@ -31,6 +31,7 @@ PATHS = (
             "connections",
             "failover",
             "scaling",
+            "growth",
             "capacity",
             "cells",
             "settings",

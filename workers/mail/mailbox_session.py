@@ -77,7 +77,7 @@ class Known(Protocol):
     """The mails of a mailbox that are held already, so that they need not be fetched again."""
 
     def keys(self, source_keys: Sequence[str]) -> Set[str]:
-        """Those of `source_keys` that are held."""
+        """Those of `source_keys` that are held. Asked of nothing that the mailbox has not just listed."""
 
     def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
         """For new source keys whose mail is held under an old one in `folder`: new key -> old key, each old one once.

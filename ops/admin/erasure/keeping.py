@@ -19,7 +19,7 @@ from ops.runtime.db import sqlstate, transaction
 from pipeline.store.admin import removal
 
 BATCH: Final = 5000  # deliveries looked at in one transaction
-TOLD: Final = 1000  # dead letters, operator events, acts or verifications
+TOLD: Final = 1000  # dead letters, operator events, acts, verifications or mails
 REST: Final = 3  # times as long as a batch took
 TRIES: Final = 5  # to drop a day of attempts, while others use them
 BETWEEN: Final = 1.0  # seconds between two tries
@@ -38,6 +38,7 @@ class Keeping:
     operator_events: timedelta | None = None
     audit: timedelta | None = None
     verifications: timedelta | None = None
+    mail_items: timedelta | None = None
 
     def ages(self) -> Iterator[tuple[str, timedelta]]:
         """What is removed after which age, in the order in which it can be.
@@ -53,6 +54,7 @@ class Keeping:
             "operator_events": self.operator_events,
             "audit": self.audit,
             "verifications": self.verifications,
+            "mail_items": self.mail_items,
         }
         return ((what, age) for what, age in found.items() if age is not None)
 
@@ -66,6 +68,7 @@ def keeping(settings: KeepingSettings) -> Keeping:
         kept_for(settings.keep_operator_events),
         kept_for(settings.keep_audit),
         kept_for(settings.keep_verifications),
+        kept_for(settings.keep_mail_items),
     )
 
 
@@ -96,7 +99,7 @@ def oldest(engine: Engine) -> Mapping[str, datetime | None]:
 
 
 def count_old(engine: Engine, what: str, before: datetime) -> int:
-    """How many deliveries, operator_events or rows of the audit would be removed."""
+    """How many deliveries, operator_events, mail_items or rows of the audit would be removed."""
     with snapshot(engine) as conn:
         return removal.count_deliveries(conn, before) if what == "deliveries" else removal.count_told(conn, what, before)
 

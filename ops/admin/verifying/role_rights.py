@@ -171,8 +171,11 @@ _FUNCTIONS: Final[Rights] = {
         "forward_only id_of leaves_are_dense log_goes_forward log_key_is_first log_key_only_retires pending_goes_forward "
         "refuse",
     ),
-    "waxseal_writer": _each("function ", EXECUTE="make_attempt_partitions"),
-    "waxseal_eraser": _each("function ", EXECUTE="erase_content lock_for_erasure remove_deliveries drop_attempts remove_told"),
+    "waxseal_writer": _each("function ", EXECUTE="mail_items_since make_attempt_partitions"),
+    "waxseal_eraser": _each(
+        "function ",
+        EXECUTE="drop_attempts erase_content lock_for_erasure mail_items_since remove_deliveries remove_mail_items remove_told",
+    ),
 }
 _OF_NOBODY: Final = (
     "function attempt_partition_day",

@@ -1,4 +1,4 @@
-"""Statements that remove what is kept no longer, by functions of the database that run as its owner (migration 0025)."""
+"""Statements that remove what is kept no longer, by functions of the database that run as its owner (migrations 0025 on)."""
 
 from datetime import date, datetime
 from typing import Final, NamedTuple
@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 
 REMOVE_DELIVERIES = text("SELECT last, removed, more FROM remove_deliveries(:before, :after, :most)")
 DROP_ATTEMPTS = text("SELECT drop_attempts(:before)")
+REMOVE_MAIL_ITEMS = text("SELECT remove_mail_items(:before, :most)")
 REMOVE_TOLD = text("SELECT remove_told(:what, :before, :most)")
 
 # Reads the whole table of deliveries, for an operator who asks.
@@ -14,7 +15,10 @@ COUNT_DELIVERIES = text("SELECT count(*) FROM removable_delivery WHERE settled_a
 PAST = text("SELECT state, CAST(sum(n) AS bigint) FROM past_delivery GROUP BY 1")
 _COUNT: Final = "SELECT count(*) FROM {} WHERE at < :before"
 COUNTS: Final = {
-    name: text(_COUNT.format(table)) for name, table in (("operator_events", "operator_event"), ("audit", "audit"))
+    **{name: text(_COUNT.format(table)) for name, table in (("operator_events", "operator_event"), ("audit", "audit"))},
+    "mail_items": text("""
+        SELECT count(DISTINCT (mailbox_id, source_key)) FROM mail_item JOIN compared_folder USING (mailbox_id, folder)
+        WHERE listed_at < least(until, :before) AND starts_with(source_key, keys)"""),
 }
 
 # Each from the beginning of an index. The oldest delivery is the one with the lowest number.
@@ -26,7 +30,8 @@ OLDEST = text("""
       (SELECT decided_at FROM dead_letter WHERE state <> 'open' ORDER BY decided_at LIMIT 1) AS dead_letters,
       (SELECT at FROM operator_event ORDER BY id LIMIT 1) AS operator_events,
       (SELECT at FROM audit ORDER BY id LIMIT 1) AS audit,
-      (SELECT ended_at FROM verification WHERE faults = 0 ORDER BY id LIMIT 1) AS verifications""")
+      (SELECT ended_at FROM verification WHERE faults = 0 ORDER BY id LIMIT 1) AS verifications,
+      mail_items_since() AS mail_items""")
 
 
 class Page(NamedTuple):
@@ -55,7 +60,12 @@ def drop_attempts(conn: Connection, before: datetime) -> date | None:
 
 
 def remove_told(conn: Connection, what: str, before: datetime, most: int) -> int:
-    """Removes at most `most` dead_letters, operator_events, endpoint_events, verifications or acts; returns how many rows."""
+    """Removes at most `most` dead_letters, operator_events, endpoint_events, verifications, acts or mail_items.
+
+    Returns how many rows. Of mail_items only those that their mailbox no longer has.
+    """
+    if what == "mail_items":
+        return int(conn.execute(REMOVE_MAIL_ITEMS, {"before": before, "most": most}).scalar_one())
     return int(conn.execute(REMOVE_TOLD, {"what": what, "before": before, "most": most}).scalar_one())
 
 
@@ -70,10 +80,13 @@ def past_deliveries(conn: Connection) -> dict[str, int]:
 
 
 def count_told(conn: Connection, what: str, before: datetime) -> int:
-    """How many operator_events, or rows of the audit, are older."""
+    """How many operator_events, mail_items or rows of the audit are older and would be removed."""
     return int(conn.execute(COUNTS[what], {"before": before}).scalar_one())
 
 
 def oldest(conn: Connection) -> dict[str, datetime | None]:
-    """Since when there are deliveries, attempts, closed dead letters, operator events, acts of the audit and verifications."""
+    """Since when there are deliveries, attempts, closed dead letters, operator events, acts of the audit and verifications.
+
+    Of mails when that was last listed which was not listed for longest.
+    """
     return dict(conn.execute(OLDEST).mappings().one())

@@ -15,15 +15,19 @@ from schemas.mailbox import Cursor, Lane, MailItem, Print
 CONFLICT: Final = "message_id_conflict"
 
 CURSORS = text("""
-    SELECT folder, lane, cursor, done, total, finished_at, again FROM mailbox_cursor WHERE mailbox_id = :id
-    ORDER BY folder, lane""")
+    SELECT folder, lane, cursor, done, total, finished_at, again, CASE WHEN listing_moved = moved_at THEN listing_from END
+    FROM mailbox_cursor WHERE mailbox_id = :id ORDER BY folder, lane""")
 
 PUT_CURSOR = text("""
-    INSERT INTO mailbox_cursor (mailbox_id, folder, lane, cursor, done, total, again, begun_at, moved_at, finished_at)
-    VALUES (:id, :folder, :lane, CAST(:cursor AS jsonb), :done, :total, :again, :now, :now, CASE WHEN :finished THEN :now END)
+    INSERT INTO mailbox_cursor (mailbox_id, folder, lane, cursor, done, total, again, begun_at, moved_at, finished_at,
+      listing_from, listing_moved, compared_from)
+    VALUES (:id, :folder, :lane, CAST(:cursor AS jsonb), :done, :total, :again, :now, :now, CASE WHEN :finished THEN :now END,
+      :listing_from, :now, CASE WHEN :finished THEN CAST(:listing_from AS timestamptz) END)
     ON CONFLICT (mailbox_id, folder, lane) DO UPDATE
     SET cursor = excluded.cursor, done = excluded.done, total = excluded.total, again = excluded.again,
-        moved_at = excluded.moved_at, finished_at = excluded.finished_at""")
+        moved_at = excluded.moved_at, finished_at = excluded.finished_at, listing_from = excluded.listing_from,
+        listing_moved = excluded.listing_moved,
+        compared_from = coalesce(excluded.compared_from, mailbox_cursor.compared_from)""")
 
 DROP_CURSORS = text("DELETE FROM mailbox_cursor WHERE mailbox_id = :id AND (CAST(:folder AS text) IS NULL OR folder = :folder)")
 
@@ -44,6 +48,17 @@ ADD = text(f"""
       )) THEN '{{{CONFLICT}}}'::text[] ELSE '{{}}' END, :now
     FROM fresh
     ON CONFLICT (mailbox_id, source_key) DO NOTHING""")  # noqa: S608 - a name of ours
+
+# A mail is stamped weekly, so that a daily comparison need not write every row; whoever has it locked is not waited for.
+LISTED = text("""
+    WITH stale AS (
+      SELECT source_key FROM mail_item WHERE mailbox_id = :id AND source_key = ANY(CAST(:keys AS text[]))
+        AND listed_at < now() - interval '7 days' ORDER BY source_key FOR UPDATE SKIP LOCKED
+    ), stamped AS (
+      UPDATE mail_item SET listed_at = now() FROM stale
+      WHERE mail_item.mailbox_id = :id AND mail_item.source_key = stale.source_key
+    )
+    SELECT source_key FROM mail_item WHERE mailbox_id = :id AND source_key = ANY(CAST(:keys AS text[]))""")
 
 KNOWN = text("SELECT source_key FROM mail_item WHERE mailbox_id = :id AND source_key = ANY(CAST(:keys AS text[]))")
 
@@ -66,7 +81,8 @@ OLDER = text("""
       AND NOT starts_with(source_key, :generation))""")
 
 RENAME = text("""
-    UPDATE mail_item SET source_key = new FROM unnest(CAST(:old AS text[]), CAST(:new AS text[])) AS key (old, new)
+    UPDATE mail_item SET source_key = new, listed_at = now()
+    FROM unnest(CAST(:old AS text[]), CAST(:new AS text[])) AS key (old, new)
     WHERE mailbox_id = :id AND source_key = old""")
 
 COUNT = text("""
@@ -77,7 +93,10 @@ COUNT = text("""
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far one lane of a folder is read. `again`: the folder was read before, and reading has restarted."""
+    """How far one lane of a folder is read. `again`: the folder was read before, and reading has restarted.
+
+    `listing_from`: when the comparison of all mails began that this lane is carrying out; None where some of it was not noted.
+    """
 
     folder: str
     lane: Lane
@@ -86,6 +105,7 @@ class Position:
     total: int | None = None
     finished_at: datetime | None = None
     again: bool = False
+    listing_from: datetime | None = None
 
 
 def positions(conn: Connection, mailbox_id: int) -> dict[tuple[str, Lane], Position]:
@@ -98,7 +118,7 @@ def put_position(conn: Connection, mailbox_id: int, position: Position, now: dat
     """Writes how far a lane is read. The caller must have checked that it still holds the mailbox's lease."""
     row: dict[str, Any] = {"id": mailbox_id, "folder": position.folder, "lane": position.lane, "now": now}
     row |= {"cursor": json.dumps(position.cursor), "done": position.done, "total": position.total, "again": position.again}
-    row["finished"] = finished
+    row |= {"finished": finished, "listing_from": position.listing_from}
     conn.execute(PUT_CURSOR, row)
 
 
@@ -126,6 +146,11 @@ def add(conn: Connection, mailbox_id: int, items: Sequence[MailItem], now: datet
 def known(conn: Connection, mailbox_id: int, keys: Sequence[str]) -> Set[str]:
     """Those of `keys` that are held."""
     return set(conn.execute(KNOWN, {"id": mailbox_id, "keys": list(keys)}).scalars()) if keys else set()
+
+
+def listed(conn: Connection, mailbox_id: int, keys: Sequence[str]) -> Set[str]:
+    """Those of `keys`, which the mailbox lists just now, that are held; notes that they are still there."""
+    return set(conn.execute(LISTED, {"id": mailbox_id, "keys": list(keys)}).scalars()) if keys else set()
 
 
 def alike(conn: Connection, mailbox_id: int, folder: str, fresh: Mapping[str, Print]) -> dict[str, str]:

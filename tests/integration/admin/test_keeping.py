@@ -1,5 +1,6 @@
 """What is no part of the ledger is kept as long as the settings say: nothing goes that is needed, whoever acts beside."""
 
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from pipeline.store.search import delivery_pages
 from schemas.delivery import Receipt, Settlement
 from support.cli import Cli
 from support.deliveries import claimed, event, record
+from support.pages import PAGES
 from support.waiting import wait_for
 from workers.eraser.worker import erase_due
 
@@ -168,7 +170,8 @@ def test_the_clock_must_be_trusted_before_anything_is_removed(engine, eraser, da
 
 def test_workers_cannot_remove_and_the_eraser_nothing_of_today(engine, eraser, database) -> None:
     delivered(engine, database, 1)
-    for statement in ("remove_deliveries(now(), 0, 10)", "drop_attempts(now())", "remove_told('audit', now(), 10)"):
+    removing = ("remove_deliveries(now(), 0, 10)", "drop_attempts(now())", "remove_told('audit', now(), 10)")
+    for statement in (*removing, "remove_mail_items(now(), 1)"):
         with pytest.raises(Exception, match="permission denied"), transaction(engine) as conn:
             conn.connection.driver_connection.execute(f"SELECT {statement}")
         with pytest.raises(Exception, match="less than a day old"), transaction(eraser) as conn:
@@ -300,6 +303,22 @@ def test_notices_and_acts_go_by_their_own_settings(engine, eraser, database) -> 
     assert {"endpoint_events": 1} == {what: n for what, n in run(eraser).items() if n}
 
 
+def test_prune_forgets_mails_that_were_imported_long_ago(cli: Cli, database) -> None:
+    database.add_source("support", "imap")
+    database.run("INSERT INTO mailbox (id, settings, credentials) SELECT id, '{}', '' FROM source")
+    database.run(
+        "INSERT INTO mail_item (mailbox_id, source_key, folder, size, internal_date, event_id, seen_at, listed_at)"
+        " SELECT id, 'import/' || days, 'import', 1, now(), 'x', now(), now() - days * interval '1 day'"
+        " FROM mailbox, unnest(ARRAY[3, 40, 400]) AS days"
+    )
+    asked = ("prune", "--mail-items-older-than", "30d")
+    assert [{"old_mail_items": 2}] == cli.owner.json(*asked)
+
+    assert [{"old_mail_items": 2}, {"removed_mail_items": 2}] == cli.owner.json(*asked, "--yes")
+    assert [("import/3",)] == database.rows("SELECT source_key FROM mail_item")
+    assert [("prune mail items", 2)] == database.rows("SELECT act, count::int FROM audit WHERE phase = 'done' AND act ~ 'mail'")
+
+
 def test_prune_shows_first_and_removes_by_hand_with_an_act(engine, cli: Cli, database) -> None:
     delivered(engine, database, 3)
     asked = ("prune", "--attempts-older-than", "30d", "--deliveries-older-than", "30d")
@@ -373,3 +392,12 @@ def test_verifications_of_these_days_stay(cli, eraser, database) -> None:
 
     assert {"verifications": 1} == run(eraser, Keeping(verifications=30 * DAY))
     assert 2 == database.rows("SELECT count(*)::int FROM verification")[0][0]
+
+
+def test_the_page_says_of_each_table_what_bounds_it(database) -> None:
+    """And of none twice."""
+    (table,) = (part for part in PAGES["ops/docs/growth.md"].split("\n\n") if part.startswith("| what bounds it | tables |"))
+    told = [name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", line.split("|")[2])]
+    kept = "relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname !~ '^attempt_'"
+
+    assert sorted(told) == [name for (name,) in database.rows(f"SELECT relname::text FROM pg_class WHERE {kept} ORDER BY 1")]

@@ -212,7 +212,7 @@ class PullBatch:
         begun = self._session.begin(folder)
         now = datetime.now(UTC)
         finished = None if begun.backfill else now
-        backfill = Position(folder, "backfill", begun.backfill or {}, 0, begun.total, finished, again)
+        backfill = Position(folder, "backfill", begun.backfill or {}, 0, begun.total, finished, again, now)
         positions = (Position(folder, "new", begun.new), backfill)
         with self._fenced() as conn:
             self._began = mail_leases.begin(conn, self._lease, now)
@@ -234,12 +234,12 @@ class PullBatch:
                 begun = self._session.begin(folder)
             except NoFolder:
                 continue
-            if begun.backfill is not None:
-                fresh.append(Position(folder, "backfill", begun.backfill, 0, begun.total, again=True))
+            finished = None if begun.backfill else now
+            fresh.append(Position(folder, "backfill", begun.backfill or {}, 0, begun.total, finished, True, now))
         with self._fenced() as conn:
             mail_leases.reconciled(conn, self._lease, now)
             for position in fresh:
-                mail_items.put_position(conn, self._mailbox.id, position, now)
+                mail_items.put_position(conn, self._mailbox.id, position, now, finished=position.finished_at is not None)
         for position in fresh:
             self._positions[position.folder, "backfill"] = position
 

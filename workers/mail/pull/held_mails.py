@@ -18,8 +18,8 @@ class HeldMails:
         self._id = mailbox_id
 
     def keys(self, source_keys: Sequence[str]) -> Set[str]:
-        """Those of `source_keys` that are held."""
-        return self._ask(lambda conn: mail_items.known(conn, self._id, source_keys)) if source_keys else set()
+        """Those of `source_keys`, which the mailbox has just listed, that are held."""
+        return self._ask(lambda conn: mail_items.listed(conn, self._id, source_keys)) if source_keys else set()
 
     def alike(self, folder: str, fresh: Mapping[str, Print]) -> Mapping[str, str]:
         """New key -> old key, for mails that are held under an old key."""

@@ -1,0 +1,18 @@
+"""What bounds the mails that are held: those that their mailbox no longer has may go."""
+
+from ops.migrations import refuse, run_beside
+
+revision = "0028"
+down_revision = "0027"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one, in the caller's transaction."""
+    run_beside(__file__)
+
+
+def downgrade() -> None:
+    """Refuse: the schema of an append-only ledger is not downgraded."""
+    refuse()
