@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import dramatiq
 import pika
 import structlog
-from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
 from dramatiq.common import dq_name, xq_name
 
 from ops.settings import Settings
@@ -28,6 +28,7 @@ from schemas.trace import TraceContext
 from workers.amqp.brokers import Brokers
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
+from workers.net.answer_deadline import SECONDS, AnswerDeadline
 
 QUEUE: Final = "waxseal.deliver"
 MAIL_QUEUES: Final = ("waxseal.mail", "waxseal.mail.slow")  # pulls of mailboxes; pulls of failing or slow ones
@@ -117,10 +118,25 @@ class Traced(dramatiq.Middleware):
 MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Traced, Observed)
 
 
+class _Consumer(_RabbitmqConsumer):
+    """Gives its connection up when the broker keeps up its heartbeats and does not answer."""
+
+    def __init__(self, broker: "ObservedBroker", queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        self._deadline = AnswerDeadline(self.connection, broker.answer_seconds)
+
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next message, or None after a while without one. The first call waits for the broker to begin the consumption."""
+        self._deadline.progress()
+        return cast("dramatiq.MessageProxy | None", super().__next__())  # type: ignore[no-untyped-call]
+
+
 class ObservedBroker(RabbitmqBroker):
     """Counts the connections that its consumers make anew, and shows the messages that they hold."""
 
-    def __init__(self, amqp_url: str, pool: str) -> None:
+    def __init__(self, amqp_url: str, pool: str, answer_seconds: float = SECONDS) -> None:
+        """`answer_seconds`: for which a consumer waits for an answer of its broker, before it goes to the next."""
+        self.answer_seconds = answer_seconds
         self._brokers, self._pool = Brokers(amqp_url), pool
         super().__init__(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
         self._consumed: set[str] = set()
@@ -133,6 +149,11 @@ class ObservedBroker(RabbitmqBroker):
     @parameters.setter
     def parameters(self, value: object) -> None:
         """Dramatiq's default, which is not for us."""
+
+    @property
+    def consumer_class(self) -> type[_Consumer]:
+        """What dramatiq makes for each queue."""
+        return _Consumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """Consume the queue. Dramatiq calls this again when the connection was lost."""

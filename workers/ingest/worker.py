@@ -27,7 +27,6 @@ from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.brokers import Brokers
-from workers.ingest.answer_deadline import AnswerDeadline
 from workers.ingest.consumer import InboxConsumer
 from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, waits_since
@@ -35,6 +34,7 @@ from workers.ingest.keeper import Keeper
 from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
 from workers.ingest.writer import Judged, Stopped, Writer
+from workers.net.answer_deadline import AnswerDeadline
 from workers.process import Process
 from workers.rounds import RECONNECT
 

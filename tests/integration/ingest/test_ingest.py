@@ -20,7 +20,7 @@ from support.sessions import away, end_connections
 from support.waiting import wait_for
 from workers.amqp.inbox_probe import InboxProbe
 from workers.amqp.topology import RECEIVED
-from workers.ingest.answer_deadline import AnswerDeadline
+from workers.net.answer_deadline import AnswerDeadline
 
 pytestmark = pytest.mark.usefixtures("configured")
 
