@@ -1,14 +1,17 @@
 """Stops and blocks the broker, or the way to it, and restores it."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Self
+from pathlib import Path
+from typing import Final, Self
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
 import pika
 from pika.exceptions import AMQPError
@@ -20,6 +23,8 @@ from support.net.loop_thread import LoopThread, close
 from support.waiting import wait_for
 from testers import NUMBER
 from workers.amqp.topology import INBOX
+
+_ONE_THREAD: Final = "+S 1:1 +sbwt none"  # that does not spin: a third of an Erlang VM's CPU less
 
 
 @contextmanager
@@ -146,11 +151,33 @@ def evaluated(servers: PrivateServers, expressions: str) -> str:
 
 
 def rabbitmqctl(servers: PrivateServers, *command: str) -> None:
+    """Runs a command as its users do."""
+    _run_as_broker(servers, [str(find_rabbitmq().with_name("rabbitmqctl")), *command])
+
+
+def rabbitmqctl_in_turn(servers: PrivateServers, commands: Iterable[Sequence[str]], folder: Path) -> None:
+    """Runs commands by the program of `rabbitmqctl`, one after the other in one Erlang VM: to start one takes most of their CPU.
+
+    Raises `CalledProcessError` if one fails. `folder` becomes the program's; the broker's account must be able to reach it.
+    """
+    program = find_rabbitmq().with_name("rabbitmqctl").resolve().parent.with_name("escript") / "rabbitmqctl"
+    with ZipFile(program) as archive:
+        archive.extractall(folder)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755)
+    words = ",".join(f"[{','.join(f'<<{json.dumps(word)}>>' for word in command)}]" for command in commands)
+    ended = "try 'Elixir.RabbitMQCtl':main(Words) catch exit:{shutdown, Code} -> Code end"
+    run = (
+        "[{ok, _} = application:ensure_all_started(App) || App <- [elixir, rabbitmqctl]], "
+        f"halt(lists:max([{ended} || Words <- [{words}]]))."
+    )
+    program_of = ["-pa", str(folder), "-eval", run, "-extra", str(program)]
+    _run_as_broker(servers, ["erl", "+B", "-boot", "start_clean", "-noinput", "-hidden", *_ONE_THREAD.split(), *program_of])
+
+
+def _run_as_broker(servers: PrivateServers, command: Sequence[str]) -> None:
     broker = servers.child("rabbitmq")
     who = {} if broker.account is None else {"user": broker.account.uid, "group": broker.account.gid, "extra_groups": []}
-    program = find_rabbitmq().with_name("rabbitmqctl")
     environment = {name: value for name, value in broker.environment.items() if name not in ("ERL_AFLAGS", "ERL_FLAGS")}
-    environment["RABBITMQ_CTL_ERL_ARGS"] = "+S 1:1 +sbwt none"  # one thread that does not spin: a third of the CPU less
-    subprocess.run(
-        [str(program), *command], env=environment, cwd=broker.folder, check=True, capture_output=True, timeout=60, **who
-    )  # type: ignore[call-overload]
+    environment["RABBITMQ_CTL_ERL_ARGS"] = _ONE_THREAD
+    subprocess.run(command, env=environment, cwd=broker.folder, check=True, capture_output=True, timeout=60, **who)  # type: ignore[call-overload]

@@ -5,8 +5,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pika
 import psycopg
@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from ops.servers.private import PrivateServers
-from support.broker import rabbitmqctl
+from support.broker import rabbitmqctl, rabbitmqctl_in_turn
 from support.pages import blocks, commands
 from support.sending import SECRET
 from support.waiting import wait_for
@@ -23,14 +23,13 @@ from workers.amqp.topology import IN, RECEIVED
 
 
 @pytest.fixture(scope="module")
-def users(servers: PrivateServers) -> Iterator[None]:
+def users(servers: PrivateServers, module_folder: Path) -> Iterator[None]:
     """Runs the pages' broker commands: adds users, then their rights; deletes users at the end."""
     asked = [list(words) for words in dict.fromkeys(tuple(words) for words in commands("rabbitmqctl"))]
     assert 11 == len(asked)
     first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
-    with ThreadPoolExecutor() as pool:  # each call starts an Erlang VM
-        for some in (first, [one for one in asked if one not in first + last]):
-            list(pool.map(lambda one: rabbitmqctl(servers, *one), some))
+    others = [one for one in asked if one not in first + last]
+    rabbitmqctl_in_turn(servers, [*first, *others], module_folder / "rabbitmqctl")
     yield
     for one in last:
         rabbitmqctl(servers, *one)
