@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy import Engine
 
-from ops.admin.access import tokens
+from ops.admin.access import sessions, tokens
 from ops.runtime.db import make_engine
 from ops.servers.private import PrivateServers
 from schemas.access import Role
@@ -21,8 +21,14 @@ from support.net.sink import Sink
 from support.waiting import wait_for
 from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY
 from workers.amqp.topology import declare
+from workers.console.access.principals import COOKIE
 
-Login = Callable[..., Any]
+LogIn = Callable[..., None]
+Open = Callable[..., tuple[Page, Watch]]
+Visit = Callable[..., Page]
+
+#: A page that is left refreshes itself no more. One whose clock stands still has numbers of its own, and need not be told.
+REST = "() => { for (let last = setTimeout(() => {}); last > 0 && last < 1e6; last--) clearTimeout(last); }"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,47 +93,61 @@ def chrome() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def logged_in(chrome: Browser, console: str, token: Callable[..., str]) -> Callable[..., Any]:
-    """The state of a browser after a login, made once for each role."""
-    kept: dict[tuple[Role, str | None], Any] = {}
+def log_in(acts: Engine, token: Callable[..., str]) -> LogIn:
+    """Logs a browser in, now: contents are shown for some minutes after a login. The form has tests of its own."""
 
-    def state(role: Role = "admin", tenant: str | None = None) -> Any:
-        if (role, tenant) not in kept:
-            context = chrome.new_context()
-            page = context.new_page()
-            page.goto(f"{console}/login")
-            page.get_by_label("Token").fill(token(role, tenant))
-            page.get_by_role("button", name="Log in").click()
-            page.wait_for_url(lambda url: "/login" not in url)
-            kept[role, tenant] = context.storage_state()
-            context.close()
-        return kept[role, tenant]
+    def log_in(context: BrowserContext, role: Role = "admin", tenant: str | None = None) -> None:
+        value = sessions.begin_by_token(acts, token(role, tenant), sessions.Visitor("127.0.0.1", "a test"))
+        assert value is not None
+        context.add_cookies([{"name": COOKIE, "value": value, "domain": "127.0.0.1", "path": "/", "secure": True}])
 
-    return state
+    return log_in
 
 
 @pytest.fixture(scope="module")
-def desk(chrome: Browser, console: str, logged_in: Callable[..., Any]) -> Iterator[tuple[Page, Watch]]:
+def opened(chrome: Browser, console: str) -> Iterator[Open]:
+    """Opens a page, and watches it. The same again for the same uses and options: a new one has a process of its own."""
+    kept: dict[str, tuple[Page, Watch]] = {}
+
+    def open_(use: object, **options: Any) -> tuple[Page, Watch]:
+        kind = repr((use, sorted(options.items())))
+        if kind not in kept:
+            context = chrome.new_context(base_url=console, reduced_motion="reduce", **options)
+            context.set_default_timeout(20_000)
+            watch = Watch(context, console)
+            kept[kind] = context.new_page(), watch
+        return kept[kind]
+
+    yield open_
+    for page, _ in kept.values():
+        page.context.close()
+
+
+@pytest.fixture(scope="module")
+def desk(opened: Open, log_in: LogIn) -> tuple[Page, Watch]:
     """One page of an admin, for looking at everything, and its watch."""
-    context = chrome.new_context(base_url=console, storage_state=logged_in(), reduced_motion="reduce")
-    watch = Watch(context, console)
-    yield context.new_page(), watch
-    context.close()
+    page, watch = opened("desk")
+    log_in(page.context)
+    return page, watch
 
 
 @pytest.fixture
-def visit(chrome: Browser, console: str, logged_in: Callable[..., Any]) -> Iterator[Login]:
-    """Opens a page of one who is logged in; at the end, nothing that is watched for has happened."""
-    opened: list[tuple[BrowserContext, Watch]] = []
+def visit(opened: Open, log_in: LogIn) -> Iterator[Visit]:
+    """Gives a page to one who is logged in; at the end, nothing that is watched for has happened.
 
-    def open_(role: Role = "admin", tenant: str | None = None, *, known: bool = True, **options: Any) -> Any:
-        state = logged_in(role, tenant) if known else None
-        context = chrome.new_context(base_url=console, storage_state=state, **{"reduced_motion": "reduce", **options})
-        context.set_default_timeout(20_000)
-        opened.append((context, Watch(context, console)))
-        return context.new_page()
+    Each page of a test is another person's. The tests that follow have the same pages, but for those of another `use`.
+    """
+    given: list[tuple[Page, Watch, int]] = []
 
-    yield open_
-    for context, watch in opened:
-        context.close()
-        assert [] == watch.seen
+    def give(role: Role = "admin", tenant: str | None = None, *, known: bool = True, use: str = "", **options: Any) -> Page:
+        page, watch = opened((use, len(given)), **options)
+        given.append((page, watch, len(watch.seen)))
+        page.context.clear_cookies()
+        if known:
+            log_in(page.context, role, tenant)
+        return page
+
+    yield give
+    for page, _, _ in given:
+        page.evaluate(REST)
+    assert [] == [each for _, watch, before in given for each in watch.seen[before:]]

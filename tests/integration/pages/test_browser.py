@@ -474,7 +474,7 @@ def test_an_endpoint_is_paused_and_resumed_by_keyboard_alone(visit: Visit) -> No
 
 
 def test_a_page_is_refreshed_only_while_nobody_is_busy_with_it(visit: Visit) -> None:
-    page = visit()
+    page = visit(use="a clock that stands still")
     page.clock.install()
     page.goto("/t/acme/dead/rows")
     fetched: list[str] = []
