@@ -16,7 +16,9 @@ import psycopg
 import pytest
 import structlog
 from hypothesis import settings as property_tests
+from hypothesis.internal import charmap
 from hypothesis.internal.conjecture import providers
+from hypothesis.internal.intervalsets import IntervalSet
 
 import measured
 from ops.servers.leftovers import end_leftovers
@@ -71,6 +73,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--hypothesis-profile"):
         providers._get_local_constants = lambda: providers._local_constants  # reading them takes 5 s of CPU a process
 
+
+_codec_intervals = charmap.intervals_from_codec
+
+
+def _intervals(codec: str) -> tuple[IntervalSet, IntervalSet]:
+    """Which characters the codec has. Hypothesis tries all of them, for two seconds of CPU; of UTF-8 it is known."""
+    if codec == "utf-8":
+        return IntervalSet([(0, 0xD7FF), (0xE000, sys.maxunicode)]), IntervalSet([])
+    return _codec_intervals(codec)
+
+
+charmap.intervals_from_codec = _intervals
 
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
 

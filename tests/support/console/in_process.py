@@ -1,6 +1,7 @@
 """Asks the console's application without a server: all requests by one client and in one event loop."""
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -23,18 +24,31 @@ class InProcess(ASGIClient):
         self.mount("http://", self._direct)
 
     def close(self) -> None:
-        self._direct.loop.close()
+        self._direct.end()
         super().close()
 
 
 class _Direct(BaseAdapter):
+    """One task answers all: the threads that anyio starts for a task end with it."""
+
     def __init__(self, app: ASGIApp) -> None:
         super().__init__()
-        self._app = app
         self.loop = asyncio.new_event_loop()
+        self._asked: asyncio.Queue[tuple[requests.PreparedRequest, asyncio.Future[list[Message]]]] = asyncio.Queue()
+        self._answering = self.loop.create_task(self._answer_all(app))
+
+    async def _answer_all(self, app: ASGIApp) -> None:
+        while True:
+            request, answered = await self._asked.get()
+            try:
+                answered.set_result(await _answered(app, request))
+            except Exception as error:  # noqa: BLE001 - raised where it was asked
+                answered.set_exception(error)
 
     def send(self, request: requests.PreparedRequest, *_args: Any, **_options: Any) -> requests.Response:
-        start, *parts = self.loop.run_until_complete(_answered(self._app, request))
+        answered: asyncio.Future[list[Message]] = self.loop.create_future()
+        self._asked.put_nowait((request, answered))
+        start, *parts = self.loop.run_until_complete(answered)
         content = b"".join(each.get("body", b"") for each in parts)
         headers = urllib3.HTTPHeaderDict()
         for name, value in start["headers"]:
@@ -50,6 +64,12 @@ class _Direct(BaseAdapter):
 
     def close(self) -> None:
         """The session ends the loop."""
+
+    def end(self) -> None:
+        self._answering.cancel()
+        with suppress(asyncio.CancelledError):
+            self.loop.run_until_complete(self._answering)
+        self.loop.close()
 
 
 async def _answered(app: ASGIApp, request: requests.PreparedRequest) -> list[Message]:
