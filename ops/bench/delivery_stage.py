@@ -81,6 +81,14 @@ class Stage:
         """How many requests the sink has received."""
         return int(self._figures()["requests"])
 
+    def events(self) -> int:
+        """How many different events the sink has received since `forget`; a repeated one counts once."""
+        return int(self._figures()["events"])
+
+    def forget(self) -> None:
+        """Have the sink count events from now on."""
+        self._figures("anew")
+
     def received(self, expected: int) -> list[float]:
         """The latencies at the endpoints that work, since the last call, as soon as there are `expected`."""
         found: list[float] = self._well()
@@ -117,8 +125,8 @@ class Stage:
     def _well(self) -> list[float]:
         return list(self._figures()["latencies"].get("well", []))
 
-    def _figures(self) -> dict[str, Any]:
-        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
+    def _figures(self, path: str = "") -> dict[str, Any]:
+        with urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 

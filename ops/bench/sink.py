@@ -1,7 +1,8 @@
 """An endpoint that uses little CPU: a raw HTTP/1.1 server in its own process, which reads from a body when it was due.
 
-POST /well/N answers at once, /failing/N answers 500, /hanging/N never answers. GET gives how many requests there were, and the
-latencies since the last GET, in seconds by kind. Times are of the monotonic clock, which all processes share.
+POST /well/N answers at once, /failing/N answers 500, /hanging/N never answers. GET gives how many requests there were, how many
+different events they brought, and the latencies since the last GET, in seconds by kind; GET /anew does so and forgets the
+events. Times are of the monotonic clock, which all processes share.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from collections import defaultdict
 import uvloop
 
 DUE = b'"due": '
+_ID = b"webhook-id: "
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _END = b"\r\n\r\n"
 _WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -26,18 +28,26 @@ class _Seen:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.events: set[bytes] = set()  # their ids
         self.latencies: defaultdict[str, list[float]] = defaultdict(list)
 
     def note(self, kind: str, request: bytes) -> None:
         self.requests += 1
+        named = request.find(_ID)
+        if named >= 0:
+            named += len(_ID)
+            self.events.add(request[named : request.index(b"\r", named)])
         at = request.find(DUE)
         if at >= 0:
             due = int(request[at + len(DUE) : request.index(b",", at)])
             self.latencies[kind].append((time.monotonic_ns() - due) / 1e9)
 
-    def told(self) -> bytes:
-        document = json.dumps({"requests": self.requests, "latencies": self.latencies}).encode()
+    def told(self, *, anew: bool) -> bytes:
+        figures = {"requests": self.requests, "events": len(self.events), "latencies": self.latencies}
+        document = json.dumps(figures).encode()
         self.latencies.clear()
+        if anew:
+            self.events.clear()
         return _FIGURES % (len(document), document)
 
 
@@ -59,7 +69,7 @@ class _Connection(asyncio.Protocol):
             return
         length = _LENGTH.search(self._buffer, 0, end)
         if self._buffer.startswith(b"GET "):
-            self._transport.write(self._seen.told())
+            self._transport.write(self._seen.told(anew=self._buffer.startswith(b"GET /anew ")))
         elif length is None or len(self._buffer) < end + len(_END) + int(length[1]):
             return
         else:

@@ -17,8 +17,9 @@ def test_it_measures_at_a_delay(small) -> None:
 
     assert 0 < results["recorded_per_s_at_25_ms"]
     assert 0 < results["delivered_per_s_at_25_ms"]
+    assert 0 == results["repeats_at_25_ms"]
     assert 6 * 50 < results["single_p50_ms_at_25_ms"]  # at least as many round trips: record, claim, hand over, read
-    assert 1.0 == results["ratio_recorded_per_s"] == results["ratio_delivered_per_s"]
+    assert 1.0 == results["ratio_recorded_per_s_at_25_ms"] == results["ratio_delivered_per_s_at_25_ms"]
 
 
 def test_what_goes_in_comes_out_later_in_its_order_and_ends_as_it_ended() -> None:
