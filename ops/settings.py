@@ -69,9 +69,14 @@ class Settings(ServerSettings, ConsoleSettings, KeepingSettings):
         "2000 in all. The default is half: no address can exclude the others, and a load balancer, behind which all clients "
         "have one address, still has more than a process can answer at once. For one more, the longest idle is closed",
     )
-    batch_size: int = Field(2000, ge=1, le=10_000, description="most events appended in one transaction")
+    batch_size: int = Field(
+        2000, ge=1, le=10_000, description="most events appended in one transaction; more if Postgres is far"
+    )
     prefetch: int = Field(
-        4000, ge=1, le=65535, description="unacknowledged messages per ingest process; at least twice the batch size"
+        4000,
+        ge=1,
+        le=65535,
+        description="unacknowledged messages per ingest process; at least twice as many as are appended in one transaction",
     )
     confirm_timeout: float = Field(5.0, gt=0, description="seconds to wait for the broker's confirm before a 503")
     lease: float = Field(

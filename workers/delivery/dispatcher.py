@@ -7,7 +7,6 @@ deliveries are sent again, under the same id, when their message is redelivered 
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Final
 import structlog
 
 from ops.runtime.blobs import Blobs
+from ops.runtime.driver.db_distance import round_trip
 from ops.telemetry.tracing import delivery_spans
 from ops.telemetry.tracing.switch import active, within
 from pipeline.deliver import is_too_old, judge
@@ -30,10 +30,10 @@ from workers.delivery.body_quotas import BodyQuotas
 from workers.delivery.coalescer import Coalescer
 from workers.delivery.document_bodies import Documents
 from workers.delivery.in_hand import Awaited, DeliveryInHand, LeasedBatch
+from workers.delivery.lanes import Lanes, may_load_ahead
 from workers.delivery.not_sent import Found, GivenUp, Missing, TooOld, Untried, Verdict
 from workers.delivery.store import DeliveryStore
 from workers.delivery.trials import AWAITED, Trials
-from workers.delivery.weighted_semaphore import WeightedSemaphore
 from workers.documents.mail_parser import MailParser
 from workers.documents.maker import DocumentMaker
 from workers.net.lease_deadline import LeaseEnded, lease_end
@@ -42,6 +42,7 @@ from workers.transports.transport import Send
 BEAT: Final = 1.0  # seconds between two checks for leases that end soon
 SETTLE_APART: Final = 0.01  # seconds between settlements: no caller waits, and a batch costs little more than one delivery
 SETTLE_SECONDS: Final = 5.0  # for which a closing dispatcher waits for Postgres
+FRESH: Final = 1.0  # seconds for which what was loaded ahead is used
 STALE: Final = 1.0  # seconds after which every process has the catalog that Postgres has
 CATALOG_LOOKS: Final = 30  # polls, 0.1 s apart, for an endpoint that the catalog does not have yet
 
@@ -59,11 +60,10 @@ class Dispatcher:
         self._catalog = catalog
         self._send = send
         self._store = store
-        self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load)
-        self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle, SETTLE_APART)
-        self._lanes: defaultdict[int, WeightedSemaphore] = defaultdict(WeightedSemaphore)
-        self._quotas = BodyQuotas()
-        self._fetcher = BodyFetcher(blobs, store)
+        self._loader: Coalescer[Held, Found] = Coalescer("loader", store.load, round_trip=round_trip)
+        self._settler: Coalescer[Verdict, None] = Coalescer("settler", store.settle, SETTLE_APART, round_trip)
+        self._lanes = Lanes()
+        self._quotas, self._fetcher = BodyQuotas(), BodyFetcher(blobs, store)
         self._documents = Documents(self._fetcher, DocumentMaker(store.engine, blobs, MailParser(dns=mail_dns)))
         self._trials = Trials()
         self._trials_awaited = 0  # calls of `take` that wait for deliveries on trial
@@ -126,8 +126,7 @@ class Dispatcher:
                 hand.task.cancel()
 
     async def _finished(self, seconds: float) -> None:
-        tasks = [hand.task for hand in self._in_hand.values() if hand.task is not None]
-        if tasks:
+        if tasks := [hand.task for hand in self._in_hand.values() if hand.task is not None]:
             await asyncio.wait(tasks, timeout=seconds)
 
     async def _deliver(self, hand: DeliveryInHand) -> None:
@@ -145,7 +144,7 @@ class Dispatcher:
                 await self._settler.ask(verdict)
         finally:
             if hand.lane is not None:
-                hand.lane.leave(1)
+                hand.lane()
             del self._in_hand[hand.held]
             if hand.awaited is not None:
                 hand.awaited.done(hand)
@@ -154,27 +153,29 @@ class Dispatcher:
         endpoint = self._catalog().endpoints.get(hand.endpoint_id) or await self._endpoint(hand.endpoint_id)
         if endpoint is None or self._closing:
             return Untried(hand.held, "pending")
-        lane, most = self._lanes[endpoint.id], endpoint.max_in_flight
-        if not (lane.try_enter(1, most) or await lane.enter(1, most, self._start_by(hand, endpoint))):
-            return Untried(hand.held, "pending")
-        hand.lane = lane
         on_trial = endpoint.id not in self._trials.proven
+        if (on_trial or not may_load_ahead(hand.size)) and not await self._in_lane(hand, endpoint):
+            return Untried(hand.held, "pending")
         verdict = await (self._on_trial if on_trial else self._with_quota)(hand, endpoint)
         if isinstance(verdict, Tried):
             self._trials.tried(endpoint.id, delivered=verdict.settlement.outcome == "delivered")
-        if not isinstance(verdict, Tried) or verdict.settlement.outcome == "delivered":
-            hand.lane = None
-            lane.leave(1)  # a failure keeps its place until it is settled: the breaker must count it before others are tried
+        if hand.lane is not None and (not isinstance(verdict, Tried) or verdict.settlement.outcome == "delivered"):
+            leave, hand.lane = hand.lane, None
+            leave()  # a failure keeps its place until it is settled: the breaker must count it before others are tried
         return verdict
 
     def _start_by(self, hand: DeliveryInHand, endpoint: Endpoint) -> float:
         """The latest time to begin the delivery and still settle it under its lease, on the loop's clock."""
-        batch = hand.batch
-        return self._loop.time() + batch.ends.until - time.time() - batch.margin - min(endpoint.timeout, batch.whole / 2)
+        left = hand.batch.ends.until - time.time() - hand.batch.margin
+        return self._loop.time() + left - min(endpoint.timeout, hand.batch.whole / 2)
+
+    async def _in_lane(self, hand: DeliveryInHand, endpoint: Endpoint) -> bool:
+        """Wait for a place in the endpoint's lane; give whether `hand` has it."""
+        hand.lane = await self._lanes.enter(endpoint.id, endpoint.max_in_flight, self._start_by(hand, endpoint))
+        return hand.lane is not None
 
     async def _on_trial(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
-        leave = await self._trials.enter(self._start_by(hand, endpoint))
-        if leave is None:
+        if (leave := await self._trials.enter(self._start_by(hand, endpoint))) is None:
             return Untried(hand.held, "pending")
         try:
             return await self._with_quota(hand, endpoint)
@@ -182,8 +183,7 @@ class Dispatcher:
             leave()
 
     async def _with_quota(self, hand: DeliveryInHand, endpoint: Endpoint) -> Verdict | None:
-        leave = await self._quotas.enter(endpoint.id, hand.size, self._start_by(hand, endpoint))
-        if leave is None:
+        if (leave := await self._quotas.enter(endpoint.id, hand.size, self._start_by(hand, endpoint))) is None:
             return Untried(hand.held, "pending")
         try:
             return await self._try(hand)
@@ -191,18 +191,37 @@ class Dispatcher:
             leave()
 
     async def _try(self, hand: DeliveryInHand) -> Verdict | None:
-        held, catalog = hand.held, self._catalog()
-        endpoint = catalog.endpoints[hand.endpoint_id]
-        if endpoint.state != "active" or self._disabled.get(endpoint.id) == catalog.version:
-            return Untried(held, "aside", STALE)
-        if self._store.is_held_off(endpoint.id):
-            return Untried(held, "pending")
-        found = await self._loader.ask(held)
+        endpoint = self._catalog().endpoints[hand.endpoint_id]
+        if (untried := self._not_now(hand, endpoint)) is not None:
+            return untried
+        found = await (self._loader.ask(hand.held) if hand.lane is not None else self._loaded_ahead(hand, endpoint))
+        if isinstance(found, Untried):
+            return found
+        endpoint = self._catalog().endpoints[hand.endpoint_id]
         if isinstance(found, Missing):
-            return GivenUp(held, found.value, endpoint.transport) if found is Missing.CONTENT else None
+            return GivenUp(hand.held, found.value, endpoint.transport) if found is Missing.CONTENT else None
         if endpoint.max_age is not None and is_too_old(found, endpoint, datetime.now(UTC)):
             return TooOld(found, endpoint.transport)
         return await self._send_now(hand, endpoint, found)
+
+    def _not_now(self, hand: DeliveryInHand, endpoint: Endpoint) -> Untried | None:
+        if endpoint.state != "active" or self._disabled.get(endpoint.id) == self._catalog().version:
+            return Untried(hand.held, "aside", STALE)
+        return Untried(hand.held, "pending") if self._store.is_held_off(endpoint.id) else None
+
+    async def _loaded_ahead(self, hand: DeliveryInHand, endpoint: Endpoint) -> Found | Untried:
+        """Load, then wait for a place in the lane, and load again if that took long."""
+        if (leave := await self._lanes.load_ahead(endpoint.id, hand.size, self._start_by(hand, endpoint))) is None:
+            return Untried(hand.held, "pending")
+        try:
+            found, loaded = await self._loader.ask(hand.held), self._loop.time()
+            if not await self._in_lane(hand, endpoint):
+                return Untried(hand.held, "pending")
+        finally:
+            leave()
+        if (untried := self._not_now(hand, self._catalog().endpoints[endpoint.id])) is not None:
+            return untried
+        return found if self._loop.time() < loaded + FRESH else await self._loader.ask(hand.held)
 
     async def _send_now(self, hand: DeliveryInHand, endpoint: Endpoint, found: Delivery) -> Tried | Untried:
         hand.begun = hand.sending = True
@@ -241,8 +260,7 @@ class Dispatcher:
             await asyncio.sleep(min(BEAT, self._store.lease / 6))
             self._forget_inactive(self._catalog())
             soon = time.time() + self._store.lease / 2
-            ending = [hand.held for hand in self._in_hand.values() if hand.begun and hand.ends.until < soon]
-            if ending:
+            if ending := [hand.held for hand in self._in_hand.values() if hand.begun and hand.ends.until < soon]:
                 await self._extend(ending)
 
     def _forget_inactive(self, catalog: Catalog) -> None:
@@ -254,8 +272,7 @@ class Dispatcher:
             return
         enabled = {id_ for id_, endpoint in catalog.endpoints.items() if endpoint.state == "active"}
         kept = enabled | {hand.endpoint_id for hand in self._in_hand.values()}
-        for id_ in [each for each in self._lanes if each not in kept]:
-            del self._lanes[id_]
+        self._lanes.keep(kept)
         self._quotas.keep(kept)
         self._trials.proven &= enabled
         self._disabled = {id_: version for id_, version in self._disabled.items() if version == catalog.version}
@@ -277,8 +294,7 @@ class Dispatcher:
     async def _endpoint(self, endpoint_id: int) -> Endpoint | None:
         """The endpoint, after a wait if necessary: the catalog may be a second older than a delivery."""
         for _ in range(CATALOG_LOOKS):
-            endpoint = self._catalog().endpoints.get(endpoint_id)
-            if endpoint is not None:
+            if (endpoint := self._catalog().endpoints.get(endpoint_id)) is not None:
                 return endpoint
             await asyncio.sleep(0.1)
         return None

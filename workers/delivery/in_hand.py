@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pipeline.store.deliveries.deliveries import Held
 from schemas.trace import TraceContext
-from workers.delivery.weighted_semaphore import WeightedSemaphore
+from workers.delivery.lanes import Leave
 from workers.net.lease_deadline import LeaseEnd, LeaseEnded
 
 MARGIN: Final = 5.0  # seconds at the end of a lease that are kept for settling, or a tenth of the lease if that is less
@@ -41,7 +41,7 @@ class DeliveryInHand:
     ends: LeaseEnd
     awaited: "Awaited | None"
     task: "asyncio.Task[None] | None" = None
-    lane: WeightedSemaphore | None = None  # in which it has a place to give up at its end
+    lane: Leave | None = None  # gives up its place, if it has one
     begun: bool = False
     sending: bool = False
     settling: bool = False

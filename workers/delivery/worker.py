@@ -19,6 +19,7 @@ import uvloop
 
 from ops.runtime import open_files
 from ops.runtime.blobs import Blobs, open_blobs
+from ops.runtime.driver.db_distance import round_trip
 from ops.runtime.vault import Vault
 from ops.settings import Settings
 from ops.telemetry import metrics, table
@@ -26,6 +27,7 @@ from ops.telemetry.tracing.switch import current
 from pipeline.delivery.breaker import BreakerPolicy
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.dramatiq_broker import ACTOR, POOL, QUEUE, hush_pika, make_broker
+from workers.delivery.coalescer import AT_ONCE
 from workers.delivery.dispatcher import Dispatcher
 from workers.delivery.in_hand import LeasedBatch
 from workers.delivery.store import DeliveryStore
@@ -37,6 +39,7 @@ from workers.process import Process
 from workers.transports.registry import Senders
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
+TRIPS: Final = 5  # round trips to Postgres that a batch takes besides, with waiting for the batches before it
 SLOW: Final = 10.0  # seconds for which no thread waits for an endpoint that was not done within `PATIENCE`
 GRACE: Final = 10.0  # seconds for sends in progress when the process stops
 SWITCH_INTERVAL: Final = 0.001  # seconds one thread may keep the others waiting
@@ -81,7 +84,8 @@ class DeliveryLoop:
         began = time.monotonic()
         slow = self._slow_at(began)
         try:
-            late = self._call(self._dispatcher.take(batch, PATIENCE, slow)).result(2 * PATIENCE)
+            patience = PATIENCE + TRIPS * round_trip()
+            late = self._call(self._dispatcher.take(batch, patience, slow)).result(2 * patience)
         except TimeoutError:
             _log.warning("dispatcher_is_late", deliveries=len(deliveries))
             return
@@ -133,9 +137,9 @@ def run(settings: Settings) -> int:
     with Process(settings, "deliver", "database_url", "amqp_url", "keys", switch_interval=SWITCH_INTERVAL) as process:
         hush_pika()
         open_files.allow()  # each endpoint that hangs may hold `max_in_flight` connections
-        engine = process.engine(5)
+        engine = process.engine(4 + AT_ONCE)
         catalog = CatalogWatch(engine, Vault(settings.fernet_keys()))
-        quick = process.engine(1, keep_plans=True)
+        quick = process.engine(AT_ONCE, keep_plans=True)
         store = DeliveryStore(engine, settings.lease, breaker_policy(settings), quick=quick)
         blobs = open_blobs(settings, BLOB_SECONDS, metrics.observe_blob_call)
         delivery_loop = DeliveryLoop(store, catalog, terms_of(settings), blobs, mail_dns=settings.mail_dns)

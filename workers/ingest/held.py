@@ -5,12 +5,15 @@ Read whenever the metrics are read, by another thread, so that it costs nothing 
 
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ops.telemetry import table
 from schemas.message import Message
 from workers.amqp.topology import INBOX
 from workers.ingest.judged import Judged
+
+FAR_MOST: Final = 10_000  # messages in a batch that is larger than set because Postgres is far
+FAR_WORK: Final = 0.1  # seconds that a batch of the set size takes, without its round trips
 
 
 class Batch(NamedTuple):
@@ -55,3 +58,11 @@ class Held:
 def waits_since(message: Message) -> float:
     """When the message was published, in Unix seconds; now, if nobody said when."""
     return message.published_at or time.time()
+
+
+def far_batch(size: int, seconds: float) -> int:
+    """The most messages of a batch if Postgres is that many seconds away, where it is `size` nearby.
+
+    A batch takes three round trips: they are to take no longer than the rest of its work.
+    """
+    return max(size, min(FAR_MOST, int(size * 3 * seconds / FAR_WORK)))

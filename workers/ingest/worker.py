@@ -19,6 +19,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from ops.runtime.blobs import open_blobs
+from ops.runtime.driver.db_distance import round_trip
 from ops.runtime.thread_priority import ThreadPriority
 from ops.runtime.vault import Vault
 from ops.settings import Settings
@@ -29,7 +30,7 @@ from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.brokers import Brokers
 from workers.ingest.consumer import InboxConsumer
 from workers.ingest.heads_entries import HeadsEntries
-from workers.ingest.held import Batch, Held, waits_since
+from workers.ingest.held import Batch, Held, far_batch, waits_since
 from workers.ingest.keeper import Keeper
 from workers.ingest.probe_answers import ProbeAnswers, is_probe
 from workers.ingest.watchdog import Watch
@@ -56,6 +57,7 @@ class Ingest:
         self._watch = watch
         self._priority = priority
         self._settings = settings
+        self._most = settings.batch_size  # messages in a batch
         self._brokers = Brokers(settings.amqp_url)
         self._writer = writer
         self._stop = stop
@@ -112,7 +114,8 @@ class Ingest:
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)
         self._deadline = AnswerDeadline(self._connection)
-        prefetch = max(self._settings.prefetch, 2 * self._settings.batch_size)
+        self._most = far_batch(self._settings.batch_size, round_trip())
+        prefetch = max(self._settings.prefetch, 2 * self._most)
         self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
         self._channel = self._consumer.channel
         self._answers = ProbeAnswers(self._connection, self._channel)
@@ -182,7 +185,7 @@ class Ingest:
         Give a busy one the next batch ahead only if that is full, so that the database need not wait.
         """
         while self._buffer and (not self._in_hand or self._may_go_ahead()):
-            count = min(len(self._buffer), self._settings.batch_size)
+            count = min(len(self._buffer), self._most)
             if self._buffered > MAX_BATCH:
                 count = _fitting([judged.size for _tag, judged in islice(self._buffer, count)])
             taken = [self._buffer.popleft() for _ in range(count)]
@@ -193,7 +196,7 @@ class Ingest:
 
     def _may_go_ahead(self) -> bool:
         """Whether the next batch is full and may be queued: buffer and batches in hand stay within `MAX_BATCH` bytes."""
-        whole = len(self._buffer) >= self._settings.batch_size
+        whole = len(self._buffer) >= self._most
         return whole and len(self._in_hand) < AHEAD and self._buffered + sum(batch.size for batch in self._in_hand) <= MAX_BATCH
 
     def _settle(self, *, wait: bool) -> None:

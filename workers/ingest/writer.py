@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 from ops.errors import OpsError, one_line
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import Connection, Engine, damaged, passes, transaction
+from ops.runtime.driver.db_distance import round_trip
 from ops.runtime.vault import Vault
 from pipeline.admit import admit
 from pipeline.append import append, open_batch
@@ -229,7 +230,8 @@ class Writer:
                 raise _Outdated
             admitted, refused = self._sorted(conn, batch)
             appending = time.monotonic()
-            appended = append(conn, [event for _, events in admitted for event in events], self._subscribed, now, opened)
+            fresh = [event for _, events in admitted for event in events]
+            appended = append(conn, fresh, self._subscribed, now, opened, round_trip=round_trip())
             append_seconds = time.monotonic() - appending
             dead_letters.bury(conn, refused, now)
         made.update(entry.event.chain_key for entry in appended.entries)
@@ -242,8 +244,7 @@ class Writer:
 
     def _readable(self, batch: Sequence[Judged]) -> Sequence[Judged]:
         """The batch, with a refusal for each message on a chain that Postgres cannot read."""
-        unreadable = self._aside.unreadable(self._engine, [judged.events or () for judged in batch])
-        if not unreadable:
+        if not (unreadable := self._aside.unreadable(self._engine, [judged.events or () for judged in batch])):
             return batch
         held = {number: replace(batch[number], events=None, refusal=broken(chain)) for number, chain in unreadable.items()}
         return [held.get(number, judged) for number, judged in enumerate(batch)]
@@ -279,8 +280,7 @@ class Writer:
         refused = [judged.refusal.dead_letter(judged.message) for judged in batch if judged.refusal is not None]
         admitted = [(judged.message, judged.events or ()) for judged in batch if judged.refusal is None]
         if held := self._aside.held_up(conn, [events for _, events in admitted]):
-            for number, chain in held.items():
-                refused.append(broken(chain).dead_letter(admitted[number][0]))
+            refused += [broken(chain).dead_letter(admitted[number][0]) for number, chain in held.items()]
             admitted = [each for number, each in enumerate(admitted) if number not in held]
         return admitted, refused
 

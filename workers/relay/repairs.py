@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from ops.runtime.db import Engine, transaction
+from ops.runtime.driver.db_distance import round_trip
 from pipeline.store.deliveries import claims, inactive_endpoints, notify, ordering, paused
 from workers.delivery.report import tally_aside
 
@@ -16,6 +17,8 @@ ASIDE: Final = 1.0  # the same for pending deliveries of endpoints that are disa
 REMOVED: Final = 60.0  # the same for paused deliveries of endpoints that are removed
 ACTIVE: Final = 2.0  # the same for paused deliveries of endpoints that are active again
 TURNS: Final = 5.0  # the same for turns that were never passed on
+FAR: Final = 0.02  # seconds that Postgres is away, from which on they are not made in the relay's own thread
+TRIPS: Final = 3  # round trips to Postgres in a check that finds nothing, which are no work
 SHARE: Final = 0.02  # of a relay's time for each check at most, when there are many endpoints and little is found
 LONGEST: Final = 10  # intervals between two checks at most: one check that waited for Postgres puts off none for long
 MOST: Final = 1000  # deliveries in one transaction
@@ -46,7 +49,9 @@ class Repairs:
             if began >= self._next[repair]:
                 more = repair()
                 ended = time.monotonic()
-                self._next[repair] = ended + (0.0 if more else _wait(seconds, ended - began))
+                away = round_trip()
+                worked = ended - began - (TRIPS * away if away >= FAR else 0.0)
+                self._next[repair] = ended + (0.0 if more else _wait(seconds, worked))
 
     def _expire(self) -> bool:
         with transaction(self._engine) as conn:

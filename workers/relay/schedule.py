@@ -4,7 +4,7 @@ An endpoint that takes deliveries fast gets a window that keeps it busy between 
 its `max_in_flight`. This state belongs to one relay and may be lost: it is measured again within a second.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
@@ -18,6 +18,9 @@ from schemas.allowance import Standing
 FEW: Final = 100  # deliveries: the window of an endpoint that is not measured yet, or is not very fast
 DRAIN: Final = 5.0  # seconds in which that many must be settled, or the window is smaller
 HORIZON: Final = 0.15  # seconds for which a larger window lasts: longer than from a claim until its last delivery is sent
+TRIPS: Final = (
+    12  # round trips to Postgres and RabbitMQ for which it lasts besides: twice as many as from a claim to the settlement
+)
 MOST: Final = 2000  # deliveries: the largest window
 TICK: Final = 40  # milliseconds: endpoints with full windows are checked again together, at multiples of this
 LATER: Final = 0.25  # seconds until such a check at the latest, at first
@@ -51,11 +54,12 @@ class EndpointPace:
         self.stalled = 0 if looked.claimed or looked.leased < self.leased else self.stalled + 1
         self.at, self.leased = at, looked.leased + looked.claimed
 
-    def window(self, max_in_flight: int) -> int:
-        """The most deliveries of the endpoint that may be leased."""
+    def window(self, max_in_flight: int, round_trip: float = 0.0) -> int:
+        """The most deliveries of the endpoint that may be leased, if Postgres is so many seconds away."""
         if self.rate is None:
             return max(FEW, 2 * max_in_flight)
-        return max(2 * max_in_flight, min(FEW, int(self.rate * DRAIN)), min(MOST, int(self.rate * HORIZON)))
+        horizon = HORIZON + TRIPS * round_trip
+        return max(2 * max_in_flight, min(FEW, int(self.rate * DRAIN)), min(MOST, int(self.rate * horizon)))
 
 
 class _Queue:
@@ -117,7 +121,9 @@ class CheckSchedule:
     A notification for a held endpoint takes effect when the hold ends, or with the next survey.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, round_trip: Callable[[], float] = float) -> None:
+        """`round_trip`: how many seconds Postgres is away."""
+        self._round_trip = round_trip
         self._free = _Queue()
         self._held = _Queue()
         self._full: dict[int, datetime] = {}  # endpoints with full windows -> next check; surveys do not know these
@@ -174,7 +180,7 @@ class CheckSchedule:
     def window(self, standing: Standing) -> int:
         """The most deliveries of the endpoint that may be leased."""
         pace = self._paces.get(standing.endpoint_id)
-        return pace.window(standing.max_in_flight) if pace else max(FEW, 2 * standing.max_in_flight)
+        return pace.window(standing.max_in_flight, self._round_trip()) if pace else max(FEW, 2 * standing.max_in_flight)
 
     def looked(self, found: Mapping[int, Looked], missed: Iterable[int], now: datetime) -> None:
         """Apply the results of a round; `missed` are the endpoints that it should have checked and did not."""

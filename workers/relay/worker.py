@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from ops.runtime.db import Connection, Engine, alone, passes, transaction
+from ops.runtime.driver.db_distance import round_trip
 from ops.settings import Settings
 from ops.telemetry.tracing import delivery_spans
 from ops.telemetry.tracing.switch import active, within
@@ -29,11 +30,13 @@ from workers.amqp.dramatiq_broker import DELIVER_TOPOLOGY, envelope, hush_pika
 from workers.amqp.publisher_thread import PublisherThread
 from workers.process import Process
 from workers.relay.maintenance import Maintenance
-from workers.relay.repairs import Repairs
+from workers.relay.repairs import FAR, Repairs
 from workers.relay.schedule import CheckSchedule
 from workers.rounds import RECONNECT, Rounds
 
 CLAIM: Final = 500  # deliveries in one claim
+EACH_FAR: Final = 0.02  # seconds that Postgres is away, for each of which a claim takes as many again
+MOST_TIMES: Final = 4
 BATCH: Final = 100  # deliveries in one message
 BATCH_BYTES: Final = 4 * 1024 * 1024  # of their bodies
 PAGE: Final = 5000  # endpoints in one page of a survey, which takes a tenth of a second
@@ -97,10 +100,11 @@ class Relay:
         self._publisher = publisher
         self._lease = timedelta(seconds=lease)
         self._max_leased = max_leased
-        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="publish")
+        self._pool = ThreadPoolExecutor(IN_FLIGHT + 1, thread_name_prefix="publish")
         self._publishing: set[Future[bool]] = set()
-        self._schedule = CheckSchedule()
+        self._schedule = CheckSchedule(round_trip)
         self._repairs = Repairs(engine)
+        self._repairing: Future[None] | None = None
         self._doubtful: UUID | None = None  # the lease of a claim of which it is unknown whether it was committed
         self._wait = RECONNECT[0]
         self.found = 0  # deliveries claimed in the last round
@@ -112,7 +116,7 @@ class Relay:
         """
         self.found = 0
         self._release_doubtful()
-        self._repairs.turn()
+        self._repair()
         self._schedule.notified(notified, datetime.now(UTC))
         pause = self._confirmed()
         if pause:
@@ -140,11 +144,21 @@ class Relay:
             _log.warning("doubtful_claims_released", deliveries=len(released))
             self._schedule.notified(set(released), now)
 
+    def _repair(self) -> None:
+        """Run the repairs that are due; aside, if Postgres is far, as they take many round trips. Raises what they raised."""
+        if self._repairing is None and round_trip() < FAR:
+            self._repairs.turn()
+        elif self._repairing is None:
+            self._repairing = self._pool.submit(self._repairs.turn)
+        elif self._repairing.done():
+            repairing, self._repairing = self._repairing, None
+            repairing.result()
+
     def _survey(self, now: datetime) -> None:
         began = time.monotonic()
-        with transaction(self._engine) as conn:
+        with alone(self._engine) as conn:
             page = claims.survey_page(conn, self._schedule.surveyed_through, PAGE)
-        self._schedule.surveyed(page, now, time.monotonic() - began)
+        self._schedule.surveyed(page, now, max(0.0, time.monotonic() - began - round_trip()))
 
     def _claim(self, endpoints: Sequence[int], lease: Lease) -> None:
         """Claim in two statements, each its own transaction, unless a breaker's probe or rate-limit tokens need a lock."""
@@ -161,7 +175,8 @@ class Relay:
     def _claimed(self, conn: Connection, outlook: Outlook, lease: Lease) -> Round:
         chance = random.random()  # noqa: S311 - divides odd numbers, guards nothing
         window, most = self._schedule.window, self._max_leased
-        return claim_from(conn, outlook, lease, window, limit=CLAIM, max_leased=most, random=chance)
+        limit = CLAIM + int(CLAIM * min(MOST_TIMES, round_trip() / EACH_FAR))
+        return claim_from(conn, outlook, lease, window, limit=limit, max_leased=most, random=chance)
 
     def _take(self, found: Round, endpoints: Sequence[int], lease: Lease) -> None:
         self.found = len(found.claims)

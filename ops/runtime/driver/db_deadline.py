@@ -21,6 +21,7 @@ import psycopg
 from psycopg.waiting import Ready
 
 from ops.runtime.driver import db_timelines
+from ops.runtime.driver.db_distance import DISTANCE
 from ops.runtime.driver.db_timelines import Host, OldPrimary, Timeline
 
 SILENCE: Final = 5.0  # seconds without a byte of the answer, after which the server is checked
@@ -85,6 +86,7 @@ class Connection(psycopg.Connection[Any]):
     def _watched(self, gen: _Wait[_Result]) -> _Wait[_Result]:
         began = heard = time.monotonic()
         gap = silence = min(SILENCE, self.longest)
+        answered = self._pipeline is not None  # there, a wait may be for the rest of an answer
         try:
             wanted = next(gen)
             while True:
@@ -92,6 +94,9 @@ class Connection(psycopg.Connection[Any]):
                 if ready:
                     if ready & Ready.R:  # Ready.W comes from our kernel's buffer, not from the server
                         heard, gap, silence = time.monotonic(), SILENCE, SILENCE
+                        if not answered:
+                            answered = True
+                            DISTANCE.note(began, heard)
                 elif (now := time.monotonic()) - heard >= silence or self._given_up_since(heard):
                     alive = not self._given_up_since(heard) and self._answers()
                     self._give_up_unless(alive, now - began)

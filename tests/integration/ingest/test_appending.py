@@ -279,6 +279,24 @@ def test_few_entries_and_many_become_the_same_rows(database, engine) -> None:
     assert rows("many") == rows("few")
 
 
+def test_far_from_postgres_many_entries_take_as_few_round_trips_as_few(database, monkeypatch) -> None:
+    trips: list[str] = []
+    engine = make_engine(database.worker_url, connections=counting(trips))
+    counts = {}
+    for away in (0.0, 0.1):
+        events = [event(f"{away}-{number}", "many") for number in range(append_few.MOST + 1)]
+        with transaction(engine) as conn:
+            opened = open_batch(conn, events, {events[0].chain_key} if away else ())
+            trips.clear()
+            append(conn, events, subscriptions(CATALOG), NOW, opened, round_trip=away)
+            counts[away] = len(trips)
+    engine.dispose()
+
+    assert 2 * (append_few.MOST + 1) == database.rows("SELECT count(*) FROM entry")[0][0]
+    assert counts[0.0] > counts[0.1]
+    assert 1 == counts[0.1]
+
+
 def test_postgres_reads_array_literals_as_they_were_meant(engine) -> None:
     texts = ["", "NULL", 'a "b" \\c\\', "{1,2}", " x ", "ä\n€\t", "'", "%s", None]
     times = [NOW, datetime(1, 1, 1, 12, tzinfo=UTC), datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))]

@@ -21,6 +21,7 @@ from schemas.delivery import Delivery, Receipt
 from schemas.endpoint import Endpoint
 from schemas.endpoint_health import Health
 from support.blobs import NO_BLOBS
+from workers.delivery import lanes
 from workers.delivery.dispatcher import Dispatcher
 from workers.delivery.in_hand import LeasedBatch
 from workers.delivery.store import DeliveryStore
@@ -114,6 +115,54 @@ def test_leases_are_renewed_though_failures_cannot_be_recorded(store: Store) -> 
         store.unblocked.set()
 
 
+@pytest.mark.parametrize(("seconds", "loaded_ahead"), [(0.0, False), (0.1, True)])
+def test_far_from_postgres_what_waits_for_its_lane_is_loaded_meanwhile(
+    store: Store, monkeypatch, seconds, loaded_ahead
+) -> None:
+    monkeypatch.setattr(lanes, "round_trip", lambda: seconds)
+    known = catalog(Endpoint(1, "acme", "one", "http://x", max_in_flight=1))
+    loaded, sending, answered = [], [], asyncio.Event()
+    monkeypatch.setattr(store, "load", lambda held, load=store.load: loaded.extend(id_ for id_, _ in held) or load(held))
+
+    async def main() -> None:
+        async def send(_endpoint: Endpoint, delivery: Delivery, *_: object) -> Receipt:
+            sending.append(delivery.id)
+            if delivery.id > 1000:
+                await answered.wait()
+            return Receipt(NOW, 0.1, 200)
+
+        one = dispatcher(store, lambda: known, send)
+        await one.take(batch(uuid4(), [1000]), 60, ())  # from now on it is not on trial
+        await one.take(batch(uuid4(), [1001, 1002]), 0.0, ())
+        await until(lambda: len(sending) == 2 and (len(loaded) == 3 or not loaded_ahead))
+        assert loaded_ahead == (1002 in loaded)
+        assert [1000, 1001] == sending, "its lane has one place"
+        answered.set()
+        await until(lambda: not len(one))
+        await one.close(0.0)
+
+    asyncio.run(main())
+
+    assert [1000, 1001, 1002] == sending
+
+
+def test_what_waited_long_for_its_lane_is_loaded_again(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr(lanes, "round_trip", lambda: 0.1)
+    monkeypatch.setattr("workers.delivery.dispatcher.FRESH", 0.0)
+    known, loaded = catalog(Endpoint(1, "acme", "one", "http://x")), []
+    monkeypatch.setattr(store, "load", lambda held, load=store.load: loaded.extend(id_ for id_, _ in held) or load(held))
+
+    async def main() -> None:
+        one = dispatcher(store, lambda: known, send_unless_unknown)
+        await one.take(batch(uuid4(), [1000]), 60, ())
+        await one.take(batch(uuid4(), [1001]), 60, ())
+        await one.close(0.0)
+
+    asyncio.run(main())
+
+    assert [1000, 1001, 1001] == loaded
+
+
 def with_one_proven(number: int) -> Catalog:
     return catalog(*(Endpoint(id_, "acme", f"e{id_}", "http://x", timeout=60) for id_ in range(1, number + 1)))
 
@@ -183,10 +232,10 @@ def test_inactive_endpoints_are_forgotten_unless_something_of_them_is_in_hand(st
 
         one = dispatcher(store, lambda: known[-1], send)
         await one.take(batch(uuid4(), [1000, 2000, 3000]), 60, {3})
-        assert {1, 2, 3} == one._lanes.keys() == one._quotas._shares.keys()
+        assert {1, 2, 3} == one._lanes._lanes.keys() == one._quotas._shares.keys()
         assert {1: 1} == one._disabled
         known.append(catalog(*(replace(each, state="active" if each.id == 2 else "removed") for each in endpoints), version=2))
-        await until(lambda: {2, 3} == one._lanes.keys() == one._quotas._shares.keys())
+        await until(lambda: {2, 3} == one._lanes._lanes.keys() == one._quotas._shares.keys())
         assert {} == one._disabled
         await one.close(0.0)
 

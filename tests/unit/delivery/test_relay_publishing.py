@@ -1,5 +1,6 @@
 """What the relay makes of the results of its publishing threads."""
 
+import threading
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -62,3 +63,21 @@ def test_claims_that_could_not_be_published_nor_handed_back_are_logged(monkeypat
         relay(publish_all=publish_all)._publish([Claim(1, 2, 3)], uuid4(), UNTIL)
 
     assert [("claims_left_to_their_lease", 1)] == [(each["event"], each["deliveries"]) for each in logs.entries]
+
+
+def test_far_from_postgres_repairs_keep_no_claim_waiting_and_their_faults_are_raised(monkeypatch) -> None:
+    monkeypatch.setattr("workers.relay.worker.round_trip", lambda: 0.1)
+    one, waits = relay(), threading.Event()
+
+    def repair() -> None:
+        assert waits.wait(20)
+        raise FAULT
+
+    one._repairs = SimpleNamespace(turn=repair)  # type: ignore[assignment]
+    one._repair()
+    one._repair()  # the first still runs
+    waits.set()
+    one._pool.shutdown()
+
+    with pytest.raises(ValueError, match="itself"):
+        one._repair()

@@ -7,7 +7,7 @@ import pytest
 from pipeline.claim import Looked
 from pipeline.store.deliveries.claims import Due, Page
 from pipeline.store.deliveries.notify import ANY
-from workers.relay.schedule import LATER, TICK, CheckSchedule
+from workers.relay.schedule import LATER, TICK, CheckSchedule, EndpointPace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -125,3 +125,13 @@ def test_the_next_survey_does_not_wait_long_after_postgres_stood_still() -> None
         schedule.surveyed(found, NOW, 60.0)
         assert not schedule.wants_survey(NOW + timedelta(seconds=29))
         assert schedule.wants_survey(NOW + timedelta(seconds=30))
+
+
+def test_far_from_postgres_a_fast_endpoint_has_a_window_that_lasts_until_the_first_is_settled() -> None:
+    windows = {}
+    for away in (0.0, 0.1):
+        pace = EndpointPace(NOW, 500)
+        pace.learn(full(0, 0), NOW + timedelta(seconds=1))  # 500 were settled in a second
+        windows[away] = pace.window(20, away)
+
+    assert {0.0: 100, 0.1: 675} == windows
