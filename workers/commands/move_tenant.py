@@ -8,6 +8,7 @@
 | arrive | the tenant lives in the other cell | the next run tells the first cell |
 | leave | the first cell refuses it for ever | the next run forwards |
 | forward | what was kept is in the other cell's inbox | what was not acknowledged is forwarded again; it is dropped there |
+| history | so much of what was settled before has come | the next run goes on from there |
 """
 
 import itertools
@@ -20,13 +21,12 @@ from typing import Final
 
 from ops.admin.moving.arriving import arrive, has_arrived, leave
 from ops.admin.moving.cells import Route, alone
-from ops.admin.moving.copying import compare, compare_frozen, copy_ledger, root_of
+from ops.admin.moving.copying import compare, compare_frozen, copy_ledger, root_of, verified
 from ops.admin.moving.freezing import freeze
+from ops.admin.moving.history import bring_history
 from ops.admin.moving.move_plan import begin, known
-from ops.admin.verifying.verify_ledger import Wanted, verification
 from ops.errors import OpsError
 from pipeline.store.moving.moves import Move
-from schemas.ledger.fault import Fault
 from workers.commands.forward import forward, make_queue
 
 CHECKS: Final = 3  # of a copy, while content may be erased
@@ -44,6 +44,7 @@ class Moved:
     forwarded: int = 0
     frozen_seconds: float | None = None  # nothing was recorded for the tenant; None: it was frozen by an earlier run
     verified_entries: int = 0
+    history: int = 0  # settled deliveries and closed dead letters that came in this run
 
 
 def move(route: Route, who: str, say: Say, show: Callable[[int], None] = lambda _size: None) -> Moved:
@@ -65,6 +66,8 @@ def _move(route: Route, who: str, say: Say, show: Callable[[int], None]) -> Move
     done.size, done.root = root_of(route)
     done.forwarded = forward(route)
     say(f"{done.forwarded} messages that were kept are in the other cell's inbox")
+    done.history = bring_history(route)
+    say(f"{done.history} settled deliveries and closed dead letters have come after it")
     return done
 
 
@@ -97,7 +100,7 @@ def _checked(route: Route, current: Move) -> tuple[int, int]:
     """
     for tries in itertools.count(1):
         try:
-            return _verified(route), compare(route)
+            return verified(route), compare(route)
         except OpsError:
             if tries == CHECKS:
                 raise
@@ -105,20 +108,9 @@ def _checked(route: Route, current: Move) -> tuple[int, int]:
     raise AssertionError
 
 
-def _verified(route: Route) -> int:
-    """Verify the copy as any ledger is verified; gives how many entries it has."""
-    faults: list[Fault] = []
-    with verification(route.target.settings, faults.append) as found:
-        verified = found.all_of(Wanted(route.tenant), lambda _done: None)
-    own = [fault for fault in faults if fault.tenant in (route.tenant, None)]
-    if own:
-        raise OpsError(f"the copy does not verify: {own[0]}, and {len(own) - 1} more; nothing was given over")
-    return verified.entries
-
-
 def forward_kept(route: Route, *, once: bool) -> int:
     """Forward what is kept for a tenant that has moved: what is there now, or everything until the process is stopped."""
-    if known(route).state != "moved":
+    if known(route).state not in ("moved", "finishing"):
         raise OpsError(f"{route.tenant} has not moved yet: `waxseal tenant move` ends that first")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

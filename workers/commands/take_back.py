@@ -11,6 +11,7 @@ from functools import partial
 
 from ops.admin.bulk import Act, noted
 from ops.admin.moving.cells import Route, alone
+from ops.admin.moving.finishing import LEFT
 from ops.admin.moving.move_plan import known, withdraw
 from ops.errors import OpsError
 from ops.runtime.db import Engine, make_engine, transaction
@@ -28,7 +29,7 @@ def take_back(route: Route, who: str) -> int:
     """End the move; gives how many messages that were kept are recorded. Raises `OpsError` if the tenant has arrived."""
     with alone(route):
         move = known(route)
-        if move.state == "moved":
+        if move.state in LEFT:
             raise OpsError(f"{route.tenant} lives in {move.cell}: move it from there")
         withdraw(route, move)
         about = {"tenant": route.tenant, "epoch": move.epoch, "to": move.cell}

@@ -30,4 +30,8 @@ def _of(move: Move, now: datetime) -> Iterator[Finding]:
         yield note("move", f"{move.tenant} is {move.state} since {move.began_at:%Y-%m-%d}, other cell {move.cell}", again)
     elif move.state == "moved":
         said = f"{move.tenant} lives in {move.cell}; what still comes here is kept until it is forwarded"
-        yield note("move", said, f"run `waxseal tenant forward {move.tenant} --to CELL` while senders still send here")
+        end = f"and then `waxseal tenant move {move.tenant} --to CELL --finish --yes`"
+        yield note("move", said, f"run `waxseal tenant forward {move.tenant} --to CELL` while senders still send here, {end}")
+    elif move.state == "finishing":
+        said = f"{move.tenant} lives in {move.cell}; its copy here is deleted in part"
+        yield note("move", said, f"run `waxseal tenant move {move.tenant} --to CELL --finish --yes` again")

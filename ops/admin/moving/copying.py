@@ -5,6 +5,7 @@ from typing import Final
 
 from ops.admin.moving.cells import Route
 from ops.admin.read_session import snapshot
+from ops.admin.verifying.verify_ledger import Wanted, verification
 from ops.errors import OpsError
 from ops.runtime.db import Connection, transaction
 from pipeline.errors import BlobLost
@@ -12,6 +13,7 @@ from pipeline.ledger.merkle import extend, read_frontier
 from pipeline.store.moving import ledger_copy, moves
 from pipeline.store.moving.ledger_copy import LogRow, Span
 from pipeline.store.moving.moves import Move
+from schemas.ledger.fault import Fault
 
 PIECE: Final = 5000  # leaves in one transaction
 COMPARED: Final = 100_000  # leaves hashed in one statement
@@ -68,6 +70,28 @@ def compare_frozen(route: Route, since: int = 0) -> int:
         if one != other:
             raise OpsError(f"the chains end otherwise: {one[0]} chains here, {other[0]} there")
     return size
+
+
+def extends(route: Route) -> bool:
+    """Whether the target's log begins with all of the source's; True as well if the source has none any more."""
+    with snapshot(route.source.engine) as here, snapshot(route.target.engine) as there:
+        ours, theirs = (ledger_copy.log_of(conn, route.tenant) for conn in (here, there))
+        if ours is None:
+            return True
+        return (
+            theirs is not None and ours.size <= theirs.size and _root(theirs, ours.size, there) == _root(ours, ours.size, here)
+        )
+
+
+def verified(route: Route) -> int:
+    """Verify the tenant's ledger in the target as any is verified; gives how many entries it has. Raises `OpsError`."""
+    faults: list[Fault] = []
+    with verification(route.target.settings, faults.append) as found:
+        done = found.all_of(Wanted(route.tenant), lambda _done: None)
+    own = [fault for fault in faults if fault.tenant in (route.tenant, None)]
+    if own:
+        raise OpsError(f"the copy does not verify: {own[0]}, and {len(own) - 1} more; nothing was given over or deleted")
+    return done.entries
 
 
 def root_of(route: Route) -> tuple[int, str]:

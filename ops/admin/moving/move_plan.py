@@ -93,14 +93,17 @@ def _of_cells(route: Route, here: Connection, there: Connection) -> Iterator[str
 def _of_moves(route: Route, move: Move | None, coming: Move | None, there: Connection) -> Iterator[str]:
     if move is not None and move.state == "arriving":
         yield f"{route.tenant} is still coming here from {move.cell}"
-    if move is not None and move.state in (*ON_THE_WAY, "moved"):
+    if move is not None and move.state == "finishing":
+        yield f"what {route.tenant} left in {route.source.name} is being deleted: go on with --finish"
+    if move is not None and move.state in (*ON_THE_WAY, "moved", "finishing"):
         if move.cell != route.target.name:
             yield f"{route.tenant} is {move.state}, to {move.cell}: go on with that, or --abort it"
         elif coming is None or coming.id != move.id:
             yield f"{route.target.name} does not know of this move: --abort it, and begin anew"
         return
-    if coming is not None and coming.state in (*ON_THE_WAY, "moved", "arrived"):
-        yield f"{route.target.name} has had the tenant before (it is {coming.state} there): its copy is not removed"
+    if coming is not None and coming.state in (*ON_THE_WAY, "moved", "finishing", "arrived"):
+        before = f"{route.target.name} has had the tenant before (it is {coming.state} there)"
+        yield f"{before}: `waxseal tenant move --finish` deletes its copy"
     elif coming is not None and coming.cell != route.source.name:
         yield f"{route.tenant} is coming to {route.target.name} from {coming.cell}"
     elif coming is None and arrival.tenant_row(there, route.tenant) is not None:

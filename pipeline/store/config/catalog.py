@@ -22,7 +22,7 @@ SOURCES = text("""
     FROM source JOIN tenant ON tenant.id = tenant_id ORDER BY source.id""")
 
 # What comes for them is kept for the cell that they go to.
-MOVING = text("SELECT tenant FROM tenant_move WHERE state IN ('moving', 'moved')")
+MOVING = text("SELECT tenant FROM tenant_move WHERE state IN ('moving', 'moved', 'finishing')")
 
 # Waits while a move is taken back: what was kept is recorded then, before what comes next. Another statement reads the states,
 # which sees what the mover has committed.

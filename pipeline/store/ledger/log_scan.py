@@ -59,7 +59,7 @@ LOST_WAITING = text(f"""
     WHERE (CAST(:tenant AS text) IS NULL OR waiting.tenant = :tenant) AND NOT EXISTS
       (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")  # noqa: S608 - constants
 
-# Has neither a position nor waits for one.
+# Has neither a position nor waits for one, and is not what is being deleted of a tenant that lives in another cell.
 FORGOTTEN = (
     """
     SELECT uuid_send(entry.chain_id), min(entry.seq), max(entry.seq), entry.tenant, min(content.subject)
@@ -71,6 +71,7 @@ FORGOTTEN = (
     + SPANS
     + """ AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
          AND entry.seq BETWEEN waiting.first AND waiting.last)
+      AND NOT EXISTS (SELECT FROM tenant_move AS move WHERE move.tenant = entry.tenant AND move.state = 'finishing')
     GROUP BY entry.chain_id, entry.tenant LIMIT {shown}"""
 )
 

@@ -18,7 +18,7 @@ POLICIES = text("""
            CAST(source.settings ->> 'retention' AS bigint) AS own
     FROM tenant LEFT JOIN source ON source.tenant_id = tenant.id
     WHERE NOT EXISTS (SELECT FROM tenant_move AS move
-                      WHERE move.tenant = tenant.name AND move.state IN ('moving', 'moved', 'arriving'))
+                      WHERE move.tenant = tenant.name AND move.state IN ('moving', 'moved', 'finishing', 'arriving'))
     ORDER BY 1, 3""")
 
 # Summaries of the table's megabytes find the period, and the primary key each content: neither a sort nor a join of all of it.

@@ -25,7 +25,7 @@ OPEN_LOGS = text("""
       SELECT log_id, array_agg(id ORDER BY id) AS keys FROM log_key WHERE state = 'active' GROUP BY log_id
     ) AS signing ON signing.log_id = log.id
     WHERE state = 'open' AND size > 0 AND NOT EXISTS (
-      SELECT FROM tenant_move AS move WHERE move.tenant = log.tenant AND move.state IN ('moving', 'moved', 'arriving'))
+      SELECT FROM tenant_move AS move WHERE move.tenant = log.tenant AND move.state NOT IN ('copying', 'arrived'))
     ORDER BY tenant""")
 
 OPEN_LOG = text("SELECT id, tenant, incarnation, size, frontier FROM log WHERE state = 'open' AND tenant = :tenant")

@@ -173,11 +173,11 @@ def bring(source: Connection, target: Connection, tenant: str, saved: Mapping[st
     counts = {}
     for table, which in ROWS.items():
         target.execute(text(f"CREATE TEMPORARY TABLE moved_{table} (LIKE {table}) ON COMMIT DROP"))
-        columns = ", ".join(_columns(target, table))
-        query = f"SELECT {columns} FROM {table} WHERE {which}"  # noqa: S608 - constants
+        names = ", ".join(columns(target, table))
+        query = f"SELECT {names} FROM {table} WHERE {which}"  # noqa: S608 - constants
         if table == "delivery":
             target.execute(text("ALTER TABLE moved_delivery ALTER lane DROP NOT NULL"))
-        counts[table] = pump(source, target, query, f"moved_{table} ({columns})", given)
+        counts[table] = pump(source, target, query, f"moved_{table} ({names})", given)
     _reseal(target, reseal)
     target.execute(RESTORE_MAILBOXES, {"rows": saved["mailboxes"]})
     for table in ("source", "endpoint"):
@@ -196,13 +196,14 @@ def bring(source: Connection, target: Connection, tenant: str, saved: Mapping[st
 
 
 def _put(conn: Connection, table: str, join: str, instead: Mapping[str, str | None], tenant: str) -> None:
-    names = [name for name in _columns(conn, table) if instead.get(name, name) is not None]
+    names = [name for name in columns(conn, table) if instead.get(name, name) is not None]
     values = ", ".join(instead.get(name) or f"moved.{name}" for name in names)
     statement = f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM moved_{table} AS moved {join}"  # noqa: S608
     conn.execute(text(statement), {"tenant": tenant} if ":tenant" in statement else {})
 
 
-def _columns(conn: Connection, table: str) -> Sequence[str]:
+def columns(conn: Connection, table: str) -> Sequence[str]:
+    """The names of a table's columns that are not generated."""
     return conn.execute(COLUMNS, {"table": table}).scalars().all()
 
 

@@ -12,6 +12,9 @@ from sqlalchemy import Connection, RowMapping, text
 #: What is written where operators see what the move holds.
 WHY: Final = "the tenant moves to another cell"
 
+#: What is written on what the other cell has now.
+MOVED_ON: Final = "moved to another cell with its tenant"
+
 _COLUMNS: Final = "tenant, id, epoch, state, cell, saved, began_at, frozen_at, ended_at"
 FIND = text(f"SELECT {_COLUMNS} FROM tenant_move WHERE tenant = :tenant")  # noqa: S608 - constants
 HOLD = text(f"SELECT {_COLUMNS} FROM tenant_move WHERE tenant = :tenant FOR UPDATE")  # noqa: S608 - constants
@@ -92,12 +95,12 @@ END = text("UPDATE tenant_move SET state = :state, ended_at = :now WHERE tenant 
 # They are the other cell's from now on.
 GIVE_UP_DELIVERIES = text("""
     UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL,
-      settled_at = coalesce(settled_at, :now), error = 'moved to another cell with its tenant'
+      settled_at = coalesce(settled_at, :now), error = :moved_on
     WHERE endpoint_id = ANY(CAST(:endpoints AS int[])) AND state IN ('pending', 'leased', 'paused', 'dead')""")
 GIVE_UP_ENDPOINTS = text("""
     UPDATE endpoint SET state = 'removed', reason = NULL WHERE id = ANY(CAST(:endpoints AS int[])) AND state <> 'removed'""")
 GIVE_UP_LETTERS = text("""
-    UPDATE dead_letter SET state = 'discarded', detail = 'moved to another cell with its tenant', decided_at = :now,
+    UPDATE dead_letter SET state = 'discarded', detail = :moved_on, decided_at = :now,
       decided_by = 'tenant move' WHERE tenant = :tenant AND state = 'open'""")
 
 
@@ -210,9 +213,9 @@ def end(conn: Connection, move: Move, state: str, now: datetime) -> bool:
 def give_up(conn: Connection, tenant: str, now: datetime) -> None:
     """Discard the deliveries and dead letters that the other cell has now, and remove the endpoints."""
     held = list(endpoints(conn, tenant))
-    conn.execute(GIVE_UP_DELIVERIES, {"endpoints": held, "now": now})
+    conn.execute(GIVE_UP_DELIVERIES, {"endpoints": held, "now": now, "moved_on": MOVED_ON})
     conn.execute(GIVE_UP_ENDPOINTS, {"endpoints": held})
-    conn.execute(GIVE_UP_LETTERS, {"tenant": tenant, "now": now})
+    conn.execute(GIVE_UP_LETTERS, {"tenant": tenant, "now": now, "moved_on": MOVED_ON})
 
 
 def _move(row: RowMapping | None) -> Move | None:

@@ -9,12 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from ops.admin.bulk import Tally
 from ops.admin.doctor.finding import Finding
 from ops.admin.doctor.move_checks import check_moves
 from ops.admin.moving.cells import opened
 from ops.admin.moving.copying import copy_ledger
+from ops.admin.moving.finishing import begin_to_finish, delete_ledger
 from ops.admin.moving.freezing import freeze
-from ops.admin.moving.move_plan import begin
+from ops.admin.moving.history import bring_history
+from ops.admin.moving.move_plan import begin, known
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
 from ops.settings import Settings, settings_of
@@ -155,6 +158,144 @@ def test_the_freeze_waits_for_who_is_recording_and_refuses_who_records_later(
             freezing.result(30)
     engine.dispose()
     assert ["early"] == ids(database)
+
+
+def test_what_was_settled_comes_after_the_tenant_in_pieces(servers, database, other, there, cli, channel, tmp_path) -> None:
+    configured(database)
+    emptied(channel)
+    recorded_before(database, Blobs(str(tmp_path / "blobs")))
+    settled_before(database)
+    cli.owner.but(log_origin="ledger.example").output("tenant", "move", "acme", "--to", there, "--yes")
+    found = {query: database.rows(query) for query in HISTORY}
+    for query, rows in found.items():
+        assert [] != rows == other.rows(query)
+    assert [("discarded", None), ("replayed", None)] == other.rows(
+        "SELECT state, body FROM dead_letter WHERE state <> 'open' ORDER BY state"
+    )
+    other.run("DELETE FROM tenant_history; DELETE FROM attempt; DELETE FROM delivery WHERE state = 'delivered'")
+    other.run("DELETE FROM dead_letter WHERE state <> 'open'")
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        assert 6 == bring_history(route, most=1)
+        assert 0 == bring_history(route)
+    assert found == {query: other.rows(query) for query in HISTORY}
+
+
+def test_the_copy_left_behind_is_deleted_when_all_has_gone_on_and_the_tenant_may_come_back(
+    servers, database, other, there, cli, channel, tmp_path
+) -> None:
+    configured(database)
+    blobs = Blobs(str(tmp_path / "blobs"))
+    recorded_before(database, blobs)
+    worked_before(database)
+    settled_before(database)
+    others_too(database)
+    emptied(channel)
+    owner, command = cli.owner.but(log_origin="ledger.example"), ("tenant", "move", "acme", "--to", there)
+    early = owner.run(*command, "--finish")
+    assert (1, True) == (early.exit_code, "has not moved" in early.stdout)
+    owner.output(*command, "--yes")
+    left = ids(other)
+    publish(channel, "kept-1")
+    with running(database, servers.amqp_url, blobs):
+        wait_for(lambda: waiting(servers.amqp_url, "acme") == 1)
+    kept = owner.run(*command, "--finish", "--yes")
+    assert (2, True) == (kept.exit_code, "1 messages are kept" in kept.stderr)
+    owner.output("tenant", "forward", "acme", "--to", there, "--once")
+    emptied(channel)
+    assert "12 entries" in owner.output(*command, "--finish")
+    with database.connect() as conn, pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+        conn.execute("SELECT set_config('waxseal.finishing', CAST(id AS text), false) FROM tenant_move")
+        conn.execute("DELETE FROM entry WHERE tenant = 'acme'")
+
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        begin_to_finish(route, known(route))
+        with pytest.raises(Died):
+            delete_ledger(route, known(route), Tally(), dying, most=4)
+    assert 0 < database.rows("SELECT count(*) FROM chain WHERE tenant = 'acme'")[0][0] < 3
+    owner.output("verify")  # the chains that are left are whole
+    with pytest.raises(psycopg.errors.SerializationFailure, match="acme is finishing"):
+        recorded(database, "late")
+    assert ["move"] == [each.check for each in found_by_doctor(database)]
+    assert "is deleted here" in owner.output(*command, "--finish", "--yes")
+
+    assert {} == left_of(database, "acme")
+    assert ["e-rest"] == [id_ for (id_,) in database.rows(f"SELECT {ID} FROM content")]
+    assert [(1, "delivered")] == database.rows("SELECT count(*), max(state) FROM delivery")
+    with database.connect() as conn, pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+        conn.execute("DELETE FROM entry")
+    assert left == ids(other)
+    assert 0 == owner.run("verify").exit_code
+    first = tmp_path / "first"
+    first.write_text(
+        there.read_text().replace(other.url, database.url).replace(other.key, database.key).replace("/there", "/blobs")
+    )
+    second = owner.but(database_url=other.url, keys=other.key, blobs=tmp_path / "there")
+    second.output("tenant", "move", "acme", "--to", first, "--yes")
+    assert left == ids(database)
+    assert 0 == owner.run("verify", "--tenant", "acme").exit_code
+    assert [("arrived", 2)] == database.rows("SELECT state, epoch FROM tenant_move")
+
+
+def dying(_done: int) -> None:
+    raise Died
+
+
+ID = "convert_from(attributes, 'UTF8')::json ->> 'id'"
+
+#: What an operator looks for of what was settled before, without the ids of the cell.
+HISTORY = (
+    """SELECT name, delivery.state, seq, delivery.attempts, settled_at, attempt.n, attempt.started_at, attempt.status
+       FROM delivery JOIN endpoint ON endpoint.id = endpoint_id JOIN attempt ON attempt.delivery_id = delivery.id
+       WHERE delivery.state = 'delivered' ORDER BY seq, n""",
+    """SELECT dead_letter.stage, dead_letter.state, dead_letter.reason, decided_by, endpoint.name, delivery.seq
+       FROM dead_letter LEFT JOIN delivery ON delivery.id = delivery_id
+       LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
+       WHERE dead_letter.state <> 'open' AND decided_by <> 'tenant move' ORDER BY stage""",
+)
+
+
+def settled_before(database) -> None:
+    """Four deliveries of the first endpoint that were delivered, one at the second try; two closed dead letters."""
+    for statement in (
+        """UPDATE delivery SET state = 'delivered', next_attempt_at = NULL, settled_at = now() - interval '1 hour', attempts = 1
+           WHERE id IN (SELECT id FROM delivery WHERE endpoint_id = (SELECT min(id) FROM endpoint) AND state = 'pending'
+                        ORDER BY id DESC LIMIT 4)""",
+        """INSERT INTO attempt (delivery_id, n, started_at, seconds, outcome, status)
+           SELECT id, 1, now() - interval '1 hour', 1, 'delivered', 200 FROM delivery WHERE state = 'delivered'""",
+        """INSERT INTO dead_letter (stage, state, reason, detail, tenant, endpoint_id, delivery_id, first_at, last_at,
+                                    decided_at, decided_by)
+           SELECT 'deliver', 'replayed', 'exhausted', '', 'acme', endpoint_id, id, now(), now(), now(), 'ann' FROM delivery
+           WHERE state = 'delivered' ORDER BY id DESC LIMIT 1""",
+        """INSERT INTO dead_letter (stage, state, reason, detail, tenant, body, first_at, last_at, decided_at, decided_by)
+           VALUES ('admit', 'discarded', 'malformed', '', 'acme', 'secret', now(), now(), now(), 'ann')""",
+    ):
+        database.run(statement)
+
+
+def others_too(database) -> None:
+    """Another tenant in the same cell, with an entry and a delivery."""
+    database.run("INSERT INTO tenant (name, fingerprint_key) VALUES ('rest', %s)", database.vault.encrypt(b"r" * 32))
+    engine = make_engine(database.url)
+    record(engine, event_of(b"r" * 32, "rest", "s0", "e-rest"), now=datetime.now(UTC))
+    engine.dispose()
+    database.run(
+        """INSERT INTO delivery (endpoint_id, tenant, chain_id, seq, size, state, created_at, settled_at)
+           SELECT 999, 'rest', chain_id, seq, 1, 'delivered', now(), now() FROM entry WHERE tenant = 'rest'"""
+    )
+
+
+def left_of(database, tenant: str) -> dict[str, int]:
+    """How many rows each table with a column `tenant` has of it, but for what tells what was done in the cell."""
+    tables = database.rows(
+        """SELECT table_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+           WHERE table_schema = 'public' AND column_name = 'tenant' AND table_type = 'BASE TABLE'
+             AND table_name NOT IN ('operator_event', 'audit', 'erased_blob', 'verification', 'job')"""
+    )
+    counts = {name: database.rows(f"SELECT count(*) FROM {name} WHERE tenant = '{tenant}'")[0][0] for (name,) in tables}
+    counts["leaf"] = database.rows("SELECT count(*) FROM leaf LEFT JOIN entry USING (chain_id, seq) WHERE entry IS NULL")[0][0]
+    counts["attempt"] = database.rows("SELECT count(*) FROM attempt")[0][0]
+    counts["source"] = database.rows("SELECT count(*) FROM source")[0][0]
+    return {name: count for name, count in counts.items() if count}
 
 
 class Died(BaseException):

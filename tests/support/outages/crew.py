@@ -45,10 +45,11 @@ class Crew:
         settings: dict[str, str],
         program: Program = THIS,
         hosts: Mapping[str, Host] | None = None,
+        roles: Sequence[str] = ROLES,
     ) -> None:
         """`database_url` is given a login and its password; `hosts` are those of roles that are not to run on this one."""
         self._hosts = hosts or {}
-        self._roles = tuple(dict.fromkeys((*ROLES, *self._hosts)))
+        self._roles = tuple(dict.fromkeys((*roles, *self._hosts)))
         self._programs = dict.fromkeys(self._roles, program)
         self._folder = folder
         self._database_url = database_url
