@@ -73,11 +73,12 @@ def _measured(stage: Stage, delay: float, sizes: Sizes) -> dict[str, float]:
         peers.fill_inbox(stage.servers.amqp_url, sizes.backlog)
         with running([_ours("ingest")], env):
             recorded = _rate(partial(_recorded, stage), sizes.backlog)
-        stage.plan(sizes.backlog)
         stage.forget()
         sent = stage.requests()
         with running([_ours("relay"), _ours("deliver")], env):
             delivered = _rate(stage.events, sizes.backlog)
+            if not wait_until(lambda: not stage.unfinished(), DEADLINE):
+                raise OpsError(f"deliveries of {sizes.backlog} events are not settled within {DEADLINE:.0f} s")
             repeats = stage.requests() - sent - stage.events()
             with running([_ours("ingest")], env):
                 single = list(_single(stage, sizes.single))

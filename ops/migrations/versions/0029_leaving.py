@@ -2,8 +2,8 @@
 
 from ops.migrations import refuse, run_beside
 
-revision = "0028"
-down_revision = "0027"
+revision = "0029"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 
