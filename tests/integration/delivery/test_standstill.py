@@ -73,6 +73,7 @@ def slow(authority: Authority) -> Iterator[Slow]:
         yield server
     finally:
         server.go_on.set()
+        server.listener.shutdown(socket.SHUT_RDWR)  # closing does not wake the thread that accepts
         server.listener.close()
 
 

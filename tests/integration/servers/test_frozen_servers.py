@@ -116,6 +116,7 @@ class Silent:
                 self.connections.append(self._listener.accept()[0])
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing does not wake the thread that accepts
         for one in (self._listener, *self.connections):
             one.close()
 

@@ -63,7 +63,11 @@ def scripted(answers: Mapping[bytes, Answer]) -> Iterator[tuple[Mailbox, Script]
         thread = threading.Thread(target=_serve, args=(listening, script), daemon=True)
         thread.start()
         port = listening.getsockname()[1]
-        yield Mailbox(1, "acme", "support", "imap", "us", host="127.0.0.1", port=port, tls=False, password="secret"), script
+        try:
+            yield Mailbox(1, "acme", "support", "imap", "us", host="127.0.0.1", port=port, tls=False, password="secret"), script
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)  # closing does not wake the thread, which might accept for the next one then
+            thread.join()
 
 
 def _serve(listening: socket.socket, script: Script) -> None:

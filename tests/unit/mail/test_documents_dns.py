@@ -29,9 +29,8 @@ class NameServer:
 
     def serve(self) -> None:
         while True:
-            try:
-                data, peer = self.socket.recvfrom(4096)
-            except OSError:
+            data, peer = self.socket.recvfrom(4096)
+            if not data:
                 return
             query = dns.message.from_wire(data)
             name = query.question[0].name.to_text().rstrip(".")
@@ -46,6 +45,12 @@ class NameServer:
                 answer.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "TXT", self.records[name]))
             self.socket.sendto(answer.to_wire(), peer)
 
+    def close(self) -> None:
+        """Closing does not wake the thread, which might receive for the next one then; an empty packet ends it."""
+        self.socket.sendto(b"", self.socket.getsockname())
+        self.thread.join()
+        self.socket.close()
+
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[NameServer]:
@@ -55,7 +60,7 @@ def server(monkeypatch) -> Iterator[NameServer]:
     monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
     monkeypatch.setattr(mail_dns, "LOOKUP", 0.3)
     yield server
-    server.socket.close()
+    server.close()
 
 
 class Clock:
