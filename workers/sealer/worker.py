@@ -98,7 +98,7 @@ class Sealer:
             if log.unsealed > self._far:
                 self._send(log, fence)
             else:
-                troubles.append(self._seal(log, partial(self._in_time, log, fence, patience)))
+                troubles.append(self._seal(log, partial(self._in_time, log, fence, patience), fence))
         for published in self._board.published():
             self.beat()
             self._cosign(published, fence, patience)
@@ -118,7 +118,7 @@ class Sealer:
         """What hinders the log that was sealed beside the others, when that has ended."""
         if (done := self._lane.take()) is not None:
             fence()
-            yield self._seal(*done)
+            yield self._seal(*done, fence)
 
     def _forget(self) -> None:
         """Another process seals: what is published may change without this one."""
@@ -159,12 +159,13 @@ class Sealer:
         sealed.seen = time.monotonic()
         return stands
 
-    def _seal(self, log: OpenLog, seal: Callable[[], bool]) -> str | None:
-        """Seal one log; give what hinders it. Only database errors are raised: the other logs are to be sealed."""
+    def _seal(self, log: OpenLog, seal: Callable[[], bool], fence: Callable[[], None]) -> str | None:
+        """Seal one log; give what hinders it. Raises database errors and `Deposed` only: the other logs are to be sealed."""
         began = time.monotonic()
         try:
             grew = seal()
         except Refused as refused:
+            fence()  # what it found may be another sealer's, which has led since this process stood still
             self._refuse(log, refused)
             return None
         except (PlaceAway, NoKey, Unreadable, OpsError) as error:

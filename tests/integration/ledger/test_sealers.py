@@ -167,21 +167,29 @@ def test_a_folder_that_another_sealer_deletes_meanwhile_costs_one_more_turn(log,
 
 
 class Blocking(Place):
-    """A place at which the process stands still before it writes files whose names hold `part`."""
+    """A place at which the process stands still before it writes files whose names hold `written`, or reads one of those."""
 
-    def __init__(self, place: Place, part: str) -> None:
+    def __init__(self, place: Place, written: str = "-", read: str = "-") -> None:
         super().__init__(place.where)
-        self.part, self.reached, self.go = part, threading.Event(), threading.Event()
+        self.written, self.asked, self.reached, self.go = written, read, threading.Event(), threading.Event()
 
     def write(self, files) -> None:
-        if any(self.part in name for name in files):
-            self.reached.set()
-            assert self.go.wait(30)
+        self._wait(any(self.written in name for name in files))
         super().write(files)
 
+    def read(self, name) -> bytes | None:
+        self._wait(self.asked in name)
+        return super().read(name)
 
-def test_a_sealer_that_has_lost_the_lead_publishes_nothing_more(log) -> None:
-    place = Blocking(log.place, "tile")
+    def _wait(self, here: bool) -> None:
+        if here:
+            self.reached.set()
+            assert self.go.wait(30)
+
+
+@pytest.mark.parametrize("where", [{"written": "tile"}, {"read": "checkpoint"}])
+def test_a_sealer_that_has_lost_the_lead_publishes_nothing_more_and_raises_no_alarm(log, where) -> None:
+    place = Blocking(log.place, **where)
     first, second = sealer_of(log, place), sealer_of(log)
     log.grow(3)
     late = threading.Thread(target=first.turn)
@@ -194,6 +202,7 @@ def test_a_sealer_that_has_lost_the_lead_publishes_nothing_more(log) -> None:
     late.join()
 
     log.check()
+    assert [] == log.database.rows("SELECT detail FROM operator_event")
     second.close()
     first.close()
 
