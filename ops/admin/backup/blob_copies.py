@@ -1,7 +1,7 @@
 """The blobs in a backup: each under its digest, as in the store, and linked to the backup before if that has it."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import file_digest
@@ -27,14 +27,17 @@ class Copied:
     faults: list[str] = field(default_factory=list)
 
 
-def copy_all(source: Blobs, needed: Iterable[tuple[str, str]], target: Path, before: Path | None, show: Show) -> Copied:
+def copy_all(source: Blobs, needed: Sequence[tuple[str, str]], target: Path, before: Path | None, show: Show) -> Copied:
     """Copy what is needed, and what else is in the store, to the folder `target`, and list it in `target`.jsonl.
 
-    What is needed and missing, or altered, is a fault; what vanishes meanwhile from the rest of the store is not.
+    What is needed and missing, or altered, is a fault; what vanishes meanwhile from the rest of the store is not. A store that
+    is a folder need not be there before something is stored.
     """
     make_folders(target, 0o700)
     copied, copies = Copied(), Blobs(str(target))
-    rest = ((kept.tenant, kept.reference) for kept in chain(source.stored(), source.stored(aside=True)))
+    unused = not needed and source.folder is not None and not source.folder.exists()
+    kept = () if unused else chain(source.stored(), source.stored(aside=True))
+    rest = ((each.tenant, each.reference) for each in kept)
     with target.with_suffix(".jsonl").open("wb") as listing:
         for is_needed, (tenant, reference) in chain(((True, each) for each in needed), ((False, each) for each in rest)):
             path = target / key_of(tenant, reference)

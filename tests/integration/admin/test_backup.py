@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import make_url
 
 from ops.admin.backup import base_backup
+from ops.admin.backup.blob_copies import copy_all
 from ops.admin.doctor.archive_checks import check_archiving
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, key_of
@@ -31,6 +32,7 @@ from ops.servers.postgres import postgres_child, postgres_url
 from ops.servers.state_file import peek, recall
 from ops.servers.wal_archive import archiving as archiving_
 from ops.telemetry.collector import Broker, Collector
+from pipeline.errors import BlobsAway
 from pipeline.ledger.sequence import sequence
 from pipeline.store.admin import server_facts
 from support.cli import Cli
@@ -86,7 +88,7 @@ class System:
         with running(self._database, self._amqp_url, Blobs(str(self._folder / "blobs"))):
             publish(self._channel, *names)
             put(self._channel, "acme.orders", "large", b"x" * 300_000)
-            wait_for(lambda: {*names} <= {*self.recorded()} and depth(self._channel) == 0)
+            wait_for(lambda: {*names, "large"} <= {*self.recorded()} and depth(self._channel) == 0)
 
     def recorded(self) -> list[str]:
         query = "SELECT convert_from(attributes, 'UTF8')::json->>'id' FROM content JOIN entry USING (chain_id, seq)"
@@ -120,6 +122,14 @@ def postgres_of(data: Path, database: Any, archive: Path | None = None, name: st
         restored.close()
     finally:
         stop([postgres], 30)
+
+
+def test_a_folder_of_blobs_in_which_nothing_was_stored_need_not_be_there(tmp_path: Path) -> None:
+    copied = copy_all(Blobs(str(tmp_path / "none")), [], tmp_path / "blobs", None, lambda _done: None)
+    assert (0, []) == (copied.count, copied.faults)
+
+    with pytest.raises(BlobsAway):
+        copy_all(Blobs(str(tmp_path / "none")), [("acme", "0" * 64)], tmp_path / "others", None, lambda _done: None)
 
 
 @pytest.mark.slow
