@@ -112,6 +112,7 @@ def kill_broker(world: World, number: int) -> Whole:
         assert f"r0@{cluster.ADDRESSES[0]} of 3 nodes: not running" in told.stdout, told.stdout
         assert "waxseal.ingest: 2 of 3 members are there" in told.stdout, told.stdout
     world.cluster.start_node(number)
+    world.cluster.await_members(INBOX)
     return whole
 
 
@@ -126,14 +127,18 @@ def kill_leader(world: World, _turn: int) -> Whole:
     os.kill(other, signal.SIGCONT)
     whole = world.whole(since, 6.0)
     world.cluster.start_node(number)
+    world.cluster.await_members(INBOX)
     return whole
 
 
-def freeze_broker(world: World, number: int) -> Whole:
+def freeze_broker(world: World, turn: int) -> Whole:
+    """One that a process depends on: only its silence tells that process of it."""
+    node = world.cluster.nodes[world.cluster.serving(("ingress", "ingest")[turn % 2])]
     since = time.monotonic()
-    os.kill(world.cluster.nodes[number].pid, signal.SIGSTOP)
+    os.kill(node.pid, signal.SIGSTOP)
     whole = world.whole(since, FROZEN)
-    os.kill(world.cluster.nodes[number].pid, signal.SIGCONT)
+    os.kill(node.pid, signal.SIGCONT)
+    world.cluster.await_members(INBOX)
     return whole
 
 
@@ -141,7 +146,9 @@ def cut_broker(world: World, number: int) -> Whole:
     since = time.monotonic()
     others = [address for address in cluster.ADDRESSES if address != cluster.ADDRESSES[number]]
     with cut([cluster.ADDRESSES[number]], others):
-        return world.whole(since, FROZEN)
+        whole = world.whole(since, FROZEN)
+    world.cluster.await_members(INBOX)
+    return whole
 
 
 def kill_primary(world: World, _turn: int) -> Whole:
@@ -215,7 +222,7 @@ def lose_standby(world: World, _turn: int) -> Whole:
 OUTAGES = (
     Outage("broker killed", kill_broker),
     Outage("primary killed, standby promoted", kill_primary),
-    Outage("broker frozen", freeze_broker, death=False),
+    Outage("node of ingress, then of ingest, frozen", freeze_broker, death=False),
     Outage(f"the inbox's leader killed, no other for {LEADERLESS:.0f} s", kill_leader),
     Outage("primary killed, comes back as a second one", kill_primary_that_returns),
     Outage("primary frozen, standby promoted", freeze_primary, death=False),

@@ -110,6 +110,7 @@ class Ingest:
         self._await_old_batches()  # not later: a connection that is open and not read loses its heartbeat
         parameters = self._brokers.next()
         parameters.heartbeat = 5  # pika notices a silent broker after 10 to 20 s
+        parameters.client_properties = {"connection_name": "waxseal ingest"}
         parameters.socket_timeout = parameters.stack_timeout = 10
         parameters.blocked_connection_timeout = None  # only publishers are blocked
         self._connection = pika.BlockingConnection(parameters)

@@ -4,6 +4,7 @@ With addresses of their own the ways between nodes can be cut. The port mapper, 
 each to have a port of its own for the others.
 """
 
+import json
 import socket
 import subprocess
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ops.servers.binaries import find_rabbitmq
 from ops.servers.child import Child, stop, wait_ready
 from ops.servers.ports import Claims, choose_ports
 from ops.servers.rabbitmq import epmd_child, rabbitmq_child
+from support.waiting import wait_for
 
 ADDRESSES: Final = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 VHOST: Final = "cluster"
@@ -78,11 +80,32 @@ class Cluster:
         self.nodes[number].start()
         wait_ready([self.nodes[number]], 120)
 
+    def await_members(self, queue: str) -> None:
+        """Returns when all nodes have the queue: one that was away has paused itself, and joins the others again."""
+        wait_for(lambda: all(self._online(queue, number) == len(ADDRESSES) for number in range(len(ADDRESSES))), 120)
+
+    def _online(self, queue: str, on: int) -> int:
+        """How many nodes have the queue, as the node `on` sees it; 0 if it does not serve."""
+        asked = [*self.rabbitmqctl(on), "list_queues", "-p", VHOST, "name", "online", "--formatter", "json", "--silent"]
+        try:
+            ended = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+        except subprocess.TimeoutExpired:  # it serves nobody while it looks for the others
+            return 0
+        listed = json.loads(ended.stdout) if ended.returncode == 0 else []
+        return sum(len(each["online"] or ()) for each in listed if each["name"] == queue)
+
     def leader(self, queue: str, on: int = 0) -> int:
         """The number of the node that leads the queue."""
         listed = self.ctl("list_queues", "-p", VHOST, "name", "leader", "--no-table-headers", "--quiet", on=on)
         (node,) = [line.split()[1] for line in listed.splitlines() if line.split()[:1] == [queue]]
         return [_name(each) for each in range(len(ADDRESSES))].index(node)
+
+    def serving(self, role: str) -> int:
+        """The number of the node to which the process of this role connected last for its messages."""
+        told = f"client-provided name: waxseal {role}"
+        logs = [self._folder / "log" / f"r{number}.log" for number in range(len(ADDRESSES))]
+        last = [max((line for line in log.read_text().splitlines() if line.endswith(told)), default="") for log in logs]
+        return last.index(max(last))  # lines begin with their time
 
     def rabbitmqctl(self, on: int = 0) -> list[str]:
         """The command, on the node `on`."""
