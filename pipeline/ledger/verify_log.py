@@ -29,6 +29,7 @@ from pipeline.ledger.merkle import Frontier, extend
 from pipeline.ledger.notes import ED25519, Key
 from pipeline.store.ledger import log_scan
 from pipeline.store.ledger.log_scan import StoredLog
+from pipeline.store.ledger.scan import Scope
 from schemas.ledger.fault import Fault, FaultKind
 from schemas.ledger.log_names import log_origin
 
@@ -36,14 +37,18 @@ STEP: Final = 4096  # leaves that are hashed at once
 SIGNATURES: Final = 1000  # latest checkpoints of a log whose signatures are checked
 
 
-def verify_logs(conn: Connection, tenant: str | None, report: Callable[[Fault], None]) -> int:
-    """Checks the logs of one tenant or of all, and reports every fault; returns how many leaves there are."""
-    leaves = 0
+def verify_logs(conn: Connection, scope: Scope, report: Callable[[Fault], None]) -> int:
+    """Checks the logs of one tenant or of all, and reports every fault; returns how many leaves there are.
+
+    Of one subject it checks the tenant's whole log, which tells of what was written anew with right hashes, and (5) for that
+    subject only.
+    """
+    leaves, tenant = 0, scope.tenant
     for log in log_scan.logs(conn, tenant):
         for fault in (*_order(conn, log), *_lost(conn, log), *_notes(conn, log)):
             report(fault)
         leaves += _tree(conn, log, report)
-    for fault in _around(conn, tenant):
+    for fault in _around(conn, scope):
         report(fault)
     if tenant is None:
         for table, log_id in log_scan.astray(conn):
@@ -89,14 +94,14 @@ def _notes(conn: Connection, log: StoredLog) -> Iterator[Fault]:
         yield _fault(log, "checkpoint", f"the checkpoint of size {size} was published or anchored, and is missing")
 
 
-def _around(conn: Connection, tenant: str | None) -> Iterator[Fault]:
+def _around(conn: Connection, scope: Scope) -> Iterator[Fault]:
     """(3) and (5), of what waits for its position."""
-    for chain_id, first, last, owner, subject in log_scan.lost_waiting(conn, tenant):
+    for chain_id, first, last, owner, subject in log_scan.lost_waiting(conn, scope.tenant):
         detail = (
             f"entries {first} to {last} were appended and wait for their positions in the log; the last is not in the ledger"
         )
         yield Fault(owner, subject, chain_id.hex(), last, "log_entry", detail)
-    for chain_id, first, last, owner, subject in log_scan.forgotten(conn, tenant):
+    for chain_id, first, last, owner, subject in log_scan.forgotten(conn, scope):
         detail = f"of entries {first} to {last}, some have no position in the log and do not wait for one"
         yield Fault(owner, subject, chain_id.hex(), first, "log_entry", detail)
 

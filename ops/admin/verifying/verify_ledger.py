@@ -71,22 +71,22 @@ class LedgerVerification:
             known_tenant(self._conn, wanted.tenant)
         scope = self._scope(wanted)
         if wanted.jobs > 1 and wanted.subject is None:
-            told = self._found, progress, lambda: self._around(wanted.tenant)
+            told = self._found, progress, lambda: self._around(scope)
             found = verify_in_jobs(self._settings, self._conn, scope, self.keys, wanted.jobs, *told)
         else:
-            self._around(wanted.tenant)
+            self._around(scope)
             found = verify(self._conn, scope, self.keys, self._fetch, self._found, progress)
         return Verified(found.entries, found.chains, self._faults)
 
     def new(self, progress: Progress) -> Verified:
         """Verifies what was appended since the verified points, and moves them."""
-        self._around(None, log=False)
+        self._around(Scope(), log=False)
         found = verify_new(self._conn, self.keys, self._fetch, self._found, self._reached, progress)
         return self._with_points(found)
 
     def slice(self, number: int, parts: int, progress: Progress) -> Verified:
         """Verifies the `number`-th of `parts` slices of all chains, and what can only be checked as a whole."""
-        self._around(None)
+        self._around(Scope())
         scope = Scope(part=(number, parts))
         found = verify(self._conn, scope, self.keys, self._fetch, self._found, progress, self._reached)
         return self._with_points(found)
@@ -99,15 +99,15 @@ class LedgerVerification:
         self._keep()
         return Verified(found.entries, found.chains, self._faults)
 
-    def _around(self, tenant: str | None, *, log: bool = True) -> None:
+    def _around(self, scope: Scope, *, log: bool = True) -> None:
         for fault in protections.missing(self._conn):
             self._found(fault)
         for name, key in (self.keys or {}).items():
-            if key is None and tenant in (None, name):
+            if key is None and scope.tenant in (None, name):
                 detail = "the tenant's key is damaged: its fingerprints and the keys of its chains cannot be checked"
                 self._found(Fault(name, None, None, None, "tenant_key", detail))
         if log:
-            verify_logs(self._conn, tenant, self._found)
+            verify_logs(self._conn, scope, self._found)
 
     def _found(self, fault: Fault) -> None:
         self._faults += 1

@@ -24,9 +24,11 @@ ENDPOINTS = text("""
 
 ALL_ENDPOINTS = text("SELECT DISTINCT name FROM endpoint ORDER BY name")
 
-# By key, if it is known; else by tenant and subject, without an index.
+# By key, if it is known; else by tenant and subject, of which the index has a digest.
 CHAIN_BY_KEY = text("SELECT chain_id FROM chain WHERE key = CAST(:key AS uuid)")
-CHAIN_BY_WORDS = text("SELECT chain_id FROM chain WHERE tenant = :tenant AND subject = :subject")
+CHAIN_BY_WORDS = text("""
+    SELECT chain_id FROM chain
+    WHERE tenant = :tenant AND hashtextextended(subject, 0) = hashtextextended(:subject, 0) AND subject = :subject""")
 
 # In pages by number, so that no transaction stays open while the output is read; entries do not change between pages.
 TIMELINE = text("""

@@ -139,8 +139,8 @@ def lost_waiting(conn: Connection, tenant: str | None) -> Sequence[Any]:
     return conn.execute(LOST_WAITING, {"tenant": tenant, "shown": SHOWN}).all()
 
 
-def forgotten(conn: Connection, tenant: str | None) -> Sequence[Any]:
+def forgotten(conn: Connection, scope: Scope) -> Sequence[Any]:
     """(chain, first, last, tenant, subject) of entries that the log will never have: of a tenant, in the tenant's chains."""
-    scope = scan.with_logs(conn, Scope(tenant))
-    where = scope.where("entry") + ("" if tenant is None else " AND entry.tenant = %(tenant)s")
+    scope = scan.with_logs(conn, scope)
+    where = scope.where("entry") + ("" if scope.tenant is None else " AND entry.tenant = %(tenant)s")
     return list(scan.stream(conn, "forgotten", FORGOTTEN.format(where=where, shown=SHOWN), scope))

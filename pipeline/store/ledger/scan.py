@@ -81,10 +81,11 @@ OF_TENANT: Final = """
 _LOGS: Final = "SELECT id FROM log WHERE tenant = %(tenant)s"
 LOGS = text("SELECT id FROM log WHERE tenant = :tenant ORDER BY id")
 
-# By key and also by tenant and subject, because either can be altered.
+# By key and also by tenant and subject, because either can be altered. The index has a digest of the subject.
 OF_SUBJECT: Final = """
     {table}.chain_id = ANY(ARRAY(SELECT chain_id FROM chain WHERE key = CAST(%(key)s AS uuid) UNION SELECT chain_id FROM chain
-      WHERE tenant = %(tenant)s AND subject = %(subject)s))"""
+      WHERE tenant = %(tenant)s AND subject = %(subject)s
+        AND hashtextextended(subject, 0) = hashtextextended(%(subject)s, 0)))"""
 
 
 Range = tuple[int, int] | None
