@@ -19,7 +19,8 @@ class WeightedSemaphore:
         self._inside = 0
         self._waiting: deque[tuple[_Waiter, int, float]] = deque()  # with the weight and the deadline of each
         self._limit = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes_at = 0.0  # the time of the timer, which does not tell it on every loop: uvloop's has none if it is over
 
     def try_enter(self, weight: int, limit: int) -> bool:
         """As `enter`, without waiting: cheaper where capacity is mostly free."""
@@ -39,7 +40,7 @@ class WeightedSemaphore:
         loop = asyncio.get_running_loop()
         waiter: _Waiter = loop.create_future()
         self._waiting.append((waiter, weight, deadline))
-        if self._timer is None or deadline < self._timer.when():
+        if self._timer is None or deadline < self._wakes_at:
             self._wake_at(loop, deadline)
         try:
             return await waiter
@@ -67,7 +68,7 @@ class WeightedSemaphore:
     def _wake_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(deadline, self._expire, loop)
+        self._timer, self._wakes_at = loop.call_at(deadline, self._expire, loop), deadline
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse the waiters whose deadline has passed."""

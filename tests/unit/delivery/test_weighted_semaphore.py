@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +30,22 @@ def test_so_many_are_inside_and_the_others_follow_in_order() -> None:
         assert list(range(10)) == order
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_those_who_come_after_one_whose_time_is_over_wait_all_the_same(loop) -> None:
+    async def main() -> None:
+        semaphore = WeightedSemaphore()
+        assert await semaphore.enter(1, 1, late())
+        over = asyncio.get_running_loop().time() - 1
+        deadlines = [over, over, asyncio.get_running_loop().time() + 60]
+        waiting = [asyncio.create_task(semaphore.enter(1, 1, deadline)) for deadline in deadlines]
+        assert [False, False] == await asyncio.gather(*waiting[:2])
+        semaphore.leave(1)
+        assert await waiting[2]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
 
 
 def test_a_waiter_whose_deadline_passed_is_not_admitted() -> None:
