@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import psycopg
+from psycopg.generators import send
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, TextClause, text
@@ -75,12 +76,15 @@ class _Packet(psycopg.Pipeline):
             self.command_queue.append(partial(_all_of, commands))
             yield from super()._communicate_gen()
 
-    def _fetch_gen(self, *, flush: bool) -> Generator[Any, Any, None]:  # noqa: ARG002 - see below
+    def _fetch_gen(self, *, flush: bool) -> Generator[Any, Any, None]:
         """Without the Flush that psycopg sends after its Sync.
 
         Postgres stops the clock of idle_in_transaction_session_timeout at that message and does not start it again, because
-        nothing follows that it would be ready for: a process that stood still then kept its locks.
+        nothing follows that it would be ready for: a process that stood still then kept its locks. But what does not fit into
+        the socket's buffer has to be sent before an answer is waited for: with the Flush psycopg would do that.
         """
+        if flush:
+            yield from send(self.pgconn)
         yield from super()._fetch_gen(flush=False)
 
 

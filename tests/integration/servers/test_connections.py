@@ -174,3 +174,12 @@ def test_an_array_of_keys_or_hashes_of_another_length_is_not_made() -> None:
         for wrong in ([b""], [bytes(right - 1), bytes(right + 1)]):
             with pytest.raises(ValueError, match=f"{right} bytes"):
                 make(wrong)
+
+
+@pytest.mark.timeout(60)
+def test_a_packet_that_is_larger_than_the_sockets_buffer_is_sent_whole(single) -> None:
+    size = 16 * 1024 * 1024
+    with transaction(single) as conn:
+        rows = together(conn, [(text("SELECT octet_length(CAST(:body AS bytea))"), {"body": bytes(size)})])
+
+    assert [[(size,)]] == rows
