@@ -21,11 +21,13 @@ from hypothesis.internal.conjecture import providers
 from hypothesis.internal.intervalsets import IntervalSet
 
 import measured
+from ops.servers import postgres
 from ops.servers.leftovers import end_leftovers
 from ops.servers.postgres import USER
 from ops.servers.private import PrivateServers, erase_servers, private_servers
 from ops.servers.state_file import peek
 from support.broker import on_one_core
+from support.forked import share_fork_server
 from support.sessions import quick_password
 from support.waiting import lateness_measured, wait_for
 from testers import pytest_addoption as add_testers
@@ -89,8 +91,10 @@ charmap.intervals_from_codec = _intervals
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
+    if session.config.option.testers and not session.config.option.collectonly:
+        share_fork_server()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # as the processes have it
     gc.enable()
@@ -136,7 +140,9 @@ def servers() -> Iterator[PrivateServers]:
     folder = enterable_folder()
     try:
         with ExitStack() as stack:
-            with on_one_core():
+            with on_one_core(), pytest.MonkeyPatch.context() as patch:
+                # To make or drop a database, PostgreSQL goes through all of its buffers.
+                patch.setattr(postgres, "_MOST_BUFFERS", postgres._LEAST_BUFFERS)
                 running = stack.enter_context(private_servers(folder))
             os.sched_setaffinity(running.postgres_pid, os.sched_getaffinity(0))
             sync_files(running, on=False)

@@ -156,7 +156,7 @@ def rabbitmqctl(servers: PrivateServers, *command: str) -> None:
 
 
 def rabbitmqctl_in_turn(servers: PrivateServers, commands: Iterable[Sequence[str]], folder: Path) -> None:
-    """Runs commands by the program of `rabbitmqctl`, one after the other in one Erlang VM, whose start takes most of their CPU.
+    """Runs commands by the program of `rabbitmqctl` in turn, in one Erlang VM: to start one takes most of a command's CPU.
 
     Raises `CalledProcessError` if one fails. `folder` becomes the program's; the broker's account must be able to reach it.
     """

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO
 
@@ -31,9 +32,17 @@ def run_measured(before: Before, arguments: Sequence[str], env: Mapping[str, str
 
 def begin_fork_server() -> None:
     """Starts the fork server unless it runs; it is not measured."""
+    if "ensure_running" in vars(forkserver._forkserver):  # type: ignore[attr-defined]
+        return  # it is shared
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(FOLDER, raising=False)
         preload(IMPORTED)
+
+
+def share_fork_server() -> None:
+    """Starts the fork server for this process and its forks: each would start one, for 2 s of CPU, as it is not its parent."""
+    begin_fork_server()
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
 
 
 class Forked(Fork):

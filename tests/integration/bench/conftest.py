@@ -58,12 +58,12 @@ def small(
         use(patch, capacity, QUICK_COUNT=300)
         use(patch, claims)
         use(patch, rates, QUICK_AT=(400,))
-        use(patch, page_times, QUICK_EVENTS=2000, QUICK_SECONDS=0.3)
+        use(patch, page_times, QUICK_EVENTS=2000, QUICK_SECONDS=0.1)
         use(patch, ingest, QUICK_EVENTS=400)
         use(patch, ingress, QUICK_COUNT=640)
         use(patch, verify, QUICK_EVENTS=600)
         use(patch, delays, QUICK=delays.Sizes(backlog=40, single=2))
-        use(patch, delivery, QUICK=delivery.Sizes(backlog=200, raced=100, rounds=1, seconds=0.5))
+        use(patch, delivery, QUICK=delivery.Sizes(backlog=200, raced=100, rounds=1, seconds=0.25))
         yield
     clear(servers)
 
