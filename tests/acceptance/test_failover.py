@@ -112,7 +112,6 @@ def kill_broker(world: World, number: int) -> Whole:
         assert f"r0@{cluster.ADDRESSES[0]} of 3 nodes: not running" in told.stdout, told.stdout
         assert "waxseal.ingest: 2 of 3 members are there" in told.stdout, told.stdout
     world.cluster.start_node(number)
-    world.cluster.await_members(INBOX)
     return whole
 
 
@@ -127,18 +126,18 @@ def kill_leader(world: World, _turn: int) -> Whole:
     os.kill(other, signal.SIGCONT)
     whole = world.whole(since, 6.0)
     world.cluster.start_node(number)
-    world.cluster.await_members(INBOX)
     return whole
 
 
 def freeze_broker(world: World, turn: int) -> Whole:
     """One that a process depends on: only its silence tells that process of it."""
-    node = world.cluster.nodes[world.cluster.serving(("ingress", "ingest")[turn % 2])]
+    number = world.cluster.serving(("ingress", "ingest")[turn % 2])
+    node = world.cluster.nodes[number]
     since = time.monotonic()
     os.kill(node.pid, signal.SIGSTOP)
     whole = world.whole(since, FROZEN)
     os.kill(node.pid, signal.SIGCONT)
-    world.cluster.await_members(INBOX)
+    world.cluster.await_node(number)
     return whole
 
 
@@ -147,7 +146,7 @@ def cut_broker(world: World, number: int) -> Whole:
     others = [address for address in cluster.ADDRESSES if address != cluster.ADDRESSES[number]]
     with cut([cluster.ADDRESSES[number]], others):
         whole = world.whole(since, FROZEN)
-    world.cluster.await_members(INBOX)
+    world.cluster.await_node(number)
     return whole
 
 

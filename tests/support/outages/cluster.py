@@ -4,7 +4,6 @@ With addresses of their own the ways between nodes can be cut. The port mapper, 
 each to have a port of its own for the others.
 """
 
-import json
 import socket
 import subprocess
 from dataclasses import replace
@@ -16,7 +15,6 @@ from ops.servers.binaries import find_rabbitmq
 from ops.servers.child import Child, stop, wait_ready
 from ops.servers.ports import Claims, choose_ports
 from ops.servers.rabbitmq import epmd_child, rabbitmq_child
-from support.waiting import wait_for
 
 ADDRESSES: Final = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 VHOST: Final = "cluster"
@@ -80,19 +78,9 @@ class Cluster:
         self.nodes[number].start()
         wait_ready([self.nodes[number]], 120)
 
-    def await_members(self, queue: str) -> None:
-        """Returns when all nodes have the queue: one that was away has paused itself, and joins the others again."""
-        wait_for(lambda: all(self._online(queue, number) == len(ADDRESSES) for number in range(len(ADDRESSES))), 120)
-
-    def _online(self, queue: str, on: int) -> int:
-        """How many nodes have the queue, as the node `on` sees it; 0 if it does not serve."""
-        asked = [*self.rabbitmqctl(on), "list_queues", "-p", VHOST, "name", "online", "--formatter", "json", "--silent"]
-        try:
-            ended = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
-        except subprocess.TimeoutExpired:  # it serves nobody while it looks for the others
-            return 0
-        listed = json.loads(ended.stdout) if ended.returncode == 0 else []
-        return sum(len(each["online"] or ()) for each in listed if each["name"] == queue)
+    def await_node(self, number: int) -> None:
+        """Returns when the others have the node again: one that was away pauses itself, and then joins them."""
+        self.ctl("await_online_nodes", str(len(ADDRESSES)), on=(number + 1) % len(ADDRESSES))
 
     def leader(self, queue: str, on: int = 0) -> int:
         """The number of the node that leads the queue."""
@@ -120,7 +108,7 @@ class Cluster:
     def ctl(self, *command: str, on: int = 0) -> str:
         """What `rabbitmqctl` prints, asked of the node `on`."""
         asked = [*self.rabbitmqctl(on), *command]
-        ended = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(asked, capture_output=True, text=True, timeout=150, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
