@@ -1,6 +1,7 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from schemas.blob import LARGEST_INLINE
 from schemas.ledger.log_names import log_origin
 from support.ingest import running
 from support.ledger.events import event_of, record
+from support.net.s3 import make_bucket, variables
 from support.queues import depth, emptied, publish
 from support.waiting import wait_for
 from workers.commands import forward, move_tenant
@@ -234,6 +236,59 @@ def test_the_copy_left_behind_is_deleted_when_all_has_gone_on_and_the_tenant_may
     assert left == ids(database)
     assert 0 == owner.run("verify", "--tenant", "acme").exit_code
     assert [("arrived", 2)] == database.rows("SELECT state, epoch FROM tenant_move")
+
+
+def test_bodies_go_from_bucket_to_bucket_and_what_is_left_there_is_for_the_eraser(
+    servers, database, other, there, cli, channel, tmp_path, monkeypatch, s3
+) -> None:
+    configured(database)
+    emptied(channel)
+    for name, value in variables(s3).items():
+        monkeypatch.setenv(name, value)
+    first, second = make_bucket(s3), make_bucket(s3)
+    recorded_before(database, Blobs(first))
+    there.write_text(there.read_text().replace(str(tmp_path / "there"), second))
+    owner, command = cli.owner.but(log_origin="ledger.example", blobs=first), ("tenant", "move", "acme", "--to", there, "--yes")
+    owner.output(*command)
+    ((reference,),) = other.rows("SELECT blob FROM content WHERE blob IS NOT NULL")
+    assert bytes(LARGEST_INLINE + 1) == Blobs(second).get("acme", reference)
+    owner.but(database_url=other.url, keys=other.key, blobs=second).output("verify", "--tenant", "acme")
+    owner.output(*command, "--finish")
+    assert [("acme", reference)] == database.rows("SELECT tenant, reference FROM erased_blob")
+
+
+def test_of_what_comes_to_several_ingests_while_a_tenant_moves_nothing_is_lost_or_doubled(
+    servers, database, other, there, channel, tmp_path
+) -> None:
+    configured(database)
+    emptied(channel)
+    sent = [f"e-{number}" for number in range(200)]
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        with several(database, servers, tmp_path / "blobs"), ThreadPoolExecutor(1) as pool:
+            publish(channel, *sent[:100])
+            moving = pool.submit(move_tenant.move, route, "ann", lambda _line: None)
+            for number, name in enumerate(sent[100:]):
+                if number == 50:
+                    wait_for(lambda: database.rows("SELECT state FROM tenant_move") in ([("moving",)], [("moved",)]))
+                publish(channel, name)
+            moving.result(60)
+            emptied_by_now(channel)
+        with several(other, servers, tmp_path / "there"):
+            forward.forward(route)
+            wait_for(lambda: other.rows("SELECT count(*) FROM entry WHERE tenant = 'acme'") == [(len(sent),)])
+            emptied_by_now(channel)
+    sequenced(other)
+    assert sorted(sent) == sorted(ids(other))
+    assert 100 <= len(ids(database)) < len(sent)
+
+
+@contextmanager
+def several(database, servers, blobs: Path) -> Iterator[None]:
+    """Three ingests at once, which promise no order within a subject."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(running(database, servers.amqp_url, Blobs(str(blobs))))
+        yield
 
 
 def dying(_done: int) -> None:
