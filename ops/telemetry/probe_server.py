@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from ops.telemetry.probes import SECURITY_HEADERS, Answer, Check, Heart, Readine
 _SOCKET_SECONDS = 3.0  # without a byte
 _REQUEST_SECONDS = 8.0  # for a whole request; above the deadline of checks, below an orchestrator's timeout
 _MAX_REQUESTS = 16
+_LOOK = 0.5  # seconds between two looks for requests that take too long: each wakes an idle process
 _NOT_FOUND = Answer(404, "text/plain; charset=utf-8", b"try /livez, /readyz or /metrics\n")
 _NOT_ALLOWED = Answer(405, "text/plain; charset=utf-8", b"only GET and HEAD\n")
 
@@ -33,7 +35,7 @@ class ProbeServer:
         self.port: int = server.server_address[1]
         self._server = server
         self._heart = heart
-        self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread = threading.Thread(target=server.serve_forever, args=(_LOOK,), name="health", daemon=True)
         self._thread.start()
 
     def beat(self) -> None:
@@ -42,6 +44,8 @@ class ProbeServer:
 
     def close(self) -> None:
         """Stop listening and free the port."""
+        with suppress(OSError):  # only Linux shuts down a socket that listens, which wakes the thread at once
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -79,7 +83,7 @@ class _Server(BoundedServer):
         self._open.pop(request, None)
 
     def service_actions(self) -> None:
-        """Cut off, a few times a second, requests that take too long: a slow client's bytes reset the socket's timeout."""
+        """Cut off, twice a second, requests that take too long: a slow client's bytes reset the socket's timeout."""
         now = time.monotonic()
         for request, until in list(self._open.items()):
             if until < now:

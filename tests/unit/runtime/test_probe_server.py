@@ -1,5 +1,6 @@
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -196,6 +197,14 @@ def test_a_client_that_dribbles_is_cut_off_all_the_same(start: Serve, monkeypatc
             time.sleep(0.05)
 
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it waits for the next look, half a second at most")
+@pytest.mark.timeout(20)
+def test_a_server_that_is_closed_does_not_wait_for_its_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_server, "_LOOK", 600.0)
+
+    serve("127.0.0.1", 0, {}).close()
 
 
 def test_slow_clients_cannot_take_more_than_their_share_of_threads(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
