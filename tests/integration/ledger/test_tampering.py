@@ -258,6 +258,16 @@ def test_an_entry_that_no_writer_noted_for_the_log_is_named(ledger) -> None:
     assert ("acme", "order-1", 4, "log_entry") == (fault.tenant, fault.subject, fault.seq, fault.kind)
 
 
+def test_of_one_subject_the_whole_log_is_checked_and_the_positions_of_its_own_entries_are(ledger) -> None:
+    unnoted = "DELETE FROM log_pending WHERE tenant = 'acme'"  # of order-1
+    swapped = f"UPDATE leaf SET position = CASE position WHEN 0 THEN 2 ELSE 0 END WHERE log_id = {ACME} AND position IN (0, 2)"
+    its_own, anothers = Scope("acme", "order-1"), Scope("acme", "order-2")
+
+    assert {"log_entry"} == ledger.kinds(unnoted, scope=its_own)
+    assert set() == ledger.kinds(unnoted, scope=anothers)
+    assert "log_root" in ledger.kinds(swapped, scope=anothers)
+
+
 def test_an_entry_that_the_sequencer_will_never_see_is_not_called_sealed(ledger, tmp_path) -> None:
     """It takes what is above its floors, by id; what `at` says of the entry is not what the entry says itself."""
     with ledger.engine.connect() as conn:
