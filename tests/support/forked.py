@@ -20,14 +20,17 @@ from ops.system.roles import IMPORTED
 Before = Callable[[], None] | None
 
 
-def run_measured(before: Before, arguments: Sequence[str], env: Mapping[str, str], *others: object) -> None:
+def run_measured(before: Before, arguments: Sequence[str], env: Mapping[str, str], folder: str | None, output: int) -> None:
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
     if FOLDER in env and before is None:  # what is imported already cannot be measured
         os.setsid()
         die_with_parent(signal.SIGTERM)
         os.execve(sys.executable, [sys.executable, "-m", "ops.cli", *arguments], {**env})
     if before is not None:
         before()
-    run_command(arguments, env, *others)
+    run_command(arguments, env, folder, None)
 
 
 def begin_fork_server() -> None:
@@ -41,17 +44,23 @@ def begin_fork_server() -> None:
 
 def share_fork_server() -> None:
     """Starts the fork server for this process and its forks: each would start one, for 2 s of CPU, as it is not its parent."""
+    terminal = os.dup(1)
+    with Path(os.devnull).open("wb") as nowhere:  # for what is started without an output
+        os.dup2(nowhere.fileno(), 1)
     begin_fork_server()
+    os.dup2(terminal, 1)
+    os.close(terminal)
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
 
 
 class Forked(Fork):
-    """`before` is called in its process first."""
+    """`before` is called in its process first. Without an `output` it writes to that of the test that starts it."""
 
     def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None, output: IO[bytes] | None = None) -> None:
         begin_fork_server()
         self.target = partial(run_measured, before)
-        super().__init__(*arguments, env=env, output=output)
+        with os.fdopen(os.dup(1), "wb") as ours:
+            super().__init__(*arguments, env=env, output=output or ours)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
