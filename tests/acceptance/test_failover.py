@@ -137,7 +137,6 @@ def freeze_broker(world: World, turn: int) -> Whole:
     os.kill(node.pid, signal.SIGSTOP)
     whole = world.whole(since, FROZEN)
     os.kill(node.pid, signal.SIGCONT)
-    world.cluster.await_node(number)
     return whole
 
 
@@ -145,9 +144,7 @@ def cut_broker(world: World, number: int) -> Whole:
     since = time.monotonic()
     others = [address for address in cluster.ADDRESSES if address != cluster.ADDRESSES[number]]
     with cut([cluster.ADDRESSES[number]], others):
-        whole = world.whole(since, FROZEN)
-    world.cluster.await_node(number)
-    return whole
+        return world.whole(since, FROZEN)
 
 
 def kill_primary(world: World, _turn: int) -> Whole:

@@ -78,10 +78,6 @@ class Cluster:
         self.nodes[number].start()
         wait_ready([self.nodes[number]], 120)
 
-    def await_node(self, number: int) -> None:
-        """Returns when the others have the node again: one that was away pauses itself, and then joins them."""
-        self.ctl("await_online_nodes", str(len(ADDRESSES)), on=(number + 1) % len(ADDRESSES))
-
     def leader(self, queue: str, on: int = 0) -> int:
         """The number of the node that leads the queue."""
         listed = self.ctl("list_queues", "-p", VHOST, "name", "leader", "--no-table-headers", "--quiet", on=on)
