@@ -57,7 +57,7 @@ def test_the_race_of_ingest_reports_each_contestant_and_what_it_cost(ingested) -
     # For so few events a sequencer takes less than a tick of the kernel's clock.
     assert all(results[f"sequenced_{name}_cpu_us"] >= 0 for name in ("sequencer", "sequencer_postgres"))
     assert results["ratio_beside_sequencer_by_clock"] > 0
-    assert 0 <= results["sequencer_cpu_share"] < 1
+    assert 0 <= results["sequencer_cpu_share"] <= 1  # all of it, if the rest took less than a tick
     assert all(results[f"{name}_{what}_bytes"] > 0 for name in ("one_process", "dramatiq") for what in ("wal", "disk"))
     assert results["ratio_to_dramatiq"] == pytest.approx(
         results["one_process_events_per_s"] / results["dramatiq_events_per_s"],

@@ -17,6 +17,7 @@ from ops.servers.accounts import own_file, own_folder
 from ops.servers.ports import listens
 from ops.servers.private import PrivateServers
 from support.pages import blocks
+from support.queues import emptied
 from support.sending import SECRET
 from support.waiting import wait_for
 from workers.commands.demo_publisher import Published, publish
@@ -97,7 +98,7 @@ def repeat_on_another_connection(engine: Engine) -> None:
             one.commit()
 
 
-def test_the_route_runs_through_a_pooler_and_what_listens_past_it(servers, database, pooler, start, sink) -> None:
+def test_the_route_runs_through_a_pooler_and_what_listens_past_it(servers, database, channel, pooler, start, sink) -> None:
     engine = make_engine(pooler.url, pool_size=2, pooled=True)
     with pytest.raises(OperationalError, match=f"statement_timeout is 0 s: ALTER ROLE {USER} SET"), engine.connect():
         pass
@@ -110,12 +111,13 @@ def test_the_route_runs_through_a_pooler_and_what_listens_past_it(servers, datab
     database.add_source("orders", "amqp")
     database.add_endpoint("billing", sink.url("/200"), SECRET)
 
+    emptied(channel)
     for command in ("ingest", "relay", "deliver", "sequencer", "sealer"):
         start(command, database_url=pooler.url, database_direct_url=pooler.direct, log_every=0.2)
     for number in range(1, 13):  # beyond the repetitions after which the driver prepares a statement
         about = {"message_id": str(number), "type": "order.paid", "content_type": "application/json"}
         publish(servers.amqp_url, [Published("acme.orders", b"{}", about)])
-        wait_for(lambda: len(sink.ids()) == number)  # noqa: B023 - called in this turn
+        wait_for(lambda: len(sink.ids()) >= number)  # noqa: B023 - called in this turn
 
     wait_for(lambda: database.rows("SELECT FROM checkpoint WHERE size = 12"))
 
