@@ -18,9 +18,7 @@ from schemas.allowance import Standing
 FEW: Final = 100  # deliveries: the window of an endpoint that is not measured yet, or is not very fast
 DRAIN: Final = 5.0  # seconds in which that many must be settled, or the window is smaller
 HORIZON: Final = 0.15  # seconds for which a larger window lasts: longer than from a claim until its last delivery is sent
-TRIPS: Final = (
-    12  # round trips to Postgres and RabbitMQ for which it lasts besides: twice as many as from a claim to the settlement
-)
+TRIPS: Final = 12  # round trips for which it lasts besides: twice as many as from a claim to the settlement
 MOST: Final = 2000  # deliveries: the largest window
 TICK: Final = 40  # milliseconds: endpoints with full windows are checked again together, at multiples of this
 LATER: Final = 0.25  # seconds until such a check at the latest, at first

@@ -57,11 +57,14 @@ OF_CHAINS = tuple(
     for table in ("content", "leaf", "subject_search", "verified_point", "chain_aside", "entry", "chain")
 )
 
-LETTERS = text("DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE tenant = :tenant LIMIT :most)")
-LETTER_BLOBS = text("""
-    INSERT INTO erased_blob (tenant, reference, erased_at)
-    SELECT DISTINCT :tenant, blob, now() FROM dead_letter WHERE tenant = :tenant AND blob IS NOT NULL
-    ON CONFLICT (tenant, reference) DO UPDATE SET erased_at = excluded.erased_at""")
+LETTERS = text("""
+    WITH gone AS (
+      DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE tenant = :tenant LIMIT :most) RETURNING blob),
+    noted AS (
+      INSERT INTO erased_blob (tenant, reference, erased_at)
+      SELECT DISTINCT CAST(:tenant AS text), blob, now() FROM gone WHERE :blobs AND blob IS NOT NULL
+      ON CONFLICT (tenant, reference) DO UPDATE SET erased_at = excluded.erased_at)
+    SELECT count(*) FROM gone""")
 ITEMS = text(f"""
     DELETE FROM mail_item WHERE ctid = ANY(ARRAY(
       SELECT ctid FROM mail_item WHERE mailbox_id IN {_MAILBOXES} LIMIT :most))""")  # noqa: S608 - constants
@@ -112,9 +115,8 @@ def remove_chains(conn: Connection, tenant: str, most: int, *, blobs: bool) -> i
 
 def remove_rest(conn: Connection, tenant: str, most: int, *, blobs: bool) -> int:
     """Deletes at most `most` dead letters and items of mailboxes; gives how many, 0 when there are none."""
-    if blobs:
-        conn.execute(LETTER_BLOBS, {"tenant": tenant})
-    return sum(conn.execute(statement, {"tenant": tenant, "most": most}).rowcount for statement in (LETTERS, ITEMS))
+    letters = conn.execute(LETTERS, {"tenant": tenant, "most": most, "blobs": blobs}).scalar_one()
+    return int(letters) + conn.execute(ITEMS, {"tenant": tenant, "most": most}).rowcount
 
 
 def remove_tenant(conn: Connection, tenant: str) -> None:
