@@ -52,12 +52,12 @@ LOST = text("""
       LEFT JOIN chain ON chain.chain_id = leaf.chain_id
     WHERE leaf.log_id = :log AND entry.chain_id IS NULL GROUP BY leaf.chain_id, chain.subject LIMIT :shown""")
 
-# Waits for its position, and is not there.
+# Waits for its position, and is not there. OFFSET 0: each is looked up, however many the planner expects to wait.
 LOST_WAITING = text(f"""
     SELECT uuid_send(waiting.chain_id), waiting.first, waiting.last, waiting.tenant, chain.subject
     FROM {SPANS} AS waiting LEFT JOIN chain ON chain.chain_id = waiting.chain_id
     WHERE (CAST(:tenant AS text) IS NULL OR waiting.tenant = :tenant) AND NOT EXISTS
-      (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last) LIMIT :shown""")  # noqa: S608 - constants
+      (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last OFFSET 0) LIMIT :shown""")  # noqa: S608 - constants
 
 # Has neither a position nor waits for one, and is not what is being deleted of a tenant that lives in another cell.
 FORGOTTEN = (
