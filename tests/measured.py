@@ -46,7 +46,8 @@ class _Loader(SlipcoverLoader):
         if kept.exists():
             kept_code = marshal.loads(kept.read_bytes())
             code = self.sci.instrument(kept_code, kept_code)  # as a part: which lines there are is known where it was kept
-            self.sci.instrumented[code.co_filename].add(code)
+            if sys.version_info < (3, 12):  # newer ones call back, and change no code
+                self.sci.instrumented[code.co_filename].add(code)
         else:
             code = compile(preinstrument(ast.parse(self.origin.read_bytes())), str(self.origin), "exec")
             with suppress(FileNotFoundError):  # the run is over
