@@ -3,7 +3,7 @@
 It runs before the virtual environment exists, so it imports only the standard library. It parses on older Pythons, so that it
 can tell their users what is missing. Running it again does only what is left to do. With `--tests` it also installs what only
 the tests need: a mail server, Prometheus, its Alertmanager and its exporter of Postgres, a browser, PgBouncer, systemd's
-checker, and nftables.
+checker, nftables, and curl.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ FOR_TESTS = {
     "/usr/sbin/pgbouncer": ("pgbouncer",),
     "/usr/bin/systemd-analyze": ("systemd",),
     "/usr/sbin/nft": ("nftables",),
+    "/usr/bin/curl": ("curl",),
 }
 CONTAINERS = "or run it in containers: docker compose up"
 
