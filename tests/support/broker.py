@@ -165,6 +165,10 @@ def rabbitmqctl_in_turn(servers: PrivateServers, commands: Iterable[Sequence[str
         archive.extractall(folder)
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
+    if not (folder / "elixir.app").exists():  # RabbitMQ 4 packs its program otherwise: each has a VM then
+        for command in commands:
+            rabbitmqctl(servers, *command)
+        return
     words = ",".join(f"[{','.join(f'<<{json.dumps(word)}>>' for word in command)}]" for command in commands)
     ended = "try 'Elixir.RabbitMQCtl':main(Words) catch exit:{shutdown, Code} -> Code end"
     run = (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -39,8 +40,11 @@ def exporting(database_url: str, folder: Path) -> Iterator[int]:
     program, port = shutil.which("prometheus-postgres-exporter"), free_port()
     assert program is not None, "install it: python3 -m ops.bootstrap --tests"
     url = make_url(database_url).set(query={"sslmode": "disable"}).render_as_string(hide_password=False)
-    (folder / "tables.yml").write_text(json.dumps(_TABLES))
-    command = [program, f"--web.listen-address={LOOPBACK}:{port}", "--log.level=error", "--extend.query-path=tables.yml"]
+    command = [program, f"--web.listen-address={LOOPBACK}:{port}", "--log.level=error"]
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    if "version 0.11." in told.stdout + told.stderr:  # newer ones have them
+        (folder / "tables.yml").write_text(json.dumps(_TABLES))
+        command.append("--extend.query-path=tables.yml")
     child = Child("exporter", "exporter", command, {"DATA_SOURCE_NAME": url}, folder / "log", folder, ready=lambda: True)
     with running(child):
         yield port
