@@ -21,7 +21,7 @@ from typing import Final
 
 from ops.admin.moving.arriving import arrive, has_arrived, leave
 from ops.admin.moving.cells import Route, alone
-from ops.admin.moving.copying import compare, compare_frozen, copy_ledger, root_of, verified
+from ops.admin.moving.copying import NOTHING, Upto, compare, compare_frozen, copy_ledger, root_of, verified
 from ops.admin.moving.freezing import freeze
 from ops.admin.moving.history import bring_history
 from ops.admin.moving.move_plan import begin, known
@@ -73,27 +73,28 @@ def _move(route: Route, who: str, say: Say, show: Callable[[int], None]) -> Move
 
 def _bring(route: Route, who: str, say: Say, show: Callable[[int], None], done: Moved) -> None:
     current = begin(route)
-    size = compared = 0
+    compared = NOTHING
     if current.state == "copying":
         size = copy_ledger(route, current, show)
         say(f"copied {size} entries while the tenant was live")
         done.verified_entries, compared = _checked(route, current)
-        say(f"verified {done.verified_entries} entries of the copy; all bytes and the root at {compared} are alike")
+        say(f"verified {done.verified_entries} entries of the copy; all bytes and the root at {compared.size} are alike")
         size = copy_ledger(route, current, show)
     began = time.monotonic()
     sending = freeze(route)
     if sending:
         say(f"{sending} deliveries are still being sent, and will be sent again by the other cell")
     size = copy_ledger(route, known(route), show)
-    compare_frozen(route, compared)
+    whole = compare_frozen(route, compared)
     done.rows = arrive(route, who)
     if current.state == "copying":
         done.frozen_seconds = time.monotonic() - began
         rows = sum(done.rows.values())
-        say(f"frozen for {done.frozen_seconds:.2f} s: {size - compared} entries and {rows} rows copied, and the roots compared")
+        more = size - compared.size if compared.incarnation == whole.incarnation else size
+        say(f"frozen for {done.frozen_seconds:.2f} s: {more} entries and {rows} rows copied, and the roots compared")
 
 
-def _checked(route: Route, current: Move) -> tuple[int, int]:
+def _checked(route: Route, current: Move) -> tuple[int, Upto]:
     """Verify and compare the copy while the tenant is live; gives the entries verified and the leaves compared.
 
     Content that is erased meanwhile is missing in one of the cells until its erasure has been copied, too.

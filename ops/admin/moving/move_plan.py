@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 from uuid import uuid4
 
 from ops.admin.moving.cells import Route
@@ -13,7 +14,8 @@ from pipeline.store.config import configure
 from pipeline.store.moving import arrival, ledger_copy, moves
 from pipeline.store.moving.moves import Move
 
-ON_THE_WAY = ("copying", "moving")
+ON_THE_WAY: Final = ("copying", "moving")
+MOST_WAITING: Final = 100_000  # entries without positions: the freeze waits for all of them, some seconds for so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def plan(route: Route) -> Plan:
         log = ledger_copy.log_of(there, route.tenant)
         found = [*_of_cells(route, here, there), *_of_moves(route, move, coming, there)]
         if move is None or move.state == "copying":
-            found += _of_tenant(route, here, sizes)
+            found += _of_tenant(route, sizes)
             if coming is not None and coming.state == "arriving" and _has_configuration(route, there):
                 own = f"{route.target.name} has sources or endpoints of {route.tenant} already"
                 found.append(f"{own}: they come with the tenant, and not by `waxseal apply`")
@@ -110,13 +112,13 @@ def _of_moves(route: Route, move: Move | None, coming: Move | None, there: Conne
         yield f"{route.target.name} has a tenant {route.tenant} of its own"
 
 
-def _of_tenant(route: Route, here: Connection, sizes: Mapping[str, int]) -> Iterator[str]:
+def _of_tenant(route: Route, sizes: Mapping[str, int]) -> Iterator[str]:
     if sizes["broken"]:
         yield f"{sizes['broken']} chains are set aside as broken: `waxseal verify --tenant {route.tenant}`, and mend them"
     if sizes["jobs"]:
         yield f"{sizes['jobs']} jobs of the console are not done: wait for them, or cancel them"
-    if ledger_copy.closed_logs(here, route.tenant):
-        yield "the tenant's log was begun anew after a restore: tenants with earlier logs cannot be moved yet"
+    if sizes["waiting"] > MOST_WAITING:
+        yield f"{sizes['waiting']} entries have no positions in the log yet: wait for the sequencer, see `waxseal log status`"
 
 
 def _has_configuration(route: Route, there: Connection) -> bool:

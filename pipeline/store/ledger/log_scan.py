@@ -59,6 +59,13 @@ LOST_WAITING = text(f"""
     WHERE (CAST(:tenant AS text) IS NULL OR waiting.tenant = :tenant) AND NOT EXISTS
       (SELECT FROM entry WHERE entry.chain_id = waiting.chain_id AND entry.seq = waiting.last OFFSET 0) LIMIT :shown""")  # noqa: S608 - constants
 
+# A tenant that comes from another cell has its closed logs before its open one is whole.
+ARRIVING = text("SELECT EXISTS (SELECT FROM tenant_move WHERE state = 'arriving')")
+_COMING: Final = """
+      AND NOT EXISTS (
+        SELECT FROM leaf AS former JOIN tenant_move AS move ON move.state = 'arriving'
+        WHERE former.chain_id = entry.chain_id AND former.seq = entry.seq AND move.tenant = entry.tenant)"""
+
 # Has neither a position nor waits for one, and is not what is being deleted of a tenant that lives in another cell.
 FORGOTTEN = (
     """
@@ -71,7 +78,7 @@ FORGOTTEN = (
     + SPANS
     + """ AS waiting WHERE waiting.chain_id = entry.chain_id AND waiting.tenant = entry.tenant
          AND entry.seq BETWEEN waiting.first AND waiting.last)
-      AND NOT EXISTS (SELECT FROM tenant_move AS move WHERE move.tenant = entry.tenant AND move.state = 'finishing')
+      AND NOT EXISTS (SELECT FROM tenant_move AS move WHERE move.tenant = entry.tenant AND move.state = 'finishing'){coming}
     GROUP BY entry.chain_id, entry.tenant LIMIT {shown}"""
 )
 
@@ -143,4 +150,5 @@ def forgotten(conn: Connection, scope: Scope) -> Sequence[Any]:
     """(chain, first, last, tenant, subject) of entries that the log will never have: of a tenant, in the tenant's chains."""
     scope = scan.with_logs(conn, scope)
     where = scope.where("entry") + ("" if scope.tenant is None else " AND entry.tenant = %(tenant)s")
-    return list(scan.stream(conn, "forgotten", FORGOTTEN.format(where=where, shown=SHOWN), scope))
+    coming = _COMING if conn.execute(ARRIVING).scalar_one() else ""
+    return list(scan.stream(conn, "forgotten", FORGOTTEN.format(where=where, shown=SHOWN, coming=coming), scope))

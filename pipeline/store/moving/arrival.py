@@ -18,7 +18,7 @@ _OF_TENANT: Final = "(SELECT id FROM tenant WHERE name = %(tenant)s)"
 _ENDPOINTS: Final = f"ARRAY(SELECT id FROM endpoint WHERE tenant_id = {_OF_TENANT})"  # noqa: S608 - constants
 _SOURCES: Final = f"ARRAY(SELECT id FROM source WHERE tenant_id = {_OF_TENANT})"  # noqa: S608 - constants
 _UNSETTLED: Final = f"endpoint_id = ANY ({_ENDPOINTS}) AND state IN ('pending', 'leased', 'paused', 'dead')"
-_LOG: Final = "(SELECT id FROM log WHERE tenant = %(tenant)s AND state = 'open')"
+_LOGS: Final = "(SELECT id FROM log WHERE tenant = %(tenant)s)"
 
 #: Which rows of each table go with the tenant, in the order in which they come.
 ROWS: Final[Mapping[str, str]] = {
@@ -34,9 +34,10 @@ ROWS: Final[Mapping[str, str]] = {
     "dead_letter": "tenant = %(tenant)s AND state = 'open'",
     "retention_progress": "tenant = %(tenant)s",
     "access_token": "tenant = %(tenant)s",
-    "log_key": f"log_id = {_LOG}",
-    "checkpoint": f"log_id = {_LOG}",
-    "anchor": f"log_id = {_LOG} AND kind <> 'published'",
+    "log": "tenant = %(tenant)s",
+    "log_key": f"log_id IN {_LOGS}",
+    "checkpoint": f"log_id IN {_LOGS}",
+    "anchor": f"log_id IN {_LOGS} AND kind <> 'published'",
 }
 
 #: The columns that hold what is encrypted.
@@ -50,6 +51,9 @@ _MAPS: Final = (
     """CREATE TEMPORARY TABLE source_now ON COMMIT DROP AS
        SELECT moved.id AS was, source.id AS now FROM moved_source AS moved
        JOIN source ON source.name = moved.name AND source.tenant_id = (SELECT id FROM tenant WHERE name = :tenant)""",
+    """CREATE TEMPORARY TABLE log_now ON COMMIT DROP AS
+       SELECT moved.id AS was, log.id AS now FROM moved_log AS moved JOIN log USING (tenant, incarnation)
+       WHERE log.tenant = :tenant""",
 )
 _DELIVERY_MAP: Final = """
     CREATE TEMPORARY TABLE delivery_now ON COMMIT DROP AS
@@ -58,9 +62,9 @@ _DELIVERY_MAP: Final = """
     JOIN delivery ON (delivery.chain_id, delivery.seq, delivery.endpoint_id) = (moved.chain_id, moved.seq, endpoint_now.now)"""
 
 _TENANT_ID: Final = "(SELECT id FROM tenant WHERE name = :tenant)"
-_NEW_LOG: Final = "(SELECT id FROM log WHERE tenant = :tenant AND state = 'open')"
 _JOIN_ENDPOINT: Final = "JOIN endpoint_now ON endpoint_now.was = moved.endpoint_id"
 _JOIN_SOURCE: Final = "JOIN source_now ON source_now.was = moved.mailbox_id"
+_JOIN_LOG: Final = "JOIN log_now ON log_now.was = moved.log_id"
 
 _LETTERS: Final = """LEFT JOIN endpoint_now ON endpoint_now.was = moved.endpoint_id
     LEFT JOIN delivery_now ON delivery_now.was = moved.delivery_id
@@ -99,9 +103,9 @@ _PUTS_AFTER: Final[Sequence[tuple[str, str, Mapping[str, str | None]]]] = (
     ),
     ("retention_progress", "", {}),
     ("access_token", "", {}),
-    ("log_key", "", {"id": None, "log_id": _NEW_LOG}),
-    ("checkpoint", "", {"log_id": _NEW_LOG}),
-    ("anchor", "", {"id": None, "log_id": _NEW_LOG}),
+    ("log_key", f"{_JOIN_LOG} ORDER BY moved.id", {"id": None, "log_id": "log_now.now"}),
+    ("checkpoint", _JOIN_LOG, {"log_id": "log_now.now"}),
+    ("anchor", f"{_JOIN_LOG} ORDER BY moved.id", {"id": None, "log_id": "log_now.now"}),
 )
 
 COLUMNS = text("""

@@ -1,7 +1,8 @@
 """Statements that copy a tenant's ledger between two databases, by the positions in its log, and compare the copies.
 
-A piece of the log is copied in one transaction: entries, content, the chains' heads, the leaves, the log's row. So the copy is
-at each moment the ledger as it was when its log had that size, and its size is all that is to be known to go on.
+A piece of a log is copied in one transaction: entries, content, the chains' heads, the leaves, the log's row. So the copy is
+at each moment the ledger as it was when its log had that size, and its size is all that is to be known to go on. A tenant whose
+log was begun anew has several, which come one after the other, as they were begun: of a later one, only the leaves come again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,12 @@ _CONTENT: Final = 'chain_id, seq, attributes, body, blob, salt, source, type, su
 _DOCUMENT: Final = "chain_id, seq, due, document, parser, made_at"
 _CHAIN: Final = "key, tenant, subject, chain_id"
 _LEAVES: Final = "leaf WHERE log_id = %(log)s AND position >= %(first)s AND position < %(end)s"
+_NOT_YET: Final = """ AND NOT EXISTS (
+    SELECT FROM leaf AS former WHERE former.chain_id = leaf.chain_id AND former.seq = leaf.seq AND log_id = ANY(%(former)s))"""
 
-LOG = text("""
-    SELECT id, incarnation, size, frontier FROM log WHERE tenant = :tenant AND state = 'open'""")
-CLOSED = text("SELECT count(*) FROM log WHERE tenant = :tenant AND state <> 'open'")
+LOGS = text("""
+    SELECT id, incarnation, size, frontier, state = 'closed' FROM log WHERE tenant = :tenant ORDER BY incarnation""")
+CLOSE = text("UPDATE log SET state = 'closed' WHERE id = :log")
 MAKE_LOG = text("INSERT INTO log (tenant, incarnation) VALUES (:tenant, :incarnation)")
 GROW = text("UPDATE log SET size = :size, frontier = :frontier WHERE id = :log AND size = :before")
 
@@ -37,7 +40,7 @@ PUT_CHAINS = text("""
     SELECT moved.key, moved.tenant, moved.subject, moved.chain_id, last.seq, last.hash FROM moved_chain AS moved
     CROSS JOIN LATERAL (
       SELECT seq, hash FROM entry WHERE entry.chain_id = moved.chain_id ORDER BY seq DESC LIMIT 1) AS last
-    ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, hash = excluded.hash""")
+    ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, hash = excluded.hash WHERE excluded.seq > chain.seq""")
 PUT_SUBJECTS = text("""
     UPDATE chain SET subject = moved.subject FROM moved_chain AS moved
     WHERE chain.key = moved.key AND chain.subject IS DISTINCT FROM moved.subject""")
@@ -73,6 +76,8 @@ SIZES = text("""
            (SELECT count(*) FROM chain_aside WHERE tenant = :tenant AND mended_at IS NULL) AS broken,
            (SELECT CAST(coalesce(sum(size), 0) AS bigint) FROM log WHERE tenant = :tenant AND state = 'open')
              + (SELECT CAST(coalesce(sum(entries), 0) AS bigint) FROM log_pending WHERE tenant = :tenant) AS entries,
+           (SELECT CAST(coalesce(sum(entries), 0) AS bigint) FROM log_pending WHERE tenant = :tenant) AS waiting,
+           (SELECT count(*) FROM log WHERE tenant = :tenant AND state = 'closed') AS closed_logs,
            (SELECT count(*) FROM source JOIN tenant ON tenant.id = tenant_id WHERE tenant.name = :tenant) AS sources,
            (SELECT count(*) FROM mailbox JOIN source USING (id) JOIN tenant ON tenant.id = tenant_id
             WHERE tenant.name = :tenant) AS mailboxes,
@@ -86,12 +91,13 @@ SIZES = text("""
 
 
 class LogRow(NamedTuple):
-    """A tenant's open log."""
+    """A log of a tenant."""
 
     id: int
     incarnation: int
     size: int
     frontier: bytes
+    closed: bool
 
 
 class Span(NamedTuple):
@@ -101,20 +107,23 @@ class Span(NamedTuple):
     end: int
 
 
+def logs_of(conn: Connection, tenant: str) -> list[LogRow]:
+    """The tenant's logs, as they were begun: the last one is open, those before it are closed."""
+    rows = conn.execute(LOGS, {"tenant": tenant}).all()
+    return [LogRow(row[0], row[1], row[2], bytes(row[3]), row[4]) for row in rows]
+
+
 def log_of(conn: Connection, tenant: str) -> LogRow | None:
-    """The tenant's open log."""
-    row = conn.execute(LOG, {"tenant": tenant}).one_or_none()
-    return None if row is None else LogRow(row[0], row[1], row[2], bytes(row[3]))
+    """The tenant's newest log."""
+    return next(reversed(logs_of(conn, tenant)), None)
 
 
-def closed_logs(conn: Connection, tenant: str) -> int:
-    """How many earlier logs the tenant has."""
-    return int(conn.execute(CLOSED, {"tenant": tenant}).scalar_one())
-
-
-def make_log(conn: Connection, tenant: str, incarnation: int) -> None:
-    """An empty log, of the same name."""
+def make_log(conn: Connection, tenant: str, incarnation: int, former: LogRow | None) -> LogRow:
+    """An empty log of the same name; the one before it is closed."""
+    if former is not None:
+        conn.execute(CLOSE, {"log": former.id})
     conn.execute(MAKE_LOG, {"tenant": tenant, "incarnation": incarnation})
+    return logs_of(conn, tenant)[-1]
 
 
 def pieces(first: int, end: int, most: int) -> Iterator[Span]:
@@ -127,13 +136,14 @@ def blobs(conn: Connection, log: int, span: Span) -> Sequence[str]:
     return conn.execute(BLOBS, {"log": log, **span._asdict()}).scalars().all()
 
 
-def copy_piece(source: Connection, log: int, target: Connection, into: int, span: Span) -> None:
+def copy_piece(source: Connection, log: int, target: Connection, into: int, span: Span, former: Sequence[int]) -> None:
     """Copies the piece from log `log` to log `into`, all but the log's row. The ledger's own checks are made on the way.
 
-    Raises a violation if an entry's hash or link is wrong.
+    What is in the `former` logs has been copied with them. Raises a violation if an entry's hash or link is wrong.
     """
-    given: Mapping[str, Any] = {"log": log, "into": into, **span._asdict()}
-    of = f"JOIN (SELECT position, chain_id, seq FROM {_LEAVES}) AS leaf USING (chain_id, seq)"  # noqa: S608 - constants
+    given: Mapping[str, Any] = {"log": log, "into": into, "former": list(former), **span._asdict()}
+    new = f"{_LEAVES}{_NOT_YET if former else ''}"
+    of = f"JOIN (SELECT position, chain_id, seq FROM {new}) AS leaf USING (chain_id, seq)"  # noqa: S608 - constants
     for table, columns, order in (
         ("entry", _ENTRY, "ORDER BY position"),
         ("content", _CONTENT, "ORDER BY position"),

@@ -14,13 +14,15 @@ from ops.admin.bulk import Tally
 from ops.admin.doctor.finding import Finding
 from ops.admin.doctor.move_checks import check_moves
 from ops.admin.moving.cells import opened
-from ops.admin.moving.copying import copy_ledger
+from ops.admin.moving.copying import compare, copy_ledger, verified
 from ops.admin.moving.finishing import begin_to_finish, delete_ledger
 from ops.admin.moving.freezing import freeze
 from ops.admin.moving.history import bring_history
 from ops.admin.moving.move_plan import begin, known
+from ops.errors import OpsError
 from ops.runtime.blobs import Blobs
 from ops.runtime.db import make_engine, transaction
+from ops.runtime.places import Place
 from ops.settings import Settings, settings_of
 from pipeline.append import append, open_batch
 from pipeline.fanout import subscriptions
@@ -29,6 +31,7 @@ from pipeline.ledger.merkle import read_frontier
 from pipeline.ledger.notes import Signer, new_private, sign
 from pipeline.ledger.sequence import sequence
 from pipeline.store.config import catalog
+from pipeline.store.log import checkpoints
 from schemas.blob import LARGEST_INLINE
 from schemas.ledger.log_names import log_origin
 from support.ingest import running
@@ -38,6 +41,8 @@ from support.queues import depth, emptied, publish
 from support.waiting import wait_for
 from workers.commands import forward, move_tenant
 from workers.commands.forward import make_queue, waiting
+from workers.sealer.board import Board
+from workers.sealer.sealing import Sealing
 
 KEY = b"k" * 32
 PRIVATE = new_private()
@@ -238,6 +243,51 @@ def test_the_copy_left_behind_is_deleted_when_all_has_gone_on_and_the_tenant_may
     assert [("arrived", 2)] == database.rows("SELECT state, epoch FROM tenant_move")
 
 
+def test_a_log_that_was_begun_anew_moves_with_those_before_it(servers, database, other, there, cli, channel, tmp_path) -> None:
+    configured(database)
+    emptied(channel)
+    recorded_before(database, Blobs(str(tmp_path / "blobs")))
+    sequenced(database)
+    published, bundle = tmp_path / "published", tmp_path / "before.jsonl"
+    owner = cli.owner.but(log_origin="ledger.example", log_files=published)
+    seal(database, published)
+    owner.output("export", "acme", "-o", bundle)
+    (key,) = owner.json("log", "key", "acme")
+    recorded(database, "in-no-checkpoint-of-the-first")
+    sequenced(database)
+    owner.output("log", "new-origin", "acme", "--yes")
+    recorded(database, "after")
+    sequenced(database)
+    seal(database, published)
+
+    sizes: list[int] = []
+    with opened("acme", here(servers, database, tmp_path), there) as route:
+        with pytest.raises(Died):
+            copy_ledger(route, begin(route), dying_after_pieces(3, sizes), most=8)
+        assert [8, 13, 8] == sizes
+        assert 13 < verified(route)  # what only the closed log has of it so far is no fault
+        with altered(other), pytest.raises(OpsError, match="the log differs between the cells at 13"):
+            compare(route)
+    owner.output("tenant", "move", "acme", "--to", there, "--yes")
+    for query in LOGS:
+        assert [] != database.rows(query) == other.rows(query)
+    moved = owner.but(database_url=other.url, keys=other.key, blobs=tmp_path / "there", log_files=tmp_path / "published-there")
+    for cell in (owner, moved):
+        assert 0 == cell.run("verify", "--tenant", "acme").exit_code
+    kept = published / "acme" / "checkpoint"
+    assert "intact: 12 entries" in owner.output("verify-bundle", bundle, "--vkey", key["vkey"], "--checkpoint", kept)
+    assert owner.json("log", "key", "acme") == moved.json("log", "key", "acme")
+    recorded(other, "there")
+    sequenced(other)
+    seal(other, tmp_path / "published-there")
+    assert [(1, "closed", 12), (2, "open", 16)] == other.rows(
+        "SELECT incarnation, state, max(checkpoint.size) FROM log JOIN checkpoint ON log_id = id GROUP BY 1, 2 ORDER BY 1"
+    )
+    owner.output("tenant", "move", "acme", "--to", there, "--finish", "--yes")
+    assert {} == left_of(database, "acme")
+    assert 0 == moved.run("verify", "--tenant", "acme").exit_code
+
+
 def test_bodies_go_from_bucket_to_bucket_and_what_is_left_there_is_for_the_eraser(
     servers, database, other, there, cli, channel, tmp_path, monkeypatch, s3
 ) -> None:
@@ -293,6 +343,45 @@ def several(database, servers, blobs: Path) -> Iterator[None]:
 
 def dying(_done: int) -> None:
     raise Died
+
+
+def dying_after_pieces(most: int, sizes: list[int]) -> Callable[[int], None]:
+    def show(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == most:
+            raise Died
+
+    return show
+
+
+@contextmanager
+def altered(database) -> Iterator[None]:
+    """The closed log has another root, against all triggers."""
+    change = """ALTER TABLE log DISABLE TRIGGER forward; UPDATE log SET frontier = {} || substr(frontier, 33)
+                WHERE state = 'closed'; ALTER TABLE log ENABLE ALWAYS TRIGGER forward"""
+    ((before,),) = database.rows("SELECT substr(frontier, 1, 32) FROM log WHERE state = 'closed'")
+    database.run(change.format("sha256('another')"))
+    yield
+    database.run(change.format(f"'\\x{bytes(before).hex()}'::bytea"))
+
+
+def seal(database, place: Path) -> None:
+    """Sign the tenant's log, as the sealer does, and publish it at the place."""
+    engine = make_engine(database.sealer_url)
+    with transaction(engine) as conn:
+        logs = checkpoints.open_logs(conn)
+    sealing = Sealing(engine, Place(str(place)), "ledger.example", database.vault, Board())
+    assert [True] == [sealing.seal(log) for log in logs if log.tenant == "acme"]
+    engine.dispose()
+
+
+#: What a tenant's logs are made of, without the ids of the cell.
+LOGS = (
+    "SELECT incarnation, state, size, frontier FROM log ORDER BY 1",
+    "SELECT incarnation, position, chain_id, seq FROM leaf JOIN log ON log.id = log_id ORDER BY 1, 2",
+    "SELECT incarnation, checkpoint.size, root, note, signed_at FROM checkpoint JOIN log ON log.id = log_id ORDER BY 1, 2",
+    "SELECT incarnation, public, log_key.state, created_at FROM log_key JOIN log ON log.id = log_id ORDER BY 1, 2",
+)
 
 
 ID = "convert_from(attributes, 'UTF8')::json ->> 'id'"
