@@ -151,9 +151,10 @@ def act_view(row: Row) -> View:
     """An act of an operator; `done` and `ended_at` are null if it was interrupted or has not ended.
 
     `principal` is the id of the token or session by which it came from `address`; `outcome` says if it was refused or failed.
+    `cell` is that which the tenant has left since, if it was done there.
     """
     plain = (
-        *("id", "who", "act", "filter", "planned", "done", "tenant", "object", "outcome", "reason"),
+        *("id", "who", "act", "filter", "planned", "done", "tenant", "object", "outcome", "reason", "cell"),
         *("means", "principal", "role", "address", "request_id"),
     )
     return {**{name: row[name] for name in plain}, "at": rfc3339(row["at"]), "ended_at": rfc3339(row["ended_at"])}
@@ -161,7 +162,8 @@ def act_view(row: Row) -> View:
 
 def event_view(row: Row) -> View:
     """An operator event."""
-    return {**{name: row[name] for name in ("id", "kind", "tenant", "endpoint", "mailbox", "detail")}, "at": rfc3339(row["at"])}
+    plain = ("id", "kind", "tenant", "endpoint", "mailbox", "detail", "cell")
+    return {**{name: row[name] for name in plain}, "at": rfc3339(row["at"])}
 
 
 def endpoint_view(row: Row) -> View:

@@ -2,8 +2,9 @@
 
 # ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is there at once
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +15,18 @@ from ops.cli.terminal.time_range import LIMIT, SINCE, UNTIL
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+
+def _somewhere(said: str, row: Mapping[str, Any]) -> str:
+    """With the cell in which it was, if a tenant has come from there since."""
+    return f"{said} (in {row['cell']})" if row["cell"] else said
+
+
 _ACT: tuple[Column, ...] = (
     ("id", "id"),
     ("at", moment("at")),
     ("who", "who"),
     ("act", "act"),
-    ("which", lambda row: " ".join(f"{name}={value}" for name, value in row["filter"].items()) or "all"),
+    ("which", lambda row: _somewhere(" ".join(f"{name}={value}" for name, value in row["filter"].items()) or "all", row)),
     ("planned", "planned"),
     ("done", lambda row: "cut off, or still running" if row["done"] is None else row["done"]),
 )
@@ -29,7 +36,7 @@ _EVENT: tuple[Column, ...] = (
     ("kind", "kind"),
     ("tenant", "tenant"),
     ("endpoint", lambda row: row["endpoint"] or row["mailbox"]),
-    ("detail", "detail"),
+    ("detail", lambda row: _somewhere(row["detail"], row)),
 )
 
 

@@ -8,7 +8,7 @@
 | arrive | the tenant lives in the other cell | the next run tells the first cell |
 | leave | the first cell refuses it for ever | the next run forwards |
 | forward | what was kept is in the other cell's inbox | what was not acknowledged is forwarded again; it is dropped there |
-| history | so much of what was settled before has come | the next run goes on from there |
+| history | so much of what was before has come | the next run goes on from there |
 """
 
 import itertools
@@ -44,7 +44,7 @@ class Moved:
     forwarded: int = 0
     frozen_seconds: float | None = None  # nothing was recorded for the tenant; None: it was frozen by an earlier run
     verified_entries: int = 0
-    history: int = 0  # settled deliveries and closed dead letters that came in this run
+    history: int = 0  # settled deliveries, closed dead letters, operator events and acts that came in this run
 
 
 def move(route: Route, who: str, say: Say, show: Callable[[int], None] = lambda _size: None) -> Moved:
@@ -67,7 +67,7 @@ def _move(route: Route, who: str, say: Say, show: Callable[[int], None]) -> Move
     done.forwarded = forward(route)
     say(f"{done.forwarded} messages that were kept are in the other cell's inbox")
     done.history = bring_history(route)
-    say(f"{done.history} settled deliveries and closed dead letters have come after it")
+    say(f"{done.history} settled deliveries, closed dead letters, operator events and acts have come after it")
     return done
 
 

@@ -1,4 +1,4 @@
-"""Brings what was settled before a tenant moved, after it has arrived: its operators look there for it from then on."""
+"""Brings what was before a tenant moved, after it has arrived: its operators and auditors look there for it from then on."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ PIECE: Final = 5000  # rows in one transaction
 
 
 def bring_history(route: Route, most: int = PIECE) -> int:
-    """Copy settled deliveries with their attempts, and closed dead letters; gives how many rows of both came now.
+    """Copy settled deliveries with their attempts, closed dead letters, operator events and acts; gives how many came now.
 
     Each piece is committed by itself, and a killed copy goes on after the last one. Raises `OpsError` unless the tenant lives
     in the target by this move.
@@ -27,5 +27,5 @@ def bring_history(route: Route, most: int = PIECE) -> int:
             moves.by_mover(there, move.id)
             if history.reached(there, route.tenant, move.id).whole:
                 return rows
-            _reached, came = history.bring_next(here, there, route.tenant, move.id, most)
+            _reached, came = history.bring_next(here, there, route.tenant, route.source.name, move.id, most)
         rows += came

@@ -33,7 +33,7 @@ ACTOR = text("SELECT who, means, principal, role, address, request_id, reason FR
 # An act on many rows is one line: how many were planned, and how many were done if it ended.
 _ACT = """
     SELECT act.id, act.at, act.who, act.act, act.filter, act.tenant, act.object, act.means, act.principal, act.role,
-           act.address, act.request_id, act.reason, act.outcome, act.count AS planned,
+           act.address, act.request_id, act.reason, act.outcome, act.cell, act.count AS planned,
            CASE WHEN act.phase = 'done' THEN act.count ELSE ending.count END AS done,
            CASE WHEN act.phase = 'done' THEN act.at ELSE ending.at END AS ended_at
     FROM audit AS act LEFT JOIN audit AS ending ON ending.begun = act.id
@@ -52,7 +52,7 @@ UNDER_WAY = text(f"""{_ACT} AND act.who = :who AND act.act = :act AND act.at <= 
 
 # Newest first, in pages by id.
 EVENTS = text("""
-    SELECT event.id, at, event.kind, event.tenant, endpoint.name AS endpoint, source.name AS mailbox, detail
+    SELECT event.id, at, event.kind, event.tenant, endpoint.name AS endpoint, source.name AS mailbox, detail, cell
     FROM operator_event AS event LEFT JOIN endpoint ON endpoint.id = endpoint_id LEFT JOIN source ON source.id = source_id
     WHERE event.id < :before
       AND (CAST(:tenant AS text) IS NULL OR event.tenant = :tenant)

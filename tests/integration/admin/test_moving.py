@@ -172,17 +172,26 @@ def test_what_was_settled_comes_after_the_tenant_in_pieces(servers, database, ot
     emptied(channel)
     recorded_before(database, Blobs(str(tmp_path / "blobs")))
     settled_before(database)
-    cli.owner.but(log_origin="ledger.example").output("tenant", "move", "acme", "--to", there, "--yes")
+    told_before(database)
+    owner = cli.owner.but(log_origin="ledger.example")
+    owner.output("tenant", "move", "acme", "--to", there, "--yes")
     found = {query: database.rows(query) for query in HISTORY}
     for query, rows in found.items():
         assert [] != rows == other.rows(query)
     assert [("discarded", None), ("replayed", None)] == other.rows(
         "SELECT state, body FROM dead_letter WHERE state <> 'open' ORDER BY state"
     )
+    moved, acts = owner.but(database_url=other.url, keys=other.key), owner.json("audit", "--tenant", "acme")
+    *came, arrived = moved.json("audit", "--tenant", "acme")
+    assert ("tenant arrive", None) == (arrived["act"], arrived["cell"])
+    assert [each["act"] for each in acts] == [each["act"] for each in came] == ["tenant leave", "dead replay", "erase"]
+    erased = came[-1]
+    assert ("ann", 4, 3, "asked") == tuple(erased[name] for name in ("who", "planned", "done", "reason"))
+    assert f"(in {erased['cell']})" in moved.output("events", "--tenant", "acme")
     other.run("DELETE FROM tenant_history; DELETE FROM attempt; DELETE FROM delivery WHERE state = 'delivered'")
     other.run("DELETE FROM dead_letter WHERE state <> 'open'")
     with opened("acme", here(servers, database, tmp_path), there) as route:
-        assert 6 == bring_history(route, most=1)
+        assert 6 + 2 + len(acts) == bring_history(route, most=1)
         assert 0 == bring_history(route)
     assert found == {query: other.rows(query) for query in HISTORY}
 
@@ -241,6 +250,7 @@ def test_the_copy_left_behind_is_deleted_when_all_has_gone_on_and_the_tenant_may
     assert left == ids(database)
     assert 0 == owner.run("verify", "--tenant", "acme").exit_code
     assert [("arrived", 2)] == database.rows("SELECT state, epoch FROM tenant_move")
+    assert THERE_AND_BACK == database.rows("SELECT act, cell IS NULL FROM audit WHERE tenant = 'acme' ORDER BY at")
 
 
 def test_a_log_that_was_begun_anew_moves_with_those_before_it(servers, database, other, there, cli, channel, tmp_path) -> None:
@@ -286,6 +296,16 @@ def test_a_log_that_was_begun_anew_moves_with_those_before_it(servers, database,
     owner.output("tenant", "move", "acme", "--to", there, "--finish", "--yes")
     assert {} == left_of(database, "acme")
     assert 0 == moved.run("verify", "--tenant", "acme").exit_code
+
+
+#: The moves of a tenant in the audit of the first cell, and whether they were acts of that cell: none came back as another one.
+THERE_AND_BACK = [
+    ("tenant arrive", False),
+    ("tenant leave", True),
+    ("tenant finish", True),
+    ("tenant arrive", True),
+    ("tenant leave", False),
+]
 
 
 def test_bodies_go_from_bucket_to_bucket_and_what_is_left_there_is_for_the_eraser(
@@ -395,7 +415,31 @@ HISTORY = (
        FROM dead_letter LEFT JOIN delivery ON delivery.id = delivery_id
        LEFT JOIN endpoint ON endpoint.id = dead_letter.endpoint_id
        WHERE dead_letter.state <> 'open' AND decided_by <> 'tenant move' ORDER BY stage""",
+    """SELECT at, operator_event.kind, operator_event.tenant, endpoint.name, source.name, chain_id, detail
+       FROM operator_event LEFT JOIN endpoint ON endpoint.id = endpoint_id LEFT JOIN source ON source.id = source_id
+       WHERE operator_event.tenant = 'acme' ORDER BY at, detail""",
+    """SELECT act.at, act.who, act.act, act.filter, act.object, act.reason, act.count, ending.at, ending.count
+       FROM audit AS act LEFT JOIN audit AS ending ON ending.begun = act.id
+       WHERE act.begun IS NULL AND act.tenant = 'acme' AND act.act <> 'tenant arrive' ORDER BY act.at""",
 )
+
+
+def told_before(database) -> None:
+    """Two operator events; an erasure, a replay that was cut off, and an act on all tenants."""
+    for statement in (
+        """INSERT INTO operator_event (at, kind, tenant, endpoint_id, detail)
+           SELECT now() - interval '2 days', 'breaker_opened', 'acme', max(id), 'it was away' FROM endpoint""",
+        """INSERT INTO operator_event (at, kind, tenant, source_id, detail)
+           SELECT now() - interval '1 day', 'duplicate_differs', 'acme', max(id), 'another body' FROM source""",
+        """INSERT INTO audit (at, who, act, filter, count, phase, tenant, reason)
+           VALUES (now() - interval '1 day', 'ann', 'erase', '{"subject": "s1"}', 4, 'begun', 'acme', 'asked')""",
+        """INSERT INTO audit (at, who, act, filter, count, phase, begun)
+           SELECT at + interval '1 s', who, act, filter, 3, 'done', id FROM audit""",
+        """INSERT INTO audit (at, who, act, filter, count, phase, tenant)
+           VALUES (now() - interval '1 hour', 'bob', 'dead replay', '{"tenant": "acme"}', 9, 'begun', 'acme')""",
+        "INSERT INTO audit (at, who, act, filter, count) VALUES (now(), 'bob', 'prune audit', '{}', 9)",
+    ):
+        database.run(statement)
 
 
 def settled_before(database) -> None:

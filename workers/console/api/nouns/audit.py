@@ -40,6 +40,7 @@ class OperatorEvent(Shape):
     endpoint: str | None
     mailbox: str | None
     detail: str | None
+    cell: str | None
 
 
 ActPage: Final = page_of(Act)

@@ -121,6 +121,7 @@ class Act(Shape):
     role: str | None
     address: str | None
     request_id: str | None
+    cell: str | None
 
 
 class DeadLetter(DeadLetterRow):
