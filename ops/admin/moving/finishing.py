@@ -47,10 +47,11 @@ def remains(route: Route, kept: int) -> Remains:
 def _hindrances(route: Route, move: Move | None, coming: Move | None, kept: int) -> Iterator[str]:
     if move is None or move.state not in LEFT:
         yield f"{route.tenant} has not moved from {route.source.name}: there is nothing to delete"
-    elif move.cell != route.target.name:
-        yield f"{route.tenant} has moved to {move.cell}"
     elif coming is None or coming.id != move.id or coming.state != "arrived":
-        yield f"{route.tenant} does not live in {route.target.name} by this move"
+        if move.cell != route.target.name:
+            yield f"{route.tenant} has moved to {move.cell}"
+        else:
+            yield f"{route.tenant} does not live in {route.target.name} by this move"
     else:
         if kept:
             yield f"{kept} messages are kept here: `waxseal tenant forward {route.tenant} --to … --once`"

@@ -98,10 +98,12 @@ def _of_moves(route: Route, move: Move | None, coming: Move | None, there: Conne
     if move is not None and move.state == "finishing":
         yield f"what {route.tenant} left in {route.source.name} is being deleted: go on with --finish"
     if move is not None and move.state in (*ON_THE_WAY, "moved", "finishing"):
-        if move.cell != route.target.name:
-            yield f"{route.tenant} is {move.state}, to {move.cell}: go on with that, or --abort it"
-        elif coming is None or coming.id != move.id:
-            yield f"{route.target.name} does not know of this move: --abort it, and begin anew"
+        # A cell is known by the move: its address may be another one after a server was replaced.
+        if coming is None or coming.id != move.id or coming.state not in ("arriving", "arrived"):
+            if move.cell != route.target.name:
+                yield f"{route.tenant} is {move.state}, to {move.cell}: go on with that, or --abort it"
+            else:
+                yield f"{route.target.name} does not know of this move: --abort it, and begin anew"
         return
     if coming is not None and coming.state in (*ON_THE_WAY, "moved", "finishing", "arrived"):
         before = f"{route.target.name} has had the tenant before (it is {coming.state} there)"

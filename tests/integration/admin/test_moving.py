@@ -123,6 +123,11 @@ def test_a_move_that_is_taken_back_loses_nothing_and_can_be_made_again(
         with opened("acme", here(servers, database, tmp_path), there) as route:
             copy_ledger(route, begin(route))
             freeze(route)
+        elsewhere = there.with_name("elsewhere")
+        elsewhere.write_text(there.read_text().replace(other.url, database.url).replace("127.0.0.1", "localhost"))
+        assert "is moving, to 127.0.0.1" in owner.run("tenant", "move", "acme", "--to", elsewhere).stdout
+        elsewhere.write_text(there.read_text().replace("127.0.0.1", "localhost"))  # it is the same cell
+        assert "Nothing is in the way" in owner.output("tenant", "move", "acme", "--to", elsewhere)
         publish(channel, "kept-1", "kept-2")
         wait_for(lambda: waiting(servers.amqp_url, "acme") == 2)
 
