@@ -64,9 +64,9 @@ postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16
 	export PATH; initdb --version | grep -q " $(or $(VERSION),18)\." || { echo "the wheel has PostgreSQL 16 and 18" >&2; exit 2; }; \
 	$(BIN)/python -m pytest --testers $(TESTERS) -q $(or $(ARGS),tests/integration)
 
-move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES; with S3=1 and INGESTS=2
+move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES; with S3=1, INGESTS=2, or PAIRS=1
 	@$(PYTHON) -m ops.bootstrap --tests
-	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) WAXSEAL_TEST_BUCKETS=$(S3) WAXSEAL_TEST_INGESTS=$(or $(INGESTS),1) $(BIN)/python -m pytest -q -s tests/acceptance/test_move.py
+	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) WAXSEAL_TEST_BUCKETS=$(S3) WAXSEAL_TEST_INGESTS=$(or $(INGESTS),1) WAXSEAL_TEST_PAIRS=$(PAIRS) $(BIN)/python -m pytest -q -s tests/acceptance/test_move.py
 
 setup:          ## install everything into .venv, and the servers that are missing
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install python3 and python3-venv" >&2; exit 2; }

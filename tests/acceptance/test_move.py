@@ -1,8 +1,13 @@
-"""A tenant is moved between two whole systems under load, and the mover killed again and again. `make move` runs it."""
+"""A tenant is moved between two whole systems under load, and the mover killed again and again. `make move` runs it.
+
+With `PAIRS=1` both cells have a primary and a synchronous standby, and each primary is lost in turn while the mover is at work:
+killed and replaced by its standby, or frozen.
+"""
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +26,7 @@ from ops.settings import environment
 from support.net.s3 import make_bucket, s3_server, variables
 from support.outages.crew import ROLES, Crew, make_logins
 from support.outages.flow import Flow
+from support.outages.pair import Pair
 from support.outages.senders import (
     Arrivals,
     Event,
@@ -38,7 +44,9 @@ from support.waiting import wait_for
 KILLS = int(os.environ.get("WAXSEAL_TEST_MOVE", "0"))
 INGESTS = int(os.environ.get("WAXSEAL_TEST_INGESTS", "1"))  # with more the order within a subject is not promised
 BUCKETS = bool(os.environ.get("WAXSEAL_TEST_BUCKETS"))  # bodies in two buckets of an S3 server, and not in folders
+PAIRS = bool(os.environ.get("WAXSEAL_TEST_PAIRS"))
 ORIGIN = "cells.test"
+FROZEN = 10.0  # seconds
 LONGEST = 4.0  # seconds that the mover is left to work
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(not KILLS, reason="`make move` runs it")]
@@ -55,6 +63,7 @@ class System:
     variables: Path
     owner: str
     key: str
+    pair: Pair | None
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([*WAXSEAL, *arguments], env=self.environment(), capture_output=True, text=True, check=False)
@@ -78,8 +87,12 @@ def cell(folder: Path, stack: ExitStack, blobs: str) -> System:
     (folder / "blobs").mkdir(parents=True)
     (folder / "second").mkdir()
     servers = stack.enter_context(private_servers(folder))
-    owner = servers.database_url.replace("+psycopg", "")
-    place, key = conninfo_to_dict(owner), Fernet.generate_key().decode()
+    key = Fernet.generate_key().decode()
+    pair = Pair(folder / "pair") if PAIRS else None
+    if pair is not None:
+        stack.callback(pair.stop)
+        pair.start()
+    owner = servers.database_url.replace("+psycopg", "") if pair is None else pair.url()
     settings = {
         "AMQP_URL": servers.amqp_url,
         "KEYS": key,
@@ -90,8 +103,9 @@ def cell(folder: Path, stack: ExitStack, blobs: str) -> System:
         "ALLOW_NETWORKS": "127.0.0.0/8",
     }
     url = "postgresql://{}:{}@{host}:{port}/{dbname}"
+    place = conninfo_to_dict(owner)
     crews = [
-        Crew(each, lambda login, password: url.format(login, password, **place), settings, roles=roles)
+        Crew(each, pair.url if pair else lambda login, password: url.format(login, password, **place), settings, roles=roles)
         for each, roles in [(folder, ROLES), *[(folder / "second", ("ingest",))] * (INGESTS - 1)]
     ]
     variables = folder / "cell.env"
@@ -100,7 +114,7 @@ def cell(folder: Path, stack: ExitStack, blobs: str) -> System:
     migrated = crews[0].command("migrate", url=owner)
     assert 0 == migrated.returncode, migrated.stderr
     make_logins(owner)
-    return System(folder, servers, crews[0], crews[1:], variables, owner, key)
+    return System(folder, servers, crews[0], crews[1:], variables, owner, key, pair)
 
 
 def test_a_tenant_moves_under_load_while_the_mover_is_killed(
@@ -128,7 +142,10 @@ def test_a_tenant_moves_under_load_while_the_mover_is_killed(
     exported = old.command("export", "acme", "-o", str(bundle))
     assert 0 == exported.returncode, exported.stderr
 
-    moved(old, new)
+    if PAIRS:
+        moved_through_outages(old, new)
+    else:
+        moved(old, new)
     with forwarding(old, new):
         since = time.monotonic()
         wait_for(lambda: flow.whole(since), 60)
@@ -172,6 +189,77 @@ def moved(old: System, new: System) -> None:
     ended = old.command(*command[len(WAXSEAL) :])
     assert 0 == ended.returncode, ended.stdout + ended.stderr
     say(f"at last: {ended.stdout}")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A cell's database is lost as soon as the tenant is in this state; if it is frozen, the mover may be killed meanwhile."""
+
+    whose: str
+    how: str
+    when: str
+    mover: str = ""
+
+    def __str__(self) -> str:
+        return f"database of the {self.whose} cell: {self.how} while {self.when}{self.mover}"
+
+
+#: Each in a run of the mover of its own. A mover that is not killed goes on after a server that was frozen, and ends.
+LOSSES = (
+    Loss("new", "freeze", "copying", ", mover killed"),
+    Loss("old", "freeze", "copying", ", mover killed"),
+    Loss("new", "kill", "copying"),
+    Loss("old", "kill", "copying"),
+    Loss("old", "freeze", "moving", ", mover killed"),
+    Loss("new", "kill", "moving"),
+    Loss("old", "kill", "moving"),
+    Loss("new", "freeze", "moving"),
+)
+
+
+def moved_through_outages(old: System, new: System) -> None:
+    """A database is lost in each run of the mover, which goes on or ends with an error, and is run again."""
+    command = [*WAXSEAL, "tenant", "move", "acme", "--to", str(new.variables), "--yes"]
+    for loss in LOSSES:
+        mover = subprocess.Popen(command, env=old.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert mover.stdout is not None
+        begun = mover.stdout.readline()
+        await_state(old, loss.when, mover)
+        since = time.monotonic()
+        if mover.poll() is None:
+            lose({"old": old, "new": new}[loss.whose], loss.how, mover if loss.mover else None)
+        said, _ = mover.communicate(timeout=120)
+        say(f"{loss}: {begun}{said}exit code {mover.returncode} after {time.monotonic() - since:.1f} s")
+        assert mover.returncode in ((-signal.SIGKILL,) if loss.mover else (0, 2))
+        assert "Traceback" not in said
+        if not mover.returncode:
+            break
+    ended = old.command(*command[len(WAXSEAL) :])
+    assert 0 == ended.returncode, ended.stdout + ended.stderr
+    say(f"at last: {ended.stdout}")
+
+
+def await_state(old: System, state: str, mover: "subprocess.Popen[str]") -> None:
+    with psycopg.connect(old.owner, autocommit=True) as conn:
+        while mover.poll() is None and conn.execute("SELECT state FROM tenant_move").fetchall() != [(state,)]:
+            time.sleep(0.005)
+
+
+def lose(cell: System, how: str, mover: "subprocess.Popen[str] | None") -> None:
+    """Returns when the cell has a database again, with a standby."""
+    assert cell.pair is not None
+    lost = cell.pair.primary
+    if how == "freeze":
+        cell.pair.freeze(lost)
+        time.sleep(FROZEN)
+        if mover is not None:
+            mover.kill()
+        cell.pair.thaw(lost)
+    else:
+        cell.pair.kill(lost)
+        cell.pair.fence(lost)
+        cell.pair.promote()
+        cell.pair.rejoin(lost)
 
 
 def finished(old: System, new: System) -> None:
