@@ -11,13 +11,14 @@ from sqlalchemy import Connection, text
 
 from pipeline.store.config.endpoint_row import SEALED
 from pipeline.store.moving.ledger_copy import pump
+from pipeline.store.moving.unsettled import unsettled
 
 Reseal = Callable[[bytes], bytes]
 
 _OF_TENANT: Final = "(SELECT id FROM tenant WHERE name = %(tenant)s)"
 _ENDPOINTS: Final = f"ARRAY(SELECT id FROM endpoint WHERE tenant_id = {_OF_TENANT})"  # noqa: S608 - constants
 _SOURCES: Final = f"ARRAY(SELECT id FROM source WHERE tenant_id = {_OF_TENANT})"  # noqa: S608 - constants
-_UNSETTLED: Final = f"endpoint_id = ANY ({_ENDPOINTS}) AND state IN ('pending', 'leased', 'paused', 'dead')"
+_UNSETTLED: Final = f"ANY (ARRAY(SELECT id FROM ({unsettled(_ENDPOINTS)}) AS each))"  # noqa: S608 - constants
 _LOGS: Final = "(SELECT id FROM log WHERE tenant = %(tenant)s)"
 
 #: Which rows of each table go with the tenant, in the order in which they come.
@@ -29,8 +30,8 @@ ROWS: Final[Mapping[str, str]] = {
     "mailbox_cursor": f"mailbox_id = ANY ({_SOURCES})",
     "mailbox_folder_error": f"mailbox_id = ANY ({_SOURCES})",
     "mail_item": f"mailbox_id = ANY ({_SOURCES})",
-    "delivery": _UNSETTLED,
-    "attempt": f"delivery_id = ANY (ARRAY(SELECT id FROM delivery WHERE {_UNSETTLED}))",  # noqa: S608 - constants
+    "delivery": f"id = {_UNSETTLED}",
+    "attempt": f"delivery_id = {_UNSETTLED}",
     "dead_letter": "tenant = %(tenant)s AND state = 'open'",
     "retention_progress": "tenant = %(tenant)s",
     "access_token": "tenant = %(tenant)s",
@@ -139,11 +140,10 @@ SET_RETENTION = text("UPDATE tenant SET retention = :retention WHERE name = :nam
 
 LETTER_BLOBS = text("SELECT DISTINCT blob FROM dead_letter WHERE tenant = :tenant AND state = 'open' AND blob IS NOT NULL")
 
-WORK = text("""
+WORK = text(f"""
     SELECT count(*), count(*) FILTER (WHERE state IN ('pending', 'leased')), count(*) FILTER (WHERE state = 'paused'),
-      count(*) FILTER (WHERE state = 'dead') FROM delivery
-    WHERE state IN ('pending', 'leased', 'paused', 'dead') AND endpoint_id = ANY (ARRAY(
-      SELECT endpoint.id FROM endpoint JOIN tenant ON tenant.id = tenant_id WHERE tenant.name = :tenant))""")
+      count(*) FILTER (WHERE state = 'dead') FROM (
+        {unsettled(f"ARRAY(SELECT id FROM endpoint WHERE tenant_id = {_TENANT_ID})")}) AS each""")  # noqa: S608 - constants
 
 
 def tenant_row(conn: Connection, tenant: str) -> Mapping[str, Any] | None:

@@ -123,7 +123,11 @@ def bring_next(source: Connection, target: Connection, tenant: str, cell: str, m
         target.execute(BEGIN, {"tenant": tenant, "move": move})
     given: dict[str, object] = {"tenant": tenant, "most": most, "moved_on": MOVED_ON, "cell": cell}
     _map_names(source, target, tenant)
-    for what, bring in {"deliveries": _deliveries, "letters": _letters, "events": _events, "acts": _acts}.items():
+    kinds = {"deliveries": _deliveries, "letters": _letters, "events": _events, "acts": _acts}
+    begun = [number for number, what in enumerate(kinds) if at._asdict()[what]]
+    for what, bring in list(kinds.items())[
+        max(begun, default=0) :
+    ]:  # nothing is added to what is before; to look is a long scan
         rows, last = bring(source, target, {**given, "after": at._asdict()[what]})
         if rows:
             at = Reached(**{**at._asdict(), what: last})

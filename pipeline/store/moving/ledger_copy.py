@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from pipeline.store.moving.unsettled import unsettled
 from pipeline.store.round_trip import NOTHING
 
 _ENTRY: Final = "chain_id, seq, at, fingerprint, prev_hash, hash, pc, tenant, kind"
@@ -71,7 +72,9 @@ HEADS = text("""
     SELECT count(*), encode(sha256(coalesce(string_agg(uuid_send(key) || uuid_send(chain_id) || int8send(seq) || hash,
       '' ORDER BY key), '')), 'hex') FROM chain WHERE tenant = :tenant AND seq >= 0""")
 
-SIZES = text("""
+_ENDPOINTS: Final = "ARRAY(SELECT endpoint.id FROM endpoint JOIN tenant ON tenant.id = tenant_id WHERE tenant.name = :tenant)"
+
+SIZES = text(f"""
     SELECT (SELECT count(*) FROM chain WHERE tenant = :tenant) AS chains,
            (SELECT count(*) FROM chain_aside WHERE tenant = :tenant AND mended_at IS NULL) AS broken,
            (SELECT CAST(coalesce(sum(size), 0) AS bigint) FROM log WHERE tenant = :tenant AND state = 'open')
@@ -82,12 +85,9 @@ SIZES = text("""
            (SELECT count(*) FROM mailbox JOIN source USING (id) JOIN tenant ON tenant.id = tenant_id
             WHERE tenant.name = :tenant) AS mailboxes,
            (SELECT count(*) FROM endpoint JOIN tenant ON tenant.id = tenant_id WHERE tenant.name = :tenant) AS endpoints,
-           (SELECT count(*) FROM delivery
-            WHERE state IN ('pending', 'leased', 'paused', 'dead') AND endpoint_id = ANY (ARRAY(
-              SELECT endpoint.id FROM endpoint JOIN tenant ON tenant.id = tenant_id
-              WHERE tenant.name = :tenant))) AS deliveries,
+           (SELECT count(*) FROM ({unsettled(_ENDPOINTS)}) AS each) AS deliveries,
            (SELECT count(*) FROM dead_letter WHERE tenant = :tenant AND state = 'open') AS dead_letters,
-           (SELECT count(*) FROM job WHERE tenant = :tenant AND state IN ('queued', 'running')) AS jobs""")
+           (SELECT count(*) FROM job WHERE tenant = :tenant AND state IN ('queued', 'running')) AS jobs""")  # noqa: S608
 
 
 class LogRow(NamedTuple):

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, text
 
+from pipeline.store.moving.unsettled import unsettled
+
 #: What is written where operators see what the move holds.
 WHY: Final = "the tenant moves to another cell"
 
@@ -93,10 +95,11 @@ PENDING = text("SELECT EXISTS (SELECT FROM log_pending WHERE tenant = :tenant)")
 END = text("UPDATE tenant_move SET state = :state, ended_at = :now WHERE tenant = :tenant AND id = :id AND state = :before")
 
 # They are the other cell's from now on.
-GIVE_UP_DELIVERIES = text("""
+GIVE_UP_DELIVERIES = text(f"""
     UPDATE delivery SET state = 'discarded', next_attempt_at = NULL, lease = NULL, lease_until = NULL,
       settled_at = coalesce(settled_at, :now), error = :moved_on
-    WHERE endpoint_id = ANY(CAST(:endpoints AS int[])) AND state IN ('pending', 'leased', 'paused', 'dead')""")
+    WHERE id = ANY (ARRAY(SELECT id FROM ({unsettled("CAST(:endpoints AS int[])")}) AS each))
+      AND state IN ('pending', 'leased', 'paused', 'dead')""")  # noqa: S608 - constants
 GIVE_UP_ENDPOINTS = text("""
     UPDATE endpoint SET state = 'removed', reason = NULL WHERE id = ANY(CAST(:endpoints AS int[])) AND state <> 'removed'""")
 GIVE_UP_LETTERS = text("""
