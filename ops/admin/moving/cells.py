@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from ops.admin.read_session import open_engine
 from ops.errors import OpsError
 from ops.runtime.blobs import Blobs, open_blobs
-from ops.runtime.db import Engine, transaction
+from ops.runtime.db import Engine, passes, transaction
 from ops.runtime.vault import Vault
 from ops.settings import Settings, require
 from ops.system.stack_file import settings_elsewhere
@@ -56,12 +56,22 @@ def alone(route: Route) -> Iterator[None]:
 
 @contextmanager
 def opened(tenant: str, here: Settings, there: Path) -> Iterator[Route]:
-    """The route of a tenant from the system of these settings to that of a folder, or of a file of variables."""
+    """The route of a tenant from the system of these settings to that of a folder, or of a file of variables.
+
+    Raises `OpsError` when one of the two databases goes away within the block: whatever was done there can be done again.
+    """
     elsewhere = settings_elsewhere(there)
     require(here, *NEEDED)
     require(elsewhere, *NEEDED)
     with ExitStack() as stack:
-        yield Route(tenant, _cell(here, stack), _cell(elsewhere, stack))
+        route = Route(tenant, _cell(here, stack), _cell(elsewhere, stack))
+        try:
+            yield route
+        except Exception as error:
+            if not passes(error):
+                raise
+            names, said = f"{route.source.name} or {route.target.name}", str(error).strip().partition("\n")[0]
+            raise OpsError(f"the database of {names} went away ({said}): run the same command again, it goes on") from error
 
 
 def _cell(settings: Settings, stack: ExitStack) -> Cell:

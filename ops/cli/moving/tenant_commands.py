@@ -59,8 +59,8 @@ def move(tenant: str, there: Path, abort: bool, finish: bool, yes: bool, terms: 
     The ledger is copied while the tenant is live, verified there, and compared byte by byte. Then the tenant is frozen: what
     comes for it is kept in a queue of its own. The rest is copied, sizes, roots and the ends of all chains are compared, and
     the tenant lives in the other cell; this one refuses it for ever. What was kept, and what comes here later (`waxseal tenant
-    forward`), goes to the other cell's inbox in order, and settled deliveries come after it. Killed at any point, the same
-    command goes on. Needs the logins of both databases' owners.
+    forward`), goes to the other cell's inbox in order; settled deliveries, operator events and the audit come after it. Killed
+    at any point, the same command goes on. Needs the logins of both databases' owners.
 
     With --finish, when nobody sends here any more: what is left here is deleted, after the other cell's ledger of the tenant
     was verified.

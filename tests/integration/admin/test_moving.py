@@ -172,6 +172,15 @@ def test_the_freeze_waits_for_who_is_recording_and_refuses_who_records_later(
     assert ["early"] == ids(database)
 
 
+def test_whoever_moves_is_told_to_go_on_when_a_database_goes_away(servers, database, other, there, tmp_path) -> None:
+    with (
+        pytest.raises(OpsError, match="run the same command again"),
+        opened("acme", here(servers, database, tmp_path), there) as route,
+        transaction(route.target.engine) as conn,
+    ):
+        conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
 def test_what_was_settled_comes_after_the_tenant_in_pieces(servers, database, other, there, cli, channel, tmp_path) -> None:
     configured(database)
     emptied(channel)
