@@ -39,8 +39,14 @@ CHAINS = text("""
 
 # The console's indexer holds the lock alone while it copies deliveries: it has copied them before, or finds them gone.
 NO_INDEXING = text("SELECT pg_advisory_xact_lock_shared(24852988478448748)")
+
+# Open ones and others have an index each; without the look-ups of both, every piece would read all dead letters.
 LETTERS_OF_DELIVERIES = text("""
-    DELETE FROM dead_letter WHERE delivery_id IN (SELECT id FROM delivery WHERE chain_id = ANY(:chains))""")
+    DELETE FROM dead_letter WHERE id = ANY (ARRAY(
+      SELECT letter.id FROM delivery CROSS JOIN LATERAL (
+        SELECT id FROM dead_letter WHERE delivery_id = delivery.id AND state = 'open' UNION ALL
+        SELECT id FROM dead_letter WHERE delivery_id = delivery.id AND state <> 'open' OFFSET 0) AS letter
+      WHERE delivery.chain_id = ANY(:chains)))""")
 ATTEMPTS = text("DELETE FROM attempt WHERE delivery_id = ANY(ARRAY(SELECT id FROM delivery WHERE chain_id = ANY(:chains)))")
 DELIVERIES = text("""
     WITH gone AS (DELETE FROM delivery WHERE chain_id = ANY(:chains) RETURNING id, endpoint_id)

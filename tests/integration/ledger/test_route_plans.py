@@ -15,6 +15,7 @@ from pipeline.store.admin import counts, removal
 from pipeline.store.deliveries import claims, deliveries, settling
 from pipeline.store.log import pending
 from pipeline.store.moving import arrival, moves
+from pipeline.store.moving.removal import LETTERS_OF_DELIVERIES
 from schemas.delivery import Receipt, Settlement
 from support.cli import Cli
 from support.deliveries import claimed, event, record
@@ -94,6 +95,22 @@ def frozen_tenant(big) -> None:
         conn.rollback()
 
 
+def delete_chains(big) -> None:
+    """A piece of what a tenant left behind, beside many dead letters."""
+    with logged_in(big.url) as engine, engine.connect() as conn:
+        conn.exec_driver_sql("SET LOCAL auto_explain.log_min_duration = -1")
+        conn.exec_driver_sql(DEAD_LETTERS)
+        conn.exec_driver_sql("SET LOCAL auto_explain.log_min_duration = 0")
+        chains = conn.exec_driver_sql("SELECT chain_id FROM chain ORDER BY key LIMIT 5").scalars().all()
+        conn.execute(LETTERS_OF_DELIVERIES, {"chains": chains})
+        conn.rollback()
+
+
+DEAD_LETTERS = """
+    INSERT INTO dead_letter (stage, reason, detail, tenant, endpoint_id, delivery_id, first_at, last_at)
+    SELECT 'deliver', 'exhausted', '', tenant, endpoint_id, id, now(), now() FROM delivery; ANALYZE dead_letter"""
+
+
 def command(*words: str) -> Callable[..., None]:
     def run(big) -> None:
         ended = Cli(big).run(*words)
@@ -108,6 +125,7 @@ BATCHES: dict[str, Callable[..., None]] = {
     "sequencer": give_positions,
     "eraser": remove,
     "move": frozen_tenant,
+    "finish": delete_chains,
 }
 ACTS: dict[str, Callable[..., None]] = {
     **BATCHES,
