@@ -12,7 +12,9 @@ CHROMIUM: Final = "/usr/bin/chromium-headless-shell"
 AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 #: Drawing in the browser's own process, by the CPU as there is no GPU, takes a tenth less in all.
-_ARGUMENTS: Final = ["--disable-dev-shm-usage", "--disable-gpu", "--in-process-gpu"]
+_DRAWING: Final = ["--disable-dev-shm-usage", "--disable-gpu", "--in-process-gpu"]
+#: A page is left before its scripts, and axe, which is loaded anew in each, have run as often as optimizing them is worth.
+_SCRIPTS: Final = ["--js-flags=--no-opt --no-maglev --max-lazy"]
 
 #: All rules but those that only advise, with the one on the size of targets, which is off by default. The first rows of
 #: a table stand for all of them: each more costs as much, also one that is only excluded. So the others are away
@@ -37,7 +39,7 @@ _RUN: Final = """async (only) => {
 def chromium() -> Iterator[Browser]:
     """One headless browser. It fails loudly if Debian's and the driver's versions do not go together."""
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*_DRAWING, *_SCRIPTS])
         page = browser.new_page()
         page.set_content("<title>ready</title>")
         assert "ready" == page.title()
