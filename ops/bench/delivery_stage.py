@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
-import psutil
 from sqlalchemy import Engine
 
+from ops.bench import processes
 from ops.bench.configured_system import configure, fresh_database
 from ops.bench.load import BODY_BYTES, SUBJECTS, TYPES
 from ops.config.apply import apply_file
@@ -44,7 +44,7 @@ class Stage:
         self._file = folder / "disturbed.yaml"
         self._template = servers.database_url
         self.use(self._template)
-        self._sink = psutil.Popen([sys.executable, "-m", "ops.bench.sink", str(self.port)], env=self.env)
+        self._sink = processes.start([sys.executable, "-m", "ops.bench.sink", str(self.port)], self.env)
         if not wait_until(lambda: listens(self.port), _SINK_SECONDS):
             end_all([self._sink], 10)
             raise OpsError(f"the sink did not listen within {_SINK_SECONDS:.0f} s")

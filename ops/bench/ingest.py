@@ -10,7 +10,6 @@ entries. Each database is dropped after its race, with a checkpoint, so that nob
 databases, or for files of write-ahead log that a server which has run for a while has already.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from ops.bench.configured_system import configure, drop_database, fresh_database
 from ops.bench.load import CONFIG, SUBJECTS
 from ops.bench.measuring.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.measuring.results import ratio, report, tell
-from ops.bench.processes import running
+from ops.bench.processes import running, start_telling
 from ops.bench.sequencing import sequencing
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
@@ -212,14 +211,17 @@ def _session(conn: Connection) -> int:
 def _floor(servers: PrivateServers, env: Environment, count: int, one: Contestant) -> dict[str, float]:
     """The bare loop itself prints when it has taken so many events: it moves no heads by which they could be counted."""
     command = [*one.command, str(count), *(str(int(count * part)) for part in WINDOW)]
-    with psutil.Popen(command, env=env, text=True, stdout=subprocess.PIPE) as process:
+    process = start_telling(command, env)
+    with process.stdout as lines:
         try:
             meter = CpuMeter(servers, [process])
-            samples = [(time.monotonic(), int(line), meter.read()) for line in process.stdout]
+            samples = [(time.monotonic(), int(line), meter.read()) for line in lines]
         except BaseException:
-            process.kill()  # the end of the block waits for it, however long it runs
+            process.kill()
             raise
-    if process.returncode or len(samples) != len(WINDOW):
+        finally:
+            code = process.wait()
+    if code or len(samples) != len(WINDOW):
         raise OpsError("the bare loop died")
     (began, first, before), (ended, last, after) = samples
     return {"events_per_s": (last - first) / (ended - began), **cpu_per_event(["python"], before, after, last - first)}

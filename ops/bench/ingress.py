@@ -5,8 +5,6 @@ messages as the ingress, without HTTP. Ingress and uvicorn alternate, because th
 client share the cores with them.
 """
 
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from ops.bench.http_load import webhook
 from ops.bench.load import body, new_run
 from ops.bench.measuring.cpu import CpuMeter, cpu_per_event, mean
 from ops.bench.measuring.results import ratio, report
-from ops.bench.processes import running
+from ops.bench.processes import figures_of, running
 from ops.errors import OpsError
 from ops.runtime import log as logs
 from ops.servers.ports import LOOPBACK, choose_ports
@@ -113,8 +111,7 @@ def _latencies(figures: Mapping[str, Any], at: str) -> dict[str, float]:
 def _load(url: str, count: int, rate: int) -> dict[str, Any]:
     """The figures of the client, which runs in its own process. Raises `OpsError` unless every answer was a 202."""
     command = [sys.executable, "-m", "ops.bench.http_load", url, SECRET, str(count), str(CONNECTIONS), str(rate)]
-    printed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
-    figures: dict[str, Any] = json.loads(printed.stdout)
+    figures = figures_of(command, DEADLINE)
     if figures["statuses"] != {"202": count}:
         raise OpsError(f"not everything was accepted: {figures['statuses']}")
     return figures

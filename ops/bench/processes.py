@@ -1,12 +1,14 @@
 """The processes of a benchmark: none is left, however it ends."""
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
+from ops.errors import OpsError
 from ops.servers.process_tree import end_all
 
 _STOP_SECONDS: Final = 30.0
@@ -15,6 +17,25 @@ _STOP_SECONDS: Final = 30.0
 def start(command: Sequence[str], env: Mapping[str, str]) -> psutil.Popen:
     """Start a process without its output."""
     return psutil.Popen(command, env=dict(env), stdout=subprocess.DEVNULL)
+
+
+def start_telling(command: Sequence[str], env: Mapping[str, str]) -> psutil.Popen:
+    """Start a process whose output is read by lines while it runs."""
+    return psutil.Popen(command, env=dict(env), stdout=subprocess.PIPE, text=True)
+
+
+def ended(command: Sequence[str], seconds: float | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end, which may take so long; gives what it said."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def figures_of(command: Sequence[str], seconds: float | None = None) -> dict[str, Any]:
+    """The JSON object that a program of ours prints. Raises `OpsError` with the end of what it says when it fails."""
+    done = ended(command, seconds)
+    if done.returncode:
+        raise OpsError(f"{' '.join(command[1:3])} of the benchmark failed: {done.stderr.strip()[-300:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import hmac
 import json
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from ops.bench import load
 from ops.bench.configured_system import configure, fresh_servers
 from ops.bench.measuring.cpu import cpu_seconds
 from ops.bench.measuring.results import ratio, report, tell
+from ops.bench.processes import figures_of
 from ops.errors import OpsError
 from ops.runtime import gc_tuning
 from ops.runtime.blobs import Blobs
@@ -133,10 +133,7 @@ def measured(name: str, servers: PrivateServers) -> dict[str, float]:
     command = [sys.executable, "-c", "from ops.bench.verify import main; main()", name, servers.database_url]
     postgres = psutil.Process(servers.postgres_pid)
     before = cpu_seconds(postgres)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OpsError(f"a verification of the benchmark failed: {done.stderr.strip()[-300:]}")
-    found = {key: float(value) for key, value in json.loads(done.stdout).items()}
+    found = {key: float(value) for key, value in figures_of(command).items()}
     return found | {"postgres_cpu": cpu_seconds(postgres) - before}
 
 

@@ -58,7 +58,7 @@ class Fork:
     ) -> None:
         """Start `waxseal arguments` with this environment. The fork server's folder and output are the defaults."""
         self.args = arguments
-        told = (arguments, dict(env), folder, output and _Inherited(output))
+        told = (arguments, dict(env), folder, None if output is None else Inherited(output.fileno()))
         self._process = _context.Process(target=self.target, args=told, daemon=True)
         self._process.start()
         self.pid: int = self._process.pid or 0
@@ -81,14 +81,14 @@ class Fork:
         return code
 
 
-class _Inherited:
-    """A file that the fork gets as a descriptor."""
+class Inherited:
+    """A descriptor of ours of which the fork gets one of its own, when this is among what it is told."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def __reduce__(self) -> Any:
-        return _descriptor, (reduction.DupFd(self._file.fileno()),)
+        return _descriptor, (reduction.DupFd(self._descriptor),)
 
 
 def _descriptor(sent: Any) -> int:

@@ -30,6 +30,7 @@ from ops.servers.binaries import find_postgres
 from ops.settings import PREFIX, described, environment
 from ops.telemetry import table  # noqa: F401 - importing it registers the metrics
 from support.deploying.manifests import of_kind
+from support.net.shell_commands import shell_commands
 from support.pages import PAGES, README, Block, blocks, commands, quoted, section, unknown_words
 from support.paths import ROOT
 from support.stack import nothing_runs_on
@@ -140,7 +141,9 @@ def system(tmp_path_factory: pytest.TempPathFactory, module_folder: Path) -> Ite
             }
         system.made = {path.name for path in folder.iterdir()}
         furnish(system)
-        yield system
+        with shell_commands(module_folder) as programs:
+            system.env["PATH"] = os.pathsep.join([str(programs), path])
+            yield system
     finally:
         ended = system.shell(last)
     assert 0 == ended[0], ended

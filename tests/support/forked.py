@@ -1,8 +1,12 @@
 """Starts `waxseal` commands from a process that has imported them, as `up` does, each with a coverage of its own."""
 
+import multiprocessing
 import os
+import runpy
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import forkserver
@@ -11,10 +15,12 @@ from typing import IO
 
 import psutil
 import pytest
+from setproctitle import setproctitle
 
 from measured import FOLDER
 from ops.servers.forks import Fork, preload, run_command
 from ops.servers.process_tree import die_with_parent
+from ops.settings import environment, replace_environment
 from ops.system.roles import IMPORTED
 
 Before = Callable[[], None] | None
@@ -62,6 +68,11 @@ class Forked(Fork):
         with os.fdopen(os.dup(1), "wb") as ours:
             super().__init__(*arguments, env=env, output=output or ours)
 
+    @property
+    def sentinel(self) -> int:
+        """What `multiprocessing.connection.wait` waits for until it ends."""
+        return self._process.sentinel
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
@@ -73,12 +84,34 @@ class Forked(Fork):
         self.send_signal(signal.SIGKILL)
 
 
-class ForkedProcess(psutil.Process):
-    """A command that was started as a fork, as a benchmark looks at one: the CPU and memory of a process, and how it ended."""
+def run_program(arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    """What `python arguments` does, in the process that was forked for it: for `-m` and `-c`."""
+    kind, program, *more = arguments
+    setproctitle(f"python {kind} {program}")
+    multiprocessing.current_process().daemon = False  # it may start processes
+    os.setsid()
+    die_with_parent(signal.SIGTERM)
+    replace_environment(env)
+    sys.argv = [program if kind == "-m" else kind, *more]
+    if kind == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(program, {"__name__": "__main__"})
+    sys.exit()
 
-    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+
+class ForkedProcess(psutil.Process):
+    """A command that was started as a fork, as a benchmark looks at one: the CPU and memory of a process, and how it ended.
+
+    `python` is what follows that name in the command of another program, `arguments` are those of one of ours.
+    """
+
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str], python: Sequence[str] = (), output: IO[bytes] | None = None
+    ) -> None:
+        before = partial(run_program, python, dict(env)) if python else None
         with Path(os.devnull).open("wb") as nowhere:
-            self._fork = Forked(*arguments, env=env, output=nowhere)
+            self._fork = Forked(*arguments, env=env, before=before, output=output or nowhere)
         super().__init__(self._fork.pid)
 
     def poll(self) -> int | None:
@@ -86,3 +119,22 @@ class ForkedProcess(psutil.Process):
 
     def wait(self, timeout: float | None = None) -> int:
         return self._fork.wait(timeout)
+
+
+class TellingProcess(ForkedProcess):
+    """The same, whose output is read while it runs."""
+
+    def __init__(self, python: Sequence[str], env: Mapping[str, str]) -> None:
+        reading, writing = os.pipe()
+        self.stdout = os.fdopen(reading)
+        with os.fdopen(writing, "wb") as output:
+            super().__init__(env=env, python=python, output=output)
+
+
+def ended(command: Sequence[str], seconds: float | None = None) -> "subprocess.CompletedProcess[str]":
+    """As that of the benchmarks' processes; the program is a fork."""
+    with tempfile.TemporaryFile() as output:
+        code = ForkedProcess(env=environment(), python=command[1:], output=output).wait(seconds)
+        output.seek(0)
+        said = output.read().decode()
+    return subprocess.CompletedProcess(command, code, said, said)

@@ -8,7 +8,6 @@ the two rates in one run, on cores that all of them share.
 
 import json
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from ops.bench.configured_system import configure, fresh_servers, kept_servers
 from ops.bench.console.asking import TENANTS, Asker, examples, requests
 from ops.bench.console.filling import LONG, Filling, fill
 from ops.bench.measuring.results import percentiles, ratio, report
-from ops.bench.processes import running
+from ops.bench.processes import figures_of, running
 from ops.errors import OpsError
 from ops.runtime.db import make_engine, transaction
 from ops.servers.accounts import own_file
@@ -248,10 +247,7 @@ def _readers(url: str, token: str, count: int) -> Iterator[Sequence[float]]:
 
 def _appended(url: str, seconds: float) -> dict[str, float]:
     command = [sys.executable, "-c", "from ops.bench.console.page_times import append_for; append_for()", url, str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OpsError(f"the appending of the benchmark failed: {done.stderr.strip()[-300:]}")
-    return {key: float(value) for key, value in json.loads(done.stdout).items()}
+    return {key: float(value) for key, value in figures_of(command).items()}
 
 
 def append_for() -> None:

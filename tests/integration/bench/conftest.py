@@ -17,7 +17,7 @@ from ops.bench.console import page_times
 from ops.bench.distance import delays
 from ops.bench.growth import rates
 from ops.servers.private import PrivateServers
-from support.forked import ForkedProcess
+from support.forked import ForkedProcess, TellingProcess, ended
 from workers.amqp.dramatiq_broker import QUEUE
 from workers.amqp.topology import INBOX
 
@@ -26,14 +26,18 @@ QUEUES = (INBOX, QUEUE, peers.QUEUE, peers.CELERY_QUEUE, delivery_peer.QUEUE)
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[None]:
-    """Starts our processes as `up` does, for a tenth of the CPU; those of the peers as benchmarks do."""
-    ours, start_new = [sys.executable, "-m", "ops.cli"], processes.start
+    """Starts the programs of benchmarks as `up` starts ours, for a tenth of the CPU."""
+    ours = ["-m", "ops.cli"]
 
     def start(command: Sequence[str], env: Mapping[str, str]) -> psutil.Process:
-        return ForkedProcess(*command[3:], env=env) if command[:3] == ours else start_new(command, env)
+        assert sys.executable == command[0]
+        kind = command[1:3]
+        return ForkedProcess(*command[3:], env=env) if kind == ours else ForkedProcess(env=env, python=command[1:])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "start", start)
+        patch.setattr(processes, "ended", ended)
+        patch.setattr(ingest, "start_telling", lambda command, env: TellingProcess(command[1:], env))
         yield
 
 
