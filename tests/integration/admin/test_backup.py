@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -51,6 +52,12 @@ AFTER = [f"e-{n}" for n in range(5, 9)]
 ORIGIN = "ledger.example"
 
 
+@pytest.fixture
+def tmp_path(module_folder: Path) -> Path:
+    """In memory, if there is enough: a backup of a database is unpacked as a thousand files."""
+    return Path(tempfile.mkdtemp(dir=module_folder))
+
+
 @pytest.fixture(scope="module")
 def reader(servers, template) -> Iterator[str]:
     """The name and password of a login that may read and replicate, and nothing else."""
@@ -62,9 +69,10 @@ def reader(servers, template) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def taken(servers, shared_database, reader, tmp_path_factory) -> Path:
+def taken(servers, shared_database, reader, module_folder) -> Path:
     """A backup with two blobs, which tests copy before they damage it; the store is beside it."""
-    folder = tmp_path_factory.mktemp("backup")
+    folder = module_folder / "backup"
+    folder.mkdir()
     blobs = Blobs(str(folder / "blobs"))
     for body in (b"a", b"b"):
         blobs.put("acme", body)
