@@ -1,8 +1,6 @@
 """The command line against a test's database."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -12,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from ops.cli import main
 from ops.settings import environment
+from support.forked import ForkedCommand
 
 
 def variables(settings: dict[str, object]) -> dict[str, str]:
@@ -53,11 +52,9 @@ class Cli:
         return [json.loads(line) for line in ended.stdout.splitlines()]
 
     @contextmanager
-    def process(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    def process(self, *arguments: object) -> Iterator[ForkedCommand]:
         """The command in a process of its own, killed when the block ends."""
-        command = [sys.executable, "-m", "ops.cli", *(str(each) for each in arguments)]
-        env = environment() | self.environment
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = ForkedCommand(*(str(each) for each in arguments), env=environment() | self.environment)
         try:
             yield process
         finally:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from setproctitle import setproctitle
 
 from measured import FOLDER
-from ops.servers.forks import Fork, preload, run_command
+from ops.servers.forks import Fork, Inherited, preload, run_command
 from ops.servers.process_tree import die_with_parent
 from ops.settings import environment, replace_environment
 from ops.system.roles import IMPORTED
@@ -98,6 +99,41 @@ def run_program(arguments: Sequence[str], env: Mapping[str, str]) -> None:
     else:
         exec(program, {"__name__": "__main__"})
     sys.exit()
+
+
+def take_streams(streams: Mapping[int, int]) -> None:
+    """Makes the descriptors the streams of these numbers of the process that was forked."""
+    for number, stream in streams.items():
+        os.dup2(stream, number)
+        os.close(stream)
+
+
+class ForkedCommand(Forked):
+    """A command whose output and complaints are read, as those of a `Popen[str]`."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+        (reading, output), (reading_more, complaints) = os.pipe(), os.pipe()
+        self.stdout, self.stderr = os.fdopen(reading), os.fdopen(reading_more)
+        try:
+            super().__init__(
+                *arguments, env=env, before=partial(take_streams, {1: Inherited(output), 2: Inherited(complaints)})
+            )
+        finally:
+            os.close(output)
+            os.close(complaints)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Reads what it still says, and waits until it ends; it is killed when that takes longer. Nothing the second time."""
+        if self.stdout.closed:
+            return "", ""
+        with self.stdout, self.stderr, ThreadPoolExecutor(2) as pool:
+            said, complained = pool.submit(self.stdout.read), pool.submit(self.stderr.read)
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            return said.result(), complained.result()
 
 
 class ForkedProcess(psutil.Process):

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import wait
@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Final
 
 from ops.servers.forks import Inherited
-from support.forked import Forked, begin_fork_server
+from support.forked import Forked, begin_fork_server, take_streams
 
 STREAMS: Final = (0, 1, 2)
 
@@ -65,7 +65,9 @@ def _run(asked: socket.socket) -> None:
         _, streams, _, _ = socket.recv_fds(asked, 1, len(STREAMS))
         with asked.makefile("rb") as text:
             arguments, env, folder = json.loads(text.readline())
-        fork = Forked(*arguments, env=env, before=partial(_take, [*map(Inherited, streams)], folder))
+        fork = Forked(
+            *arguments, env=env, before=partial(_take, dict(zip(STREAMS, map(Inherited, streams), strict=True)), folder)
+        )
         for stream in streams:
             os.close(stream)
         if asked in wait([fork.sentinel, asked]):
@@ -75,10 +77,8 @@ def _run(asked: socket.socket) -> None:
             asked.sendall(str(code if code >= 0 else 128 - code).encode())
 
 
-def _take(streams: Sequence[int], folder: str) -> None:
+def _take(streams: Mapping[int, int], folder: str) -> None:
     """Makes these the process's streams, and this its folder."""
-    for number, stream in zip(STREAMS, streams, strict=True):
-        os.dup2(stream, number)
-        os.close(stream)
+    take_streams(streams)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as the process
     os.chdir(folder)
