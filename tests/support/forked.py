@@ -101,23 +101,24 @@ def run_program(arguments: Sequence[str], env: Mapping[str, str]) -> None:
     sys.exit()
 
 
-def take_streams(streams: Mapping[int, int]) -> None:
-    """Makes the descriptors the streams of these numbers of the process that was forked."""
+def take_streams(streams: Mapping[int, int], then: Before = None) -> None:
+    """Makes the descriptors the streams of these numbers of the process that was forked, and calls `then`."""
     for number, stream in streams.items():
         os.dup2(stream, number)
         os.close(stream)
+    if then is not None:
+        then()
 
 
 class ForkedCommand(Forked):
     """A command whose output and complaints are read, as those of a `Popen[str]`."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str], before: Before = None) -> None:
         (reading, output), (reading_more, complaints) = os.pipe(), os.pipe()
         self.stdout, self.stderr = os.fdopen(reading), os.fdopen(reading_more)
         try:
-            super().__init__(
-                *arguments, env=env, before=partial(take_streams, {1: Inherited(output), 2: Inherited(complaints)})
-            )
+            streams = {1: Inherited(output), 2: Inherited(complaints)}
+            super().__init__(*arguments, env=env, before=partial(take_streams, streams, before))
         finally:
             os.close(output)
             os.close(complaints)

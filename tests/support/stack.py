@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,9 @@ from ops.servers.leftovers import end_leftovers
 from ops.servers.process_tree import SeenProcess
 from ops.servers.state_file import peek
 from ops.settings import environment
+from support.forked import ForkedCommand
 
 WAXSEAL = [sys.executable, "-m", "ops.cli"]
-
-#: `waxseal` whose `up` has one worker, an ingress that is the program in the last argument.
-_WITH_A_STAND_IN = """
-import sys
-from ops.cli import main
-from ops.system import roles
-program = (sys.executable, "-c", sys.argv.pop())
-roles.IMPORTED = ()
-roles.full_crew = lambda _workers: [roles.Post("ingress", "ingress", program)]
-main(prog_name="waxseal")
-"""
 
 #: A worker that starts at once and is always ready.
 READY = """
@@ -53,11 +44,18 @@ def here(*arguments: str, **settings: str) -> Result:
     return CliRunner().invoke(main, arguments, env=settings)
 
 
+def only_a_stand_in(program: str) -> None:
+    """Has `up` in this process start one worker, an ingress that is this program."""
+    from ops.system import roles, up
+
+    up.IMPORTED = roles.IMPORTED = ()  # type: ignore[misc]
+    roles.full_crew = lambda _workers=1: [roles.Post("ingress", "ingress", (sys.executable, "-c", program))]
+
+
 @contextmanager
-def up_with(worker: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def up_with(worker: str, folder: Path) -> Iterator[ForkedCommand]:
     """`waxseal up` in the foreground, with the program `worker` in place of all workers; what is left is killed."""
-    command = [sys.executable, "-c", _WITH_A_STAND_IN, "up", "--data", str(folder), worker]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = ForkedCommand("up", "--data", str(folder), env=environment(), before=partial(only_a_stand_in, worker))
     try:
         yield process
     finally:
