@@ -125,9 +125,9 @@ def bring_next(source: Connection, target: Connection, tenant: str, cell: str, m
     _map_names(source, target, tenant)
     kinds = {"deliveries": _deliveries, "letters": _letters, "events": _events, "acts": _acts}
     begun = [number for number, what in enumerate(kinds) if at._asdict()[what]]
-    for what, bring in list(kinds.items())[
-        max(begun, default=0) :
-    ]:  # nothing is added to what is before; to look is a long scan
+    # Nothing is added to the kinds before, and to look is a long scan.
+    for what in [*kinds][max(begun, default=0) :]:
+        bring = kinds[what]
         rows, last = bring(source, target, {**given, "after": at._asdict()[what]})
         if rows:
             at = Reached(**{**at._asdict(), what: last})
