@@ -91,10 +91,14 @@ charmap.intervals_from_codec = _intervals
 gc.disable()  # until all tests are collected: nothing of what that makes can be freed
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Has the fork server import what it needs while the tests are collected."""
     if session.config.option.testers and not session.config.option.collectonly:
         share_fork_server()
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was collected out of every later garbage collection, which would go through it in vain."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # as the processes have it
     gc.enable()

@@ -20,6 +20,8 @@ from support.sending import receipts, run, sample, to
 from workers.transports import template_renderer
 from workers.transports.smtp import SmtpSender
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10.0
 
 

@@ -19,6 +19,8 @@ from ops.system.crash_loops import CrashLoops
 from ops.system.supervisor import Backoff, Supervisor
 from ops.telemetry import table
 
+pytestmark = pytest.mark.slow
+
 
 class Enough(Exception):
     pass
