@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover hosts upgrade postgres move setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover hosts upgrade postgres debian move setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -64,6 +64,9 @@ postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16
 	export PATH; initdb --version | grep -q " $(or $(VERSION),18)\." || { echo "the wheel has PostgreSQL 16 and 18" >&2; exit 2; }; \
 	$(BIN)/python -m pytest --testers $(TESTERS) -q $(or $(ARGS),tests/integration)
 
+debian:         ## run the suite in a newer Debian, with its servers: make debian RELEASE=trixie or sid; as root, with debootstrap
+	@sh tests/in_debian.sh $(or $(RELEASE),trixie) .debian
+
 move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES; with S3=1, INGESTS=2, or PAIRS=1
 	@$(PYTHON) -m ops.bootstrap --tests
 	@WAXSEAL_TEST_MOVE=$(or $(TIMES),10) WAXSEAL_TEST_BUCKETS=$(S3) WAXSEAL_TEST_INGESTS=$(or $(INGESTS),1) WAXSEAL_TEST_PAIRS=$(PAIRS) $(BIN)/python -m pytest -q -s tests/acceptance/test_move.py
@@ -77,3 +80,4 @@ clean: ## stop everything; remove the data, the servers' too, and the virtual en
 	  if [ -d $$data ] && [ -x $(BIN)/waxseal ]; then $(BIN)/waxseal down --data $$data --delete-data --yes || exit; fi; \
 	done
 	@rm -rf .venv .waxseal .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .screenshots .postgres dist build
+	@rm -rf --one-file-system .debian
