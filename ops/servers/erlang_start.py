@@ -25,8 +25,8 @@ FILE: Final = "start.erl"
 
 #: Evaluated by `file:script`, which stops at the first error: RabbitMQ then starts as it does without this. Only its own
 #: applications have attributes that it looks for, so the others are told to have no modules, which are loaded when they are
-#: called; but Khepri, the store of RabbitMQ 4, has to find its own modules. The two variables are for the VM that RabbitMQ
-#: starts to have an epmd: ours runs, so that VM ends at once.
+#: called. Not where RabbitMQ has Khepri, its store since 4.0, which reads those lists: it would be busy for ever. The two
+#: variables are for the VM that RabbitMQ starts to have an epmd: ours runs, so that VM ends at once.
 SCRIPT: Final = """\
 os:unsetenv("ERL_AFLAGS").
 os:putenv("ERL_FLAGS", "-version").
@@ -44,8 +44,9 @@ Collected = fun Collect(App, Found) ->
 end.
 All = Collected(rabbit, []).
 IsRabbit = fun(App) -> lists:prefix("rabbit", atom_to_list(App)) end.
+HasKhepri = lists:keymember(khepri, 1, All).
 [application:load({application, App, lists:keystore(modules, 1, Keys, {modules, []})})
-    || {App, Keys} <- All, not IsRabbit(App), not lists:prefix("khepri", atom_to_list(App))].
+    || not HasKhepri, {App, Keys} <- All, not IsRabbit(App)].
 IsWhole = fun(App) -> IsRabbit(App) orelse lists:member(App, [kernel, stdlib, sasl, ra, mnesia]) end.
 [code:ensure_modules_loaded(proplists:get_value(modules, Keys, [])) || {App, Keys} <- All, IsWhole(App)].
 """
