@@ -25,11 +25,11 @@ FILE: Final = "start.erl"
 
 #: Evaluated by `file:script`, which stops at the first error: RabbitMQ then starts as it does without this. Only its own
 #: applications have attributes that it looks for, so the others are told to have no modules, which are loaded when they are
-#: called. Not where RabbitMQ has Khepri, its store since 4.0, which reads those lists: it would be busy for ever. The two
-#: variables are for the VM that RabbitMQ starts to have an epmd: ours runs, so that VM ends at once.
+#: called. Not where RabbitMQ has Khepri, its store since 4.0, which reads those lists: it would be busy for ever. The
+#: variables are for the VM that RabbitMQ starts to have an epmd: ours runs, so that VM ends at once. RabbitMQ 4 starts one also
+#: to ask the other nodes of a cluster.
 SCRIPT: Final = """\
 os:unsetenv("ERL_AFLAGS").
-os:putenv("ERL_FLAGS", "-version").
 Described = fun(App) ->
     {ok, [{application, App, Keys}]} = file:consult(code:where_is_file(atom_to_list(App) ++ ".app")),
     Keys
@@ -45,6 +45,7 @@ end.
 All = Collected(rabbit, []).
 IsRabbit = fun(App) -> lists:prefix("rabbit", atom_to_list(App)) end.
 HasKhepri = lists:keymember(khepri, 1, All).
+HasKhepri orelse os:putenv("ERL_FLAGS", "-version").
 [application:load({application, App, lists:keystore(modules, 1, Keys, {modules, []})})
     || not HasKhepri, {App, Keys} <- All, not IsRabbit(App)].
 IsWhole = fun(App) -> IsRabbit(App) orelse lists:member(App, [kernel, stdlib, sasl, ra, mnesia]) end.

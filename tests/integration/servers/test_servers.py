@@ -108,7 +108,11 @@ def test_the_broker_has_loaded_its_own_modules_and_of_other_applications_what_it
     own, others = "[rabbit, rabbit_common, kernel, ra]", "[compiler, xmerl, inets, ssl, observer_cli]"
 
     assert "[[],[],[],[]]" == evaluated(servers, NOT_LOADED % own).replace(" ", "")
-    assert "[{ok,[]},{ok,[]},{ok,[]},{ok,[]},{ok,[]}]" == evaluated(servers, KNOWN % others).replace(" ", "")
+    known = evaluated(servers, KNOWN % others).replace(" ", "")
+    if evaluated(servers, "code:is_loaded(khepri).") == "false":
+        assert "[{ok,[]},{ok,[]},{ok,[]},{ok,[]},{ok,[]}]" == known
+    else:
+        assert "{ok,[]}" not in known, "RabbitMQ 4 needs the lists of all modules"
     assert "false" == evaluated(servers, 'os:getenv("ERL_AFLAGS").'), "what the broker starts would do the same"
 
 
