@@ -131,7 +131,7 @@ def test_a_harmful_message_is_buried_under_its_own_cause_and_nobody_elses_waits(
 def test_what_is_redelivered_is_examined_and_recorded_as_it_would_have_been(supervised, shared_database, publish) -> None:
     """One harmful message ends the process; harmless ones of every form are redelivered together with it.
 
-    What was refused before that process ended has two dead letters.
+    What was refused just before that process ended may have two dead letters.
     """
     structured = b'{"specversion":"1.0","id":"ce","source":"/up","type":"t","subject":"s","data":{"n" :1.10}}'
     publish(structured, content_type="application/cloudevents+json")
