@@ -25,11 +25,13 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def bootstrap(folder: Path, python: str = sys.executable) -> subprocess.CompletedProcess:
+def bootstrap(folder: Path, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess:
     # The clone's own `ops` is imported, not that of the project under test.
     program = f"import sys; sys.path[0] = '.'; sys.executable = {python!r}; import ops.bootstrap as it; it.main()"
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "PYTHON": python, **environment}
+    environment = {name: value for name, value in environment.items() if value}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def python(tmp_path: Path) -> str:
 set -e
 [ "$1 $2 $3" = "-m venv --clear" ] || exec {sys.executable} "$@"
 {sys.executable} -m venv --clear --without-pip "$4"
-ln -s {Path(pip.__file__).parent} "$4"/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/pip
+/bin/ln -s {Path(pip.__file__).parent} "$4"/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/pip
 """)
     program.chmod(0o755)
     return str(program)
@@ -53,6 +55,23 @@ def test_a_set_up_that_fails_says_what_failed_and_the_other_way(clone: Path, pyt
     assert "making .venv with Python" in done.stdout
     assert (clone / ".venv" / "bin" / "python").exists()
     assert "waxseal could not be installed: the reason is above; or run it in containers" in done.stderr
+
+
+@pytest.mark.parametrize(("seconds", "named", "taken"), [("0.5", "", True), ("0.95", "", False), ("0.5", "python", False)])
+def test_a_much_faster_python_of_the_same_version_makes_the_environment(
+    clone: Path, python: str, seconds: str, named: str, *, taken: bool
+) -> None:
+    (clone / "bin").mkdir()
+    other = clone / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for program, measured in ((other, seconds), (clone / "this", "1.0")):
+        program.write_text(f'#!/bin/sh\ncase "$2" in *process_time*) echo {measured}; exit;; esac\nexec {python} "$@"\n')
+        program.chmod(0o755)
+
+    done = bootstrap(clone, str(clone / "this"), PATH=f"{clone / 'bin'}:/usr/sbin", PYTHON=named)
+    assert taken == (f"making .venv with {other}\n" in done.stdout)
+    assert taken == (
+        f"{other} takes {seconds}0 of the CPU of {clone / 'this'}; make PYTHON={clone / 'this'} uses" in done.stdout
+    )
 
 
 def test_what_is_done_is_not_done_again(clone: Path, python: str) -> None:
