@@ -162,7 +162,7 @@ def _install_packages() -> None:
         return
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _say("installing the packages of requirements-dev.lock (a minute or two)")
-    _run([*pip, "--require-hashes", "-r", str(LOCK)], "the packages could not be installed")
+    _run([*pip, "--use-pep517", "--require-hashes", "-r", str(LOCK)], "the packages could not be installed")
     _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], "waxseal could not be installed")
     STAMP.write_text(done)
     _say("installed")
