@@ -101,6 +101,21 @@ def run_program(arguments: Sequence[str], env: Mapping[str, str]) -> None:
     sys.exit()
 
 
+def run_held(arguments: Sequence[str], env: Mapping[str, str], held: int) -> None:
+    """The same; it says nothing more afterwards, and ends when the other end of `held` is closed.
+
+    Until then its CPU can be read, as that of a `Popen` that has ended but was not waited for.
+    """
+    try:
+        run_program(arguments, env)
+    finally:
+        sys.stdout.flush()
+        with Path(os.devnull).open("wb") as nowhere:
+            for stream in (1, 2):
+                os.dup2(nowhere.fileno(), stream)
+        os.read(held, 1)
+
+
 def take_streams(streams: Mapping[int, int], then: Before = None) -> None:
     """Makes the descriptors the streams of these numbers of the process that was forked, and calls `then`."""
     for number, stream in streams.items():
@@ -144,9 +159,16 @@ class ForkedProcess(psutil.Process):
     """
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str], python: Sequence[str] = (), output: IO[bytes] | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        python: Sequence[str] = (),
+        output: IO[bytes] | None = None,
+        held: int | None = None,
     ) -> None:
         before = partial(run_program, python, dict(env)) if python else None
+        if held is not None:
+            before = partial(run_held, python, dict(env), Inherited(held))
         with Path(os.devnull).open("wb") as nowhere:
             self._fork = Forked(*arguments, env=env, before=before, output=output or nowhere)
         super().__init__(self._fork.pid)
@@ -162,10 +184,16 @@ class TellingProcess(ForkedProcess):
     """The same, whose output is read while it runs."""
 
     def __init__(self, python: Sequence[str], env: Mapping[str, str]) -> None:
-        reading, writing = os.pipe()
+        (reading, writing), (held, self._holding) = os.pipe(), os.pipe()
         self.stdout = os.fdopen(reading)
-        with os.fdopen(writing, "wb") as output:
-            super().__init__(env=env, python=python, output=output)
+        with os.fdopen(writing, "wb") as output, os.fdopen(held):
+            super().__init__(env=env, python=python, output=output, held=held)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._holding >= 0:
+            os.close(self._holding)
+            self._holding = -1
+        return super().wait(timeout)
 
 
 def ended(command: Sequence[str], seconds: float | None = None) -> "subprocess.CompletedProcess[str]":
