@@ -9,20 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 
 
-def client_context(client_cert: str | None = None, ca: str | None = None) -> ssl.SSLContext:
+def client_context(client_cert: str | None = None, ca: str | None = None, client_key: str | None = None) -> ssl.SSLContext:
     """A context that verifies the server and its name, and presents `client_cert` when the server asks for a certificate.
 
-    `client_cert` holds a certificate, its chain and its private key, `ca` the authorities to trust instead of the system's;
-    both PEM. Raises `ValueError` for invalid PEM, without showing it. Reads files, so it is not for an event loop.
+    `client_cert` holds a certificate, its chain and, unless `client_key` does, its private key; certificates in `client_key`
+    are not presented. `ca` holds the authorities to trust instead of the system's. All are PEM. Raises `ValueError` for
+    invalid PEM, without showing it. Reads files, so it is not for an event loop.
     """
     try:
         context = ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError):
         raise ValueError("ca must be certificates in PEM") from None
     if client_cert is not None:
-        with _as_file(client_cert) as path:
+        with _as_file(client_cert) as chain, _as_file(client_key or client_cert) as key:
             try:
-                context.load_cert_chain(path, password=_refuse_password)
+                context.load_cert_chain(chain, key, password=_refuse_password)
             except (ssl.SSLError, ValueError):
                 raise ValueError("client_cert must be a certificate and its unencrypted private key, both in PEM") from None
     return context

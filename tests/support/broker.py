@@ -163,19 +163,20 @@ def rabbitmqctl_in_turn(servers: PrivateServers, commands: Iterable[Sequence[str
     program = find_rabbitmq().with_name("rabbitmqctl").resolve().parent.with_name("escript") / "rabbitmqctl"
     with ZipFile(program) as archive:
         archive.extractall(folder)
-    for path in (folder, *folder.iterdir()):
+    for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)
-    if not (folder / "elixir.app").exists():  # RabbitMQ 4 packs its program otherwise: each has a VM then
+    if not (folder / "rabbitmqctl_escript.beam").exists():  # RabbitMQ 4.3 takes its words otherwise: each has a VM then
         for command in commands:
             rabbitmqctl(servers, *command)
         return
+    parts = {str(app.parent) for app in folder.rglob("*.app")}  # one folder, or one for each application since RabbitMQ 4
     words = ",".join(f"[{','.join(f'<<{json.dumps(word)}>>' for word in command)}]" for command in commands)
     ended = "try 'Elixir.RabbitMQCtl':main(Words) catch exit:{shutdown, Code} -> Code end"
     run = (
         "[{ok, _} = application:ensure_all_started(App) || App <- [elixir, rabbitmqctl]], "
         f"halt(lists:max([{ended} || Words <- [{words}]]))."
     )
-    program_of = ["-pa", str(folder), "-eval", run, "-extra", str(program)]
+    program_of = ["-pa", *parts, "-eval", run, "-extra", str(program)]
     _run_as_broker(servers, ["erl", "+B", "-boot", "start_clean", "-noinput", "-hidden", *_ONE_THREAD.split(), *program_of])
 
 

@@ -36,10 +36,9 @@ def _parameters(url: str) -> pika.URLParameters:
             plain = f"{user}:{quote(read_password(files[PASSWORD_FILE]), safe='')}@{place}"
         parameters = pika.URLParameters(plain)
         if files.keys() & {CA, CERT}:
-            # One text of both, as for endpoints; read each time, so that a renewed certificate is used without a restart.
-            pair = "\n".join(Path(files[name]).read_text() for name in (CERT, KEY) if name in files)
-            ca = Path(files[CA]).read_text() if CA in files else None
-            parameters.ssl_options = pika.SSLOptions(client_context(pair or None, ca), parameters.host)
+            # Read each time, so that a renewed certificate is used without a restart.
+            cert, ca, key = (Path(files[name]).read_text() if name in files else None for name in (CERT, CA, KEY))
+            parameters.ssl_options = pika.SSLOptions(client_context(cert or key, ca, key), parameters.host)
     except (OSError, ValueError) as error:
         raise AMQPConnectionError(f"{broker_place(url)}: {error}") from None
     return parameters

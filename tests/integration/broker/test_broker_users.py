@@ -19,7 +19,7 @@ from support.broker import rabbitmqctl, rabbitmqctl_in_turn
 from support.pages import blocks, commands
 from support.sending import SECRET
 from support.waiting import wait_for
-from workers.amqp.topology import IN, RECEIVED
+from workers.amqp.topology import IN, RECEIVED, declare
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,8 @@ def users(servers: PrivateServers, module_folder: Path) -> Iterator[None]:
     assert 11 == len(asked)
     first, last = (([one for one in asked if one[0] == name]) for name in ("add_user", "delete_user"))
     others = [one for one in asked if one not in first + last]
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        declare(connection.channel())  # RabbitMQ 4.3 knows no rights on an exchange that it does not have
     rabbitmqctl_in_turn(servers, [*first, *others], module_folder / "rabbitmqctl")
     yield
     for one in last:
