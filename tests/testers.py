@@ -8,15 +8,19 @@ them as usual.
 import multiprocessing
 import os
 import pickle
+import signal
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 import pytest
+
+from ops.servers.process_tree import die_with_parent
 
 NUMBER: Final = "TESTER"  # variable with a process's number, from 0
 _PLACE: Final = struct.Struct("<H")  # of a file in the order of all
@@ -45,7 +49,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     for number in range(count):
         ours, theirs = _FORK.Pipe(duplex=False)
         basetemp.joinpath(f"tester{number}").mkdir(mode=0o700)
-        work = _Work(session, files, queue, theirs, stop.is_set, number)
+        readers = [*(tester.pipe for tester in testers), ours]
+        work = _Work(session, files, queue, theirs, readers, stop.is_set, number)
         process = _FORK.Process(target=work.run, name=f"tester {number}")
         process.start()
         theirs.close()
@@ -79,10 +84,14 @@ class _Work:
     files: list[list[pytest.Item]]
     queue: int
     pipe: Connection
+    readers: Sequence[Connection]
     stopped: Callable[[], bool]
     number: int
 
     def run(self) -> None:
+        die_with_parent(signal.SIGINT)
+        for pipe in self.readers:  # else what is told waits for us when the process that reads it has ended
+            pipe.close()
         config = self.session.config
         os.environ[NUMBER] = str(self.number)
         factory = config._tmp_path_factory  # type: ignore[attr-defined]
@@ -99,7 +108,8 @@ class _Work:
         self.tell("done")
 
     def tell(self, *message: object) -> None:
-        self.pipe.send_bytes(pickle.dumps(message))
+        with suppress(BrokenPipeError):  # of a process that was killed: SIGINT is on its way
+            self.pipe.send_bytes(pickle.dumps(message))
 
     def _run_files(self) -> None:
         for place in self._places():

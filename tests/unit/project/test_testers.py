@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import testers
+from support.waiting import wait_for
 
 CONFTEST = f"""
 import os
@@ -32,14 +33,19 @@ def test_two(database): pass
 """
 
 
-def run(folder: Path, **files: str) -> tuple[int, str]:
+def start(folder: Path, **files: str) -> "subprocess.Popen[str]":
     folder.joinpath("conftest.py").write_text(CONFTEST.replace("{folder!r}", repr(str(folder))))
     for name, text in files.items():
         folder.joinpath(f"test_{name}.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "--testers=2", "-p", "no:cacheprovider", "-rA", "--rootdir=.", "-c", "/dev/null"]
     env = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # to import them takes half of a run's CPU
-    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
-    return run.returncode, run.stdout + run.stderr
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(folder: Path, **files: str) -> tuple[int, str]:
+    process = start(folder, **files)
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, out
 
 
 def test_all_tests_run_once_each_process_ends_its_fixtures_and_failures_are_told_as_usual(tmp_path: Path) -> None:
@@ -70,3 +76,12 @@ def test_a_fixture_of_the_session_that_cannot_end_fails_the_run(tmp_path: Path) 
 
     assert status == 1
     assert "after its last test: ZeroDivisionError" in out
+
+
+def test_when_the_run_is_killed_each_process_ends_its_fixtures(tmp_path: Path) -> None:
+    waiting = "import time\ndef test_three(database):\n  open('waiting', 'a').write('.')\n  time.sleep(60)\n"
+    with start(tmp_path, a=waiting, b=waiting) as process:
+        wait_for(lambda: (tmp_path / "waiting").exists() and (tmp_path / "waiting").read_text() == "..")
+        process.kill()
+
+    wait_for(lambda: (tmp_path / "ended").exists() and len((tmp_path / "ended").read_text().split()) == 2)
