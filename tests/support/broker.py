@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -134,6 +135,31 @@ def alarm(servers: PrivateServers) -> Iterator[None]:
         yield
     finally:
         evaluated(servers, "vm_memory_monitor:set_vm_memory_high_watermark(0.6).")
+
+
+@contextmanager
+def unanswering(servers: PrivateServers, queue: str) -> Iterator[None]:
+    """The broker keeps up its heartbeats, and this queue answers nothing: as on a node that was cut off from its cluster."""
+    found = f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))'
+    evaluated(servers, f"{found}, sys:suspend(amqqueue:get_pid(Q)).")
+    try:
+        yield
+    finally:
+        evaluated(servers, f"{found}, sys:resume(amqqueue:get_pid(Q)).")
+
+
+@contextmanager
+def overlooking(servers: PrivateServers, queue: str) -> Iterator[None]:
+    """The broker keeps up the heartbeats of the consumers that the queue has, and gives them nothing."""
+    found = f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))'
+    told = evaluated(servers, f"{found}, [element(1, C) || C <- rabbit_amqqueue:consumers(Q)].")
+    channels = [f"<0.{one}>" for one in re.findall(r"\.(\d+\.\d+)>", told)]
+    assert channels
+    evaluated(servers, f"[sys:suspend(list_to_pid(C)) || C <- {json.dumps(channels)}].")
+    try:
+        yield
+    finally:
+        evaluated(servers, f"[catch sys:resume(list_to_pid(C)) || C <- {json.dumps(channels)}].")
 
 
 def evaluated(servers: PrivateServers, expressions: str) -> str:

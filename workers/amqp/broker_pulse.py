@@ -1,21 +1,28 @@
-"""The health check of RabbitMQ, over a connection of its own."""
+"""What is asked of RabbitMQ over a connection of its own: whether it works, and whether it overlooks a consumer."""
 
 import asyncio
 import logging
+import threading
+import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 import pika
 from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError, AMQPError
 
 from ops.settings import Settings
 from ops.telemetry.pulse import Pulse
 from workers.amqp.brokers import Brokers
-from workers.amqp.session import Session
+from workers.amqp.session import Lost, Refused, Session
 
 _LOGIN: Final = 3.0  # seconds; less than `_ANSWER`, because pika logs at length when it is cancelled during login
 _ANSWER: Final = 5.0  # seconds to log in and answer
 _HEARTBEAT: Final = 30  # seconds; the checks notice a dead broker sooner
+_RENEWED: Final = 60.0  # seconds after which to connect anew: behind one address there may be several nodes
+
+LOOK: Final = 3.0  # seconds without a message until another node is asked, and between two questions
 
 
 def of_rabbitmq(settings: Settings, process: str) -> Pulse:
@@ -66,3 +73,81 @@ class _HealthCheck:
 
 def _qos(channel: Channel, reply: Any) -> None:
     channel.basic_qos(prefetch_count=1, callback=reply)
+
+
+class Overlooked:
+    """Ends the connection of a consumer that has nothing in hand and is given nothing, while messages wait in its queue.
+
+    A node of RabbitMQ 4.3 that is cut off from its cluster keeps its connections, their consumers and heartbeats for as long as
+    it is cut off, and answers passive declarations. Only other nodes know better, so one of them is asked, where there are
+    several. In a thread of its own, until `close`.
+    """
+
+    def __init__(self, amqp_url: str, queue: str, connection: pika.BlockingConnection) -> None:
+        self._queue, self._connection = queue, connection
+        self._inner = connection._impl  # noqa: SLF001 - pika ends a connection from another thread only by a handshake
+        self._brokers = Brokers(amqp_url)
+        self._brokers.leave(self._inner.params)
+        self._came = time.monotonic()
+        self._session: Session | None = None
+        self._renewed = 0.0
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, name="overlooked", daemon=True).start()
+
+    def came(self) -> None:
+        """Note that the consumer was given a message, or holds one."""
+        self._came = time.monotonic()
+
+    def close(self) -> None:
+        """Stop watching. Does not wait."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        loop = asyncio.new_event_loop()
+        waited: float | None = None  # when the last message had come, if others waited at the last look
+        while not self._over.wait(LOOK):
+            came = self._came
+            waits = time.monotonic() - came >= LOOK and loop.run_until_complete(self._waits())
+            if waits and waited == came == self._came:
+                self._end()
+                break
+            waited = came if waits else None
+        loop.run_until_complete(self._disconnect())
+        loop.close()
+
+    def _end(self) -> None:
+        error = AMQPConnectionError(f"messages wait in {self._queue}, and the broker gives none")
+        with suppress(AMQPError):  # it has just been closed
+            self._inner._adapter_add_callback_threadsafe(lambda: self._inner._terminate_stream(error))  # noqa: SLF001
+
+    async def _waits(self) -> bool:
+        """Whether messages wait, as far as a node tells."""
+        try:
+            async with asyncio.timeout(_ANSWER):
+                if time.monotonic() >= self._renewed:
+                    await self._disconnect()
+                if self._session is None:
+                    await self._connect()
+                return await self._count() > 0
+        except (Lost, Refused, AMQPError, TimeoutError):
+            await self._disconnect()
+            return False
+
+    async def _connect(self) -> None:
+        parameters = self._brokers.all()[0]
+        parameters.heartbeat = _HEARTBEAT
+        parameters.socket_timeout = parameters.stack_timeout = _LOGIN
+        parameters.client_properties = {"connection_name": f"waxseal watch of {self._queue}"}
+        self._session, self._renewed = Session(parameters), time.monotonic() + _RENEWED
+        await self._session.opened()
+
+    async def _count(self) -> int:
+        assert self._session is not None
+        async with self._session.side_channel() as aside:
+            found: Any = await aside.do("queue_declare", {"queue": self._queue, "passive": True})
+        return int(found.method.message_count)
+
+    async def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()

@@ -17,6 +17,7 @@ class Brokers:
     def __init__(self, amqp_urls: str) -> None:
         self._urls = broker_urls(amqp_urls)
         random.shuffle(self._urls)
+        self._left: tuple[str, int] | None = None
 
     def next(self) -> pika.URLParameters:
         """The next one. Raises `AMQPConnectionError` if one of its files cannot be read."""
@@ -24,8 +25,13 @@ class Brokers:
         return _parameters(self._urls[-1])
 
     def all(self) -> list[pika.URLParameters]:
-        """Each of them once, in any order, for any thread. Raises as `next`."""
-        return [_parameters(url) for url in random.sample(self._urls, len(self._urls))]
+        """Each of them once, in any order, but the one that was left comes last; for any thread. Raises as `next`."""
+        found = [_parameters(url) for url in random.sample(self._urls, len(self._urls))]
+        return sorted(found, key=lambda each: (each.host, each.port) == self._left)
+
+    def leave(self, parameters: pika.ConnectionParameters) -> None:
+        """Note that a connection with these was given up."""
+        self._left = (parameters.host, parameters.port)
 
 
 def _parameters(url: str) -> pika.URLParameters:

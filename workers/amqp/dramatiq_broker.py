@@ -17,7 +17,8 @@ import dramatiq
 import pika
 import structlog
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
-from dramatiq.common import dq_name, xq_name
+from dramatiq.common import dq_name, q_name, xq_name
+from dramatiq.errors import ConnectionClosed
 
 from ops.settings import Settings
 from ops.telemetry import metrics, table
@@ -25,6 +26,7 @@ from ops.telemetry.tracing.switch import active, within
 from pipeline.formats import trace_context
 from schemas.delivery import Claim
 from schemas.trace import TraceContext
+from workers.amqp.broker_pulse import Overlooked
 from workers.amqp.brokers import Brokers
 from workers.amqp.confirm_window import Outgoing
 from workers.amqp.topology import TOPOLOGY, Declaration
@@ -119,16 +121,32 @@ MIDDLEWARE: Final[tuple[Callable[[str], dramatiq.Middleware], ...]] = (Traced, O
 
 
 class _Consumer(_RabbitmqConsumer):
-    """Gives its connection up when the broker keeps up its heartbeats and does not answer."""
+    """Gives its connection up when the broker keeps up its heartbeats, and does not answer or gives no messages."""
 
     def __init__(self, broker: "ObservedBroker", queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
         self._deadline = AnswerDeadline(self.connection, broker.answer_seconds)
+        self._overlooked: Overlooked | None = None
+        if queue_name == q_name(queue_name):  # nothing is ever in the other, of delayed messages
+            self._overlooked = Overlooked(broker.amqp_url, queue_name, self.connection)
 
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next message, or None after a while without one. The first call waits for the broker to begin the consumption."""
         self._deadline.progress()
-        return cast("dramatiq.MessageProxy | None", super().__next__())  # type: ignore[no-untyped-call]
+        try:
+            message = cast("dramatiq.MessageProxy | None", super().__next__())  # type: ignore[no-untyped-call]
+        except ConnectionClosed:
+            self.broker.left(self.connection)
+            raise
+        if self._overlooked is not None and (message is not None or self.known_tags):
+            self._overlooked.came()
+        return message
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._overlooked is not None:
+            self._overlooked.close()
+        super().close()  # type: ignore[no-untyped-call]
 
 
 class ObservedBroker(RabbitmqBroker):
@@ -137,6 +155,7 @@ class ObservedBroker(RabbitmqBroker):
     def __init__(self, amqp_url: str, pool: str, answer_seconds: float = SECONDS) -> None:
         """`answer_seconds`: for which a consumer waits for an answer of its broker, before it goes to the next."""
         self.answer_seconds = answer_seconds
+        self.amqp_url = amqp_url
         self._brokers, self._pool = Brokers(amqp_url), pool
         super().__init__(confirm_delivery=True, middleware=[each(pool) for each in MIDDLEWARE])
         self._consumed: set[str] = set()
@@ -149,6 +168,10 @@ class ObservedBroker(RabbitmqBroker):
     @parameters.setter
     def parameters(self, value: object) -> None:
         """Dramatiq's default, which is not for us."""
+
+    def left(self, connection: pika.BlockingConnection) -> None:
+        """Note that a consumer has given its connection up: its next one leads elsewhere, if there is another broker."""
+        self._brokers.leave(connection._impl.params)  # noqa: SLF001 - pika does not say to which of several it connected
 
     @property
     def consumer_class(self) -> type[_Consumer]:

@@ -99,6 +99,11 @@ class Link:
         if self._live is not None and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.get_running_loop().create_task(self._renew(self._live))
 
+    def leave(self, reason: str) -> None:
+        """Give the connection up, and connect to the next broker."""
+        if self._live is not None:
+            self._live.end(reason)
+
     def use(self, channel: Channel) -> None:
         """Count only the confirms of `channel` from now on, and close the one before."""
         before, self._used = self._used, channel

@@ -18,6 +18,7 @@ from workers.amqp.confirm_window import Outgoing, Settle, Slot, Window
 from workers.amqp.link import LOST, Link
 from workers.amqp.session import Unsendable
 from workers.amqp.topology import PROBE, PROBE_EXCHANGE, TOPOLOGY, Declaration
+from workers.net.answer_deadline import USELESS
 from workers.net.lease_deadline import Check, LeaseEnded, unleased
 
 WINDOW: Final = 2000  # messages that await their confirm
@@ -29,6 +30,7 @@ _IDLE: Final = 1.0  # seconds without a message until the broker is probed
 _SILENT: Final = 3.0  # seconds without a confirm, while one is pending, until the broker counts as away
 _FIRST_PAUSE: Final = 0.2  # seconds between the first two channels that are opened because of refusals
 _LONGEST_PAUSE: Final = 5.0
+_REFUSES: Final = 5.0  # seconds of refusals alone, on several channels, until the broker is left
 _CALM: Final = 30.0  # seconds without a refusal after which the next one counts as the first
 _LATE: Final = "the broker did not confirm it in time"
 
@@ -49,7 +51,7 @@ class Publisher:
 
     Reconnects by itself, and declares `topology` each time. Messages in flight on a connection that ended fail;
     nothing is sent twice. While the connection is down or blocked by an alarm, messages fail at once. When the broker refuses
-    a message, later ones go on another channel (see `Renewal`).
+    a message, later ones go on another channel (see `Renewal`). A broker that takes nothing is left for the next one.
     """
 
     def __init__(
@@ -61,11 +63,16 @@ class Publisher:
         timeout: float = 5.0,
         window: int = WINDOW,
         backlog: int = BACKLOG,
+        useless: float = USELESS,
     ) -> None:
-        """`timeout` in seconds, from `publish` to the confirm; `name` is shown in the broker's list of connections."""
+        """`timeout` in seconds, from `publish` to the confirm; `name` is shown in the broker's list of connections.
+
+        `useless`: seconds for which a broker may confirm nothing while it has messages to confirm.
+        """
         self._link = Link(amqp_url, (*topology, PROBE_EXCHANGE), self, name)
         self._window = Window(window, WINDOW_BYTES, backlog)
         self._timeout = timeout
+        self._useless, self._refuses = max(useless, timeout), min(useless, _REFUSES)
         self._channel: Channel | None = None
         self._next: Channel | None = None  # to go over to when nothing is in flight; until then nothing is sent
         self._renewal = Renewal()
@@ -153,6 +160,7 @@ class Publisher:
         """Publish on `channel` from now on."""
         self._channel = channel
         self._heard = self._loop.time()
+        self._renewal.since = None
 
     def on_renewed(self, channel: Channel) -> None:
         """Publish on `channel` when the broker has confirmed what is in flight, or its time is over."""
@@ -169,15 +177,24 @@ class Publisher:
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         """Settle the confirmed messages, and send queued ones in their place."""
         self._heard = self._loop.time()
-        if not taken and self._next is None and self._renewal.due(self._heard):
-            _log.warning("broker_refuses", channel=None if self._channel is None else self._channel.channel_number)
-            self._link.renew()
+        if taken:
+            self._renewal.since = None
+        else:
+            self._refused(self._heard)
         self._window.confirm(tag, multiple=multiple, taken=taken)
         self._pump()
 
     def on_return(self, exchange: str, routing_key: str) -> None:
         """Remember that the broker has no queue for these."""
         self._window.returned(exchange, routing_key)
+
+    def _refused(self, now: float) -> None:
+        due = self._next is None and self._renewal.due(now)
+        if self._renewal.since is not None and now - self._renewal.since > self._refuses:
+            self._link.leave(f"the broker has refused everything for {now - self._renewal.since:.0f} s")
+        elif due:
+            _log.warning("broker_refuses", channel=None if self._channel is None else self._channel.channel_number)
+            self._link.renew()
 
     def _pump(self) -> None:
         if self._next is not None and not self._go_over(self._next):
@@ -217,15 +234,21 @@ class Publisher:
 
     def _sweep(self) -> None:
         self._sweeper = None
-        self._window.expire(self._loop.time(), _LATE)
+        now = self._loop.time()
+        self._window.expire(now, _LATE)
         self._pump()
+        if self._link.reason is not None:  # an alarm ends when it ends, and no other broker of the cluster is without it
+            self._heard = now
+        elif len(self._window) and now - self._heard > self._useless:
+            self._link.leave(f"the broker has not confirmed anything for {now - self._heard:.0f} s")
         if not self._window.idle:
             self._watch()
 
     def _probe(self) -> None:
         """When idle, publish a message that goes nowhere: the broker announces an alarm only to connections that publish."""
         self._prober = self._loop.call_later(_IDLE, self._probe)
-        if self._channel is not None and self._window.idle and self._loop.time() - self._heard >= _IDLE:
+        now = self._loop.time()
+        if self._channel is not None and self._window.idle and now - self._heard >= _IDLE and not self._renewal.lasts(now):
             self.send(_PROBE, self._loop.time() + self._timeout, _ignore)
 
 
@@ -238,19 +261,25 @@ class Renewal:
     """
 
     def __init__(self) -> None:
+        self.since: float | None = None  # the first refusal since the broker last took a message
         self._refused = self._next = float("-inf")
         self._pause = _FIRST_PAUSE
 
     def due(self, now: float) -> bool:
         """Note a refusal; whether to open another channel now."""
         if now - self._refused > _CALM:
-            self._pause, self._next = _FIRST_PAUSE, now
+            self._pause, self._next, self.since = _FIRST_PAUSE, now, None
+        self.since = now if self.since is None else self.since
         self._refused = now
         if now < self._next:
             return False
         self._next = now + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True
+
+    def lasts(self, now: float) -> bool:
+        """Whether the last message was refused, not long ago. A probe, which goes nowhere, would be taken all the same."""
+        return self.since is not None and now - self._refused <= _CALM
 
 
 def _resolve(future: asyncio.Future[None], fault: str | None) -> None:

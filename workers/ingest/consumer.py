@@ -9,6 +9,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from ops.telemetry import table
 from schemas.message import Message
+from workers.amqp.broker_pulse import Overlooked
 from workers.amqp.deliver_frames import Receive, take_over
 from workers.amqp.topology import INBOX, UNROUTED, declare, missing
 
@@ -26,7 +27,7 @@ class InboxConsumer:
     worker's buffer, in order, and no longer anywhere else.
     """
 
-    def __init__(self, connection: pika.BlockingConnection, prefetch: int, receive: Receive) -> None:
+    def __init__(self, connection: pika.BlockingConnection, prefetch: int, receive: Receive, amqp_url: str) -> None:
         """Declare the topology. Raises pika's `AMQPError`."""
         self._connection = connection
         self._receive = receive
@@ -42,14 +43,28 @@ class InboxConsumer:
         self._deleted = False
         self._unrouted_came = False
         self._look_at = time.monotonic() + LOOK_SECONDS
+        self._overlooked = Overlooked(amqp_url, INBOX, connection)
+
+    def came(self) -> None:
+        """Note that a message came: to work on those that come together may take longer than a turn."""
+        self._overlooked.came()
+
+    def close(self) -> None:
+        """Stop watching. The connection is the caller's."""
+        self._overlooked.close()
 
     def start(self) -> None:
         """Begin to consume: `receive` is called with messages whenever the connection processes its events."""
         self._consume(UNROUTED)
         self._open_inbox()
 
-    def turn(self) -> str | None:
-        """Check periodically, declare again what is missing, and give the trouble, if any. Raises pika's `AMQPError`."""
+    def turn(self, *, quiet: bool) -> str | None:
+        """Check periodically, declare again what is missing, and give the trouble, if any. Raises pika's `AMQPError`.
+
+        `quiet`: nothing is in hand, and nothing was acked since the last call.
+        """
+        if not quiet:
+            self.came()
         if self._deleted:  # report it first: declaring the queue again takes a second
             self._deleted, self._look_at = False, 0.0
             return self._trouble

@@ -31,6 +31,7 @@ class Held:
         self.buffer: deque[tuple[int, Judged]] = deque()  # (delivery tag, message)
         self.in_hand: deque[Batch] = deque()
         self.acked = 0  # the last delivery tag that was acked
+        self._acked_before = 0
 
     def show(self) -> None:
         """Show it from now on."""
@@ -45,6 +46,11 @@ class Held:
         except IndexError:  # the process has just taken the last one
             return 0
         return max(0, last - self.acked)
+
+    def quiet(self) -> bool:
+        """Whether nothing is held, and nothing was acked since the last call."""
+        before, self._acked_before = self._acked_before, self.acked
+        return before == self.acked and not self.buffer and not self.in_hand
 
     def oldest(self) -> float:
         """The seconds since the oldest was published, or came here if nobody said when it was; 0 when there is none."""

@@ -71,7 +71,7 @@ class Ingest:
         self._buffered = 0  # bytes
         self._batches: queue.Queue[list[Judged] | None] = queue.Queue(AHEAD + 1)
         self._results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self._beat: Callable[[], None] = lambda: None
+        self._beat = self._came = _nothing
         self.trouble: str | None = "not connected yet"
 
     def run(self, beat: Callable[[], None]) -> None:
@@ -96,6 +96,8 @@ class Ingest:
                     self._stop.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, guards nothing
                     wait = min(wait * 2, RECONNECT[1])
         finally:
+            if self._consumer is not None:
+                self._consumer.close()
             self._batches.put(None)
             while thread.is_alive():
                 self._watch.progress()
@@ -117,8 +119,8 @@ class Ingest:
         self._deadline = AnswerDeadline(self._connection)
         self._most = far_batch(self._settings.batch_size, round_trip())
         prefetch = max(self._settings.prefetch, 2 * self._most)
-        self._consumer = InboxConsumer(self._connection, prefetch, self._receive)
-        self._channel = self._consumer.channel
+        self._consumer = InboxConsumer(self._connection, prefetch, self._receive, self._settings.amqp_url)
+        self._channel, self._came = self._consumer.channel, self._consumer.came
         self._answers = ProbeAnswers(self._connection, self._channel)
         self._held.acked = 0
         self._consumer.start()
@@ -129,6 +131,8 @@ class Ingest:
 
         If the broker does not answer, the heartbeat ends the wait.
         """
+        if self._consumer is not None:
+            self._consumer.close()
         if self._connection is not None and self._connection.is_open:
             with suppress(AMQPError, OSError):
                 self._connection.close()
@@ -152,7 +156,7 @@ class Ingest:
         while not self._stop.is_set():
             self._beat()
             self._deadline.progress()
-            self.trouble = self._consumer.turn()
+            self.trouble = self._consumer.turn(quiet=self._held.quiet())
             if self._buffered < MAX_BUFFERED or not self._in_hand:
                 self._connection.process_data_events(time_limit=0.5)
             self._settle(wait=self._buffered >= MAX_BUFFERED)
@@ -163,6 +167,7 @@ class Ingest:
     def _receive(self, tag: int, redelivered: bool, message: Message) -> None:
         self._priority.yield_to_first()
         self._watch.progress()
+        self._came()
         if is_probe(message):
             assert self._answers is not None
             self._answers.arrived(tag, message)

@@ -7,6 +7,7 @@ import pika
 from pika.exceptions import AMQPConnectionError
 
 SECONDS: Final = 30.0  # that one call may wait for its answer: the broker itself gives up on a queue's leader after that
+USELESS: Final = 15.0  # that a broker may take nothing at all, until it is left: as long as heartbeats take
 _LOOK: Final = 1.0
 
 

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pika
 import pytest
 
 from ops.servers.private import PrivateServers
 from ops.servers.rabbitmq import NODE
-from support.broker import alarm, broker_stopped, evaluated
+from support.broker import alarm, broker_stopped, evaluated, unanswering
 from support.ingress import drain, empty_inbox
 from support.net.freezing import frozen
 from support.queues import depth
@@ -44,7 +45,7 @@ def inbox(servers: PrivateServers) -> Iterator[Callable[[], int]]:
 
 
 @asynccontextmanager
-async def publishing(servers: PrivateServers, seconds: float = 5.0, **options: int) -> AsyncIterator[Publisher]:
+async def publishing(servers: PrivateServers, seconds: float = 5.0, **options: Any) -> AsyncIterator[Publisher]:
     publisher = Publisher(servers.amqp_url, "test", timeout=seconds, **options)
     publisher.start()
     try:
@@ -248,6 +249,46 @@ def test_a_silent_broker_is_given_up_at_the_deadline_and_taken_up_again(
     asyncio.run(main())
 
 
+def test_a_broker_that_confirms_nothing_is_left_though_it_keeps_up_its_heartbeats(
+    servers: PrivateServers, inbox: Callable[[], int]
+) -> None:
+    async def main() -> None:
+        async with publishing(servers, seconds=0.3, useless=1.0) as publisher:
+            with unanswering(servers, INBOX):
+                assert "the broker did not confirm it in time" == (await fault(post(publisher)))[0]
+                await until_not_ready(publisher)
+                async with asyncio.timeout(RECOVERY):
+                    while publisher.ending is None:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                assert publisher.ending.startswith("the broker has not confirmed anything")
+            await until_ready(publisher)
+            assert (await fault(post(publisher)))[0] is None
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_refuses_everything_is_left(servers: PrivateServers) -> None:
+    async def main() -> str | None:
+        publisher = Publisher(servers.amqp_url, "test", topology=[*TOPOLOGY, TINY], timeout=0.5, useless=0.5)
+        publisher.start()
+        await until_ready(publisher)
+        try:
+            async with asyncio.timeout(RECOVERY):
+                while publisher.ending is None:
+                    await fault(publisher.publish("", "tiny", b"", DURABLE))
+                    await asyncio.sleep(0.02)
+            return publisher.ending
+        finally:
+            await publisher.close()
+
+    ending = asyncio.run(main())
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as connection:
+        connection.channel().queue_delete("tiny")
+
+    assert ending is not None
+    assert ending.startswith("the broker has refused everything")
+
+
 async def confirmed_within(publisher: Publisher, seconds: float, lateness: Lateness) -> tuple[str | None, bool]:
     why, took = await fault(post(publisher))
     return why, took < seconds + lateness()
@@ -311,7 +352,7 @@ def test_an_alarm_fails_publishing_in_time_is_noticed_by_the_idle_and_the_new_an
     servers: PrivateServers, inbox: Callable[[], int], lateness: Lateness
 ) -> None:
     async def main() -> None:
-        async with publishing(servers, seconds=1.0) as busy, publishing(servers) as idle:
+        async with publishing(servers, seconds=1.0, useless=1.0) as busy, publishing(servers) as idle:
             async with in_alarm(servers):
                 new = Publisher(servers.amqp_url, "test", timeout=1.0)
                 new.start()
@@ -323,6 +364,7 @@ def test_an_alarm_fails_publishing_in_time_is_noticed_by_the_idle_and_the_new_an
                     assert IN_ALARM == await until_not_ready(publisher)
                 assert (IN_ALARM, True) == await confirmed_within(busy, 0.1, lateness)
                 assert IN_ALARM == await until_not_ready(new, but=AWAY)
+                assert busy.ending is None  # it has waited for longer than a broker may be silent
             for publisher in (busy, idle, new):
                 await until_ready(publisher)
             assert (None, True) == await confirmed_within(busy, 1.0, lateness)

@@ -15,11 +15,13 @@ from prometheus_client import REGISTRY
 
 from ops.settings import environment
 from schemas.message import PROBE_KEY, PUBLISHED_AT
+from support.broker import overlooking
 from support.queues import consumers, depth
 from support.sessions import away, end_connections
 from support.waiting import wait_for
+from workers.amqp import broker_pulse
 from workers.amqp.inbox_probe import InboxProbe
-from workers.amqp.topology import RECEIVED
+from workers.amqp.topology import INBOX, RECEIVED
 from workers.net.answer_deadline import AnswerDeadline
 
 pytestmark = pytest.mark.usefixtures("configured")
@@ -245,6 +247,19 @@ def test_a_broker_that_does_not_answer_is_left_though_its_connection_lives(serve
 
         with pytest.raises(AMQPConnectionError, match="has not answered for"):
             connection._flush_output(lambda: False)  # as a call waits whose answer never comes
+
+
+def test_a_worker_leaves_a_broker_that_gives_it_nothing_though_messages_wait(
+    database, ingest, servers, publish, channel, monkeypatch
+) -> None:
+    monkeypatch.setattr(broker_pulse, "LOOK", 0.3)
+    ingest(batch_size=1, prefetch=2)
+    wait_for(lambda: consumers(channel))
+    with overlooking(servers, INBOX):
+        for number in range(5):
+            publish(b"", message_id=f"{number}", headers={"subject": "s"})
+
+        wait_for(lambda: [f"{number}" for number in range(5)] == list(by_id(database)))
 
 
 def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest, servers, channel) -> None:
