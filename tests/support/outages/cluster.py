@@ -2,6 +2,8 @@
 
 With addresses of their own the ways between nodes can be cut. The port mapper, which serves all of them, wants
 each to have a port of its own for the others.
+
+Of the two parameters for partitions, RabbitMQ before 4.3 ignores `consumer_disconnected_timeout`, and later ones the other.
 """
 
 import socket
@@ -28,9 +30,10 @@ _NODE: Final = """\
   {{default_pass, <<"{password}">>}},
   {{loopback_users, []}},
   {{cluster_partition_handling, pause_minority}},
+  {{consumer_disconnected_timeout, 1}},
   {{cluster_nodes, {{[{nodes}], disc}}}}
 ]}},
-{{kernel, [{{net_ticktime, 10}}]}}].
+{{kernel, [{{net_ticktime, 6}}]}}].
 """
 
 

@@ -196,8 +196,14 @@ def assert_once_and_in_order(sent: Iterable[Iterable[Event]], ledger: Iterable[E
         found[subject].append(id)
     ids = {id for each in expected.values() for id in each}
     assert len(ids) == len(ledger)
-    assert expected == found
+    assert {} == {subject: _first_difference(ids, found[subject]) for subject, ids in expected.items() if ids != found[subject]}
     assert ids == set(seen)
+
+
+def _first_difference(expected: list[str], found: list[str]) -> tuple[list[str], list[str]]:
+    """What differs first, with what comes next."""
+    at = next(number for number, (one, other) in enumerate(itertools.zip_longest(expected, found)) if one != other)
+    return expected[at : at + 9], found[at : at + 9]
 
 
 def first(conn: psycopg.Connection, query: str) -> int:
