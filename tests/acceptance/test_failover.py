@@ -111,6 +111,7 @@ def kill_broker(world: World, number: int) -> Whole:
         told = world.crew.command("doctor", "--rabbitmqctl", shlex.join(world.cluster.rabbitmqctl(on=1)))
         assert f"r0@{cluster.ADDRESSES[0]} of 3 nodes: not running" in told.stdout, told.stdout
         assert "waxseal.ingest: 2 of 3 members are there" in told.stdout, told.stdout
+        assert "event order" not in told.stdout, told.stdout
     world.cluster.start_node(number)
     return whole
 

@@ -6,13 +6,19 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ops.admin.doctor.finding import Finding, note, ok, wrong
 from ops.errors import one_line
 
 MEMBERS: Final = 3  # that a quorum queue has in a cluster of that size or larger
 ASK_ALL: Final = (3, 12, 5)  # from then on a channel asks all members of a queue
+TICK: Final = 6  # seconds; a quarter more is less than the 10 s after which our consumers leave a silent node
+WITHHELD: Final = 1000  # milliseconds; less than it takes to consume elsewhere
+# The second is of RabbitMQ 4.3 and newer.
+_PARAMETERS: Final = """{case net_kernel:get_net_ticktime() of N when is_integer(N) -> N; _ -> 0 end,
+application:get_env(rabbit, consumer_disconnected_timeout, 0)}."""
+_JSON: Final = ("--formatter", "json", "--silent")
 _SECONDS: Final = 60.0
 _OURS: Final = "waxseal."
 
@@ -34,12 +40,15 @@ class ClusterFacts:
     partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)  # of the nodes that run
+    tick: int = 0  # `net_ticktime`, seconds
+    withheld: int = 0  # `consumer_disconnected_timeout`, milliseconds; 0 where RabbitMQ does not know it
 
 
 def inspect_cluster(rabbitmqctl: str, vhost: str) -> ClusterFacts:
     """What the command says, for example `sudo rabbitmqctl`. Raises `OSError` or `ValueError` when it does not answer."""
-    status = _said(rabbitmqctl, "cluster_status")
-    queues = _said(rabbitmqctl, "list_queues", "-p", vhost, "name", "type", "members", "online")
+    status = json.loads(_said(rabbitmqctl, "cluster_status", *_JSON))
+    queues = json.loads(_said(rabbitmqctl, "list_queues", "-p", vhost, "name", "type", "members", "online", *_JSON))
+    tick, withheld = map(int, re.findall(r"\d+", _said(rabbitmqctl, "eval", _PARAMETERS, "--silent")))
     quorum = [each for each in queues if each["name"].startswith(_OURS) and each["type"] in ("quorum", "rabbit_quorum_queue")]
     return ClusterFacts(
         nodes=[*status["disk_nodes"], *status.get("ram_nodes", ())],
@@ -47,6 +56,8 @@ def inspect_cluster(rabbitmqctl: str, vhost: str) -> ClusterFacts:
         partitions=status["partitions"] or {},
         queues={each["name"]: Queue(len(each["members"] or ()), len(each["online"] or ())) for each in quorum},
         versions={node: each["rabbitmq_version"] for node, each in status["versions"].items() if "rabbitmq_version" in each},
+        tick=tick,
+        withheld=withheld,
     )
 
 
@@ -77,6 +88,7 @@ def check_cluster(facts: ClusterFacts) -> Iterator[Finding]:
     yield from _queues(facts)
     if len(facts.nodes) > 1:
         yield from _channels(facts.versions)
+        yield from _order(facts)
 
 
 def _channels(versions: Mapping[str, str]) -> Iterator[Finding]:
@@ -89,6 +101,15 @@ def _channels(versions: Mapping[str, str]) -> Iterator[Finding]:
             "another channel, and publishers of upstream systems have to"
         )
         yield note("broker channels", what, mend)
+
+
+def _order(facts: ClusterFacts) -> Iterator[Finding]:
+    """Whether what a consumer on a lost node had is given out again before the consumer asks for more elsewhere."""
+    settings = {"net_ticktime": (facts.tick, TICK, TICK), "consumer_disconnected_timeout": (facts.withheld, WITHHELD, 1)}
+    for name, (value, most, better) in settings.items():
+        if value > most:
+            what = f"{name} is {value}: when a node is lost, events may be recorded late, after later ones of their subject"
+            yield wrong("event order", what, f"rabbitmq.conf of each node: {name} = {better}; then restart them one by one")
 
 
 def _queues(facts: ClusterFacts) -> Iterator[Finding]:
@@ -105,12 +126,12 @@ def _queues(facts: ClusterFacts) -> Iterator[Finding]:
         yield ok("queue members", f"{len(facts.queues)} quorum queues have all of their {wanted} members")
 
 
-def _said(rabbitmqctl: str, *command: str) -> Any:
-    asked = [*shlex.split(rabbitmqctl), *command, "--formatter", "json", "--silent"]
+def _said(rabbitmqctl: str, *command: str) -> str:
+    asked = [*shlex.split(rabbitmqctl), *command]
     try:
         ended = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         raise OSError(f"no answer within {_SECONDS:.0f} s") from None
     if ended.returncode != 0:
         raise OSError(f"exited with {ended.returncode}: {' '.join((ended.stderr or ended.stdout).split())[:300]}")
-    return json.loads(ended.stdout)
+    return ended.stdout

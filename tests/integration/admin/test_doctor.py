@@ -341,6 +341,23 @@ def test_a_cluster_whose_channels_do_not_look_for_another_leader_is_told(version
     assert told == (f"RabbitMQ {version} refuses" in "".join(each.found for each in notes))
 
 
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"tick": 6, "withheld": 1}, []),
+        ({"tick": 60}, ["net_ticktime = 6"]),
+        ({"tick": 6, "withheld": 60000}, ["consumer_disconnected_timeout = 1"]),
+    ],
+)
+def test_parameters_of_a_cluster_by_which_later_events_overtake_earlier_ones_are_told(
+    parameters: dict[str, int], told: list[str]
+) -> None:
+    facts = ClusterFacts(nodes=["r1", "r2", "r3"], running=["r1", "r2", "r3"], **parameters)
+
+    mends = [each.mend for each in check_cluster(facts) if each.check == "event order"]
+    assert [f"rabbitmq.conf of each node: {one}; then restart them one by one" for one in told] == mends
+
+
 def test_the_cluster_is_not_looked_at_by_a_command_that_fails(doctor) -> None:
     ended = doctor.run("doctor", "--json", "--rabbitmqctl", "false")
     (told,) = [each for each in map(json.loads, ended.stdout.splitlines()) if each["check"] == "broker cluster"]
