@@ -74,7 +74,7 @@ def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ing
         again.wait(0.3)  # while Postgres is slow
         order.append("written")
 
-    def consumer(connection: Connection, _prefetch: int, receive: Callable[..., None]) -> Any:
+    def consumer(connection: Connection, _prefetch: int, receive: Callable[..., None], _amqp_url: str) -> Any:
         order.append("connected")
         if len(Connection.made) == 2:
             again.set()
@@ -82,12 +82,12 @@ def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ing
         message = Message("acme.orders", b"")
         handed: list[object] = []
 
-        def turn() -> None:
+        def turn(*, quiet: bool) -> None:
             if handed:
                 raise ChannelClosedByBroker(406, "PRECONDITION_FAILED - delivery acknowledgement timed out")
             handed.append(receive(1, redelivered=False, message=message))
 
-        return SimpleNamespace(channel=None, start=lambda: None, turn=turn)
+        return SimpleNamespace(channel=None, start=worker._nothing, turn=turn, came=worker._nothing, close=worker._nothing)
 
     monkeypatch.setattr(Connection, "process_data_events", lambda _self, time_limit: None, raising=False)
     ingest(consumer, write).run(lambda: None)
