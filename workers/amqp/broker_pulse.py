@@ -84,7 +84,7 @@ class Overlooked:
     """
 
     def __init__(self, amqp_url: str, queue: str, connection: pika.BlockingConnection) -> None:
-        self._queue, self._connection = queue, connection
+        self._queue = queue
         self._inner = connection._impl  # noqa: SLF001 - pika ends a connection from another thread only by a handshake
         self._brokers = Brokers(amqp_url)
         self._brokers.leave(self._inner.params)
