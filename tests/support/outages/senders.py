@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -72,6 +73,10 @@ def endpoint() -> Iterator[Arrivals]:
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 128  # waiting connections; with the default of five, most would time out on a busy machine
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exception(), ConnectionError):  # a sender that was killed or cut off
+                super().handle_error(request, client_address)
 
     server = Server(("127.0.0.1", 0), Sink)
     server.daemon_threads = True
