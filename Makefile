@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Some of the tests do not reach the coverage that all of them must have.
 COVERAGE = $(if $(ARGS),,--measure)
 
-.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover hosts upgrade postgres debian move setup clean
+.PHONY: help demo test suite lint screenshots bench fuzz fuzz-api failover hosts upgrade postgres debian systemd move setup clean
 
 help:           ## show this
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile
@@ -66,6 +66,10 @@ postgres: setup ## run the tests on another PostgreSQL: make postgres VERSION=16
 
 debian:         ## run the suite in a newer Debian, with its servers: make debian RELEASE=trixie or sid; as root, with debootstrap
 	@sh tests/in_debian.sh $(or $(RELEASE),trixie) .debian
+
+systemd: setup  ## do what the page on systemd says on a system that systemd boots, and kill its units; as root, with systemd-container
+	@$(PYTHON) -m ops.bootstrap --tests
+	@sh tests/in_systemd.sh "WAXSEAL_TEST_SYSTEMD=1 $(BIN)/python -m pytest -q -s tests/acceptance/test_services.py"
 
 move: setup     ## move a tenant between two systems under load, and kill the mover 10 times, or TIMES; with S3=1, INGESTS=2, or PAIRS=1
 	@$(PYTHON) -m ops.bootstrap --tests

@@ -264,11 +264,16 @@ def suits_the_units(command: str) -> None:
         assert {re.sub(r"@\d+$", "@", unit) for unit in named[1:]} <= units, command
     elif program == "cp":
         assert [] == [path for path in named[:-1] if not (ROOT / path).exists()], command
+    elif program == "waxseal":
+        assert [] == unknown_words(words), command
     else:
         assert program in {
+            "chmod",
+            "ln",
             "tee",
             "python3",
-            "/opt/waxseal/bin/pip",
+            "/opt/waxseal-1/bin/pip",
+            "/opt/waxseal-2/bin/pip",
             "systemd-sysusers",
             "systemd-tmpfiles",
             "systemd-ask-password",

@@ -49,7 +49,9 @@ PATHS = (
 PAGES = {path: (ROOT / path).read_text(encoding="utf-8") for path in PATHS}
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
-_LOGICAL = re.compile(r"[^\n]*<<(\w+)\n.*?^\1$|(?:[^\n]*\\\n)*[^\n]+", re.DOTALL | re.MULTILINE)  # a here-document, or a line
+_LOGICAL = re.compile(
+    r"[^\n]*<<'?(\w+)'?\n.*?^\1$|(?:[^\n]*\\\n)*[^\n]+", re.DOTALL | re.MULTILINE
+)  # a here-document, or a line
 
 
 @dataclass(frozen=True)

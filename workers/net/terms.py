@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
 from ops.settings import Settings, load_settings
 from pipeline.delivery.addresses import Network, networks
+
+_AGENT: Final = f"waxseal/{version('waxseal')}"  # asked once: while pip replaces the package, it is not to be found
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,7 @@ class Terms:
 
 def terms_of(settings: Settings) -> Terms:
     """The terms in the settings of a process."""
-    agent = f"waxseal/{version('waxseal')}"
-    return Terms(agent, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
+    return Terms(_AGENT, networks(settings.allow_networks), settings.proxy or None, settings.amqp_url)
 
 
 def deployment() -> Terms:

@@ -201,7 +201,8 @@ def assert_once_and_in_order(sent: Iterable[Iterable[Event]], ledger: Iterable[E
         found[subject].append(id)
     ids = {id for each in expected.values() for id in each}
     assert len(ids) == len(ledger)
-    assert {} == {subject: _first_difference(ids, found[subject]) for subject, ids in expected.items() if ids != found[subject]}
+    differ = {subject: _first_difference(ids, found[subject]) for subject, ids in expected.items() if ids != found[subject]}
+    assert {} == differ, differ
     assert ids == set(seen)
 
 
