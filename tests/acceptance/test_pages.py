@@ -53,6 +53,8 @@ ELSEWHERE = {
 }
 #: Commands that change nothing and look at the whole system: run where they first stand on a page, not a dozen times.
 LOOKS = ("waxseal status", "waxseal doctor")
+#: A line of `waxseal deliveries` whose first try failed, as nothing listens on the endpoint's port.
+TRIED = re.compile(r"\tbilling\tevt-1\torder-7\t0\t(pending|leased)\t[1-9]\d*\t.*Connect call failed")
 SHELL = re.compile(r"[|&;<>$`*()\n]|^\w+=")
 
 
@@ -132,7 +134,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, module_folder: Path) -> Ite
     try:
         for command in walk:
             if command.startswith("sleep "):  # long enough for a reader, not for a machine that runs other tests too
-                wait_for(lambda: system.recorded("order-7") and "evt-1" in system.run("waxseal deliveries acme"), 60)
+                wait_for(lambda: TRIED.search(system.answer("waxseal deliveries acme")[1]), 60)
                 continue
             system.said[command.split()[1]] = system.run(command)
             system.swaps |= {
@@ -146,8 +148,9 @@ def system(tmp_path_factory: pytest.TempPathFactory, module_folder: Path) -> Ite
             yield system
     finally:
         ended = system.shell(last)
-    assert 0 == ended[0], ended
-    assert nothing_runs_on(folder / ".waxseal")
+        running = not nothing_runs_on(folder / ".waxseal")
+        deleted = system.shell(f"{last} --delete-data --yes")  # some of it is outside the folder, when root runs this
+    assert ((0, False), 0) == ((ended[0], running), deleted[0]), (ended, deleted)
 
 
 def furnish(system: System) -> None:
@@ -284,8 +287,7 @@ def suits_the_units(command: str) -> None:
 @pytest.mark.timeout(300)
 def test_every_command_of_the_readme_does_what_it_says(system: System) -> None:
     assert "evt-1" in system.said["timeline"]
-    assert "billing" in system.said["deliveries"]
-    assert "pending" in system.said["deliveries"]
+    assert TRIED.search(system.said["deliveries"])
     assert (system.folder / "acme.jsonl").exists()
 
 
