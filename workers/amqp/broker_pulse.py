@@ -15,7 +15,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 from ops.settings import Settings
 from ops.telemetry.pulse import Pulse
 from workers.amqp.brokers import Brokers
-from workers.amqp.session import Lost, Refused, Session
+from workers.amqp.session import Session
 
 _LOGIN: Final = 3.0  # seconds; less than `_ANSWER`, because pika logs at length when it is cancelled during login
 _ANSWER: Final = 5.0  # seconds to log in and answer
@@ -121,7 +121,7 @@ class Overlooked:
             self._inner._adapter_add_callback_threadsafe(lambda: self._inner._terminate_stream(error))  # noqa: SLF001
 
     async def _waits(self) -> bool:
-        """Whether messages wait, as far as a node tells."""
+        """Whether messages wait, as far as a node tells. Raises nothing."""
         try:
             async with asyncio.timeout(_ANSWER):
                 if time.monotonic() >= self._renewed:
@@ -129,7 +129,7 @@ class Overlooked:
                 if self._session is None:
                     await self._connect()
                 return await self._count() > 0
-        except (Lost, Refused, AMQPError, TimeoutError):
+        except Exception:  # noqa: BLE001 - whatever it is, the next look may succeed
             await self._disconnect()
             return False
 

@@ -1,3 +1,6 @@
+from itertools import chain, repeat
+from unittest.mock import DEFAULT, Mock
+
 import dramatiq
 import pika
 import pytest
@@ -9,6 +12,7 @@ from support.broker import overlooking
 from support.net.freezing import frozen
 from workers.amqp import broker_pulse
 from workers.amqp.dramatiq_broker import QUEUE, ObservedBroker
+from workers.amqp.session import Session
 
 
 @pytest.fixture
@@ -31,8 +35,10 @@ def test_a_consumer_leaves_a_broker_that_does_not_answer(servers: PrivateServers
 
 
 def test_a_consumer_leaves_a_broker_that_gives_it_nothing_though_messages_wait(
-    servers: PrivateServers, channel: BlockingChannel, soon: None
+    servers: PrivateServers, channel: BlockingChannel, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also after a look that failed, in whatever way."""
+    monkeypatch.setattr(broker_pulse, "Session", Mock(side_effect=chain([RuntimeError], repeat(DEFAULT)), wraps=Session))
     broker = ObservedBroker(servers.amqp_url, "test")
     consumer = broker.consume(QUEUE, prefetch=1, timeout=200)
     next(consumer)  # it consumes
