@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import structlog
 
@@ -20,6 +20,8 @@ from ops.telemetry.exposition import EXPOSITION
 from ops.telemetry.pools import POOLS
 from ops.telemetry.probes import Check
 from ops.telemetry.tracing import switch as tracing
+
+_LOOK: Final = 1.0  # seconds
 
 _log = structlog.get_logger()
 
@@ -120,3 +122,13 @@ class Process:
         self.stop.set()
         for call in self._at_signal:
             call()
+
+
+def wait_for_stop(stop: threading.Event) -> None:
+    """Return when a signal's handler has set `stop`; for the main thread.
+
+    Python runs handlers in the main thread. When a process goes on that was frozen, any thread takes the signals that came
+    meanwhile, and that does not wake the main one: so it looks once in a second.
+    """
+    while not stop.wait(_LOOK):
+        pass

@@ -35,7 +35,7 @@ from workers.dramatiq_worker import Worker
 from workers.live_catalog import CatalogWatch
 from workers.net.lease_deadline import lease_end
 from workers.net.terms import Terms, terms_of
-from workers.process import Process
+from workers.process import Process, wait_for_stop
 from workers.transports.registry import Senders
 
 PATIENCE: Final = 0.5  # seconds that a thread waits for its batch
@@ -153,7 +153,7 @@ def run(settings: Settings) -> int:
         while not catalog.wait(0.2) and not process.stop.is_set():
             pass
         worker.start()
-        process.stop.wait()
+        wait_for_stop(process.stop)
         worker.stop(WORKER_STOP_MS)
         delivery_loop.close()
     return process.status

@@ -18,6 +18,7 @@ from ops.runtime.places import LARGEST
 from ops.settings import Settings
 from ops.telemetry.probes import SECURITY_HEADERS
 from schemas.ledger.log_names import SIZE_DIGITS
+from workers.process import wait_for_stop
 
 _SECONDS: Final = 15.0  # without a byte from a client, or to it
 _TENANT: Final = r"/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:/r[1-9]\d{0,8})?"
@@ -128,6 +129,6 @@ def run(settings: Settings, host: str, port: int) -> int:
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _log.info("serving", folder=settings.log_files, host=host, port=server.server_port)
-        stop.wait()
+        wait_for_stop(stop)
         server.shutdown()
     return 0

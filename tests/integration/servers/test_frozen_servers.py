@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
@@ -58,6 +58,7 @@ class System:
     amqp_url: str
     sink: Sink
     ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, Forked] = field(default_factory=dict)
 
     def ask(self, role: str, path: str) -> tuple[int, str]:
         return ask(self.ports[role], path)
@@ -130,8 +131,7 @@ def system(servers: PrivateServers, shared_database: Any, shared_start: Callable
     shared_database.add_source("orders", "amqp")
     shared_database.add_endpoint("sink", sink.url("/200"), SECRET)
     running = System(shared_database, servers.amqp_url, sink, {role: free_port() for role in ROLES})
-    for role in ROLES:
-        begin_process(shared_start, role, running.ports[role])
+    running.processes = {role: begin_process(shared_start, role, running.ports[role]) for role in ROLES}
     try:
         wait_for(running.all_ready, 60)
         yield running
@@ -361,3 +361,14 @@ def test_a_broker_that_does_not_greet_is_asked_again(silent: Silent, without_rab
 
     assert silent.process.poll() is None
     assert 200 == ask(silent.process_port, "/livez")[0]  # after more than 30 s without a connection
+
+
+def test_every_process_that_is_told_to_stop_while_it_is_frozen_stops_when_it_goes_on(system: System) -> None:
+    """The last test: any thread takes the signal then, and only the main one runs its handler."""
+    with ExitStack() as stopped:
+        for process in system.processes.values():
+            stopped.enter_context(frozen(process.pid))
+        for process in system.processes.values():
+            process.terminate()
+
+    assert dict.fromkeys(ROLES, 0) == {role: process.wait(30) for role, process in system.processes.items()}

@@ -32,7 +32,7 @@ from workers.mail.oauth.tokens import Tokens
 from workers.mail.pull.publish import MailIntake
 from workers.mail.pull.puller import Puller
 from workers.mail.pull.sessions import Sessions
-from workers.process import Process
+from workers.process import Process, wait_for_stop
 
 POOL: Final = "mail-pull"
 QUEUE, SLOW_QUEUE = MAIL_QUEUES
@@ -99,7 +99,7 @@ def run(settings: Settings) -> int:
         beat = process.serve({"database": process.database(pulling.database), "broker": pulling.broker})
         process.closing(pulling)
         pulling.start(beat)
-        process.stop.wait()
+        wait_for_stop(process.stop)
         pulling.stop()
     return process.status
 
