@@ -141,11 +141,15 @@ def freeze_broker(world: World, turn: int) -> Whole:
     return whole
 
 
-def cut_broker(world: World, number: int) -> Whole:
+def cut_broker(world: World, turn: int) -> Whole:
+    """One that a process depends on, which the others may be able to do without."""
+    number = world.cluster.serving(("ingest", "ingress")[turn % 2])
     since = time.monotonic()
     others = [address for address in cluster.ADDRESSES if address != cluster.ADDRESSES[number]]
     with cut([cluster.ADDRESSES[number]], others):
-        return world.whole(since, FROZEN)
+        whole = world.whole(since, FROZEN)
+    world.cluster.await_whole()
+    return whole
 
 
 def kill_primary(world: World, _turn: int) -> Whole:
@@ -223,7 +227,7 @@ OUTAGES = (
     Outage(f"the inbox's leader killed, no other for {LEADERLESS:.0f} s", kill_leader),
     Outage("primary killed, comes back as a second one", kill_primary_that_returns),
     Outage("primary frozen, standby promoted", freeze_primary, death=False),
-    Outage("broker cut off", cut_broker, death=False, cuts=True),
+    Outage("node of ingest, then of ingress, cut off", cut_broker, death=False, cuts=True),
     Outage("primary frozen, comes back as a second one", freeze_primary_that_returns, death=False),
     Outage("primary cut off, comes back as a second one", cut_primary_that_returns, death=False, cuts=True),
     Outage("standby killed, commits let go on", lose_standby, death=False),

@@ -162,6 +162,14 @@ def overlooking(servers: PrivateServers, queue: str) -> Iterator[None]:
         evaluated(servers, f"[catch sys:resume(list_to_pid(C)) || C <- {json.dumps(channels)}].")
 
 
+def end_connection(servers: PrivateServers, name: str) -> None:
+    """The broker ends the connections that its clients call so, as a node does that pauses."""
+    asked = "P <- rabbit_networking:connections(), {_, Told} <- rabbit_reader:info(P, [client_properties])"
+    named = f'lists:keyfind(<<"connection_name">>, 1, Told) =:= {{<<"connection_name">>, longstr, <<"{name}">>}}'
+    told = evaluated(servers, f'[rabbit_networking:close_connection(P, "test") || {asked}, {named}].')
+    assert "ok" in told, told
+
+
 def evaluated(servers: PrivateServers, expressions: str) -> str:
     """What the broker's VM makes of Erlang expressions. `rabbitmqctl eval` takes fifty times the CPU, as it starts a VM."""
     broker, library = servers.child("rabbitmq"), find_erlang_library()

@@ -75,6 +75,10 @@ def _qos(channel: Channel, reply: Any) -> None:
     channel.basic_qos(prefetch_count=1, callback=reply)
 
 
+class ConsumerOverlooked(AMQPConnectionError):  # type: ignore[misc]
+    """The broker gives a consumer nothing, though messages wait in its queue."""
+
+
 class Overlooked:
     """Ends the connection of a consumer that has nothing in hand and is given nothing, while messages wait in its queue.
 
@@ -116,7 +120,7 @@ class Overlooked:
         loop.close()
 
     def _end(self) -> None:
-        error = AMQPConnectionError(f"messages wait in {self._queue}, and the broker gives none")
+        error = ConsumerOverlooked(f"messages wait in {self._queue}, and the broker gives none")
         with suppress(AMQPError):  # it has just been closed
             self._inner._adapter_add_callback_threadsafe(lambda: self._inner._terminate_stream(error))  # noqa: SLF001
 

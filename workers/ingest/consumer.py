@@ -5,15 +5,22 @@ from typing import Any, Final
 
 import pika
 import structlog
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from ops.telemetry import table
 from schemas.message import Message
-from workers.amqp.broker_pulse import Overlooked
+from workers.amqp.broker_pulse import ConsumerOverlooked, Overlooked
 from workers.amqp.deliver_frames import Receive, take_over
 from workers.amqp.topology import INBOX, UNROUTED, declare, missing
 
 LOOK_SECONDS: Final = 5.0  # between two checks that the topology exists
+#: Seconds after which what the consumers on a silent node had is given out again at the latest: with `net_ticktime` = 6 the
+#: others count it as down after 7.5. If it led the inbox, they elect another leader, which tries for 7 more to reach it
+#: (Erlang's `net_setuptime`).
+RETURNED: Final = 18.0
+#: For how many of them the node has been silent at least when our connection to it ends so. It ends in another way if the node
+#: dies, and then the others know at once.
+SILENT: Final = {ConnectionClosedByBroker: 4.5, ConsumerOverlooked: 6.0, AMQPHeartbeatTimeout: 10.0}
 
 _log = structlog.get_logger()
 
@@ -27,8 +34,14 @@ class InboxConsumer:
     worker's buffer, in order, and no longer anywhere else.
     """
 
-    def __init__(self, connection: pika.BlockingConnection, prefetch: int, receive: Receive, amqp_url: str) -> None:
-        """Declare the topology. Raises pika's `AMQPError`."""
+    def __init__(
+        self, connection: pika.BlockingConnection, prefetch: int, receive: Receive, amqp_url: str, withheld_until: float = 0.0
+    ) -> None:
+        """Declare the topology. Raises pika's `AMQPError`.
+
+        `withheld_until`: monotonic time until which the inbox may withhold what the last connection had, and give out later
+        messages before. It is not consumed meanwhile, unless it has messages and no consumer.
+        """
         self._connection = connection
         self._receive = receive
         self.channel = connection.channel()
@@ -39,6 +52,7 @@ class InboxConsumer:
         take_over(self.channel, self._receivers)
         self._consumed: dict[str, str] = {}  # queues, by consumer tag
         self._tags = 0
+        self._withheld_until = withheld_until
         self._trouble: str | None = None
         self._deleted = False
         self._unrouted_came = False
@@ -63,7 +77,7 @@ class InboxConsumer:
 
         `quiet`: nothing is in hand, and nothing was acked since the last call.
         """
-        if not quiet:
+        if not quiet or INBOX not in self._consumed.values():  # nothing can come from a queue that is not consumed
             self.came()
         if self._deleted:  # report it first: declaring the queue again takes a second
             self._deleted, self._look_at = False, 0.0
@@ -78,9 +92,16 @@ class InboxConsumer:
 
     def _open_inbox(self) -> None:
         waiting = self.channel.queue_declare(UNROUTED, passive=True).method.message_count
-        if not waiting:
+        if not waiting and not self._withholds():
             self._consume(INBOX)
             _log.info("inbox_opened", queue=INBOX)
+
+    def _withholds(self) -> bool:
+        if time.monotonic() >= self._withheld_until:
+            return False
+        inbox = self.channel.queue_declare(INBOX, passive=True).method
+        # A queue without a leader is said to be empty, and to have no consumer.
+        return not (inbox.message_count > 0 and inbox.consumer_count == 0)
 
     def _consume(self, queue: str) -> None:
         self._tags += 1
@@ -114,6 +135,11 @@ class InboxConsumer:
             _log.warning("topology_refused", error=refused.reply_text)
         self._unrouted_came = False
         self._look_at = time.monotonic() + LOOK_SECONDS
+
+
+def withheld_until(lost: Exception) -> float:
+    """Until when, monotonic, the inbox may withhold what a connection had that has just ended so."""
+    return time.monotonic() + RETURNED - SILENT.get(type(lost), RETURNED)
 
 
 def _never_called(*_: Any) -> None:

@@ -28,7 +28,7 @@ from schemas.message import FIRST_USER, Message
 from workers.amqp import header_tables
 from workers.amqp.broker_pulse import of_rabbitmq
 from workers.amqp.brokers import Brokers
-from workers.ingest.consumer import InboxConsumer
+from workers.ingest.consumer import InboxConsumer, withheld_until
 from workers.ingest.heads_entries import HeadsEntries
 from workers.ingest.held import Batch, Held, far_batch, waits_since
 from workers.ingest.keeper import Keeper
@@ -64,6 +64,7 @@ class Ingest:
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._consumer: InboxConsumer | None = None
+        self._withheld_until = 0.0  # monotonic
         self._answers: ProbeAnswers | None = None
         self._deadline: AnswerDeadline | None = None
         self._held = Held()
@@ -90,6 +91,7 @@ class Ingest:
                     self._consume()
                 except (AMQPError, AMQPConnectorException, OSError) as error:  # the second: no handshake
                     self.trouble = f"broker: {error!r}"
+                    self._withheld_until = max(self._withheld_until, withheld_until(error))
                     log.warning("broker_lost", error=repr(error), again_in=round(wait, 1))
                     table.BROKER_RECONNECTS.labels("consumer").inc()
                     self._disconnect()
@@ -119,7 +121,7 @@ class Ingest:
         self._deadline = AnswerDeadline(self._connection)
         self._most = far_batch(self._settings.batch_size, round_trip())
         prefetch = max(self._settings.prefetch, 2 * self._most)
-        self._consumer = InboxConsumer(self._connection, prefetch, self._receive, self._settings.amqp_url)
+        self._consumer = InboxConsumer(self._connection, prefetch, self._receive, self._settings.amqp_url, self._withheld_until)
         self._channel, self._came = self._consumer.channel, self._consumer.came
         self._answers = ProbeAnswers(self._connection, self._channel)
         self._held.acked = 0

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from ops.settings import environment
 from schemas.message import PROBE_KEY, PUBLISHED_AT
-from support.broker import overlooking
+from support.broker import end_connection, overlooking
 from support.queues import consumers, depth
 from support.sessions import away, end_connections
 from support.waiting import wait_for
@@ -260,6 +260,32 @@ def test_a_worker_leaves_a_broker_that_gives_it_nothing_though_messages_wait(
             publish(b"", message_id=f"{number}", headers={"subject": "s"})
 
         wait_for(lambda: [f"{number}" for number in range(5)] == list(by_id(database)))
+
+
+def test_what_a_node_that_pauses_takes_with_it_is_recorded_before_what_comes_later(
+    database, ingest, servers, publish, channel, monkeypatch
+) -> None:
+    """The leader of the inbox counts it as down later, and until then it has a consumer there."""
+    monkeypatch.setattr(broker_pulse, "LOOK", 0.6)  # that messages wait meanwhile is no reason to leave
+    with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as paused:
+        there = paused.channel()
+        there.basic_qos(prefetch_count=1)
+        there.basic_consume(INBOX, lambda *_: None)
+        publish(b"", message_id="1", headers={"subject": "s"})
+        wait_for(lambda: depth(channel) == 0)
+        worker = ingest()
+        wait_for(lambda: consumers(channel) == 2)
+        before = worker.ingest._consumer
+        end_connection(servers, "waxseal ingest")
+        wait_for(lambda: worker.ingest._consumer is not before and worker.ingest.trouble is None)
+        after = worker.ingest._consumer
+        publish(b"", message_id="2", headers={"subject": "s"})
+        time.sleep(2.0)
+        assert ({}, after) == (by_id(database), worker.ingest._consumer)
+
+    wait_for(lambda: len(by_id(database)) == 2, 4)  # sooner than it would wait for a consumer that stays
+    ids = database.rows("SELECT convert_from(attributes, 'UTF8')::json->>'id' FROM content ORDER BY seq")
+    assert [("1",), ("2",)] == ids
 
 
 def test_a_probe_of_the_inbox_says_how_long_messages_wait_in_it(database, ingest, servers, channel) -> None:

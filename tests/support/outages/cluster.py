@@ -83,6 +83,11 @@ class Cluster:
         self.nodes[number].start()
         wait_ready([self.nodes[number]], 120)
 
+    def await_whole(self) -> None:
+        """Waits until all nodes run and serve clients: one that paused takes half a minute to come back."""
+        wait_ready(self.nodes, 120)
+        self.ctl("await_online_nodes", "3")
+
     def leader(self, queue: str, on: int = 0) -> int:
         """The number of the node that leads the queue."""
         listed = self.ctl("list_queues", "-p", VHOST, "name", "leader", "--no-table-headers", "--quiet", on=on)

@@ -1,15 +1,18 @@
 """The ingest worker's connections to the broker, one after the other; with a broker that fails as the test says."""
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker, StreamLostError
 
 from schemas.message import Message
+from workers.amqp.broker_pulse import ConsumerOverlooked
 from workers.ingest import worker
+from workers.ingest.consumer import withheld_until
 from workers.ingest.watchdog import Watch
 from workers.ingest.worker import Ingest
 
@@ -74,7 +77,7 @@ def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ing
         again.wait(0.3)  # while Postgres is slow
         order.append("written")
 
-    def consumer(connection: Connection, _prefetch: int, receive: Callable[..., None], _amqp_url: str) -> Any:
+    def consumer(connection: Connection, _prefetch: int, receive: Callable[..., None], *_: object) -> Any:
         order.append("connected")
         if len(Connection.made) == 2:
             again.set()
@@ -93,3 +96,16 @@ def test_the_next_connection_is_made_when_the_last_one_s_batches_are_written(ing
     ingest(consumer, write).run(lambda: None)
 
     assert ["connected", "written", "connected"] == order
+
+
+@pytest.mark.parametrize(
+    ("lost", "seconds"),
+    [
+        (StreamLostError(), 0.0),  # the node died: the others know it as well
+        (ConnectionClosedByBroker(320, "shutdown"), 13.5),
+        (AMQPHeartbeatTimeout(), 8.0),
+        (ConsumerOverlooked(), 12.0),
+    ],
+)
+def test_the_inbox_may_withhold_what_a_node_had_that_the_others_do_not_miss_yet(lost: Exception, seconds: float) -> None:
+    assert seconds == pytest.approx(withheld_until(lost) - time.monotonic(), abs=0.5)
