@@ -142,7 +142,7 @@ def freeze_broker(world: World, turn: int) -> Whole:
 
 
 def cut_broker(world: World, turn: int) -> Whole:
-    """One that a process depends on, which the others may be able to do without."""
+    """One that a process depends on: the others go on without it."""
     number = world.cluster.serving(("ingest", "ingress")[turn % 2])
     since = time.monotonic()
     others = [address for address in cluster.ADDRESSES if address != cluster.ADDRESSES[number]]

@@ -35,7 +35,7 @@ class InboxConsumer:
     """
 
     def __init__(
-        self, connection: pika.BlockingConnection, prefetch: int, receive: Receive, amqp_url: str, withheld_until: float = 0.0
+        self, connection: pika.BlockingConnection, prefetch: int, receive: Receive, amqp_url: str, withheld_until: float
     ) -> None:
         """Declare the topology. Raises pika's `AMQPError`.
 

@@ -68,8 +68,7 @@ class Cluster:
         for node in self.nodes:
             if node.process is None:
                 node.start()
-        wait_ready(self.nodes, 120)
-        self.ctl("await_online_nodes", "3")
+        self.await_whole()
         self.ctl("add_vhost", VHOST, "--default-queue-type", "quorum")
         self.ctl("set_permissions", "-p", VHOST, "waxseal", ".*", ".*", ".*")
 
